@@ -1,0 +1,1 @@
+"""What both daemons read from Kubernetes, and nothing that only one of them needs."""

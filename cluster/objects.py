@@ -1,0 +1,353 @@
+"""Slim, frozen views of the Kubernetes objects that BerthLB reads and writes.
+
+The API's JSON is decoded straight into these structs; fields that nobody here reads are skipped by the decoder and cost
+nothing. They are views, not models: an object is never written back from one (that would erase what the view left out).
+Writes are patches, built where the decision is made.
+
+Field names follow the API (``clusterIPs`` is ``cluster_ips``); each struct names the API type that it views. A field
+that the API may leave out has the API's own default.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NewType, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+NodeName = NewType("NodeName", str)
+PoolName = NewType("PoolName", str)
+AddressText = NewType("AddressText", str)
+"""An IP address in canonical text form, as ``str(ipaddress.ip_address(...))`` gives it."""
+
+
+class View(Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
+    """Base of all views: immutable, decoded and encoded under the API's own field names."""
+
+
+# ------------------------------------------------------------------------ metadata
+
+
+class OwnerReference(View, frozen=True):
+    api_version: str = ""
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class ObjectMeta(View, frozen=True):
+    """``metav1.ObjectMeta``. Times stay RFC 3339 text: only their order matters here, and that is the text's order."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    finalizers: tuple[str, ...] = ()
+    owner_references: tuple[OwnerReference, ...] = ()
+
+
+class Object(View, frozen=True):
+    """Anything with metadata: the part that list, watch and cache need."""
+
+    metadata: ObjectMeta
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``, or ``name`` for cluster-scoped kinds: the cache key, and how people write it."""
+        meta = self.metadata
+        return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
+
+
+class Condition(View, frozen=True):
+    """``metav1.Condition``."""
+
+    type: str
+    status: str = "Unknown"
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+    observed_generation: int = 0
+
+
+class LabelSelectorRequirement(View, frozen=True):
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+class LabelSelector(View, frozen=True):
+    """``metav1.LabelSelector``. Both parts empty selects everything."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[LabelSelectorRequirement, ...] = ()
+
+
+# ------------------------------------------------------------------------ core/v1
+
+
+class ServicePort(View, frozen=True):
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+    target_port: int | str | None = None
+    node_port: int = 0
+
+
+class ServiceSpec(View, frozen=True):
+    """``core/v1 ServiceSpec``."""
+
+    type: str = "ClusterIP"
+    selector: dict[str, str] | None = None
+    ports: tuple[ServicePort, ...] = ()
+    cluster_ip: str = field(name="clusterIP", default="")
+    cluster_ips: tuple[str, ...] = field(name="clusterIPs", default=())
+    ip_families: tuple[str, ...] = field(name="ipFamilies", default=())
+    ip_family_policy: str = field(name="ipFamilyPolicy", default="")
+    load_balancer_class: str | None = None
+    load_balancer_ip: str = field(name="loadBalancerIP", default="")
+    external_traffic_policy: str = ""
+    session_affinity: str = "None"
+    health_check_node_port: int = 0
+
+
+class IngressPort(View, frozen=True):
+    port: int
+    protocol: str = "TCP"
+    error: str | None = None
+
+
+class LoadBalancerIngress(View, frozen=True):
+    ip: str = ""
+    hostname: str = ""
+    ip_mode: str | None = field(name="ipMode", default=None)
+    ports: tuple[IngressPort, ...] = ()
+
+
+class LoadBalancerStatus(View, frozen=True):
+    ingress: tuple[LoadBalancerIngress, ...] = ()
+
+
+class ServiceStatus(View, frozen=True):
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+    conditions: tuple[Condition, ...] = ()
+
+
+class Service(Object, frozen=True):
+    """``core/v1 Service``."""
+
+    spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
+
+
+class NodeAddress(View, frozen=True):
+    type: str
+    address: str
+
+
+class NodeCondition(View, frozen=True):
+    type: str
+    status: str = "Unknown"
+
+
+class Taint(View, frozen=True):
+    key: str
+    effect: str = ""
+
+
+class NodeSpec(View, frozen=True):
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+    pod_cidrs: tuple[str, ...] = field(name="podCIDRs", default=())
+
+
+class NodeStatus(View, frozen=True):
+    addresses: tuple[NodeAddress, ...] = ()
+    conditions: tuple[NodeCondition, ...] = ()
+
+
+class Node(Object, frozen=True):
+    """``core/v1 Node``."""
+
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+class Namespace(Object, frozen=True):
+    """``core/v1 Namespace``."""
+
+
+class Secret(Object, frozen=True):
+    """``core/v1 Secret``. Values are base64 text, as on the wire."""
+
+    data: dict[str, str] = {}
+
+
+# ------------------------------------------------------------------------ discovery.k8s.io/v1
+
+
+class EndpointConditions(View, frozen=True):
+    """``null`` means unknown; consumers take an unknown ``ready`` as true (the API's own advice)."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class Endpoint(View, frozen=True):
+    addresses: tuple[str, ...] = ()
+    conditions: EndpointConditions = EndpointConditions()
+    node_name: NodeName | None = None
+
+
+class EndpointPort(View, frozen=True):
+    name: str | None = None
+    port: int | None = None
+    protocol: str = "TCP"
+
+
+SERVICE_NAME_LABEL = "kubernetes.io/service-name"
+
+
+class EndpointSlice(Object, frozen=True):
+    """``discovery.k8s.io/v1 EndpointSlice``."""
+
+    address_type: str = "IPv4"
+    endpoints: tuple[Endpoint, ...] | None = ()
+    ports: tuple[EndpointPort, ...] | None = ()
+
+    @property
+    def service_key(self) -> str | None:
+        """``namespace/name`` of the Service that this slice belongs to (label ``kubernetes.io/service-name``)."""
+        name = self.metadata.labels.get(SERVICE_NAME_LABEL)
+        return f"{self.metadata.namespace}/{name}" if name else None
+
+
+# ------------------------------------------------------------------------ metallb.io
+
+
+class ServiceAllocation(View, frozen=True):
+    """``IPAddressPool.spec.serviceAllocation``: which Services a pool is for."""
+
+    priority: int = 0
+    namespaces: tuple[str, ...] = ()
+    namespace_selectors: tuple[LabelSelector, ...] = ()
+    service_selectors: tuple[LabelSelector, ...] = ()
+
+
+class IPAddressPoolSpec(View, frozen=True):
+    addresses: tuple[str, ...] = ()
+    auto_assign: bool = True
+    avoid_buggy_ips: bool = field(name="avoidBuggyIPs", default=False)
+    service_allocation: ServiceAllocation | None = None
+
+
+class IPAddressPoolStatus(View, frozen=True):
+    assigned_ipv4: int = field(name="assignedIPv4", default=0)
+    assigned_ipv6: int = field(name="assignedIPv6", default=0)
+    available_ipv4: int = field(name="availableIPv4", default=0)
+    available_ipv6: int = field(name="availableIPv6", default=0)
+    conditions: tuple[Condition, ...] = ()
+
+
+class IPAddressPool(Object, frozen=True):
+    """``metallb.io/v1beta1 IPAddressPool``."""
+
+    spec: IPAddressPoolSpec = IPAddressPoolSpec()
+    status: IPAddressPoolStatus = IPAddressPoolStatus()
+
+
+class PreferredNodeSelector(View, frozen=True):
+    weight: int
+    preference: LabelSelector = LabelSelector()
+
+
+class L2AdvertisementSpec(View, frozen=True):
+    ip_address_pools: tuple[str, ...] = field(name="ipAddressPools", default=())
+    ip_address_pool_selectors: tuple[LabelSelector, ...] = field(name="ipAddressPoolSelectors", default=())
+    node_selectors: tuple[LabelSelector, ...] = ()
+    service_selectors: tuple[LabelSelector, ...] = ()
+    preferred_node_selectors: tuple[PreferredNodeSelector, ...] = ()
+    interfaces: tuple[str, ...] = ()
+
+
+class L2AdvertisementStatus(View, frozen=True):
+    conditions: tuple[Condition, ...] = ()
+
+
+class L2Advertisement(Object, frozen=True):
+    """``metallb.io/v1beta1 L2Advertisement``."""
+
+    spec: L2AdvertisementSpec = L2AdvertisementSpec()
+    status: L2AdvertisementStatus = L2AdvertisementStatus()
+
+
+class ServiceL2Interface(View, frozen=True):
+    name: str
+
+
+class ServiceL2StatusStatus(View, frozen=True):
+    node: str = ""
+    service_name: str = ""
+    service_namespace: str = ""
+    interfaces: tuple[ServiceL2Interface, ...] = ()
+
+
+class ServiceL2Status(Object, frozen=True):
+    """``metallb.io/v1beta1 ServiceL2Status``."""
+
+    status: ServiceL2StatusStatus = ServiceL2StatusStatus()
+
+
+class ConfigurationStateStatus(View, frozen=True):
+    result: str = "Unknown"
+    error_summary: str = ""
+    conditions: tuple[Condition, ...] = ()
+
+
+class ConfigurationState(Object, frozen=True):
+    """``metallb.io/v1beta1 ConfigurationState``."""
+
+    status: ConfigurationStateStatus = ConfigurationStateStatus()
+
+
+# ------------------------------------------------------------------------ lists, watches
+
+
+class ListMeta(View, frozen=True):
+    resource_version: str = ""
+    continue_: str = field(name="continue", default="")
+
+
+T = TypeVar("T")
+
+
+class RawList(View, frozen=True):
+    """One page of a list, its items still undecoded."""
+
+    metadata: ListMeta = ListMeta()
+    items: tuple[msgspec.Raw, ...] = ()
+
+
+class RawWatchEvent(View, frozen=True):
+    """One line of a watch, its object still undecoded: what it is depends on ``type``."""
+
+    type: str
+    object: msgspec.Raw
+
+
+def decode(json: bytes | msgspec.Raw, into: type[T]) -> T:
+    """Decode API JSON into a view.
+
+    Raises ``msgspec.ValidationError`` when a field that the view reads has another type than the API documents.
+    """
+    return msgspec.json.decode(json, type=into)
+
+
+def to_builtins(view: Struct) -> Any:
+    """A view as plain dicts and lists under the API's field names, for building a patch. Defaults are left out."""
+    return msgspec.to_builtins(view)

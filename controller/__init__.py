@@ -1,0 +1,1 @@
+"""Services and configuration in, Service status out: one controller allocates for the whole cluster."""
