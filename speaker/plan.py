@@ -1,8 +1,8 @@
 """The Plan: what the API says should be announced, and how well each node suits it.
 
 One pure function turns Services, EndpointSlices, Nodes and the configuration into a Plan. Every speaker makes its own
-from its own, possibly lagging, view of the API; the Plan therefore only ranks. Who holds an address is decided on the wire
-(``ownership``), by claims, and claims are judged by their values and never by the listener's Plan.
+from its own, possibly lagging, view of the API; the Plan therefore only ranks. Who holds an address is decided on the
+wire (``ownership``), by claims, and claims are judged by their values and never by the listener's Plan.
 """
 
 from __future__ import annotations
