@@ -1,0 +1,41 @@
+# make demo    the whole thing on this machine, from nothing
+# make check   the quick loop: format, lint, types, layers, unit tests
+# make test    everything, each fault once
+# make faults  the failover figures, repeated
+PYTHON ?= python3
+VENV = .venv/bin
+export PYTHON
+
+.PHONY: demo check test test-long faults lint lock
+
+demo:
+	@scripts/setup lab
+	@$(VENV)/python -m lab demo $(DEMO_ARGS)
+
+lint:
+	@scripts/setup dev
+	$(VENV)/ruff format --check .
+	$(VENV)/ruff check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+
+check: lint
+	$(VENV)/pytest -q -n 2 -m "not lab and not long" tests
+
+test: lint
+	$(VENV)/pytest -n 2 --dist loadgroup -m "not long" tests
+
+test-long:
+	@scripts/setup dev
+	$(VENV)/pytest -m long tests
+
+faults:
+	@scripts/setup dev
+	$(VENV)/python -m bench.faults $(FAULTS_ARGS)
+
+# Exact versions and hashes for every platform; no download addresses.
+lock:
+	@scripts/setup dev
+	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements/runtime.txt
+	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --extra lab -o requirements/lab.txt -c requirements/runtime.txt
+	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --extra lab --group dev -o requirements/dev.txt -c requirements/lab.txt
