@@ -1,0 +1,56 @@
+"""The figures of a failover, computed from what clients saw."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.figures import Answer, Request, answered_by_two, longest_silence, outage
+
+OLD, NEW = "02:00:00:00:00:01", "02:00:00:00:00:02"
+ADDRESS = "172.18.255.200"
+
+
+def answer(at: float, mac: str) -> Answer:
+    return Answer(at=at, address=ADDRESS, mac=mac)
+
+
+def test_time_to_answer_again_counts_from_the_fault_to_another_mac() -> None:
+    seen = [answer(9.99, OLD), answer(10.41, NEW), answer(10.42, NEW)]
+    result = outage(seen, [], fault_at=10.0)
+    assert result.answers_again_s == pytest.approx(0.41)
+    assert result.answered_by == NEW
+    assert result.silence_s == pytest.approx(0.41)
+
+
+def test_nobody_answering_is_no_figure_instead_of_a_wrong_one() -> None:
+    result = outage([answer(9.99, OLD)], [], fault_at=10.0)
+    assert result.answers_again_s is None
+    assert result.silence_s is None
+
+
+def test_every_request_succeeds_again_after_the_last_lost_one() -> None:
+    requests = [
+        Request(start=9.9, end=9.91, ok=True),
+        Request(start=10.1, end=11.1, ok=False, error="timeout"),
+        Request(start=10.5, end=10.51, ok=True),
+        Request(start=12.0, end=13.0, ok=False, error="timeout"),
+        Request(start=12.02, end=12.03, ok=True),
+    ]
+    result = outage([], requests, fault_at=10.0)
+    assert (result.requests, result.lost) == (4, 2)
+    assert result.succeeds_again_s == pytest.approx(2.02)
+
+
+def test_requests_still_failing_at_the_end_are_not_called_recovered() -> None:
+    requests = [Request(start=10.1, end=11.1, ok=False), Request(start=10.9, end=11.9, ok=False)]
+    assert outage([], requests, fault_at=10.0).succeeds_again_s == pytest.approx(1.9)
+
+
+def test_silence_is_the_longest_gap_wherever_it_lies() -> None:
+    seen = [answer(t, OLD) for t in (1.0, 1.1, 1.6, 1.7)]
+    assert longest_silence(seen, since=1.0, until=1.8) == pytest.approx(0.5)
+
+
+def test_answers_of_two_macs_close_together_are_counted() -> None:
+    seen = [answer(1.0, OLD), answer(1.001, NEW), answer(1.01, NEW), answer(1.011, OLD), answer(5.0, NEW)]
+    assert answered_by_two(seen, window=0.05) == 2
