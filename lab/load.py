@@ -63,7 +63,7 @@ async def load(url: str, rate: float, timeout: float, duration: float | None) ->
         running.add(task)
         task.add_done_callback(running.discard)
         due += 1 / rate
-        with contextlib.suppressTimeoutError:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), max(0.0, due - time.monotonic()))
     await asyncio.gather(*running)
 
