@@ -1,12 +1,17 @@
 """The Plan: what the API says should be announced, and how well each node suits it.
 
-One pure function turns Services, EndpointSlices, Nodes and the configuration into a Plan. Every speaker makes its own
-from its own, possibly lagging, view of the API; the Plan therefore only ranks. Who holds an address is decided on the
-wire (``ownership``), by claims, and claims are judged by their values and never by the listener's Plan.
+``planner`` turns Services, EndpointSlices, Nodes and the configuration into a Plan. Every speaker makes its own from
+its own, possibly lagging, view of the API; the Plan therefore only ranks. Who holds an address is decided on the wire
+(``ownership``), by claims, and claims are judged by their values and never by the listener's Plan.
+
+This module is what both processes of a speaker share: the values, and the difference between two Plans. The watcher
+sends a Plan whole once and as differences from then on.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from operator import attrgetter
 from typing import NewType
 
 from msgspec import Struct
@@ -48,3 +53,47 @@ class Plan(Struct, frozen=True, array_like=True, gc=False):
     revision: int
     node: NodeName
     bundles: tuple[Bundle, ...] = ()
+
+
+class PlanChange(Struct, frozen=True, tag=True):
+    """The difference between two Plans, applied atomically."""
+
+    revision: int
+    changed: tuple[Bundle, ...] = ()
+    """New bundles, and the new form of those that were there; in order of id."""
+    removed: tuple[BundleId, ...] = ()
+
+
+FEW_CHANGES = 64  # up to here insertion into the sorted bundles is cheaper than sorting them all anew
+
+
+def difference(old: Plan, new: Plan) -> PlanChange:
+    """What has to change in ``old`` to make it ``new``."""
+    before = {bundle.id: bundle for bundle in old.bundles}
+    changed = tuple(bundle for bundle in new.bundles if before.pop(bundle.id, None) != bundle)
+    return PlanChange(new.revision, changed, tuple(before))
+
+
+def apply_change(plan: Plan, change: PlanChange) -> Plan:
+    """The Plan after ``change``. A bundle to be removed that is not there is ignored."""
+    if len(change.changed) + len(change.removed) > FEW_CHANGES:
+        by_id = {bundle.id: bundle for bundle in plan.bundles}
+        for bundle_id in change.removed:
+            by_id.pop(bundle_id, None)
+        by_id.update((bundle.id, bundle) for bundle in change.changed)
+        return Plan(change.revision, plan.node, tuple(sorted(by_id.values(), key=_id)))
+    bundles = list(plan.bundles)
+    for bundle_id in change.removed:
+        at = bisect_left(bundles, bundle_id, key=_id)
+        if at < len(bundles) and bundles[at].id == bundle_id:
+            del bundles[at]
+    for bundle in change.changed:
+        at = bisect_left(bundles, bundle.id, key=_id)
+        if at < len(bundles) and bundles[at].id == bundle.id:
+            bundles[at] = bundle
+        else:
+            bundles.insert(at, bundle)
+    return Plan(change.revision, plan.node, tuple(bundles))
+
+
+_id = attrgetter("id")
