@@ -1,0 +1,337 @@
+"""All custom resources, read into one immutable ``Config``.
+
+Each object is parsed by itself. One that cannot be honoured does not spoil the others: its last good version stays in
+force, and a ``Problem`` names the object, the field as the user writes it, and the reason. What only the whole set can
+tell, that pools overlap, is decided here too: a pool that stands as it was is right against one that changed, then the
+older against the newer, then by name.
+
+After a restart no earlier version is known. Then a pool that cannot be honoured gives out nothing, and
+``Config.unreadable`` names it, so that whoever holds an address from it is left alone instead of losing it to a typing
+error.
+
+Only objects in BerthLB's own namespace count; the caller lists no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeVar
+
+from cluster.addresses import Address, AddressError, Family, Range, RangeMap, parse_range
+from cluster.objects import (
+    IPAddressPool,
+    L2Advertisement,
+    LabelSelector,
+    Object,
+    PoolName,
+    PreferredNodeSelector,
+    ServiceAllocation,
+)
+from cluster.selectors import SelectorError, check, check_list, matches_any
+
+
+class ConfigError(Exception):
+    """An object that cannot be honoured: ``field`` is its path as the user writes it, ``reason`` completes it."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An object that is not in force as it stands in the API."""
+
+    kind: str
+    name: str
+    field: str
+    reason: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.kind} {self.name}: {self.field}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """``metallb.io/v1beta1 IPAddressPool``."""
+
+    name: PoolName
+    ranges: tuple[Range, ...]
+    """In the order of ``spec.addresses``, which is the order of allocation; disjoint."""
+    auto_assign: bool = True
+    avoid_buggy_ips: bool = False
+    """Leave out IPv4 addresses that end in .0 or .255."""
+    allocation: ServiceAllocation | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    """``metadata.creationTimestamp``; only its order matters."""
+
+    def __contains__(self, address: Address) -> bool:
+        """Whether the pool may give out this address."""
+        return any(address in block for block in self.ranges) and not (self.avoid_buggy_ips and is_buggy(address))
+
+    def size(self, family: Family) -> int:
+        """How many addresses of this family the pool can give out."""
+        blocks = [block for block in self.ranges if block.family is family]
+        total = sum(block.count for block in blocks)
+        if self.avoid_buggy_ips and family is Family.IPV4:
+            total -= sum(_buggy_below(block.last + 1) - _buggy_below(block.first) for block in blocks)
+        return total
+
+
+def is_buggy(address: Address) -> bool:
+    """Whether old equipment may refuse it for its last byte: an IPv4 address that ends in .0 or .255."""
+    return address.family is Family.IPV4 and address.value & 0xFF in {0, 255}
+
+
+def _buggy_below(value: int) -> int:
+    """How many IPv4 addresses below ``value`` end in .0 or .255."""
+    whole, rest = divmod(value, 256)
+    return 2 * whole + (1 if rest > 0 else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Advertisement:
+    """``metallb.io/v1beta1 L2Advertisement``."""
+
+    name: str
+    pools: frozenset[PoolName] | None
+    """The pools that it announces: those named and those selected, as far as they exist. None: every pool."""
+    node_selectors: tuple[LabelSelector, ...] = ()
+    """Nodes that may announce: any of these; none: every node."""
+    service_selectors: tuple[LabelSelector, ...] = ()
+    """Services that are announced: any of these; none: every Service."""
+    preferred: tuple[PreferredNodeSelector, ...] = ()
+    interfaces: tuple[str, ...] = ()
+    """Exact names of the interfaces to announce on; none: all."""
+    pool_names: tuple[str, ...] = ()
+    pool_selectors: tuple[LabelSelector, ...] = ()
+
+    def announces(self, pool: PoolName) -> bool:
+        return self.pools is None or pool in self.pools
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What is in force."""
+
+    pools: Mapping[PoolName, Pool] = field(default_factory=dict)
+    """In order of name."""
+    advertisements: Mapping[str, Advertisement] = field(default_factory=dict)
+    """In order of name."""
+    unreadable: frozenset[PoolName] = frozenset()
+    """Pools that exist in the API and of which no version can be in force."""
+    _by_range: RangeMap[PoolName] = field(default_factory=RangeMap, compare=False, repr=False)
+
+    def pool_of(self, address: Address) -> Pool | None:
+        """The pool whose ranges contain the address, whether or not it may give it out."""
+        found = self._by_range.find(address)
+        return self.pools[found[1]] if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    config: Config
+    problems: tuple[Problem, ...] = ()
+
+
+# ------------------------------------------------------------------------ one object
+
+
+def parse_pool(source: IPAddressPool) -> Pool:
+    """One pool; raises ``ConfigError``."""
+    spec = source.spec
+    if not spec.addresses:
+        raise ConfigError("spec.addresses", "is empty; give at least one CIDR or range")
+    ranges: list[Range] = []
+    index: RangeMap[int] = RangeMap()
+    for position, text in enumerate(spec.addresses):
+        try:
+            block = parse_range(text)
+        except AddressError as error:
+            raise ConfigError(f"spec.addresses[{position}]", f'"{text}" {error}') from error
+        if (found := index.overlapping(block)) is not None:
+            other = found[1]
+            raise ConfigError(
+                f"spec.addresses[{position}]", f'"{text}" overlaps spec.addresses[{other}], "{spec.addresses[other]}"'
+            )
+        index.add(block, position)
+        ranges.append(block)
+    if spec.service_allocation is not None:
+        _check_allocation(spec.service_allocation)
+    meta = source.metadata
+    return Pool(
+        name=PoolName(meta.name),
+        ranges=tuple(ranges),
+        auto_assign=spec.auto_assign,
+        avoid_buggy_ips=spec.avoid_buggy_ips,
+        allocation=spec.service_allocation,
+        labels=meta.labels,
+        created=meta.creation_timestamp or "",
+    )
+
+
+def parse_advertisement(source: L2Advertisement) -> Advertisement:
+    """One advertisement, its pools not yet looked up (``pools`` is None); raises ``ConfigError``."""
+    spec = source.spec
+    _check_distinct(spec.ip_address_pools, "spec.ipAddressPools")
+    _check_distinct(spec.interfaces, "spec.interfaces")
+    _check_selectors(spec.ip_address_pool_selectors, "spec.ipAddressPoolSelectors")
+    _check_selectors(spec.node_selectors, "spec.nodeSelectors")
+    _check_selectors(spec.service_selectors, "spec.serviceSelectors")
+    for position, preferred in enumerate(spec.preferred_node_selectors):
+        where = f"spec.preferredNodeSelectors[{position}]"
+        if not 1 <= preferred.weight <= 100:
+            raise ConfigError(f"{where}.weight", f"{preferred.weight} is not between 1 and 100")
+        try:
+            check(preferred.preference)
+        except SelectorError as error:
+            raise ConfigError(f"{where}.preference.{error.where}", str(error)) from error
+    return Advertisement(
+        name=source.metadata.name,
+        pools=None,
+        node_selectors=spec.node_selectors,
+        service_selectors=spec.service_selectors,
+        preferred=spec.preferred_node_selectors,
+        interfaces=spec.interfaces,
+        pool_names=spec.ip_address_pools,
+        pool_selectors=spec.ip_address_pool_selectors,
+    )
+
+
+def _check_allocation(allocation: ServiceAllocation) -> None:
+    where = "spec.serviceAllocation"
+    _check_distinct(allocation.namespaces, f"{where}.namespaces")
+    _check_selectors(allocation.namespace_selectors, f"{where}.namespaceSelectors")
+    _check_selectors(allocation.service_selectors, f"{where}.serviceSelectors")
+
+
+def _check_distinct(names: tuple[str, ...], where: str) -> None:
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        if name in seen:
+            raise ConfigError(f"{where}[{position}]", f'repeats "{name}"')
+        seen.add(name)
+
+
+def _check_selectors(selectors: tuple[LabelSelector, ...], where: str) -> None:
+    try:
+        check_list(selectors)
+    except SelectorError as error:
+        raise ConfigError(where + error.where, str(error)) from error
+
+
+# ------------------------------------------------------------------------ all of them
+
+
+def load(pools: Iterable[IPAddressPool], advertisements: Iterable[L2Advertisement], previous: Config | None) -> Loaded:
+    """Everything that can be in force, and what cannot be and why.
+
+    ``previous`` is what was in force until now: of an object that cannot be honoured its version there stays.
+    """
+    before = previous or Config()
+    pool_sources = sorted(pools, key=lambda each: each.metadata.name)
+    wanted, last_good_pools, problems = _parse_each(pool_sources, "IPAddressPool", parse_pool, before.pools)
+    settled, by_range, overlaps = _without_overlap(wanted, last_good_pools)
+    problems += overlaps
+
+    advertisement_sources = sorted(advertisements, key=lambda each: each.metadata.name)
+    parsed, last_good, advertisement_problems = _parse_each(
+        advertisement_sources, "L2Advertisement", parse_advertisement, before.advertisements
+    )
+    problems += advertisement_problems
+    in_force = {name: parsed.get(name) or last_good[name] for name in sorted(parsed.keys() | last_good.keys())}
+
+    return Loaded(
+        Config(
+            pools=MappingProxyType(settled),
+            advertisements=MappingProxyType({name: _resolved(each, settled) for name, each in in_force.items()}),
+            unreadable=frozenset(PoolName(each.metadata.name) for each in pool_sources) - settled.keys(),
+            _by_range=by_range,
+        ),
+        tuple(problems),
+    )
+
+
+S = TypeVar("S", bound=Object)
+P = TypeVar("P")
+N = TypeVar("N", bound=str)
+
+
+def _parse_each(
+    sources: list[S], kind: str, parse: Callable[[S], P], previous: Mapping[N, P]
+) -> tuple[dict[N, P], dict[N, P], list[Problem]]:
+    """What parses now, the earlier version of everything that still exists, and what does not parse."""
+    parsed: dict[N, P] = {}
+    last_good: dict[N, P] = {}
+    problems: list[Problem] = []
+    for source in sources:
+        name: N = source.metadata.name  # type: ignore[assignment]  # N is the name's own NewType
+        if name in previous:
+            last_good[name] = previous[name]
+        try:
+            parsed[name] = parse(source)
+        except ConfigError as error:
+            problems.append(Problem(kind, name, error.field, error.reason))
+    return parsed, last_good, problems
+
+
+def _without_overlap(
+    wanted: Mapping[PoolName, Pool], last_good: Mapping[PoolName, Pool]
+) -> tuple[dict[PoolName, Pool], RangeMap[PoolName], list[Problem]]:
+    """The pools that can be in force together, by name.
+
+    Whenever a changed pool is refused, its last good version counts as unchanged and the choice is made anew: so what
+    is in force is never given up for an edit of somebody else's.
+    """
+    refused: dict[PoolName, Problem] = {}
+    while True:
+        chosen = {
+            name: wanted[name] if name in wanted and name not in refused else last_good[name]
+            for name in wanted.keys() | last_good.keys()
+            if (name in wanted and name not in refused) or name in last_good
+        }
+
+        def standing(pool: Pool) -> tuple[bool, str, str]:
+            earlier = last_good.get(pool.name)
+            return (earlier is None or earlier.ranges != pool.ranges, pool.created, pool.name)
+
+        settled: dict[PoolName, Pool] = {}
+        by_range: RangeMap[PoolName] = RangeMap()
+        again = False
+        for pool in sorted(chosen.values(), key=standing):
+            problem = _overlap(pool, by_range)
+            if problem is None:
+                settled[pool.name] = pool
+                for block in pool.ranges:
+                    by_range.add(block, pool.name)
+            elif pool.name not in refused:
+                refused[pool.name] = problem
+                again = True
+                break
+        if not again:
+            return {name: settled[name] for name in sorted(settled)}, by_range, list(refused.values())
+
+
+def _overlap(pool: Pool, taken: RangeMap[PoolName]) -> Problem | None:
+    for position, block in enumerate(pool.ranges):
+        if (found := taken.overlapping(block)) is not None:
+            other, name = found
+            reason = f'{block.text} overlaps {other.text} of pool "{name}", which stays in force'
+            return Problem("IPAddressPool", pool.name, f"spec.addresses[{position}]", reason)
+    return None
+
+
+def _resolved(advertisement: Advertisement, pools: Mapping[PoolName, Pool]) -> Advertisement:
+    if not advertisement.pool_names and not advertisement.pool_selectors:
+        return advertisement
+    names = frozenset(
+        name
+        for name, pool in pools.items()
+        if name in advertisement.pool_names or matches_any(advertisement.pool_selectors, pool.labels)
+    )
+    return replace(advertisement, pools=names)
