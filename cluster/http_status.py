@@ -37,7 +37,7 @@ class StatusServer:
         """Bind at once, so that an address that cannot be had raises ``OSError`` here; nothing is served yet."""
 
         class Handler(_Handler):
-            metrics = staticmethod(lambda: generate_latest(registry))
+            metrics: ClassVar = registry
             probes: ClassVar = {"/healthz": healthy, "/readyz": ready}
 
         self._server = _Server(host, port, Handler)
@@ -83,7 +83,7 @@ class _Server(ThreadingMixIn, TCPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    metrics: ClassVar[Callable[[], bytes]]
+    metrics: ClassVar[CollectorRegistry]
     probes: ClassVar[dict[str, Probe]]
     timeout = REQUEST_TIMEOUT_S
     server_version = "berthlb"
@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            self._answer(200, CONTENT_TYPE_LATEST, self.metrics())
+            self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.metrics))
         elif path in self.probes:
             trouble = self.probes[path]()
             self._answer(503 if trouble else 200, "text/plain; charset=utf-8", f"{trouble or 'ok'}\n".encode())
