@@ -1,0 +1,59 @@
+"""The kinds that BerthLB reads and writes: where each lives in the API, and which view reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cluster import objects
+from cluster.objects import Object
+
+T = TypeVar("T", bound=Object)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource(Generic[T]):
+    """One kind. ``group`` is empty for the core API; ``plural`` is the word in the URL; ``view`` decodes an object."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool
+    view: type[T]
+
+    @property
+    def api_version(self) -> str:
+        """As ``apiVersion`` is written in an object."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """The URL path of a collection, or with ``name`` of an object, or of its subresource ("status").
+
+        Without ``namespace`` a namespaced kind's collection is that of every namespace.
+        """
+        parts = ["apis" if self.group else "api", self.api_version]
+        if namespace and self.namespaced:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        parts += [part for part in (name, subresource) if part]
+        return "/" + "/".join(parts)
+
+
+SERVICES = Resource("", "v1", "services", "Service", True, objects.Service)
+NODES = Resource("", "v1", "nodes", "Node", False, objects.Node)
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, objects.Namespace)
+SECRETS = Resource("", "v1", "secrets", "Secret", True, objects.Secret)
+EVENTS = Resource("", "v1", "events", "Event", True, Object)
+ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, objects.EndpointSlice)
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, Object)
+IP_ADDRESS_POOLS = Resource("metallb.io", "v1beta1", "ipaddresspools", "IPAddressPool", True, objects.IPAddressPool)
+L2_ADVERTISEMENTS = Resource(
+    "metallb.io", "v1beta1", "l2advertisements", "L2Advertisement", True, objects.L2Advertisement
+)
+SERVICE_L2_STATUSES = Resource(
+    "metallb.io", "v1beta1", "servicel2statuses", "ServiceL2Status", True, objects.ServiceL2Status
+)
+CONFIGURATION_STATES = Resource(
+    "metallb.io", "v1beta1", "configurationstates", "ConfigurationState", True, objects.ConfigurationState
+)
