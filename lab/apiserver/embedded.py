@@ -1,0 +1,111 @@
+"""The API server inside another process: in a thread, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from lab.apiserver.kinds import load_definitions
+from lab.apiserver.server import HISTORY, WATCH_QUEUE, ApiServer
+
+CRDS = Path(__file__).parents[2] / "crds"
+SERVICE_CIDR = "10.96.0.0/16"
+SHUTDOWN_S = 1.0  # for answers under way when the server ends; watches are ended at once
+
+
+async def serve(server: ApiServer, listeners: Sequence[socket.socket], stop: asyncio.Event) -> None:
+    """Serve on open, bound sockets until told to stop."""
+    runner = web.AppRunner(
+        server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S
+    )
+    await runner.setup()
+    for listener in listeners:
+        await web.SockSite(runner, listener).start()
+    try:
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def write_kubeconfig(path: Path, url: str) -> Path:
+    """A kubeconfig for this server, which asks for no authentication. (JSON is YAML.)"""
+    cluster = {"name": "lab", "cluster": {"server": url}}
+    context = {"name": "lab", "context": {"cluster": "lab", "user": "lab"}}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [cluster],
+        "users": [{"name": "lab", "user": {}}],
+        "contexts": [context],
+        "current-context": "lab",
+    }
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+    return path
+
+
+class EmbeddedApi:
+    """An API server on a free port of 127.0.0.1, from ``__enter__`` to ``__exit__``."""
+
+    def __init__(
+        self,
+        *,
+        crds: Path = CRDS,
+        service_cidr: str = SERVICE_CIDR,
+        history: int = HISTORY,
+        watch_queue: int = WATCH_QUEUE,
+    ) -> None:
+        self._options = {"service_cidr": service_cidr, "history": history, "watch_queue": watch_queue}
+        self._custom = load_definitions(crds)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="embedded-api", daemon=True)
+        self.host, self.port = self._listener.getsockname()
+        self.url = f"http://{self.host}:{self.port}"
+
+    def __enter__(self) -> EmbeddedApi:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        server = ApiServer(self._custom, **self._options)  # type: ignore[arg-type]  # a mixed mapping of keywords
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(serve(server, [self._listener], self._stop))
+
+    def kubeconfig(self, path: Path) -> Path:
+        return write_kubeconfig(path, self.url)
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """One request; the status code and the decoded answer."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        try:
+            encoded = None if body is None else msgspec.json.encode(body)
+            connection.request(method, path, encoded, {"Content-Type": "application/json", **(headers or {})})
+            answer = connection.getresponse()
+            return answer.status, msgspec.json.decode(answer.read() or b"null")
+        finally:
+            connection.close()
+
+    def inject(self, **rule: Any) -> None:
+        """Add one fault rule (``faults``) by its JSON names: ``inject(status=429, retryAfter=1, count=2)``."""
+        self.request("POST", "/lab/faults", [rule])
+
+    def clear_faults(self) -> None:
+        self.request("DELETE", "/lab/faults")

@@ -1,0 +1,90 @@
+"""Faults on purpose: rules that make chosen requests fail, wait or lag.
+
+A rule is a JSON object. What it is about: ``userAgent`` (contained in the request's), ``path`` (prefix), ``verb`` (get,
+list, watch, create, update, patch, delete); left out means any. What happens: ``latency`` (seconds, before anything
+else), ``drop`` (the connection is cut without an answer), ``status`` (400-599, with ``retryAfter`` seconds where
+given), ``lag`` (seconds by which a watch's events come late). ``count`` limits how many requests it hits.
+``closeWatches`` (the matching watches end now) and ``compact`` (the history is forgotten now) happen once, at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "Conflict",
+    410: "Expired",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
+
+
+class Rule(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    user_agent: str = ""
+    path: str = ""
+    verb: str = ""
+    status: int = 0
+    retry_after: int | None = None
+    latency: float = 0.0
+    drop: bool = False
+    lag: float = 0.0
+    close_watches: bool = False
+    compact: bool = False
+    count: int | None = None
+
+    def matches(self, asked: Asked) -> bool:
+        return (
+            self.user_agent in asked.user_agent
+            and asked.path.startswith(self.path)
+            and self.verb in {"", asked.verb}
+            and self.count != 0
+        )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, as far as a rule looks at it."""
+
+    user_agent: str
+    path: str
+    verb: str
+
+
+class Faults:
+    def __init__(self) -> None:
+        self._rules: list[Rule] = []
+
+    def add(self, rules: list[Rule]) -> None:
+        self._rules += [rule for rule in rules if not (rule.close_watches or rule.compact)]
+
+    def clear(self) -> None:
+        self._rules.clear()
+
+    def listed(self) -> Any:
+        return msgspec.to_builtins(self._rules)
+
+    def striking(self, asked: Asked) -> Rule | None:
+        """The first rule that this request falls under, which is thereby used once."""
+        for rule in self._rules:
+            if not rule.lag and rule.matches(asked):
+                if rule.count is not None:
+                    rule.count -= 1
+                return rule
+        return None
+
+    def lag(self, asked: Asked) -> float:
+        """Seconds by which this watch's events must come late, as of now."""
+        return max((rule.lag for rule in self._rules if rule.matches(asked)), default=0.0)
+
+
+def reason(status: int) -> str:
+    return _REASONS.get(status, "")

@@ -1,0 +1,16 @@
+"""Fixtures that tests of several packages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.apiserver.embedded import EmbeddedApi
+
+
+@pytest.fixture
+def embedded_api() -> Iterator[EmbeddedApi]:
+    """A fresh API server: ``url``, ``kubeconfig(path)``, ``request(…)``, ``inject(…)`` faults, ``clear_faults()``."""
+    with EmbeddedApi() as api:
+        yield api
