@@ -1,0 +1,194 @@
+"""A live copy of one kind: the thread that asks what ``cluster.listwatch`` decides.
+
+``Reflector(client, SERVICES, on_change=queue.put)`` holds every Service from ``start`` to ``stop`` and reports each
+difference, in order, from its own thread. The initial state is reported as "added"; after that ``synced`` is true and
+stays so: while the API cannot be reached the last known state remains.
+
+With a selector, "deleted" means "left the selection", not "is gone": a Service whose type changed from LoadBalancer to
+ClusterIP leaves ``fieldSelector=spec.type=LoadBalancer`` as deleted and goes on existing. The consumer asks
+(``client.get``) before it believes that the object is gone.
+
+A watch brings its events as they come; a burst is handled one by one. ``on_change`` should therefore only note what
+changed (put it in a queue) and return.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from cluster.client import ApiClient, WatchStream
+from cluster.errors import ApiError
+from cluster.listwatch import Change, Counters, ListPage, ListWatch, Wait, Watch
+from cluster.objects import Object
+from cluster.resources import Resource
+
+__all__ = ["Change", "Counters", "Reflector"]
+
+STOP_S = 2.0  # what stop() waits for its thread; only one that waits for an answer's first byte takes longer
+SKIPPED_LINES = 10  # per answer; a list of 10,000 unreadable objects must not become 10,000 lines
+
+T = TypeVar("T", bound=Object)
+logger = logging.getLogger(__name__)
+
+
+class Reflector(Generic[T]):
+    """See the module's docstring. ``start`` once, ``stop`` once.
+
+    ``on_change`` is called from the reflector's thread. What it raises is logged and counted, and the next change
+    follows. ``items`` already contains the change when ``on_change`` is told of it.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        resource: Resource[T],
+        *,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        on_change: Callable[[Change[T]], object],
+    ) -> None:
+        self.resource = resource
+        self.callback_errors = 0
+        """Times that ``on_change`` raised."""
+        self._client = client
+        self._namespace = namespace
+        self._label_selector = label_selector
+        self._field_selector = field_selector
+        self._on_change = on_change
+        self._core = ListWatch(resource.view, random.Random())
+        self._synced = threading.Event()
+        self._stopping = threading.Event()
+        self._stream: WatchStream | None = None
+        self._stream_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=f"reflect-{resource.plural}", daemon=True)
+
+    def start(self) -> None:
+        """Begin. Returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End. ``on_change`` is not called any more once this has returned, unless it is called from there."""
+        self._stopping.set()
+        with self._stream_lock:
+            if self._stream:
+                self._stream.interrupt()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(STOP_S)
+
+    @property
+    def synced(self) -> bool:
+        """Whether the whole initial state has been received and reported to ``on_change``. Never false again."""
+        return self._synced.is_set()
+
+    def wait_synced(self, timeout: float | None = None) -> bool:
+        """Wait until ``synced``, at most ``timeout`` seconds; says whether it is."""
+        return self._synced.wait(timeout)
+
+    def items(self) -> Mapping[str, T]:
+        """What is held now, by key (``namespace/name``): a copy that does not change. From any thread."""
+        held = self._core.held
+        return MappingProxyType(dict(held))  # one step of the interpreter: str keys run no code of ours meanwhile
+
+    @property
+    def counters(self) -> Counters:
+        """For metrics; read only."""
+        return self._core.counters
+
+    # -------------------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._do(self._core.next_step(time.monotonic()))
+            except ApiError as error:
+                if not self._stopping.is_set():
+                    self._core.failed(error, time.monotonic())
+                    self._log_failure()
+            except Exception as error:  # a defect of ours must not end the copying; it is said aloud
+                logger.exception("reflector failed", extra={"resource": self.resource.plural})
+                self._core.failed(ApiError(0, type(error).__name__, str(error)), time.monotonic())
+
+    def _do(self, step: Wait | ListPage | Watch) -> None:
+        match step:
+            case Wait(seconds):
+                self._stopping.wait(seconds)
+            case ListPage(limit, continue_):
+                page = self._client.list_page(
+                    self.resource,
+                    namespace=self._namespace,
+                    label_selector=self._label_selector,
+                    field_selector=self._field_selector,
+                    limit=limit,
+                    continue_=continue_,
+                )
+                self._report(self._core.receive_page(page))
+            case Watch():
+                with self._open(step) as stream:
+                    self._follow(stream)
+
+    def _open(self, step: Watch) -> WatchStream:
+        stream = self._client.watch(
+            self.resource,
+            namespace=self._namespace,
+            label_selector=self._label_selector,
+            field_selector=self._field_selector,
+            resource_version=step.resource_version,
+            initial_events=step.initial_events,
+            timeout_s=step.timeout_s,
+            silence_s=step.silence_s,
+        )
+        self._core.watch_opened(time.monotonic())
+        return stream
+
+    def _follow(self, stream: WatchStream) -> None:
+        with self._stream_lock:
+            self._stream = stream
+            if self._stopping.is_set():  # stop() came before there was a stream to interrupt
+                return
+        try:
+            for event in stream:
+                self._report(self._core.receive_event(event, time.monotonic()))
+                if self._stopping.is_set():
+                    return
+                if not self._core.watching:
+                    self._log_failure()
+                    return
+            self._core.watch_ended(time.monotonic())
+        finally:
+            with self._stream_lock:
+                self._stream = None
+
+    def _report(self, changes: Iterable[Change[T]]) -> None:
+        skipped = self._core.take_skipped()
+        for line in skipped[:SKIPPED_LINES]:
+            logger.warning("object skipped", extra={"resource": self.resource.plural, "problem": line})
+        if len(skipped) > SKIPPED_LINES:
+            logger.warning("objects skipped", extra={"resource": self.resource.plural, "more": len(skipped)})
+        for change in changes:
+            if self._stopping.is_set():
+                return
+            try:
+                self._on_change(change)
+            except Exception:  # the consumer's defect; the copy goes on
+                self.callback_errors += 1
+                logger.exception("on_change failed", extra={"resource": self.resource.plural, "object": change.key})
+        if self._core.synced:
+            self._synced.set()
+
+    def _log_failure(self) -> None:
+        counters = self._core.counters
+        logger.warning(
+            "list or watch failed",
+            extra={
+                "resource": self.resource.plural,
+                "error": counters.last_error,
+                "failures": counters.failures,
+            },
+        )
