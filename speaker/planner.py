@@ -1,0 +1,397 @@
+"""Which Services are announced, what must move together, and by whom: Services, slices, nodes and Config -> Plan.
+
+A Service is announced when it is of our class, has an address of a pool that an advertisement announces, some endpoint
+of it can serve, and some node may hold it. Where two Services have one address without being allowed to share it, the
+newer is not announced: speakers never announce the loser, whatever the controller does about it.
+
+Services that have an address in common, directly or through others, form a component; what is announced of it is one
+bundle, under the lowest Service UID in the component. The UID of a Service whose endpoints come and go counts all the
+time, so that a bundle keeps its name, and with it its rank on every node.
+
+Nothing here depends on the order in which things became known. An input marks the Services that it touches; only their
+components are worked out anew, and what comes out is equal to a Plan made from scratch. A change of nodes or of the
+configuration touches everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from cluster.addresses import Address, AddressError, Family, parse_address
+from cluster.config import Config
+from cluster.objects import AddressText, Endpoint, EndpointSlice, Node, NodeName, PoolName, Service
+from cluster.selectors import matches_any
+from speaker.plan import Bundle, BundleId, Plan, PlanChange
+from speaker.ranking import Advertisements, NodeFacts, Ranking, Requirement
+
+SHARING_ANNOTATIONS = ("metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip")
+"""The sharing key's annotation, and its deprecated name. The first that is present counts, even when it is empty."""
+
+ANNOUNCED_FAMILIES = frozenset({Family.IPV4})
+"""What the responder can answer for. An address of another family is in no bundle."""
+
+
+class _Place(NamedTuple):
+    """An address, and its text ready-made."""
+
+    address: Address
+    text: AddressText
+
+
+class _Ours(NamedTuple):
+    """A Service of our class that has addresses."""
+
+    service: Service
+    addresses: tuple[_Place, ...]
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """Orders Services from the oldest to the newest. Text order is time order in RFC 3339 with Z."""
+        meta = self.service.metadata
+        return meta.creation_timestamp or "", meta.uid
+
+
+class _Serving(NamedTuple):
+    """What matters about an EndpointSlice."""
+
+    service: str
+    nodes: frozenset[NodeName | None]
+    """Where its endpoints that can serve are; None stands for those on no node."""
+
+
+class _Announced(NamedTuple):
+    ours: _Ours
+    addresses: tuple[_Place, ...]
+    requirement: Requirement
+
+
+class Planner:
+    """The inputs as they are now, and the Plan that follows from them."""
+
+    def __init__(self, node: NodeName, *, lb_class: str | None = None, ignore_exclude: bool = False) -> None:
+        self._node = node
+        self._lb_class = lb_class
+        self._ignore_exclude = ignore_exclude
+        self._config = Config()
+        self._ranking = Ranking(node)
+        self._services: dict[str, _Ours] = {}
+        self._holders: dict[_Place, tuple[str, ...]] = {}
+        self._pools_of: dict[_Place, PoolName | None] = {}
+        self._slices: dict[str, _Serving] = {}
+        self._slices_of: dict[str, tuple[str, ...]] = {}
+        self._bundles: dict[BundleId, Bundle] = {}
+        self._bundles_of: dict[str, BundleId] = {}
+        self._touched: set[str] = set()
+        self._all_touched = False
+        self._revision = 0
+
+    # -------------------------------------------------------------------- inputs
+
+    def set_config(self, config: Config) -> None:
+        if config != self._config:
+            self._config = config
+            self._ranking.set_config(config)
+            self._pools_of.clear()
+            self._all_touched = True
+
+    def set_node(self, key: str, node: Node | None) -> None:
+        """A Node as it is now; None when it is gone. ``key`` is its name."""
+        facts = NodeFacts.of(node, ignore_exclude=self._ignore_exclude) if node else None
+        if self._ranking.set_node(NodeName(key), facts):
+            self._all_touched = True
+
+    def set_service(self, key: str, service: Service | None) -> None:
+        """A Service as it is now; None when it is gone, or no longer of type LoadBalancer."""
+        before = self._services.get(key)
+        now = self._ours(service) if service else None
+        if now == before:
+            return
+        before_addresses = before.addresses if before else ()
+        now_addresses = now.addresses if now else ()
+        self._touched.add(key)
+        for address in before_addresses:
+            self._touched.update(self._holders[address])
+            if address not in now_addresses:
+                left = tuple(each for each in self._holders[address] if each != key)
+                if left:
+                    self._holders[address] = left
+                else:
+                    del self._holders[address]
+                    self._pools_of.pop(address, None)
+        for address in now_addresses:
+            if address not in before_addresses:
+                self._holders[address] = (*self._holders.get(address, ()), key)
+        if now:
+            self._services[key] = now
+        else:
+            self._services.pop(key, None)
+
+    def set_slice(self, key: str, endpoint_slice: EndpointSlice | None) -> None:
+        """An EndpointSlice as it is now; None when it is gone."""
+        before = self._slices.pop(key, None)
+        now = _serving(endpoint_slice) if endpoint_slice else None
+        if now:
+            self._slices[key] = now
+        if now == before:
+            return
+        if before:
+            left = tuple(each for each in self._slices_of[before.service] if each != key)
+            if left:
+                self._slices_of[before.service] = left
+            else:
+                del self._slices_of[before.service]
+            self._touched.add(before.service)
+        if now:
+            self._slices_of[now.service] = (*self._slices_of.get(now.service, ()), key)
+            self._touched.add(now.service)
+
+    # -------------------------------------------------------------------- outputs
+
+    @property
+    def revision(self) -> int:
+        """Counts the changes taken."""
+        return self._revision
+
+    def plan(self) -> Plan:
+        """The Plan as of the last change taken, whole."""
+        return Plan(self._revision, self._node, tuple(self._bundles[each] for each in sorted(self._bundles)))
+
+    def bundle_of(self, service: str) -> Bundle | None:
+        """The bundle that announces a Service, as of the last change taken."""
+        bundle_id = self._bundles_of.get(service)
+        return None if bundle_id is None else self._bundles[bundle_id]
+
+    def service(self, key: str) -> Service | None:
+        """A Service of ours that has an address."""
+        ours = self._services.get(key)
+        return ours.service if ours else None
+
+    def holders(self, address: AddressText) -> tuple[str, ...]:
+        """The Services of ours that have this address."""
+        try:
+            return self._holders.get(_place(parse_address(address)), ())
+        except AddressError:
+            return ()
+
+    def take_change(self) -> PlanChange | None:
+        """What the inputs since the last call changed in the Plan; None when nothing."""
+        if self._all_touched:
+            self._touched |= self._services.keys() | self._bundles_of.keys()
+        if not self._touched:
+            return None
+        before: set[BundleId] = set()
+        now: dict[BundleId, Bundle] = {}
+        bundles_of: dict[str, BundleId] = {}
+        seen: set[str] = set()
+        for key in self._touched:
+            if key in seen:
+                continue
+            component = self._component(key)
+            seen |= component
+            before.update(self._bundles_of.pop(each) for each in component if each in self._bundles_of)
+            members = sorted((self._services[each] for each in component if each in self._services), key=_age)
+            for bundle in self._bundles_from(members):
+                now[bundle.id] = bundle
+                bundles_of.update((each, bundle.id) for each in bundle.services)
+        self._touched.clear()
+        self._all_touched = False
+        self._bundles_of.update(bundles_of)
+        changed = tuple(now[each] for each in sorted(now) if self._bundles.get(each) != now[each])
+        removed = tuple(sorted(before - now.keys()))
+        if not changed and not removed:
+            return None
+        for bundle_id in removed:
+            del self._bundles[bundle_id]
+            self._ranking.forget(bundle_id)
+        self._bundles.update((bundle.id, bundle) for bundle in changed)
+        self._revision += 1
+        return PlanChange(self._revision, changed, removed)
+
+    # -------------------------------------------------------------------- one component
+
+    def _component(self, key: str) -> set[str]:
+        """The Services that have an address in common with this one, through any number of others; and itself."""
+        component = {key}
+        ahead = [key]
+        while ahead:
+            ours = self._services.get(ahead.pop())
+            for address in ours.addresses if ours else ():
+                for other in self._holders[address]:
+                    if other not in component:
+                        component.add(other)
+                        ahead.append(other)
+        return component
+
+    def _bundles_from(self, members: list[_Ours]) -> Iterator[Bundle]:
+        """The bundles of one component, whose Services come from the oldest to the newest."""
+        groups = [members] if len(members) == 1 else _connected(list(_without_duplicates(members)))
+        for group in groups:
+            announced = [each for ours in group if (each := self._announced(ours)) is not None]
+            if not announced:
+                continue
+            bundle_id = BundleId(min(ours.service.metadata.uid for ours in group))
+            requirements = tuple(dict.fromkeys(each.requirement for each in announced))
+            yield Bundle(
+                id=bundle_id,
+                addresses=tuple(
+                    place.text for place in sorted({place for each in announced for place in each.addresses})
+                ),
+                services=tuple(sorted(each.ours.service.key for each in announced)),
+                candidates=self._ranking.rank(bundle_id, requirements),
+                interfaces=self._ranking.interfaces(requirements),
+            )
+
+    def _announced(self, ours: _Ours) -> _Announced | None:
+        """What is announced of a Service, if anything."""
+        advertisements: Advertisements = frozenset()
+        addresses: list[_Place] = []
+        for address in ours.addresses:
+            if selecting := self._advertisements(address, ours.service):
+                advertisements |= selecting
+                addresses.append(address)
+        if not addresses:
+            return None
+        nodes = frozenset[NodeName | None]().union(
+            *(self._slices[each].nodes for each in self._slices_of.get(ours.service.key, ()))
+        )
+        if not nodes:
+            return None
+        local = None
+        if ours.service.spec.external_traffic_policy == "Local":
+            local = frozenset(node for node in nodes if node is not None)
+        requirement = Requirement(advertisements, local)
+        if not self._ranking.possible(requirement):
+            return None
+        return _Announced(ours, tuple(addresses), requirement)
+
+    def _advertisements(self, place: _Place, service: Service) -> Advertisements:
+        """The advertisements that select a Service and the pool of its address."""
+        pool = self._pool_of(place)
+        if pool is None:
+            return frozenset()
+        return frozenset(
+            name
+            for name, advertisement in self._config.advertisements.items()
+            if advertisement.announces(pool)
+            and (
+                not advertisement.service_selectors
+                or matches_any(advertisement.service_selectors, service.metadata.labels)
+            )
+        )
+
+    def _pool_of(self, place: _Place) -> PoolName | None:
+        if place not in self._pools_of:
+            pool = self._config.pool_of(place.address)
+            self._pools_of[place] = pool.name if pool else None
+        return self._pools_of[place]
+
+    def _ours(self, service: Service) -> _Ours | None:
+        if service.spec.type != "LoadBalancer" or service.spec.load_balancer_class != self._lb_class:
+            return None
+        addresses: list[_Place] = []
+        for ingress in service.status.load_balancer.ingress:
+            try:
+                address = parse_address(ingress.ip)
+            except AddressError:
+                continue  # a host name, or somebody else's text: not an address that we gave
+            if address.family in ANNOUNCED_FAMILIES:
+                addresses.append(_place(address))
+        return _Ours(service, tuple(dict.fromkeys(addresses))) if addresses else None
+
+
+def plan(
+    services: Iterable[Service],
+    slices: Iterable[EndpointSlice],
+    nodes: Iterable[Node],
+    config: Config,
+    *,
+    node: NodeName,
+    revision: int,
+    lb_class: str | None = None,
+    ignore_exclude: bool = False,
+) -> Plan:
+    """The Plan of the speaker on ``node``, from scratch. The order of the inputs does not matter."""
+    planner = Planner(node, lb_class=lb_class, ignore_exclude=ignore_exclude)
+    planner.set_config(config)
+    for each_node in nodes:
+        planner.set_node(each_node.key, each_node)
+    for endpoint_slice in slices:
+        planner.set_slice(endpoint_slice.key, endpoint_slice)
+    for service in services:
+        planner.set_service(service.key, service)
+    planner.take_change()
+    return Plan(revision, node, planner.plan().bundles)
+
+
+def _place(address: Address) -> _Place:
+    return _Place(address, address.text)
+
+
+def _age(ours: _Ours) -> tuple[str, str]:
+    return ours.age
+
+
+def _serving(endpoint_slice: EndpointSlice) -> _Serving | None:
+    service = endpoint_slice.service_key
+    if service is None:
+        return None
+    return _Serving(service, frozenset(each.node_name for each in endpoint_slice.endpoints or () if _can_serve(each)))
+
+
+def _can_serve(endpoint: Endpoint) -> bool:
+    conditions = endpoint.conditions
+    return conditions.ready is not False or conditions.serving is True
+
+
+class _Tenancy:
+    """The Services accepted on one address so far."""
+
+    def __init__(self, terms: tuple[str, object] | None) -> None:
+        self.terms = terms
+        self.ports: set[tuple[str, int]] = set()
+
+
+def _without_duplicates(members: Iterable[_Ours]) -> Iterator[_Ours]:
+    """The Services that may have their addresses, from the oldest to the newest: each that clashes with none before."""
+    tenancies: dict[_Place, _Tenancy] = {}
+    for ours in members:
+        terms = _sharing_terms(ours.service)
+        ports = {(port.protocol, port.port) for port in ours.service.spec.ports}
+        present = [tenancies[address] for address in ours.addresses if address in tenancies]
+        if any(terms is None or each.terms != terms or each.ports & ports for each in present):
+            continue
+        for address in ours.addresses:
+            tenancies.setdefault(address, _Tenancy(terms)).ports.update(ports)
+        yield ours
+
+
+def _sharing_terms(service: Service) -> tuple[str, object] | None:
+    """Services with equal terms may share an address as long as their ports differ; None: with nobody."""
+    annotations: Mapping[str, str] = service.metadata.annotations
+    key = next((annotations[each] for each in SHARING_ANNOTATIONS if each in annotations), "")
+    if not key:
+        return None
+    local = service.spec.external_traffic_policy == "Local"
+    return key, frozenset((service.spec.selector or {}).items()) if local else None
+
+
+def _connected(members: list[_Ours]) -> list[list[_Ours]]:
+    """Services grouped by having addresses in common; the order within a group is kept. Union-find over addresses."""
+    parents: dict[_Place, _Place] = {}
+
+    def root(address: _Place) -> _Place:
+        parents.setdefault(address, address)
+        while (parent := parents[address]) != address:
+            parents[address] = parents[parent]
+            address = parent
+        return address
+
+    for ours in members:
+        first = root(ours.addresses[0])
+        for address in ours.addresses[1:]:
+            parents[root(address)] = first
+    groups: dict[_Place, list[_Ours]] = {}
+    for ours in members:
+        groups.setdefault(root(ours.addresses[0]), []).append(ours)
+    return list(groups.values())
