@@ -1,0 +1,187 @@
+"""Answers ARP for the addresses that this node holds, and recognises the other frames that matter.
+
+The core of the hot path, without a socket: a frame that came in on a link goes in, a reply, an observation or the
+reason for dropping it comes out. What it answers for is the set that ownership says is held on that link, no more: a
+request for anything else, however it got past the in-kernel filter (which may pass a superset), stays unanswered.
+
+Replies are ready-made. All that differs between two replies for one address on one link is the asker, whose hardware
+and protocol address stand together in the request and stand together again in the reply; the 26 octets between are
+prepared when an address becomes held. A test holds these replies equal to the codec's.
+
+A frame that claims a held address for another MAC is never answered: it is handed on as a rival's (`ArpSeen`), for
+ownership to judge. Senders whose MAC is a group address are dropped: a reply would go to everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+
+from cluster.objects import AddressText
+from speaker import frames
+from speaker.effects import ArpSeen, Held, LinkState, Mac
+from speaker.frames import ARP_FRAME_OCTETS, BROADCAST, FIXED_FIELDS, ArpFrame, FrameError, Operation
+from speaker.plan import LinkName
+
+_REQUEST_FIELDS = FIXED_FIELDS + Operation.REQUEST.to_bytes(2, "big")
+_REPLY_FIELDS = FIXED_FIELDS + Operation.REPLY.to_bytes(2, "big")
+
+
+class DropReason(Enum):
+    """Why a frame was neither answered nor handed on; the value is its metric label."""
+
+    MALFORMED = "malformed"
+    NOT_FOR_US = "not_for_us"
+    """The Ethernet destination is neither broadcast nor the link's own MAC."""
+    OWN_FRAME = "own_frame"
+    """Sent by ourselves and returned by the network (a hairpin port, a second interface on the same segment)."""
+    BAD_SENDER = "bad_sender"
+    """The sender's MAC is a group address or nothing."""
+    NOT_HELD = "not_held"
+
+
+class _Ready:
+    """A held address on one link: the octets of its reply between the asker's, and its counters."""
+
+    __slots__ = ("address", "answered", "middle")
+
+    def __init__(self, address: AddressText, middle: bytes) -> None:
+        self.address = address
+        self.middle = middle
+        self.answered = 0
+
+
+class LinkResponder:
+    """The responder of one link."""
+
+    def __init__(self, link: LinkName, mac: Mac) -> None:
+        self.link = link
+        self._mac = mac
+        self._own_macs: frozenset[Mac] = frozenset((mac,))
+        self._ready: dict[bytes, _Ready] = {}
+
+    @property
+    def octets(self) -> Iterable[bytes]:
+        """The held addresses as four octets each, for the filter."""
+        return self._ready.keys()
+
+    def set_macs(self, mac: Mac, own: frozenset[Mac]) -> None:
+        """Answer with ``mac`` from now on; frames from any of ``own`` are our own."""
+        self._own_macs = own
+        if mac != self._mac:
+            self._mac = mac
+            for octets, ready in self._ready.items():
+                ready.middle = self._middle(octets)
+
+    def hold(self, address: AddressText) -> None:
+        octets = frames.ipv4_octets(address)
+        self._ready[octets] = _Ready(address, self._middle(octets))
+
+    def release(self, address: AddressText) -> None:
+        self._ready.pop(frames.ipv4_octets(address), None)
+
+    def answered(self) -> Iterable[tuple[AddressText, int]]:
+        """Requests answered since each address became held here."""
+        return ((ready.address, ready.answered) for ready in self._ready.values() if ready.answered)
+
+    def receive(self, frame: bytes) -> bytes | ArpSeen | DropReason:
+        """A reply to send out of the same link, or what ownership should see, or why the frame counts for nothing."""
+        if frame[12:22] != _REQUEST_FIELDS or len(frame) < ARP_FRAME_OCTETS:
+            return self._receive_other(frame)
+        destination = frame[:6]
+        if destination != BROADCAST and destination != self._mac:  # noqa: PLR1714 -- building a tuple costs more
+            return DropReason.NOT_FOR_US
+        ready = self._ready.get(frame[38:42])
+        if ready is None or frame[22] & 1 or frame[28:32] in self._ready:
+            return self._judge(frame)
+        ready.answered += 1
+        return frame[22:28] + ready.middle + frame[22:32]
+
+    def seen(self, frame: bytes) -> ArpSeen:
+        """What a well-formed frame says."""
+        parsed = ArpFrame.parse(frame)
+        return ArpSeen(
+            link=self.link,
+            sender=parsed.sender,
+            sender_mac=parsed.sender_mac,
+            target=parsed.target,
+            is_reply=parsed.operation is Operation.REPLY,
+        )
+
+    def _receive_other(self, frame: bytes) -> ArpSeen | DropReason:
+        try:
+            parsed = ArpFrame.parse(frame)
+        except FrameError:
+            return DropReason.MALFORMED
+        if parsed.destination not in {BROADCAST, self._mac}:
+            return DropReason.NOT_FOR_US
+        return self._judge(frame)
+
+    def _judge(self, frame: bytes) -> ArpSeen | DropReason:
+        """A well-formed frame that gets no reply."""
+        seen = self.seen(frame)
+        if seen.sender_mac in self._own_macs or frame[6:12] in self._own_macs:
+            return DropReason.OWN_FRAME
+        if seen.sender_mac[0] & 1 or seen.sender_mac == frames.NO_MAC:
+            return DropReason.BAD_SENDER
+        answers_us = seen.is_reply and frame[:6] == self._mac
+        claims_held = frame[28:32] in self._ready
+        return seen if answers_us or claims_held else DropReason.NOT_HELD
+
+    def _middle(self, octets: bytes) -> bytes:
+        return self._mac + _REPLY_FIELDS + self._mac + octets
+
+
+class Responder:
+    """What is held, link by link.
+
+    Each link's part is reached through `on`, once per batch of frames.
+    """
+
+    def __init__(self) -> None:
+        self._links: dict[LinkName, LinkResponder] = {}
+        self._held: Mapping[AddressText, frozenset[LinkName]] = {}
+
+    def on(self, link: LinkName) -> LinkResponder:
+        """The responder of an announced link; ``KeyError`` for another."""
+        return self._links[link]
+
+    def set_links(self, links: Iterable[LinkState]) -> None:
+        """The announced links as they are now, MACs included."""
+        states = {state.name: state for state in links}
+        own = frozenset(state.mac for state in states.values())
+        for gone in self._links.keys() - states.keys():
+            del self._links[gone]
+        for name, state in states.items():
+            if name not in self._links:
+                self._links[name] = LinkResponder(name, state.mac)
+                for address, where in self._held.items():
+                    if name in where and frames.is_ipv4(address):
+                        self._links[name].hold(address)
+            self._links[name].set_macs(state.mac, own)
+
+    def set_held(self, held: Held) -> frozenset[LinkName]:
+        """Answer for exactly these from now on; the links whose set changed (their filters are to follow)."""
+        changed: set[LinkName] = set()
+        before, after = self._held, held.links
+        for address in before.keys() | after.keys():
+            was, now = before.get(address, frozenset()), after.get(address, frozenset())
+            if was == now or not frames.is_ipv4(address):
+                continue
+            for link in was ^ now:
+                if link in self._links:
+                    if link in now:
+                        self._links[link].hold(address)
+                    else:
+                        self._links[link].release(address)
+                    changed.add(link)
+        self._held = after
+        return frozenset(changed)
+
+    def answered(self) -> dict[AddressText, int]:
+        """Requests answered per held address, over all links, since it became held."""
+        totals: dict[AddressText, int] = {}
+        for link in self._links.values():
+            for address, count in link.answered():
+                totals[address] = totals.get(address, 0) + count
+        return totals

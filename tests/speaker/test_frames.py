@@ -1,0 +1,100 @@
+"""The ARP codec, with scapy as the independent reading."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.l2 import ARP, Ether
+
+from cluster.objects import AddressText
+from speaker import frames
+from speaker.effects import Mac
+from speaker.frames import ArpFrame, FrameError, Operation
+
+macs = st.binary(min_size=6, max_size=6).map(Mac)
+ipv4 = st.binary(min_size=4, max_size=4).map(frames.address_text)
+arp_frames = st.builds(
+    ArpFrame,
+    destination=macs,
+    source=macs,
+    operation=st.sampled_from(Operation),
+    sender_mac=macs,
+    sender=ipv4,
+    target_mac=macs,
+    target=ipv4,
+)
+
+
+@given(frame=arp_frames, padding=st.binary(max_size=40))
+def test_frame_survives_encoding_and_padding(frame: ArpFrame, padding: bytes) -> None:
+    assert ArpFrame.parse(frame.encode() + padding) == frame
+
+
+@given(frame=arp_frames)
+def test_scapy_reads_what_we_encode(frame: ArpFrame) -> None:
+    read = Ether(frame.encode())
+    assert (read.dst, read.src, read.type) == (frame.destination.hex(":"), frame.source.hex(":"), 0x0806)
+    arp = read[ARP]
+    assert (arp.hwtype, arp.ptype, arp.hwlen, arp.plen, arp.op) == (1, 0x0800, 6, 4, int(frame.operation))
+    assert (arp.hwsrc, arp.psrc) == (frame.sender_mac.hex(":"), frame.sender)
+    assert (arp.hwdst, arp.pdst) == (frame.target_mac.hex(":"), frame.target)
+
+
+@given(frame=arp_frames)
+def test_we_read_what_scapy_encodes(frame: ArpFrame) -> None:
+    made = Ether(dst=frame.destination.hex(":"), src=frame.source.hex(":")) / ARP(
+        op=int(frame.operation),
+        hwsrc=frame.sender_mac.hex(":"),
+        psrc=frame.sender,
+        hwdst=frame.target_mac.hex(":"),
+        pdst=frame.target,
+    )
+    assert ArpFrame.parse(bytes(made)) == frame
+
+
+@given(
+    octets=st.one_of(st.binary(max_size=90), st.binary(max_size=60).map(lambda b: bytes(12) + frames.FIXED_FIELDS + b))
+)
+def test_hostile_octets_are_a_frame_or_a_frame_error(octets: bytes) -> None:
+    try:
+        parsed = ArpFrame.parse(octets)
+    except FrameError:
+        return
+    assert parsed.encode() == octets[:42]
+
+
+@pytest.mark.parametrize(
+    ("at", "octet"),
+    [(12, 0x86), (15, 6), (16, 0x86), (18, 8), (19, 16), (21, 0), (21, 3), (20, 1)],
+    ids=["EtherType", "hardware", "protocol", "MAC length", "address length", "operation 0", "RARP", "operation 257"],
+)
+def test_each_fixed_field_is_checked(at: int, octet: int) -> None:
+    frame = bytearray(frames.request(AddressText("192.0.2.1"), AddressText("192.0.2.2"), Mac(bytes(6))).encode())
+    frame[at] = octet
+    with pytest.raises(FrameError):
+        ArpFrame.parse(bytes(frame))
+
+
+def test_every_truncation_is_a_frame_error() -> None:
+    frame = frames.request(AddressText("192.0.2.1"), AddressText("192.0.2.2"), Mac(bytes(6))).encode()
+    for length in range(42):
+        with pytest.raises(FrameError):
+            ArpFrame.parse(frame[:length])
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+def test_gratuitous_frames_carry_the_senders_own_mac_as_target(operation: Operation) -> None:
+    mac = Mac(bytes.fromhex("020000000001"))
+    arp = Ether(frames.gratuitous(operation, AddressText("192.0.2.9"), mac).encode())
+    assert arp.dst == "ff:ff:ff:ff:ff:ff"
+    assert arp[ARP].hwsrc == arp[ARP].hwdst == arp.src == mac.hex(":")
+    assert arp[ARP].psrc == arp[ARP].pdst == "192.0.2.9"
+    assert arp[ARP].op == operation
+
+
+def test_other_families_have_no_four_octets() -> None:
+    with pytest.raises(ValueError, match="not an IPv4 address"):
+        frames.ipv4_octets(AddressText("2001:db8::1"))
+    assert frames.is_ipv4(AddressText("192.0.2.1"))
+    assert not frames.is_ipv4(AddressText("2001:db8::1"))

@@ -1,0 +1,148 @@
+"""What is answered, what is handed on and what is dropped."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.objects import AddressText
+from speaker import frames
+from speaker.effects import ArpSeen, Held, LinkState, Mac
+from speaker.frames import BROADCAST, NO_MAC, ArpFrame, Operation
+from speaker.plan import LinkName
+from speaker.responder import DropReason, LinkResponder, Responder
+
+ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
+OWN = Mac(bytes.fromhex("020000000001"))
+SECOND = Mac(bytes.fromhex("020000000002"))
+CLIENT = Mac(bytes.fromhex("0200000000aa"))
+VIP, OTHER, ASKER = AddressText("192.0.2.200"), AddressText("192.0.2.201"), AddressText("192.0.2.50")
+
+macs = st.binary(min_size=6, max_size=6).map(Mac)
+unicast_macs = macs.map(lambda mac: Mac(bytes([mac[0] & 0xFE]) + mac[1:]))
+ipv4 = st.binary(min_size=4, max_size=4).map(frames.address_text)
+
+
+def link(name: LinkName = ETH0, mac: Mac = OWN) -> LinkState:
+    return LinkState(name, 2, mac, up=True)
+
+
+def responder(held: dict[AddressText, frozenset[LinkName]] | None = None) -> Responder:
+    made = Responder()
+    made.set_links([link(), link(ETH1, SECOND)])
+    made.set_held(Held(1, {VIP: frozenset((ETH0,))} if held is None else held))
+    return made
+
+
+@given(mac=unicast_macs, asker=ipv4.filter(lambda a: a != VIP), padding=st.binary(max_size=18), unicast=st.booleans())
+def test_reply_equals_the_codecs(mac: Mac, asker: AddressText, padding: bytes, unicast: bool) -> None:
+    question = frames.request(VIP, asker, mac, to=OWN if unicast else BROADCAST)
+    assert responder().on(ETH0).receive(question.encode() + padding) == frames.reply_to(question, OWN).encode()
+
+
+def test_probe_without_a_sender_address_is_answered() -> None:
+    reply = responder().on(ETH0).receive(frames.request(VIP, frames.NO_ADDRESS, CLIENT).encode())
+    assert isinstance(reply, bytes)
+    assert ArpFrame.parse(reply) == ArpFrame(CLIENT, OWN, Operation.REPLY, OWN, VIP, CLIENT, frames.NO_ADDRESS)
+
+
+def test_only_held_addresses_are_answered_and_only_on_their_links() -> None:
+    made = responder()
+    assert made.on(ETH0).receive(frames.request(OTHER, ASKER, CLIENT).encode()) is DropReason.NOT_HELD
+    assert made.on(ETH1).receive(frames.request(VIP, ASKER, CLIENT).encode()) is DropReason.NOT_HELD
+
+
+def test_released_address_is_silent_at_once_and_a_new_one_answers() -> None:
+    made = responder()
+    assert made.set_held(Held(2, {OTHER: frozenset((ETH0, ETH1))})) == {ETH0, ETH1}
+    assert made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode()) is DropReason.NOT_HELD
+    for name, mac in ((ETH0, OWN), (ETH1, SECOND)):
+        reply = made.on(name).receive(frames.request(OTHER, ASKER, CLIENT).encode())
+        assert isinstance(reply, bytes)
+        assert ArpFrame.parse(reply).sender_mac == mac
+
+
+def test_unchanged_links_are_not_named_as_changed() -> None:
+    assert responder().set_held(Held(2, {VIP: frozenset((ETH0,)), OTHER: frozenset((ETH1,))})) == {ETH1}
+
+
+def test_address_held_before_its_link_appeared_is_answered_there() -> None:
+    made = Responder()
+    made.set_held(Held(1, {VIP: frozenset((ETH0,))}))
+    made.set_links([link()])
+    assert isinstance(made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode()), bytes)
+
+
+def test_new_mac_of_the_interface_is_in_the_next_reply() -> None:
+    made = responder()
+    made.set_links([link(mac=Mac(bytes.fromhex("020000000099")))])
+    reply = made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode())
+    assert isinstance(reply, bytes)
+    assert ArpFrame.parse(reply).source == bytes.fromhex("020000000099")
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+def test_rival_is_handed_on_and_never_answered(operation: Operation) -> None:
+    seen = responder().on(ETH0).receive(frames.gratuitous(operation, VIP, CLIENT).encode())
+    assert seen == ArpSeen(ETH0, VIP, CLIENT, VIP, is_reply=operation is Operation.REPLY)
+
+
+def test_answer_to_our_question_is_handed_on() -> None:
+    answer = ArpFrame(OWN, CLIENT, Operation.REPLY, CLIENT, ASKER, OWN, AddressText("192.0.2.11"))
+    assert responder().on(ETH0).receive(answer.encode()) == ArpSeen(
+        ETH0, ASKER, CLIENT, AddressText("192.0.2.11"), is_reply=True
+    )
+
+
+def test_own_frames_that_come_back_are_dropped() -> None:
+    made = responder()
+    for mac in (OWN, SECOND):
+        frame = frames.gratuitous(Operation.REPLY, VIP, mac).encode()
+        assert made.on(ETH0).receive(frame) is DropReason.OWN_FRAME
+
+
+@pytest.mark.parametrize("mac", [BROADCAST, Mac(bytes.fromhex("01005e000001"))])
+def test_asker_with_a_group_mac_gets_no_reply(mac: Mac) -> None:
+    assert responder().on(ETH0).receive(frames.request(VIP, ASKER, mac).encode()) is DropReason.BAD_SENDER
+
+
+def test_rival_without_a_mac_is_dropped() -> None:
+    assert (
+        responder().on(ETH0).receive(frames.gratuitous(Operation.REPLY, VIP, NO_MAC).encode()) is DropReason.BAD_SENDER
+    )
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+def test_frame_for_another_host_is_dropped(operation: Operation) -> None:
+    frame = ArpFrame(SECOND, CLIENT, operation, CLIENT, VIP, OWN, VIP)
+    assert responder().on(ETH0).receive(frame.encode()) is DropReason.NOT_FOR_US
+
+
+def test_ipv6_addresses_are_left_to_neighbour_discovery() -> None:
+    made = responder({AddressText("2001:db8::1"): frozenset((ETH0,)), VIP: frozenset((ETH0,))})
+    assert list(made.on(ETH0).octets) == [bytes([192, 0, 2, 200])]
+
+
+def test_answers_are_counted_per_address_over_all_links() -> None:
+    made = responder({VIP: frozenset((ETH0, ETH1)), OTHER: frozenset((ETH0,))})
+    for name in (ETH0, ETH1, ETH1):
+        made.on(name).receive(frames.request(VIP, ASKER, CLIENT).encode())
+    assert made.answered() == {VIP: 3}
+
+
+@given(
+    frame=st.one_of(
+        st.binary(max_size=90),
+        st.binary(max_size=60).map(lambda b: BROADCAST + CLIENT + frames.FIXED_FIELDS + b),
+        st.binary(max_size=16).map(lambda b: frames.request(VIP, ASKER, CLIENT).encode()[:38] + b),
+    )
+)
+def test_hostile_frames_get_a_verdict_and_a_reply_only_for_a_held_address(frame: bytes) -> None:
+    made = LinkResponder(ETH0, OWN)
+    made.hold(VIP)
+    verdict = made.receive(frame)
+    if isinstance(verdict, bytes):
+        question = ArpFrame.parse(frame)
+        assert question.target == VIP
+        assert verdict == frames.reply_to(question, OWN).encode()

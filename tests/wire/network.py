@@ -1,0 +1,148 @@
+"""A wire for tests: hosts that are network namespaces, joined by a bridge, made by the test and gone with it.
+
+The namespaces have no names: each is kept by a process of its own that ends with the test's process (its pipe closes),
+so nothing is left behind whatever happens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.waiting import wait_until
+
+T = TypeVar("T")
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+_KEEP = "import sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
+
+
+class Host:
+    """A network namespace with one interface, ``eth0``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._keeper = subprocess.Popen(
+            ["unshare", "--net", "python3", "-S", "-c", _KEEP], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._keeper.stdout is not None
+        assert self._keeper.stdout.read(1) == b"x", "no network namespace could be made"
+        self.namespace = Path(f"/proc/{self._keeper.pid}/ns/net")
+        self.pid = self._keeper.pid
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a program here; its output."""
+        done = subprocess.run(
+            ["nsenter", f"--net={self.namespace}", *command], capture_output=True, text=True, check=False, timeout=30
+        )
+        assert done.returncode == 0 or not check, f"{self.name}: {' '.join(command)}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    def start(self, *command: str, **options: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["nsenter", f"--net={self.namespace}", *command], **options)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Call a function in a thread that is in this namespace; sockets that it opens stay here."""
+        result: list[T] = []
+        failure: list[BaseException] = []
+
+        def enter() -> None:
+            try:
+                with self.namespace.open() as handle:
+                    if _LIBC.setns(handle.fileno(), _CLONE_NEWNET):
+                        raise OSError(ctypes.get_errno(), "setns")
+                result.append(function())
+            except BaseException as error:  # noqa: BLE001 -- raised again in the caller's thread
+                failure.append(error)
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        if failure:
+            raise failure[0]
+        return result[0]
+
+    def mac(self, interface: str = "eth0") -> str:
+        return str(self.link(interface)["address"])
+
+    def link(self, interface: str = "eth0") -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.run("ip", "-json", "link", "show", "dev", interface))[0]
+        return found
+
+    def neighbour(self, address: str) -> str | None:
+        """The MAC in this host's neighbour table, if there is a complete entry."""
+        entries = json.loads(self.run("ip", "-json", "neigh", "show", address) or "[]")
+        return next((str(entry["lladdr"]) for entry in entries if "lladdr" in entry), None)
+
+    def poke(self, address: str) -> None:
+        """Send a datagram, so that the kernel asks for the address if it must."""
+
+        def send() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.sendto(b"", (address, 9))
+
+        self.call(send)
+
+    def resolve(self, address: str) -> str:
+        """The MAC that the kernel finds for an address."""
+        self.poke(address)
+        return wait_until(lambda: self.neighbour(address), 2, f"{self.name} does not resolve {address}") or ""
+
+    def end(self) -> None:
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.close()
+        self._keeper.wait(10)
+        if self._keeper.stdout is not None:
+            self._keeper.stdout.close()
+
+
+class Wire:
+    """A bridge with hosts on it: 192.0.2.0/24, host n at 192.0.2.n."""
+
+    def __init__(self) -> None:
+        self._switch = Host("switch")
+        self.hosts: list[Host] = []
+        self._switch.run("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+        self._switch.run("ip", "link", "set", "br0", "up")
+
+    def host(self, name: str) -> Host:
+        """Another host, at the next address."""
+        host = Host(name)
+        self.hosts.append(host)
+        number = len(self.hosts)
+        host.run("ip", "link", "set", "lo", "up")
+        self.plug(host, "eth0", f"192.0.2.{number}/24")
+        return host
+
+    def plug(self, host: Host, interface: str, address: str | None = None) -> None:
+        """Join a host to the bridge by an interface."""
+        port = f"{host.name}-{interface}"[:15]
+        self._switch.run(
+            "ip", "link", "add", port, "type", "veth", "peer", "name", interface, "netns", str(host.pid)
+        )  # fmt: skip
+        self._switch.run("ip", "link", "set", port, "master", "br0", "up")
+        if address is not None:
+            host.run("ip", "address", "add", address, "dev", interface)
+        host.run("ip", "link", "set", interface, "up")
+
+    def cable(self, host: Host, state: str, interface: str = "eth0") -> None:
+        """Pull a host's cable (``down``) or put it back (``up``)."""
+        self._switch.run("ip", "link", "set", f"{host.name}-{interface}"[:15], state)
+
+    def address(self, host: Host) -> str:
+        return f"192.0.2.{self.hosts.index(host) + 1}"
+
+    def end(self) -> None:
+        for host in (*self.hosts, self._switch):
+            host.end()
+
+
+def boottime() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

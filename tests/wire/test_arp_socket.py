@@ -1,0 +1,127 @@
+"""The filter in the kernel and the responder behind it, on a real (virtual) wire."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+
+from cluster.objects import AddressText
+from speaker.effects import Held, LinkState, Mac
+from speaker.frames import Operation, gratuitous, ipv4_octets, request
+from speaker.plan import LinkName
+from speaker.responder import Responder
+from speaker.sockets import FRAME_OCTETS, ArpSocket
+from tests.waiting import wait_until
+from tests.wire.network import Host, Wire
+
+ETH0 = LinkName("eth0")
+VIP, OTHER = AddressText("192.0.2.200"), AddressText("192.0.2.201")
+
+pytestmark = pytest.mark.lab
+
+
+def mac_of(host: Host) -> Mac:
+    return Mac(bytes.fromhex(host.mac().replace(":", "")))
+
+
+def arping(client: Host, address: str, *options: str) -> set[str]:
+    """The MACs that answered a broadcast question."""
+    output = client.run("arping", "-I", "eth0", "-c", "2", "-w", "1", *options, address, check=False)
+    return {mac.lower() for mac in re.findall(r"((?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2})[\]\s)]", output)}
+
+
+@contextlib.contextmanager
+def answering(host: Host, *held: AddressText) -> Iterator[None]:
+    """A bare loop of socket and responder in a thread."""
+    responder = Responder()
+    responder.set_links([LinkState(ETH0, 2, mac_of(host), up=True)])
+    responder.set_held(Held(1, dict.fromkeys(held, frozenset((ETH0,)))))
+    arp = host.call(lambda: ArpSocket(ETH0, responder.on(ETH0).octets))
+    done = threading.Event()
+
+    def loop() -> None:
+        while not done.is_set():
+            if select.select([arp.socket], [], [], 0.05)[0]:
+                verdict = responder.on(ETH0).receive(arp.socket.recv(FRAME_OCTETS))
+                if isinstance(verdict, bytes):
+                    arp.send(verdict)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        arp.close()
+
+
+def test_client_resolves_a_held_address_to_the_speakers_mac_and_no_other(wire: Wire) -> None:
+    node, client = wire.host("node"), wire.host("client")
+    with answering(node, VIP):
+        assert client.resolve(VIP) == node.mac()
+        assert arping(client, VIP) == {node.mac()}
+        assert arping(client, VIP, "-D") == {node.mac()}, "a probe (sender 0.0.0.0) is answered"
+        assert arping(client, OTHER) == set()
+
+
+class Inbox:
+    """Frames that a socket receives, collected."""
+
+    def __init__(self, arp: ArpSocket) -> None:
+        self._socket = arp.socket
+        self.frames: list[bytes] = []
+
+    def has(self, count: int) -> bool:
+        while select.select([self._socket], [], [], 0)[0]:
+            self.frames.append(self._socket.recv(FRAME_OCTETS)[:42])
+        return len(self.frames) >= count
+
+
+def test_kernel_passes_what_concerns_held_addresses_and_nothing_else(wire: Wire, stack: ExitStack) -> None:
+    node, client = wire.host("node"), wire.host("client")
+    arp = node.call(lambda: ArpSocket(ETH0, [ipv4_octets(VIP)]))
+    rival = client.call(lambda: ArpSocket(ETH0, []))
+    stack.callback(arp.close)
+    stack.callback(rival.close)
+    mac, asker = mac_of(client), AddressText("192.0.2.2")
+    wanted = [
+        request(VIP, asker, mac),
+        request(VIP, asker, mac, to=mac_of(node)),
+        gratuitous(Operation.REPLY, VIP, mac),
+        gratuitous(Operation.REQUEST, VIP, mac),
+    ]
+    unwanted = [
+        request(OTHER, asker, mac),
+        request(VIP, asker, mac, to=Mac(bytes.fromhex("02deadbeef00"))),
+        gratuitous(Operation.REPLY, OTHER, mac),
+    ]
+    for frame in (*unwanted, *wanted):
+        assert rival.send(frame.encode())
+    assert arp.send(gratuitous(Operation.REPLY, VIP, mac_of(node)).encode()), "our own frame, which must not come back"
+    inbox = Inbox(arp)
+    wait_until(lambda: inbox.has(len(wanted)))
+    assert inbox.frames == [frame.encode() for frame in wanted]
+
+
+def test_replacing_the_filter_loses_no_frame_of_an_address_that_stays(wire: Wire, stack: ExitStack) -> None:
+    node, client = wire.host("node"), wire.host("client")
+    arp = node.call(lambda: ArpSocket(ETH0, [ipv4_octets(VIP)]))
+    asker = client.call(lambda: ArpSocket(ETH0, []))
+    stack.callback(arp.close)
+    stack.callback(asker.close)
+    question = request(VIP, AddressText("192.0.2.2"), mac_of(client)).encode()
+    scattered = [(0x0A000000 + 5 * n).to_bytes(4, "big") for n in range(1200)]
+    inbox = Inbox(arp)
+    for turn in range(40):
+        arp.attach([ipv4_octets(VIP), *scattered[: 30 * turn]])
+        assert asker.send(question)
+        wait_until(partial(inbox.has, turn + 1))
+    assert inbox.frames == [question] * 40
