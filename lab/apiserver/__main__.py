@@ -23,7 +23,7 @@ def _arguments() -> argparse.Namespace:
         type=int,
         metavar="N",
         action="append",
-        help="an already listening socket, instead of --listen; repeatable",
+        help="a listening socket, instead of --listen; repeatable",
     )
     parser.add_argument("--port-file", type=Path, help="where to write the port once it listens")
     parser.add_argument("--crds", type=Path, default=CRDS, metavar="DIR", help="CustomResourceDefinitions to serve")
