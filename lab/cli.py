@@ -1,0 +1,5 @@
+"""The command line: ``python -m lab``."""
+
+
+def main() -> None:
+    """Run one command."""

@@ -1,0 +1,11 @@
+"""What a person or a test that drives a lab may be told."""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """It cannot be done; the message is one line that says why, and what to do where something can be done."""
+
+
+class UnusableError(LabError):
+    """This machine cannot run a lab as it is: a program is missing, or namespaces are refused."""

@@ -1,0 +1,543 @@
+"""The keeper: the process that is the lab.
+
+It is the first process of the lab's own PID namespace, in mount, network and (for whoever is not root) user namespaces
+of its own. Everything else in the lab is its descendant, and every namespace is held by its descriptors; so whatever
+ends the keeper, SIGKILL included, ends the whole lab, and the kernel does it. Beside it, outside, a *guard* (its
+parent) waits for nothing but that end, and removes the lab's files.
+
+One thread, one selector: the control socket and its connections, the command that is still bringing the lab up (its
+end of a socket pair closes when that command dies, and the lab ends with it unless it was released), the guard's pipe,
+the stand-ins, and signals. Nothing here waits; what takes time is answered when a process has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from lab import processes, wire
+from lab.hosts import Hosts
+from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Host
+from lab.messages import (
+    CONTROLLER,
+    FROM_STAND_INS,
+    REQUESTS,
+    SPEAKER,
+    AnyAnswer,
+    AnyRequest,
+    Done,
+    Down,
+    Ended,
+    Exec,
+    LabStatus,
+    Link,
+    NodeDown,
+    NodeUp,
+    PodEnded,
+    PodStarted,
+    Power,
+    ProcessStatus,
+    Refused,
+    Release,
+    Signal,
+    Socket,
+    Speaker,
+    Spec,
+    Started,
+    StartPod,
+    Status,
+    StopPod,
+    ToStandIns,
+)
+from lab.processes import Process
+
+STOP_S = 5.0  # for a speaker to end after SIGTERM, before it is said that it did not
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """What the keeper is born with."""
+
+    control: socket.socket
+    """The listening control socket."""
+    api: socket.socket
+    """A socket that listens on the machine's 127.0.0.1, for the API server."""
+    holder: socket.socket
+    """To the command that brings the lab up."""
+    guard: int
+    """A pipe that is at its end when the guard is."""
+    pid_outside: int
+    """Our own process id, as the machine sees it."""
+
+
+@dataclass(eq=False)
+class Connection:
+    """One client of the control socket."""
+
+    socket: socket.socket
+    command: Process | None = None
+    """What it started; it dies with the connection."""
+
+
+@dataclass(order=True)
+class Timer:
+    due: float
+    act: Callable[[], None] = field(compare=False)
+
+
+class Keeper:
+    """The lab from inside: its hosts, its processes, and what clients ask of them."""
+
+    def __init__(self, spec: Spec, inherited: Inherited, hosts: Hosts) -> None:
+        self.spec = spec
+        self.listener = inherited.control
+        self.outside_api = inherited.api
+        self.hosts = hosts
+        self.pid_outside = inherited.pid_outside
+        self.stopping = False
+        self.guard_is_gone = False
+        self.running: dict[int, Process] = {}
+        self.ended: dict[tuple[str, str], Process] = {}
+        """The last process of each name on each host, once it has ended."""
+        self.timers: list[Timer] = []
+        self.stand_ins: socket.socket | None = None
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.listener, selectors.EVENT_READ, self.accept)
+        self.selector.register(inherited.guard, selectors.EVENT_READ, self.lose_guard)
+        self.selector.register(inherited.holder, selectors.EVENT_READ, lambda: self.hear_holder(inherited.holder))
+        self._catch_signals()
+
+    # -------------------------------------------------------------------- the loop
+
+    def run(self) -> None:
+        """Serve until told to end, by a message, a signal, or the end of who holds the lab."""
+        while not self.stopping:
+            now = time.monotonic()
+            wait = max(0.0, self.timers[0].due - now) if self.timers else None
+            for key, _ in self.selector.select(wait):
+                key.data()
+            while self.timers and self.timers[0].due <= time.monotonic():
+                self.timers.pop(0).act()
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        self.timers = sorted([*self.timers, Timer(time.monotonic() + seconds, act)])
+
+    def end(self) -> None:
+        self.stopping = True
+
+    def lose_guard(self) -> None:
+        self.guard_is_gone = True
+        self.end()
+
+    def _catch_signals(self) -> None:
+        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+        def hear() -> None:
+            numbers = os.read(reading, 4096)
+            if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+                self.end()
+            self.reap()
+
+        self.selector.register(reading, selectors.EVENT_READ, hear)
+
+    def reap(self) -> None:
+        for pid, code in processes.reap().items():
+            process = self.running.pop(pid, None)
+            if process is None:
+                continue
+            process.code = code
+            self.ended[process.host, process.name] = process
+            if process.on_end is not None:
+                process.on_end(code)
+
+    def hear_holder(self, holder: socket.socket) -> None:
+        """The command that brings the lab up lets go of it, or is gone."""
+        try:
+            received = wire.receive(holder, REQUESTS)
+        except (OSError, wire.MessageError):
+            received = None
+        if received is None:
+            self.end()
+        self.selector.unregister(holder)
+        holder.close()
+
+    # -------------------------------------------------------------------- processes
+
+    def log(self, host: str, name: str) -> int:
+        """The log file of a process, open for appending."""
+        path = Path(self.spec.directory, "logs", host, f"{name}.log")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def keep(self, host: str, name: str, pid: int, on_end: Callable[[int], None] | None = None) -> Process:
+        process = Process(host, name, pid, on_end=on_end)
+        self.running[pid] = process
+        return process
+
+    def start_module(self, host: str, name: str, module: str, *arguments: str, keep: tuple[int, ...] = ()) -> Process:
+        """Start one of our Python programs on a host, its output going to its log."""
+        log = self.log(host, name)
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONUNBUFFERED": "1",
+            "KUBECONFIG": self.inside_kubeconfig,
+        }
+        argv = (sys.executable, "-m", module, *arguments)
+        try:
+            streams = (self.null, log, log)
+            pid = processes.run_program(host, self.hosts.namespace(host), argv, environment, streams=streams, keep=keep)
+        finally:
+            os.close(log)
+        return self.keep(host, name, pid)
+
+    def find(self, host: str, name: str) -> Process | None:
+        return next((p for p in self.running.values() if (p.host, p.name) == (host, name)), None)
+
+    @property
+    def null(self) -> int:
+        return self.hosts.null
+
+    @property
+    def inside_kubeconfig(self) -> str:
+        return str(Path(self.spec.directory, "kubeconfig-inside"))
+
+    # -------------------------------------------------------------------- bringing up
+
+    def start_control_plane(self) -> None:
+        """The API server and the stand-ins, before there is a LAN: importing takes them longer than that takes us.
+
+        Both of the API server's sockets listen before it runs, so nobody who comes early is refused.
+        """
+        with self.hosts.inside(CONTROL_PLANE):
+            inside = socket.create_server(("0.0.0.0", API_PORT), backlog=1024)
+        fds = (inside.fileno(), self.outside_api.fileno())
+        arguments = [f"--fd={fd}" for fd in fds]
+        self.start_module(CONTROL_PLANE, "apiserver", "lab.apiserver", *arguments, *self.spec.api_server_args, keep=fds)
+        inside.close()
+        self.outside_api.close()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.stand_ins = ours
+        arguments = [f"--keeper={theirs.fileno()}", f"--kubeconfig={self.inside_kubeconfig}"]
+        arguments += [
+            f"--node-grace={self.spec.node_grace}",
+            f"--layout={msgspec.json.encode(self.spec.layout).decode()}",
+        ]
+        self.start_module(CONTROL_PLANE, "stand-ins", "lab.standins", *arguments, keep=(theirs.fileno(),))
+        theirs.close()
+        self.selector.register(ours, selectors.EVENT_READ, lambda: self.hear_stand_ins(ours))
+
+    def start_rest(self) -> None:
+        """The LAN, the nodes and our daemons."""
+        self.hosts.build_lan()
+        for node in self.spec.layout.nodes:
+            self.tell_node_up(node)
+        if self.spec.daemons:
+            self.start_controller()
+            for node in self.spec.layout.nodes:
+                self.start_speaker(node.name)
+
+    def start_controller(self) -> None:
+        arguments = [f"--kubeconfig={self.inside_kubeconfig}", f"--listen=0.0.0.0:{STATUS_PORT}"]
+        self.start_module(CONTROL_PLANE, CONTROLLER, "controller", *arguments, *self.spec.controller_args)
+
+    def start_speaker(self, node: str) -> None:
+        arguments = [f"--kubeconfig={self.inside_kubeconfig}", f"--node-name={node}", f"--listen=0.0.0.0:{STATUS_PORT}"]
+        self.start_module(node, SPEAKER, "speaker", *arguments, *self.spec.speaker_args)
+
+    # -------------------------------------------------------------------- stand-ins
+
+    def tell(self, message: ToStandIns, descriptors: tuple[int, ...] = ()) -> None:
+        if self.stand_ins is not None:
+            with contextlib.suppress(OSError):  # they are gone; their process' end is reported as such
+                wire.send(self.stand_ins, message, descriptors)
+
+    def tell_node_up(self, node: Host) -> None:
+        self.tell(NodeUp(node.name), (self.hosts.namespace(node.name),))
+
+    def hear_stand_ins(self, stand_ins: socket.socket) -> None:
+        try:
+            received = wire.receive(stand_ins, FROM_STAND_INS)
+        except OSError:
+            received = None
+        if received is None:
+            self.selector.unregister(stand_ins)
+            stand_ins.close()
+            self.stand_ins = None
+            return
+        match received[0]:
+            case StartPod() as wanted:
+                self.tell(PodStarted(wanted.pod, self.start_pod(wanted)))
+            case StopPod(node=node, pod=pod):
+                process = self.find(node, pod_process(pod))
+                if process is not None:
+                    process.on_end = None
+                    process.signal(signal.SIGKILL)
+
+    def start_pod(self, wanted: StartPod) -> str | None:
+        """Run a workload's server; the reason if that is not possible."""
+        if not self.hosts.has_power(wanted.node):
+            return f"{wanted.node} has no power"
+        name = pod_process(wanted.pod)
+        if self.find(wanted.node, name) is not None:
+            return None
+        try:
+            listeners = self.hosts.listen_as_pod(wanted.node, wanted.address, wanted.ports)
+        except OSError as error:
+            return f"cannot listen at {wanted.address}: {error.strerror}"
+        short = wanted.pod.partition("/")[2]
+
+        def serve(descriptors: Sequence[int]) -> None:
+            from lab import workload  # noqa: PLC0415 (asyncio is imported by the workload, not by the keeper)
+
+            workload.serve(wanted.node, short, descriptors)
+
+        log = self.log(wanted.node, name)
+        try:
+            pid = processes.run_function(
+                wanted.node,
+                self.hosts.namespace(wanted.node),
+                streams=(self.null, log, log),
+                keep=[listener.fileno() for listener in listeners],
+                main=serve,
+            )
+        finally:
+            os.close(log)
+            for listener in listeners:
+                listener.close()
+        self.keep(wanted.node, name, pid, on_end=lambda code: self.tell(PodEnded(wanted.pod, code)))
+        return None
+
+    # -------------------------------------------------------------------- clients
+
+    def accept(self) -> None:
+        accepted, _ = self.listener.accept()
+        connection = Connection(accepted)
+        self.selector.register(accepted, selectors.EVENT_READ, lambda: self.serve(connection))
+
+    def serve(self, connection: Connection) -> None:
+        """One request of one client, or its end."""
+        try:
+            received = wire.receive(connection.socket, REQUESTS)
+        except wire.MessageError as error:
+            self.answer(connection, Refused(f"not understood: {error}"))
+            return
+        except OSError:
+            received = None
+        if received is None:
+            self.close(connection)
+            return
+        request, descriptors = received
+        try:
+            self.carry_out(request, descriptors, connection)
+        except RefusedError as refused:
+            self.answer(connection, Refused(str(refused)))
+        except OSError as error:
+            self.answer(connection, Refused(f"{type(request).__name__.lower()}: {error}"))
+        finally:
+            for fd in descriptors:
+                os.close(fd)
+
+    def close(self, connection: Connection) -> None:
+        self.selector.unregister(connection.socket)
+        connection.socket.close()
+        if connection.command is not None:
+            connection.command.signal_group(signal.SIGKILL)
+
+    def answer(self, connection: Connection, message: AnyAnswer, descriptors: tuple[int, ...] = ()) -> None:
+        with contextlib.suppress(OSError):  # it is gone; its end is noticed by reading
+            wire.send(connection.socket, message, descriptors)
+
+    def carry_out(self, request: AnyRequest, descriptors: list[int], connection: Connection) -> None:
+        match request:
+            case Status(memory=memory):
+                self.answer(connection, self.status(memory=memory))
+            case Exec():
+                self.start_command(request, descriptors, connection)
+            case Signal(number=number):
+                if connection.command is not None:
+                    connection.command.signal_group(number)
+            case Socket():
+                host = self.powered(request.host)
+                with self.hosts.inside(host.name):
+                    made = socket.socket(request.family, request.type, request.protocol)
+                with made:
+                    self.answer(connection, Done(), (made.fileno(),))
+            case Power(node=node, on=on):
+                self.set_power(self.node(node), on=on)
+                self.answer(connection, Done())
+            case Link(host=host_name, up=up):
+                self.set_link(self.powered(host_name), up=up)
+                self.answer(connection, Done())
+            case Speaker():
+                self.act_on_speaker(request, connection)
+            case Release():
+                raise RefusedError("only who brings the lab up can release it")
+            case Down():
+                self.answer(connection, Done())
+                self.end()
+
+    def host(self, name: str) -> Host:
+        host = self.spec.layout.find(name)
+        if host is None:
+            known = ", ".join(known.name for known in self.spec.layout.hosts)
+            raise RefusedError(f"no host {name!r}; there are {known}")
+        return host
+
+    def powered(self, name: str) -> Host:
+        host = self.host(name)
+        if not self.hosts.has_power(name):
+            raise RefusedError(f"{name} has no power")
+        return host
+
+    def node(self, name: str) -> Host:
+        host = self.host(name)
+        if host.role != "node":
+            raise RefusedError(f"{name} is not a node")
+        return host
+
+    def start_command(self, request: Exec, descriptors: list[int], connection: Connection) -> None:
+        host = self.powered(request.host)
+        if connection.command is not None:
+            raise RefusedError("this connection has a command already")
+        if len(descriptors) != 3 or not request.argv:
+            raise RefusedError("a command needs arguments and three descriptors")
+        pid = processes.run_program(
+            host.name,
+            self.hosts.namespace(host.name),
+            request.argv,
+            {**request.environment, "KUBECONFIG": self.inside_kubeconfig},
+            streams=(descriptors[0], descriptors[1], descriptors[2]),
+            directory=request.directory,
+            terminal=request.terminal,
+        )
+        connection.command = self.keep(
+            host.name, f"exec {request.argv[0]}", pid, on_end=lambda code: self.answer(connection, Ended(code))
+        )
+        self.answer(connection, Started(pid))
+
+    def status(self, *, memory: bool) -> LabStatus:
+        known = [*self.running.values()]
+        running = {(process.host, process.name) for process in known}
+        known += [ended for key, ended in self.ended.items() if key not in running]
+        shown: list[ProcessStatus] = []
+        for process in sorted(known, key=lambda process: (process.host, process.name)):
+            shown.append(self.show(process.host, process.name, process.pid, process.code, memory=memory))
+            if process.name == SPEAKER and process.running:
+                shown += [
+                    self.show(process.host, "speaker watcher", pid, None, memory=memory)
+                    for pid in processes.children_of(process.pid)
+                ]
+        shown.append(self.show("", "keeper", os.getpid(), None, memory=memory))
+        return LabStatus(
+            name=self.spec.name,
+            keeper_pid=self.pid_outside,
+            directory=self.spec.directory,
+            kubeconfig=str(Path(self.spec.directory, "kubeconfig")),
+            kubeconfig_inside=self.inside_kubeconfig,
+            api_server=f"http://127.0.0.1:{self.spec.api_port}",
+            api_server_inside=f"http://{self.spec.layout.control_plane.address}:{API_PORT}",
+            layout=self.spec.layout,
+            daemons=self.spec.daemons,
+            node_grace=self.spec.node_grace,
+            hosts=self.hosts.status(self.pid_outside),
+            processes=tuple(shown),
+        )
+
+    @staticmethod
+    def show(host: str, name: str, pid: int, code: int | None, *, memory: bool) -> ProcessStatus:
+        pss = processes.memory_of(pid) if memory and code is None else None
+        return ProcessStatus(host, name, pid, running=code is None, code=code, pss_kib=pss)
+
+    # -------------------------------------------------------------------- faults
+
+    def set_power(self, node: Host, *, on: bool) -> None:
+        if on == self.hosts.has_power(node.name):
+            raise RefusedError(f"{node.name} {'has power already' if on else 'has no power'}")
+        if on:
+            self.hosts.switch_on(node)
+            self.tell_node_up(node)
+            if self.spec.daemons:
+                self.start_speaker(node.name)
+            return
+        for process in self.running.values():
+            if process.host == node.name and not process.name.startswith("exec "):
+                process.on_end = None  # a node that dies says nothing about its pods
+        self.hosts.cut_power(node)
+        self.reap()
+        self.tell(NodeDown(node.name, power=False))
+
+    def set_link(self, host: Host, *, up: bool) -> None:
+        self.hosts.set_link(host, up=up)
+        if host.role == "node":
+            if up:
+                self.tell_node_up(host)
+            else:
+                self.tell(NodeDown(host.name, power=True))
+
+    def act_on_speaker(self, request: Speaker, connection: Connection) -> None:
+        node = self.powered(self.node(request.node).name)
+        speaker = self.find(node.name, SPEAKER)
+        if request.action == "start":
+            if speaker is not None:
+                raise RefusedError(f"{node.name}: its speaker runs already")
+            self.start_speaker(node.name)
+            self.answer(connection, Done())
+            return
+        if speaker is None:
+            raise RefusedError(f"{node.name}: no speaker runs there")
+        watchers = processes.children_of(speaker.pid)
+        chosen = {"announcer": [speaker.pid], "watcher": watchers, "both": [*watchers, speaker.pid]}[request.process]
+        if not chosen:
+            raise RefusedError(f"{node.name}: its speaker has no watcher at the moment")
+        numbers = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "resume": signal.SIGCONT, "stop": signal.SIGTERM}
+        if request.action == "stop":
+            self.stop_speaker(speaker, connection)
+            return
+        send_all(chosen, numbers[request.action])
+        if request.action == "pause" and request.seconds is not None:
+            self.after(request.seconds, lambda: send_all(chosen, signal.SIGCONT))
+        if request.action == "kill" and request.process != "watcher":
+            speaker.on_end = lambda _: self.answer(connection, Done())
+        else:
+            self.answer(connection, Done())
+
+    def stop_speaker(self, speaker: Process, connection: Connection) -> None:
+        """SIGTERM, as Kubernetes ends a pod; answered when it has ended, or with a refusal if it does not."""
+        speaker.on_end = lambda _: self.answer(connection, Done())
+
+        def give_up() -> None:
+            if speaker.running:
+                speaker.on_end = None
+                self.answer(connection, Refused(f"{speaker.host}: its speaker did not end within {STOP_S:.0f} s"))
+
+        speaker.signal(signal.SIGTERM)
+        self.after(STOP_S, give_up)
+
+
+class RefusedError(Exception):
+    """The request cannot be carried out; the message says why."""
+
+
+def send_all(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def pod_process(pod: str) -> str:
+    """The name of a pod's process: in the log directory it must be one path component."""
+    return "pod " + pod.replace("/", ".")

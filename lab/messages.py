@@ -1,0 +1,244 @@
+"""What is said over a lab's control socket: requests to its keeper, and the keeper's answers.
+
+One message is one datagram of a Unix SOCK_SEQPACKET socket, JSON, told apart by its ``op``. File descriptors travel
+beside a message (SCM_RIGHTS): the standard streams of a command, or a socket made in a host's network namespace. A
+connection carries one request at a time; a connection that started a command belongs to that command until it ends.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from lab.layout import Host, Layout
+
+MAX_MESSAGE = 200_000  # octets; just under the kernel's default limit for one datagram (net.core.wmem_default)
+
+CONTROLLER = "controller"  # names of processes
+SPEAKER = "speaker"
+
+SpeakerAction = Literal["start", "stop", "kill", "pause", "resume"]
+SpeakerProcess = Literal["announcer", "watcher", "both"]
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """Everything that a lab is made from."""
+
+    name: str
+    layout: Layout
+    directory: str
+    """Where the control socket, the kubeconfigs and the logs are."""
+    api_port: int
+    """Port on 127.0.0.1, outside the lab, at which the API server answers."""
+    daemons: bool = True
+    node_grace: float = 5.0
+    """Seconds without a word from a node until its Node is Ready=Unknown and its endpoints are not ready."""
+    controller_args: tuple[str, ...] = ()
+    speaker_args: tuple[str, ...] = ()
+    api_server_args: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------------ requests
+
+
+class Request(msgspec.Struct, frozen=True, tag_field="op", tag=lambda name: name.lower()):
+    """Base of what a client may ask."""
+
+
+class Status(Request, frozen=True):
+    """Asks for ``LabStatus``."""
+
+    memory: bool = False
+    """Measure each process' memory as well (some milliseconds per process)."""
+
+
+class Exec(Request, frozen=True):
+    """Run a command on a host. Beside it travel three descriptors: its standard input, output and error.
+
+    Answered by ``Started`` and, when it ended, ``Ended``. Closing the connection earlier kills it.
+    """
+
+    host: str
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    directory: str
+    terminal: bool = False
+    """Its standard input is a terminal that is to become its controlling terminal."""
+
+
+class Signal(Request, frozen=True):
+    """Send a signal to the command of this connection (its process group)."""
+
+    number: int
+
+
+class Socket(Request, frozen=True):
+    """Make a socket in a host's network namespace; answered by ``Done`` with the descriptor beside it."""
+
+    host: str
+    family: int
+    type: int
+    protocol: int
+
+
+class Power(Request, frozen=True):
+    """Cut a node's power (link down and every process killed, at once), or switch it on."""
+
+    node: str
+    on: bool
+
+
+class Link(Request, frozen=True):
+    """Pull a host's cable, or put it back."""
+
+    host: str
+    up: bool
+
+
+class Speaker(Request, frozen=True):
+    """Act on a node's speaker. ``stop`` is answered when it has ended."""
+
+    node: str
+    action: SpeakerAction
+    process: SpeakerProcess = "both"
+    seconds: float | None = None
+    """Of a pause: resume after that long."""
+
+
+class Release(Request, frozen=True):
+    """The lab outlives the command that made it (said on the connection that the command holds it by)."""
+
+
+class Down(Request, frozen=True):
+    """End the lab."""
+
+
+AnyRequest = Status | Exec | Signal | Socket | Power | Link | Speaker | Release | Down
+
+
+# ------------------------------------------------------------------------ answers
+
+
+class Answer(msgspec.Struct, frozen=True, tag_field="op", tag=lambda name: name.lower()):
+    """Base of what the keeper answers."""
+
+
+class Done(Answer, frozen=True):
+    """It is done."""
+
+
+class Refused(Answer, frozen=True):
+    """It cannot be done; nothing was changed."""
+
+    reason: str
+
+
+class Started(Answer, frozen=True):
+    pid: int
+    """Process id inside the lab."""
+
+
+class Ended(Answer, frozen=True):
+    code: int
+    """Exit code, or minus the number of the signal that ended it."""
+
+
+class ProcessStatus(msgspec.Struct, frozen=True):
+    host: str
+    name: str
+    pid: int
+    """Process id inside the lab."""
+    running: bool
+    code: int | None = None
+    """Once it has ended: exit code, or minus the number of the signal."""
+    pss_kib: int | None = None
+    """Proportional set size, KiB: private memory, and its share of what is shared."""
+
+
+class HostStatus(msgspec.Struct, frozen=True):
+    host: Host
+    namespace: str | None
+    """A path for ``nsenter --net``; None while the power is off."""
+    power: bool
+    link: bool
+
+
+class LabStatus(Answer, frozen=True):
+    name: str
+    keeper_pid: int
+    """Process id outside the lab. Killing it ends the lab."""
+    directory: str
+    kubeconfig: str
+    """For programs outside the lab."""
+    kubeconfig_inside: str
+    """For programs on the lab's hosts."""
+    api_server: str
+    api_server_inside: str
+    layout: Layout
+    daemons: bool
+    node_grace: float
+    hosts: tuple[HostStatus, ...]
+    processes: tuple[ProcessStatus, ...]
+
+
+AnyAnswer = Done | Refused | Started | Ended | LabStatus
+
+
+# ------------------------------------------------------------------------ keeper and stand-ins
+
+
+class NodeUp(msgspec.Struct, frozen=True, tag_field="op", tag="node-up"):
+    """Keeper to stand-ins: a node has power, and its cable is plugged in. Beside it travels its network namespace."""
+
+    node: str
+
+
+class NodeDown(msgspec.Struct, frozen=True, tag_field="op", tag="node-down"):
+    """Keeper to stand-ins: nothing is heard from a node any more."""
+
+    node: str
+    power: bool
+    """False: its power was cut and its processes are gone. True: only its cable was pulled."""
+
+
+class StartPod(msgspec.Struct, frozen=True, tag_field="op", tag="start-pod"):
+    """Stand-ins to keeper: run a workload's HTTP server."""
+
+    node: str
+    pod: str
+    """``namespace/name``."""
+    address: str
+    ports: tuple[int, ...]
+
+
+class StopPod(msgspec.Struct, frozen=True, tag_field="op", tag="stop-pod"):
+    """Stand-ins to keeper: end a workload's HTTP server and take its address away."""
+
+    node: str
+    pod: str
+
+
+class PodStarted(msgspec.Struct, frozen=True, tag_field="op", tag="pod-started"):
+    """Keeper to stand-ins: it listens; or why it does not."""
+
+    pod: str
+    error: str | None = None
+
+
+class PodEnded(msgspec.Struct, frozen=True, tag_field="op", tag="pod-ended"):
+    """Keeper to stand-ins: its process has ended by itself."""
+
+    pod: str
+    code: int
+
+
+ToStandIns = NodeUp | NodeDown | PodStarted | PodEnded
+FromStandIns = StartPod | StopPod
+
+# ------------------------------------------------------------------------ decoders
+
+REQUESTS: msgspec.json.Decoder[AnyRequest] = msgspec.json.Decoder(AnyRequest)
+ANSWERS: msgspec.json.Decoder[AnyAnswer] = msgspec.json.Decoder(AnyAnswer)
+TO_STAND_INS: msgspec.json.Decoder[ToStandIns] = msgspec.json.Decoder(ToStandIns)
+FROM_STAND_INS: msgspec.json.Decoder[FromStandIns] = msgspec.json.Decoder(FromStandIns)

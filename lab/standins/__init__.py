@@ -1,0 +1,1 @@
+"""What stands in for Kubernetes: kubelet, kube-proxy, and the controllers of EndpointSlices and of nodes' life."""
