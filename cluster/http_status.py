@@ -17,6 +17,10 @@ from typing import ClassVar
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from cluster.listen import parse_listen
+
+__all__ = ["Probe", "StatusServer", "parse_listen"]
+
 Probe = Callable[[], str | None]
 """None: all is well. Text: what is not."""
 
@@ -109,15 +113,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name that http.server uses
         """Probes come every second; their log lines would drown the decisions."""
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """``ADDRESS:PORT``, an IPv6 address in brackets. Raises ``ValueError`` with a reason."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f'"{text}" is not ADDRESS:PORT')
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f'"{text}" is not ADDRESS:PORT; an IPv6 address goes in brackets')
-    return host or "0.0.0.0", int(port)

@@ -62,7 +62,8 @@ class Stats(Struct, frozen=True, tag=True):
     ready: bool
     """Heartbeats flow and the start-up wait is over."""
     counters: dict[str, int]
-    """By metric name, bounded: see ``metrics``."""
+    """A bounded set of names: ``conflicts``, or ``frames_dropped:not_held`` where one label tells the reason. They
+    become ``berthlb_speaker_conflicts_total`` and ``berthlb_speaker_frames_dropped_total{reason="not_held"}``."""
     requests: dict[AddressText, int] = {}
     responses: dict[AddressText, int] = {}
     gratuitous: dict[AddressText, int] = {}

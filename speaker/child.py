@@ -1,0 +1,88 @@
+"""How the announcer gets its watcher: a fork that dies with it and keeps nothing of it but the channel.
+
+A fork and not a new program, so that both processes share the interpreter's memory: the first is made before anything
+heavy is imported. A later one, after a watcher's death, starts from the running announcer, and therefore lets go of
+what it must not have: the announcer's sockets, its signal handlers, its scheduling class.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+logger = logging.getLogger(__name__)
+
+EXIT_USAGE = 2
+"""Exit code of a watcher that cannot work with its arguments (a kubeconfig that is none); it has said why in one line.
+Another watcher would fare no better."""
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+PR_SET_NAME = 15
+
+
+class Child(NamedTuple):
+    """A watcher, seen from the announcer."""
+
+    pid: int
+    channel: socket.socket
+    """The announcer's end."""
+
+
+def spawn(run: Callable[[socket.socket], int]) -> Child:
+    """Fork a process that calls ``run`` with its end of a new channel and exits with what that returns."""
+    parent = os.getpid()
+    ours, theirs = socket.socketpair()
+    gc.collect()
+    gc.freeze()  # what exists now is never collected: no reference counts of shared pages are written for it
+    pid = os.fork()
+    if pid == 0:
+        _be_watcher(parent, theirs, run)
+    theirs.close()
+    return Child(pid, ours)
+
+
+def _be_watcher(parent: int, channel: socket.socket, run: Callable[[socket.socket], int]) -> NoReturn:
+    """The child: never returns into the caller's frames, whose objects still name the announcer's descriptors."""
+    code = 1
+    try:
+        _die_with(parent)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the announcer, which ends us
+        _close_all_but(channel.fileno())
+        if os.sched_getscheduler(0) != os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        code = run(channel)
+    except Exception:  # whatever it is, it is said, and the announcer starts another
+        logger.exception("watcher failed")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _die_with(parent: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    libc.prctl(PR_SET_NAME, b"speaker-watcher", 0, 0, 0)
+    if os.getppid() != parent:  # it died before we could ask to be told
+        os._exit(1)
+
+
+def _close_all_but(keep: int) -> None:
+    for link in list(Path("/proc/self/fd").iterdir()):
+        descriptor = int(link.name)
+        if descriptor > 2 and descriptor != keep:
+            try:
+                os.close(descriptor)
+            except OSError:
+                continue  # the one that listed the directory

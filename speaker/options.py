@@ -1,0 +1,115 @@
+"""The speaker's command line. Imports nothing heavy: it is read before the watcher is forked."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from cluster.listen import parse_listen
+from cluster.objects import NodeName
+from speaker.child import EXIT_USAGE
+
+DETECTION_FLOOR_S = 0.35
+DETECTION_CEILING_S = 3.0  # DESIGN.md, the speaker, rule 6
+DETECTION_LOWEST_S = 0.1  # below it a heartbeat that is on time would be a death
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a speaker is told on its command line."""
+
+    node: NodeName
+    kubeconfig: Path | None = None
+    """How to reach the API; None in a pod."""
+    namespace: str = "metallb-system"
+    """Where pools, advertisements, the key and our status objects are."""
+    lb_class: str | None = None
+    """Announce Services of this ``spec.loadBalancerClass`` only; None: only those without one."""
+    listen: tuple[str, int] = ("0.0.0.0", 7472)
+    """Address and port of ``/metrics``, ``/healthz`` and ``/readyz``."""
+    key_file: Path | None = None
+    """The heartbeat key, instead of the Secret's."""
+    detection_floor_s: float = DETECTION_FLOOR_S
+    """Seconds of silence that are at least needed to believe a speaker dead."""
+    ignore_exclude: bool = False
+    """Announce also from nodes that are excluded from load balancers."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, exit code 2."""
+        self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
+
+
+def parse(arguments: list[str]) -> Options:
+    """The command line. Ends the process with one line and exit code 2 when it is not right."""
+    parser = _Parser(prog="speaker", description="Answers for Service addresses on the local network.")
+    parser.add_argument(
+        "--kubeconfig", type=_readable, metavar="FILE", help="how to reach the API; without it, as a pod"
+    )
+    parser.add_argument("--node-name", required=True, type=_name, metavar="NODE", help="the Node that this host is")
+    parser.add_argument("--namespace", default="metallb-system", help="where pools and advertisements are")
+    parser.add_argument("--lb-class", metavar="CLASS", help="announce Services of this loadBalancerClass only")
+    parser.add_argument(
+        "--listen", type=_listen, default=("0.0.0.0", 7472), metavar="ADDRESS:PORT", help="/metrics, /healthz, /readyz"
+    )
+    parser.add_argument("--key-file", type=_readable, metavar="FILE", help="heartbeat key, instead of the Secret's")
+    parser.add_argument(
+        "--detection-floor",
+        type=_detection_floor,
+        default=DETECTION_FLOOR_S,
+        metavar="SECONDS",
+        help="silence that is at least needed to believe a speaker dead (0.35)",
+    )
+    parser.add_argument(
+        "--ignore-exclude-lb",
+        action="store_true",
+        help="announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too",
+    )
+    given = parser.parse_args(arguments)
+    return Options(
+        kubeconfig=given.kubeconfig,
+        node=NodeName(given.node_name),
+        namespace=given.namespace,
+        lb_class=given.lb_class,
+        listen=given.listen,
+        key_file=given.key_file,
+        detection_floor_s=given.detection_floor,
+        ignore_exclude=given.ignore_exclude_lb,
+    )
+
+
+def _readable(text: str) -> Path:
+    path = Path(text)
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise argparse.ArgumentTypeError(f"{text} is empty")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {error.strerror}") from error
+    return path
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
+def _listen(text: str) -> tuple[str, int]:
+    try:
+        return parse_listen(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _detection_floor(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number of seconds') from error
+    if not DETECTION_LOWEST_S <= seconds <= DETECTION_CEILING_S:
+        raise argparse.ArgumentTypeError(f"{text} is not between {DETECTION_LOWEST_S} and {DETECTION_CEILING_S}")
+    return seconds
