@@ -743,8 +743,8 @@ ACTIONS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(actions=st.lists(ACTIONS, max_size=120), streams=st.booleans(), seed=st.integers(0, 1000))
+@settings(max_examples=200, deadline=None)
+@given(actions=st.lists(ACTIONS, min_size=60, max_size=200), streams=st.booleans(), seed=st.integers(0, 1000))
 def test_whatever_happens_the_copy_and_the_consumer_end_up_with_what_the_server_has(
     actions: list[str], streams: bool, seed: int
 ) -> None:
