@@ -25,7 +25,8 @@ from cluster.errors import ClientConfigError, Unauthorized
 def bare_packages(*names: str) -> Iterator[None]:
     """While this lasts, the named packages can be imported from, but their ``__init__`` does not run.
 
-    Afterwards nothing is left of it: an ``import kubernetes`` elsewhere runs the real ``__init__``.
+    Afterwards the packages are forgotten, not what was imported from them: an ``import kubernetes`` elsewhere runs the
+    real ``__init__`` and finds the same modules.
     """
     added = [name for name in names if name not in sys.modules]
     for name in added:
@@ -42,8 +43,8 @@ def bare_packages(*names: str) -> Iterator[None]:
 
 with bare_packages("kubernetes", "kubernetes.config"):
     from kubernetes.client.configuration import Configuration
+    from kubernetes.config import incluster_config
     from kubernetes.config.config_exception import ConfigException
-    from kubernetes.config.incluster_config import load_incluster_config
 
 
 def load(kubeconfig: Path | None) -> Any:
@@ -55,7 +56,7 @@ def load(kubeconfig: Path | None) -> Any:
     configuration = Configuration(host="")
     if kubeconfig is None:
         try:
-            load_incluster_config(client_configuration=configuration)
+            incluster_config.load_incluster_config(client_configuration=configuration)
         except (ConfigException, OSError) as error:
             raise ClientConfigError(f"not in a cluster, and no --kubeconfig given: {error}") from error
         source = "the pod's service account"
