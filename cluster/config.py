@@ -49,6 +49,8 @@ class Problem:
     name: str
     field: str
     reason: str
+    word: str = "Invalid"
+    """One word for programs: ``Invalid``, or ``Overlap`` where the object alone would do."""
 
     @property
     def text(self) -> str:
@@ -322,7 +324,7 @@ def _overlap(pool: Pool, taken: RangeMap[PoolName]) -> Problem | None:
         if (found := taken.overlapping(block)) is not None:
             other, name = found
             reason = f'{block.text} overlaps {other.text} of pool "{name}", which stays in force'
-            return Problem("IPAddressPool", pool.name, f"spec.addresses[{position}]", reason)
+            return Problem("IPAddressPool", pool.name, f"spec.addresses[{position}]", reason, "Overlap")
     return None
 
 

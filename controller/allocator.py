@@ -1,0 +1,281 @@
+"""Which address a Service gets, or why none: one pure question to the pools and the ledger.
+
+The order of choice is MetalLB's. An explicit request is met exactly or refused. Otherwise the pool named by the
+Service, and no other; otherwise every pool that assigns automatically and is for this Service: those reserved for some
+Services (``serviceAllocation``) before those for all, by priority, then by name. Within a pool the first address, in
+the order of ``spec.addresses``, that is free or may be shared. All addresses of a Service come from one pool.
+
+A refusal is a value that names, pool by pool, why not. ``Reason`` is the word for it everywhere: in the condition on
+the Service, the metric label and the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from cluster.addresses import Address, Family
+from cluster.config import Config, Pool
+from cluster.objects import PoolName
+from cluster.selectors import matches_any
+from controller.ledger import Holder, Ledger
+
+
+class Reason(Enum):
+    """Why a Service has no address, or not the one it asks for. The value is the condition's ``reason``."""
+
+    INVALID_REQUEST = "InvalidRequest"
+    """What the Service asks for is malformed or contradicts itself."""
+    ADDRESS_IN_USE = "AddressInUse"
+    ADDRESS_NOT_IN_POOL = "AddressNotInPool"
+    """No pool has the address asked for, or not the pool asked for."""
+    UNKNOWN_POOL = "UnknownPool"
+    POOL_UNREADABLE = "PoolUnreadable"
+    """The pool exists, but cannot be honoured as it is written."""
+    POOL_EXHAUSTED = "PoolExhausted"
+    WRONG_FAMILY = "WrongFamily"
+    """The pool has no addresses of the Service's IP families."""
+    POOL_NOT_FOR_SERVICE = "PoolNotForService"
+    """The pool's ``serviceAllocation`` excludes the Service."""
+    AUTO_ASSIGN_OFF = "AutoAssignOff"
+    NO_POOL = "NoPool"
+    """There is no pool at all."""
+    NO_CLUSTER_IP = "NoClusterIP"
+    """Kubernetes has not given the Service a ClusterIP yet."""
+
+
+_MOST_TELLING = (Reason.POOL_EXHAUSTED, Reason.WRONG_FAMILY, Reason.POOL_NOT_FOR_SERVICE, Reason.POOL_UNREADABLE)
+"""Where several pools refuse for different reasons, the one that came nearest to giving an address speaks for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRefusal:
+    pool: PoolName
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    reason: Reason
+    message: str
+    """One line for people, complete in itself."""
+    pools: tuple[PoolRefusal, ...] = ()
+    """Why not, pool by pool, in the order in which they were asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    pool: PoolName
+    addresses: tuple[Address, ...]
+    """In the order of the Service's IP families."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one Service needs and asks for."""
+
+    holder: Holder
+    families: tuple[tuple[Family, ...], ...]
+    """What would do, best first: the families of the addresses that the Service would get."""
+    namespace: str = ""
+    namespace_labels: Mapping[str, str] | None = None
+    labels: Mapping[str, str] | None = None
+    pool: PoolName | None = None
+    """The only pool to take from (annotation ``metallb.io/address-pool``)."""
+    addresses: tuple[Address, ...] = ()
+    """Exactly these addresses (annotation ``metallb.io/loadBalancerIPs`` or ``spec.loadBalancerIP``)."""
+
+
+def allocate(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
+    """Choose; nothing is recorded in the ledger. The cost does not grow with pools' sizes or with what is taken."""
+    if want.addresses:
+        return _allocate_exactly(config, ledger, want)
+    if want.pool is not None:
+        return _allocate_from_named(config, ledger, want, want.pool)
+    return _allocate_automatically(config, ledger, want)
+
+
+def why_not_permitted(config: Config, ledger: Ledger, want: Request, held: tuple[Address, ...]) -> Refusal | None:
+    """Why the Service may not keep these addresses, whatever it asks for; None: it may.
+
+    ``autoAssign`` is not asked: a pool that stops giving addresses by itself takes none away.
+    """
+    names = ", ".join(address.text for address in held)
+    families = {address.family for address in held}
+    if all(families != set(choice) for choice in want.families) or len(held) != len(families):
+        wanted = " or ".join(_families_text(choice) for choice in want.families)
+        return Refusal(Reason.WRONG_FAMILY, f"{names} does not fit the Service, whose ClusterIPs need {wanted}")
+    return _why_not_exactly(config, ledger, want, held)
+
+
+def why_not_requested(config: Config, want: Request, held: tuple[Address, ...]) -> str | None:
+    """In what the addresses differ from what the Service asks for; None: in nothing."""
+    if want.addresses and set(want.addresses) != set(held):
+        return "the Service asks for " + ", ".join(address.text for address in want.addresses)
+    pool = config.pool_of(held[0])
+    if want.pool is not None and pool is not None and pool.name != want.pool:
+        return f'the Service asks for pool "{want.pool}"'
+    return None
+
+
+def _allocate_exactly(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
+    families = [address.family for address in want.addresses]
+    wanted = want.families[0]
+    if sorted(families) != sorted(wanted):
+        names = ", ".join(address.text for address in want.addresses)
+        return Refusal(
+            Reason.INVALID_REQUEST,
+            f"the Service asks for {names}, but by its ClusterIPs it needs {_families_text(wanted)}, one of each",
+        )
+    ordered = tuple(sorted(want.addresses, key=lambda address: wanted.index(address.family)))
+    refusal = _why_not_exactly(config, ledger, want, ordered)
+    if refusal is not None:
+        return refusal
+    pool = config.pool_of(ordered[0])
+    if pool is None or (want.pool is not None and pool.name != want.pool):
+        found = f'belongs to pool "{pool.name}"' if pool else "is in no pool"
+        return Refusal(
+            Reason.ADDRESS_NOT_IN_POOL,
+            f'{ordered[0].text} {found}, and the Service asks for pool "{want.pool}"',
+        )
+    return Allocation(pool.name, ordered)
+
+
+def _why_not_exactly(config: Config, ledger: Ledger, want: Request, addresses: tuple[Address, ...]) -> Refusal | None:
+    """Why the pools, or other holders, do not let the Service have exactly these."""
+    pools = []
+    for address in addresses:
+        pool = config.pool_of(address)
+        if pool is None:
+            return Refusal(Reason.ADDRESS_NOT_IN_POOL, f"{address.text} is in no pool")
+        if ledger.place(pool.name, address) is None:
+            detail = f'{address.text} ends in .0 or .255, which pool "{pool.name}" leaves out (avoidBuggyIPs)'
+            return Refusal(Reason.ADDRESS_NOT_IN_POOL, detail)
+        pools.append(pool)
+    first = pools[0]
+    for address, pool in zip(addresses, pools, strict=True):
+        if pool.name != first.name:
+            detail = f'{addresses[0].text} is in pool "{first.name}" and {address.text} in pool "{pool.name}"'
+            return Refusal(Reason.ADDRESS_NOT_IN_POOL, f"{detail}; a Service's addresses come from one pool")
+    if (excluded := _why_not_for(first, want)) is not None:
+        return Refusal(excluded.reason, f'pool "{first.name}" {excluded.detail}', (excluded,))
+    for address in addresses:
+        if (conflict := ledger.conflict(address, want.holder)) is not None:
+            return Refusal(Reason.ADDRESS_IN_USE, f"{address.text} is in use: {conflict}")
+    return None
+
+
+def _allocate_from_named(config: Config, ledger: Ledger, want: Request, name: PoolName) -> Allocation | Refusal:
+    pool = config.pools.get(name)
+    if pool is None:
+        if name in config.unreadable:
+            return Refusal(Reason.POOL_UNREADABLE, f'pool "{name}" cannot be honoured as it is written; see its status')
+        return Refusal(Reason.UNKNOWN_POOL, f'there is no pool "{name}"')
+    if (excluded := _why_not_for(pool, want)) is not None:
+        return _refusal((excluded,))
+    for families in want.families:
+        addresses = _from_pool(ledger, want, pool, families)
+        if isinstance(addresses, tuple):
+            return Allocation(name, addresses)
+    return _refusal((_why_empty(ledger, pool, want),))
+
+
+def _allocate_automatically(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
+    asked: list[Pool] = []
+    refused: list[PoolRefusal] = []
+    for pool in _in_order(config.pools.values()):
+        if not pool.auto_assign:
+            detail = "gives addresses only to Services that ask for it (autoAssign is false)"
+            refused.append(PoolRefusal(pool.name, Reason.AUTO_ASSIGN_OFF, detail))
+        elif (excluded := _why_not_for(pool, want)) is not None:
+            refused.append(excluded)
+        else:
+            asked.append(pool)
+    for families in want.families:
+        for pool in asked:
+            if (addresses := _from_pool(ledger, want, pool, families)) is not None:
+                return Allocation(pool.name, addresses)
+    refused = [_why_empty(ledger, pool, want) for pool in asked] + refused
+    for name in sorted(config.unreadable):
+        detail = "cannot be honoured as it is written; see its status"
+        refused.append(PoolRefusal(name, Reason.POOL_UNREADABLE, detail))
+    return _refusal(tuple(refused))
+
+
+def _in_order(pools: Iterable[Pool]) -> list[Pool]:
+    """Pools reserved for some Services first, by priority (low before high, zero and negative last), then by name."""
+
+    def rank(pool: Pool) -> tuple[int, int, int, str]:
+        if pool.allocation is None:
+            return (1, 0, 0, pool.name)
+        priority = pool.allocation.priority
+        return (0, 0, priority, pool.name) if priority > 0 else (0, 1, -priority, pool.name)
+
+    return sorted(pools, key=rank)
+
+
+def _from_pool(ledger: Ledger, want: Request, pool: Pool, families: tuple[Family, ...]) -> tuple[Address, ...] | None:
+    """The first address of each family, or None where one is missing."""
+    addresses = []
+    for family in families:
+        address = ledger.first_free(pool.name, family)
+        if want.holder.sharing_key:
+            shared = ledger.first_shared(pool.name, family, want.holder)
+            if shared is not None and (address is None or _earlier(ledger, pool, shared, address)):
+                address = shared
+        if address is None:
+            return None
+        addresses.append(address)
+    return tuple(addresses)
+
+
+def _earlier(ledger: Ledger, pool: Pool, one: Address, other: Address) -> bool:
+    first, second = ledger.place(pool.name, one), ledger.place(pool.name, other)
+    return first is not None and second is not None and first < second
+
+
+def _why_not_for(pool: Pool, want: Request) -> PoolRefusal | None:
+    """Why ``serviceAllocation`` keeps the Service out of the pool; None: it does not."""
+    allocation = pool.allocation
+    if allocation is None:
+        return None
+    if (allocation.namespaces or allocation.namespace_selectors) and not (
+        want.namespace in allocation.namespaces
+        or matches_any(allocation.namespace_selectors, want.namespace_labels or {})
+    ):
+        detail = f'is not for namespace "{want.namespace}" (serviceAllocation)'
+        return PoolRefusal(pool.name, Reason.POOL_NOT_FOR_SERVICE, detail)
+    if allocation.service_selectors and not matches_any(allocation.service_selectors, want.labels or {}):
+        detail = "is not for Services with these labels (serviceAllocation.serviceSelectors)"
+        return PoolRefusal(pool.name, Reason.POOL_NOT_FOR_SERVICE, detail)
+    return None
+
+
+def _why_empty(ledger: Ledger, pool: Pool, want: Request) -> PoolRefusal:
+    """Why a pool that is for this Service has nothing for it."""
+    details = []
+    lacking = True
+    for family in dict.fromkeys(family for choice in want.families for family in choice):
+        held, available = ledger.counts(pool.name, family)
+        if held + available == 0:
+            details.append(f"has no {family.text} addresses")
+        elif available == 0:
+            lacking = False
+            details.append(f"has no free {family.text} address ({held} of {held} in use)")
+    reason = Reason.WRONG_FAMILY if lacking else Reason.POOL_EXHAUSTED
+    return PoolRefusal(pool.name, reason, " and ".join(details))
+
+
+def _refusal(refused: tuple[PoolRefusal, ...]) -> Refusal:
+    if not refused:
+        return Refusal(Reason.NO_POOL, "there is no IPAddressPool to take an address from")
+    reasons = {each.reason for each in refused}
+    reason = next((each for each in _MOST_TELLING if each in reasons), refused[0].reason)
+    message = "; ".join(f'pool "{each.pool}" {each.detail}' for each in refused)
+    return Refusal(reason, message, refused)
+
+
+def _families_text(families: tuple[Family, ...]) -> str:
+    return " and ".join(family.text for family in families)

@@ -1,0 +1,199 @@
+"""What the controller wants done in the API, as values: the decision makes them, the daemon carries them out.
+
+A write is a merge patch bound to the ``resourceVersion`` that was judged, so that it never lands on something else. A
+Service's status and the annotation that names its pool travel in one patch of the status subresource (the API takes
+annotations there): between the two there is no moment in which a kill could leave half of the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from cluster.objects import Condition, Service
+from cluster.resources import Resource
+from controller.request import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
+
+ADDRESS_ASSIGNED = "berthlb.io/AddressAssigned"
+"""The condition on a Service that says which address it has, or why it has none."""
+COMPONENT = "berthlb-controller"
+"""Who the Events are from."""
+MESSAGE_LIMIT = 1000
+"""Characters of a condition's or Event's message. The API takes 1,024 in an Event; more than that nobody reads."""
+
+
+class Moment(NamedTuple):
+    """When a decision is made."""
+
+    monotonic: float
+    """Seconds; for waiting."""
+    wall: float
+    """Seconds since 1970; for telling people."""
+
+    @property
+    def text(self) -> str:
+        """RFC 3339, as the API writes times."""
+        return datetime.fromtimestamp(self.wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True, slots=True)
+class EventNote:
+    """An Event to record about a Service once the write that it tells of has been made."""
+
+    type: str
+    """``Normal`` or ``Warning``."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Look at one object: is it really gone, what is it now?"""
+
+    resource: Resource[Any]
+    namespace: str
+    name: str
+    uid: str = ""
+    """Of the object that the question is about; empty where any of that name will do."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Patch one object, or make it where ``create`` is set, then record the Events."""
+
+    resource: Resource[Any]
+    namespace: str
+    name: str
+    body: dict[str, Any]
+    decision: str
+    """What was decided, for the log."""
+    uid: str = ""
+    subresource: str | None = None
+    create: bool = False
+    events: tuple[EventNote, ...] = ()
+    about: Service | None = None
+    """The Service that the Events are about."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+Change = Read | Write
+
+
+def shortened(message: str) -> str:
+    """The message, cut at ``MESSAGE_LIMIT``."""
+    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 2] + " …"
+
+
+def find_condition(conditions: Sequence[Condition], type_: str) -> Condition | None:
+    return next((each for each in conditions if each.type == type_), None)
+
+
+def with_conditions(
+    present: Sequence[Condition], wanted: Mapping[str, Condition | None], now: Moment
+) -> list[dict[str, Any]] | None:
+    """The list of conditions with these types set (None: taken out), for a patch; None where nothing would change.
+
+    A condition's time is that of the last change of its status, not of its words.
+    """
+    result: list[dict[str, Any]] = []
+    differs = False
+    for each in present:
+        if each.type not in wanted:
+            result.append(_plain(each))
+            continue
+        new = wanted[each.type]
+        differs = differs or new is None or _says(each) != _says(new)
+        if new is not None:
+            since = each.last_transition_time if each.status == new.status else None
+            result.append(_plain(new) | {"lastTransitionTime": since or now.text})
+    there = {each.type for each in present}
+    for type_, new in wanted.items():
+        if new is not None and type_ not in there:
+            differs = True
+            result.append(_plain(new) | {"lastTransitionTime": now.text})
+    return result if differs else None
+
+
+def _says(condition: Condition) -> tuple[str, str, str, int]:
+    return (condition.status, condition.reason, condition.message, condition.observed_generation)
+
+
+def _plain(condition: Condition) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastTransitionTime": condition.last_transition_time,
+    }
+    if condition.observed_generation:
+        plain["observedGeneration"] = condition.observed_generation
+    return plain
+
+
+def service_patch(
+    service: Service, addresses: Sequence[str], pool: str | None, condition: Condition | None, now: Moment
+) -> tuple[dict[str, Any], str | None] | None:
+    """The patch that gives the Service these addresses, and the subresource to send it to; None: it is so already.
+
+    What the API server itself adds (``ingress[].ipMode``) is left to it and not compared.
+    """
+    body: dict[str, Any] = {"metadata": {"resourceVersion": service.metadata.resource_version}}
+    status: dict[str, Any] = {}
+    ingress = service.status.load_balancer.ingress
+    if [each.ip for each in ingress] != list(addresses):
+        status["loadBalancer"] = {"ingress": [{"ip": address} for address in addresses] or None}
+    conditions = with_conditions(service.status.conditions, {ADDRESS_ASSIGNED: condition}, now)
+    if conditions is not None:
+        status["conditions"] = conditions
+    annotations = _annotations(service, pool)
+    if annotations:
+        body["metadata"]["annotations"] = annotations
+    if status:
+        return body | {"status": status}, "status"
+    return (body, None) if annotations else None
+
+
+def _annotations(service: Service, pool: str | None) -> dict[str, str | None]:
+    """What to change of the annotations that name the pool."""
+    present = service.metadata.annotations
+    key, old_key = PREFIX + ALLOCATED_FROM_POOL, DEPRECATED_PREFIX + ALLOCATED_FROM_POOL
+    changes: dict[str, str | None] = {}
+    if present.get(key) != pool:
+        changes[key] = pool
+    if old_key in present and present[old_key] != pool:
+        changes[old_key] = None
+    return changes
+
+
+def event_body(note: EventNote, about: Service, name: str, now: Moment) -> dict[str, Any]:
+    """The ``core/v1 Event`` of a note, to be created in the Service's namespace under this name."""
+    meta = about.metadata
+    return {
+        "metadata": {"name": name, "namespace": meta.namespace},
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "namespace": meta.namespace,
+            "name": meta.name,
+            "uid": meta.uid,
+            "resourceVersion": meta.resource_version,
+        },
+        "type": note.type,
+        "reason": note.reason,
+        "message": note.message,
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "firstTimestamp": now.text,
+        "lastTimestamp": now.text,
+        "count": 1,
+    }

@@ -1,0 +1,327 @@
+"""The controller's shell: observations in, changes out, and nothing decided here.
+
+One thread decides: it drains a queue that the reflectors and the writers fill, and hands what comes out to a few
+writing threads. Of one Service (or pool) at most one change is under way at a time, the core sees to that, so the
+writers share one queue and a slow write holds up nobody else's. Events have a thread and a bounded queue of their own,
+behind the writes that they tell of.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import queue
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+
+from cluster.addresses import Family
+from cluster.client import ApiClient
+from cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
+from cluster.objects import IPAddressPool, L2Advertisement, Namespace, Object, Service
+from cluster.reflector import Change as Seen
+from cluster.reflector import Reflector
+from cluster.resources import EVENTS, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SECRETS, SERVICES
+from controller.changes import Change, EventNote, Moment, Read, Write, event_body
+from controller.metrics import ControllerCollector, PoolFigures, Snapshot
+from controller.reconcile import Reconciler, bears_our_mark, retry_delay
+from controller.reports import Reports
+
+WRITERS = 8
+"""Requests under way at a time. An API server answers a write in a few milliseconds, most of it waiting for etcd."""
+BATCH = 1000
+"""Observations that are judged together at most, so that a flood does not keep the first one waiting."""
+EVENT_QUEUE = 20_000
+"""Events waiting to be recorded; more are dropped and counted. They are news, not state."""
+HOPELESS_RETRY_S = 10.0
+"""After an answer that only a person can change (403, 422)."""
+IDLE_S = 1.0
+"""The longest sleep of the deciding thread, so that its age tells whether it lives."""
+STUCK_S = 30.0
+"""The age of the deciding thread's last turn from which it counts as stuck."""
+LAST_WRITES_S = 0.5
+"""What a stop waits for writes under way; one that takes longer is found, done or not, by the next start."""
+KEY_SECRET = "berthlb-heartbeat"  # noqa: S105  # the name, not the key
+KEY_BYTES = 32
+
+logger = logging.getLogger("controller")
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of a change: ``made`` or somebody was faster, with the object; or a failure."""
+
+    change: Change
+    view: Any = None
+    made: bool = True
+    failure: ApiError | None = None
+
+
+class Daemon:
+    """See the module's docstring. ``run`` blocks until ``stop`` is called, from a signal handler or another thread."""
+
+    def __init__(
+        self, client: ApiClient, namespace: str, load_balancer_class: str | None, registry: CollectorRegistry
+    ) -> None:
+        rng = random.Random()
+        self._client = client
+        self._namespace = namespace
+        self._rng = rng
+        self._core = Reconciler(load_balancer_class, rng)
+        self._reports = Reports(namespace, rng)
+        self._inbox: queue.SimpleQueue[Seen[Any] | _Outcome | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
+        self._events: queue.Queue[tuple[EventNote, Service]] = queue.Queue(EVENT_QUEUE)
+        self._stopping = threading.Event()
+        self._last_turn = time.monotonic()
+        self._updates = 0
+        self._update_errors = 0
+        self._snapshot = Snapshot()
+        self._snapshot_at = 0.0
+        self._reflectors: Final = (
+            Reflector(client, SERVICES, field_selector="spec.type=LoadBalancer", on_change=self._inbox.put),
+            Reflector(client, IP_ADDRESS_POOLS, namespace=namespace, on_change=self._inbox.put),
+            Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, on_change=self._inbox.put),
+            Reflector(client, NAMESPACES, on_change=self._inbox.put),
+        )
+        registry.register(ControllerCollector(lambda: self._snapshot))
+
+    # -------------------------------------------------------------------- for the probes
+
+    def trouble(self) -> str | None:
+        """Why the daemon should be restarted; None: it lives."""
+        age = time.monotonic() - self._last_turn
+        return f"the deciding thread has not moved for {age:.0f} s" if age > STUCK_S else None
+
+    def not_ready(self) -> str | None:
+        """What is still missing; None: every Service's address has been restored and new ones are given out."""
+        if self._core.started:
+            return None
+        missing = [
+            f"{each.resource.plural} ({each.counters.last_error})" if each.counters.last_error else each.resource.plural
+            for each in self._reflectors
+            if not each.synced
+        ]
+        return f"waiting for the first list of {', '.join(missing)}" if missing else "restoring addresses"
+
+    # -------------------------------------------------------------------- the deciding thread
+
+    def run(self) -> None:
+        writers = [threading.Thread(target=self._write_on, name=f"write-{n}", daemon=True) for n in range(WRITERS)]
+        recorder = threading.Thread(target=self._record_on, name="events", daemon=True)
+        for thread in (*writers, recorder):
+            thread.start()
+        for reflector in self._reflectors:
+            reflector.start()
+        self._in_background("heartbeat key", self._make_key)
+        while not self._stopping.is_set():
+            self._turn()
+        for _ in writers:
+            self._outbox.put(None)
+        give_up = time.monotonic() + LAST_WRITES_S
+        for thread in (*writers, recorder):
+            thread.join(max(0.0, give_up - time.monotonic()))
+
+    def stop(self) -> None:
+        """End ``run`` soon. Safe in a signal handler."""
+        self._stopping.set()
+        self._inbox.put(None)
+
+    def close(self) -> None:
+        """End the reflectors' threads too, where the process goes on."""
+        for reflector in self._reflectors:
+            reflector.stop()
+
+    def _turn(self) -> None:
+        synced = self._core.started or all(reflector.synced for reflector in self._reflectors)
+        for message in self._received():
+            self._take(message)
+        now = Moment(time.monotonic(), time.time())
+        self._last_turn = now.monotonic
+        if self._reports.reload():
+            self._core.set_config(self._reports.config)
+        for problem in self._reports.take_new_problems():
+            logger.warning("not in force", extra={"problem": problem.text})
+        if synced and not self._core.started:  # all that synced reported was in the queue before it said so
+            self._core.start()
+            logger.info("restored", extra={"services": self._core.figures().services})
+            self._in_background("leftovers", self._find_leftovers)
+        changes = self._core.settle(now)
+        if self._core.started:
+            changes += self._reports.settle(self._core.ledger, now)
+        for change in changes:
+            self._outbox.put(change)
+        self._measure(now)
+
+    def _received(self) -> list[Seen[Any] | _Outcome | None]:
+        deadlines = [at for at in (self._core.next_deadline(), self._reports.next_deadline()) if at is not None]
+        wait = min([IDLE_S, *(max(0.0, at - time.monotonic()) for at in deadlines)])
+        if not self._core.started:
+            wait = min(wait, 0.02)  # ``synced`` is a state and wakes nobody
+        received: list[Seen[Any] | _Outcome | None] = []
+        try:
+            received.append(self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait())
+            while len(received) < BATCH or not self._core.started:
+                received.append(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+        return received
+
+    def _take(self, message: Seen[Any] | _Outcome | None) -> None:
+        now = Moment(time.monotonic(), time.time())
+        match message:
+            case Seen():
+                self._see(message)
+            case _Outcome(change, failure=ApiError() as failure):
+                hopeless = HOPELESS_RETRY_S if isinstance(failure, Invalid | Forbidden) else 0.0
+                retry_after = max(failure.retry_after or 0.0, hopeless)
+                target = self._core if change.resource is SERVICES else self._reports
+                target.failed(change, retry_after, now)
+            case _Outcome(change, view, made):
+                if change.resource is not SERVICES:
+                    self._reports.answered(change, view)
+                elif made:
+                    self._core.answered(change, view)
+                else:
+                    self._core.superseded(change, view, now)
+
+    def _see(self, seen: Seen[Any]) -> None:
+        view: Object | None = seen.new or seen.old
+        gone = seen.new is None or seen.kind == "deleted"
+        match view:
+            case Service():
+                self._core.vanished(view) if gone else self._core.observe(view)
+            case IPAddressPool() | L2Advertisement():
+                self._reports.vanished(view) if gone else self._reports.observe(view)
+            case Namespace():
+                self._core.set_namespace(view.metadata.name, None if gone else view.metadata.labels)
+
+    def _measure(self, now: Moment) -> None:
+        if now.monotonic - self._snapshot_at < IDLE_S / 2:
+            return
+        self._snapshot_at = now.monotonic
+        figures = self._core.figures()
+        config = self._reports.config
+        pools = {}
+        for name in config.pools if self._core.started else ():
+            v4, v6 = (self._core.ledger.counts(name, family) for family in (Family.IPV4, Family.IPV6))
+            pools[name] = PoolFigures(sum(v4), sum(v6), v4[0], v6[0])
+        self._snapshot = Snapshot(
+            pools=pools,
+            updates=self._updates,
+            update_errors=self._update_errors,
+            config_loaded=self._core.started,
+            config_stale=bool(self._reports.problems),
+            services=figures.services,
+            waiting={reason.value: count for reason, count in figures.waiting.items()},
+            refusals={reason.value: count for reason, count in self._core.refusals.items()},
+            queue_length=self._inbox.qsize() + self._outbox.qsize(),
+        )
+
+    # -------------------------------------------------------------------- the writing threads
+
+    def _write_on(self) -> None:
+        while (change := self._outbox.get()) is not None:
+            if self._stopping.is_set():
+                return
+            self._inbox.put(self._carry_out(change))
+
+    def _carry_out(self, change: Change) -> _Outcome:
+        try:
+            if isinstance(change, Read):
+                return _Outcome(change, self._look(change))
+            try:
+                view = self._make(change)
+            except (Conflict, AlreadyExists):
+                return _Outcome(change, self._look(change), made=False)
+            except NotFound:
+                if change.create:
+                    raise
+                return _Outcome(change, None)
+        except ApiError as error:
+            self._update_errors += change.resource is SERVICES
+            logger.warning("write failed", extra={"object": change.key, "error": str(error)})
+            return _Outcome(change, failure=error)
+        self._updates += change.resource is SERVICES
+        logger.info(change.decision, extra={"kind": change.resource.kind, "object": change.key})
+        for note in change.events:
+            if change.about is not None:
+                self._note(note, change.about)
+        return _Outcome(change, view)
+
+    def _make(self, change: Write) -> Any:
+        namespace = change.namespace
+        if change.create:
+            return self._client.create(change.resource, namespace, change.body)
+        return self._client.patch(change.resource, namespace, change.name, change.body, subresource=change.subresource)
+
+    def _look(self, change: Change) -> Any:
+        try:
+            return self._client.get(change.resource, change.namespace, change.name)
+        except NotFound:
+            return None
+
+    # -------------------------------------------------------------------- Events
+
+    def _note(self, note: EventNote, about: Service) -> None:
+        try:
+            self._events.put_nowait((note, about))
+        except queue.Full:
+            logger.warning("Event dropped", extra={"object": about.key, "reason": note.reason})
+
+    def _record_on(self) -> None:
+        while True:
+            try:
+                note, about = self._events.get(timeout=0.1)
+            except queue.Empty:
+                if self._stopping.is_set():
+                    return
+                continue
+            meta = about.metadata
+            name = f"{meta.name}.{secrets.token_hex(8)}"
+            body = event_body(note, about, name, Moment(time.monotonic(), time.time()))
+            try:
+                self._client.create(EVENTS, meta.namespace, body)
+            except ApiError as error:  # news; the condition on the Service says the same, and stays
+                logger.warning("Event not recorded", extra={"object": about.key, "error": str(error)})
+
+    # -------------------------------------------------------------------- once, at the start
+
+    def _in_background(self, name: str, task: Callable[[], None]) -> None:
+        def run() -> None:
+            attempts = 0
+            while not self._stopping.is_set():
+                try:
+                    task()
+                except ApiError as error:
+                    attempts += 1
+                    logger.warning("retrying", extra={"task": name, "error": str(error)})
+                    self._stopping.wait(retry_delay(attempts, error.retry_after or 0.0, self._rng))
+                else:
+                    return
+
+        threading.Thread(target=run, name=name, daemon=True).start()
+
+    def _make_key(self) -> None:
+        """The key of the speakers' heartbeats, if there is none yet; never another one over it."""
+        key = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+        metadata = {"name": KEY_SECRET, "namespace": self._namespace}
+        body = {"metadata": metadata, "type": "Opaque", "data": {"current": key}}
+        try:
+            self._client.create(SECRETS, self._namespace, body)
+        except AlreadyExists:
+            return
+        logger.info("made the heartbeat key", extra={"object": f"{self._namespace}/{KEY_SECRET}"})
+
+    def _find_leftovers(self) -> None:
+        """Services whose type was changed while nobody watched: no LoadBalancers any more, but with our marks."""
+        for page in self._client.list_pages(SERVICES):
+            for view in page.items:
+                if view.spec.type != "LoadBalancer" and bears_our_mark(view):
+                    self._inbox.put(Seen("added", None, view))

@@ -1,0 +1,98 @@
+"""What the controller measures, under MetalLB's names where it has one. Read from snapshots when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from cluster.objects import PoolName
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFigures:
+    """Addresses of one pool."""
+
+    ipv4: int = 0
+    ipv6: int = 0
+    ipv4_in_use: int = 0
+    ipv6_in_use: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All figures of one moment."""
+
+    pools: Mapping[PoolName, PoolFigures] = field(default_factory=dict)
+    updates: int = 0
+    """Writes of Service status that the API took."""
+    update_errors: int = 0
+    config_loaded: bool = False
+    """Whether a configuration has been read."""
+    config_stale: bool = False
+    """Whether some object is not in force as it stands in the API."""
+    services: int = 0
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    """Services without an address, or without the one that they ask for, by reason."""
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    queue_length: int = 0
+    """Observations not yet judged, and writes not yet begun."""
+
+
+class ControllerCollector(Collector):
+    """Register it in the registry that ``/metrics`` shows. ``take`` is called from the server's thread."""
+
+    def __init__(self, take: Callable[[], Snapshot]) -> None:
+        self._take = take
+
+    def collect(self) -> Iterable[Metric]:
+        now = self._take()
+        yield from _pools(now)
+        yield _counter("metallb_k8s_client_updates", "Service status writes that the API took.", now.updates)
+        yield _counter("metallb_k8s_client_update_errors", "Service status writes that failed.", now.update_errors)
+        yield _gauge("metallb_k8s_client_config_loaded_bool", "1: a configuration was read.", now.config_loaded)
+        stale = "1: some pool or advertisement is not in force as it stands in the API."
+        yield _gauge("metallb_k8s_client_config_stale_bool", stale, now.config_stale)
+        yield _gauge("berthlb_controller_services", "Services of type LoadBalancer that exist.", now.services)
+        waiting = GaugeMetricFamily(
+            "berthlb_controller_services_waiting",
+            "Services without an address, or without the one that they ask for.",
+            labels=["reason"],
+        )
+        for reason, count in sorted(now.waiting.items()):
+            waiting.add_metric([reason], count)
+        yield waiting
+        refusals = CounterMetricFamily(
+            "berthlb_controller_refusals", "Refusals reported to Services.", labels=["reason"]
+        )
+        for reason, count in sorted(now.refusals.items()):
+            refusals.add_metric([reason], count)
+        yield refusals
+        queue = "Observations not yet judged, and writes not yet begun."
+        yield _gauge("berthlb_controller_queue_length", queue, now.queue_length)
+
+
+def _pools(now: Snapshot) -> Iterable[Metric]:
+    columns: dict[str, tuple[str, Callable[[PoolFigures], int]]] = {
+        "addresses_total": ("Addresses of the pool.", lambda pool: pool.ipv4 + pool.ipv6),
+        "addresses_in_use_total": ("Addresses in use.", lambda pool: pool.ipv4_in_use + pool.ipv6_in_use),
+        "ipv4_addresses_total": ("IPv4 addresses of the pool.", lambda pool: pool.ipv4),
+        "ipv4_addresses_in_use_total": ("IPv4 addresses in use.", lambda pool: pool.ipv4_in_use),
+        "ipv6_addresses_total": ("IPv6 addresses of the pool.", lambda pool: pool.ipv6),
+        "ipv6_addresses_in_use_total": ("IPv6 addresses in use.", lambda pool: pool.ipv6_in_use),
+    }
+    for name, (help_, value) in columns.items():
+        family = GaugeMetricFamily(f"metallb_allocator_{name}", help_, labels=["pool"])
+        for pool, figures in now.pools.items():
+            family.add_metric([pool], value(figures))
+        yield family
+
+
+def _gauge(name: str, help_: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_, value=float(value))
+
+
+def _counter(name: str, help_: str, value: int) -> Metric:
+    return CounterMetricFamily(name, help_, value=value)

@@ -1,0 +1,421 @@
+"""Every Service, the configuration and the ledger, kept in agreement: what to write, and when.
+
+The core of the controller. It is told what is observed and what became of its writes, and answers with changes; it does
+no I/O, and time is an argument. ``settle`` decides, after a batch of observations:
+
+- Nothing is decided before ``start``. Then every Service that shows an address in its status gets it into the ledger,
+  the older first where two show the same, before anything new is given out: Service status is the database.
+- From then on the ledger knows better than a status that somebody emptied or falsified.
+- Of one Service at most one request is under way; what is seen meanwhile is judged when its answer has come.
+- An address that a Service leaves stays taken until the API shows the Service without it: a kill or a failed write can
+  then never leave one address with two Services.
+- Whoever waits is tried again, the oldest first, when the configuration changes or when an address became free.
+
+A Service that leaves the watched selection may have changed its type: it is read before it is believed gone, and one
+that exists loses its address in the API first and in the ledger afterwards.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from cluster.addresses import Address, Family
+from cluster.config import Config
+from cluster.objects import Object, PoolName, Service
+from cluster.resources import SERVICES
+from controller.allocator import Reason, Refusal
+from controller.changes import (
+    ADDRESS_ASSIGNED,
+    Change,
+    EventNote,
+    Moment,
+    Read,
+    Write,
+    find_condition,
+    service_patch,
+    shortened,
+)
+from controller.judgement import Verdict, condition, judge
+from controller.ledger import Ledger
+from controller.request import (
+    ALLOCATED_FROM_POOL,
+    ALLOW_SHARED_IP,
+    DEPRECATED_PREFIX,
+    PREFIX,
+    addresses_in_status,
+    annotation,
+    read_holder,
+    read_request,
+)
+
+FIRST_RETRY_S = 0.25
+LAST_RETRY_S = 30.0
+CONFLICTS_AT_ONCE = 2
+"""Conflicts in a row that are answered without a pause."""
+
+
+def retry_delay(attempts: int, retry_after: float, rng: random.Random) -> float:
+    """Seconds to wait after the ``attempts``-th failure in a row: doubling, jittered, not before the server asks."""
+    backoff = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(attempts - 1, 10))
+    return max(retry_after, backoff) * rng.uniform(1.0, 1.5)
+
+
+def is_older(view: Object, than: Object) -> bool:
+    """Whether ``view`` was superseded by ``than``. Resource versions are numbers (documented since Kubernetes 1.35);
+    where a server has others, nothing counts as older."""
+    one, other = view.metadata.resource_version, than.metadata.resource_version
+    return one.isdecimal() and other.isdecimal() and int(one) < int(other)
+
+
+@dataclass(slots=True)
+class _Tracked:
+    view: Service
+    assigned: tuple[Address, ...] = ()
+    """What the Service shall have."""
+    retiring: tuple[Address, ...] = ()
+    """What it leaves and the API may still show."""
+    cleared: str | None = None
+    """Why it had to leave, until the write that says so is made."""
+    refusal: Refusal | None = None
+    doubtful: bool = False
+    """It left the watched selection and has not been read since."""
+    in_flight: bool = False
+    attempts: int = 0
+    retry_at: float | None = None
+
+    @property
+    def uid(self) -> str:
+        return self.view.metadata.uid
+
+    @property
+    def age(self) -> tuple[str, str]:
+        return (self.view.metadata.creation_timestamp or "", self.uid)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """For the metrics."""
+
+    services: int = 0
+    waiting: Mapping[Reason, int] = field(default_factory=dict)
+    """Services without an address, or without the one that they ask for, by reason."""
+
+
+class Reconciler:
+    """See the module's docstring. One thread only."""
+
+    def __init__(self, load_balancer_class: str | None, rng: random.Random) -> None:
+        self.ledger = Ledger()
+        self.started = False
+        self.refusals: Counter[Reason] = Counter()
+        """Refusals reported so far."""
+        self._class = load_balancer_class
+        self._rng = rng
+        self._config = Config()
+        self._namespaces: dict[str, Mapping[str, str]] = {}
+        self._tracked: dict[str, _Tracked] = {}
+        self._waiting: set[str] = set()
+        self._retrying: set[str] = set()
+        self._due: set[str] = set()
+        self._freed: set[PoolName] = set()
+        self._changes: list[Change] = []
+
+    # -------------------------------------------------------------------- what is observed
+
+    def set_config(self, config: Config) -> None:
+        """The configuration in force. If it differs, every Service is judged anew."""
+        if config == self._config:
+            return
+        self._config = config
+        self.ledger.set_pools(config.pools)
+        self._due.update(self._tracked)
+
+    def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
+        """A namespace's labels; None: it is gone."""
+        before = self._namespaces.get(name)
+        if labels is None:
+            self._namespaces.pop(name, None)
+        elif labels != before:
+            self._namespaces[name] = labels
+            if any(pool.allocation and pool.allocation.namespace_selectors for pool in self._config.pools.values()):
+                self._due.update(key for key, each in self._tracked.items() if each.view.metadata.namespace == name)
+
+    def observe(self, view: Service) -> None:
+        """A Service as the API shows it."""
+        tracked = self._tracked.get(view.key)
+        if tracked is not None and tracked.uid != view.metadata.uid:
+            if is_older(view, tracked.view):
+                return
+            self._forget(tracked)
+            tracked = None
+        if tracked is None:
+            if view.spec.type != "LoadBalancer" and not bears_our_mark(view):
+                return
+            tracked = self._tracked[view.key] = _Tracked(view)
+            if self.started:
+                self._adopt(tracked)
+        elif not is_older(view, tracked.view):
+            tracked.view = view
+        self._due.add(view.key)
+
+    def vanished(self, view: Service) -> None:
+        """A Service left the watched selection, as ``view``."""
+        tracked = self._tracked.get(view.key)
+        if tracked is None or tracked.uid != view.metadata.uid:
+            return
+        tracked.doubtful = True
+        self._due.add(view.key)
+
+    # -------------------------------------------------------------------- what became of the changes
+
+    def answered(self, change: Change, view: Service | None) -> None:
+        """The change was made: the object as it is now, or None where it is gone."""
+        tracked = self._tracked.get(change.key)
+        if tracked is not None and tracked.uid == change.uid:
+            tracked.in_flight = False
+            tracked.attempts = 0
+            if isinstance(change, Read):
+                tracked.doubtful = False
+            if view is None:
+                self._forget(tracked)
+        if view is not None:
+            self.observe(view)
+
+    def superseded(self, change: Change, view: Service | None, now: Moment) -> None:
+        """Somebody else wrote first; ``view`` is what the object has become. Judged anew at once, but whoever is always
+        faster is not chased without a pause."""
+        tracked = self._tracked.get(change.key)
+        attempts = tracked.attempts if tracked is not None else 0
+        self.answered(change, view)
+        if tracked is not None and view is not None and tracked.uid == view.metadata.uid:
+            tracked.attempts = attempts + 1
+            if tracked.attempts > CONFLICTS_AT_ONCE:
+                self._retry_later(tracked, 0.0, now)
+
+    def failed(self, change: Change, retry_after: float, now: Moment) -> None:
+        """The change could not be made; it is judged anew after a while, at the earliest in ``retry_after`` seconds."""
+        tracked = self._tracked.get(change.key)
+        if tracked is None or tracked.uid != change.uid:
+            return
+        tracked.in_flight = False
+        tracked.attempts += 1
+        self._retry_later(tracked, retry_after, now)
+
+    def _retry_later(self, tracked: _Tracked, retry_after: float, now: Moment) -> None:
+        tracked.retry_at = now.monotonic + retry_delay(tracked.attempts, retry_after, self._rng)
+        self._retrying.add(tracked.view.key)
+
+    def next_deadline(self) -> float | None:
+        """When ``settle`` wants to be called next, in monotonic seconds, though nothing was observed."""
+        return min((at for key in self._retrying if (at := self._tracked[key].retry_at) is not None), default=None)
+
+    # -------------------------------------------------------------------- deciding
+
+    def start(self) -> None:
+        """Everything has been observed once: restore what Services already have; from now on, decide."""
+        self.started = True
+        in_order = sorted(self._tracked.values(), key=lambda each: (not self._is_ours(each.view), each.age))
+        for tracked in in_order:
+            self._adopt(tracked)
+        self._due.update(self._tracked)
+
+    def settle(self, now: Moment) -> list[Change]:
+        """Decide whatever is due. Returns the changes to carry out, in order."""
+        if self.started:
+            for key in [key for key in self._retrying if (self._tracked[key].retry_at or 0.0) <= now.monotonic]:
+                self._retrying.discard(key)
+                self._tracked[key].retry_at = None
+                self._due.add(key)
+            while self._due or self._freed:
+                due, self._due = self._due, set()
+                freed, self._freed = self._freed & self._config.pools.keys(), set()
+                woken = (self._waiting - due) if freed else set()
+                for tracked in sorted((self._tracked[key] for key in due | woken if key in self._tracked), key=_age):
+                    if tracked.view.key in due or self._may_profit(tracked, freed):
+                        self._decide(tracked, now)
+        changes, self._changes = self._changes, []
+        return changes
+
+    def figures(self) -> Figures:
+        waiting = Counter(
+            refusal.reason for key in self._waiting if (refusal := self._tracked[key].refusal) is not None
+        )
+        return Figures(len(self._tracked), dict(waiting))
+
+    def _may_profit(self, waiting: _Tracked, freed: AbstractSet[PoolName]) -> bool:
+        """Whether one of the pools still has something for it."""
+        if annotation(waiting.view, ALLOW_SHARED_IP):
+            return True
+        return any(self.ledger.counts(pool, family)[1] for pool in freed for family in Family)
+
+    def _decide(self, tracked: _Tracked, now: Moment) -> None:
+        view = tracked.view
+        if tracked.in_flight or tracked.retry_at is not None:
+            return
+        if tracked.doubtful:
+            tracked.in_flight = True
+            self._changes.append(Read(SERVICES, view.metadata.namespace, view.metadata.name, tracked.uid))
+        elif self._is_ours(view):
+            if view.metadata.deletion_timestamp is None:
+                self._decide_ours(tracked, now)
+        elif view.spec.type != "LoadBalancer":
+            self._decide_leftover(tracked, now)
+        else:
+            self._occupy(tracked)
+
+    def _decide_ours(self, tracked: _Tracked, now: Moment) -> None:
+        view = tracked.view
+        reading = read_request(view, self._labels_of(view))
+        recorded = annotation(view, ALLOCATED_FROM_POOL)
+        verdict = judge(self._config, self.ledger, reading, tracked.assigned, recorded)
+        tracked.refusal = verdict.refusal
+        if verdict.refusal is None:
+            self._waiting.discard(view.key)
+        else:
+            self._waiting.add(view.key)
+        tracked.cleared = verdict.cleared or tracked.cleared
+        self._assign(tracked, verdict.addresses)
+        shown = condition(verdict)
+        texts = [address.text for address in verdict.addresses]
+        patch = service_patch(view, texts, verdict.pool, shown, now)
+        if patch is None:
+            self._settled(tracked)
+            return
+        body, subresource = patch
+        events = _events(view, verdict, tracked.cleared)
+        if any(event.reason == "AllocationFailed" for event in events) and verdict.refusal is not None:
+            self.refusals[verdict.refusal.reason] += 1
+        self._send(tracked, body, subresource, shown.message, events)
+
+    def _decide_leftover(self, tracked: _Tracked, now: Moment) -> None:
+        """No LoadBalancer any more: take back what we gave and wrote."""
+        view = tracked.view
+        self._waiting.discard(view.key)
+        self._assign(tracked, ())
+        patch = service_patch(view, (), None, None, now) if bears_our_mark(view) or tracked.retiring else None
+        if patch is None:
+            self._forget(tracked)
+            return
+        body, subresource = patch
+        self._send(tracked, body, subresource, f"released: the Service's type is {view.spec.type}", ())
+
+    def _occupy(self, tracked: _Tracked) -> None:
+        """A Service of another class: never ours to write; but what it shows is not given to another."""
+        self._waiting.discard(tracked.view.key)
+        shown = tuple(
+            address
+            for address in addresses_in_status(tracked.view)
+            if self.ledger.conflict(address, read_holder(tracked.view)) is None
+        )
+        self._assign(tracked, shown)
+        self._settled(tracked)
+
+    def _send(
+        self,
+        tracked: _Tracked,
+        body: dict[str, object],
+        subresource: str | None,
+        decision: str,
+        events: tuple[EventNote, ...],
+    ) -> None:
+        tracked.in_flight = True
+        meta = tracked.view.metadata
+        self._changes.append(
+            Write(
+                SERVICES,
+                meta.namespace,
+                meta.name,
+                body,
+                decision,
+                uid=meta.uid,
+                subresource=subresource,
+                events=events,
+                about=tracked.view,
+            )
+        )
+
+    # -------------------------------------------------------------------- the ledger's side
+
+    def _adopt(self, tracked: _Tracked) -> None:
+        """Enter what the Service's status shows, unless somebody else has it."""
+        holder = read_holder(tracked.view)
+        shown = addresses_in_status(tracked.view)
+        if all(self.ledger.conflict(address, holder) is None for address in shown):
+            self._assign(tracked, shown)
+
+    def _assign(self, tracked: _Tracked, addresses: tuple[Address, ...]) -> None:
+        """These from now on; what the Service had beside them is retiring."""
+        left = (*tracked.retiring, *tracked.assigned)
+        tracked.retiring = tuple(dict.fromkeys(address for address in left if address not in addresses))
+        tracked.assigned = addresses
+        holder = read_holder(tracked.view)
+        for address in addresses:
+            before = self.ledger.holders(address)
+            self.ledger.take(address, holder)
+            if before and holder not in before and (pool := self._config.pool_of(address)) is not None:
+                self._freed.add(pool.name)  # it may be shared on other terms now
+
+    def _settled(self, tracked: _Tracked) -> None:
+        """The API shows what was decided: nobody sees the Service at its former addresses any more."""
+        tracked.cleared = None
+        self._give_back(tracked, tracked.retiring)
+        tracked.retiring = ()
+
+    def _forget(self, tracked: _Tracked) -> None:
+        key = tracked.view.key
+        self._give_back(tracked, (*tracked.assigned, *tracked.retiring))
+        del self._tracked[key]
+        self._waiting.discard(key)
+        self._retrying.discard(key)
+
+    def _give_back(self, tracked: _Tracked, addresses: tuple[Address, ...]) -> None:
+        for address in addresses:
+            if (pool := self.ledger.give_back(address, tracked.view.key)) is not None:
+                self._freed.add(pool)
+
+    # -------------------------------------------------------------------- questions
+
+    def _is_ours(self, view: Service) -> bool:
+        return view.spec.type == "LoadBalancer" and view.spec.load_balancer_class == self._class
+
+    def _labels_of(self, view: Service) -> Mapping[str, str]:
+        return self._namespaces.get(view.metadata.namespace, {})
+
+
+def _age(tracked: _Tracked) -> tuple[str, str]:
+    return tracked.age
+
+
+def bears_our_mark(view: Service) -> bool:
+    """Whether we (or MetalLB before us) gave it an address or a verdict."""
+    return bool(annotation(view, ALLOCATED_FROM_POOL)) or (
+        find_condition(view.status.conditions, ADDRESS_ASSIGNED) is not None
+    )
+
+
+def _events(view: Service, verdict: Verdict, cleared: str | None) -> tuple[EventNote, ...]:
+    """What changes for the Service, in MetalLB's words."""
+    events = []
+    before = {ingress.ip for ingress in view.status.load_balancer.ingress}
+    after = [address.text for address in verdict.addresses]
+    if cleared is not None and before - set(after):
+        message = f'current IP for "{view.key}" not allowed by config, will attempt for new IP assignment: {cleared}'
+        events.append(EventNote("Normal", "ClearAssignment", shortened(message)))
+    if after and before != set(after):
+        quoted = " ".join(f'"{text}"' for text in after)
+        events.append(EventNote("Normal", "IPAllocated", f"Assigned IP [{quoted}]"))
+        events += [
+            EventNote("Warning", "deprecatedAnnotation", f'annotation "{key}" is deprecated; use "{PREFIX}{name}"')
+            for key in sorted(view.metadata.annotations)
+            if (name := key.removeprefix(DEPRECATED_PREFIX)) != key
+        ]
+    if verdict.refusal is not None:
+        said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
+        if said is None or said.message != condition(verdict).message:
+            message = f'Failed to allocate IP for "{view.key}": {verdict.refusal.message}'
+            events.append(EventNote("Warning", "AllocationFailed", shortened(message)))
+    return tuple(events)

@@ -1,0 +1,265 @@
+"""The configuration as the controller reads it, and what it says about that on the objects themselves.
+
+It holds the pools and advertisements that exist, makes them into the ``Config`` in force, and keeps three things in the
+API up to date: the condition ``Valid`` on each pool and advertisement, the counters of each pool, and the
+ConfigurationState named ``controller``. Counters may lag by a second, so that a thousand allocations are not a thousand
+writes; the rest is said at once. Sans-IO, as ``reconcile`` is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from cluster import config as configuration
+from cluster.addresses import Family
+from cluster.config import Config, Problem
+from cluster.objects import Condition, ConfigurationState, IPAddressPool, L2Advertisement, PoolName
+from cluster.resources import CONFIGURATION_STATES, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
+from controller.changes import Change, Moment, Read, Write, shortened, with_conditions
+from controller.ledger import Ledger
+from controller.reconcile import is_older, retry_delay
+
+COUNTERS_S = 1.0
+"""Seconds between two writes of one pool's counters."""
+LARGEST_COUNT = 2**63 - 1
+"""The API's integers end here; an IPv6 /64 has more addresses."""
+STATE_NAME = "controller"
+_STATE_CONDITIONS = ("configReconcilerValid", "poolReconcilerValid")
+_LABELS = {"metallb.io/component-type": "controller"}
+
+Configured = IPAddressPool | L2Advertisement
+
+
+@dataclass(slots=True)
+class _Reported:
+    """One object that we report on."""
+
+    resource: Resource[Any]
+    name: str
+    view: IPAddressPool | L2Advertisement | ConfigurationState | None = None
+    known: bool = True
+    """Whether ``view`` is what the API has; a ConfigurationState is read once, not watched."""
+    in_flight: bool = False
+    attempts: int = 0
+    not_before: float = 0.0
+    """Monotonic seconds; after a failure."""
+    counters_not_before: float = 0.0
+
+
+class Reports:
+    """See the module's docstring. One thread only."""
+
+    def __init__(self, namespace: str, rng: random.Random) -> None:
+        self.config = Config()
+        """What is in force, as of the last ``reload``."""
+        self.problems: tuple[Problem, ...] = ()
+        self._namespace = namespace
+        self._rng = rng
+        self._previous: Config | None = None
+        self._pools: dict[str, _Reported] = {}
+        self._advertisements: dict[str, _Reported] = {}
+        self._state = _Reported(CONFIGURATION_STATES, STATE_NAME, known=False)
+        self._new_problems: list[Problem] = []
+        self._changed = True
+        self._deadline: float | None = None
+
+    # -------------------------------------------------------------------- what is observed
+
+    def observe(self, view: Configured) -> None:
+        """A pool or an advertisement as the API shows it."""
+        table, resource = self._table(view)
+        reported = table.setdefault(view.metadata.name, _Reported(resource, view.metadata.name))
+        before = reported.view
+        if before is not None and is_older(view, before):
+            return
+        reported.view = view
+        if before is None or not isinstance(before, Configured) or not _same_wish(before, view):
+            self._changed = True
+
+    def vanished(self, view: Configured) -> None:
+        table, _ = self._table(view)
+        if table.pop(view.metadata.name, None) is not None:
+            self._changed = True
+
+    def _table(self, view: Configured) -> tuple[dict[str, _Reported], Resource[Any]]:
+        if isinstance(view, IPAddressPool):
+            return self._pools, IP_ADDRESS_POOLS
+        return self._advertisements, L2_ADVERTISEMENTS
+
+    # -------------------------------------------------------------------- what became of the changes
+
+    def answered(self, change: Change, view: IPAddressPool | L2Advertisement | ConfigurationState | None) -> None:
+        """The change was made, or somebody else was faster: the object as it is now, or None where it is gone."""
+        reported = self._reported(change)
+        if reported is None:
+            return
+        reported.in_flight = False
+        reported.attempts = 0
+        if reported is self._state:
+            reported.view, reported.known = view, True
+        elif isinstance(view, Configured):
+            self.observe(view)
+
+    def failed(self, change: Change, retry_after: float, now: Moment) -> None:
+        """The change could not be made; it is tried again after a while, at the earliest in ``retry_after`` seconds."""
+        reported = self._reported(change)
+        if reported is None:
+            return
+        reported.in_flight = False
+        reported.attempts += 1
+        reported.not_before = now.monotonic + retry_delay(reported.attempts, retry_after, self._rng)
+
+    def _reported(self, change: Change) -> _Reported | None:
+        if change.resource is IP_ADDRESS_POOLS:
+            return self._pools.get(change.name)
+        if change.resource is L2_ADVERTISEMENTS:
+            return self._advertisements.get(change.name)
+        return self._state
+
+    # -------------------------------------------------------------------- deciding
+
+    def reload(self) -> bool:
+        """Make the objects into ``config`` if they changed; says whether it is another one now."""
+        if not self._changed:
+            return False
+        self._changed = False
+        loaded = configuration.load(
+            [each.view for each in self._pools.values() if isinstance(each.view, IPAddressPool)],
+            [each.view for each in self._advertisements.values() if isinstance(each.view, L2Advertisement)],
+            self._previous,
+        )
+        differs = loaded.config != self.config
+        self.config = self._previous = loaded.config
+        self._new_problems += [problem for problem in loaded.problems if problem not in self.problems]
+        self.problems = loaded.problems
+        return differs
+
+    def take_new_problems(self) -> list[Problem]:
+        """Problems that came up since the last call, for the log."""
+        taken, self._new_problems = self._new_problems, []
+        return taken
+
+    def next_deadline(self) -> float | None:
+        """When ``settle`` wants to be called next though nothing was observed, in monotonic seconds."""
+        return self._deadline
+
+    def settle(self, ledger: Ledger, now: Moment) -> list[Change]:
+        """The writes that make the objects say what is so."""
+        self._deadline = None
+        wrong = {(problem.kind, problem.name): problem for problem in self.problems}
+        changes: list[Change] = []
+        for reported in (*self._pools.values(), *self._advertisements.values()):
+            body = self._report(reported, wrong.get((reported.resource.kind, reported.name)), ledger, now)
+            if body and self._may_send(reported, now):
+                changes.append(self._write(reported, body, "reported on the object"))
+        state = self._state_change(now)
+        if state is not None and self._may_send(self._state, now):
+            changes.append(state)
+        for change in changes:
+            if (sent := self._reported(change)) is not None:
+                sent.in_flight = True
+        return changes
+
+    def _may_send(self, reported: _Reported, now: Moment) -> bool:
+        if reported.in_flight:
+            return False
+        if now.monotonic < reported.not_before:
+            self._wake_at(reported.not_before)
+            return False
+        return True
+
+    def _wake_at(self, at: float) -> None:
+        self._deadline = at if self._deadline is None else min(self._deadline, at)
+
+    def _report(
+        self, reported: _Reported, problem: Problem | None, ledger: Ledger, now: Moment
+    ) -> dict[str, Any] | None:
+        """What to patch into the object's status."""
+        view = reported.view
+        if not isinstance(view, Configured):
+            return None
+        status: dict[str, Any] = {}
+        conditions = with_conditions(view.status.conditions, {"Valid": self._validity(view, problem)}, now)
+        if conditions is not None:
+            status["conditions"] = conditions
+        if isinstance(view, IPAddressPool):
+            counters = self._counters(view, ledger)
+            if counters and not status and now.monotonic < reported.counters_not_before:
+                self._wake_at(reported.counters_not_before)
+            elif counters:
+                status |= counters
+                reported.counters_not_before = now.monotonic + COUNTERS_S
+        if not status:
+            return None
+        return {"metadata": {"resourceVersion": view.metadata.resource_version}, "status": status}
+
+    def _validity(self, view: Configured, problem: Problem | None) -> Condition:
+        generation = view.metadata.generation
+        if problem is None:
+            return Condition("Valid", "True", "InForce", "", observed_generation=generation)
+        stays: Iterable[str] = self.config.pools if isinstance(view, IPAddressPool) else self.config.advertisements
+        rest = "; the last good version stays in force" if view.metadata.name in stays else ""
+        message = shortened(f"{problem.field}: {problem.reason}{rest}")
+        return Condition("Valid", "False", problem.word, message, observed_generation=generation)
+
+    def _counters(self, view: IPAddressPool, ledger: Ledger) -> dict[str, int]:
+        """The counters that differ from what the status shows."""
+        name = PoolName(view.metadata.name)
+        v4, v6 = (
+            ledger.counts(name, family) if name in self.config.pools else (0, 0)
+            for family in (Family.IPV4, Family.IPV6)
+        )
+        shown = view.status
+        wanted = {
+            "assignedIPv4": (v4[0], shown.assigned_ipv4),
+            "assignedIPv6": (v6[0], shown.assigned_ipv6),
+            "availableIPv4": (v4[1], shown.available_ipv4),
+            "availableIPv6": (min(v6[1], LARGEST_COUNT), shown.available_ipv6),
+        }
+        return {field: count for field, (count, present) in wanted.items() if count != present}
+
+    def _state_change(self, now: Moment) -> Change | None:
+        """What to do about the ConfigurationState."""
+        if not self._state.known:
+            return Read(CONFIGURATION_STATES, self._namespace, STATE_NAME)
+        view = self._state.view
+        if not isinstance(view, ConfigurationState):
+            body: dict[str, Any] = {"metadata": {"name": STATE_NAME, "namespace": self._namespace, "labels": _LABELS}}
+            return self._write(self._state, body, "made the ConfigurationState", create=True)
+        summary = shortened("; ".join(problem.text for problem in self.problems))
+        result = "Invalid" if self.problems else "Valid"
+        status: dict[str, Any] = {}
+        if view.status.result != result:
+            status["result"] = result
+        if view.status.error_summary != summary:
+            status["errorSummary"] = summary
+        verdict, reason = ("False", "ConfigurationError") if self.problems else ("True", "Reconciled")
+        wanted = {type_: Condition(type_, verdict, reason, summary) for type_ in _STATE_CONDITIONS}
+        conditions = with_conditions(view.status.conditions, wanted, now)
+        if conditions is not None:
+            status["conditions"] = conditions
+        if not status:
+            return None
+        body = {"metadata": {"resourceVersion": view.metadata.resource_version}, "status": status}
+        return self._write(
+            self._state, body, f"configuration {result}: {summary}" if summary else "configuration Valid"
+        )
+
+    def _write(self, reported: _Reported, body: dict[str, Any], decision: str, *, create: bool = False) -> Write:
+        return Write(
+            reported.resource,
+            self._namespace,
+            reported.name,
+            body,
+            decision,
+            subresource=None if create else "status",
+            create=create,
+        )
+
+
+def _same_wish(before: Configured, after: Configured) -> bool:
+    one, other = before.metadata, after.metadata
+    return (before.spec, one.labels, one.uid, one.generation) == (after.spec, other.labels, other.uid, other.generation)

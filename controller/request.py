@@ -1,0 +1,125 @@
+"""What a Service asks for: its spec and annotations, read into a ``Request``.
+
+A request that makes no sense is refused with a reason that names the annotation or field, and never costs the Service
+what it has: the ``Request`` then says only what the Service needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from cluster.addresses import Address, AddressError, Family, parse_address
+from cluster.objects import PoolName, Service
+from controller.allocator import Reason, Refusal, Request
+from controller.ledger import Holder
+
+PREFIX = "metallb.io/"
+DEPRECATED_PREFIX = "metallb.universe.tf/"
+ADDRESS_POOL = "address-pool"
+LOAD_BALANCER_IPS = "loadBalancerIPs"
+ALLOW_SHARED_IP = "allow-shared-ip"
+ALLOCATED_FROM_POOL = "ip-allocated-from-pool"
+"""Written by us: the pool of the Service's addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    request: Request
+    refusal: Refusal | None = None
+    """What is wrong with the request; ``request`` then has no wishes."""
+
+
+def annotation(service: Service, name: str) -> str:
+    """The annotation's value, under its present key or else its deprecated one; empty where it is absent."""
+    annotations = service.metadata.annotations
+    present = annotations.get(PREFIX + name)
+    return annotations.get(DEPRECATED_PREFIX + name, "") if present is None else present
+
+
+def addresses_in_status(service: Service) -> tuple[Address, ...]:
+    """The addresses of ``status.loadBalancer.ingress``; what is no address is left out."""
+    found = []
+    for ingress in service.status.load_balancer.ingress:
+        try:
+            found.append(parse_address(ingress.ip))
+        except AddressError:
+            continue
+    return tuple(dict.fromkeys(found))
+
+
+def read_holder(service: Service) -> Holder:
+    """The Service as a holder of addresses: on which terms it shares them."""
+    key = annotation(service, ALLOW_SHARED_IP)
+    if not key:
+        return Holder(service.key)
+    spec = service.spec
+    local = spec.external_traffic_policy == "Local" and bool(spec.selector)
+    backends = ",".join(f"{name}={value}" for name, value in sorted((spec.selector or {}).items())) if local else ""
+    return Holder(service.key, key, backends, tuple(sorted((port.protocol, port.port) for port in spec.ports)))
+
+
+def read_request(service: Service, namespace_labels: Mapping[str, str]) -> Reading:
+    """What the Service needs and asks for."""
+    needs = Request(
+        holder=read_holder(service),
+        families=(),
+        namespace=service.metadata.namespace,
+        namespace_labels=namespace_labels,
+        labels=service.metadata.labels,
+    )
+    families = _cluster_families(service)
+    if not families:
+        return Reading(needs, Refusal(Reason.NO_CLUSTER_IP, "the Service has no ClusterIP yet"))
+    policy = service.spec.ip_family_policy
+    if len(families) == 1:
+        needs = replace(needs, families=(families,))
+        if policy == "RequireDualStack":
+            detail = (
+                f"spec.ipFamilyPolicy is RequireDualStack, but the Service has only an {families[0].text} ClusterIP"
+            )
+            return Reading(needs, Refusal(Reason.INVALID_REQUEST, detail))
+    elif policy == "PreferDualStack":
+        needs = replace(needs, families=(families, families[:1], families[1:]))
+    else:
+        needs = replace(needs, families=(families,))
+    try:
+        addresses = _asked_addresses(service)
+    except AddressError as error:
+        return Reading(needs, Refusal(Reason.INVALID_REQUEST, str(error)))
+    pool = annotation(service, ADDRESS_POOL)
+    return Reading(replace(needs, pool=PoolName(pool) if pool else None, addresses=addresses))
+
+
+def _cluster_families(service: Service) -> tuple[Family, ...]:
+    """The families of the ClusterIPs, the primary one first; empty where there is none yet."""
+    spec = service.spec
+    families = []
+    for text in spec.cluster_ips or (spec.cluster_ip,):
+        try:
+            families.append(parse_address(text).family)
+        except AddressError:  # "" or "None"
+            continue
+    return tuple(dict.fromkeys(families))
+
+
+def _asked_addresses(service: Service) -> tuple[Address, ...]:
+    """The addresses asked for by annotation or by ``spec.loadBalancerIP``. Raises ``AddressError``."""
+    listed = annotation(service, LOAD_BALANCER_IPS)
+    single = service.spec.load_balancer_ip
+    if listed and single:
+        raise AddressError(
+            f'the Service asks for "{listed}" by the annotation {PREFIX}{LOAD_BALANCER_IPS} '
+            f'and for "{single}" by spec.loadBalancerIP; use one of them'
+        )
+    where = f"annotation {PREFIX}{LOAD_BALANCER_IPS}" if listed else "spec.loadBalancerIP"
+    asked: list[Address] = []
+    for text in (listed or single).split(",") if listed or single else ():
+        try:
+            address = parse_address(text)
+        except AddressError as error:
+            raise AddressError(f'{where}: "{text.strip()}" {error}') from error
+        if address in asked:
+            raise AddressError(f'{where}: "{text.strip()}" is there twice')
+        asked.append(address)
+    return tuple(asked)
