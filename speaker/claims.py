@@ -1,0 +1,205 @@
+"""Claims: what a speaker says it holds, how claims compare, and how a claim set travels.
+
+A claim is (address, epoch, node, preference, session); node and session are those of the speaker that says it. Claims
+order by (epoch, preference, hash, name), so any two listeners agree on the higher one whatever their Plans say.
+
+A claim set is a log: version 0 is empty, each ``ClaimStep`` makes the next version. Steps are said three times. A
+listener that misses one sees the version in the next heartbeat, asks for what came after the version that it has, and
+gets the steps, or the whole set in parts when the log does not reach back that far. Work is proportional to what
+changed, never to what is held. The digest guards against a mistake in this: a set that should be the same and is not
+is fetched whole.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import NamedTuple
+
+from cluster.objects import AddressText, NodeName
+from speaker.heartbeat import MAX_PARTS, ClaimPart, ClaimStep, WireClaim, pack_address, unpack_address
+
+MAX_CLAIMS = 20_000  # per peer
+MAX_BUFFERED_STEPS = 1024
+LOG_STEPS = 1024
+_ROOM = 1280  # bytes for claims in one datagram, beside header and message fields
+
+
+class Claim(NamedTuple):
+    epoch: int
+    preference: int
+
+
+Changes = Mapping[AddressText, Claim | None]
+"""Address -> its claim now, or ``None`` where it was released."""
+
+
+def tie_break(address: AddressText, node: NodeName) -> bytes:
+    """The hash in the order of claims: spreads equal claims over nodes, the same everywhere."""
+    return blake2b(f"{node} {address}".encode(), digest_size=8).digest()
+
+
+def outranks(address: AddressText, claim: Claim, node: NodeName, other: Claim, other_node: NodeName) -> bool:
+    """Whether ``claim`` by ``node`` beats ``other`` by ``other_node``. A total order: never both, and for two nodes
+    always one."""
+    if claim != other:
+        return claim > other
+    return (tie_break(address, node), node) > (tie_break(address, other_node), other_node)
+
+
+def _fingerprint(address: AddressText, claim: Claim) -> int:
+    data = b"%s %d %d" % (pack_address(address), claim.epoch, claim.preference)
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+
+
+def _wire(address: AddressText, claim: Claim | None) -> WireClaim:
+    return (pack_address(address), claim.epoch, claim.preference) if claim else (pack_address(address), 0, 0)
+
+
+def _unwire(claims: tuple[WireClaim, ...]) -> dict[AddressText, Claim | None]:
+    return {
+        unpack_address(address): Claim(epoch, preference) if epoch else None for address, epoch, preference in claims
+    }
+
+
+def _cut(claims: list[WireClaim]) -> list[tuple[WireClaim, ...]]:
+    """Pieces that fit a datagram, at the most that msgpack may need for each claim."""
+    pieces: list[tuple[WireClaim, ...]] = []
+    piece: list[WireClaim] = []
+    room = _ROOM
+    for claim in claims:
+        cost = 17 + len(claim[0])
+        if cost > room:
+            pieces.append(tuple(piece))
+            piece, room = [], _ROOM
+        piece.append(claim)
+        room -= cost
+    if piece:
+        pieces.append(tuple(piece))
+    return pieces
+
+
+class ClaimLog:
+    """One's own claims, and how they came to be."""
+
+    def __init__(self) -> None:
+        self.claims: dict[AddressText, Claim] = {}
+        self.version = 0
+        self.digest = 0
+        self._uncommitted: dict[AddressText, None] = {}
+        self._steps: deque[ClaimStep] = deque(maxlen=LOG_STEPS)
+        self._whole: tuple[ClaimPart, ...] = ()
+
+    def put(self, address: AddressText, claim: Claim | None) -> None:
+        """Claim (or, with ``None``, release) an address; said with the next ``commit``."""
+        before = self.claims.pop(address, None)
+        if before is not None:
+            self.digest ^= _fingerprint(address, before)
+        if claim is not None:
+            self.claims[address] = claim
+            self.digest ^= _fingerprint(address, claim)
+        self._uncommitted[address] = None
+
+    def commit(self) -> list[ClaimStep]:
+        """The steps that say what changed since the last commit."""
+        if not self._uncommitted:
+            return []
+        steps = []
+        for piece in _cut([_wire(address, self.claims.get(address)) for address in self._uncommitted]):
+            self.version += 1
+            steps.append(ClaimStep(self.version, piece))
+        self._uncommitted.clear()
+        self._steps.extend(steps)
+        return steps
+
+    def after(self, version: int) -> list[ClaimStep | ClaimPart]:
+        """What a listener at ``version`` lacks: the later steps, or the whole set and the steps since it was cut."""
+        oldest = self._steps[0].version if self._steps else self.version + 1
+        if version >= 0 and oldest <= version + 1:
+            return [step for step in self._steps if step.version > version]
+        if not self._whole or self._whole[0].version < oldest - 1:
+            pieces = _cut([_wire(address, claim) for address, claim in self.claims.items()]) or [()]
+            self._whole = tuple(
+                ClaimPart(max(self.version, 1), index, len(pieces), piece) for index, piece in enumerate(pieces)
+            )
+        cut_at = self._whole[0].version
+        return [*self._whole, *(step for step in self._steps if step.version > cut_at)]
+
+
+class ClaimMirror:
+    """A peer's claim set as far as it was heard."""
+
+    def __init__(self) -> None:
+        self.claims: dict[AddressText, Claim] = {}
+        self.version = 0
+        self._digest = 0
+        self._announced = 0
+        self._buffered: dict[int, ClaimStep] = {}
+        self._parts: dict[int, ClaimPart] = {}
+
+    @property
+    def in_step(self) -> bool:
+        """Whether this is what the peer last said that it claims."""
+        return self.version >= self._announced
+
+    def note(self, version: int, digest: int) -> None:
+        """A heartbeat said that the set is at ``version`` with this digest."""
+        self._announced = max(self._announced, version)
+        if version == self.version and digest != self._digest:
+            self.version = -1  # a step was misapplied, or the peer erred: fetch it whole
+
+    def take_step(self, step: ClaimStep) -> Changes:
+        """What changed by it. Steps that came early wait for their predecessors."""
+        self._announced = max(self._announced, step.version)
+        if step.version <= self.version or len(self._buffered) >= MAX_BUFFERED_STEPS:
+            return {}
+        self._buffered[step.version] = step
+        return self._apply_buffered()
+
+    def take_part(self, part: ClaimPart) -> Changes:
+        """What changed by it: nothing until all parts of one version are here."""
+        if part.version <= self.version:
+            return {}
+        have = next(iter(self._parts.values()), None)
+        if have is None or (have.version, have.total) != (part.version, part.total):
+            self._parts = {}
+        self._parts[part.index] = part
+        if len(self._parts) < part.total:
+            return {}
+        whole: dict[AddressText, Claim] = {}
+        for piece in self._parts.values():
+            whole.update((address, claim) for address, claim in _unwire(piece.claims).items() if claim is not None)
+        self._parts = {}
+        if len(whole) > MAX_CLAIMS:
+            return {}
+        changes: dict[AddressText, Claim | None] = dict.fromkeys(self.claims.keys() - whole.keys())
+        changes.update((address, claim) for address, claim in whole.items() if self.claims.get(address) != claim)
+        self._put(changes)
+        self.version = part.version
+        return {**changes, **self._apply_buffered()}
+
+    def _apply_buffered(self) -> Changes:
+        changes: dict[AddressText, Claim | None] = {}
+        while self.version >= 0 and (step := self._buffered.pop(self.version + 1, None)):
+            made = _unwire(step.claims)
+            if len(self.claims) + len(made) > MAX_CLAIMS:
+                break
+            self._put(made)
+            changes.update(made)
+            self.version = step.version
+        if self._buffered:
+            self._buffered = {version: step for version, step in self._buffered.items() if version > self.version}
+        return changes
+
+    def _put(self, changes: Changes) -> None:
+        for address, claim in changes.items():
+            before = self.claims.pop(address, None)
+            if before is not None:
+                self._digest ^= _fingerprint(address, before)
+            if claim is not None:
+                self.claims[address] = claim
+                self._digest ^= _fingerprint(address, claim)
+
+
+__all__ = ["LOG_STEPS", "MAX_CLAIMS", "MAX_PARTS", "Changes", "Claim", "ClaimLog", "ClaimMirror", "outranks"]

@@ -1,0 +1,56 @@
+"""Heartbeat gaps + now -> how long a peer may be silent before that means something.
+
+Two numbers describe a peer on a link: how late its heartbeats usually come (smoothed, as RFC 6298 §2 smooths round
+trips) and how much that varies. From them and the interval that the peer announces follows D, the silence after which
+it may be declared dead: interval + lateness + 4 × deviation, within floor and ceiling. Loss counts as lateness, so a
+lossy link makes D longer by itself. A silence beyond D that turned out to be none doubles D for ten minutes.
+
+The detector only measures; what silence means is decided in ``membership``.
+"""
+
+from __future__ import annotations
+
+SUSPICION_INTERVALS = 2.5
+DOUBLED_S = 600.0  # after a false alarm
+
+
+class Detector:
+    """Of one peer on one link. Times in seconds."""
+
+    __slots__ = ("_doubled_until", "_due_at", "deviation", "interval", "lateness")
+
+    def __init__(self, interval: float, now: float) -> None:
+        self.interval = interval
+        """What the peer announced last."""
+        self.lateness = 0.0
+        self.deviation = 0.0
+        self._due_at = now + interval
+        self._doubled_until = float("-inf")
+
+    def heard(self, interval: float, now: float) -> None:
+        """A heartbeat that announces the next one within ``interval``."""
+        late = now - self._due_at
+        if late > -self.interval / 2:  # one sent early, to answer, says nothing about lateness
+            late = max(late, 0.0)
+            self.deviation += (abs(late - self.lateness) - self.deviation) / 4
+            self.lateness += (late - self.lateness) / 8
+        self.skip(interval, now)
+
+    def skip(self, interval: float, now: float) -> None:
+        """Expect the next one from now on, without judging the last: the gap was not the peer's fault."""
+        self.interval = interval
+        self._due_at = now + interval
+
+    def false_alarm(self, now: float) -> None:
+        self._doubled_until = now + DOUBLED_S
+
+    def suspicion(self) -> float:
+        """Silence that makes the peer a suspect."""
+        return SUSPICION_INTERVALS * self.interval
+
+    def detection(self, now: float, floor: float, ceiling: float, own_lateness: float) -> float:
+        """D: silence longer than this may be a death. ``own_lateness`` is how late the listener's own loop runs."""
+        d = max(self.interval + self.lateness + 4 * self.deviation, floor) + own_lateness
+        if now < self._doubled_until:
+            d *= 2
+        return min(d, max(ceiling, floor))

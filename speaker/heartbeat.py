@@ -1,0 +1,264 @@
+"""The datagram that speakers say to each other: codec, authentication, replay protection.
+
+Everything in it may come from anybody on the LAN. A datagram is believed when its keyed BLAKE2b tag fits one of our
+keys and it belongs to our cluster; it counts once, by session and sequence. What the tag cannot tell is whether a whole
+session is a recording: therefore a session that was never heard before counts only when one of its heartbeats names
+*our* present session (``membership``), which no recording from before our start can do.
+
+Layout, big-endian: magic (4), cluster (8, digest of the cluster's identity), session (8, random), sequence (8), tag
+(16, over all of the rest), then one message as msgpack. A datagram has at most 1,400 bytes, so that it is never
+fragmented. Three messages: ``Heartbeat``, and for claims ``ClaimStep`` (what changed) and ``ClaimPart`` (a piece of
+the whole set).
+
+Guarantees: ``parse`` raises nothing but ``HeartbeatError``, whatever it is given; what it returns is within bounds.
+Not protected: who holds the key can say anything.
+"""
+
+from __future__ import annotations
+
+import enum
+import hmac
+import ipaddress
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+
+import msgspec
+from msgspec import Struct
+
+from cluster.objects import AddressText
+
+MAGIC = b"BLB1"
+MAX_DATAGRAM = 1400
+MAX_NAME = 253  # bytes; RFC 1123 subdomain, the longest node name
+MAX_PREFIXES = 8
+MAX_HEARD = 128
+MAX_ASKS = 8
+MAX_PARTS = 1024
+MAX_EPOCH = 1 << 48
+MAX_PREFERENCE = 1 << 31
+MAX_AGE_MS = 0x7FFF
+LONGEST_INTERVAL_MS = 60_000
+
+_HEADER = struct.Struct(">4s8sQQ16s")
+_SIGNED = struct.Struct(">4s8sQQ")
+_HEARD = struct.Struct(">QH")
+_SUSPECTED = 0x8000
+_UNSIGNED_64 = 1 << 64
+
+
+class Drop(enum.Enum):
+    """Why a datagram was not believed. The value is the metric's label."""
+
+    MALFORMED = "malformed"
+    OTHER_CLUSTER = "other_cluster"
+    WRONG_KEY = "wrong_key"
+    OWN = "own"
+    REPLAYED = "replayed"
+    UNKNOWN_SESSION = "unknown_session"
+    TABLE_FULL = "table_full"
+
+
+class HeartbeatError(Exception):
+    """A datagram that is to be dropped: a stranger's or a broken peer's fault, never worth a retry."""
+
+    def __init__(self, reason: Drop, detail: str = "") -> None:
+        super().__init__(detail or reason.value)
+        self.reason = reason
+
+
+class Flag(enum.IntFlag):
+    """What a speaker says of itself, on the link that the heartbeat goes out on."""
+
+    ABLE = 1
+    """It can claim here: synced, past its start-up wait, link up and not fenced, not leaving."""
+    STARTING = 2
+    """It has its Plan and will be able within its start-up wait."""
+    LEAVING = 4
+    """It has released everything and ends."""
+    ANSWER = 8
+    """Whoever hears this should answer at once: the sender has just started or has just been away."""
+    MORE = 16
+    """``heard`` did not fit whole; absence from it means nothing."""
+
+
+class Heard(Struct, frozen=True, array_like=True, gc=False):
+    """One peer as the sender of a heartbeat hears it."""
+
+    session: int
+    age_ms: int
+    """Since its last sign of life, at most ``MAX_AGE_MS``."""
+    suspected: bool
+
+
+class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):
+    """I am here, this is whom I hear, and this is the state of my claims."""
+
+    node: str
+    due_ms: int
+    """When the next one is due at the latest, in milliseconds from this one."""
+    flags: int
+    mac: bytes
+    """Of the sending link: what the ARP frames of this speaker carry."""
+    prefixes: tuple[str, ...]
+    """Connected subnets of the sending link."""
+    heard: bytes
+    """``Heard`` entries of ten bytes each: ``pack_heard``, ``unpack_heard``."""
+    version: int
+    """Of the claim set."""
+    digest: int
+    """Over the claim set of that version."""
+    asks: tuple[tuple[int, int], ...]
+    """(session, version that I have of its claims): please say what came after."""
+
+
+WireClaim = tuple[bytes, int, int]
+"""Packed address, epoch, preference. Epoch 0 says that the address is released."""
+
+
+class ClaimStep(Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """What turned version - 1 of the sender's claim set into ``version``."""
+
+    version: int
+    claims: tuple[WireClaim, ...]
+
+
+class ClaimPart(Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """One part of the whole claim set at ``version``."""
+
+    version: int
+    index: int
+    total: int
+    claims: tuple[WireClaim, ...]
+
+
+Message = Heartbeat | ClaimStep | ClaimPart
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A datagram that was believed."""
+
+    session: int
+    sequence: int
+    message: Message
+
+
+def pack_heard(entries: Iterable[Heard]) -> bytes:
+    return b"".join(
+        _HEARD.pack(e.session, min(max(e.age_ms, 0), MAX_AGE_MS) | (_SUSPECTED if e.suspected else 0)) for e in entries
+    )
+
+
+def unpack_heard(packed: bytes) -> list[Heard]:
+    """``packed`` must have passed ``parse``."""
+    return [Heard(session, age & MAX_AGE_MS, bool(age & _SUSPECTED)) for session, age in _HEARD.iter_unpack(packed)]
+
+
+HEARD_BYTES = _HEARD.size
+
+
+@lru_cache(maxsize=65536)
+def pack_address(address: AddressText) -> bytes:
+    return ipaddress.ip_address(address).packed
+
+
+@lru_cache(maxsize=65536)
+def unpack_address(packed: bytes) -> AddressText:
+    return AddressText(str(ipaddress.ip_address(packed)))
+
+
+class Authenticator:
+    """Seals and opens datagrams for one cluster. The first key signs; each verifies."""
+
+    def __init__(self, cluster: str, keys: tuple[bytes, ...]) -> None:
+        self._cluster = blake2b(cluster.encode(), digest_size=8).digest()
+        self._keys = tuple(key[: blake2b.MAX_KEY_SIZE] for key in keys)
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+    def encode(self, session: int, sequence: int, message: Message) -> bytes:
+        """The datagram. A message that would not fit ``MAX_DATAGRAM`` is a mistake of the caller."""
+        payload = self._encoder.encode(message)
+        signed = _SIGNED.pack(MAGIC, self._cluster, session, sequence)
+        return signed + _tag(self._keys[0], signed, payload) + payload
+
+    def size(self, message: Message) -> int:
+        """Bytes that ``encode`` would make of it."""
+        return _HEADER.size + len(self._encoder.encode(message))
+
+    def parse(self, data: bytes) -> Envelope:
+        """Raises ``HeartbeatError`` and nothing else."""
+        if not _HEADER.size < len(data) <= MAX_DATAGRAM:
+            raise HeartbeatError(Drop.MALFORMED, f"{len(data)} bytes")
+        magic, cluster, session, sequence, tag = _HEADER.unpack_from(data)
+        if magic != MAGIC:
+            raise HeartbeatError(Drop.MALFORMED, "not a heartbeat")
+        if cluster != self._cluster:
+            raise HeartbeatError(Drop.OTHER_CLUSTER)
+        signed, payload = data[: _SIGNED.size], data[_HEADER.size :]
+        if not any(hmac.compare_digest(tag, _tag(key, signed, payload)) for key in self._keys):
+            raise HeartbeatError(Drop.WRONG_KEY)
+        try:
+            message = self._decoder.decode(payload)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise HeartbeatError(Drop.MALFORMED, str(error)) from error
+        _check(message)
+        return Envelope(session, sequence, message)
+
+
+def _tag(key: bytes, signed: bytes, payload: bytes) -> bytes:
+    state = blake2b(signed, key=key, digest_size=16)
+    state.update(payload)
+    return state.digest()
+
+
+def _check(message: Message) -> None:
+    if isinstance(message, Heartbeat):
+        fine = (
+            0 < len(message.node.encode()) <= MAX_NAME
+            and 0 < message.due_ms <= LONGEST_INTERVAL_MS
+            and 0 <= message.flags < 1 << 16
+            and len(message.mac) == 6
+            and len(message.prefixes) <= MAX_PREFIXES
+            and all(len(prefix) <= 64 for prefix in message.prefixes)
+            and len(message.heard) % HEARD_BYTES == 0
+            and len(message.heard) <= MAX_HEARD * HEARD_BYTES
+            and 0 <= message.version < _UNSIGNED_64
+            and 0 <= message.digest < _UNSIGNED_64
+            and len(message.asks) <= MAX_ASKS
+        )
+    else:
+        fine = 0 < message.version < _UNSIGNED_64 and all(
+            len(address) in (4, 16) and 0 <= epoch < MAX_EPOCH and 0 <= preference < MAX_PREFERENCE
+            for address, epoch, preference in message.claims
+        )
+        if isinstance(message, ClaimPart):
+            fine = fine and 0 <= message.index < message.total <= MAX_PARTS
+    if not fine:
+        raise HeartbeatError(Drop.MALFORMED, "out of bounds")
+
+
+class ReplayWindow:
+    """Accepts each sequence of one session once, and lets the network reorder within the last 256 (RFC 4303 §3.4.3)."""
+
+    WIDTH = 256
+
+    __slots__ = ("_seen", "newest")
+
+    def __init__(self) -> None:
+        self.newest = -1
+        self._seen = 0  # bit i: newest - i was accepted
+
+    def accept(self, sequence: int) -> bool:
+        ahead = sequence - self.newest
+        if ahead > 0:
+            self._seen = ((self._seen << ahead) | 1) & ((1 << self.WIDTH) - 1) if ahead < self.WIDTH else 1
+            self.newest = sequence
+            return True
+        if -ahead >= self.WIDTH or self._seen >> -ahead & 1:
+            return False
+        self._seen |= 1 << -ahead
+        return True

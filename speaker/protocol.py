@@ -1,0 +1,511 @@
+"""The speaker's protocol as one sans-IO object: heartbeats in and out, who holds what, what to answer for.
+
+The announcer feeds it what the sockets and netlink say, calls ``handle_timer`` when ``next_deadline`` has come, carries
+out ``take_effects`` in order and lets the responder answer for ``held``. The parts: ``membership`` (who is there),
+``ownership`` (who claims), ``claims`` (how claim sets travel), ``heartbeat`` (the datagram). What is here beside their
+composition is when to speak, and fencing.
+
+**Speaking.** A heartbeat goes out on every link each 100 ms while this node holds something, suspects somebody or is
+starting, otherwise each second; each says when the next is due. Who is waited for speaks at once, but not twice within
+20 ms. Changes of the claim set go out at once and with the next two heartbeats.
+
+**Fencing.** Who was away — the loop was late by half the detection floor, or a link came up — does not know who has
+taken over meanwhile. Everything queued is discarded and answering is suspended on the links concerned; peers are asked
+for their claims, and answering is resumed after an interval in which somebody was heard and whose claims are known.
+If nobody is heard: after a stall, answering is resumed after the detection floor, without gratuitous frames; after a
+link came up, not for 40 s, since a switch may still block the port. Claims stay, and are said, all the while.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from cluster.objects import AddressText, NodeName
+from speaker.channel import PeerView
+from speaker.claims import ClaimLog
+from speaker.effects import (
+    Announce,
+    ArpSeen,
+    Effect,
+    Held,
+    LinkState,
+    Report,
+    SendHeartbeat,
+    SendUnicast,
+)
+from speaker.heartbeat import (
+    HEARD_BYTES,
+    MAX_ASKS,
+    MAX_DATAGRAM,
+    MAX_HEARD,
+    MAX_PREFIXES,
+    Authenticator,
+    ClaimPart,
+    ClaimStep,
+    Flag,
+    Heartbeat,
+    HeartbeatError,
+    Message,
+    pack_heard,
+)
+from speaker.membership import Membership, Segment, Standing
+from speaker.ownership import Ownership
+from speaker.plan import LinkName, Plan
+from speaker.settings import Settings
+
+SAID = 3  # times that each change of the claim set is said
+BURST = 40  # claim messages at once: a peer's socket buffer holds at least as many
+BURST_GAP_S = 0.01
+BEHIND_PATIENCE_S = 1.0  # for peers' claims that are known to exist and do not come
+STARTING_INTERVALS = 3
+BUSY_HOLDERS = 50  # interval and floor grow beyond
+LATENESS_HALF_LIFE_S = 1.0
+NEVER = float("inf")
+LONG_AGO = float("-inf")
+
+
+class Protocol:
+    """One speaker. Times are CLOCK_BOOTTIME seconds."""
+
+    def __init__(self, node: NodeName, session: int, settings: Settings, rng: random.Random, now: float) -> None:
+        self._node = node
+        self._session = session
+        self._settings = settings
+        self._rng = rng
+        self._effects: list[Effect] = []
+        self._log = ClaimLog()
+        self._emit = self._effects.append
+        self._membership = Membership(node, session, settings, self._emit)
+        self._ownership = Ownership(node, settings, self._log, self._membership, self._emit)
+        self._authenticator: Authenticator | None = None
+        self._planned = False
+        self._speaking_since: float | None = None
+        self._ready = False
+        self._leaving = 0
+        self._sequence = 0
+        self._spoke_at = LONG_AGO
+        self._tick_at = now
+        self._timer_at = now
+        self._soon_at = NEVER
+        self._repeats: deque[tuple[ClaimStep, int]] = deque()
+        self._outbox: dict[tuple[type, int, int], Message] = {}
+        self._outbox_at = NEVER
+        self._sent_to_asker: dict[tuple[type, int, int], float] = {}
+        self._quiet: dict[LinkName, float] = {}
+        self._held = Held(0, {})
+        self._defended: dict[AddressText, float] = {}
+        self._rivals: dict[tuple[AddressText, NodeName], float] = {}
+        self._counters: dict[str, int] = {}
+
+    # ------------------------------------------------------------------------------------------------ inputs
+
+    def set_credentials(self, cluster: str, keys: tuple[bytes, ...], now: float) -> None:
+        """Who we are, and what authenticates heartbeats: the first key signs, each verifies. Until this is called with
+        at least one key nothing is said and nothing believed."""
+        self._authenticator = Authenticator(cluster, keys) if keys else None
+        self._begin(now)
+
+    def set_plan(self, plan: Plan, now: float) -> None:
+        self._planned = True
+        self._ownership.set_plan(plan, now)
+        self._settle(now)
+
+    def set_links(self, links: tuple[LinkState, ...], now: float) -> None:
+        """All announced interfaces as they are now."""
+        self._membership.set_links(links, now)
+        self._ownership.links_changed(now)
+        fenced = [name for name, segment in self._membership.links.items() if segment.fenced_since == now]
+        if fenced and self._log.claims:
+            self._fenced("LinkUp", 0.0)
+        self._quiet = {name: at for name, at in self._quiet.items() if name in self._membership.links}
+        self._begin(now)
+        self._settle(now)
+
+    def receive_datagram(self, link: LinkName, source: AddressText, data: bytes, now: float) -> None:
+        """A datagram that arrived with TTL 255 on UDP 7948."""
+        segment = self._membership.links.get(link)
+        if self._authenticator is None or segment is None or not segment.state.up:
+            return
+        try:
+            self._membership.receive(link, source, self._authenticator.parse(data), now)
+        except HeartbeatError as error:
+            self._count(f"dropped_{error.reason.value}")
+            return
+        self._settle(now)
+
+    def datagram_refused(self, link: LinkName, to: AddressText, now: float) -> None:
+        self._membership.refused(link, to, now)
+
+    def receive_arp(self, seen: ArpSeen, now: float) -> None:
+        segment = self._membership.links.get(seen.link)
+        if segment is None or any(seen.sender_mac == s.state.mac for s in self._membership.links.values()):
+            return
+        node = self._membership.arp(seen, now)
+        own = self._log.claims.get(seen.sender)
+        if own is None or seen.link not in self._held.links.get(seen.sender, ()):
+            return
+        if node is None:
+            self._meet_stranger(seen, now)
+        else:
+            self._meet_rival(seen, node, now)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due. To be called when ``next_deadline`` has come; calling it early does no harm."""
+        late = max(now - max(self._timer_at, self.next_deadline() or now), 0.0)
+        fading = 0.5 ** ((now - self._timer_at) / LATENESS_HALF_LIFE_S)
+        self._membership.own_lateness = max(late, self._membership.own_lateness * fading)
+        self._timer_at = now
+        self._membership.check(now)
+        self._lift_fences(now)
+        self._settle(now)
+        if not self._ready and self._may_start(now):
+            self._ready = True
+            self._ownership.set_able(True, now)
+            self._membership.speak_now = True
+        self._ownership.handle_timer(now)
+        self._settle(now)
+        if now >= self._tick_at or now >= self._soon_at:
+            self._speak(now)
+        if now >= self._outbox_at:
+            self._empty_outbox(now)
+
+    def loop_late(self, seconds: float, now: float) -> None:
+        """The loop was away for that long beyond its deadline. If that is half the detection floor or more, everything
+        queued here is discarded and answering is fenced; the caller discards what its sockets have queued *before* it
+        calls this: those datagrams tell nothing about now."""
+        if seconds < self._settings.detection_floor_s / 2:
+            return
+        self._effects[:] = [effect for effect in self._effects if isinstance(effect, Report)]
+        self._timer_at = now
+        for name, segment in self._membership.links.items():
+            if segment.state.up:
+                self._membership.fence(name, now)
+                self._quiet[name] = now
+        self._fenced("LoopLate", seconds)
+        self._tick_at = now
+        self._settle(now)
+
+    def release_all(self, now: float) -> None:
+        """Release every claim, say so three times, and claim nothing more. ``released`` tells when it was said."""
+        if self._leaving:
+            return
+        self._leaving = SAID
+        self._ready = False
+        self._ownership.release_all()
+        self._settle(now)
+        self._speak(now)
+
+    # ------------------------------------------------------------------------------------------------ outputs
+
+    def next_deadline(self) -> float | None:
+        """When ``handle_timer`` should be called next; ``None`` if nothing is due ever."""
+        deadlines = [self._membership.next_deadline(), self._ownership.next_deadline(), self._outbox_at]
+        if self._authenticator is not None:
+            deadlines += [self._tick_at, self._soon_at]
+            deadlines += [
+                since + self._settings.interval_s
+                for segment in self._membership.links.values()
+                if (since := segment.fenced_since) is not None and since + self._settings.interval_s > self._timer_at
+            ]
+        soonest = min(deadlines)
+        return soonest if soonest < NEVER else None
+
+    def take_effects(self) -> list[Effect]:
+        """What to carry out, in order; reports come last, so that no frame waits for a log line."""
+        effects = sorted(self._effects, key=lambda effect: isinstance(effect, Report))
+        self._effects.clear()
+        return effects
+
+    def held(self) -> Held:
+        """What to answer for, and the links on which no gratuitous frame may be sent now."""
+        if self._ownership.changed:
+            self._ownership.changed = False
+            links = {
+                name
+                for name, segment in self._membership.links.items()
+                if segment.state.up and segment.fenced_since is None
+            }
+            quiet = frozenset(
+                name for name, segment in self._membership.links.items() if segment.isolated or name in self._quiet
+            )
+            answered = {
+                address: here for address in self._log.claims if (here := self._ownership.links_of(address) & links)
+            }
+            if answered != self._held.links or quiet != self._held.quiet:
+                self._held = Held(self._held.revision + 1, answered, quiet)
+        return self._held
+
+    def claims(self) -> Mapping[AddressText, int]:
+        """Own claims with their epochs, those that are suspended included."""
+        return {address: claim.epoch for address, claim in self._log.claims.items()}
+
+    def peers(self) -> tuple[PeerView, ...]:
+        views = []
+        for peer in self._membership.peers.values():
+            seen = peer.sightings.values()
+            views.append(
+                PeerView(
+                    peer.node,
+                    any(sighting.standing is not Standing.DEAD for sighting in seen),
+                    max((self._membership.detection(sighting, self._timer_at) for sighting in seen), default=0.0),
+                    max((sighting.detector.lateness for sighting in seen), default=0.0),
+                    len(peer.mirror.claims),
+                )
+            )
+        return tuple(views)
+
+    def counters(self) -> Mapping[str, int]:
+        """Datagrams sent and dropped, by reason."""
+        return self._counters
+
+    @property
+    def ready(self) -> bool:
+        """Heartbeats flow, there is a Plan, and the start-up wait is over."""
+        return self._ready
+
+    @property
+    def released(self) -> bool:
+        """``release_all`` was called and has been said often enough to go."""
+        return self._leaving < 0
+
+    # ------------------------------------------------------------------------------------------------ starting
+
+    def _begin(self, now: float) -> None:
+        """The start-up wait begins when heartbeats can flow."""
+        up = any(segment.state.up for segment in self._membership.links.values())
+        if self._speaking_since is None and self._authenticator is not None and up:
+            self._speaking_since = now
+            self._tick_at = now
+
+    def _may_start(self, now: float) -> bool:
+        wait = self._settings.start_wait_s + STARTING_INTERVALS * self._settings.interval_s
+        return (
+            not self._leaving
+            and self._planned
+            and self._speaking_since is not None
+            and now >= self._speaking_since + wait
+            and not any(self._membership.behind(link, now, BEHIND_PATIENCE_S) for link in self._membership.links)
+        )
+
+    # ------------------------------------------------------------------------------------------------ composition
+
+    def _settle(self, now: float) -> None:
+        """Carry what one part found out to the others."""
+        membership, ownership = self._membership, self._ownership
+        if membership.changed:
+            membership.changed = False
+            ownership.changed = True
+            ownership.wake(now)
+            holders = sum(bool(peer.mirror.claims) for peer in membership.peers.values()) + bool(self._log.claims)
+            membership.scale = max(1.0, holders / BUSY_HOLDERS)
+        if membership.dirty_addresses:
+            dirty, membership.dirty_addresses = membership.dirty_addresses, {}
+            ownership.heard(dirty, now)
+        for version in membership.asked_of_us:
+            self._answer(version, now)
+        membership.asked_of_us.clear()
+        steps = self._log.commit()
+        if steps:
+            for step in steps:
+                self._queue(step, now)
+                self._repeats.append((step, SAID - 1))
+            self._empty_outbox(now)
+            self._soon_at = min(self._soon_at, max(now, self._spoke_at + self._settings.early_gap_s))
+        if membership.speak_now:
+            membership.speak_now = False
+            self._soon_at = min(self._soon_at, max(now, self._spoke_at + self._settings.early_gap_s))
+
+    # ------------------------------------------------------------------------------------------------ speaking
+
+    @property
+    def _active(self) -> bool:
+        membership = self._membership
+        return bool(
+            self._log.claims
+            or membership.suspicious
+            or membership.alarm_until > self._timer_at
+            or (self._planned and not self._ready)
+            or self._repeats
+            or self._leaving
+            or any(segment.fenced_since is not None and segment.state.up for segment in membership.links.values())
+            or any(peer.behind_since is not None for peer in membership.peers.values())
+        )
+
+    def _interval(self) -> float:
+        base = self._settings.interval_s if self._active else self._settings.idle_interval_s
+        return base * self._membership.scale
+
+    def _speak(self, now: float) -> None:
+        """A heartbeat on every link that is up; with it the repeats of what changed."""
+        authenticator = self._authenticator
+        if authenticator is None:
+            return
+        if now >= self._tick_at or self._leaving:
+            for _ in range(len(self._repeats)):
+                step, left = self._repeats.popleft()
+                self._queue(step, now)
+                if left > 1:
+                    self._repeats.append((step, left - 1))
+        interval = self._interval()
+        unicast = self._membership.unicast
+        self._membership.unicast = {}
+        for name, segment in self._membership.links.items():
+            if not segment.state.up:
+                continue
+            data = self._heartbeat(authenticator, segment, interval, now)
+            self._effects.append(SendHeartbeat(name, data))
+            self._count("sent_heartbeats")
+            to = dict.fromkeys(self._membership.deaf_to_us(name, now, interval))
+            to.update((address, None) for link, address in unicast if link == name)
+            self._effects += [SendUnicast(name, address, data) for address in to]
+        self._spoke_at = now
+        self._soon_at = NEVER
+        self._tick_at = now + interval * self._rng.uniform(0.95, 1.0)
+        if self._leaving > 0:
+            self._leaving = self._leaving - 1 or -1
+            self._tick_at = now + self._settings.early_gap_s if self._leaving > 0 else now + interval
+        self._empty_outbox(now)
+
+    def _heartbeat(self, authenticator: Authenticator, segment: Segment, interval: float, now: float) -> bytes:
+        flags = Flag(0)
+        if self._leaving:
+            flags |= Flag.LEAVING
+        elif self._ready and segment.fenced_since is None:
+            flags |= Flag.ABLE
+        elif self._planned and not self._ready:
+            flags |= Flag.STARTING
+        if segment.fenced_since is not None or (self._speaking_since or now) > now - self._settings.interval_s:
+            flags |= Flag.ANSWER
+        heard = self._membership.heard(segment.state.name, now)
+        self._rng.shuffle(heard)
+        message = Heartbeat(
+            self._node,
+            max(1, round(interval * 1000)),
+            int(flags),
+            segment.state.mac,
+            segment.state.prefixes[:MAX_PREFIXES],
+            b"",
+            self._log.version,
+            self._log.digest,
+            tuple(self._membership.asks(now)[:MAX_ASKS]),
+        )
+        room = min((MAX_DATAGRAM - 8 - authenticator.size(message)) // HEARD_BYTES, MAX_HEARD)
+        if len(heard) > room:
+            message = replace(message, flags=int(flags | Flag.MORE))
+        return self._encode(authenticator, replace(message, heard=pack_heard(heard[:room])))
+
+    def _encode(self, authenticator: Authenticator, message: Message) -> bytes:
+        self._sequence += 1
+        return authenticator.encode(self._session, self._sequence, message)
+
+    def _queue(self, message: ClaimStep | ClaimPart, now: float) -> None:
+        key = (type(message), message.version, message.index if isinstance(message, ClaimPart) else 0)
+        self._outbox[key] = message
+        self._outbox_at = min(self._outbox_at, now)
+
+    def _answer(self, version: int, now: float) -> None:
+        """What a peer lacks, but the same message not twice within an interval."""
+        recently = now - self._settings.interval_s / 2
+        self._sent_to_asker = {key: at for key, at in self._sent_to_asker.items() if at > recently}
+        for message in self._log.after(version):
+            key = (type(message), message.version, message.index if isinstance(message, ClaimPart) else 0)
+            if key not in self._sent_to_asker:
+                self._sent_to_asker[key] = now
+                self._queue(message, now)
+
+    def _empty_outbox(self, now: float) -> None:
+        """Claim messages, paced so that nobody's socket buffer overflows."""
+        authenticator = self._authenticator
+        if authenticator is None or now < self._outbox_at:
+            return
+        interval = self._interval()
+        for key in list(self._outbox)[:BURST]:
+            message = self._outbox.pop(key)
+            for name, segment in self._membership.links.items():
+                if segment.state.up:
+                    data = self._encode(authenticator, message)
+                    self._effects.append(SendHeartbeat(name, data))
+                    self._count("sent_claims")
+                    self._effects += [
+                        SendUnicast(name, address, data) for address in self._membership.deaf_to_us(name, now, interval)
+                    ]
+        self._outbox_at = now + BURST_GAP_S if self._outbox else NEVER
+
+    # ------------------------------------------------------------------------------------------------ fencing
+
+    def _fenced(self, why: str, seconds: float) -> None:
+        self._ownership.changed = True
+        self._membership.speak_now = True
+        self._effects.append(Report(why, {"late_ms": int(seconds * 1000), "suspended": len(self._log.claims)}))
+
+    def _lift_fences(self, now: float) -> None:
+        settings = self._settings
+        for name, segment in self._membership.links.items():
+            since = segment.fenced_since
+            if name in self._quiet and self._membership.third_party_since(name, self._quiet[name]):
+                del self._quiet[name]
+                self._ownership.changed = True
+            if since is None or not segment.state.up or now < since + settings.interval_s:
+                continue
+            heard = self._membership.third_party_since(name, since)
+            stalled = name in self._quiet
+            patience = settings.detection_floor_s if stalled else settings.link_silence_s
+            if heard and self._membership.behind(name, now, BEHIND_PATIENCE_S):
+                continue
+            if not heard and now < since + patience:
+                continue
+            segment.fenced_since = None
+            self._membership.changed = True
+            self._membership.speak_now = True
+            if not heard:
+                self._quiet.setdefault(name, now)
+            resumed = tuple(a for a in self._log.claims if name in self._ownership.links_of(a))
+            if resumed:
+                self._effects.append(Report("Resumed", {"link": name, "addresses": len(resumed), "heard": int(heard)}))
+                if heard:
+                    self._effects.append(Announce(resumed))
+
+    # ------------------------------------------------------------------------------------------------ rivals
+
+    def _meet_stranger(self, seen: ArpSeen, now: float) -> None:
+        """Somebody who is no speaker uses an address that we hold: one defence in ten seconds."""
+        if now - self._defended.get(seen.sender, LONG_AGO) < self._settings.defence_gap_s:
+            return
+        self._defended[seen.sender] = now
+        self._conflict(seen)
+        if seen.link not in self.held().quiet:
+            self._effects.append(Announce((seen.sender,), defend=True))
+
+    def _meet_rival(self, seen: ArpSeen, node: NodeName, now: float) -> None:
+        """A speaker's node answers for an address that we hold. Its claim may be on its way and decides; without one
+        its kernel answers by itself (kube-proxy in IPVS mode without strictARP)."""
+        peer = self._membership.peers.get(node)
+        first = self._rivals.setdefault((seen.sender, node), now)
+        if peer is not None and seen.sender in peer.mirror.claims:
+            del self._rivals[(seen.sender, node)]
+        elif BEHIND_PATIENCE_S <= now - first < self._settings.defence_gap_s:
+            if now - self._defended.get(seen.sender, LONG_AGO) >= self._settings.defence_gap_s:
+                self._defended[seen.sender] = now
+                self._conflict(seen, node)
+        elif now - first >= self._settings.defence_gap_s:
+            self._rivals[(seen.sender, node)] = now
+
+    def _conflict(self, seen: ArpSeen, node: NodeName | None = None) -> None:
+        fields: dict[str, str | int | float] = {
+            "address": seen.sender,
+            "link": seen.link,
+            "mac": seen.sender_mac.hex(":"),
+        }
+        if node is not None:
+            fields["node"] = node
+        self._effects.append(Report("AddressConflict", fields))
+
+    def _count(self, name: str) -> None:
+        self._counters[name] = self._counters.get(name, 0) + 1
+
+
+__all__ = ["Protocol", "Settings"]

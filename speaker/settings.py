@@ -1,0 +1,37 @@
+"""The protocol's times, in seconds, and why they are what they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    interval_s: float = 0.1
+    """Between heartbeats of who holds something or is suspicious."""
+    idle_interval_s: float = 1.0
+    """Between heartbeats of the rest."""
+    detection_floor_s: float = 0.35
+    """D is never less: three lost heartbeats."""
+    detection_ceiling_s: float = 3.0
+    """D is never more, however late a peer's heartbeats are."""
+    start_wait_s: float = 1.0
+    """Listening before the first claim; three intervals are added."""
+    rank_delay_s: float = 0.1
+    """Each better candidate's time to claim first."""
+    question_gap_s: float = 0.05
+    """Between the two questions to a suspect."""
+    early_gap_s: float = 0.02
+    """Between heartbeats at the least, however many ask for one."""
+    provisional_s: float = 120.0
+    """A claim made at a cold start moves to a better candidate that arrives within this."""
+    cold_start_s: float = 30.0
+    """Claims made this soon after one's own start, where nobody held before, are provisional."""
+    take_back_s: float = 60.0
+    """Health of a node of higher preference before the holder steps aside for it; doubles each time."""
+    link_silence_s: float = 40.0
+    """After a link came up and nobody is heard: a switch may block a new port for 30 s."""
+    defence_gap_s: float = 10.0
+    """Between defences of one address against strangers. RFC 5227 §2.4."""
+    third_party_s: float = 300.0
+    """A gateway or neighbour not heard for longer is no third party any more."""
