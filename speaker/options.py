@@ -10,6 +10,7 @@ from typing import NoReturn
 from cluster.listen import parse_listen
 from cluster.objects import NodeName
 from speaker.child import EXIT_USAGE
+from speaker.keys import BadKeyError, checked_key
 
 DETECTION_FLOOR_S = 0.35
 DETECTION_CEILING_S = 3.0  # DESIGN.md, the speaker, rule 6
@@ -29,7 +30,7 @@ class Options:
     """Announce Services of this ``spec.loadBalancerClass`` only; None: only those without one."""
     listen: tuple[str, int] = ("0.0.0.0", 7472)
     """Address and port of ``/metrics``, ``/healthz`` and ``/readyz``."""
-    key_file: Path | None = None
+    key: bytes | None = None
     """The heartbeat key, instead of the Secret's."""
     detection_floor_s: float = DETECTION_FLOOR_S
     """Seconds of silence that are at least needed to believe a speaker dead."""
@@ -55,7 +56,7 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument(
         "--listen", type=_listen, default=("0.0.0.0", 7472), metavar="ADDRESS:PORT", help="/metrics, /healthz, /readyz"
     )
-    parser.add_argument("--key-file", type=_readable, metavar="FILE", help="heartbeat key, instead of the Secret's")
+    parser.add_argument("--key-file", type=_key, metavar="FILE", help="heartbeat key, instead of the Secret's")
     parser.add_argument(
         "--detection-floor",
         type=_detection_floor,
@@ -75,7 +76,7 @@ def parse(arguments: list[str]) -> Options:
         namespace=given.namespace,
         lb_class=given.lb_class,
         listen=given.listen,
-        key_file=given.key_file,
+        key=given.key_file,
         detection_floor_s=given.detection_floor,
         ignore_exclude=given.ignore_exclude_lb,
     )
@@ -90,6 +91,13 @@ def _readable(text: str) -> Path:
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot read {text}: {error.strerror}") from error
     return path
+
+
+def _key(text: str) -> bytes:
+    try:
+        return checked_key(_readable(text).read_bytes())
+    except BadKeyError as error:
+        raise argparse.ArgumentTypeError(f"{text} {error}") from error
 
 
 def _name(text: str) -> str:

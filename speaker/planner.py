@@ -83,6 +83,8 @@ class Planner:
         self._bundles: dict[BundleId, Bundle] = {}
         self._bundles_of: dict[str, BundleId] = {}
         self._touched: set[str] = set()
+        self.reconsidered: frozenset[str] = frozenset()
+        """The Services that the last change taken was worked out for, whatever came of it."""
         self._all_touched = False
         self._revision = 0
 
@@ -153,6 +155,11 @@ class Planner:
         """Counts the changes taken."""
         return self._revision
 
+    @property
+    def bundles(self) -> int:
+        """How many bundles the Plan has."""
+        return len(self._bundles)
+
     def plan(self) -> Plan:
         """The Plan as of the last change taken, whole."""
         return Plan(self._revision, self._node, tuple(self._bundles[each] for each in sorted(self._bundles)))
@@ -167,6 +174,16 @@ class Planner:
         ours = self._services.get(key)
         return ours.service if ours else None
 
+    def addresses_of(self, service: str) -> tuple[AddressText, ...]:
+        """The addresses of a Service of ours, announced or not."""
+        ours = self._services.get(service)
+        return tuple(place.text for place in ours.addresses) if ours else ()
+
+    @property
+    def pending(self) -> bool:
+        """Some input came since the last change taken."""
+        return self._all_touched or bool(self._touched)
+
     def holders(self, address: AddressText) -> tuple[str, ...]:
         """The Services of ours that have this address."""
         try:
@@ -178,6 +195,7 @@ class Planner:
         """What the inputs since the last call changed in the Plan; None when nothing."""
         if self._all_touched:
             self._touched |= self._services.keys() | self._bundles_of.keys()
+        self.reconsidered = frozenset()
         if not self._touched:
             return None
         before: set[BundleId] = set()
@@ -196,6 +214,7 @@ class Planner:
                 bundles_of.update((each, bundle.id) for each in bundle.services)
         self._touched.clear()
         self._all_touched = False
+        self.reconsidered = frozenset(seen)
         self._bundles_of.update(bundles_of)
         changed = tuple(now[each] for each in sorted(now) if self._bundles.get(each) != now[each])
         removed = tuple(sorted(before - now.keys()))

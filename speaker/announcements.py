@@ -1,0 +1,85 @@
+"""Which Services this node announces, from what the announcer claims and what the Plan says, and when that changes.
+
+Claims name addresses; people ask about Services. A Service is announced here when the Plan announces it and this node
+holds at least one of its addresses. What is told (an Event, a status object, a log line) follows from transitions, so
+an unchanged state, however often it is said, tells nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from typing import NamedTuple
+
+from cluster.objects import AddressText
+from speaker.channel import Claims
+from speaker.plan import LinkName
+from speaker.planner import Planner
+
+
+class Announced(NamedTuple):
+    """A Service that this node announces."""
+
+    service: str
+    """``namespace/name``."""
+    uid: str
+    addresses: tuple[AddressText, ...]
+    """Those that this node holds."""
+    interfaces: tuple[LinkName, ...]
+    """Where an advertisement names interfaces, those; empty otherwise."""
+
+
+class Turn(Enum):
+    GAINED = "gained"
+    CHANGED = "changed"
+    """Announced before and now, with other addresses or interfaces."""
+    LOST = "lost"
+    """The Service is still to be announced, by another node."""
+    ENDED = "ended"
+    """The Service is not to be announced any more."""
+
+
+class Transition(NamedTuple):
+    turn: Turn
+    announced: Announced
+    """As it is now; where it is lost, as it was."""
+
+
+class Announcements:
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+        self._claims: Claims | None = None
+        self.held: dict[str, Announced] = {}
+        """The Services announced here, by key."""
+
+    def set_claims(self, claims: Claims) -> list[Transition]:
+        """What changed with these claims."""
+        before = self._claims.held.keys() if self._claims else frozenset[AddressText]()
+        self._claims = claims
+        return self._consider(key for each in before ^ claims.held.keys() for key in self._planner.holders(each))
+
+    def plan_changed(self) -> list[Transition]:
+        """What changed with the change that was last taken from the planner."""
+        return self._consider(self._planner.reconsidered)
+
+    def _consider(self, services: Iterable[str]) -> list[Transition]:
+        transitions: list[Transition] = []
+        for key in sorted(set(services)):
+            before, now = self.held.get(key), self._announced(key)
+            if now == before:
+                continue
+            if now:
+                self.held[key] = now
+                transitions.append(Transition(Turn.CHANGED if before else Turn.GAINED, now))
+            elif before:
+                del self.held[key]
+                transitions.append(Transition(Turn.LOST if self._planner.bundle_of(key) else Turn.ENDED, before))
+        return transitions
+
+    def _announced(self, key: str) -> Announced | None:
+        bundle = self._planner.bundle_of(key)
+        service = self._planner.service(key)
+        if bundle is None or service is None or self._claims is None:
+            return None
+        addresses = tuple(each for each in self._planner.addresses_of(key) if each in self._claims.held)
+        return Announced(key, service.metadata.uid, addresses, bundle.interfaces) if addresses else None

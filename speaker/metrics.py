@@ -1,0 +1,173 @@
+"""What a speaker shows about itself: MetalLB's metric names, so that its dashboards go on working, and our own.
+
+Nothing is counted here. The announcer counts, and sends its counters each second; the watcher knows what it announces.
+Both are read when somebody asks, from one frozen ``View``.
+
+MetalLB's counters per address end in no ``_total``, as the format now wants of counters; they keep their names and are
+exposed without a type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, UnknownMetricFamily
+from prometheus_client.registry import Collector
+
+from cluster.objects import AddressText, NodeName
+from speaker.announcements import Announced
+from speaker.channel import Stats
+
+MAX_COUNTERS = 256  # names of counters taken from the announcer
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+COUNTER_HELP = {
+    "claims": "Claims made to addresses.",
+    "conflicts": "Frames in which somebody else claimed an address that this node holds.",
+    "frames_dropped": "ARP frames that were not answered, by reason.",
+    "heartbeats_dropped": "Heartbeat datagrams that were dropped, by reason.",
+    "takeovers": "Claims made to addresses whose holder had died.",
+}
+"""What the counters that people ask about mean; the announcer may send others."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known when somebody asks."""
+
+    node: NodeName
+    stats: Stats | None
+    """The announcer's latest; None before the first."""
+    announced: tuple[Announced, ...] = ()
+    loop_age_s: float | None = None
+    plan_revision: int = 0
+    bundles: int = 0
+    updates: int = 0
+    """Changes of API objects that were taken in."""
+    update_errors: int = 0
+    config_loaded: bool = False
+    config_stale: bool = False
+    writes: int = 0
+    write_errors: int = 0
+    writes_waiting: int = 0
+    watch_failures: Mapping[str, int] = field(default_factory=dict)
+    """By plural, failures in a row; 0 when all is well."""
+
+
+class SpeakerCollector(Collector):
+    """Registers with a registry and asks ``view`` each time that the metrics are read."""
+
+    def __init__(self, view: Callable[[], View]) -> None:
+        self._view = view
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance, so that registering asks nothing."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        view = self._view()
+        yield _announced(view)
+        yield from _single(view)
+        failures = GaugeMetricFamily(
+            "berthlb_watch_failures", "Requests to list or watch a kind that failed in a row.", labels=["resource"]
+        )
+        for resource, count in view.watch_failures.items():
+            failures.add_metric([resource], count)
+        yield failures
+        if view.stats:
+            yield from _by_address(view.stats)
+            yield from _peers(view.stats)
+            yield from _counters(view.stats)
+
+
+def _announced(view: View) -> Metric:
+    family = GaugeMetricFamily(
+        "metallb_speaker_announced",
+        "Services that this node announces, by address.",
+        labels=["service", "protocol", "node", "ip"],
+    )
+    for announced in view.announced:
+        for address in announced.addresses:
+            family.add_metric([announced.service, "layer2", view.node, address], 1)
+    return family
+
+
+def _single(view: View) -> Iterator[Metric]:
+    yield CounterMetricFamily("metallb_k8s_client_updates", "Changes of API objects taken in.", view.updates)
+    yield CounterMetricFamily(
+        "metallb_k8s_client_update_errors", "Changes of API objects that could not be taken in.", view.update_errors
+    )
+    yield GaugeMetricFamily(
+        "metallb_k8s_client_config_loaded_bool", "1 once a configuration has been read.", int(view.config_loaded)
+    )
+    yield GaugeMetricFamily(
+        "metallb_k8s_client_config_stale_bool",
+        "1 while some object's last good version is in force, because the present one cannot be.",
+        int(view.config_stale),
+    )
+    yield GaugeMetricFamily("berthlb_speaker_plan_revision", "Changes of the Plan so far.", view.plan_revision)
+    yield GaugeMetricFamily("berthlb_speaker_plan_bundles", "Bundles in the Plan.", view.bundles)
+    yield CounterMetricFamily("berthlb_speaker_api_writes", "Writes to the API that worked.", view.writes)
+    yield CounterMetricFamily("berthlb_speaker_api_write_errors", "Writes that the API refused.", view.write_errors)
+    yield GaugeMetricFamily(
+        "berthlb_speaker_api_writes_waiting", "Writes that are still to be made.", view.writes_waiting
+    )
+    if view.loop_age_s is not None:
+        yield GaugeMetricFamily(
+            "berthlb_speaker_loop_age_seconds", "Since the announcer was last heard of.", view.loop_age_s
+        )
+
+
+def _by_address(stats: Stats) -> Iterator[Metric]:
+    families: tuple[tuple[str, str, Mapping[AddressText, int]], ...] = (
+        ("requests_received", "ARP requests received for an address that this node holds.", stats.requests),
+        ("responses_sent", "ARP replies sent for an address.", stats.responses),
+        ("gratuitous_sent", "Gratuitous ARP frames sent for an address.", stats.gratuitous),
+    )
+    for name, documentation, counts in families:
+        family = UnknownMetricFamily(f"metallb_layer2_{name}", documentation, labels=["ip"])
+        for address, count in counts.items():
+            family.add_metric([address], count)
+        yield family
+
+
+def _peers(stats: Stats) -> Iterator[Metric]:
+    alive = GaugeMetricFamily(
+        "berthlb_speaker_peer_alive", "1 while another speaker is believed alive.", labels=["peer"]
+    )
+    detection = GaugeMetricFamily(
+        "berthlb_speaker_peer_detection_seconds",
+        "Silence of a speaker that is needed to believe it dead.",
+        labels=["peer"],
+    )
+    lateness = GaugeMetricFamily(
+        "berthlb_speaker_peer_lateness_seconds", "How late a speaker's heartbeats are, smoothed.", labels=["peer"]
+    )
+    claims = GaugeMetricFamily("berthlb_speaker_peer_claims", "Addresses that a speaker claims.", labels=["peer"])
+    for peer in stats.peers:
+        alive.add_metric([peer.node], int(peer.alive))
+        detection.add_metric([peer.node], peer.detection_s)
+        lateness.add_metric([peer.node], peer.lateness_s)
+        claims.add_metric([peer.node], peer.claims)
+    yield from (alive, detection, lateness, claims)
+
+
+def _counters(stats: Stats) -> Iterator[Metric]:
+    families: dict[str, CounterMetricFamily] = {}
+    for key, count in sorted(stats.counters.items())[:MAX_COUNTERS]:
+        name, _, reason = key.partition(":")
+        if not _NAME.fullmatch(name):
+            continue
+        family = families.get(name)
+        if family is None:
+            family = families[name] = CounterMetricFamily(
+                f"berthlb_speaker_{name}",
+                COUNTER_HELP.get(name, name.replace("_", " ").capitalize() + "."),
+                labels=["reason"] if reason else [],
+            )
+        family.add_metric([reason] if reason else [], count)
+    yield from families.values()
