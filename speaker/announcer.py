@@ -1,0 +1,483 @@
+"""The wire side of a speaker: one thread, one loop, every socket, and never a wait for anything but the wire.
+
+The loop is: receive → let the cores decide → send → re-arm. What to claim and what to say is `Protocol`'s, what to
+answer the `Responder`'s, when to announce unasked the `GratuitousSchedule`'s; here is only what connects them to
+sockets, and what keeps the loop honest about time:
+
+- Each socket is drained up to a bound before the next has its turn, and timers have theirs in every round, so that a
+  flood on one costs the others no more than some milliseconds.
+- A loop that comes back later than half the detection floor does not know any more what it holds: it throws away
+  everything that was received meanwhile, forgets what it had to announce, and tells the protocol (rule 8). A reply is
+  sent only while the batch that it belongs to is younger than that.
+- The watcher is talked to through a channel that never blocks, and may die: nothing here needs it.
+
+Whatever the protocol decides takes effect in this order: first the responder and the filters follow what is held now,
+then the effects are carried out. A node that loses an address is therefore silent before it says so, and one that gains
+it can answer before it is announced.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import selectors
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface
+
+from cluster.objects import AddressText, NodeName
+from speaker import frames, process
+from speaker.channel import Claims, Credentials, Notice, Stats, WholePlan
+from speaker.child import EXIT_USAGE, Child
+from speaker.effects import (
+    Announce,
+    ArpSeen,
+    AskAddress,
+    Effect,
+    Held,
+    LinkState,
+    Mac,
+    Report,
+    SendHeartbeat,
+    SendUnicast,
+)
+from speaker.gratuitous import GratuitousSchedule
+from speaker.keeper import WatcherKeeper
+from speaker.links import LinkSocket
+from speaker.plan import LinkName, Plan, apply_change
+from speaker.process import boottime
+from speaker.protocol import Protocol, Settings
+from speaker.responder import LinkResponder, Responder
+from speaker.sockets import FRAME_OCTETS, TRANSIENT, ArpSocket, HeartbeatSocket, discard
+
+FRAMES_PER_TURN = 64
+DATAGRAMS_PER_TURN = 64
+REFUSALS_PER_TURN = 16
+HOUSEKEEPING_S = 1.0
+"""Seconds between statistics, and between attempts at what failed (a socket on an interface)."""
+GARBAGE_S = 10.0
+NEIGHBOUR_SAMPLE_S = 0.05
+"""Of the askers that are answered on a link, the protocol sees one in so many seconds: enough to know some."""
+CLAIMS_GAP_S = 0.05
+"""Seconds between two Claims messages: with thousands of addresses each takes milliseconds to encode."""
+FAREWELL_S = 0.4
+"""Seconds in which, after SIGTERM, the releases must have been said (three times)."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Port:
+    """The sockets of one announced link."""
+
+    def __init__(self, state: LinkState, responder: LinkResponder) -> None:
+        self.state = state
+        self.responder = responder
+        self.arp = ArpSocket(state.name, responder.octets)
+        try:
+            self.heartbeat = HeartbeatSocket(state.name, state.index)
+        except OSError:
+            self.arp.close()
+            raise
+        self.sample_at = 0.0
+        """When the protocol sees an asker next."""
+
+    @property
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        return self.arp.socket, self.heartbeat.socket
+
+    def discard(self) -> None:
+        for waiting in self.sockets:
+            discard(waiting)
+
+    def close(self) -> None:
+        self.arp.close()
+        self.heartbeat.close()
+
+
+class Announcer:
+    """The loop and what it holds."""
+
+    def __init__(self, protocol: Protocol, keeper: WatcherKeeper, settings: Settings) -> None:
+        self._protocol = protocol
+        self._keeper = keeper
+        self._late_s = settings.detection_floor_s / 2
+        self._responder = Responder()
+        self._schedule = GratuitousSchedule()
+        self._selector = selectors.DefaultSelector()
+        self._ports: dict[LinkName, _Port] = {}
+        self._links: tuple[LinkState, ...] = ()
+        self._unopened: dict[LinkName, str] = {}
+        """Links without sockets, and why: said once, tried again each second."""
+        self._plan: Plan | None = None
+        self._held = Held(0, {})
+        self._claims: dict[AddressText, int] = {}
+        self._claims_at: float | None = None
+        """When the watcher is told of claims that it has not heard of."""
+        self._counters: Counter[str] = Counter()
+        self._gratuitous: Counter[AddressText] = Counter()
+        now = boottime()
+        self._protocol_deadline = protocol.next_deadline()
+        self._housekeeping_at = now
+        self._garbage_at = now + GARBAGE_S
+        self._ends_at: float | None = None
+        self._ended = False
+
+        self._netlink = LinkSocket()
+        self._selector.register(self._netlink.socket, selectors.EVENT_READ, self._receive_links)
+        self._wakeup, self._signalled = socket.socketpair()
+        for end in (self._wakeup, self._signalled):
+            end.setblocking(False)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._receive_signal)
+        self._watch_channel()
+
+    # ---------------------------------------------------------------- the loop
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT; the exit code."""
+        signal.set_wakeup_fd(self._signalled.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)  # the octet on the wake-up socket is the message
+        try:
+            while not self._ended:
+                self.turn()
+            return EXIT_USAGE if self._keeper.unusable_arguments else 0
+        finally:
+            signal.set_wakeup_fd(-1)
+            self.close()
+
+    def turn(self) -> None:
+        """Wait for the next thing to do, and do it."""
+        deadline = self._next_deadline()
+        ready = self._selector.select(max(0.0, deadline - boottime()))
+        now = boottime()
+        if now - deadline > self._late_s:
+            self._come_back_late(now - deadline, now)
+        waited_for = self._selector.get_map()
+        for key, _ in ready:
+            still = waited_for.get(key.fd)
+            if still is not None and still.fileobj is key.fileobj:  # not closed by what came before it
+                key.data()
+        self._handle_timers(boottime())
+        self._watch_channel()
+
+    def close(self) -> None:
+        self._keeper.end()
+        for port in self._ports.values():
+            port.close()
+        for opened in (self._netlink, self._wakeup, self._signalled, self._selector):
+            opened.close()
+
+    def _next_deadline(self) -> float:
+        moments = (
+            self._housekeeping_at,
+            self._protocol_deadline,
+            self._schedule.next_deadline(),
+            self._keeper.next_deadline(),
+            self._claims_at,
+            self._ends_at,
+        )
+        return min(moment for moment in moments if moment is not None)
+
+    def _handle_timers(self, now: float) -> None:
+        if self._protocol_deadline is not None and now >= self._protocol_deadline:
+            self._protocol.handle_timer(now)
+            self._settle(now)
+        self._send_gratuitous(now)
+        if self._claims_at is not None and now >= self._claims_at:
+            self._tell_claims(now)
+        if self._keeper.handle_timer(now):
+            self._claims_at = now
+        if now >= self._housekeeping_at:
+            self._keep_house(now)
+        if self._ends_at is not None and (now >= self._ends_at or self._protocol.released):
+            self._ended = True
+        if self._keeper.unusable_arguments:
+            self._ended = True
+
+    def _keep_house(self, now: float) -> None:
+        self._housekeeping_at = now + HOUSEKEEPING_S
+        if self._unopened:
+            self._open_ports(now)
+        self._take_claims(now)
+        self._tell_statistics(now)
+        if now >= self._garbage_at:
+            self._garbage_at = now + GARBAGE_S
+            process.collect_garbage()
+
+    def _come_back_late(self, late: float, now: float) -> None:
+        """Rule 8: what was received is stale, and what we hold may be another's by now."""
+        for port in self._ports.values():
+            port.discard()
+        self._schedule.cancel(now)
+        self._counters["late_loops"] += 1
+        logger.warning("loop late", extra={"seconds": round(late, 3)})
+        self._protocol.loop_late(late, now)
+        self._settle(now)
+
+    # ---------------------------------------------------------------- decisions take effect
+
+    def _settle(self, now: float) -> None:
+        """Carry out what the protocol decided."""
+        held = self._protocol.held()
+        if held.revision != self._held.revision:
+            self._held = held
+            for link in self._responder.set_held(held):
+                if link in self._ports:
+                    self._ports[link].arp.attach(self._ports[link].responder.octets)
+            self._schedule.set_held(held, now)
+            for address in self._gratuitous.keys() - held.links.keys():
+                del self._gratuitous[address]
+            self._take_claims(now, changed=True)
+        for effect in self._protocol.take_effects():
+            self._carry_out(effect, now)
+        self._send_gratuitous(now)
+        self._protocol_deadline = self._protocol.next_deadline()
+
+    def _carry_out(self, effect: Effect, now: float) -> None:
+        match effect:
+            case SendHeartbeat(link, data):
+                if link in self._ports:
+                    self._count_sent("heartbeats", self._ports[link].heartbeat.send(data))
+            case SendUnicast(link, to, data):
+                if link in self._ports:
+                    self._count_sent("heartbeats", self._ports[link].heartbeat.send(data, to))
+            case AskAddress(link, target, mac):
+                if link in self._ports and frames.is_ipv4(target):
+                    self._ask(self._ports[link], target, mac or frames.BROADCAST)
+            case Announce():
+                self._schedule.announce(effect)
+            case Report(reason, fields):
+                self._counters[f"decisions:{reason}"] += 1
+                logger.info(reason, extra=dict(fields))
+                self._keeper.send(Notice(reason, dict(fields)), now)
+
+    def _ask(self, port: _Port, target: AddressText, to: Mac) -> None:
+        """From our own address: the answer must come to us, and nobody may take the question for a claim."""
+        sender = _own_address(port.state, target)
+        question = frames.request(target, sender, port.state.mac, to)
+        self._count_sent("questions", port.arp.send(question.encode()))
+
+    def _send_gratuitous(self, now: float) -> None:
+        for frame in self._schedule.handle_timer(now):
+            if self._ports[frame.link].arp.send(frame.data):
+                self._gratuitous[frame.address] += 1
+            else:
+                self._counters["sends_failed:gratuitous"] += 1
+
+    def _count_sent(self, what: str, sent: bool) -> None:
+        self._counters[f"sent:{what}" if sent else f"sends_failed:{what}"] += 1
+
+    # ---------------------------------------------------------------- what comes in
+
+    def _receive_arp(self, port: _Port) -> None:
+        receive, send, answer = port.arp.socket.recv, port.arp.socket.send, port.responder.receive
+        late = boottime() + self._late_s
+        touched = False
+        for _ in range(FRAMES_PER_TURN):
+            try:
+                frame = receive(FRAME_OCTETS)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno not in TRANSIENT:
+                    raise
+                break
+            verdict = answer(frame)
+            now = boottime()
+            if now > late:
+                break
+            if isinstance(verdict, bytes):
+                try:
+                    send(verdict)
+                except OSError as error:
+                    if error.errno not in TRANSIENT:
+                        raise
+                    self._counters["sends_failed:replies"] += 1
+                if now < port.sample_at:
+                    continue
+                port.sample_at = now + NEIGHBOUR_SAMPLE_S
+                verdict = port.responder.seen(frame)
+                if verdict.sender == frames.NO_ADDRESS:
+                    continue
+            if isinstance(verdict, ArpSeen):
+                self._protocol.receive_arp(verdict, now)
+                touched = True
+            else:
+                self._counters[f"frames_dropped:{verdict.value}"] += 1
+        if touched:
+            self._settle(boottime())
+
+    def _receive_heartbeats(self, port: _Port) -> None:
+        link = port.state.name
+        touched = False
+        for address in port.heartbeat.refused(REFUSALS_PER_TURN):
+            self._protocol.datagram_refused(link, address, boottime())
+            touched = True
+        for datagram in port.heartbeat.receive(DATAGRAMS_PER_TURN):
+            if datagram is None:
+                self._counters["heartbeats_dropped:not_from_this_link"] += 1
+            else:
+                self._protocol.receive_datagram(link, datagram.source, datagram.data, boottime())
+                touched = True
+        if touched:
+            self._settle(boottime())
+
+    def _receive_links(self) -> None:
+        if not self._netlink.receive() or not self._netlink.table.complete:
+            return
+        now = boottime()
+        links = self._netlink.table.links()
+        flapped = self._netlink.table.take_flapped()
+        if flapped:  # over before we looked: the protocol is to know all the same
+            self._set_links(
+                tuple(replace(state, up=False) if state.index in flapped else state for state in self._links),
+                now,
+            )
+        if links != self._links:
+            self._set_links(links, now)
+
+    def _receive_channel(self) -> None:
+        now = boottime()
+        self._keeper.flush(now)
+        plan = self._plan
+        for message in self._keeper.receive(now):
+            if isinstance(message, Credentials):
+                self._protocol.set_credentials(message.cluster, message.keys, now)
+            elif isinstance(message, WholePlan):
+                plan = message.plan
+            elif plan is not None:
+                plan = apply_change(plan, message)
+        if plan is not None and plan is not self._plan:
+            self._plan = plan
+            self._protocol.set_plan(plan, now)
+        self._settle(boottime())
+
+    def _receive_signal(self) -> None:
+        discard(self._wakeup)
+        if self._ends_at is None:
+            now = boottime()
+            logger.info("ending", extra={"claims": len(self._protocol.claims())})
+            self._ends_at = now + FAREWELL_S
+            self._protocol.release_all(now)
+            self._settle(now)
+
+    # ---------------------------------------------------------------- links
+
+    def _set_links(self, links: tuple[LinkState, ...], now: float) -> None:
+        before = {state.name: state for state in self._links}
+        self._links = links
+        wanted = {state.name: state for state in links}
+        for name, port in list(self._ports.items()):
+            if name not in wanted or wanted[name].index != port.state.index:
+                self._close_port(self._ports.pop(name))
+            elif wanted[name].up and not before[name].up:
+                port.discard()  # received before it went down
+        self._open_ports(now)
+
+    def _open_ports(self, now: float) -> None:
+        """Make the sockets that are missing; only links that have theirs are announced."""
+        self._responder.set_links(self._links)
+        for state in self._links:
+            if state.name in self._ports:
+                self._ports[state.name].state = state
+                continue
+            try:
+                port = _Port(state, self._responder.on(state.name))
+            except OSError as error:
+                if self._unopened.get(state.name) != str(error):
+                    self._unopened[state.name] = str(error)
+                    logger.warning("interface not announced", extra={"link": state.name, "reason": str(error)})
+                continue
+            self._unopened.pop(state.name, None)
+            self._ports[state.name] = port
+            logger.info("interface announced", extra={"link": state.name, "mac": state.mac.hex(":")})
+            self._selector.register(port.arp.socket, selectors.EVENT_READ, partial(self._receive_arp, port))
+            self._selector.register(
+                port.heartbeat.socket, selectors.EVENT_READ, partial(self._receive_heartbeats, port)
+            )
+        for name in self._unopened.keys() - {state.name for state in self._links}:
+            del self._unopened[name]
+        opened = tuple(state for state in self._links if state.name in self._ports)
+        self._responder.set_links(opened)
+        self._schedule.set_links(opened, now)
+        self._protocol.set_links(opened, now)
+        self._settle(now)
+
+    def _close_port(self, port: _Port) -> None:
+        for opened in port.sockets:
+            self._selector.unregister(opened)
+        port.close()
+        logger.info("interface no longer announced", extra={"link": port.state.name})
+
+    # ---------------------------------------------------------------- the watcher
+
+    def _watch_channel(self) -> None:
+        """Wait for what the channel can do now, if there is one."""
+        for lost in self._keeper.take_lost():
+            self._selector.unregister(lost)
+            lost.close()
+        channel = self._keeper.channel
+        if channel is None:
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.waiting else 0)
+        watched = self._selector.get_map().get(channel)
+        if watched is None:
+            self._selector.register(channel, events, self._receive_channel)
+        elif watched.events != events:
+            self._selector.modify(channel, events, self._receive_channel)
+
+    def _take_claims(self, now: float, changed: bool = False) -> None:
+        """Note whether the watcher is to hear of other claims than before."""
+        claims = dict(self._protocol.claims())
+        if (changed or claims != self._claims) and self._claims_at is None:
+            self._claims_at = now
+        self._claims = claims
+
+    def _tell_claims(self, now: float) -> None:
+        self._claims_at = None
+        links = {address: tuple(sorted(where)) for address, where in self._held.links.items()}
+        self._keeper.send(Claims(self._plan.revision if self._plan else 0, self._claims, links), now)
+
+    def _tell_statistics(self, now: float) -> None:
+        answered = self._responder.answered()
+        self._keeper.send(
+            Stats(
+                loop_at=now,
+                ready=self._protocol.ready,
+                counters={**self._protocol.counters(), **self._counters},
+                requests=answered,
+                responses=answered,
+                gratuitous=dict(self._gratuitous),
+                peers=self._protocol.peers(),
+            ),
+            now,
+        )
+
+
+def run(node: NodeName, settings: Settings, first: Child, spawn: Callable[[], Child]) -> int:
+    """Be the announcer until SIGTERM or SIGINT, with ``first`` as the watcher and others by ``spawn`` when it ends.
+
+    Returns the exit code: 0 after a signal, `EXIT_USAGE` if the watcher cannot work with the command line. Raises
+    ``OSError`` when the kernel refuses what nothing works without (AF_PACKET sockets excepted: those are tried again).
+    """
+    process.log_without_waiting()
+    granted = process.be_punctual()
+    now = boottime()
+    session = secrets.randbits(63) | 1
+    protocol = Protocol(node, session, settings, random.Random(session), now)
+    announcer = Announcer(protocol, WatcherKeeper(first, spawn, now), settings)
+    process.freeze_garbage()
+    logger.info("announcer started", extra={"node": node, **granted})
+    return announcer.run()
+
+
+def _own_address(state: LinkState, towards: AddressText) -> AddressText:
+    """Our address on the subnet of the other, or else the link's first."""
+    own = [IPv4Interface(prefix) for prefix in state.prefixes]
+    nearest = next((address for address in own if IPv4Address(towards) in address.network), own[0])
+    return AddressText(str(nearest.ip))

@@ -1,0 +1,247 @@
+"""When which held address is announced unasked: the gratuitous schedule, without a clock and without a socket.
+
+A client that knows an address goes on sending to the MAC that it knows. Whoever takes an address over therefore says so
+at once, and again for those who missed it. Per link there are three queues, served in this order:
+
+1. **First round**, up to 5,000 frames a second: one Request per address, most urgent first. A Request updates every
+   neighbour table that has an entry, also one that is younger than Linux's locktime, where a Reply may not.
+2. **Repeats**, up to 1,000 frames a second: a Request and a Reply (some equipment learns from one only), 1.1 s apart,
+   for five seconds. With so many addresses that the rate does not suffice, they take longer but are not left out.
+3. **Slowly, for ever**: a Request and a Reply for every held address, once in five minutes (the time in which a bridge
+   forgets a MAC, IEEE 802.1Q §8.8.3, so a host that heard nothing of the above is wrong no longer than a switch may
+   be), up to 100 frames a second; beyond 15,000 addresses the period grows instead.
+
+Nothing is sent on a link that is down or *quiet* (`Held.quiet`: nobody is heard there, so others may hold by now what
+is held here), and what was to be sent there lapses.
+
+An answer to a rival is one Request and Reply, ahead of everything else. An address that is not held any more drops out
+of all queues at once.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, TypeVar
+
+from cluster.objects import AddressText
+from speaker import frames
+from speaker.effects import Announce, Held, LinkState
+from speaker.frames import Operation
+from speaker.plan import LinkName
+
+REPEAT_S = 1.1
+"""Seconds between repeats: just past Linux's ARP locktime of 1 s."""
+REPEATS = 4
+"""As many as fit into 5 s."""
+FIRST_FRAMES_PER_S = 5000.0
+REPEAT_FRAMES_PER_S = 1000.0
+SLOW_FRAMES_PER_S = 100.0
+SLOW_PERIOD_S = 300.0
+"""Seconds in which each held address is announced once."""
+_BURST_S = 0.01
+"""Frames are sent in bursts of at most this many seconds' worth, so that requests are answered between them."""
+
+_Moment = TypeVar("_Moment")
+_BOTH = (Operation.REQUEST, Operation.REPLY)
+
+
+class Frame(NamedTuple):
+    """One gratuitous frame to send now."""
+
+    link: LinkName
+    address: AddressText
+    data: bytes
+
+
+class _Allowance:
+    """How many frames a rate allows now: a token bucket of one burst."""
+
+    def __init__(self, per_second: float, now: float) -> None:
+        self._per_second = per_second
+        self._most = max(2.0, per_second * _BURST_S)
+        self._left = self._most
+        self._at = now
+
+    def take(self, count: int, now: float) -> bool:
+        self._left = min(self._most, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        if self._left < count:
+            return False
+        self._left -= count
+        return True
+
+    def ready_at(self, count: int) -> float:
+        """When ``count`` frames are allowed."""
+        return self._at + max(0.0, count - self._left) / self._per_second
+
+
+class _LinkSchedule:
+    """The queues of one link. Each maps addresses in order of their turn; an address is in a queue at most once."""
+
+    def __init__(self, state: LinkState, now: float) -> None:
+        self.name = state.name
+        self.mac = state.mac
+        self.up = state.up
+        self.quiet = False
+        """Nothing may be sent: nobody is heard here. Nothing is kept for later either."""
+        self._defend: OrderedDict[AddressText, None] = OrderedDict()
+        self._first: OrderedDict[AddressText, None] = OrderedDict()
+        self._repeat: OrderedDict[AddressText, tuple[float, int]] = OrderedDict()
+        """When due, and how many are left after it. In order of time, as each is appended one interval ahead."""
+        self._slow: OrderedDict[AddressText, float] = OrderedDict()
+        """When each held address was announced last, in that order."""
+        self._first_rate = _Allowance(FIRST_FRAMES_PER_S, now)
+        self._repeat_rate = _Allowance(REPEAT_FRAMES_PER_S, now)
+        self._slow_rate = _Allowance(SLOW_FRAMES_PER_S, now)
+
+    def hold(self, address: AddressText, now: float) -> None:
+        self._slow[address] = now
+
+    def release(self, address: AddressText) -> None:
+        for queue in (self._defend, self._first, self._repeat, self._slow):
+            queue.pop(address, None)
+
+    def announce(self, addresses: Iterable[AddressText], defend: bool) -> None:
+        if self.quiet:
+            return
+        for address in addresses:
+            if address in self._slow:
+                if defend:
+                    self._defend[address] = None
+                else:
+                    self._repeat.pop(address, None)
+                    self._first[address] = None
+
+    def announce_all(self) -> None:
+        self.announce(tuple(self._slow), defend=False)
+
+    def cancel(self, now: float) -> None:
+        self._defend.clear()
+        self._first.clear()
+        self._repeat.clear()
+        for address in self._slow:
+            self._slow[address] = now
+
+    def be_quiet(self, quiet: bool, now: float) -> None:
+        if quiet and not self.quiet:
+            self.cancel(now)
+        self.quiet = quiet
+
+    @property
+    def may_send(self) -> bool:
+        return self.up and not self.quiet
+
+    def due(self, now: float) -> Iterable[Frame]:
+        while self._defend and self._first_rate.take(2, now):
+            address, _ = self._defend.popitem(last=False)
+            yield from self._frames(address, _BOTH)
+        while self._first and self._first_rate.take(1, now):
+            address, _ = self._first.popitem(last=False)
+            self._repeat[address] = (now + REPEAT_S, REPEATS - 1)
+            self._said(address, now)
+            yield from self._frames(address, (Operation.REQUEST,))
+        while self._repeat and _earliest(self._repeat)[0] <= now and self._repeat_rate.take(2, now):
+            address, (_, left) = self._repeat.popitem(last=False)
+            if left:
+                self._repeat[address] = (now + REPEAT_S, left - 1)
+            self._said(address, now)
+            yield from self._frames(address, _BOTH)
+        while self._slow and self._slow_due() <= now and self._slow_rate.take(2, now):
+            address, _ = self._slow.popitem(last=False)
+            self._slow[address] = now
+            yield from self._frames(address, _BOTH)
+
+    def next_deadline(self) -> float | None:
+        moments: list[float] = []
+        if self._defend or self._first:
+            moments.append(self._first_rate.ready_at(2 if self._defend else 1))
+        if self._repeat:
+            moments.append(max(_earliest(self._repeat)[0], self._repeat_rate.ready_at(2)))
+        if self._slow:
+            moments.append(max(self._slow_due(), self._slow_rate.ready_at(2)))
+        return min(moments, default=None)
+
+    def _slow_due(self) -> float:
+        """The one announced longest ago; many together are spread over the period by the rate."""
+        return _earliest(self._slow) + SLOW_PERIOD_S
+
+    def _said(self, address: AddressText, now: float) -> None:
+        self._slow[address] = now
+        self._slow.move_to_end(address)
+
+    def _frames(self, address: AddressText, operations: Iterable[Operation]) -> Iterable[Frame]:
+        for operation in operations:
+            yield Frame(self.name, address, frames.gratuitous(operation, address, self.mac).encode())
+
+
+class GratuitousSchedule:
+    """The schedule of all links. Nothing is said of an address before `announce`, save slowly."""
+
+    def __init__(self) -> None:
+        self._links: dict[LinkName, _LinkSchedule] = {}
+        self._held: Mapping[AddressText, frozenset[LinkName]] = {}
+        self._quiet: frozenset[LinkName] = frozenset()
+
+    def set_links(self, links: Iterable[LinkState], now: float) -> None:
+        """The announced links now. A link with another MAC announces everything that is held on it: the neighbours
+        know the old one. A link that is down sends nothing; what it had to say lapses, since whether the addresses
+        are still ours when it returns is ownership's to find out."""
+        states = {state.name: state for state in links}
+        for gone in self._links.keys() - states.keys():
+            del self._links[gone]
+        for name, state in states.items():
+            link = self._links.get(name)
+            if link is None:
+                link = self._links[name] = _LinkSchedule(state, now)
+                link.quiet = name in self._quiet
+                for address, where in self._held.items():
+                    if name in where and frames.is_ipv4(address):
+                        link.hold(address, now)
+            if link.up and not state.up:
+                link.cancel(now)
+            link.up = state.up
+            if link.mac != state.mac:
+                link.mac = state.mac
+                if state.up:
+                    link.announce_all()
+
+    def set_held(self, held: Held, now: float) -> None:
+        """What is held from now on; the rest falls silent."""
+        before, after = self._held, held.links
+        for address in before.keys() | after.keys():
+            was, is_now = before.get(address, frozenset()), after.get(address, frozenset())
+            if was != is_now and frames.is_ipv4(address):
+                for name in was ^ is_now:
+                    link = self._links.get(name)
+                    if link is not None and name in is_now:
+                        link.hold(address, now)
+                    elif link is not None:
+                        link.release(address)
+        self._held = after
+        for name, link in self._links.items():
+            link.be_quiet(name in held.quiet, now)
+        self._quiet = held.quiet
+
+    def announce(self, effect: Announce) -> None:
+        """Start from the first round for these, on every link where they are held."""
+        addresses = tuple(address for address in effect.addresses if frames.is_ipv4(address))
+        for link in self._links.values():
+            link.announce(addresses, effect.defend)
+
+    def cancel(self, now: float) -> None:
+        """Forget everything that was to be said (the loop was away too long to know whether it is still true)."""
+        for link in self._links.values():
+            link.cancel(now)
+
+    def handle_timer(self, now: float) -> list[Frame]:
+        """The frames that are due, in order."""
+        return [frame for link in self._links.values() if link.may_send for frame in link.due(now)]
+
+    def next_deadline(self) -> float | None:
+        moments = (link.next_deadline() for link in self._links.values() if link.may_send)
+        return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _earliest(queue: OrderedDict[AddressText, _Moment]) -> _Moment:
+    return next(iter(queue.values()))

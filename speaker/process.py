@@ -1,0 +1,97 @@
+"""What the announcer asks of the kernel and of the interpreter for itself, so that it is on time.
+
+Real-time priority and locked memory are refused to a container that has NET_RAW only; nothing depends on them, and one
+log line says what was granted. Neither garbage collection nor a log that nobody reads may hold the loop up.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import resource
+import select
+import sys
+import time
+
+from cluster.logs import JsonFormatter
+
+_FIFO_PRIORITY = 1  # ahead of every ordinary process, behind every other real-time one
+_NICE = -10
+_MCL_CURRENT = 1
+_LOG_LINE_OCTETS = 4000
+"""A pipe that poll(2) calls writable takes PIPE_BUF (4,096) octets without blocking."""
+
+
+def boottime() -> float:
+    """CLOCK_BOOTTIME in seconds: monotonic, and it goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def be_punctual() -> dict[str, str]:
+    """Ask for priority and for memory that is never paged out; what was granted."""
+    return {"scheduling": _priority(), "memory": _memory()}
+
+
+def freeze_garbage() -> None:
+    """Take what exists now out of garbage collection for good."""
+    gc.disable()
+    gc.freeze()
+
+
+def collect_garbage() -> None:
+    """Look at what was made since the last call, and at nothing older: the time that takes is bounded."""
+    gc.collect(1)
+
+
+class UnwaitingHandler(logging.Handler):
+    """Writes log lines to stderr, and drops them while nobody reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JsonFormatter())
+        self._poll = select.poll()
+        self._poll.register(sys.stderr.fileno(), select.POLLOUT)
+        self.dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record).encode()[:_LOG_LINE_OCTETS] + b"\n"
+        ready = self._poll.poll(0)
+        try:
+            if ready and ready[0][1] & select.POLLOUT:
+                os.write(sys.stderr.fileno(), line)
+                return
+        except OSError:
+            pass  # nobody will ever read it
+        self.dropped += 1
+
+
+def log_without_waiting() -> UnwaitingHandler:
+    """Make this process's log such that writing it never waits."""
+    handler = UnwaitingHandler()
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    return handler
+
+
+def _priority() -> str:
+    # A watcher that is forked later starts with ordinary priority again.
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(_FIFO_PRIORITY))
+    except OSError:
+        pass
+    else:
+        return "real-time"
+    try:
+        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    except OSError:
+        return "ordinary"
+    return "raised"
+
+
+def _memory() -> str:
+    # Only without a limit, and only what is there now: future allocations that hit a limit end in MemoryError.
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY:
+        return "pageable"
+    return "pageable" if ctypes.CDLL(None).mlockall(_MCL_CURRENT) else "locked"

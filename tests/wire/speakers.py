@@ -1,0 +1,135 @@
+"""Announcers on a test's wire, each in a process of its own, with the test as their watcher.
+
+The test speaks the channel's messages over a Unix socket: what a watcher would have read from the API is what the test
+says, and what the announcer holds is read from what it tells.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from cluster.objects import AddressText, NodeName
+from speaker.channel import ChannelError, Claims, Credentials, Notice, Stats, ToAnnouncer, WholePlan, watcher_end
+from speaker.plan import Bundle, BundleId, Candidate, Plan
+from tests.wire.network import Host
+
+ROOT = Path(__file__).parents[2]
+CREDENTIALS = Credentials("0c1d2e3f-cluster", (bytes(range(32)),))
+
+_PROGRAM = """
+import os, socket, sys
+from cluster.objects import NodeName
+from speaker.child import Child
+node, descriptor, capabilities = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+channel = socket.socket(fileno=descriptor)
+from speaker import announcer
+from speaker.settings import Settings
+
+def spawn():
+    raise OSError("this test has one watcher only")
+
+sys.exit(announcer.run(NodeName(node), Settings(), Child(os.getpid(), channel), spawn))
+"""
+
+
+class Speaker:
+    """One announcer and the test's end of its channel."""
+
+    def __init__(self, host: Host, *, net_raw_only: bool = False) -> None:
+        self.host = host
+        self.node = NodeName(host.name)
+        self.claims: Claims | None = None
+        self.stats: Stats | None = None
+        self.notices: list[Notice] = []
+        ours, theirs = socket.socketpair()
+        self._channel = watcher_end(ours)
+        self._lock = threading.Lock()
+        restricted = ["setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all"] if net_raw_only else []
+        self.process = host.start(
+            *restricted, sys.executable, "-c", _PROGRAM, self.node, str(theirs.fileno()), "all",
+            pass_fds=(theirs.fileno(),),
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        theirs.close()
+        self._done = threading.Event()
+        self._log: list[bytes] = []
+        self._threads = [threading.Thread(target=self._read), threading.Thread(target=self._read_log)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def log(self) -> str:
+        return b"".join(self._log).decode()
+
+    def say(self, *messages: ToAnnouncer) -> None:
+        with self._lock:
+            for message in messages:
+                self._channel.send(message)
+
+    def plan(self, revision: int, *bundles: Bundle) -> None:
+        self.say(CREDENTIALS, WholePlan(Plan(revision, self.node, bundles)))
+
+    def holds(self, *addresses: AddressText) -> bool:
+        return self.claims is not None and set(self.claims.links) == set(addresses)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def lose_watcher(self) -> None:
+        """The channel breaks, as when the watcher dies."""
+        self._done.set()
+        self._threads[0].join()
+        self._channel.close()
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(5)
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+        self._channel.close()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+    def _read(self) -> None:
+        while not self._done.is_set():
+            if not select.select([self._channel], [], [], 0.05)[0]:
+                continue
+            try:
+                with self._lock:
+                    messages = self._channel.receive()
+                    self._channel.flush()
+            except ChannelError:
+                return
+            for message in messages:
+                if isinstance(message, Claims):
+                    self.claims = message
+                elif isinstance(message, Stats):
+                    self.stats = message
+                else:
+                    self.notices.append(message)
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        while data := os.read(self.process.stderr.fileno(), 65536):
+            self._log.append(data)
+
+
+def bundle(name: str, addresses: tuple[AddressText, ...], *nodes: str) -> Bundle:
+    """A bundle whose candidates are these nodes in this order."""
+    candidates = tuple(Candidate(NodeName(node), 0, 0) for node in nodes)
+    return Bundle(BundleId(name), addresses, (f"test/{name}",), candidates)
