@@ -91,3 +91,8 @@ class Hosts:
         set_pod_address(self._namespaces[node], address, present=True)
         with self.inside(node):
             return [socket.create_server((address, port), backlog=1024) for port in ports]
+
+    def take_pod_address(self, node: str, address: str) -> None:
+        from lab.network import set_pod_address  # noqa: PLC0415 (as in build_lan)
+
+        set_pod_address(self._namespaces[node], address, present=False)

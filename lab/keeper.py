@@ -281,11 +281,8 @@ class Keeper:
         match received[0]:
             case StartPod() as wanted:
                 self.tell(PodStarted(wanted.pod, self.start_pod(wanted)))
-            case StopPod(node=node, pod=pod):
-                process = self.find(node, pod_process(pod))
-                if process is not None:
-                    process.on_end = None
-                    process.signal(signal.SIGKILL)
+            case StopPod() as unwanted:
+                self.stop_pod(unwanted)
 
     def start_pod(self, wanted: StartPod) -> str | None:
         """Run a workload's server; the reason if that is not possible."""
@@ -320,6 +317,16 @@ class Keeper:
                 listener.close()
         self.keep(wanted.node, name, pid, on_end=lambda code: self.tell(PodEnded(wanted.pod, code)))
         return None
+
+    def stop_pod(self, unwanted: StopPod) -> None:
+        process = self.find(unwanted.node, pod_process(unwanted.pod))
+        if process is not None:
+            process.on_end = None
+            process.signal(signal.SIGKILL)
+            os.waitpid(process.pid, 0)  # at once: its address may be wanted again
+            del self.running[process.pid]
+        if self.hosts.has_power(unwanted.node):
+            self.hosts.take_pod_address(unwanted.node, unwanted.address)
 
     # -------------------------------------------------------------------- clients
 

@@ -217,6 +217,7 @@ class StopPod(msgspec.Struct, frozen=True, tag_field="op", tag="stop-pod"):
 
     node: str
     pod: str
+    address: str
 
 
 class PodStarted(msgspec.Struct, frozen=True, tag_field="op", tag="pod-started"):

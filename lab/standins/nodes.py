@@ -1,0 +1,125 @@
+"""Kubelet's and the node controller's decisions: what is known of the nodes, and what the API should say about it.
+
+A node that is connected is Ready. From one that is not (no power, or no cable) nothing is heard: after a grace period
+its Node becomes Ready=Unknown and its pods not ready, and a taint keeps new pods away, as Kubernetes does it. Until
+then the API goes on saying what it said. Sans-IO; ``now`` is monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from typing import Any, Literal
+
+from lab.layout import Host
+from lab.standins.views import Pod
+
+UNREACHABLE = "node.kubernetes.io/unreachable"
+
+Heard = Literal["connected", "silent", "lost"]
+"""``silent``: within the grace period. ``lost``: beyond it."""
+
+
+@dataclass
+class Node:
+    """One node, as its kubelet and the node controller know it."""
+
+    host: Host
+    grace: float
+    connected: bool = False
+    silent_since: float = float("-inf")
+    powered: bool = False
+    running: set[str] = field(default_factory=set)
+    """Pods whose process listens."""
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Of the pods on this node, by ``namespace/name``. A pod keeps its address as long as it exists."""
+    uids: dict[str, str] = field(default_factory=dict)
+    """Of the same pods: another pod of the same name is another pod."""
+
+    def connect(self) -> None:
+        self.connected = self.powered = True
+
+    def disconnect(self, now: float, *, power: bool) -> None:
+        if self.connected:
+            self.silent_since = now
+        self.connected = False
+        if not power:
+            self.powered = False
+            self.running.clear()
+
+    def heard(self, now: float) -> Heard:
+        if self.connected:
+            return "connected"
+        return "lost" if now - self.silent_since >= self.grace else "silent"
+
+    def deadline(self, now: float) -> float | None:
+        """When ``heard`` will change by itself."""
+        return self.silent_since + self.grace if self.heard(now) == "silent" else None
+
+    def address_for(self, pod: Pod) -> str:
+        """The pod's address: the one it has, or the lowest that is free."""
+        if pod.key not in self.addresses:
+            network = IPv4Network(self.host.pod_network or "10.244.0.0/24")
+            taken = set(self.addresses.values())
+            hosts = (str(address) for address in network.hosts())
+            next(hosts)  # the first is the node's own, where there is a pod bridge
+            mine = pod.status.pod_ip if pod.status.pod_ip and pod.status.pod_ip not in taken else ""
+            self.uids[pod.key] = pod.metadata.uid
+            self.addresses[pod.key] = mine or next(address for address in hosts if address not in taken)
+        return self.addresses[pod.key]
+
+    def forget(self, pod: str) -> None:
+        self.addresses.pop(pod, None)
+        self.uids.pop(pod, None)
+        self.running.discard(pod)
+
+
+def node_object(host: Host) -> dict[str, Any]:
+    """A new Node, as its kubelet registers it."""
+    return {
+        "metadata": {
+            "name": host.name,
+            "labels": {
+                "kubernetes.io/hostname": host.name,
+                "kubernetes.io/os": "linux",
+                "node.kubernetes.io/instance-type": "lab",
+            },
+        },
+        "spec": {"podCIDR": host.pod_network, "podCIDRs": [host.pod_network]},
+    }
+
+
+def node_status(host: Host, time: str, *, ready: bool) -> dict[str, Any]:
+    """A patch of a Node's status."""
+    condition = {
+        "type": "Ready",
+        "status": "True" if ready else "Unknown",
+        "reason": "KubeletReady" if ready else "NodeStatusUnknown",
+        "message": "the lab's kubelet is ready" if ready else "Kubelet stopped posting node status.",
+        "lastTransitionTime": time,
+        "lastHeartbeatTime": time,
+    }
+    addresses = [{"type": "InternalIP", "address": host.address}, {"type": "Hostname", "address": host.name}]
+    return {"status": {"addresses": addresses, "conditions": [condition]}}
+
+
+def node_taints(*, ready: bool) -> dict[str, Any]:
+    """A patch of a Node's taints."""
+    taints = [{"key": UNREACHABLE, "effect": effect} for effect in ("NoSchedule", "NoExecute")]
+    return {"spec": {"taints": None if ready else taints}}
+
+
+def pod_status(host: Host, address: str, time: str, *, ready: bool) -> dict[str, Any]:
+    """A patch of a Pod's status."""
+    status = "True" if ready else "False"
+    return {
+        "status": {
+            "phase": "Running",
+            "hostIP": host.address,
+            "podIP": address,
+            "podIPs": [{"ip": address}],
+            "conditions": [
+                {"type": kind, "status": status, "lastTransitionTime": time} for kind in ("Ready", "ContainersReady")
+            ],
+        }
+    }

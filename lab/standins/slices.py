@@ -1,0 +1,90 @@
+"""The EndpointSlice controller's decision: a Service and the pods of its namespace in, its EndpointSlices out.
+
+A pod belongs to a Service whose selector its labels match, as soon as it has an address; it is listed while it is not
+ready, and marked so. Pods that resolve a named target port to different numbers go to different slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from cluster.objects import SERVICE_NAME_LABEL, ServicePort
+from lab.standins.views import Pod, ProxiedService
+
+MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+MANAGER = "lab.berthlb.io"
+MAX_ENDPOINTS = 100  # Kubernetes' own default
+
+Ports = tuple[tuple[str, str, int], ...]
+"""Name, protocol and number of each port."""
+
+
+def wanted_slices(service: ProxiedService, pods: Iterable[Pod]) -> list[dict[str, Any]]:
+    """The Service's EndpointSlices, as objects for the API, in an order that stays the same."""
+    selector = service.spec.selector
+    if not selector or service.spec.type == "ExternalName":
+        return []
+    groups: dict[Ports, list[dict[str, Any]]] = {}
+    for pod in sorted(pods, key=lambda pod: pod.metadata.name):
+        if pod.status.pod_ip and selector.items() <= pod.metadata.labels.items():
+            groups.setdefault(_ports(service, pod), []).append(_endpoint(service, pod))
+    if not groups:
+        groups[()] = []
+    slices: list[dict[str, Any]] = []
+    for ports, endpoints in sorted(groups.items()):
+        for start in range(0, max(1, len(endpoints)), MAX_ENDPOINTS):
+            part = endpoints[start : start + MAX_ENDPOINTS]
+            slices.append(_slice(service, len(slices), ports, part))
+    return slices
+
+
+def _ports(service: ProxiedService, pod: Pod) -> Ports:
+    found: list[tuple[str, str, int]] = []
+    for port in service.spec.ports:
+        number = _number(port, pod)
+        if number is not None:
+            found.append((port.name, port.protocol, number))
+    return tuple(found)
+
+
+def _number(port: ServicePort, pod: Pod) -> int | None:
+    """The port of the pod that a Service port leads to; None where the pod has no port of that name."""
+    target = port.target_port
+    if target is None:
+        return port.port
+    if isinstance(target, int):
+        return target
+    return next((p.container_port for p in pod.ports if p.name == target and p.protocol == port.protocol), None)
+
+
+def _endpoint(service: ProxiedService, pod: Pod) -> dict[str, Any]:
+    terminating = pod.metadata.deletion_timestamp is not None
+    ready = (pod.status.ready and not terminating) or service.spec.publish_not_ready_addresses
+    return {
+        "addresses": [pod.status.pod_ip],
+        "conditions": {"ready": ready, "serving": pod.status.ready, "terminating": terminating},
+        "nodeName": pod.spec.node_name,
+        "targetRef": {
+            "kind": "Pod",
+            "namespace": pod.metadata.namespace,
+            "name": pod.metadata.name,
+            "uid": pod.metadata.uid,
+        },
+    }
+
+
+def _slice(service: ProxiedService, index: int, ports: Ports, endpoints: list[dict[str, Any]]) -> dict[str, Any]:
+    meta = service.metadata
+    owner = {"apiVersion": "v1", "kind": "Service", "name": meta.name, "uid": meta.uid}
+    return {
+        "metadata": {
+            "name": f"{meta.name}-lab{index}",
+            "namespace": meta.namespace,
+            "labels": {SERVICE_NAME_LABEL: meta.name, MANAGED_BY: MANAGER},
+            "ownerReferences": [owner | {"controller": True, "blockOwnerDeletion": True}],
+        },
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [{"name": name, "protocol": protocol, "port": number} for name, protocol, number in ports],
+    }

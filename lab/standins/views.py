@@ -1,0 +1,74 @@
+"""Views of what only the stand-ins read: pods, and the fields of a Service that kube-proxy acts on."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from cluster.objects import Condition, Endpoint, EndpointPort, Object, Service, ServiceSpec, View
+from cluster.resources import Resource
+
+
+class ContainerPort(View, frozen=True):
+    container_port: int
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class Container(View, frozen=True):
+    ports: tuple[ContainerPort, ...] = ()
+
+
+class PodSpec(View, frozen=True):
+    node_name: str = ""
+    containers: tuple[Container, ...] = ()
+
+
+class PodStatus(View, frozen=True):
+    phase: str = "Pending"
+    pod_ip: str = field(name="podIP", default="")
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        return any(condition.type == "Ready" and condition.status == "True" for condition in self.conditions)
+
+
+class Pod(Object, frozen=True):
+    """``core/v1 Pod``."""
+
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def ports(self) -> tuple[ContainerPort, ...]:
+        return tuple(port for container in self.spec.containers for port in container.ports)
+
+
+class ClientIPConfig(View, frozen=True):
+    timeout_seconds: int = 10800
+
+
+class SessionAffinityConfig(View, frozen=True):
+    client_ip: ClientIPConfig = field(name="clientIP", default=ClientIPConfig())
+
+
+class ProxiedSpec(ServiceSpec, frozen=True):
+    publish_not_ready_addresses: bool = False
+    session_affinity_config: SessionAffinityConfig | None = None
+
+
+class ProxiedService(Service, frozen=True):
+    """``core/v1 Service``, as the stand-ins read it."""
+
+    spec: ProxiedSpec = ProxiedSpec()
+
+
+class EndpointSliceContent(View, frozen=True):
+    """What makes two EndpointSlices the same to whoever consumes them."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[EndpointPort, ...] = ()
+
+
+PODS = Resource("", "v1", "pods", "Pod", True, Pod)
+PROXIED_SERVICES = Resource("", "v1", "services", "Service", True, ProxiedService)
