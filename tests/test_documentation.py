@@ -1,0 +1,68 @@
+"""The documentation's commands work as written, its links lead somewhere, and it names nothing that is gone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+RUN_ELSEWHERE = {
+    "make demo": "tests/lab/test_demo.py",
+    "make check": "a part of make test",
+    "make test": "this run",
+    "python -m controller --kubeconfig FILE": "tests/controller",
+    "python -m speaker --kubeconfig FILE --node-name NODE": "tests/lab",
+}
+"""Commands of the documentation that other tests run: the command, and where."""
+
+LAB_SESSION = re.compile(r"^\.venv/bin/python -m lab ")
+
+
+def commands(page: Path) -> list[str]:
+    """Each line of the page's ``console`` blocks."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line]
+
+
+def test_every_documented_command_is_run_by_a_test() -> None:
+    unknown = [
+        f"{page.relative_to(ROOT)}: {command}"
+        for page in PAGES
+        for command in commands(page)
+        if command not in RUN_ELSEWHERE and not (page.name == "README.md" and LAB_SESSION.match(command))
+    ]
+    assert not unknown
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert not broken
+
+
+def test_make_knows_the_documented_targets() -> None:
+    targets = sorted({c.split()[1] for page in PAGES for c in commands(page) if c.startswith("make ")})
+    assert targets
+    subprocess.run(["make", "-n", *targets], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.lab
+@pytest.mark.timeout(180)
+def test_the_lab_session_of_the_readme_runs_as_written(tmp_path: Path) -> None:
+    """All of it in order; only the lab's name is changed, so that it does not meet a lab of the person who tests."""
+    session = [c for c in commands(ROOT / "README.md") if LAB_SESSION.match(c)]
+    name = f"readme-{tmp_path.parent.parent.name[-12:]}".lower()
+    script = "\n".join(["set -eux", *session]).replace(" berth", f" {name}")
+    try:
+        subprocess.run(["bash", "-c", script], cwd=ROOT, check=True, timeout=120)
+    finally:
+        subprocess.run([".venv/bin/python", "-m", "lab", "down", "--name", name], cwd=ROOT, check=False, timeout=30)
