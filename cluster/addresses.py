@@ -148,16 +148,14 @@ def _parse_span(text: str) -> Range:
         try:
             bare = parse_address(text)
         except AddressError:
-            raise AddressError(
-                "is neither a CIDR such as 192.0.2.0/24 nor a range such as 192.0.2.1-192.0.2.9"
-            ) from None
+            raise AddressError("is neither a CIDR like 192.0.2.0/24 nor a range like 192.0.2.1-192.0.2.9") from None
         raise AddressError(f'is a single address; write "{bare.text}/{bare.family.bits}"')
     ends = []
-    for end, end_text in (("start", first_text), ("end", last_text)):
+    for end, end_text in (("a start", first_text), ("an end", last_text)):
         try:
             ends.append(parse_address(end_text))
         except AddressError as error:
-            raise AddressError(f'has a {end} "{end_text.strip()}" that {error}') from error
+            raise AddressError(f'has {end} "{end_text.strip()}" that {error}') from error
     first, last = ends
     if first.family is not last.family:
         raise AddressError(f"starts with {first.family.text} and ends with {last.family.text}")

@@ -78,7 +78,7 @@ def main() -> NoReturn:
         client = connect(arguments.kubeconfig, user_agent=USER_AGENT)
     except ClientConfigError as error:
         command_line.error(str(error))
-    daemon = Daemon(client, arguments.namespace, arguments.lb_class, registry)
+    daemon = Daemon(client, arguments.namespace, arguments.lb_class or None, registry)
     host, port = arguments.listen
     try:
         status = StatusServer(host, port, registry, daemon.trouble, daemon.not_ready)

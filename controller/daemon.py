@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -90,7 +90,7 @@ class Daemon:
             Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, on_change=self._inbox.put),
             Reflector(client, NAMESPACES, on_change=self._inbox.put),
         )
-        registry.register(ControllerCollector(lambda: self._snapshot))
+        registry.register(ControllerCollector(self._figures))
 
     # -------------------------------------------------------------------- for the probes
 
@@ -214,15 +214,16 @@ class Daemon:
             pools[name] = PoolFigures(sum(v4), sum(v6), v4[0], v6[0])
         self._snapshot = Snapshot(
             pools=pools,
-            updates=self._updates,
-            update_errors=self._update_errors,
             config_loaded=self._core.started,
             config_stale=bool(self._reports.problems),
             services=figures.services,
             waiting={reason.value: count for reason, count in figures.waiting.items()},
             refusals={reason.value: count for reason, count in self._core.refusals.items()},
-            queue_length=self._inbox.qsize() + self._outbox.qsize(),
         )
+
+    def _figures(self) -> Snapshot:
+        waiting = self._inbox.qsize() + self._outbox.qsize()
+        return replace(self._snapshot, updates=self._updates, update_errors=self._update_errors, queue_length=waiting)
 
     # -------------------------------------------------------------------- the writing threads
 

@@ -53,7 +53,7 @@ from controller.request import (
 )
 
 FIRST_RETRY_S = 0.25
-LAST_RETRY_S = 30.0
+LAST_RETRY_S = 15.0
 CONFLICTS_AT_ONCE = 2
 """Conflicts in a row that are answered without a pause."""
 
@@ -159,6 +159,9 @@ class Reconciler:
             if self.started:
                 self._adopt(tracked)
         elif not is_older(view, tracked.view):
+            if tracked.view.metadata.resource_version != view.metadata.resource_version:
+                tracked.retry_at = None  # another object, another try
+                self._retrying.discard(view.key)
             tracked.view = view
         self._due.add(view.key)
 

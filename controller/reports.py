@@ -186,7 +186,7 @@ class Reports:
         if conditions is not None:
             status["conditions"] = conditions
         if isinstance(view, IPAddressPool):
-            counters = self._counters(view, ledger)
+            counters = self._counters(view, ledger, everything=not view.status.conditions)
             if counters and not status and now.monotonic < reported.counters_not_before:
                 self._wake_at(reported.counters_not_before)
             elif counters:
@@ -205,8 +205,8 @@ class Reports:
         message = shortened(f"{problem.field}: {problem.reason}{rest}")
         return Condition("Valid", "False", problem.word, message, observed_generation=generation)
 
-    def _counters(self, view: IPAddressPool, ledger: Ledger) -> dict[str, int]:
-        """The counters that differ from what the status shows."""
+    def _counters(self, view: IPAddressPool, ledger: Ledger, *, everything: bool) -> dict[str, int]:
+        """The counters that differ from what the status shows, or all of them."""
         name = PoolName(view.metadata.name)
         v4, v6 = (
             ledger.counts(name, family) if name in self.config.pools else (0, 0)
@@ -219,7 +219,7 @@ class Reports:
             "availableIPv4": (v4[1], shown.available_ipv4),
             "availableIPv6": (min(v6[1], LARGEST_COUNT), shown.available_ipv6),
         }
-        return {field: count for field, (count, present) in wanted.items() if count != present}
+        return {field: count for field, (count, present) in wanted.items() if everything or count != present}
 
     def _state_change(self, now: Moment) -> Change | None:
         """What to do about the ConfigurationState."""
