@@ -8,7 +8,6 @@ import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -38,16 +37,10 @@ async def serve(server: ApiServer, listeners: Sequence[socket.socket], stop: asy
 
 def write_kubeconfig(path: Path, url: str) -> Path:
     """A kubeconfig for this server, which asks for no authentication. (JSON is YAML.)"""
-    cluster = {"name": "lab", "cluster": {"server": url}}
-    context = {"name": "lab", "context": {"cluster": "lab", "user": "lab"}}
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [cluster],
-        "users": [{"name": "lab", "user": {}}],
-        "contexts": [context],
-        "current-context": "lab",
-    }
+    config: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "current-context": "lab"}
+    config["clusters"] = [{"name": "lab", "cluster": {"server": url}}]
+    config["users"] = [{"name": "lab", "user": {}}]
+    config["contexts"] = [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}]
     path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
     return path
 
@@ -55,16 +48,9 @@ def write_kubeconfig(path: Path, url: str) -> Path:
 class EmbeddedApi:
     """An API server on a free port of 127.0.0.1, from ``__enter__`` to ``__exit__``."""
 
-    def __init__(
-        self,
-        *,
-        crds: Path = CRDS,
-        service_cidr: str = SERVICE_CIDR,
-        history: int = HISTORY,
-        watch_queue: int = WATCH_QUEUE,
-    ) -> None:
-        self._options = {"service_cidr": service_cidr, "history": history, "watch_queue": watch_queue}
-        self._custom = load_definitions(crds)
+    def __init__(self, *, crds: Path = CRDS, history: int = HISTORY, watch_queue: int = WATCH_QUEUE) -> None:
+        custom = load_definitions(crds)
+        self.server = ApiServer(custom, service_cidr=SERVICE_CIDR, history=history, watch_queue=watch_queue)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -76,16 +62,13 @@ class EmbeddedApi:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     def _run(self) -> None:
-        server = ApiServer(self._custom, **self._options)  # type: ignore[arg-type]  # a mixed mapping of keywords
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(serve(server, [self._listener], self._stop))
+            runner.run(serve(self.server, [self._listener], self._stop))
 
     def kubeconfig(self, path: Path) -> Path:
         return write_kubeconfig(path, self.url)

@@ -3,29 +3,31 @@
 A rule is a JSON object. What it is about: ``userAgent`` (contained in the request's), ``path`` (prefix), ``verb`` (get,
 list, watch, create, update, patch, delete); left out means any. What happens: ``latency`` (seconds, before anything
 else), ``drop`` (the connection is cut without an answer), ``status`` (400-599, with ``retryAfter`` seconds where
-given), ``lag`` (seconds by which a watch's events come late). ``count`` limits how many requests it hits.
+given), ``lag`` (seconds by which a watch's events come late). ``count`` limits how many requests it hits (not for lag).
 ``closeWatches`` (the matching watches end now) and ``compact`` (the history is forgotten now) happen once, at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from http import HTTPStatus
+from typing import Any, NamedTuple
 
 import msgspec
 
-_REASONS = {
-    400: "BadRequest",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "NotFound",
-    409: "Conflict",
-    410: "Expired",
-    429: "TooManyRequests",
-    500: "InternalError",
-    503: "ServiceUnavailable",
-    504: "Timeout",
-}
+_OWN_REASONS = {410: "Expired", 500: "InternalError", 504: "Timeout"}
+
+
+def reason(status: int) -> str:
+    """Kubernetes' reason for a status code; mostly HTTP's own, run together."""
+    return _OWN_REASONS.get(status) or HTTPStatus(status).phrase.replace(" ", "")
+
+
+class Asked(NamedTuple):
+    """A request, as far as a rule looks at it."""
+
+    user_agent: str
+    path: str
+    verb: str
 
 
 class Rule(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
@@ -33,7 +35,7 @@ class Rule(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defa
     path: str = ""
     verb: str = ""
     status: int = 0
-    retry_after: int | None = None
+    retry_after: int = 0
     latency: float = 0.0
     drop: bool = False
     lag: float = 0.0
@@ -42,21 +44,8 @@ class Rule(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defa
     count: int | None = None
 
     def matches(self, asked: Asked) -> bool:
-        return (
-            self.user_agent in asked.user_agent
-            and asked.path.startswith(self.path)
-            and self.verb in {"", asked.verb}
-            and self.count != 0
-        )
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request, as far as a rule looks at it."""
-
-    user_agent: str
-    path: str
-    verb: str
+        agent_and_path = self.user_agent in asked.user_agent and asked.path.startswith(self.path)
+        return agent_and_path and self.verb in {"", asked.verb} and self.count != 0
 
 
 class Faults:
@@ -74,17 +63,11 @@ class Faults:
 
     def striking(self, asked: Asked) -> Rule | None:
         """The first rule that this request falls under, which is thereby used once."""
-        for rule in self._rules:
-            if not rule.lag and rule.matches(asked):
-                if rule.count is not None:
-                    rule.count -= 1
-                return rule
-        return None
+        rule = next((rule for rule in self._rules if not rule.lag and rule.matches(asked)), None)
+        if rule is not None and rule.count is not None:
+            rule.count -= 1
+        return rule
 
     def lag(self, asked: Asked) -> float:
         """Seconds by which this watch's events must come late, as of now."""
         return max((rule.lag for rule in self._rules if rule.matches(asked)), default=0.0)
-
-
-def reason(status: int) -> str:
-    return _REASONS.get(status, "")

@@ -18,7 +18,9 @@ from cluster import objects
 Selectable = Mapping[str, tuple[str, ...]]
 """Field labels a ``fieldSelector`` may use, and where their values are in the object."""
 
-METADATA_FIELDS: Selectable = {"metadata.name": ("metadata", "name"), "metadata.namespace": ("metadata", "namespace")}
+
+def _fields(labels: str = "") -> Selectable:
+    return {label: tuple(label.split(".")) for label in f"metadata.name metadata.namespace {labels}".split()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,7 @@ class Kind:
     """Whether PUT without a resourceVersion is taken."""
     returns_deleted: bool = False
     """Whether DELETE answers with the object (or with a Status)."""
-    fields: Selectable = field(default_factory=lambda: METADATA_FIELDS)
+    fields: Selectable = field(default_factory=_fields)
     shape: type[objects.Object] = objects.Object
     """What the body must at least look like: fields that have another JSON type are refused."""
     schema: Mapping[str, Any] | None = None
@@ -51,53 +53,24 @@ class Kind:
         """``services``, ``leases.coordination.k8s.io``: how messages name it."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
-    @property
-    def custom(self) -> bool:
-        return self.schema is not None
+
+def _core(plural: str, kind: str, fields: str = "", **more: Any) -> Kind:
+    return Kind("", "v1", plural, kind, fields=_fields(fields), **more)
 
 
-def _fields(*labels: str) -> Selectable:
-    return {**METADATA_FIELDS, **{label: tuple(label.split(".")) for label in labels}}
-
-
-NAMESPACES = Kind("", "v1", "namespaces", "Namespace", namespaced=False, status=True, fields=_fields("status.phase"))
-NODES = Kind(
-    "", "v1", "nodes", "Node", namespaced=False, status=True, fields=_fields("spec.unschedulable"), shape=objects.Node
+NAMESPACES = _core("namespaces", "Namespace", "status.phase", namespaced=False, status=True)
+NODES = _core("nodes", "Node", "spec.unschedulable", namespaced=False, status=True, shape=objects.Node)
+SERVICES = _core(
+    "services", "Service", "spec.type spec.clusterIP", status=True, returns_deleted=True, shape=objects.Service
 )
-SERVICES = Kind(
-    "",
-    "v1",
-    "services",
-    "Service",
-    status=True,
-    returns_deleted=True,
-    fields=_fields("spec.type", "spec.clusterIP"),
-    shape=objects.Service,
-)
-PODS = Kind("", "v1", "pods", "Pod", status=True, returns_deleted=True, fields=_fields("spec.nodeName", "status.phase"))
-SECRETS = Kind("", "v1", "secrets", "Secret", fields=_fields("type"), shape=objects.Secret)
-CONFIG_MAPS = Kind("", "v1", "configmaps", "ConfigMap")
-SERVICE_ACCOUNTS = Kind("", "v1", "serviceaccounts", "ServiceAccount", returns_deleted=True)
-EVENTS = Kind(
-    "",
-    "v1",
+PODS = _core("pods", "Pod", "spec.nodeName status.phase", status=True, returns_deleted=True)
+SECRETS = _core("secrets", "Secret", "type", shape=objects.Secret)
+CONFIG_MAPS = _core("configmaps", "ConfigMap")
+SERVICE_ACCOUNTS = _core("serviceaccounts", "ServiceAccount", returns_deleted=True)
+EVENTS = _core(
     "events",
     "Event",
-    fields={
-        **_fields(
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "reason",
-            "type",
-        ),
-        "source": ("source", "component"),
-        "reportingComponent": ("reportingComponent",),
-    },
+    "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid reason type",
 )
 ENDPOINT_SLICES = Kind(
     "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", generation=True, shape=objects.EndpointSlice
@@ -105,52 +78,38 @@ ENDPOINT_SLICES = Kind(
 LEASES = Kind("coordination.k8s.io", "v1", "leases", "Lease", unconditional_update=False)
 
 BUILT_IN = (
-    NAMESPACES,
-    NODES,
-    SERVICES,
-    PODS,
-    SECRETS,
-    CONFIG_MAPS,
-    SERVICE_ACCOUNTS,
-    EVENTS,
-    ENDPOINT_SLICES,
-    LEASES,
+    *(NAMESPACES, NODES, SERVICES, PODS, SECRETS, CONFIG_MAPS, SERVICE_ACCOUNTS, EVENTS),
+    *(ENDPOINT_SLICES, LEASES),
 )
 
 
 def from_definition(definition: Mapping[str, Any]) -> Iterable[Kind]:
-    """The kinds of one CustomResourceDefinition: its storage version (other versions are not converted here)."""
+    """The kind of a CustomResourceDefinition, in its storage version (other versions are not converted here)."""
     spec = definition["spec"]
     for version in spec["versions"]:
-        if not (version["served"] and version["storage"]):
-            continue
-        selectable = {
-            entry["jsonPath"].lstrip("."): tuple(entry["jsonPath"].strip(".").split("."))
-            for entry in version.get("selectableFields", ())
-        }
-        yield Kind(
-            group=spec["group"],
-            version=version["name"],
-            plural=spec["names"]["plural"],
-            kind=spec["names"]["kind"],
-            namespaced=spec["scope"] == "Namespaced",
-            status="status" in version.get("subresources", {}),
-            generation=True,
-            unconditional_update=False,
-            fields={**METADATA_FIELDS, **selectable},
-            schema=version["schema"]["openAPIV3Schema"],
-        )
+        if version["served"] and version["storage"]:
+            yield Kind(
+                group=spec["group"],
+                version=version["name"],
+                plural=spec["names"]["plural"],
+                kind=spec["names"]["kind"],
+                namespaced=spec["scope"] == "Namespaced",
+                status="status" in version.get("subresources", {}),
+                generation=True,
+                unconditional_update=False,
+                schema=version["schema"]["openAPIV3Schema"],
+            )
 
 
 def load_definitions(directory: Path) -> list[Kind]:
     """The custom kinds that the YAML files of a directory define. ``ValueError`` names a file that is no definition."""
+    if not directory.is_dir():
+        raise ValueError(f"{directory}: not a directory")
     kinds: list[Kind] = []
     for path in sorted(directory.glob("*.yaml")):
         try:
-            documents = [document for document in yaml.safe_load_all(path.read_text()) if isinstance(document, dict)]
-            for document in documents:
-                if document.get("kind") == "CustomResourceDefinition":
-                    kinds.extend(from_definition(document))
-        except (yaml.YAMLError, KeyError) as error:
-            raise ValueError(f"{path}: not a CustomResourceDefinition: {error}") from error
+            for definition in yaml.safe_load_all(path.read_text()):
+                kinds += from_definition(definition)
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not a CustomResourceDefinition: {' '.join(str(error).split())}") from error
     return kinds

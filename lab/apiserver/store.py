@@ -2,8 +2,8 @@
 
 As in etcd, one counter numbers every change of anything. Each kind keeps its last changes, at most ``history`` of them;
 undoing them rebuilds an earlier state (so a paged list is consistent at one version), replaying them continues a watch.
-Whoever asks for something older is told that it has expired. Nothing is ever waited for here, and stored bodies are
-never changed in place: a change is a new body under a new version, encoded once however many watch it.
+Whoever asks for something older is told that it has expired. Stored bodies are never changed in place: a change is a
+new body under a new version, encoded once however many watch it.
 """
 
 from __future__ import annotations
@@ -22,33 +22,31 @@ Body = dict[str, Any]
 Key = str
 """``namespace/name`` or ``name``; lists are in the order of this text, as etcd's are."""
 
-_encode = msgspec.json.Encoder().encode
-
 
 def key_of(namespace: str | None, name: str) -> Key:
     return f"{namespace}/{name}" if namespace else name
 
 
-class Stored:
-    """One object at one version."""
-
-    __slots__ = ("body", "json", "key", "version")
-
-    def __init__(self, key: Key, version: int, body: Body) -> None:
-        self.key = key
-        self.version = version
-        self.body: Body = {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}}
-        self.json: bytes = _encode(self.body)
-
-    @property
-    def uid(self) -> str:
-        uid: str = self.body["metadata"]["uid"]
-        return uid
+def owners(body: Body) -> set[str]:
+    """The uids of an object's owners."""
+    return {reference["uid"] for reference in body["metadata"].get("ownerReferences", ())}
 
 
 def watch_line(kind: str, json: bytes) -> bytes:
     """One event as it stands in a watch's answer."""
     return b'{"type":"' + kind.encode() + b'","object":' + json + b"}\n"
+
+
+class Stored:
+    """One object at one version."""
+
+    __slots__ = ("body", "json", "key", "uid")
+
+    def __init__(self, key: Key, version: int, body: Body) -> None:
+        self.key = key
+        self.body: Body = {**body, "metadata": {**body["metadata"], "resourceVersion": str(version)}}
+        self.json: bytes = msgspec.json.encode(self.body)
+        self.uid: str = body["metadata"]["uid"]
 
 
 class Event:
@@ -95,7 +93,7 @@ class Store:
         self.version = 1
         self._history = history
         self._collections: dict[Kind, Collection] = {}
-        self._by_uid: dict[str, tuple[Kind, Key]] = {}
+        self._uids: set[str] = set()
         self._dependents: dict[str, set[tuple[Kind, Key]]] = {}
 
     def collection(self, kind: Kind) -> Collection:
@@ -106,28 +104,17 @@ class Store:
 
     def commit(self, kind: Kind, key: Key, body: Body) -> Stored:
         """Put an object as the next version, and tell the watchers."""
-        self.version += 1
-        collection = self.collection(kind)
-        old, new = collection.items.get(key), Stored(key, self.version, body)
-        collection.items[key] = new
-        self._record(kind, Event(self.version, key, old, new))
+        items = self.collection(kind).items
+        old, new = items.get(key), Stored(key, self.version + 1, body)
+        items[key] = new
+        self._record(kind, key, old, new)
         return new
 
     def remove(self, kind: Kind, key: Key) -> Stored:
         """Remove an object, which counts as a version too. Returns its last state under that version."""
-        self.version += 1
         old = self.collection(kind).items.pop(key)
-        self._record(kind, Event(self.version, key, old, None))
+        self._record(kind, key, old, None)
         return Stored(key, self.version, old.body)
-
-    def _record(self, kind: Kind, event: Event) -> None:
-        self._index(kind, event)
-        collection = self.collection(kind)
-        collection.history.append(event)
-        if len(collection.history) > self._history:
-            collection.compacted = collection.history.popleft().version
-        for offer in tuple(collection.watchers):
-            offer(event)
 
     def compact(self) -> None:
         """Forget the past of every kind, as etcd's compaction does."""
@@ -137,12 +124,11 @@ class Store:
 
     def snapshot(self, kind: Kind, version: int) -> list[Stored]:
         """All objects of a kind as they were at ``version``, in order. Refuses versions forgotten or yet to come."""
-        self._check(kind, version)
+        if version > self.version:
+            raise too_new(version, self.version)
         collection = self.collection(kind)
         items = dict(collection.items)
-        for event in reversed(collection.history):
-            if event.version <= version:
-                break
+        for event in reversed(self.events_after(kind, version)):
             if event.old is not None:
                 items[event.key] = event.old
             else:
@@ -151,40 +137,37 @@ class Store:
 
     def events_after(self, kind: Kind, version: int) -> list[Event]:
         """The changes of a kind since ``version``, oldest first. Refuses a version that is forgotten."""
-        collection = self.collection(kind)
+        collection, events = self.collection(kind), list[Event]()
         if version < collection.compacted:
             raise too_old(version, collection.compacted)
-        return [event for event in collection.history if event.version > version]
-
-    def _check(self, kind: Kind, version: int) -> None:
-        if version > self.version:
-            raise too_new(version, self.version)
-        if version < (compacted := self.collection(kind).compacted):
-            raise too_old(version, compacted)
-
-    # -------------------------------------------------------------- owners
+        for event in reversed(collection.history):
+            if event.version <= version:
+                break
+            events.append(event)
+        return events[::-1]
 
     def exists(self, uid: str) -> bool:
-        return uid in self._by_uid
+        return uid in self._uids
 
     def dependents(self, uid: str) -> list[tuple[Kind, Key]]:
         """Objects that name the uid among their owners."""
         return list(self._dependents.get(uid, ()))
 
-    def _index(self, kind: Kind, event: Event) -> None:
-        key, old, new = event.key, event.old, event.new
+    def _record(self, kind: Kind, key: Key, old: Stored | None, new: Stored | None) -> None:
+        self.version += 1
         if old is not None:
-            self._by_uid.pop(old.uid, None)
+            self._uids.discard(old.uid)
             for owner in owners(old.body):
                 self._dependents[owner].discard((kind, key))
                 if not self._dependents[owner]:
                     del self._dependents[owner]
         if new is not None:
-            self._by_uid[new.uid] = (kind, key)
+            self._uids.add(new.uid)
             for owner in owners(new.body):
                 self._dependents.setdefault(owner, set()).add((kind, key))
-
-
-def owners(body: Body) -> set[str]:
-    """The uids of an object's owners."""
-    return {reference["uid"] for reference in body["metadata"].get("ownerReferences") or ()}
+        collection, event = self.collection(kind), Event(self.version, key, old, new)
+        collection.history.append(event)
+        if len(collection.history) > self._history:
+            collection.compacted = collection.history.popleft().version
+        for offer in tuple(collection.watchers):
+            offer(event)

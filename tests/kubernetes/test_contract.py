@@ -6,7 +6,6 @@ in the embedded one (a compacted history, faults) is in ``tests/lab/test_apiserv
 
 from __future__ import annotations
 
-import base64
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -639,17 +638,6 @@ def test_class_of_a_load_balancer_does_not_change(access: Access) -> None:
 
 
 # ------------------------------------------------------------------------ other kinds
-
-
-def test_secret_takes_text_as_data(access: Access) -> None:
-    made = access.made(f"{access.core}/secrets", {"metadata": {"name": "a"}, "stringData": {"key": "value"}})
-    assert made["data"] == {"key": base64.b64encode(b"value").decode()}
-    assert made["type"] == "Opaque"
-    assert "stringData" not in made
-
-
-def test_secret_that_is_not_base64_is_refused(access: Access) -> None:
-    assert access.create(f"{access.core}/secrets", {"metadata": {"name": "a"}, "data": {"key": "?"}}).status == 400
 
 
 def test_event_belongs_to_the_namespace_of_what_it_is_about(access: Access) -> None:
