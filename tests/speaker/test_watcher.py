@@ -1,0 +1,505 @@
+"""The watcher against a real API server in process; the test is the announcer, at the other end of the channel."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from cluster.client import connect
+from cluster.objects import AddressText, NodeName
+from lab.apiserver.embedded import EmbeddedApi
+from speaker import publisher
+from speaker.channel import (
+    AnnouncerEnd,
+    Claims,
+    Credentials,
+    Notice,
+    PeerView,
+    Stats,
+    ToAnnouncer,
+    WholePlan,
+    announcer_end,
+    watcher_end,
+)
+from speaker.metrics import SpeakerCollector
+from speaker.options import Options
+from speaker.plan import Plan, PlanChange, apply_change
+from speaker.watcher import Watcher
+from tests.waiting import wait_until
+
+M = TypeVar("M")
+
+NODE = NodeName("node-1")
+WEB = AddressText("192.0.2.1")
+KEY = bytes(range(32))
+OWN = "/apis/metallb.io/v1beta1/namespaces/metallb-system"
+SERVICES = "/api/v1/namespaces/default/services"
+SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+STATUSES = f"{OWN}/servicel2statuses"
+
+
+class Cluster:
+    """The API as its users change it."""
+
+    def __init__(self, api: EmbeddedApi) -> None:
+        self.api = api
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        content = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else None
+        status, answer = self.api.request(method, path, body, content)
+        assert status < 300, answer
+        return answer
+
+    def items(self, path: str) -> list[Any]:
+        items: list[Any] = self.ask("GET", path)["items"]
+        return items
+
+    def add_key(self, current: bytes = KEY) -> None:
+        body = {"metadata": {"name": "berthlb-heartbeat"}, "data": {"current": base64.b64encode(current).decode()}}
+        self.ask("POST", "/api/v1/namespaces/metallb-system/secrets", body)
+
+    def add_node(self, name: str) -> None:
+        self.ask("POST", "/api/v1/nodes", {"metadata": {"name": name}})
+        ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        self.ask("PATCH", f"/api/v1/nodes/{name}/status", ready)
+
+    def add_pool(self, name: str = "lan", *addresses: str) -> None:
+        spec = {"addresses": list(addresses) or ["192.0.2.0/24"]}
+        self.ask("POST", f"{OWN}/ipaddresspools", {"metadata": {"name": name}, "spec": spec})
+
+    def add_advertisement(self, name: str = "all", **spec: Any) -> None:
+        self.ask("POST", f"{OWN}/l2advertisements", {"metadata": {"name": name}, "spec": spec})
+
+    def add_service(self, name: str = "web", address: str = WEB, *, endpoints: bool = True) -> None:
+        spec = {"type": "LoadBalancer", "ports": [{"port": 80}], "selector": {"app": name}}
+        self.ask("POST", SERVICES, {"metadata": {"name": name}, "spec": spec})
+        if endpoints:
+            self.add_slice(name)
+        status = {"status": {"loadBalancer": {"ingress": [{"ip": address}]}}}
+        self.ask("PATCH", f"{SERVICES}/{name}/status", status)
+
+    def add_slice(self, service: str) -> None:
+        body = {
+            "metadata": {"name": f"{service}-x", "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.244.1.5"], "conditions": {"ready": True}, "nodeName": "node-1"}],
+            "ports": [],
+        }
+        self.ask("POST", SLICES, body)
+
+    def delete_service(self, name: str) -> None:
+        self.ask("DELETE", f"{SERVICES}/{name}")
+
+    def events(self, reason: str) -> list[Any]:
+        return [each for each in self.items("/api/v1/namespaces/default/events") if each["reason"] == reason]
+
+    def statuses(self) -> dict[str, str]:
+        """The node that announces each Service, on record."""
+        return {
+            each["metadata"]["labels"]["metallb.io/service-name"]: each["status"]["node"]
+            for each in self.items(STATUSES)
+            if "status" in each
+        }
+
+
+class Announcer:
+    """What the watcher takes for the announcer, and what it has been told."""
+
+    def __init__(self, channel: AnnouncerEnd) -> None:
+        self.channel = channel
+        self.received: list[ToAnnouncer] = []
+        self.plan: Plan | None = None
+
+    def look(self) -> None:
+        for message in self.channel.receive():
+            self.received.append(message)
+            if isinstance(message, WholePlan):
+                self.plan = message.plan
+            elif isinstance(message, PlanChange):
+                assert self.plan is not None, "a change before the Plan that it changes"
+                self.plan = apply_change(self.plan, message)
+
+    def announced(self) -> set[AddressText]:
+        """The addresses in the Plan, as of now."""
+        self.look()
+        return {address for bundle in self.plan.bundles for address in bundle.addresses} if self.plan else set()
+
+    def of(self, kind: type[M]) -> list[M]:
+        self.look()
+        return [message for message in self.received if isinstance(message, kind)]
+
+    def hold(self, *addresses: AddressText) -> None:
+        self.channel.send(Claims(1, dict.fromkeys(addresses, 1)))
+
+
+Start = Callable[..., tuple[Watcher, Announcer]]
+
+
+@pytest.fixture
+def cluster(embedded_api: EmbeddedApi) -> Cluster:
+    """A cluster with a node, a pool, an advertisement and a heartbeat key."""
+    cluster = Cluster(embedded_api)
+    cluster.add_node("node-1")
+    cluster.add_pool()
+    cluster.add_advertisement()
+    cluster.add_key()
+    return cluster
+
+
+@pytest.fixture
+def start(embedded_api: EmbeddedApi, tmp_path: Path) -> Iterator[Start]:
+    """Start a watcher, which ends with the test: ``start()`` or ``start(key=…)`` with fields of ``Options``."""
+    running: list[tuple[Watcher, threading.Thread, Announcer]] = []
+
+    def start_one(**options: Any) -> tuple[Watcher, Announcer]:
+        ours, theirs = socket.socketpair()
+        client = connect(embedded_api.kubeconfig(tmp_path / "kubeconfig"), user_agent="berthlb-speaker")
+        watcher = Watcher(client, watcher_end(theirs), Options(NODE, **options))
+        thread = threading.Thread(target=watcher.run, daemon=True)
+        thread.start()
+        announcer = Announcer(announcer_end(ours))
+        running.append((watcher, thread, announcer))
+        return watcher, announcer
+
+    yield start_one
+    for watcher, thread, announcer in running:
+        watcher.stop()
+        thread.join(10)
+        announcer.channel.close()
+        assert not thread.is_alive()
+
+
+# ------------------------------------------------------------------------ the Plan
+
+
+def test_credentials_and_the_whole_plan_come_first_and_then_changes(cluster: Cluster, start: Start) -> None:
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    kube_system = cluster.ask("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
+    assert announcer.of(Credentials) == [Credentials(kube_system, (KEY,))]
+    assert len(announcer.of(WholePlan)) == 1
+    cluster.add_service("db", "192.0.2.2")
+    wait_until(lambda: announcer.announced() == {WEB, "192.0.2.2"})
+    cluster.delete_service("web")
+    wait_until(lambda: announcer.announced() == {"192.0.2.2"})
+    assert len(announcer.of(WholePlan)) == 1
+    revisions = [each.revision for each in announcer.of(PlanChange)]
+    assert revisions == sorted(set(revisions))
+
+
+def test_no_plan_before_every_cache_is_synced(cluster: Cluster, embedded_api: EmbeddedApi, start: Start) -> None:
+    """A Plan without the slices would take every address away."""
+    cluster.add_service()
+    embedded_api.inject(path="/apis/discovery.k8s.io", status=503)
+    watcher, announcer = start()
+    wait_until(lambda: announcer.of(Credentials))
+    wait_until(lambda: "not synced: endpointslices" in (watcher.ready() or ""))
+    assert announcer.of(WholePlan) == []
+    embedded_api.clear_faults()
+    wait_until(lambda: announcer.of(WholePlan), timeout=20)
+    assert announcer.announced() == {WEB}
+
+
+def test_an_api_server_that_is_away_changes_nothing(cluster: Cluster, embedded_api: EmbeddedApi, start: Start) -> None:
+    cluster.add_service()
+    watcher, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    embedded_api.inject(userAgent="berthlb-speaker", status=503)
+    embedded_api.inject(userAgent="berthlb-speaker", closeWatches=True)
+    failures = watcher.view().watch_failures
+    wait_until(lambda: all(watcher.view().watch_failures[each] > failures[each] for each in failures))
+    announcer.channel.send(Stats(time.clock_gettime(time.CLOCK_BOOTTIME), True, {}))
+    wait_until(lambda: watcher.ready() is None)
+    assert watcher.healthy() is None
+    assert announcer.announced() == {WEB}
+    assert announcer.of(PlanChange) == []
+
+
+def test_a_pool_that_does_not_parse_leaves_the_plan_alone_and_is_named_once(cluster: Cluster, start: Start) -> None:
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    states = f"{OWN}/configurationstates/speaker-node-1"
+    wait_until(lambda: cluster.ask("GET", f"{OWN}/configurationstates")["items"])
+    wait_until(lambda: cluster.ask("GET", states).get("status", {}).get("result") == "Valid")
+    cluster.ask("PATCH", f"{OWN}/ipaddresspools/lan", {"spec": {"addresses": ["192.0.2.9-192.0.2.1"]}})
+    state = wait_until(lambda: (found := cluster.ask("GET", states))["status"]["result"] == "Invalid" and found)
+    assert "IPAddressPool lan: spec.addresses[0]" in state["status"]["errorSummary"]
+    assert state["metadata"]["labels"] == {"metallb.io/component-type": "speaker", "metallb.io/node-name": "node-1"}
+    assert announcer.announced() == {WEB}
+    cluster.ask("PATCH", f"{OWN}/ipaddresspools/lan", {"spec": {"addresses": ["192.0.2.0/25"]}})
+    state = wait_until(lambda: (found := cluster.ask("GET", states))["status"]["result"] == "Valid" and found)
+    assert not state["status"].get("errorSummary")
+    assert announcer.announced() == {WEB}
+
+
+# ------------------------------------------------------------------------ the key
+
+
+def test_without_a_key_it_is_not_ready_and_says_so_until_there_is_one(embedded_api: EmbeddedApi, start: Start) -> None:
+    cluster = Cluster(embedded_api)
+    watcher, announcer = start()
+    wait_until(lambda: announcer.of(WholePlan))
+    assert "no heartbeat key: Secret metallb-system/berthlb-heartbeat does not exist" in (watcher.ready() or "")
+    cluster.add_key(b"short")
+    wait_until(lambda: "has a current that has 5 bytes" in (watcher.ready() or ""))
+    assert announcer.of(Credentials) == []
+    secret = "/api/v1/namespaces/metallb-system/secrets/berthlb-heartbeat"
+    cluster.ask("PATCH", secret, {"data": {"current": base64.b64encode(KEY).decode()}})
+    wait_until(lambda: [each.keys for each in announcer.of(Credentials)] == [(KEY,)])
+    newer = {"current": base64.b64encode(b"n" * 32).decode(), "previous": base64.b64encode(KEY).decode()}
+    cluster.ask("PATCH", secret, {"data": newer})
+    wait_until(lambda: announcer.of(Credentials)[-1].keys == (b"n" * 32, KEY))
+
+
+def test_a_key_of_its_own_needs_no_secret(embedded_api: EmbeddedApi, start: Start) -> None:
+    embedded_api.inject(path="/api/v1/namespaces/metallb-system/secrets", status=403)
+    _, announcer = start(key=b"f" * 32)
+    wait_until(lambda: [each.keys for each in announcer.of(Credentials)] == [(b"f" * 32,)])
+
+
+# ------------------------------------------------------------------------ what is told
+
+
+def test_a_held_service_gets_a_status_object_and_one_event(cluster: Cluster, start: Start) -> None:
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+    (event,) = wait_until(lambda: cluster.events("nodeAssigned"))
+    assert event["message"] == 'announcing from node "node-1" with protocol "layer2"'
+    assert event["type"] == "Normal"
+    assert event["involvedObject"]["name"] == "web"
+    (status,) = cluster.items(STATUSES)
+    assert status["metadata"]["labels"] == {
+        "metallb.io/node": "node-1",
+        "metallb.io/service-name": "web",
+        "metallb.io/service-namespace": "default",
+    }
+    assert not status["metadata"].get("ownerReferences")
+    announcer.hold(WEB)
+    cluster.add_service("db", "192.0.2.2")
+    wait_until(lambda: "192.0.2.2" in announcer.announced())
+    announcer.hold(WEB, AddressText("192.0.2.2"))
+    wait_until(lambda: cluster.statuses() == {"web": "node-1", "db": "node-1"})
+    wait_until(lambda: len(cluster.events("nodeAssigned")) == 2)
+
+
+def test_interfaces_are_on_record_where_an_advertisement_names_them(
+    cluster: Cluster, embedded_api: EmbeddedApi, start: Start
+) -> None:
+    cluster.ask("PATCH", f"{OWN}/l2advertisements/all", {"spec": {"interfaces": ["eth1"]}})
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    wait_until(
+        lambda: [each.get("status", {}).get("interfaces") for each in cluster.items(STATUSES)] == [[{"name": "eth1"}]]
+    )
+    cluster.ask("PATCH", f"{OWN}/l2advertisements/all", {"spec": {"interfaces": []}})
+    wait_until(lambda: not cluster.items(STATUSES)[0]["status"].get("interfaces"))
+
+
+def test_the_next_holder_takes_the_status_object_over_and_the_former_leaves_it(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "SUCCESSOR_S", 0.05)
+    cluster.add_node("node-2")
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+    (before,) = cluster.items(STATUSES)
+    name = before["metadata"]["name"]
+    # What the speaker on node-2 does when it takes over.
+    cluster.ask("PATCH", f"{STATUSES}/{name}", {"metadata": {"labels": {"metallb.io/node": "node-2"}}})
+    cluster.ask("PATCH", f"{STATUSES}/{name}/status", {"status": {"node": "node-2"}})
+    announcer.hold()
+    cluster.add_service("db", "192.0.2.2")
+    wait_until(lambda: "192.0.2.2" in announcer.announced())
+    announcer.hold(AddressText("192.0.2.2"))
+    wait_until(lambda: cluster.statuses() == {"web": "node-2", "db": "node-1"})
+    announcer.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+    (after,) = cluster.items(STATUSES)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def test_two_holders_on_both_sides_of_a_partition_do_not_overwrite_each_other_in_turns(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "SUCCESSOR_S", 0.05)
+    cluster.add_service()
+    watcher, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+    name = cluster.items(STATUSES)[0]["metadata"]["name"]
+    cluster.ask("PATCH", f"{STATUSES}/{name}", {"metadata": {"labels": {"metallb.io/node": "node-2"}}})
+    cluster.ask("PATCH", f"{STATUSES}/{name}/status", {"status": {"node": "node-2"}})
+    wait_until(lambda: watcher.view().writes_waiting == 0)
+    cluster.add_service("db", "192.0.2.2")
+    wait_until(lambda: "192.0.2.2" in announcer.announced())
+    announcer.hold(WEB, AddressText("192.0.2.2"))
+    wait_until(lambda: "db" in cluster.statuses())
+    assert cluster.statuses()["web"] == "node-2"
+
+
+def test_a_status_object_that_somebody_deletes_comes_back(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "SUCCESSOR_S", 0.05)
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+    (before,) = cluster.items(STATUSES)
+    cluster.ask("DELETE", f"{STATUSES}/{before['metadata']['name']}")
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+    assert cluster.items(STATUSES)[0]["metadata"]["uid"] != before["metadata"]["uid"]
+
+
+def test_the_status_object_goes_with_its_service_and_with_what_was_left_over(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "SUCCESSOR_S", 0.05)
+    left_over = {"metadata": {"name": "l2-old", "labels": {"metallb.io/node": "node-1"}}}
+    cluster.ask("POST", STATUSES, left_over)
+    elsewhere = {"metadata": {"name": "l2-elsewhere", "labels": {"metallb.io/node": "node-2"}}}
+    cluster.ask("POST", STATUSES, elsewhere)
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+    cluster.delete_service("web")
+    wait_until(lambda: announcer.announced() == set())
+    announcer.hold()
+    wait_until(lambda: [each["metadata"]["name"] for each in cluster.items(STATUSES)] == ["l2-elsewhere"])
+
+
+def test_where_the_node_on_record_is_immutable_the_object_is_made_anew(
+    cluster: Cluster, embedded_api: EmbeddedApi, start: Start
+) -> None:
+    """MetalLB's own CRD refuses to change ``status.node``."""
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    embedded_api.inject(path=STATUSES, verb="patch", status=422, count=1)
+    announcer.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+
+
+def test_a_watcher_that_starts_anew_repeats_no_event(cluster: Cluster, start: Start) -> None:
+    cluster.add_service()
+    first, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+    wait_until(lambda: len(cluster.events("nodeAssigned")) == 1)
+    first.stop()
+    _, announcer = start()
+    announcer.hold(WEB)
+    wait_until(lambda: announcer.announced() == {WEB})
+    cluster.add_service("db", "192.0.2.2")
+    wait_until(lambda: "192.0.2.2" in announcer.announced())
+    announcer.hold(WEB, AddressText("192.0.2.2"))
+    wait_until(lambda: cluster.statuses().get("db"))
+    wait_until(lambda: len(cluster.events("nodeAssigned")) > 1)
+    assert sorted(each["involvedObject"]["name"] for each in cluster.events("nodeAssigned")) == ["db", "web"]
+
+
+def test_writes_that_fail_are_repeated_and_never_hold_the_plan_up(
+    cluster: Cluster, embedded_api: EmbeddedApi, start: Start
+) -> None:
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    embedded_api.inject(path=STATUSES, verb="create", latency=1.0, status=503, count=1)
+    announcer.hold(WEB)
+    began = time.monotonic()
+    cluster.add_service("db", "192.0.2.2")
+    wait_until(lambda: "192.0.2.2" in announcer.announced())
+    assert time.monotonic() - began < 1.0, "the Plan waited for a write"
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+
+
+def test_a_rival_is_named_in_one_event(cluster: Cluster, start: Start) -> None:
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    for mac in ("02:00:00:00:00:99", "02:00:00:00:00:99", "02:00:00:00:00:77"):
+        announcer.channel.send(Notice("AddressConflict", {"address": WEB, "mac": mac, "link": "eth0"}))
+    wait_until(lambda: len(cluster.events("AddressConflict")) == 2)
+    first, second = cluster.events("AddressConflict")
+    assert first["type"] == "Warning"
+    assert "02:00:00:00:00:99 on eth0 also answers for 192.0.2.1" in first["message"]
+    assert "02:00:00:00:00:77" in second["message"]
+
+
+# ------------------------------------------------------------------------ what is shown
+
+
+def test_health_is_the_age_of_the_announcers_last_loop(cluster: Cluster, start: Start) -> None:
+    watcher, announcer = start()
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    announcer.channel.send(Stats(now - 60, True, {}))
+    wait_until(lambda: (watcher.healthy() or "").startswith("the announcer's last loop was 60"))
+    announcer.channel.send(Stats(now, True, {}))
+    wait_until(lambda: watcher.healthy() is None)
+
+
+def test_ready_once_key_caches_and_announcer_are(cluster: Cluster, start: Start) -> None:
+    watcher, announcer = start()
+    wait_until(lambda: watcher.ready() == "the announcer is not ready")
+    announcer.channel.send(Stats(time.clock_gettime(time.CLOCK_BOOTTIME), True, {}))
+    wait_until(lambda: watcher.ready() is None)
+
+
+def test_metrics_have_the_names_that_dashboards_know(cluster: Cluster, start: Start) -> None:
+    cluster.add_service()
+    watcher, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    counters = {"frames_dropped:not_held": 5, "conflicts": 2}
+    peers = (PeerView(NodeName("node-2"), True, 0.4, 0.01, 3),)
+    announcer.channel.send(Stats(now, True, counters, {WEB: 7}, {WEB: 6}, {WEB: 9}, peers))
+    registry = CollectorRegistry()
+    registry.register(SpeakerCollector(watcher.view))
+    wait_until(lambda: watcher.view().announced and watcher.view().stats)
+    lines = generate_latest(registry).decode().splitlines()
+    for line in (
+        'metallb_speaker_announced{ip="192.0.2.1",node="node-1",protocol="layer2",service="default/web"} 1.0',
+        'metallb_layer2_requests_received{ip="192.0.2.1"} 7.0',
+        'metallb_layer2_responses_sent{ip="192.0.2.1"} 6.0',
+        'metallb_layer2_gratuitous_sent{ip="192.0.2.1"} 9.0',
+        "metallb_k8s_client_config_loaded_bool 1.0",
+        "metallb_k8s_client_config_stale_bool 0.0",
+        'berthlb_speaker_frames_dropped_total{reason="not_held"} 5.0',
+        "berthlb_speaker_conflicts_total 2.0",
+        'berthlb_speaker_peer_detection_seconds{peer="node-2"} 0.4',
+    ):
+        assert line in lines
+    assert any(line.startswith("metallb_k8s_client_updates_total ") for line in lines)
+
+
+def test_the_watcher_ends_with_the_announcer(cluster: Cluster, start: Start) -> None:
+    _, announcer = start()
+    wait_until(lambda: announcer.of(WholePlan))
+    announcer.channel.close()
+    # The fixture asserts that the thread has ended; ``stop`` comes after a look that it ended by itself.
+    wait_until(lambda: not [each for each in threading.enumerate() if each.name == "reflect-services"])
