@@ -18,7 +18,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON; what the caller passed as ``extra`` becomes fields. Never raises."""
+    """A record as one line of JSON; what the caller passed as ``extra`` becomes fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {

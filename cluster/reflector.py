@@ -30,7 +30,8 @@ from cluster.resources import Resource
 
 __all__ = ["Change", "Counters", "Reflector"]
 
-STOP_S = 2.0  # what stop() waits for its thread; only one that waits for an answer's first byte takes longer
+STOP_S = 2.0  # what stop() waits for an on_change that is under way
+LINGER_S = 0.2  # and then for its thread: one that waits for an answer's first byte ends by itself, later and silently
 SKIPPED_LINES = 10  # per answer; a list of 10,000 unreadable objects must not become 10,000 lines
 
 T = TypeVar("T", bound=Object)
@@ -67,6 +68,7 @@ class Reflector(Generic[T]):
         self._stopping = threading.Event()
         self._stream: WatchStream | None = None
         self._stream_lock = threading.Lock()
+        self._reporting = threading.RLock()  # held during on_change, so that stop() can wait for its end
         self._thread = threading.Thread(target=self._run, name=f"reflect-{resource.plural}", daemon=True)
 
     def start(self) -> None:
@@ -74,13 +76,16 @@ class Reflector(Generic[T]):
         self._thread.start()
 
     def stop(self) -> None:
-        """End. ``on_change`` is not called any more once this has returned, unless it is called from there."""
+        """End, at once. Once this has returned ``on_change`` is not called any more (a call that takes longer than two
+        seconds is not waited for). May be called from within ``on_change``."""
         self._stopping.set()
         with self._stream_lock:
             if self._stream:
                 self._stream.interrupt()
+        if self._reporting.acquire(timeout=STOP_S):
+            self._reporting.release()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(STOP_S)
+            self._thread.join(LINGER_S)
 
     @property
     def synced(self) -> bool:
@@ -172,13 +177,14 @@ class Reflector(Generic[T]):
         if len(skipped) > SKIPPED_LINES:
             logger.warning("objects skipped", extra={"resource": self.resource.plural, "more": len(skipped)})
         for change in changes:
-            if self._stopping.is_set():
-                return
-            try:
-                self._on_change(change)
-            except Exception:  # the consumer's defect; the copy goes on
-                self.callback_errors += 1
-                logger.exception("on_change failed", extra={"resource": self.resource.plural, "object": change.key})
+            with self._reporting:
+                if self._stopping.is_set():
+                    return
+                try:
+                    self._on_change(change)
+                except Exception:  # the consumer's defect; the copy goes on
+                    self.callback_errors += 1
+                    logger.exception("on_change failed", extra={"resource": self.resource.plural, "object": change.key})
         if self._core.synced:
             self._synced.set()
 

@@ -20,6 +20,7 @@ from lab.apiserver.embedded import EmbeddedApi
 from tests.cluster.scripted import Connection, Script, answer, refusal, scripted
 from tests.waiting import wait_until
 
+PROMPT_S = 1.5  # on a busy machine; the waits that are to be cut short are of 10 s and more
 PLAIN: dict[str, Any] = {"type": "ClusterIP", "ports": [{"port": 80}]}
 BALANCED: dict[str, Any] = {"type": "LoadBalancer", "ports": [{"port": 80}]}
 
@@ -166,7 +167,7 @@ def test_an_empty_kind_is_synced(api: ApiClient) -> None:
     "fault",
     [
         {"status": 500},
-        {"status": 429, "retryAfter": 1},
+        {"status": 429, "retryAfter": 1, "count": 1},
         {"status": 410},
         {"status": 401},
         {"status": 403},
@@ -180,7 +181,7 @@ def test_a_start_among_faults_succeeds_once_they_are_over(
     api: ApiClient, own: ApiClient, embedded_api: EmbeddedApi, fault: dict[str, Any]
 ) -> None:
     create(api, "web")
-    embedded_api.inject(userAgent="under-test", count=3, **fault)
+    embedded_api.inject(**({"userAgent": "under-test", "count": 2} | fault))
     listener = Listener()
     with reflecting(own, listener) as reflector:
         assert reflector.wait_synced(20)
@@ -189,7 +190,8 @@ def test_a_start_among_faults_succeeds_once_they_are_over(
 
 
 @pytest.mark.parametrize(
-    "fault", [{"status": 500}, {"status": 429, "retryAfter": 1}, {"status": 410}, {"drop": True}, {"latency": 0.3}]
+    "fault",
+    [{"status": 500}, {"status": 429, "retryAfter": 1, "count": 1}, {"status": 410}, {"drop": True}, {"latency": 0.3}],
 )
 def test_a_watch_that_was_closed_is_taken_up_among_faults_and_nothing_is_missed(
     api: ApiClient, own: ApiClient, embedded_api: EmbeddedApi, fault: dict[str, Any]
@@ -200,7 +202,7 @@ def test_a_watch_that_was_closed_is_taken_up_among_faults_and_nothing_is_missed(
     with reflecting(own, listener) as reflector:
         reflector.wait_synced(10)
         reported = len(listener.heard)
-        embedded_api.inject(userAgent="under-test", count=3, **fault)
+        embedded_api.inject(**({"userAgent": "under-test", "count": 2} | fault))
         embedded_api.inject(closeWatches=True)
         api.delete(SERVICES, "default", "goes")
         touch(api, "changes", "1")
@@ -223,7 +225,7 @@ def test_forgotten_history_leads_to_a_new_list_and_deletions_are_not_missed(
     with reflecting(own, listener) as reflector:
         reflector.wait_synced(10)
         reported = len(listener.heard)
-        embedded_api.inject(userAgent="under-test", status=503, count=4)
+        embedded_api.inject(userAgent="under-test", status=503, count=2)
         embedded_api.inject(closeWatches=True)
         api.delete(SERVICES, "default", "goes")
         embedded_api.inject(compact=True)
@@ -247,7 +249,7 @@ def test_a_server_that_goes_away_and_comes_back_is_found_again(tmp_path: Path) -
     finally:
         began = time.monotonic()
         reflector.stop()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < PROMPT_S
 
 
 # -------------------------------------------------------------------- servers that misbehave
@@ -379,7 +381,7 @@ def test_stop_is_prompt_and_nothing_is_reported_afterwards(api: ApiClient) -> No
         reflector.wait_synced(10)
         began = time.monotonic()
         reflector.stop()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < PROMPT_S
         reported = len(listener.heard)
         create(api, "late")
         assert not [one for one in threading.enumerate() if one.name == "reflect-services"]
@@ -392,7 +394,7 @@ def test_stop_is_prompt_during_a_wait(odd: ApiClient, script: Script) -> None:
         wait_until(lambda: reflector.counters.failures)
         began = time.monotonic()
         reflector.stop()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < PROMPT_S
 
 
 def test_stop_from_within_the_consumer_ends_it(api: ApiClient) -> None:
@@ -410,6 +412,22 @@ def test_stop_from_within_the_consumer_ends_it(api: ApiClient) -> None:
     assert len(heard) == 1
 
 
+def test_stop_waits_for_the_report_that_is_under_way(api: ApiClient) -> None:
+    create(api, "web")
+    entered, leave, left = threading.Event(), threading.Event(), threading.Event()
+
+    def consumer(change: Change[Service]) -> None:
+        entered.set()
+        leave.wait(10)
+        left.set()
+
+    with reflecting(api, consumer) as reflector:
+        assert entered.wait(10)
+        threading.Timer(0.1, leave.set).start()
+        reflector.stop()
+        assert left.is_set()
+
+
 def test_a_stop_before_anything_was_answered_returns(odd: ApiClient, script: Script) -> None:
     script.answers = [script.hang]
     reflector = Reflector(odd, SERVICES, on_change=lambda _: None)
@@ -417,7 +435,7 @@ def test_a_stop_before_anything_was_answered_returns(odd: ApiClient, script: Scr
     wait_until(lambda: script.asked)
     began = time.monotonic()
     reflector.stop()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < PROMPT_S
 
 
 # -------------------------------------------------------------------- under load
