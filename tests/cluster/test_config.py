@@ -213,5 +213,5 @@ def test_a_bad_advertisement_keeps_its_last_good_version_with_the_pools_of_today
     before = load([pool("a", "10.0.0.0/24")], [advertisement("x", ip_address_pools=("a", "b"))], None)
     broken = advertisement("x", ip_address_pools=("a", "a"))
     after = load([pool("a", "10.0.0.0/24"), pool("b", "10.0.1.0/24")], [broken], before.config)
-    assert after.config.advertisements["x"].pools == {PoolName("a"), PoolName("b")}
+    assert after.config.advertisements["x"].pools == frozenset({PoolName("a"), PoolName("b")})
     assert [problem.field for problem in after.problems] == ["spec.ipAddressPools[1]"]
