@@ -9,3 +9,7 @@ class LabError(Exception):
 
 class UnusableError(LabError):
     """This machine cannot run a lab as it is: a program is missing, or namespaces are refused."""
+
+
+class FailedError(LabError):
+    """The lab is not as it was asked to be: what was asked for was possible, and did not come about."""

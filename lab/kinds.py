@@ -52,12 +52,16 @@ BUILT_IN = (
 
 @cache
 def all_kinds() -> tuple[Kind, ...]:
-    found = list(BUILT_IN)
-    for path in sorted(CRDS.glob("*.yaml")):
-        for document in yaml.safe_load_all(path.read_text()):
-            if isinstance(document, dict) and document.get("kind") == "CustomResourceDefinition":
-                found += _defined(document["spec"])
-    return tuple(found)
+    return (*BUILT_IN, *(kind for spec in custom_definitions(CRDS) for kind in _defined(spec)))
+
+
+@cache
+def custom_definitions(directory: Path) -> tuple[Mapping[str, Any], ...]:
+    """The ``spec`` of each CustomResourceDefinition in a directory's YAML files."""
+    documents = [each for path in sorted(directory.glob("*.yaml")) for each in yaml.safe_load_all(path.read_text())]
+    return tuple(
+        each["spec"] for each in documents if isinstance(each, dict) and each.get("kind") == "CustomResourceDefinition"
+    )
 
 
 def _defined(spec: Mapping[str, Any]) -> list[Kind]:

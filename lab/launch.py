@@ -22,7 +22,7 @@ import msgspec
 
 from lab import directory, wire
 from lab.client import Lab
-from lab.errors import LabError, UnusableError
+from lab.errors import FailedError, LabError, UnusableError
 from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Layout
 from lab.messages import ANSWERS, CONTROLLER, SPEAKER, Done, LabStatus, Refused, Release, Spec
 
@@ -33,7 +33,7 @@ LOG_LINES = 8  # of a process that does not become ready
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # where nft is, and where an ordinary user's PATH on Debian does not look
 
 
-class NotReadyError(LabError):
+class NotReadyError(FailedError):
     """Something that was started is not ready; the message says which, and its log's last lines."""
 
 

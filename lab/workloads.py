@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from cluster.client import AlreadyExists, ApiClient, ApiError, NotFound
 from lab.client import Lab
-from lab.errors import LabError
+from lab.errors import FailedError, LabError
 from lab.manifests import DEFAULT_NAMESPACE, api_of, ensure_namespace
 from lab.standins.views import PODS, Pod
 
@@ -84,5 +84,5 @@ def _await_ready(api: ApiClient, namespace: str, name: str, alive: set[str]) -> 
         if not waiting:
             return pods
         if time.monotonic() > deadline:
-            raise LabError(f"not ready after {READY_S:.0f} s: {', '.join(waiting)}; `lab logs NODE` says more")
+            raise FailedError(f"not ready after {READY_S:.0f} s: {', '.join(waiting)}; `lab logs NODE` says more")
         time.sleep(0.02)
