@@ -13,26 +13,12 @@ import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from lab.apiserver import schema, services
-from lab.apiserver.errors import (
-    Problem,
-    StatusError,
-    already_exists,
-    bad_request,
-    conflict,
-    forbidden,
-    invalid,
-    method_not_allowed,
-    not_found,
-    required,
-    unreadable,
-    unsupported,
-    wrong,
-)
+from lab.apiserver import errors, schema, services
+from lab.apiserver.errors import Problem, bad_request, conflict, invalid, not_found, required, unreadable, wrong
 from lab.apiserver.kinds import ENDPOINT_SLICES, EVENTS, NAMESPACES, NODES, PODS, SECRETS, SERVICES, Kind
 from lab.apiserver.store import Body, Store, Stored, key_of, owners
 
@@ -40,6 +26,16 @@ _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-
 _LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # RFC 1035
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # apimachinery's: no word can come of them
 _SERVER_OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+
+
+class Target(NamedTuple):
+    """What a path names: a collection where ``name`` is empty."""
+
+    kind: Kind
+    namespace: str | None
+    name: str
+    subresource: str = ""
+    """``status`` or nothing."""
 
 
 class Registry:
@@ -57,17 +53,17 @@ class Registry:
 
     # -------------------------------------------------------------- requests
 
-    def get(self, kind: Kind, namespace: str | None, name: str) -> Stored:
-        stored = self.store.get(kind, key_of(namespace, name))
+    def get(self, target: Target) -> Stored:
+        stored = self.store.get(target.kind, key_of(target.namespace, target.name))
         if stored is None:
-            raise not_found(kind, name)
+            raise not_found(target.kind, target.name)
         return stored
 
     def create(self, kind: Kind, namespace: str | None, body: Any, *, strict: bool = False) -> Stored:
         body = _checked(kind, namespace, body)
         meta = body["metadata"]
         if meta.get("resourceVersion"):
-            raise StatusError(500, "", "resourceVersion should not be set on objects to be created")
+            raise errors.StatusError(500, "", "resourceVersion should not be set on objects to be created")
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = meta["generateName"] + "".join(self._rng.choices(_SUFFIX_LETTERS, k=5))
         name = meta.get("name", "")
@@ -85,38 +81,34 @@ class Registry:
             raise invalid(kind, name, problems)
         key = key_of(namespace, name)
         if self.store.get(kind, key) is not None:
-            raise already_exists(kind, name)
+            raise errors.already_exists(kind, name)
         return self._commit(kind, key, None, body)
 
-    def replace(
-        self, kind: Kind, namespace: str | None, name: str, body: Any, *, status: bool = False, strict: bool = False
-    ) -> Stored:
-        body = _checked(kind, namespace, body)
+    def replace(self, target: Target, body: Any, *, strict: bool = False) -> Stored:
+        kind, body = target.kind, _checked(target.kind, target.namespace, body)
         if not body["metadata"].get("resourceVersion") and not kind.unconditional_update:
-            raise invalid(kind, name, [wrong("metadata.resourceVersion", 0, "must be specified for an update")])
-        return self._update(kind, self.get(kind, namespace, name), body, status=status, strict=strict)
+            raise invalid(kind, target.name, [wrong("metadata.resourceVersion", 0, "must be specified for an update")])
+        return self._update(target, self.get(target), body, strict=strict)
 
-    def merge(
-        self, kind: Kind, namespace: str | None, name: str, patch: Any, *, status: bool = False, strict: bool = False
-    ) -> Stored:
+    def merge(self, target: Target, patch: Any, *, strict: bool = False) -> Stored:
         """Apply a JSON merge patch (RFC 7386)."""
         if not isinstance(patch, dict):
             raise bad_request("error decoding patch: not a JSON object")
-        old = self.get(kind, namespace, name)
-        body = _checked(kind, namespace, merged(old.body, patch))
-        return self._update(kind, old, body, status=status, strict=strict)
+        old = self.get(target)
+        body = _checked(target.kind, target.namespace, merged(old.body, patch))
+        return self._update(target, old, body, strict=strict)
 
-    def delete(self, kind: Kind, namespace: str | None, name: str, options: Any = None) -> tuple[Stored, bool]:
+    def delete(self, target: Target, options: Any = None) -> tuple[Stored, bool]:
         """Delete, or mark for deletion what has finalizers. Returns the last state, and whether it is gone."""
-        if kind is NAMESPACES:
-            raise method_not_allowed()
-        old = self.get(kind, namespace, name)
+        kind, old = target.kind, self.get(target)
         meta = old.body["metadata"]
+        if kind is NAMESPACES:
+            raise errors.method_not_allowed()
         wanted = (options.get("preconditions") or {}) if isinstance(options, dict) else {}
         for field, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
             if wanted.get(field, meta[field]) != meta[field]:
                 why = f"{label} in precondition: {wanted[field]}, {label} in object meta: {meta[field]}"
-                raise conflict(kind, name, f"Precondition failed: {why}")
+                raise conflict(kind, target.name, f"Precondition failed: {why}")
         if not meta.get("finalizers"):
             return self._remove(kind, old), True
         if "deletionTimestamp" in meta:
@@ -132,13 +124,13 @@ class Registry:
             for kind, key in self.store.dependents(self._gone_owners.pop()):
                 stored = self.store.get(kind, key)
                 if stored is not None and not any(self.store.exists(uid) for uid in owners(stored.body)):
-                    self.delete(kind, stored.body["metadata"].get("namespace"), stored.body["metadata"]["name"])
+                    meta = stored.body["metadata"]
+                    self.delete(Target(kind, meta.get("namespace"), meta["name"]))
 
     # -------------------------------------------------------------- steps
 
-    def _update(self, kind: Kind, old: Stored, body: Body, *, status: bool, strict: bool) -> Stored:
-        meta, before = body["metadata"], old.body["metadata"]
-        name = before["name"]
+    def _update(self, target: Target, old: Stored, body: Body, *, strict: bool) -> Stored:
+        kind, name, meta, before = target.kind, target.name, body["metadata"], old.body["metadata"]
         if (given := meta.setdefault("name", name)) != name:
             raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
         if (meta.get("resourceVersion") or before["resourceVersion"]) != before["resourceVersion"]:
@@ -152,7 +144,7 @@ class Registry:
             meta.pop(field, None)
             if field in before:
                 meta[field] = before[field]
-        if status:  # built-in kinds take metadata through /status too, custom ones do not
+        if target.subresource:  # built-in kinds take metadata through /status too, custom ones do not
             given_status, body = body.get("status"), copy.deepcopy(old.body)
             body["status"] = given_status if given_status is not None else {}
             body["metadata"] = meta = body["metadata"] if kind.schema else meta
@@ -164,7 +156,7 @@ class Registry:
         added = set(meta.get("finalizers", ())) - set(before.get("finalizers", ()))
         if added and "deletionTimestamp" in before:
             why = f"no new finalizers can be added if the object is being deleted, found new finalizers {sorted(added)}"
-            problems.append(forbidden("metadata.finalizers", why))
+            problems.append(errors.forbidden("metadata.finalizers", why))
         if problems:
             raise invalid(kind, name, problems)
         if kind.generation and _specified(kind, body) != _specified(kind, old.body):
@@ -254,7 +246,8 @@ def _checked(kind: Kind, namespace: str | None, body: Any) -> Body:
     if not isinstance(body, dict):
         raise unreadable(kind, "not an object")
     for field, word, expected in (("apiVersion", "API version", kind.api_version), ("kind", "kind", kind.kind)):
-        if (given := body.get(field) or expected) != expected:
+        given = body.get(field) or ("" if kind.schema else expected)  # what is built in, the real one fills in
+        if given != expected:
             raise bad_request(f"the {word} in the data ({given}) does not match the expected {word} ({expected})")
     meta = _without_nulls(body.get("metadata") or {})
     rest = body if kind.schema else _without_nulls(body)
@@ -297,7 +290,7 @@ def _event_problems(body: Body) -> list[Problem]:
 def _slice_problems(body: Body, old: Stored | None) -> list[Problem]:
     kinds, address_type = ["FQDN", "IPv4", "IPv6"], body.get("addressType", "")
     if address_type not in kinds:
-        return [unsupported("addressType", address_type, kinds) if address_type else required("addressType")]
+        return [errors.unsupported("addressType", address_type, kinds) if address_type else required("addressType")]
     if old is not None and old.body["addressType"] != address_type:
         return [wrong("addressType", address_type, "field is immutable")]
     return [

@@ -10,24 +10,16 @@ import asyncio
 import base64
 import logging
 import random
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from lab.apiserver.errors import (
-    StatusError,
-    bad_request,
-    details,
-    forbidden,
-    invalid,
-    method_not_allowed,
-    not_served,
-    unsupported_media_type,
-)
+from lab.apiserver import errors
+from lab.apiserver.errors import StatusError, bad_request, details, forbidden, invalid, not_served
 from lab.apiserver.faults import Asked, Faults, Rule, reason
 from lab.apiserver.kinds import BUILT_IN, NAMESPACES, Kind
-from lab.apiserver.registry import Registry
+from lab.apiserver.registry import Registry, Target
 from lab.apiserver.selection import select
 from lab.apiserver.services import ServiceNumbers
 from lab.apiserver.store import Store, Stored, watch_line
@@ -45,15 +37,6 @@ _YES = {"true", "1", "True"}
 _MATCHES = {("Exact", True), ("NotOlderThan", True), ("NotOlderThan", False)}
 
 logger = logging.getLogger(__name__)
-
-
-class Target(NamedTuple):
-    """What a path names: a collection where ``name`` is empty."""
-
-    kind: Kind
-    namespace: str | None
-    name: str
-    subresource: str
 
 
 class ApiServer:
@@ -131,27 +114,23 @@ class ApiServer:
     # -------------------------------------------------------------- one object
 
     async def _one(self, request: web.Request, target: Target, verb: str) -> web.Response:
-        kind, namespace, name, subresource = target
-        status, strict = subresource == "status", request.query.get("fieldValidation") == "Strict"
+        kind, name, strict = target.kind, target.name, request.query.get("fieldValidation") == "Strict"
         if verb == "get":
-            return _object(self._registry.get(kind, namespace, name))
-        if verb == "create" and not name and (namespace is not None or not kind.namespaced):
+            return _object(self._registry.get(target))
+        if verb == "create" and not name and (target.namespace is not None or not kind.namespaced):
             body = await _body(request, JSON)
-            return _object(self._registry.create(kind, namespace, body, strict=strict), 201)
+            return _object(self._registry.create(kind, target.namespace, body, strict=strict), 201)
         if verb == "update" and name:
-            body = await _body(request, JSON)
-            return _object(self._registry.replace(kind, namespace, name, body, status=status, strict=strict))
+            return _object(self._registry.replace(target, await _body(request, JSON), strict=strict))
         if verb == "patch" and name:
-            body = await _body(request, MERGE_PATCH)
-            return _object(self._registry.merge(kind, namespace, name, body, status=status, strict=strict))
-        if verb == "delete" and name and not status:
-            options = await _body(request, JSON) if request.can_read_body else None
-            stored, gone = self._registry.delete(kind, namespace, name, options)
+            return _object(self._registry.merge(target, await _body(request, MERGE_PATCH), strict=strict))
+        if verb == "delete" and name and not target.subresource:
+            stored, gone = self._registry.delete(target, await _body(request, JSON) if request.can_read_body else None)
             if kind.returns_deleted or not gone:
                 return _object(stored)
             success = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
             return _json({**success, "details": details(kind, name, uid=stored.uid)})
-        raise method_not_allowed()
+        raise errors.method_not_allowed()
 
     # -------------------------------------------------------------- lists
 
@@ -298,7 +277,7 @@ async def _body(request: web.Request, accepted: str) -> Any:
     raw = await request.read()
     given = request.content_type if "Content-Type" in request.headers else JSON
     if given != accepted:
-        raise unsupported_media_type(accepted)
+        raise errors.unsupported_media_type(accepted)
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -706,6 +706,12 @@ def test_specification_of_a_custom_object_counts_generations_and_status_does_not
     assert changed["status"]["availableIPv4"] == 7
 
 
+@pytest.mark.parametrize("field", ["kind", "apiVersion"])
+def test_custom_object_must_say_what_it_is(access: Access, field: str) -> None:
+    body = {name: value for name, value in pool("a", "10.0.0.0/24").items() if name != field}
+    assert access.create(access.pools, body).status in {400, 500}, "kubernetes/kubernetes 71435"
+
+
 def test_replace_of_a_custom_object_needs_its_version(access: Access) -> None:
     access.made(access.pools, pool("a", "10.0.0.0/24"))
     answer = access.ask("PUT", f"{access.pools}/a", pool("a", "10.0.0.0/24"))
