@@ -22,7 +22,7 @@ from rich.table import Table
 from lab import launch, show
 from lab.client import Lab
 from lab.directory import all_labs, check_name
-from lab.errors import FailedError, LabError
+from lab.errors import FailedError, LabError, UnusableError
 from lab.layout import DEFAULT_LAN, LayoutError, lay_out
 from lab.messages import SpeakerAction, SpeakerProcess
 
@@ -149,6 +149,30 @@ def status(
         print_json(show.as_object(found))
     else:
         show.print_status(out, found)
+
+
+@app.command()
+def demo(
+    *,
+    nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes, 2 to 100.")] = 3,
+    node_grace: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.0, help="How long a dead node's endpoints stay ready.")
+    ] = 5.0,
+    figures: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure there.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the demo's lab.")] = None,
+) -> None:
+    """From nothing to a Service that answers, and survives its node: a tutorial, played and measured."""
+    from lab.demo import Demo  # noqa: PLC0415 (the API's client is slow to import)
+
+    lay_out(nodes)  # refuses a number that makes no sense before anything is shown
+    try:
+        result = Demo(check_name(name or f"demo-{os.getpid()}"), nodes, node_grace, Console()).run()
+    except UnusableError:
+        raise
+    except LabError as error:
+        raise FailedError(str(error)) from error
+    if figures is not None:
+        figures.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
 
 
 # ------------------------------------------------------------------------ on hosts
