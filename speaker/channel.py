@@ -22,7 +22,8 @@ from speaker.plan import LinkName, Plan, PlanChange
 
 
 class Credentials(Struct, frozen=True, tag=True):
-    """Who we are among clusters that share a LAN, and what authenticates heartbeats. Sent before the first Plan."""
+    """Who we are among clusters that share a LAN, and what authenticates heartbeats. Sent as soon as both are known,
+    which may be before the first Plan or after it; again when the keys change."""
 
     cluster: str
     """UID of the namespace ``kube-system``."""

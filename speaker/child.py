@@ -36,20 +36,23 @@ class Child(NamedTuple):
     """The announcer's end."""
 
 
-def spawn(run: Callable[[socket.socket], int]) -> Child:
-    """Fork a process that calls ``run`` with its end of a new channel and exits with what that returns."""
+def spawn(run: Callable[[socket.socket], int], keep: tuple[int, ...] = ()) -> Child:
+    """Fork a process that calls ``run`` with its end of a new channel and exits with what that returns. Of the other
+    descriptors it keeps the standard ones and ``keep``."""
     parent = os.getpid()
     ours, theirs = socket.socketpair()
     gc.collect()
     gc.freeze()  # what exists now is never collected: no reference counts of shared pages are written for it
     pid = os.fork()
     if pid == 0:
-        _be_watcher(parent, theirs, run)
+        _be_watcher(parent, theirs, run, keep)
     theirs.close()
     return Child(pid, ours)
 
 
-def _be_watcher(parent: int, channel: socket.socket, run: Callable[[socket.socket], int]) -> NoReturn:
+def _be_watcher(
+    parent: int, channel: socket.socket, run: Callable[[socket.socket], int], keep: tuple[int, ...]
+) -> NoReturn:
     """The child: never returns into the caller's frames, whose objects still name the announcer's descriptors."""
     code = 1
     try:
@@ -58,7 +61,7 @@ def _be_watcher(parent: int, channel: socket.socket, run: Callable[[socket.socke
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the announcer, which ends us
-        _close_all_but(channel.fileno())
+        _close_all_but({0, 1, 2, channel.fileno(), *keep})
         if os.sched_getscheduler(0) != os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         code = run(channel)
@@ -78,10 +81,10 @@ def _die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _close_all_but(keep: int) -> None:
+def _close_all_but(keep: set[int]) -> None:
     for link in list(Path("/proc/self/fd").iterdir()):
         descriptor = int(link.name)
-        if descriptor > 2 and descriptor != keep:
+        if descriptor not in keep:
             try:
                 os.close(descriptor)
             except OSError:

@@ -378,8 +378,11 @@ def _boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def main(sock: socket.socket, options: Options) -> int:
-    """The watcher process: everything until the announcer ends. Returns the exit code."""
+def main(sock: socket.socket, options: Options, begun: Callable[[], object]) -> int:
+    """The watcher process: everything until the announcer ends. Returns the exit code.
+
+    ``begun`` is called once it is clear that the arguments can be worked with; where they cannot, one line says why.
+    """
     try:
         client = connect(options.kubeconfig, user_agent="berthlb-speaker")
     except ClientConfigError as error:
@@ -395,6 +398,7 @@ def main(sock: socket.socket, options: Options) -> int:
         host, port = options.listen
         sys.stderr.write(f"speaker: cannot listen on {host}:{port}: {error.strerror}\n")
         return EXIT_USAGE
+    begun()
     server.start()
     watcher.run()
     return 0
