@@ -208,8 +208,13 @@ class ListWatch(Generic[T]):
                 return []
 
     def watch_ended(self, now: float) -> None:
-        """The server closed the watch, as it does after the time asked for."""
-        self.failed(Unreachable(0, _CLOSED, "the server ended the watch"), now)
+        """The server closed the watch, as it does after the time asked for. Sooner than that, it is a failure."""
+        if not self._is_healthy(now):
+            self.failed(Unreachable(0, _CLOSED, "the server ended the watch at once"), now)
+            return
+        self.counters.failures = self._barren_watches = 0
+        self._opened_at = None
+        self._not_before = now + BACKOFF_S * self._rng.uniform(0.5, 1.0)  # not every client at the same moment
 
     def failed(self, error: ApiError, now: float) -> None:
         """A request was refused, or the watch broke. Decides what comes next and after which wait."""
@@ -238,10 +243,8 @@ class ListWatch(Generic[T]):
         unknown = isinstance(error, Invalid) or (opened and isinstance(error, TimedOut))
         if unknown:
             self._streams_lists = False
-        if (
-            unknown or isinstance(error, NotFound) or opened
-        ):  # one that broke off: pages make progress where it does not
-            self._list_anew(streamed=False)
+        if unknown or opened or isinstance(error, (NotFound, ServerError)):
+            self._list_anew(streamed=False)  # perhaps pages make progress where the stream does not; else it is next
         return unknown or isinstance(error, NotFound)
 
     def _give_up_paging(self, error: ApiError) -> None:

@@ -225,6 +225,19 @@ def test_a_streamed_list_that_breaks_off_is_followed_by_pages_after_a_wait(drive
     assert told(driver.core.receive_page(page([service("a", 1)], 10))) == [("added", "dev/a")]
 
 
+def test_a_server_that_fails_at_streaming_is_asked_both_ways_in_turn(driver: Driver) -> None:
+    """An etcd that is too old for streamed lists is the server's error, and not the list's."""
+    broken = ServerError(500, "InternalError", "etcd is too old")
+    for expected in (Watch, ListPage, Watch, ListPage):
+        assert isinstance(driver.step(), expected)
+        driver.fail(broken)
+        assert driver.wait() > 0
+    driver.step()
+    driver.fail(broken)
+    assert driver.step() == ListPage(500, "")
+    assert told(driver.core.receive_page(page([service("a", 1)], 10))) == [("added", "dev/a")]
+
+
 def test_pages_take_effect_together_and_the_watch_starts_at_their_version(driver: Driver) -> None:
     driver.step()
     driver.fail(Invalid(422, "Invalid", "x"))
@@ -496,6 +509,14 @@ def test_one_good_watch_forgives_earlier_failures(driver: Driver) -> None:
     driver.now += HEALTHY_S
     driver.end()
     assert driver.wait() <= 0.2
+
+
+def test_a_watch_that_ends_in_its_time_is_no_failure(driver: Driver) -> None:
+    driver.sync()
+    driver.now += 240
+    driver.end()
+    assert 0 < driver.wait() <= 0.1
+    assert (driver.core.counters.failures, driver.core.counters.last_error) == (0, "")
 
 
 def test_failures_are_forgiven_while_the_watch_still_runs(driver: Driver) -> None:
