@@ -44,6 +44,11 @@ OWN = "/apis/metallb.io/v1beta1/namespaces/metallb-system"
 SERVICES = "/api/v1/namespaces/default/services"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 STATUSES = f"{OWN}/servicel2statuses"
+KINDS = {
+    "ipaddresspools": "IPAddressPool",
+    "l2advertisements": "L2Advertisement",
+    "servicel2statuses": "ServiceL2Status",
+}
 
 
 class Cluster:
@@ -53,6 +58,8 @@ class Cluster:
         self.api = api
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
+        if method == "POST" and path.startswith(OWN):
+            body = {"apiVersion": "metallb.io/v1beta1", "kind": KINDS[path.rpartition("/")[2]], **body}
         content = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else None
         status, answer = self.api.request(method, path, body, content)
         assert status < 300, answer
