@@ -59,6 +59,10 @@ def in_short(events: list[Any]) -> list[tuple[str, str]]:
     return [(event["type"], event["object"]["metadata"]["name"]) for event in events]
 
 
+def test_server_is_ready_and_has_a_version(access: Access) -> None:
+    assert access.get("/version").body["major"] == "1"
+
+
 # ------------------------------------------------------------------------ objects
 
 
@@ -476,6 +480,17 @@ def test_status_is_written_only_through_its_subresource(access: Access) -> None:
     assert access.get(f"{path}/a/status").body == given
     put = access.ask("PUT", f"{path}/a", {**given, "status": {"loadBalancer": {}}})
     assert put.body["status"] == given["status"]
+
+
+def test_status_of_a_built_in_kind_takes_metadata_with_it(access: Access) -> None:
+    access.made(f"{access.core}/services", service("a", type="LoadBalancer"))
+    patch = {
+        "metadata": {"annotations": {"metallb.io/ip-allocated-from-pool": "x"}},
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+    }
+    given = access.merge(f"{access.core}/services/a/status", patch).body
+    assert given["metadata"]["annotations"] == patch["metadata"]["annotations"]
+    assert access.get(f"{access.core}/services/a").body == given
 
 
 def test_status_of_a_node_comes_with_its_registration(access: Access) -> None:
