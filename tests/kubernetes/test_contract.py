@@ -484,12 +484,11 @@ def test_status_is_written_only_through_its_subresource(access: Access) -> None:
 
 def test_status_of_a_built_in_kind_takes_metadata_with_it(access: Access) -> None:
     access.made(f"{access.core}/services", service("a", type="LoadBalancer"))
-    patch = {
-        "metadata": {"annotations": {"metallb.io/ip-allocated-from-pool": "x"}},
-        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
-    }
+    annotations = {"metallb.io/ip-allocated-from-pool": "x"}
+    status = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}
+    patch = {"metadata": {"annotations": annotations}, "status": status}
     given = access.merge(f"{access.core}/services/a/status", patch).body
-    assert given["metadata"]["annotations"] == patch["metadata"]["annotations"]
+    assert given["metadata"]["annotations"] == annotations
     assert access.get(f"{access.core}/services/a").body == given
 
 
