@@ -313,7 +313,9 @@ class ApiClient:
         """Send a request and read the answer's head."""
         asked = urlencode({key: value for key, value in query.items() if value is not None})
         url = f"{self._configuration.host}{path}" + (f"?{asked}" if asked else "")
-        headers = {"Accept": "application/json", "User-Agent": self._user_agent, "Content-Type": content_type}
+        headers = {"Accept": "application/json", "User-Agent": self._user_agent}
+        if body is not None:
+            headers["Content-Type"] = content_type
         authorization = credentials.authorization(self._configuration)
         if authorization:
             headers["Authorization"] = authorization

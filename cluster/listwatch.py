@@ -230,7 +230,8 @@ class ListWatch(Generic[T]):
             case _Phase.PAGES:
                 self._give_up_paging(error)
             case _Phase.WATCH:
-                self._barren_watches += not isinstance(error, Unreachable) or error.reason == _CLOSED
+                # Neither a server that is away nor one with too much to do is helped by a question for everything.
+                self._barren_watches += not isinstance(error, (Unreachable, Throttled)) or error.reason == _CLOSED
                 if isinstance(error, (Gone, Invalid)) or self._barren_watches >= RELIST_AFTER:
                     self.counters.relists += 1
                     self._list_anew()
@@ -279,8 +280,7 @@ class ListWatch(Generic[T]):
             return []
         version = bookmark.metadata.resource_version
         if self._phase is _Phase.WATCH:
-            if self._follows(version, now):
-                self._resource_version = version
+            self._follow(version, now)
             return []
         if bookmark.metadata.annotations.get(INITIAL_EVENTS_END) != "true":
             return []
@@ -289,10 +289,7 @@ class ListWatch(Generic[T]):
     def _receive_written(self, raw: msgspec.Raw, now: float) -> list[Change[T]]:
         new = self._decode(raw)
         read = new if new is not None else self._metadata(raw)
-        if read is None or not self._follows(read.metadata.resource_version, now):
-            return []
-        self._resource_version = read.metadata.resource_version
-        if new is None:
+        if read is None or not self._follow(read.metadata.resource_version, now) or new is None:
             return []
         changes = list(_difference(self._cache.get(new.key), new))
         if changes:
@@ -309,20 +306,21 @@ class ListWatch(Generic[T]):
             return []
         # Its version is that of the deletion. A server that sends the object's last one instead does no harm.
         if not _is_older(version, self._resource_version):
-            self._resource_version = version
+            self._resource_version = version or self._resource_version
         held = self._cache.get(key)
         if held is None or held.metadata.uid != deleted.metadata.uid:
             return []
         del self._cache[key]
         return [Change("deleted", held, None)]
 
-    def _follows(self, version: str, now: float) -> bool:
-        """Whether a watch may say this version now. If it is older than what was seen, the server's history is another
-        one (restored from a backup): list anew."""
-        if not _is_older(version, self._resource_version):
-            return True
-        self.failed(Gone(410, "HistoryWentBack", f"version {version} after {self._resource_version}"), now)
-        return False
+    def _follow(self, version: str, now: float) -> bool:
+        """Go on to the version that the watch says. False if that is older than what was seen: the server's history is
+        another one (restored from a backup), and everything is listed anew."""
+        if _is_older(version, self._resource_version):
+            self.failed(Gone(410, "HistoryWentBack", f"version {version} after {self._resource_version}"), now)
+            return False
+        self._resource_version = version or self._resource_version
+        return True
 
     def _complete(self, resource_version: str) -> list[Change[T]]:
         """Take the list that has arrived for the truth."""

@@ -65,6 +65,7 @@ class Reflector(Generic[T]):
         self._on_change = on_change
         self._core = ListWatch(resource.view, random.Random())
         self._synced = threading.Event()
+        self._lists_said = 0
         self._stopping = threading.Event()
         self._stream: WatchStream | None = None
         self._stream_lock = threading.Lock()
@@ -185,7 +186,9 @@ class Reflector(Generic[T]):
                 except Exception:  # the consumer's defect; the copy goes on
                     self.callback_errors += 1
                     logger.exception("on_change failed", extra={"resource": self.resource.plural, "object": change.key})
-        if self._core.synced:
+        if self.counters.lists != self._lists_said:
+            self._lists_said = self.counters.lists
+            logger.info("listed", extra={"resource": self.resource.plural, "objects": len(self._core.held)})
             self._synced.set()
 
     def _log_failure(self) -> None:

@@ -364,6 +364,17 @@ def test_versions_that_are_no_numbers_are_not_compared(driver: Driver) -> None:
     assert driver.open().resource_version == "opaque"
 
 
+@pytest.mark.parametrize("kind", ["ADDED", "MODIFIED", "DELETED", "BOOKMARK"])
+def test_an_event_without_a_version_does_not_lose_the_place(driver: Driver, kind: str) -> None:
+    """A watch without a version would begin anywhere, and what was deleted before would stay for ever."""
+    driver.sync(version=10)
+    body = service("a", 1)
+    del body["metadata"]["resourceVersion"]
+    driver.receive(event(kind, body))
+    driver.end()
+    assert driver.open().resource_version == "10"
+
+
 def test_an_unknown_kind_of_event_is_skipped(driver: Driver) -> None:
     driver.sync(version=10)
     assert driver.receive(event("SURPRISE", service("a", 11))) == []
@@ -472,14 +483,17 @@ def test_a_version_that_fails_again_and_again_is_given_up(driver: Driver) -> Non
     assert step.initial_events
 
 
-def test_an_unreachable_server_is_not_asked_for_everything(driver: Driver) -> None:
+@pytest.mark.parametrize(
+    "error", [Unreachable(0, "NewConnectionError", "refused"), Throttled(429, "TooManyRequests", "too much")]
+)
+def test_a_server_that_is_away_or_busy_is_not_asked_for_everything(driver: Driver, error: ApiError) -> None:
     driver.sync(version=10)
     driver.end()
     for _ in range(3 * RELIST_AFTER):
         step = driver.step()
         assert isinstance(step, Watch)
         assert step.resource_version == "10"
-        driver.fail(Unreachable(0, "NewConnectionError", "refused"))
+        driver.fail(error)
 
 
 # -------------------------------------------------------------------- waits
