@@ -124,7 +124,7 @@ class _LinkSchedule:
             self._slow[address] = now
 
     def be_quiet(self, quiet: bool, now: float) -> None:
-        if quiet and not self.quiet:
+        if quiet != self.quiet:
             self.cancel(now)
         self.quiet = quiet
 
@@ -198,7 +198,7 @@ class GratuitousSchedule:
                 for address, where in self._held.items():
                     if name in where and frames.is_ipv4(address):
                         link.hold(address, now)
-            if link.up and not state.up:
+            if link.up != state.up:
                 link.cancel(now)
             link.up = state.up
             if link.mac != state.mac:

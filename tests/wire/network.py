@@ -6,16 +6,18 @@ so nothing is left behind whatever happens.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
+import re
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from speaker.frames import ETHERTYPE_ARP, ArpFrame
 from tests.waiting import wait_until
 
 T = TypeVar("T")
@@ -95,6 +97,25 @@ class Host:
         self.poke(address)
         return wait_until(lambda: self.neighbour(address), 2, f"{self.name} does not resolve {address}") or ""
 
+    def answerers(self, address: str, *options: str) -> set[str]:
+        """The MACs that answer two broadcast questions within a second."""
+        output = self.run("arping", "-I", "eth0", "-c", "2", "-w", "1", *options, address, check=False)
+        return {mac.lower() for mac in re.findall(r"((?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2})", output)}
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[list[ArpFrame]]:
+        """All ARP frames that reach this host, in a list that is complete when the block ends."""
+        arp = self.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0))
+        heard: list[ArpFrame] = []
+        try:
+            self.call(lambda: arp.bind(("eth0", ETHERTYPE_ARP)))
+            yield heard
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    heard.append(ArpFrame.parse(arp.recv(64)))
+        finally:
+            arp.close()
+
     def end(self) -> None:
         assert self._keeper.stdin is not None
         self._keeper.stdin.close()
@@ -142,7 +163,3 @@ class Wire:
     def end(self) -> None:
         for host in (*self.hosts, self._switch):
             host.end()
-
-
-def boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

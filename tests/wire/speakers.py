@@ -27,15 +27,23 @@ _PROGRAM = """
 import os, socket, sys
 from cluster.objects import NodeName
 from speaker.child import Child
-node, descriptor, capabilities = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-channel = socket.socket(fileno=descriptor)
+
+channel = socket.socket(fileno=int(sys.argv[2]))
+ends_with_us, ours = os.pipe()
+stands_for_watcher = os.fork()
+if stands_for_watcher == 0:
+    os.close(ours)
+    channel.close()
+    os.read(ends_with_us, 1)
+    os._exit(0)
+
 from speaker import announcer
 from speaker.settings import Settings
 
 def spawn():
     raise OSError("this test has one watcher only")
 
-sys.exit(announcer.run(NodeName(node), Settings(), Child(os.getpid(), channel), spawn))
+sys.exit(announcer.run(NodeName(sys.argv[1]), Settings(), Child(stands_for_watcher, channel), spawn))
 """
 
 
@@ -53,7 +61,7 @@ class Speaker:
         self._lock = threading.Lock()
         restricted = ["setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all"] if net_raw_only else []
         self.process = host.start(
-            *restricted, sys.executable, "-c", _PROGRAM, self.node, str(theirs.fileno()), "all",
+            *restricted, sys.executable, "-c", _PROGRAM, self.node, str(theirs.fileno()),
             pass_fds=(theirs.fileno(),),
             cwd=ROOT,
             stderr=subprocess.PIPE,

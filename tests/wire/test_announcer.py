@@ -1,25 +1,167 @@
-"""An announcer on a real (virtual) wire: what clients and rivals see of it."""
+"""An announcer on a real (virtual) wire: what clients, rivals and other speakers see of it."""
 
 from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
 from cluster.objects import AddressText
+from speaker.effects import Mac
+from speaker.frames import Operation, gratuitous
+from speaker.plan import LinkName
+from speaker.sockets import ArpSocket
 from tests.waiting import wait_until
-from tests.wire.network import Wire
+from tests.wire.network import Host, Wire
 from tests.wire.speakers import Speaker, bundle
 
 VIP, OTHER = AddressText("192.0.2.200"), AddressText("192.0.2.201")
+ETH0 = LinkName("eth0")
 
 pytestmark = pytest.mark.lab
 
+Start = Callable[..., Speaker]
 
-def test_lone_speaker_claims_what_is_planned_and_answers(wire: Wire) -> None:
+
+@pytest.fixture
+def start(stack: ExitStack) -> Start:
+    def start(host: Host, **options: bool) -> Speaker:
+        speaker = Speaker(host, **options)
+        stack.callback(speaker.end)
+        return speaker
+
+    return start
+
+
+def holder_and_spare(wire: Wire, start: Start) -> tuple[Speaker, Speaker, Host]:
+    """node-1, which holds the address, node-2, which may, and a client that knows node-1's MAC."""
+    hosts, client = [wire.host("node-1"), wire.host("node-2")], wire.host("client")
+    first, second = (start(host) for host in hosts)
+    for speaker in (first, second):
+        speaker.plan(1, bundle("a", (VIP,), "node-1", "node-2"))
+    wait_until(lambda: first.holds(VIP) and second.stats is not None and second.stats.ready)
+    assert client.resolve(VIP) == hosts[0].mac()
+    return first, second, client
+
+
+@pytest.mark.parametrize("net_raw_only", [False, True], ids=["root", "NET_RAW alone"])
+def test_lone_speaker_claims_what_is_planned_and_answers(wire: Wire, start: Start, net_raw_only: bool) -> None:
     node, client = wire.host("node-1"), wire.host("client")
-    speaker = Speaker(node)
-    try:
-        speaker.plan(1, bundle("a", (VIP,), "node-1"))
-        wait_until(lambda: speaker.holds(VIP), 10)
-        assert client.resolve(VIP) == node.mac()
-    finally:
-        speaker.end()
+    speaker = start(node, net_raw_only=net_raw_only)
+    speaker.plan(1, bundle("a", (VIP,), "node-1"))
+    wait_until(lambda: speaker.holds(VIP))
+    assert client.resolve(VIP) == node.mac()
+    assert client.answerers(OTHER) == set()
+    speaker.plan(2, bundle("a", (OTHER,), "node-1"))
+    wait_until(lambda: speaker.holds(OTHER))
+    assert client.answerers(OTHER) == {node.mac()}
+    assert client.answerers(VIP) == set(), "what left the Plan is silent"
+
+
+def test_power_cut_moves_the_address_and_the_clients_entry(wire: Wire, start: Start) -> None:
+    first, second, client = holder_and_spare(wire, start)
+    wire.cable(first.host, "down")
+    first.process.kill()
+    wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 5, "the client still knows the dead node's MAC")
+    assert client.answerers(VIP) == {second.host.mac()}
+
+
+def test_killed_announcer_is_replaced_though_its_node_lives(wire: Wire, start: Start) -> None:
+    first, second, client = holder_and_spare(wire, start)
+    first.process.kill()
+    wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 5)
+    assert client.answerers(VIP) == {second.host.mac()}
+
+
+def test_terminated_announcer_releases_and_exits_with_zero(wire: Wire, start: Start) -> None:
+    first, second, client = holder_and_spare(wire, start)
+    first.signal(signal.SIGTERM)
+    assert first.process.wait(2) == 0
+    wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 2)
+
+
+def test_paused_announcer_answers_nothing_that_was_asked_meanwhile(wire: Wire, start: Start) -> None:
+    first, second, client = holder_and_spare(wire, start)
+    first.signal(signal.SIGSTOP)
+    wait_until(lambda: second.holds(VIP), 5)
+    assert client.answerers(VIP) == {second.host.mac()}, "and these questions wait in node-1's socket"
+    with client.listening() as replies:
+        first.signal(signal.SIGCONT)
+        wait_until(lambda: first.claims is not None and not first.claims.links, 5)
+        client.answerers(VIP)
+    assert first.host.mac() not in {reply.sender_mac.hex(":") for reply in replies if reply.sender == VIP}
+
+
+def test_pulled_cable_moves_the_address_and_back_in_there_is_one_answerer(wire: Wire, start: Start) -> None:
+    first, second, client = holder_and_spare(wire, start)
+    wire.cable(first.host, "down")
+    wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 5)
+    wire.cable(first.host, "up")
+    wait_until(lambda: not first.claims or not first.claims.held, 10, "the isolated node gives its claim up")
+    assert client.answerers(VIP) == {second.host.mac()}
+
+
+def test_announcer_goes_on_without_its_watcher(wire: Wire, start: Start) -> None:
+    first, _, client = holder_and_spare(wire, start)
+    first.lose_watcher()
+    wait_until(lambda: "watcher lost" in first.log)
+    assert client.answerers(VIP) == {first.host.mac()}
+    assert first.process.poll() is None
+
+
+def test_clients_learn_the_new_mac_of_the_holders_interface_unasked(wire: Wire, start: Start) -> None:
+    first, _, client = holder_and_spare(wire, start)
+    first.host.run("ip", "link", "set", "eth0", "address", "02:00:5e:00:53:01")
+    wait_until(lambda: client.neighbour(VIP) == "02:00:5e:00:53:01", 5)
+    assert client.answerers(VIP) == {"02:00:5e:00:53:01"}
+
+
+def test_interface_that_appears_is_announced_and_one_that_vanishes_does_no_harm(wire: Wire, start: Start) -> None:
+    first, _, client = holder_and_spare(wire, start)
+    wire.plug(first.host, "lan1", "192.0.2.77/24")
+    wait_until(lambda: first.claims is not None and "lan1" in first.claims.links.get(VIP, ()))
+    wait_until(lambda: first.host.mac("lan1") in client.answerers(VIP))
+    first.host.run("ip", "link", "delete", "lan1")
+    wait_until(lambda: first.claims is not None and first.claims.links.get(VIP) == ("eth0",))
+    assert client.answerers(VIP) == {first.host.mac()}
+
+
+def test_container_networks_bridge_ports_and_interfaces_without_address_are_left_alone(
+    wire: Wire, start: Start
+) -> None:
+    node = wire.host("node-1")
+    node.run("ip", "link", "add", "br7", "type", "bridge")
+    for name in ("docker0", "lan2", "lan3"):
+        wire.plug(node, name, None if name == "lan2" else "192.0.2.78/24")
+    node.run("ip", "link", "set", "lan3", "master", "br7")
+    speaker = start(node)
+    wait_until(lambda: "interface announced" in speaker.log)
+    wait_until(lambda: speaker.stats)
+    for name in ("docker0", "lan2", "lan3", "br7", '"lo"'):
+        assert name not in speaker.log
+
+
+def test_strangers_claim_is_reported_with_its_mac_and_answered(wire: Wire, start: Start, stack: ExitStack) -> None:
+    first, _, client = holder_and_spare(wire, start)
+    stranger = wire.host("stranger")
+    arp = stranger.call(lambda: ArpSocket(ETH0, []))
+    stack.callback(arp.close)
+    mac = Mac(bytes.fromhex(stranger.mac().replace(":", "")))
+    arp.send(gratuitous(Operation.REQUEST, VIP, mac).encode())
+    notice = wait_until(lambda: next((n for n in first.notices if n.reason == "AddressConflict"), None))
+    assert notice is not None
+    assert (notice.fields["address"], notice.fields["mac"]) == (VIP, stranger.mac())
+    wait_until(lambda: client.neighbour(VIP) == first.host.mac(), 5, "the client was not told again")
+
+
+def test_requests_and_gratuitous_frames_are_counted_per_address(wire: Wire, start: Start) -> None:
+    first, _, client = holder_and_spare(wire, start)
+    before = first.stats.requests.get(VIP, 0) if first.stats else 0
+    client.answerers(VIP)
+    wait_until(lambda: first.stats is not None and first.stats.requests.get(VIP, 0) >= before + 2)
+    wait_until(lambda: first.stats is not None and first.stats.gratuitous.get(VIP, 0) >= 9, 10)
+    assert first.stats is not None
+    assert first.stats.gratuitous[VIP] == 9, "one Request at once, then four times a Request and a Reply"
+    assert first.stats.ready

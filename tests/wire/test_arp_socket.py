@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import select
 import threading
 from collections.abc import Iterator
@@ -29,12 +28,6 @@ pytestmark = pytest.mark.lab
 
 def mac_of(host: Host) -> Mac:
     return Mac(bytes.fromhex(host.mac().replace(":", "")))
-
-
-def arping(client: Host, address: str, *options: str) -> set[str]:
-    """The MACs that answered a broadcast question."""
-    output = client.run("arping", "-I", "eth0", "-c", "2", "-w", "1", *options, address, check=False)
-    return {mac.lower() for mac in re.findall(r"((?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2})[\]\s)]", output)}
 
 
 @contextlib.contextmanager
@@ -67,9 +60,9 @@ def test_client_resolves_a_held_address_to_the_speakers_mac_and_no_other(wire: W
     node, client = wire.host("node"), wire.host("client")
     with answering(node, VIP):
         assert client.resolve(VIP) == node.mac()
-        assert arping(client, VIP) == {node.mac()}
-        assert arping(client, VIP, "-D") == {node.mac()}, "a probe (sender 0.0.0.0) is answered"
-        assert arping(client, OTHER) == set()
+        assert client.answerers(VIP) == {node.mac()}
+        assert client.answerers(VIP, "-D") == {node.mac()}, "a probe (sender 0.0.0.0) is answered"
+        assert client.answerers(OTHER) == set()
 
 
 class Inbox:

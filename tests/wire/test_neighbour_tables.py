@@ -1,0 +1,92 @@
+"""What a Linux neighbour table makes of gratuitous frames: why ours have the form that they have."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from cluster.objects import AddressText
+from speaker.effects import Announce, Held, LinkState, Mac
+from speaker.frames import BROADCAST, ArpFrame, Operation, gratuitous
+from speaker.gratuitous import GratuitousSchedule
+from speaker.plan import LinkName
+from speaker.sockets import ArpSocket
+from tests.waiting import wait_until
+from tests.wire.network import Host, Wire
+
+ETH0 = LinkName("eth0")
+VIP = AddressText("192.0.2.200")
+
+pytestmark = pytest.mark.lab
+
+
+def mac_of(host: Host) -> Mac:
+    return Mac(bytes.fromhex(host.mac().replace(":", "")))
+
+
+def opened(host: Host, stack: ExitStack) -> ArpSocket:
+    made = host.call(lambda: ArpSocket(ETH0, []))
+    stack.callback(made.close)
+    return made
+
+
+def fresh_entry(client: Host, holder: Host, arp: ArpSocket, stack: ExitStack) -> None:
+    """The client's entry names the holder and was updated this moment."""
+    client.run("ip", "neigh", "replace", VIP, "lladdr", "02:00:00:00:00:99", "nud", "stale", "dev", "eth0")
+    arp.send(gratuitous(Operation.REQUEST, VIP, mac_of(holder)).encode())
+    wait_until(lambda: client.neighbour(VIP) == holder.mac(), 2)
+
+
+def first_round(state: LinkState) -> list[bytes]:
+    schedule = GratuitousSchedule()
+    schedule.set_links([state], 0.0)
+    schedule.set_held(Held(1, {VIP: frozenset((ETH0,))}), 0.0)
+    schedule.announce(Announce((VIP,)))
+    return [frame.data for frame in schedule.handle_timer(0.0)]
+
+
+def test_first_round_changes_an_entry_that_is_less_than_a_second_old(wire: Wire, stack: ExitStack) -> None:
+    old, new, client = (wire.host(name) for name in ("old", "new", "client"))
+    fresh_entry(client, old, opened(old, stack), stack)
+    successor = opened(new, stack)
+    for frame in first_round(LinkState(ETH0, 2, mac_of(new), up=True)):
+        successor.send(frame)
+    wait_until(lambda: client.neighbour(VIP) == new.mac(), 0.9, "the fresh entry was not changed")
+
+
+def test_our_reply_changes_a_fresh_entry_too_and_the_usual_one_does_not(wire: Wire, stack: ExitStack) -> None:
+    """Linux takes a broadcast Reply for gratuitous within the locktime only if both hardware addresses are the same
+    (``arp_is_garp``), so the common form with target ff:ff:ff:ff:ff:ff is ignored."""
+    old, new, client = (wire.host(name) for name in ("old", "new", "client"))
+    holder, successor = opened(old, stack), opened(new, stack)
+    ours = gratuitous(Operation.REPLY, VIP, mac_of(new))
+    usual = replace(ours, target_mac=BROADCAST)
+    fresh_entry(client, old, holder, stack)
+    with client.listening() as heard:
+        successor.send(usual.encode())
+        wait_until(lambda: has_arrived(client, successor, new), 2)
+        assert client.neighbour(VIP) == old.mac()
+    assert usual in heard, "it did arrive"
+    fresh_entry(client, old, holder, stack)
+    successor.send(ours.encode())
+    wait_until(lambda: client.neighbour(VIP) == new.mac(), 0.9)
+
+
+def has_arrived(client: Host, arp: ArpSocket, host: Host) -> bool:
+    """A frame sent now by the same socket has been taken in, and with it all before."""
+    marker = AddressText("192.0.2.250")
+    client.run("ip", "neigh", "replace", marker, "lladdr", "02:00:00:00:00:98", "nud", "stale", "dev", "eth0")
+    arp.send(gratuitous(Operation.REQUEST, marker, mac_of(host)).encode())
+    return bool(wait_until(lambda: client.neighbour(marker) == host.mac(), 1))
+
+
+def test_gratuitous_frames_make_no_entry_where_there_was_none(wire: Wire, stack: ExitStack) -> None:
+    new, client = wire.host("new"), wire.host("client")
+    successor = opened(new, stack)
+    frames: list[ArpFrame] = [gratuitous(operation, VIP, mac_of(new)) for operation in Operation]
+    for frame in frames:
+        successor.send(frame.encode())
+    has_arrived(client, successor, new)
+    assert client.neighbour(VIP) is None
