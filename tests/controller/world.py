@@ -1,0 +1,215 @@
+"""The API as far as the controller's decisions are concerned: Services in a table, patches applied as the API does.
+
+For driving the sans-IO cores through long and unlikely histories. The real API, and the daemon on it, are tested in
+``test_daemon``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from cluster.config import Config, load
+from cluster.objects import IPAddressPool, Service, decode
+from controller.changes import Change, EventNote, Moment, Read, Write
+from controller.reconcile import Reconciler
+
+KIND_POOL = "172.18.255.200-172.18.255.250"
+
+
+def config_of(pools: Mapping[str, Any], previous: Config | None = None) -> Config:
+    """The configuration of pools given as name → addresses, or name → spec."""
+    objects = []
+    for name, given in pools.items():
+        spec = given if isinstance(given, dict) else {"addresses": [given] if isinstance(given, str) else list(given)}
+        body = {"metadata": {"name": name, "namespace": "metallb-system"}, "spec": spec}
+        objects.append(decode(msgspec.json.encode(body), IPAddressPool))
+    return load(objects, [], previous).config
+
+
+def merge(target: Any, patch: Any) -> Any:
+    """RFC 7386."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge(result.get(key), value)
+    return result
+
+
+class World:
+    """The API's table, and one controller that watches it (until it is killed and started anew)."""
+
+    def __init__(self, pools: Mapping[str, Any] | None = None, load_balancer_class: str | None = None) -> None:
+        self.services: dict[str, dict[str, Any]] = {}
+        self.namespaces: dict[str, dict[str, str]] = {}
+        self.pools: dict[str, Any] = {"kind": KIND_POOL} if pools is None else dict(pools)
+        self.events: list[tuple[str, EventNote]] = []
+        self.writes: list[Write] = []
+        self.time = 1000.0
+        self.pending: list[Change] = []
+        self._class = load_balancer_class
+        self._version = 0
+        self._born = 0
+        self._config: Config | None = None
+        self.controller = Reconciler(load_balancer_class, random.Random(1))
+
+    # -------------------------------------------------------------------- what users do
+
+    def put(self, name: str, namespace: str = "default", **parts: Any) -> Service:
+        """Create a Service, or change one: ``annotations``, ``labels``, ``status`` and fields of ``spec``, merged."""
+        key = f"{namespace}/{name}"
+        body = self.services.get(key)
+        if body is None:
+            self._born += 1
+            created = f"2026-01-01T{self._born // 3600:02d}:{self._born // 60 % 60:02d}:{self._born % 60:02d}Z"
+            body = {
+                "metadata": {
+                    "name": name,
+                    "namespace": namespace,
+                    "uid": f"uid-{self._born:05d}",
+                    "creationTimestamp": created,
+                },
+                "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"]},
+                "status": {},
+            }
+        metadata = {key: parts.pop(key) for key in ("annotations", "labels", "deletionTimestamp") if key in parts}
+        status = parts.pop("status", None)
+        body = merge(body, {"metadata": metadata, "spec": parts})
+        if status is not None:
+            body = merge(body, {"status": status})
+        if body["spec"]["type"] != "LoadBalancer":
+            body = merge(body, {"status": {"loadBalancer": None}})
+        return self._store(key, body)
+
+    def delete(self, name: str, namespace: str = "default") -> None:
+        view = self.view(name, namespace)
+        del self.services[view.key]
+        self.controller.vanished(view)
+
+    def configure(self, **pools: Any) -> None:
+        """Replace the pools."""
+        self.pools = pools
+        self._config = config_of(pools, self._config)
+        self.controller.set_config(self._config)
+
+    def label_namespace(self, name: str, **labels: str) -> None:
+        self.namespaces[name] = labels
+        self.controller.set_namespace(name, labels)
+
+    # -------------------------------------------------------------------- what the controller does
+
+    def start(self) -> None:
+        """A new controller, which knows nothing but the API; what the old one had under way is lost."""
+        self.controller = Reconciler(self._class, random.Random(1))
+        self.pending = []
+        self._config = config_of(self.pools)
+        self.controller.set_config(self._config)
+        for name, labels in self.namespaces.items():
+            self.controller.set_namespace(name, labels)
+        for key in self.services:
+            self._tell(key)
+        self.controller.start()
+        for key in self.services:  # what the search for leftovers finds
+            self.controller.observe(self._view(key))
+
+    def decide(self) -> None:
+        """One turn of the deciding thread."""
+        self.time += 0.001
+        self.pending += self.controller.settle(Moment(self.time, 1_767_225_600.0 + self.time))
+
+    def carry_out(self, change: Change, *, tell: bool = True) -> None:
+        """Do one change in the API; ``tell`` False: the controller never hears what became of it."""
+        self.pending.remove(change)
+        body = self.services.get(change.key)
+        if body is not None and body["metadata"]["uid"] != change.uid:
+            made = isinstance(change, Read)
+        elif isinstance(change, Read) or body is None:
+            made = True
+        else:
+            made = change.body["metadata"]["resourceVersion"] == body["metadata"]["resourceVersion"]
+            if made:
+                self._apply(change, body)
+        if not tell:
+            return
+        view = self._view(change.key) if change.key in self.services else None
+        if made:
+            self.controller.answered(change, view)
+        else:
+            now = Moment(self.time, 1_767_225_600.0 + self.time)
+            self.controller.superseded(change, view, now)
+
+    def settle(self) -> None:
+        """Turn until nothing is left to do."""
+        for _ in range(1000):
+            self.decide()
+            if not self.pending:
+                deadline = self.controller.next_deadline()
+                if deadline is None:
+                    return
+                self.time = max(self.time, deadline)
+            for change in list(self.pending):
+                self.carry_out(change)
+        raise AssertionError(f"it never comes to rest: {self.pending}")
+
+    # -------------------------------------------------------------------- what one sees
+
+    def view(self, name: str, namespace: str = "default") -> Service:
+        return self._view(f"{namespace}/{name}")
+
+    def ip(self, name: str, namespace: str = "default") -> str:
+        """The Service's addresses in its status, joined by commas."""
+        return ",".join(each.ip for each in self.view(name, namespace).status.load_balancer.ingress)
+
+    def condition(self, name: str, namespace: str = "default") -> tuple[str, str, str]:
+        (found,) = [
+            each for each in self.view(name, namespace).status.conditions if each.type == "berthlb.io/AddressAssigned"
+        ]
+        return (found.status, found.reason, found.message)
+
+    def take_events(self) -> list[tuple[str, str, str]]:
+        """(Service, reason, message) of the Events since the last call."""
+        events, self.events = self.events, []
+        return [(key, note.reason, note.message) for key, note in events]
+
+    def take_writes(self) -> list[Write]:
+        writes, self.writes = self.writes, []
+        return writes
+
+    # -------------------------------------------------------------------- inside
+
+    def _apply(self, change: Write, body: dict[str, Any]) -> None:
+        patch = dict(change.body)
+        if change.subresource is None:
+            patch.pop("status", None)
+        changed = merge(body, patch)
+        for ingress in changed["status"].get("loadBalancer", {}).get("ingress", ()):
+            ingress.setdefault("ipMode", "VIP")
+        self.writes.append(change)
+        self.events += [(change.key, note) for note in change.events]
+        self._store(change.key, changed)
+
+    def _store(self, key: str, body: dict[str, Any]) -> Service:
+        self._version += 1
+        left = key in self.services and self.services[key]["spec"]["type"] == "LoadBalancer"
+        self.services[key] = merge(body, {"metadata": {"resourceVersion": str(self._version)}})
+        if left or self.services[key]["spec"]["type"] == "LoadBalancer":
+            self._tell(key)
+        return self._view(key)
+
+    def _tell(self, key: str) -> None:
+        """What a watch of the Services of type LoadBalancer would say."""
+        view = self._view(key)
+        if view.spec.type == "LoadBalancer":
+            self.controller.observe(view)
+        elif self.controller.started:
+            self.controller.vanished(view)
+
+    def _view(self, key: str) -> Service:
+        return decode(msgspec.json.encode(self.services[key]), Service)
