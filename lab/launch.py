@@ -83,7 +83,7 @@ def up(wanted: Wanted, progress: Callable[[str], None] = lambda _: None) -> Held
     progress("building the LAN")
     held = _build(wanted, path, lock)
     try:
-        _await_ready(held.lab, progress)
+        await_ready(held.lab, progress)
     except BaseException:
         held.holder.close()
         while directory.is_alive(path):
@@ -194,7 +194,8 @@ class _Awaited:
     is_ready: Callable[[], bool]
 
 
-def _await_ready(lab: Lab, progress: Callable[[str], None]) -> None:
+def await_ready(lab: Lab, progress: Callable[[str], None] = lambda _: None) -> None:
+    """Wait until everything that runs in a lab is ready. Raises ``NotReadyError``."""
     waiting = _awaited(lab, lab.status())
     deadline = time.monotonic() + READY_S
     while waiting:

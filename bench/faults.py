@@ -1,0 +1,235 @@
+"""What each fault costs a client: every fault repeated, minimum, median and maximum.
+
+``python -m bench.faults`` runs all of them, ``python -m bench.faults power-cut cable --runs 20 --json FILE`` some. Each
+scenario has a lab of its own; an address is watched by ARP every 10 ms from the client. The time of a fault is taken
+before it is caused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.client import SERVICES, connect
+from lab import launch, measure
+from lab.client import Lab
+from lab.demo import SEEDS
+from lab.figures import Answer, answered_by_two, answers_again, longest_silence
+from lab.layout import lay_out
+from lab.manifests import apply_files
+from lab.measure import wait_for
+from lab.workloads import start_workload
+
+console = Console(stderr=True)
+SETTLE_S = 2.0  # watched after each fault
+UNPLUGGED_S = 3.0  # a cable is out for so long, and watched for as long again
+TWO_WINDOW_S = 0.05  # answers of two nodes so close together are answers by two
+
+Seconds = list[float]
+Result = dict[str, Seconds]
+
+
+@contextmanager
+def cluster(scenario: str, *, nodes: int = 3, gateway: bool = True) -> Iterator[tuple[Lab, str]]:
+    """A lab with one Service that answers; the lab and the Service's address."""
+    held = launch.up(launch.Wanted(f"faults-{scenario}", lay_out(nodes, gateway=gateway)))
+    lab = held.lab
+    try:
+        apply_files(lab, [SEEDS / "kind-metallb-pool.yaml"])
+        start_workload(lab, "nginx", replicas=nodes, namespace="dev", port=80)
+        apply_files(lab, [SEEDS / "kind-nginx-service.yaml"])
+        client = connect(lab.kubeconfig, user_agent="berthlb-bench")
+
+        def address() -> str | None:
+            ingress = client.get(SERVICES, "dev", "nginx-service").status.load_balancer.ingress
+            return ingress[0].ip if ingress else None
+
+        yield lab, wait_for(address, 10, "the address")
+    finally:
+        lab.down()
+        held.holder.close()
+
+
+def owner_of(lab: Lab, watch: measure.Watch) -> tuple[str, str]:
+    mac = measure.steady_owner(watch)
+    return mac, measure.node_of(lab, mac)
+
+
+def repeat(where: tuple[Lab, str], runs: int, fault: Callable[[str], None], mend: Callable[[str], None]) -> Result:
+    """Cause the fault at whichever node holds the address, measure, mend, and again."""
+    lab, address = where
+    result: Result = {}
+    for run in range(runs):
+        with measure.watching(lab, address) as watch:
+            _, owner = owner_of(lab, watch)
+            at = time.monotonic()
+            fault(owner)
+            time.sleep(SETTLE_S)
+            again = wait_for(lambda: answers_again(watch.answers(), at)[0], 60, "somebody answers")
+            result.setdefault("answers again", []).append(again)
+            result.setdefault("answered by two", []).append(answered_by_two(watch.answers(), TWO_WINDOW_S))
+            console.print(f"  run {run + 1} of {runs}: {owner}, answers again after {again:.3f} s")
+            mend(owner)
+            launch.await_ready(lab)
+    return result
+
+
+def power_cut(runs: int) -> Result:
+    """The owner loses power; three nodes and a gateway."""
+    with cluster("power-cut") as where:
+        return repeat(where, runs, where[0].stop_node, where[0].start_node)
+
+
+def two_nodes(runs: int) -> Result:
+    """The owner loses power; two nodes, no gateway, so that the survivor hears nobody else."""
+    with cluster("two-nodes", nodes=2, gateway=False) as where:
+        return repeat(where, runs, where[0].stop_node, where[0].start_node)
+
+
+def announcer_killed(runs: int) -> Result:
+    """The owner's announcer is killed with SIGKILL; its node lives."""
+    with cluster("announcer") as where:
+        lab = where[0]
+        return repeat(
+            where,
+            runs,
+            lambda node: lab.speaker(node, "kill", "announcer"),
+            lambda node: lab.speaker(node, "start"),
+        )
+
+
+def watcher_killed(runs: int) -> Result:
+    """The owner's watcher is killed with SIGKILL: nothing may happen on the wire."""
+    result: Result = {}
+    with cluster("watcher") as (lab, address):
+        for _ in range(runs):
+            with measure.watching(lab, address) as watch:
+                mac, owner = owner_of(lab, watch)
+                at = time.monotonic()
+                lab.speaker(owner, "kill", "watcher")
+                time.sleep(SETTLE_S)
+                answers = watch.answers()
+                result.setdefault("longest silence", []).append(longest_silence(answers, at, answers[-1].at))
+                others = sum(1 for a in answers if a.mac != mac)
+                result.setdefault("answers by another node", []).append(others)
+            launch.await_ready(lab)
+    return result
+
+
+def cable(runs: int) -> Result:
+    """The owner's cable is pulled, and put back three seconds later."""
+    result: Result = {}
+    with cluster("cable") as (lab, address):
+        for run in range(runs):
+            with measure.watching(lab, address) as watch:
+                _, owner = owner_of(lab, watch)
+                at = time.monotonic()
+                lab.pull_link(owner)
+                time.sleep(UNPLUGGED_S)
+                again = wait_for(lambda: answers_again(watch.answers(), at)[0], 60, "somebody answers")
+                back = time.monotonic()
+                lab.plug_link(owner)
+                time.sleep(UNPLUGGED_S)
+                after = [a for a in watch.answers() if a.at > back]
+                result.setdefault("pulled: answers again", []).append(again)
+                result.setdefault("put back: one node answers after", []).append(last_change(after, back))
+                result.setdefault("put back: answered by two", []).append(answered_by_two(after, TWO_WINDOW_S))
+                result.setdefault("put back: longest silence", []).append(longest_silence(after, back, after[-1].at))
+                console.print(f"  run {run + 1} of {runs}: {owner}, answers again after {again:.3f} s")
+            launch.await_ready(lab)
+    return result
+
+
+def last_change(answers: list[Answer], since: float) -> float:
+    """Seconds from ``since`` until the same MAC has answered ever after."""
+    for earlier, later in reversed(list(pairwise(answers))):
+        if earlier.mac != later.mac:
+            return later.at - since
+    return answers[0].at - since
+
+
+def burn() -> None:
+    """Keep one core busy."""
+    while True:
+        pass
+
+
+def calm(minutes: float) -> Result:
+    """No fault: two busy processes per core, and nothing may move."""
+    with cluster("calm") as (lab, address), measure.watching(lab, address) as watch:
+        mac, _ = owner_of(lab, watch)
+        busy = [multiprocessing.Process(target=burn, daemon=True) for _ in range(2 * multiprocessing.cpu_count())]
+        for process in busy:
+            process.start()
+        try:
+            began = time.monotonic()
+            time.sleep(60 * minutes)
+            answers = [a for a in watch.answers() if a.at > began]
+        finally:
+            for process in busy:
+                process.kill()
+        return {
+            "answers by another node": [sum(1 for a in answers if a.mac != mac)],
+            "longest silence": [longest_silence(answers, began, answers[-1].at)],
+        }
+
+
+def memory(_: int) -> Result:
+    """Proportional set size of each of our processes, MiB, with one Service."""
+    with cluster("memory") as (lab, _address):
+        processes = lab.status(memory=True).processes
+        return {
+            f"{process.host} {process.name}": [process.pss_kib / 1024]
+            for process in processes
+            if process.pss_kib is not None
+        }
+
+
+SCENARIOS: dict[str, Callable[[int], Result]] = {
+    "power-cut": power_cut,
+    "two-nodes": two_nodes,
+    "announcer-killed": announcer_killed,
+    "watcher-killed": watcher_killed,
+    "cable": cable,
+    "memory": memory,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench.faults", description="What each fault costs a client, repeated.")
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join([*SCENARIOS, 'calm'])}")
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--minutes", type=float, default=5, help="of calm (5)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    args = parser.parse_args()
+    unknown = [each for each in args.scenario if each not in SCENARIOS and each != "calm"]
+    if unknown:
+        parser.error(f"no such scenario: {', '.join(unknown)}")
+    results: dict[str, Result] = {}
+    for name in args.scenario or [*SCENARIOS, "calm"]:
+        console.print(f"[bold]{name}[/]")
+        results[name] = calm(args.minutes) if name == "calm" else SCENARIOS[name](args.runs)
+    table = Table("scenario", "figure", "runs", "min", "median", "max")
+    for name, result in results.items():
+        for figure, values in result.items():
+            row = (min(values), statistics.median(values), max(values))
+            table.add_row(name, figure, str(len(values)), *(f"{value:.3f}" for value in row))
+    Console().print(table)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

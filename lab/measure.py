@@ -1,0 +1,123 @@
+"""Watch an address from a client while something happens to the cluster, and say what it cost.
+
+``watching`` runs ``arpwatch`` (who answers, every 10 ms) and, with a URL, ``load`` (steady requests) on a client of the
+lab. Their lines come back with times of CLOCK_MONOTONIC, which this process shares, so the moment of a fault is read
+here, just before it is caused: every figure includes the time that causing it takes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, TypeVar
+
+import msgspec
+
+from lab.client import Command, Lab
+from lab.errors import LabError
+from lab.figures import Answer, Outage, Request, outage
+from lab.layout import INTERFACE
+
+T = TypeVar("T")
+START_S = 20.0  # for the interpreter of a watcher, on a busy machine
+CLIENT = "client"
+
+
+class Watch:
+    """Lines of the programs that watch, as far as they have come."""
+
+    def __init__(self, answers: IO[bytes], requests: IO[bytes] | None) -> None:
+        self._answers = answers
+        self._requests = requests
+
+    def ready(self) -> bool:
+        """Whether all of them have begun."""
+        return all(b"ready" in _content(f) for f in (self._answers, self._requests) if f is not None)
+
+    def answers(self) -> list[Answer]:
+        """ARP Replies so far, in order of time."""
+        return [msgspec.json.decode(line, type=Answer) for line in _lines(self._answers)]
+
+    def requests(self) -> list[Request]:
+        """Requests that have ended so far, in order of their start."""
+        if self._requests is None:
+            return []
+        return sorted((msgspec.json.decode(line, type=Request) for line in _lines(self._requests)), key=_start)
+
+    def outage(self, fault_at: float) -> Outage:
+        """The figures of a fault at that time."""
+        return outage(self.answers(), self.requests(), fault_at)
+
+
+def _start(request: Request) -> float:
+    return request.start
+
+
+def _content(file: IO[bytes]) -> bytes:
+    return Path(file.name).read_bytes()
+
+
+def _lines(file: IO[bytes]) -> list[bytes]:
+    """Whole lines, without the first, which says that the program is ready."""
+    return _content(file).split(b"\n")[1:-1]
+
+
+@contextmanager
+def watching(lab: Lab, address: str, *, url: str | None = None, rate: float = 50.0) -> Iterator[Watch]:
+    """Watch an address, and with ``url`` make ``rate`` requests a second, for as long as the block lasts.
+
+    Raises ``LabError`` where the programs do not start.
+    """
+    with ExitStack() as stack:
+        commands: list[Command] = []
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+        def begin(*argv: str) -> IO[bytes]:
+            lines: IO[bytes] = stack.enter_context(tempfile.NamedTemporaryFile("rb"))
+            with Path(lines.name).open("ab") as writing:
+                command = lab.start(CLIENT, [sys.executable, "-m", *argv], stdout=writing, environment=environment)
+            commands.append(stack.enter_context(command))
+            return lines
+
+        answers = begin("lab.arpwatch", INTERFACE, address)
+        requests = begin("lab.load", url, "--rate", str(rate)) if url else None
+        watch = Watch(answers, requests)
+        wait_for(watch.ready, START_S, "the programs that watch")
+        yield watch
+        for command in commands:
+            command.terminate()
+
+
+def wait_for(probe: Callable[[], T | None], seconds: float, what: str) -> T:
+    """The first true result of ``probe``, asked every 10 ms. Raises ``LabError`` when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not (result := probe()):
+        if time.monotonic() > deadline:
+            raise LabError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.01)
+    return result
+
+
+def steady_owner(watch: Watch, seconds: float = 0.3) -> str:
+    """The MAC that alone has answered for the last ``seconds``; waits until there is one."""
+
+    def alone() -> str | None:
+        now = time.monotonic()
+        answers = watch.answers()
+        recent = [a.mac for a in answers if a.at > now - seconds]
+        return recent[0] if len(recent) >= 3 and len(set(recent)) == 1 and answers[0].at < now - seconds else None
+
+    return wait_for(alone, 20.0, "one node, and no other, answers for the address")
+
+
+def node_of(lab: Lab, mac: str) -> str:
+    """The node with this MAC. Raises ``LabError`` where none has it."""
+    for host in lab.status().layout.nodes:
+        if host.mac == mac:
+            return host.name
+    raise LabError(f"{mac} answers, and is no node's")
