@@ -51,6 +51,10 @@ class NoticeGate:
         self._tokens = float(BURST)
         self._filled_at = 0.0
 
+    def __len__(self) -> int:
+        """How many rivals are remembered."""
+        return len(self._told)
+
     def admits(self, key: tuple[str, ...], now: float) -> bool:
         told = self._told.get(key)
         if told is not None and now - told < REPEAT_S:

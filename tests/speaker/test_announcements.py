@@ -1,0 +1,142 @@
+"""Which Services a node announces: from claims and Plan, by transitions."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.config import load
+from cluster.objects import (
+    AddressText,
+    Endpoint,
+    EndpointSlice,
+    IPAddressPool,
+    IPAddressPoolSpec,
+    L2Advertisement,
+    LoadBalancerIngress,
+    LoadBalancerStatus,
+    Node,
+    NodeName,
+    ObjectMeta,
+    Service,
+    ServicePort,
+    ServiceSpec,
+    ServiceStatus,
+)
+from speaker.announcements import Announcements, Transition, Turn
+from speaker.channel import Claims
+from speaker.planner import Planner
+
+WEB = AddressText("192.0.2.1")
+DB = AddressText("192.0.2.2")
+
+
+def a_planner() -> Planner:
+    planner = Planner(NodeName("node-1"))
+    pool = IPAddressPool(ObjectMeta(name="lan"), IPAddressPoolSpec(addresses=("192.0.2.0/24",)))
+    planner.set_config(load([pool], [L2Advertisement(ObjectMeta(name="all"))], None).config)
+    planner.set_node("node-1", Node(ObjectMeta(name="node-1")))
+    return planner
+
+
+def a_service(name: str, *addresses: str, port: int = 80) -> Service:
+    return Service(
+        ObjectMeta(name=name, namespace="default", uid=f"uid-{name}", annotations={"metallb.io/allow-shared-ip": "x"}),
+        ServiceSpec(type="LoadBalancer", ports=(ServicePort(port=port),)),
+        ServiceStatus(LoadBalancerStatus(tuple(LoadBalancerIngress(ip=each) for each in addresses))),
+    )
+
+
+def set_service(planner: Planner, service: Service, *, serving: bool = True) -> None:
+    meta = ObjectMeta(
+        name=f"{service.metadata.name}-x",
+        namespace="default",
+        labels={"kubernetes.io/service-name": service.metadata.name},
+    )
+    planner.set_service(service.key, service)
+    planner.set_slice(f"default/{meta.name}", EndpointSlice(meta, endpoints=(Endpoint(),) if serving else ()))
+    planner.take_change()
+
+
+def told(transitions: list[Transition]) -> list[tuple[Turn, str]]:
+    return [(transition.turn, transition.announced.service) for transition in transitions]
+
+
+def test_a_claim_to_an_address_announces_every_service_that_has_it() -> None:
+    planner = a_planner()
+    set_service(planner, a_service("web", WEB, port=80))
+    set_service(planner, a_service("secure", WEB, port=443))
+    set_service(planner, a_service("db", DB))
+    announcements = Announcements(planner)
+    transitions = announcements.set_claims(Claims(1, {WEB: 1}))
+    assert told(transitions) == [(Turn.GAINED, "default/secure"), (Turn.GAINED, "default/web")]
+    assert announcements.set_claims(Claims(1, {WEB: 2})) == []
+
+
+def test_a_service_that_joins_a_held_address_is_announced() -> None:
+    planner = a_planner()
+    set_service(planner, a_service("web", WEB, port=80))
+    announcements = Announcements(planner)
+    announcements.set_claims(Claims(1, {WEB: 1}))
+    set_service(planner, a_service("secure", WEB, port=443))
+    assert told(announcements.plan_changed()) == [(Turn.GAINED, "default/secure")]
+
+
+def test_losing_the_address_and_ending_the_service_are_told_apart() -> None:
+    planner = a_planner()
+    set_service(planner, a_service("web", WEB))
+    set_service(planner, a_service("db", DB))
+    announcements = Announcements(planner)
+    announcements.set_claims(Claims(1, {WEB: 1, DB: 1}))
+    assert told(announcements.set_claims(Claims(1, {DB: 1}))) == [(Turn.LOST, "default/web")]
+    planner.set_service("default/db", None)
+    planner.take_change()
+    assert told(announcements.plan_changed()) == [(Turn.ENDED, "default/db")]
+    assert announcements.set_claims(Claims(2, {})) == []
+
+
+def test_a_service_without_endpoints_is_not_announced_though_its_address_is_held() -> None:
+    planner = a_planner()
+    set_service(planner, a_service("web", WEB, port=80))
+    set_service(planner, a_service("idle", WEB, port=443), serving=False)
+    announcements = Announcements(planner)
+    assert told(announcements.set_claims(Claims(1, {WEB: 1}))) == [(Turn.GAINED, "default/web")]
+
+
+ADDRESSES = st.sampled_from([AddressText(f"192.0.2.{i}") for i in range(1, 5)])
+STEPS = st.lists(
+    st.one_of(
+        st.frozensets(ADDRESSES),
+        st.tuples(st.sampled_from("abcd"), st.lists(ADDRESSES, max_size=2), st.integers(80, 82), st.booleans()),
+    ),
+    max_size=30,
+)
+
+
+@settings(deadline=None)
+@given(STEPS)
+def test_transitions_lead_from_one_state_to_the_next(
+    steps: list[frozenset[AddressText] | tuple[str, list[AddressText], int, bool]],
+) -> None:
+    """Whoever only hears the transitions knows at each moment what an observer who begins now would see."""
+    planner = a_planner()
+    announcements = Announcements(planner)
+    held: frozenset[AddressText] = frozenset()
+    known: dict[str, object] = {}
+    for step in steps:
+        if isinstance(step, frozenset):
+            held = step
+            transitions = announcements.set_claims(Claims(1, dict.fromkeys(step, 1)))
+        else:
+            name, addresses, port, serving = step
+            set_service(planner, a_service(name, *addresses, port=port), serving=serving)
+            transitions = announcements.plan_changed()
+        for turn, announced in transitions:
+            assert (announced.service in known) is (turn is not Turn.GAINED)
+            if turn in {Turn.GAINED, Turn.CHANGED}:
+                known[announced.service] = announced
+            else:
+                del known[announced.service]
+        fresh = Announcements(planner)
+        fresh.set_claims(Claims(1, dict.fromkeys(held, 1)))
+        assert known == announcements.held == fresh.held
