@@ -38,6 +38,7 @@ from cluster.errors import (
     Unreachable,
     refusal,
 )
+from cluster.listwatch import PAGE_SIZE, SILENCE_S
 from cluster.objects import ListMeta, Object, RawList, RawWatchEvent, decode
 from cluster.resources import (
     CONFIGURATION_STATES,
@@ -97,7 +98,6 @@ PAGE_READ_S = 30.0  # a page of 500 from a server that has just started and read
 CONNECTIONS = (
     16  # kept open: one per watched kind and a few for writes; more are made when needed, and closed after use
 )
-PAGE_SIZE = 500  # client-go's own
 
 T = TypeVar("T", bound=Object)
 Body = Mapping[str, Any]
@@ -213,7 +213,7 @@ class ApiClient:
         resource_version: str = "",
         initial_events: bool = False,
         timeout_s: int = 300,
-        silence_s: float = 90.0,
+        silence_s: float = SILENCE_S,
     ) -> WatchStream:
         """The changes after ``resource_version``, with bookmarks, for ``timeout_s`` seconds (the server ends it then).
 

@@ -9,6 +9,7 @@ so that module is imported when there is one to read. (Measured with kubernetes 
 from __future__ import annotations
 
 import importlib.util
+import re
 import ssl
 import sys
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ def _load_kubeconfig(path: Path, configuration: Any) -> None:
         reason = error.strerror if isinstance(error, OSError) else "not a text file"
         raise ClientConfigError(f"kubeconfig {path}: {reason}") from error
     except yaml.YAMLError as error:
-        raise ClientConfigError(f"kubeconfig {path}: not YAML: {' '.join(str(error).split())}") from error
+        raise ClientConfigError(f"kubeconfig {path}: not YAML{_place(error)}") from None  # its text quotes the file
     if not isinstance(document, dict):
         raise ClientConfigError(f"kubeconfig {path}: expected a mapping with clusters, contexts and users")
 
@@ -97,7 +98,8 @@ def _load_kubeconfig(path: Path, configuration: Any) -> None:
         load_kube_config(config_file=str(path), client_configuration=configuration, persist_config=False)
         runs_plugin = "exec" in _current_user(document)
     except (ConfigException, OSError) as error:
-        raise ClientConfigError(f"kubeconfig {path}: {error}") from error
+        said = re.sub(r"\{.*\}", "{…}", str(error), flags=re.DOTALL)  # it quotes whole entries, tokens included
+        raise ClientConfigError(f"kubeconfig {path}: {said}") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # how the loader meets a wrong shape
         raise ClientConfigError(f"kubeconfig {path}: not the shape of a kubeconfig: {error!r}") from error
 
@@ -105,6 +107,11 @@ def _load_kubeconfig(path: Path, configuration: Any) -> None:
         raise ClientConfigError(f"kubeconfig {path}: the cluster of the current context has no server")
     if runs_plugin and not configuration.api_key and not configuration.cert_file:
         raise ClientConfigError(f"kubeconfig {path}: the exec plugin gave no credentials (its error is in the log)")
+
+
+def _place(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f": {getattr(error, 'problem', '')}, line {mark.line + 1}" if mark else ""
 
 
 def _current_user(document: dict[str, Any]) -> dict[str, Any]:

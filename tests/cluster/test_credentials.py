@@ -9,6 +9,7 @@ import ssl
 import stat
 import subprocess
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -154,6 +155,22 @@ def test_a_bad_kubeconfig_gives_one_line_that_names_it_and_the_reason(
     assert str(path) in said
     assert reason in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        changed(users=[{"name": "u", "token": "s3cret"}]),
+        text("users:\n- token: [s3cret\n"),
+        text("users:\n\t- token: s3cret\n"),
+    ],
+)
+def test_a_bad_kubeconfig_does_not_put_its_secrets_into_the_log(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "bad-config"
+    make(path)
+    with pytest.raises(ClientConfigError) as caught:
+        connect(path, user_agent="t")
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 # -------------------------------------------------------------------- TLS
