@@ -113,13 +113,12 @@ class Publisher:
 
     def tell_event(self, service: Service, type_: str, reason: str, message: str) -> None:
         """An Event on a Service."""
-        suffix = f"{next(self._event_number):x}"
-        body = event(service, self._node, type_=type_, reason=reason, message=message, now=_utc_now(), suffix=suffix)
-        namespace = service.metadata.namespace
+        suffix, now = f"{next(self._event_number):x}", _utc_now()
 
         def write() -> None:
+            body = event(service, self._node, type_=type_, reason=reason, message=message, now=now, suffix=suffix)
             with suppress(AlreadyExists):  # made by an attempt whose answer was lost
-                self._client.create(EVENTS, namespace, body)
+                self._client.create(EVENTS, service.metadata.namespace, body)
 
         self._writer.submit(f"event/{suffix}", write, news=True)
 

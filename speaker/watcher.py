@@ -66,6 +66,9 @@ from speaker.publisher import Publisher
 from speaker.records import NODE_LABEL
 from speaker.writer import Writer
 
+SLICES_OF_SERVICES = f"{SERVICE_NAME_LABEL},!service.kubernetes.io/headless"
+"""Slices that can be a load balancer's: headless Services, which no load balancer has, have many more endpoints."""
+
 SPACING_S = 0.02  # between two changes of the Plan
 LOOP_AGE_LIMIT_S = 5.0  # the announcer reports each second; five missed reports are no health
 RECORDS_WAIT_S = 5.0  # for the status objects' cache, which only saves Events that are no news
@@ -110,7 +113,7 @@ class Watcher:
     def _make_reflectors(self) -> None:
         planner, own = self._planner, self._options.namespace
         self._services = self._reflect(SERVICES, planner.set_service, field_selector="spec.type=LoadBalancer")
-        self._slices = self._reflect(ENDPOINT_SLICES, planner.set_slice, label_selector=SERVICE_NAME_LABEL)
+        self._slices = self._reflect(ENDPOINT_SLICES, planner.set_slice, label_selector=SLICES_OF_SERVICES)
         self._nodes = self._reflect(NODES, planner.set_node)
         self._pools = self._reflect(IP_ADDRESS_POOLS, self._touch_config, namespace=own)
         self._advertisements = self._reflect(L2_ADVERTISEMENTS, self._touch_config, namespace=own)

@@ -2,7 +2,8 @@
 
 A write has a key; one that is submitted again while it waits is done once, as the later one. A write that fails is
 repeated with growing, jittered pauses, for ever (a state that must be right in the end) or a few times (an Event, which
-is news). The queue of the latter is bounded.
+is news). The queue of the latter is bounded. While the API cannot be reached, or says that it is busy, the whole queue
+pauses: ten thousand states must not ask ten thousand times whether it is back.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster.errors import ApiError
+from cluster.errors import ApiError, ServerError, Throttled, Unreachable
 
 RETRY_FIRST_S = 0.2
 RETRY_LAST_S = 30.0
 NEWS_ATTEMPTS = 6  # about 6 s of trying; later the news is old
-MAX_NEWS = 1000  # waiting Events
+MAX_NEWS = 10_000  # waiting Events; each costs about half a kilobyte
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class Backlog:
         self._tasks: dict[str, _Task] = {}
         self._order: list[tuple[float, str]] = []
         self._news = 0
+        self._troubles = 0  # failures in a row that say something about the API, not about what was written
+        self._paused_until = float("-inf")
         self.dropped = 0
         """News given up, because too much waited or the API refused it to the last."""
 
@@ -66,7 +69,7 @@ class Backlog:
             due, key = self._order[0]
             task = self._tasks.get(key)
             if task is not None and task.due == due:
-                return due
+                return max(due, self._paused_until)
             heapq.heappop(self._order)  # done meanwhile, or moved
         return None
 
@@ -80,19 +83,30 @@ class Backlog:
         self._news -= task.news
         return key, task
 
+    def worked(self) -> None:
+        """A task that was taken is done."""
+        self._troubles = 0
+
     def failed(self, key: str, task: _Task, error: ApiError, now: float) -> None:
         """A task that was taken did not work: it waits again, unless it was submitted anew or is old news."""
+        if isinstance(error, Unreachable | ServerError | Throttled):
+            self._troubles += 1
+            self._paused_until = now + self._pause(self._troubles, error)
         task.attempts += 1
         if key in self._tasks:
             return
         if task.news and task.attempts >= NEWS_ATTEMPTS:
             self.dropped += 1
             return
-        pause = min(RETRY_LAST_S, RETRY_FIRST_S * 2.0 ** min(task.attempts - 1, 16)) * self._rng.uniform(0.75, 1.25)
-        task.due = now + max(pause, error.retry_after or 0.0)
+        task.due = now + self._pause(task.attempts, error)
         self._tasks[key] = task
         self._news += task.news
         heapq.heappush(self._order, (task.due, key))
+
+    def _pause(self, failures: int, error: ApiError) -> float:
+        """Seconds to wait after so many failures in a row."""
+        growing = min(RETRY_LAST_S, RETRY_FIRST_S * 2.0 ** min(failures - 1, 16))
+        return max(growing * self._rng.uniform(0.75, 1.25), error.retry_after or 0.0)
 
 
 class Writer:
@@ -146,6 +160,8 @@ class Writer:
                 logger.exception("write failed", extra={"write": key})
             else:
                 self.writes += 1
+                with self._changed:
+                    self._backlog.worked()
 
     def _next(self) -> tuple[str, _Task] | None:
         """Wait for the next task that is due; None when stopped."""

@@ -6,11 +6,12 @@ import random
 import threading
 from itertools import pairwise
 
-from cluster.errors import ServerError, Throttled
+from cluster.errors import Invalid, ServerError, Throttled, Unreachable
 from speaker.writer import MAX_NEWS, NEWS_ATTEMPTS, RETRY_LAST_S, Backlog, Writer
 from tests.waiting import wait_until
 
 BUSY = ServerError(503, "ServiceUnavailable", "later")
+REFUSED = Invalid(422, "Invalid", "no")
 
 
 def backlog() -> Backlog:
@@ -71,6 +72,35 @@ def test_a_server_that_names_a_time_is_not_asked_before() -> None:
     assert waiting.next_due() == 7.0
 
 
+def test_while_the_api_is_away_the_whole_queue_waits() -> None:
+    waiting, now, asked = backlog(), 0.0, 0
+    for i in range(10_000):
+        waiting.put(f"state/{i}", nothing, 0.0)
+    while now < 60.0:
+        if found := waiting.take(now):
+            asked += 1
+            waiting.failed(*found, Unreachable(0, "ConnectionRefused", "away"), now)
+        now = waiting.next_due() or now
+    assert asked < 20
+    found = waiting.take(now)
+    assert found is not None
+    waiting.worked()
+    done = 1
+    while waiting.take(now):
+        done += 1
+    assert done > 9000
+
+
+def test_a_state_that_is_refused_holds_up_no_other() -> None:
+    waiting = backlog()
+    waiting.put("bad", nothing, 0.0)
+    waiting.put("good", nothing, 0.1)
+    found = waiting.take(0.0)
+    assert found is not None
+    waiting.failed(*found, REFUSED, 0.0)
+    assert waiting.next_due() == 0.1
+
+
 def test_news_is_given_up_after_some_attempts() -> None:
     waiting, now = backlog(), 0.0
     waiting.put("event", nothing, now, news=True)
@@ -98,7 +128,7 @@ def test_what_was_submitted_anew_during_a_failing_write_is_not_written_twice() -
     found = waiting.take(0.0)
     assert found is not None
     waiting.put("a", nothing, 0.1)
-    waiting.failed(*found, BUSY, 0.0)
+    waiting.failed(*found, REFUSED, 0.0)
     assert len(waiting) == 1
     assert waiting.next_due() == 0.1
 
