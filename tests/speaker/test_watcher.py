@@ -434,12 +434,11 @@ def test_writes_that_fail_are_repeated_and_never_hold_the_plan_up(
     cluster.add_service()
     _, announcer = start()
     wait_until(lambda: announcer.announced() == {WEB})
-    embedded_api.inject(path=STATUSES, verb="create", latency=1.0, status=503, count=1)
+    embedded_api.inject(path=STATUSES, verb="create", latency=2.0, status=503, count=1)
     announcer.hold(WEB)
-    began = time.monotonic()
     cluster.add_service("db", "192.0.2.2")
     wait_until(lambda: "192.0.2.2" in announcer.announced())
-    assert time.monotonic() - began < 1.0, "the Plan waited for a write"
+    assert cluster.statuses() == {}, "the Plan waited for a write"
     wait_until(lambda: cluster.statuses() == {"web": "node-1"})
 
 
