@@ -74,6 +74,8 @@ def is_older(view: Object, than: Object) -> bool:
 @dataclass(slots=True)
 class _Tracked:
     view: Service
+    arrival: int
+    """Services are older the earlier they were created, and within one second the earlier they were seen."""
     assigned: tuple[Address, ...] = ()
     """What the Service shall have."""
     retiring: tuple[Address, ...] = ()
@@ -92,8 +94,8 @@ class _Tracked:
         return self.view.metadata.uid
 
     @property
-    def age(self) -> tuple[str, str]:
-        return (self.view.metadata.creation_timestamp or "", self.uid)
+    def age(self) -> tuple[str, int]:
+        return (self.view.metadata.creation_timestamp or "", self.arrival)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ class Reconciler:
         self._config = Config()
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._tracked: dict[str, _Tracked] = {}
+        self._arrivals = 0
         self._waiting: set[str] = set()
         self._retrying: set[str] = set()
         self._due: set[str] = set()
@@ -155,7 +158,8 @@ class Reconciler:
         if tracked is None:
             if view.spec.type != "LoadBalancer" and not bears_our_mark(view):
                 return
-            tracked = self._tracked[view.key] = _Tracked(view)
+            self._arrivals += 1
+            tracked = self._tracked[view.key] = _Tracked(view, self._arrivals)
             if self.started:
                 self._adopt(tracked)
         elif not is_older(view, tracked.view):
@@ -389,7 +393,7 @@ class Reconciler:
         return self._namespaces.get(view.metadata.namespace, {})
 
 
-def _age(tracked: _Tracked) -> tuple[str, str]:
+def _age(tracked: _Tracked) -> tuple[str, int]:
     return tracked.age
 
 

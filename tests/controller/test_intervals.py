@@ -43,13 +43,13 @@ def test_it_has_what_a_plain_set_has(steps: list[tuple[bool, int, int]], block: 
         intervals._BLOCK = before
 
 
-def test_half_a_million_gaps_change_nothing() -> None:
+def test_a_hundred_thousand_gaps_change_nothing() -> None:
     held = IntervalSet()
     held.add(0, 2**64 - 1)
-    for value in range(0, 1_000_000, 2):
+    for value in range(0, 200_000, 2):
         held.remove(value)
     assert held.least() == 1
-    assert held.count == 2**64 - 500_000
-    for value in range(0, 1_000_000, 2):
+    assert held.count == 2**64 - 100_000
+    for value in range(0, 200_000, 2):
         held.add(value, value)
     assert list(held) == [(0, 2**64 - 1)]
