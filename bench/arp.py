@@ -14,6 +14,7 @@ The generator uses sendmmsg and recvmmsg, so that it is faster than what it meas
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import itertools
 import json
@@ -127,7 +128,10 @@ def answer_times(client: Host, question: bytes, count: int) -> list[float]:
         for _ in range(count):
             started = time.perf_counter()
             wire.send(question)
-            wire.recv(FRAME_OCTETS)
+            try:
+                wire.recv(FRAME_OCTETS)
+            except TimeoutError:
+                continue
             times.append((time.perf_counter() - started) * 1e6)
     return times
 
@@ -153,15 +157,19 @@ def foreign_cpu_share(client: Host, pid: int, rate: int, seconds: float) -> floa
     return share
 
 
-def measure(client: Host, addresses: Sequence[AddressText], seconds: float) -> dict[str, float]:
+def measure(client: Host, addresses: Sequence[AddressText], seconds: float, pid: int | None = None) -> dict[str, float]:
     one, many = addresses[:1], addresses
-    figures = {
-        f"replies/s, {senders} senders, {len(targets)} addresses": replies_per_second(
-            client, questions(targets, senders, 10_000), seconds
-        )
-        for senders, targets in ((1, one), (1, many), (10_000, one), (10_000, many))
-    }
+    figures = {}
+    for senders, targets in ((1, one), (1, many), (10_000, one), (10_000, many)):
+        case = f"{senders} senders, {len(targets)} addresses"
+        before = cpu_seconds(pid) if pid else 0.0
+        rate = replies_per_second(client, questions(targets, senders, 10_000), seconds)
+        figures[f"replies/s, {case}"] = rate
+        if pid:
+            figures[f"replies per CPU second, {case}"] = rate * seconds / (cpu_seconds(pid) - before)
     times = answer_times(client, questions(one, 1, 1)[0], 5000)
+    if len(times) < 100:
+        raise SystemExit("hardly any question was answered")
     figures["answer p50, µs"] = statistics.median(times)
     figures["answer p99, µs"] = statistics.quantiles(times, n=100)[98]
     return figures
@@ -180,6 +188,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     options = parser.parse_args()
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, -10)  # the generator is not what is measured
     addresses = [AddressText(f"198.51.{100 + n // 250}.{n % 250}") for n in range(1000)]
 
     def ours(_: Wire, node: Host, client: Host) -> dict[str, float]:
@@ -188,7 +198,7 @@ def main() -> None:
             speaker.plan(1, *(bundle(address, (address,), "node") for address in addresses))
             wait_until(lambda: speaker.holds(*addresses), 30)
             wait_until(lambda: speaker.stats is not None and sum(speaker.stats.gratuitous.values()) >= 9000, 60)
-            figures = measure(client, addresses, options.seconds)
+            figures = measure(client, addresses, options.seconds, speaker.process.pid)
             idle = foreign_cpu_share(client, speaker.process.pid, 0, options.seconds)
             figures["CPU of 50k/s foreign questions, %"] = 100 * (
                 foreign_cpu_share(client, speaker.process.pid, 50_000, options.seconds) - idle
@@ -200,6 +210,7 @@ def main() -> None:
 
     def kernel(_: Wire, node: Host, client: Host) -> dict[str, float]:
         node.run("sh", "-c", "; ".join(f"ip address add {address}/32 dev eth0" for address in addresses))
+        node.run("ip", "route", "add", "default", "dev", "eth0")  # it answers only whom it could reach
         return measure(client, addresses, options.seconds)
 
     results = {"speaker": with_wire(ours), "kernel": with_wire(kernel)}

@@ -126,6 +126,11 @@ class Announcer:
         self._garbage_at = now + GARBAGE_S
         self._ends_at: float | None = None
         self._ended = False
+        self._touched = True
+        """Something happened in this turn that may have moved a deadline or filled the channel."""
+        self._deadline = now
+        self._unregistered: set[object] = set()
+        """Sockets that were closed in this turn, which may still be among those that were ready."""
 
         self._netlink = LinkSocket()
         self._selector.register(self._netlink.socket, selectors.EVENT_READ, self._receive_links)
@@ -152,18 +157,21 @@ class Announcer:
 
     def turn(self) -> None:
         """Wait for the next thing to do, and do it."""
-        deadline = self._next_deadline()
+        deadline = self._deadline
         ready = self._selector.select(max(0.0, deadline - boottime()))
         now = boottime()
         if now - deadline > self._late_s:
             self._come_back_late(now - deadline, now)
-        waited_for = self._selector.get_map()
+        self._unregistered.clear()
         for key, _ in ready:
-            still = waited_for.get(key.fd)
-            if still is not None and still.fileobj is key.fileobj:  # not closed by what came before it
+            if key.fileobj not in self._unregistered:
                 key.data()
-        self._handle_timers(boottime())
-        self._watch_channel()
+        if self._touched or now >= deadline:
+            # Frames that were only answered come this way: everything else may have moved a deadline.
+            self._touched = False
+            self._handle_timers(boottime())
+            self._watch_channel()
+            self._deadline = self._next_deadline()
 
     def close(self) -> None:
         self._keeper.end()
@@ -223,6 +231,7 @@ class Announcer:
 
     def _settle(self, now: float) -> None:
         """Carry out what the protocol decided."""
+        self._touched = True
         held = self._protocol.held()
         if held.revision != self._held.revision:
             self._held = held
@@ -411,6 +420,7 @@ class Announcer:
     def _close_port(self, port: _Port) -> None:
         for opened in port.sockets:
             self._selector.unregister(opened)
+            self._unregistered.add(opened)
         port.close()
         logger.info("interface no longer announced", extra={"link": port.state.name})
 
@@ -420,6 +430,7 @@ class Announcer:
         """Wait for what the channel can do now, if there is one."""
         for lost in self._keeper.take_lost():
             self._selector.unregister(lost)
+            self._unregistered.add(lost)
             lost.close()
         channel = self._keeper.channel
         if channel is None:
