@@ -293,9 +293,17 @@ def _curl(lab: Lab, host: str, url: str) -> dict[str, Any]:
     """A GET from a host; the workload's answer."""
     argv = ["curl", "--silent", "--show-error", "--fail", "--max-time", "3", url]
 
+    said = "it was not run"
+
     def ask() -> Completed | None:
+        nonlocal said
         completed = lab.run(host, argv)
+        said = completed.errors.strip()
         return completed if completed.code == 0 else None
 
-    answer: dict[str, Any] = json.loads(wait_for(ask, 10.0, f"{url} from {host}").output)
+    try:
+        completed = wait_for(ask, 10.0, f"{url} from {host}")
+    except LabError as error:
+        raise StepFailedError(f"{error}: {said}") from error
+    answer: dict[str, Any] = json.loads(completed.output)
     return answer
