@@ -391,8 +391,9 @@ def _sharing_terms(service: Service) -> tuple[str, object] | None:
     key = next((annotations[each] for each in SHARING_ANNOTATIONS if each in annotations), "")
     if not key:
         return None
-    local = service.spec.external_traffic_policy == "Local"
-    return key, frozenset((service.spec.selector or {}).items()) if local else None
+    selector = service.spec.selector or {}
+    local = service.spec.external_traffic_policy == "Local" and selector
+    return key, frozenset(selector.items()) if local else None
 
 
 def _connected(members: list[_Ours]) -> list[list[_Ours]]:

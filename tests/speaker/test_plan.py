@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cluster.config import Config, load
 from cluster.objects import (
@@ -356,6 +357,21 @@ def test_of_two_services_that_may_not_share_an_address_the_newer_is_not_announce
     ]
     (bundle,) = bundles(services, [a_slice("new"), a_slice("old")])
     assert (bundle.id, bundle.services) == ("2", ("default/old",))
+
+
+def test_local_services_share_when_they_have_the_same_backends() -> None:
+    def a_sharer(name: str, policy: str, selector: dict[str, str] | None, port: int) -> Service:
+        service = a_service(name, policy=policy, share="x", port=port)
+        spec = replace(service.spec, selector=selector)
+        return replace(service, spec=spec)
+
+    slices = [a_slice("a"), a_slice("b")]
+    same = [a_sharer("a", "Local", {"app": "web"}, 80), a_sharer("b", "Local", {"app": "web"}, 443)]
+    other = [a_sharer("a", "Local", {"app": "web"}, 80), a_sharer("b", "Local", {"app": "db"}, 443)]
+    without = [a_sharer("a", "Local", None, 80), a_sharer("b", "Cluster", {"app": "db"}, 443)]
+    assert [len(each.services) for each in bundles(same, slices)] == [2]
+    assert [len(each.services) for each in bundles(other, slices)] == [1]
+    assert [len(each.services) for each in bundles(without, slices)] == [2]
 
 
 def test_the_duplicate_is_announced_once_the_older_service_is_gone() -> None:
