@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -35,17 +36,19 @@ Changes = Mapping[AddressText, Claim | None]
 """Address -> its claim now, or ``None`` where it was released."""
 
 
-def tie_break(address: AddressText, node: NodeName) -> bytes:
-    """The hash in the order of claims: spreads equal claims over nodes, the same everywhere."""
-    return blake2b(f"{node} {address}".encode(), digest_size=8).digest()
+@lru_cache(maxsize=1024)
+def tie_break(node: NodeName) -> bytes:
+    """The hash in the order of claims. Of the node alone: so that equal claims on several addresses of one bundle are
+    won by the same node, and the bundle stays together."""
+    return blake2b(node.encode(), digest_size=8).digest()
 
 
-def outranks(address: AddressText, claim: Claim, node: NodeName, other: Claim, other_node: NodeName) -> bool:
+def outranks(claim: Claim, node: NodeName, other: Claim, other_node: NodeName) -> bool:
     """Whether ``claim`` by ``node`` beats ``other`` by ``other_node``. A total order: never both, and for two nodes
     always one."""
     if claim != other:
         return claim > other
-    return (tie_break(address, node), node) > (tie_break(address, other_node), other_node)
+    return (tie_break(node), node) > (tie_break(other_node), other_node)
 
 
 def _fingerprint(address: AddressText, claim: Claim) -> int:

@@ -6,9 +6,9 @@ session; then the former one is retired and never counts again. So a recording c
 **Life.** Each (peer, link) pair is a *sighting*: alive, suspected or dead there. Any believed heartbeat is a sign of
 life, except from a peer that hears nobody while we hear others: it cannot be asked for anything, so it does not count.
 
-**Suspicion** is silence of 2.5 announced intervals. It is said in the next heartbeat, at once; the suspect is asked by
-unicast, and an address that it holds is asked for by ARP; both again after 50 ms, and each 100 ms while it lasts. Who
-hears a suspicion says at once when it last heard the suspect.
+**Suspicion** is silence of 2.5 announced intervals, or to ignore two questions about another suspect. It is said in the
+next heartbeat, at once; the suspect is asked by unicast, and an address that it holds is asked for by ARP; both again
+after 50 ms, and each 100 ms while it lasts. Who hears a suspicion says at once when it last heard the suspect.
 
 **Death** needs all of: nobody who answers has heard the suspect for longer than D; the suspect's MAC did not answer
 for its address; every peer has answered or ignored two questions; and a frame from a third party since the suspicion,
@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 
 from cluster.objects import AddressText, NodeName
 from speaker.claims import ClaimMirror
-from speaker.detector import Detector
+from speaker.detector import SUSPICION_INTERVALS, Detector
 from speaker.effects import ArpSeen, AskAddress, Effect, LinkState, Mac, Report
 from speaker.heartbeat import (
     ClaimPart,
@@ -106,6 +106,8 @@ class Peer:
     node: NodeName
     session: int
     window: ReplayWindow
+    newest: int = -1
+    """Sequence of its newest heartbeat."""
     sightings: dict[LinkName, Sighting] = field(default_factory=dict)
     mirror: ClaimMirror = field(default_factory=ClaimMirror)
     behind_since: float | None = None
@@ -125,6 +127,7 @@ class Pending:
     mac: Mac
     first_at: float
     heard_at: float
+    newest: int = -1
 
 
 @dataclass(slots=True)
@@ -138,7 +141,10 @@ class Segment:
     neighbours: OrderedDict[Mac, tuple[AddressText, float]] = field(default_factory=OrderedDict)
     fenced_since: float | None = None
     """Answering is suspended here since then (``fencing`` in ``protocol``)."""
+    unproven: bool = False
+    """Somebody is suspected, and nothing has proved since that we can hear."""
     isolated: bool = False
+    """And that has lasted for longer than D."""
 
 
 class Membership:
@@ -203,15 +209,10 @@ class Membership:
                 return sighting.life_at
         return None
 
-    def may_claim(self, link: LinkName, now: float) -> bool:
+    def may_claim(self, link: LinkName) -> bool:
         """Whether something new may be claimed there: it is up, not fenced, and we know that we can hear."""
         segment = self.links.get(link)
-        return (
-            segment is not None
-            and segment.state.up
-            and segment.fenced_since is None
-            and all(self._proof(link, peer, suspicion, now) is not None for peer, suspicion in self._suspects_on(link))
-        )
+        return segment is not None and segment.state.up and segment.fenced_since is None and not segment.unproven
 
     @property
     def suspicious(self) -> bool:
@@ -294,9 +295,10 @@ class Membership:
 
     # ------------------------------------------------------------------------------------------------ links
 
-    def set_links(self, states: tuple[LinkState, ...], now: float) -> None:
+    def set_links(self, states: tuple[LinkState, ...], now: float) -> bool:
         """Take over the links as they are now. One that came up is fenced; what was heard on it is not held against
-        anybody."""
+        anybody. Returns whether one did."""
+        fenced = False
         known = self.links
         self.links = {}
         for state in states:
@@ -308,6 +310,7 @@ class Membership:
             self.links[state.name] = segment
             if came_up:
                 self.fence(state.name, now)
+                fenced = True
         for peer in self.peers.values():
             for link in [link for link in peer.sightings if link not in self.links]:
                 self._forget_suspicion(peer, peer.sightings[link])
@@ -315,6 +318,7 @@ class Membership:
                 self._mark_claims(peer, f"loss of link {link}")
         self.changed = True
         self._check_at = now
+        return fenced
 
     def _mark_claims(self, peer: Peer, why: str) -> None:
         self.dirty_addresses.update(dict.fromkeys(peer.mirror.claims, why))
@@ -350,7 +354,7 @@ class Membership:
                     return
             elif message.node != peer.node:
                 raise HeartbeatError(Drop.MALFORMED, "a session has one node")
-            elif not self._fresh(peer.window, envelope.sequence):
+            elif not self._fresh(peer, envelope.sequence):
                 return
             self._hear(peer, link, source, message, now)
             return
@@ -379,12 +383,13 @@ class Membership:
                 del self.claimants[address]
 
     @staticmethod
-    def _fresh(window: ReplayWindow, sequence: int) -> bool:
+    def _fresh(party: Peer | Pending, sequence: int) -> bool:
         """False for a heartbeat that a newer one overtook: it has nothing to say any more."""
-        newest = window.newest
-        if not window.accept(sequence):
+        if not party.window.accept(sequence):
             raise HeartbeatError(Drop.REPLAYED)
-        return sequence > newest
+        fresh = sequence > party.newest
+        party.newest = max(party.newest, sequence)
+        return fresh
 
     def _introduce(
         self, link: LinkName, source: AddressText, envelope: Envelope, message: Heartbeat, now: float
@@ -398,7 +403,7 @@ class Membership:
             pending = Pending(NodeName(message.node), ReplayWindow(), link, source, Mac(message.mac), now, now)
             self.pending[session] = pending
             self.speak_now = True
-        if not self._fresh(pending.window, envelope.sequence):
+        if not self._fresh(pending, envelope.sequence):
             return None
         pending.link, pending.address, pending.heard_at = link, source, now
         names_us = any(entry.session == self.session for entry in unpack_heard(message.heard))
@@ -417,7 +422,7 @@ class Membership:
         if former is not None:
             self._remove(former, retire_at=(1 << 64) - 1)
             self._report("PeerDead", node=former.node, proof="new session")
-        peer = Peer(pending.node, session, pending.window)
+        peer = Peer(pending.node, session, pending.window, pending.newest)
         self.peers[peer.node] = peer
         self._by_session[session] = peer
         return peer
@@ -455,6 +460,8 @@ class Membership:
             sighting.mac, sighting.address = Mac(message.mac), source
         self._by_mac[sighting.mac] = peer.node
         sighting.heard_at = now
+        if self.links[link].unproven:
+            self._check_at = now
         sighting.prefixes = message.prefixes
         entries = unpack_heard(message.heard)
         self._read_heard(peer, link, sighting, entries, now)
@@ -497,8 +504,7 @@ class Membership:
         peer.suspicions = suspicions
 
     def _take_life(self, peer: Peer, link: LinkName, sighting: Sighting, message: Heartbeat, now: float) -> None:
-        hears_somebody = any(not entry.suspected for entry in unpack_heard(message.heard))
-        if not hears_somebody and any(
+        if not self._hears_somebody(unpack_heard(message.heard)) and any(
             other is not peer and theirs.standing is Standing.ALIVE for other, theirs in self._on(link)
         ):
             return
@@ -518,6 +524,13 @@ class Membership:
             self._report("PeerAlive", node=peer.node, link=link)
         sighting.life_at = now
         self._check_at = min(self._check_at, now + sighting.detector.suspicion())
+
+    def _hears_somebody(self, entries: list[Heard]) -> bool:
+        """Whether a heartbeat shows that its sender can hear. Everybody answers a suspicion at once, so who says one
+        and has heard nobody for 2.5 short intervals hears nobody."""
+        suspicious = any(entry.suspected for entry in entries)
+        recent_ms = SUSPICION_INTERVALS * self._settings.interval_s * self.scale * 1000
+        return any(not entry.suspected and (not suspicious or entry.age_ms <= recent_ms) for entry in entries)
 
     def _note_behind(self, peer: Peer, now: float) -> None:
         if peer.mirror.in_step:
@@ -584,9 +597,10 @@ class Membership:
                     self._ask_gateway(link, segment, segment.state.gateway, now)
                 deadlines.append(segment.gateway_ask_next)
             isolated = False
+            ignored = self._ignored_since(link, now)
             for peer, sighting in list(self._on(link)):
                 if sighting.standing is Standing.ALIVE:
-                    if now - sighting.life_at < sighting.detector.suspicion():
+                    if now - sighting.life_at < sighting.detector.suspicion() and sighting.heard_at >= ignored:
                         deadlines.append(sighting.life_at + sighting.detector.suspicion())
                         continue
                     self._suspect(peer, link, sighting, now)
@@ -596,11 +610,22 @@ class Membership:
                     at, lonely = self._judge(peer, link, sighting, suspicion, now)
                     deadlines += [at, suspicion.ask_next]
                     isolated = isolated or lonely
+            unproven = any(
+                self._proof(link, peer, suspicion, now) is None for peer, suspicion in self._suspects_on(link)
+            )
+            self.changed = self.changed or unproven != segment.unproven
+            segment.unproven = unproven
             if isolated != segment.isolated:
                 segment.isolated = isolated
                 self.changed = True
                 self._report("Isolated" if isolated else "Rejoined", link=link)
         self._check_at = max(min(deadlines), now + 0.001)
+
+    def _ignored_since(self, link: LinkName, now: float) -> float:
+        """Who was not heard since then has ignored two questions about somebody, and becomes a suspect too."""
+        patience = 2 * self._settings.question_gap_s
+        asked = [s.since for _, s in self._suspects_on(link) if now - s.since >= patience]
+        return max(asked, default=NEVER)
 
     def _ask_gateway(self, link: LinkName, segment: Segment, gateway: AddressText, now: float) -> None:
         unanswered = segment.gateway_at < segment.gateway_ask_next
@@ -634,7 +659,8 @@ class Membership:
         if suspicion.address is not None:
             self._emit(AskAddress(link, suspicion.address))
             suspicion.address_asked_at = min(suspicion.address_asked_at, now)
-        if any(other is not peer and theirs.standing is Standing.ALIVE for other, theirs in self._on(link)):
+        others = [theirs for other, theirs in self._on(link) if other is not peer and theirs.standing is Standing.ALIVE]
+        if any(theirs.heard_at > suspicion.since for theirs in others) or (others and suspicion.questions == 1):
             return  # they prove that we hear
         segment = self.links[link]
         if segment.state.gateway is not None:
@@ -700,6 +726,7 @@ class Membership:
 
     def _forget_suspicion(self, peer: Peer, sighting: Sighting) -> None:
         sighting.suspicion = None
+        self._check_at = NEVER
         if all(theirs.suspicion is None for theirs in peer.sightings.values()):
             self._suspects.pop(peer.session, None)
 

@@ -53,7 +53,8 @@ class Tenure:
     """What this node remembers about a bundle that it holds."""
 
     claimed_at: float
-    provisional: bool = False
+    awaited: frozenset[NodeName] = frozenset()
+    """Better candidates that were absent from a claim at a cold start: it is provisional."""
     misfit_since: float | None = None
 
 
@@ -152,7 +153,7 @@ class Ownership:
             own = self.log.claims.get(address)
             rival = self._rival(address)
             if own is not None and rival is not None:
-                if outranks(address, rival[1], rival[0], own, self.node):
+                if outranks(rival[1], rival[0], own, self.node):
                     lost.setdefault(rival[0], []).append(address)
                 else:
                     kept.append(address)
@@ -230,7 +231,7 @@ class Ownership:
             if not self._membership.hears(node, self.links_of(address)):
                 continue
             claim = self._membership.peers[node].mirror.claims[address]
-            if best is None or outranks(address, claim, node, best[1], best[0]):
+            if best is None or outranks(claim, node, best[1], best[0]):
                 best = node, claim
         return best
 
@@ -239,7 +240,7 @@ class Ownership:
         own = self.log.claims.get(address)
         if own is None:
             return rival
-        if rival is not None and outranks(address, rival[1], rival[0], own, self.node):
+        if rival is not None and outranks(rival[1], rival[0], own, self.node):
             return rival
         return self.node, own
 
@@ -306,7 +307,7 @@ class Ownership:
             return
         waits = [NEVER]
         given: dict[NodeName, int] = {}
-        usable = {link for link in self._membership.links if self._membership.may_claim(link, now)}
+        usable = {link for link in self._membership.links if self._membership.may_claim(link)}
         claimed: list[AddressText] = []
         for id_ in sorted(self._unowned):
             bundle = self._bundles[id_]
@@ -346,8 +347,11 @@ class Ownership:
             since += JOIN_WAIT_S  # the leader is to claim the rest
         if chosen.node == self.node:
             return since
-        if cold and self._membership.able_since(chosen.node, links) is None:
+        chosen_since = self._membership.able_since(chosen.node, links)
+        if chosen_since is None:
             since += self._settings.start_wait_s  # it is starting, as everybody is
+        else:
+            since = max(since, chosen_since)
         delay = self._settings.rank_delay_s
         if now < since + delay:
             return since + delay
@@ -376,18 +380,17 @@ class Ownership:
             for address in bundle.addresses
             if (owner := self._owner(address)) is None or (why is not None and owner[0] != self.node)
         ]
-        cold = all(address not in self._epochs for address in wanted)
-        better_absent = any(
-            not self._able(candidate, links) for candidate in bundle.candidates[: bundle.candidates.index(own)]
-        )
-        provisional = cold and better_absent and now - self._started_at < self._settings.cold_start_s
+        awaited: frozenset[NodeName] = frozenset()
+        if self._is_cold(bundle) and now - self._started_at < self._settings.cold_start_s:
+            better = bundle.candidates[: bundle.candidates.index(own)]
+            awaited = frozenset(candidate.node for candidate in better if not self._able(candidate, links))
+        epoch = 1 + max((self._epochs.get(address, 0) for address in bundle.addresses), default=0)
         for address in wanted:
-            epoch = self._epochs.get(address, 0) + 1
             self._epochs[address] = epoch
             self.log.put(address, Claim(epoch, own.preference))
             reason = why or self._reasons.get(bundle.id) or "unowned"
             self._report("Claimed", address=address, epoch=epoch, why=reason)
-        self._tenures.setdefault(bundle.id, Tenure(now, provisional))
+        self._tenures.setdefault(bundle.id, Tenure(now, awaited))
         self.changed = True
         self._look(bundle, now)
         self._review_at = min(self._review_at, now + REVIEW_S)
@@ -457,9 +460,9 @@ class Ownership:
         tenure.misfit_since = None
         provisional_until = tenure.claimed_at + self._settings.provisional_s
         soonest = NEVER
-        if tenure.provisional and now < provisional_until:
+        if tenure.awaited and now < provisional_until:
             chosen = self._choose(bundle, links, False, {})
-            if chosen is not None and bundle.candidates.index(chosen) < bundle.candidates.index(own):
+            if chosen is not None and chosen.node in tenure.awaited:
                 able_since = self._membership.able_since(chosen.node, links)
                 if able_since is not None:
                     return "provisional", able_since + STEADY_S

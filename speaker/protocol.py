@@ -91,6 +91,7 @@ class Protocol:
         self._tick_at = now
         self._timer_at = now
         self._soon_at = NEVER
+        self._idle_said = SAID
         self._repeats: deque[tuple[ClaimStep, int]] = deque()
         self._outbox: dict[tuple[type, int, int], Message] = {}
         self._outbox_at = NEVER
@@ -116,9 +117,8 @@ class Protocol:
 
     def set_links(self, links: tuple[LinkState, ...], now: float) -> None:
         """All announced interfaces as they are now."""
-        self._membership.set_links(links, now)
+        fenced = self._membership.set_links(links, now)
         self._ownership.links_changed(now)
-        fenced = [name for name, segment in self._membership.links.items() if segment.fenced_since == now]
         if fenced and self._log.claims:
             self._fenced("LinkUp", 0.0)
         self._quiet = {name: at for name, at in self._quiet.items() if name in self._membership.links}
@@ -336,8 +336,15 @@ class Protocol:
         )
 
     def _interval(self) -> float:
+        """What the next heartbeat announces."""
         base = self._settings.interval_s if self._active else self._settings.idle_interval_s
         return base * self._membership.scale
+
+    def _pace(self, interval: float) -> float:
+        """When the next heartbeat follows. Who becomes idle says so several times, since one may be lost."""
+        quick = self._settings.interval_s * self._membership.scale
+        self._idle_said = self._idle_said + 1 if interval > quick else 0
+        return quick if self._idle_said < SAID else interval
 
     def _speak(self, now: float) -> None:
         """A heartbeat on every link that is up; with it the repeats of what changed."""
@@ -364,7 +371,7 @@ class Protocol:
             self._effects += [SendUnicast(name, address, data) for address in to]
         self._spoke_at = now
         self._soon_at = NEVER
-        self._tick_at = now + interval * self._rng.uniform(0.95, 1.0)
+        self._tick_at = now + self._pace(interval) * self._rng.uniform(0.95, 1.0)
         if self._leaving > 0:
             self._leaving = self._leaving - 1 or -1
             self._tick_at = now + self._settings.early_gap_s if self._leaving > 0 else now + interval

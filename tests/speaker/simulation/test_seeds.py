@@ -1,0 +1,39 @@
+"""Random schedules of faults against the promises. A failure prints the seed and what happened; run that one again
+with ``BERTHLB_SEEDS=417:418``. ``BERTHLB_SEEDS=0:5000`` is for a night."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.speaker.simulation.schedules import Schedule
+
+BATCH = 20
+
+
+def batches() -> list[tuple[int, int]]:
+    first, last = (int(n) for n in os.environ.get("BERTHLB_SEEDS", "0:160").split(":"))
+    return [(start, min(start + BATCH, last)) for start in range(first, last, BATCH)]
+
+
+@pytest.mark.parametrize(("first", "last"), batches())
+def test_promises_hold_under_random_faults(first: int, last: int) -> None:
+    for seed in range(first, last):
+        Schedule(seed).run()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_promises_hold_for_many_nodes(seed: int) -> None:
+    Schedule(seed, nodes=12, faults=4).run()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("first", "last"), [(start, start + BATCH) for start in range(1000, 4000, BATCH)])
+def test_promises_hold_under_thousands_of_schedules(first: int, last: int) -> None:
+    for seed in range(first, last):
+        Schedule(seed).run()
+
+
+def test_a_schedule_is_determined_by_its_seed() -> None:
+    assert Schedule(11).run().trace == Schedule(11).run().trace
