@@ -24,11 +24,10 @@ import secrets
 import selectors
 import signal
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Address, IPv4Interface
 
 from cluster.objects import AddressText, NodeName
 from speaker import frames, process
@@ -41,7 +40,6 @@ from speaker.effects import (
     Effect,
     Held,
     LinkState,
-    Mac,
     Report,
     SendHeartbeat,
     SendUnicast,
@@ -50,10 +48,11 @@ from speaker.gratuitous import GratuitousSchedule
 from speaker.keeper import WatcherKeeper
 from speaker.links import LinkSocket
 from speaker.plan import LinkName, Plan, apply_change
+from speaker.ports import Port
 from speaker.process import boottime
 from speaker.protocol import Protocol, Settings
-from speaker.responder import LinkResponder, Responder
-from speaker.sockets import FRAME_OCTETS, TRANSIENT, ArpSocket, HeartbeatSocket, discard
+from speaker.responder import Responder
+from speaker.sockets import FRAME_OCTETS, TRANSIENT, discard
 
 FRAMES_PER_TURN = 64
 DATAGRAMS_PER_TURN = 64
@@ -65,38 +64,15 @@ NEIGHBOUR_SAMPLE_S = 0.05
 """Of the askers that are answered on a link, the protocol sees one in so many seconds: enough to know some."""
 CLAIMS_GAP_S = 0.05
 """Seconds between two Claims messages: with thousands of addresses each takes milliseconds to encode."""
+REPORTS_PER_BURST = 32
+REPORTS_GAP_S = 0.01
+"""Seconds between bursts of reports, of which each takes some 50 µs to log and to pass on."""
+MAX_REPORTS = 20_000
+"""Reports that wait; beyond it the oldest is dropped."""
 FAREWELL_S = 0.4
 """Seconds in which, after SIGTERM, the releases must have been said (three times)."""
 
 logger = logging.getLogger(__name__)
-
-
-class _Port:
-    """The sockets of one announced link."""
-
-    def __init__(self, state: LinkState, responder: LinkResponder) -> None:
-        self.state = state
-        self.responder = responder
-        self.arp = ArpSocket(state.name, responder.octets)
-        try:
-            self.heartbeat = HeartbeatSocket(state.name, state.index)
-        except OSError:
-            self.arp.close()
-            raise
-        self.sample_at = 0.0
-        """When the protocol sees an asker next."""
-
-    @property
-    def sockets(self) -> tuple[socket.socket, socket.socket]:
-        return self.arp.socket, self.heartbeat.socket
-
-    def discard(self) -> None:
-        for waiting in self.sockets:
-            discard(waiting)
-
-    def close(self) -> None:
-        self.arp.close()
-        self.heartbeat.close()
 
 
 class Announcer:
@@ -109,7 +85,7 @@ class Announcer:
         self._responder = Responder()
         self._schedule = GratuitousSchedule()
         self._selector = selectors.DefaultSelector()
-        self._ports: dict[LinkName, _Port] = {}
+        self._ports: dict[LinkName, Port] = {}
         self._links: tuple[LinkState, ...] = ()
         self._unopened: dict[LinkName, str] = {}
         """Links without sockets, and why: said once, tried again each second."""
@@ -118,6 +94,8 @@ class Announcer:
         self._claims: dict[AddressText, int] = {}
         self._claims_at: float | None = None
         """When the watcher is told of claims that it has not heard of."""
+        self._reports: deque[Report] = deque(maxlen=MAX_REPORTS)
+        self._reports_at = 0.0
         self._counters: Counter[str] = Counter()
         self._gratuitous: Counter[AddressText] = Counter()
         now = boottime()
@@ -187,6 +165,7 @@ class Announcer:
             self._schedule.next_deadline(),
             self._keeper.next_deadline(),
             self._claims_at,
+            self._reports_at if self._reports else None,
             self._ends_at,
         )
         return min(moment for moment in moments if moment is not None)
@@ -198,6 +177,8 @@ class Announcer:
         self._send_gratuitous(now)
         if self._claims_at is not None and now >= self._claims_at:
             self._tell_claims(now)
+        if self._reports and now >= self._reports_at:
+            self._tell_reports(now)
         if self._keeper.handle_timer(now):
             self._claims_at = now
         if now >= self._housekeeping_at:
@@ -243,11 +224,11 @@ class Announcer:
                 del self._gratuitous[address]
             self._take_claims(now, changed=True)
         for effect in self._protocol.take_effects():
-            self._carry_out(effect, now)
+            self._carry_out(effect)
         self._send_gratuitous(now)
         self._protocol_deadline = self._protocol.next_deadline()
 
-    def _carry_out(self, effect: Effect, now: float) -> None:
+    def _carry_out(self, effect: Effect) -> None:
         match effect:
             case SendHeartbeat(link, data):
                 if link in self._ports:
@@ -257,19 +238,22 @@ class Announcer:
                     self._count_sent("heartbeats", self._ports[link].heartbeat.send(data, to))
             case AskAddress(link, target, mac):
                 if link in self._ports and frames.is_ipv4(target):
-                    self._ask(self._ports[link], target, mac or frames.BROADCAST)
+                    self._count_sent("questions", self._ports[link].ask(target, mac or frames.BROADCAST))
             case Announce():
                 self._schedule.announce(effect)
-            case Report(reason, fields):
-                self._counters[f"decisions:{reason}"] += 1
-                logger.info(reason, extra=dict(fields))
-                self._keeper.send(Notice(reason, dict(fields)), now)
+            case Report():
+                self._counters[f"decisions:{effect.reason}"] += 1
+                if len(self._reports) == MAX_REPORTS:
+                    self._counters["reports_dropped"] += 1
+                self._reports.append(effect)
 
-    def _ask(self, port: _Port, target: AddressText, to: Mac) -> None:
-        """From our own address: the answer must come to us, and nobody may take the question for a claim."""
-        sender = _own_address(port.state, target)
-        question = frames.request(target, sender, port.state.mac, to)
-        self._count_sent("questions", port.arp.send(question.encode()))
+    def _tell_reports(self, now: float) -> None:
+        """Some of the reports: taking over ten thousand addresses must not keep the loop from the wire."""
+        for _ in range(min(len(self._reports), REPORTS_PER_BURST)):
+            report = self._reports.popleft()
+            logger.info(report.reason, extra=dict(report.fields))
+            self._keeper.send(Notice(report.reason, dict(report.fields)), now)
+        self._reports_at = now + REPORTS_GAP_S
 
     def _send_gratuitous(self, now: float) -> None:
         for frame in self._schedule.handle_timer(now):
@@ -283,7 +267,7 @@ class Announcer:
 
     # ---------------------------------------------------------------- what comes in
 
-    def _receive_arp(self, port: _Port) -> None:
+    def _receive_arp(self, port: Port) -> None:
         receive, send, answer = port.arp.socket.recv, port.arp.socket.send, port.responder.receive
         late = boottime() + self._late_s
         touched = False
@@ -321,7 +305,7 @@ class Announcer:
         if touched:
             self._settle(boottime())
 
-    def _receive_heartbeats(self, port: _Port) -> None:
+    def _receive_heartbeats(self, port: Port) -> None:
         link = port.state.name
         touched = False
         for address in port.heartbeat.refused(REFUSALS_PER_TURN):
@@ -396,7 +380,7 @@ class Announcer:
                 self._ports[state.name].state = state
                 continue
             try:
-                port = _Port(state, self._responder.on(state.name))
+                port = Port(state, self._responder.on(state.name))
             except OSError as error:
                 if self._unopened.get(state.name) != str(error):
                     self._unopened[state.name] = str(error)
@@ -417,7 +401,7 @@ class Announcer:
         self._protocol.set_links(opened, now)
         self._settle(now)
 
-    def _close_port(self, port: _Port) -> None:
+    def _close_port(self, port: Port) -> None:
         for opened in port.sockets:
             self._selector.unregister(opened)
             self._unregistered.add(opened)
@@ -485,10 +469,3 @@ def run(node: NodeName, settings: Settings, first: Child, spawn: Callable[[], Ch
     process.freeze_garbage()
     logger.info("announcer started", extra={"node": node, **granted})
     return announcer.run()
-
-
-def _own_address(state: LinkState, towards: AddressText) -> AddressText:
-    """Our address on the subnet of the other, or else the link's first."""
-    own = [IPv4Interface(prefix) for prefix in state.prefixes]
-    nearest = next((address for address in own if IPv4Address(towards) in address.network), own[0])
-    return AddressText(str(nearest.ip))

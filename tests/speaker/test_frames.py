@@ -94,7 +94,8 @@ def test_gratuitous_frames_carry_the_senders_own_mac_as_target(operation: Operat
 
 
 def test_other_families_have_no_four_octets() -> None:
-    with pytest.raises(ValueError, match="not an IPv4 address"):
-        frames.ipv4_octets(AddressText("2001:db8::1"))
+    for other in ("2001:db8::1", "192.0.2", "192.0.2.256", "192.0.2.x", ""):
+        with pytest.raises(ValueError, match="not an IPv4 address"):
+            frames.ipv4_octets(AddressText(other))
     assert frames.is_ipv4(AddressText("192.0.2.1"))
     assert not frames.is_ipv4(AddressText("2001:db8::1"))
