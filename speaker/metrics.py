@@ -25,14 +25,15 @@ MAX_COUNTERS = 256  # names of counters taken from the announcer
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
-COUNTER_HELP = {
-    "claims": "Claims made to addresses.",
-    "conflicts": "Frames in which somebody else claimed an address that this node holds.",
-    "frames_dropped": "ARP frames that were not answered, by reason.",
-    "heartbeats_dropped": "Heartbeat datagrams that were dropped, by reason.",
-    "takeovers": "Claims made to addresses whose holder had died.",
+COUNTERS: dict[str, tuple[str, str]] = {
+    "decisions": ("Decisions of the protocol that were logged: claims, releases, deaths, conflicts.", "reason"),
+    "frames_dropped": ("ARP frames that were not answered.", "reason"),
+    "heartbeats_dropped": ("Heartbeat datagrams that were dropped.", "reason"),
+    "late_loops": ("Times that the announcer's loop came back too late to know what it still held.", ""),
+    "sends_failed": ("Frames and datagrams that the kernel did not take.", "what"),
+    "sent": ("Frames and datagrams sent, replies and gratuitous frames apart.", "what"),
 }
-"""What the counters that people ask about mean; the announcer may send others."""
+"""What the announcer's counters mean, and the name of their label. It may send others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +165,9 @@ def _counters(stats: Stats) -> Iterator[Metric]:
             continue
         family = families.get(name)
         if family is None:
-            family = families[name] = CounterMetricFamily(
-                f"berthlb_speaker_{name}",
-                COUNTER_HELP.get(name, name.replace("_", " ").capitalize() + "."),
-                labels=["reason"] if reason else [],
-            )
+            documentation, label = COUNTERS.get(name, (f"{name.replace('_', ' ').capitalize()}.", "reason"))
+            labels = [label] if reason else []
+            family = CounterMetricFamily(f"berthlb_speaker_{name}", documentation, labels=labels)
+            families[name] = family
         family.add_metric([reason] if reason else [], count)
     yield from families.values()
