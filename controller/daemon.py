@@ -184,12 +184,11 @@ class Daemon:
                 target = self._core if change.resource is SERVICES else self._reports
                 target.failed(change, retry_after, now)
             case _Outcome(change, view, made):
-                if change.resource is not SERVICES:
-                    self._reports.answered(change, view)
-                elif made:
-                    self._core.answered(change, view)
+                target = self._core if change.resource is SERVICES else self._reports
+                if made:
+                    target.answered(change, view)
                 else:
-                    self._core.superseded(change, view, now)
+                    target.superseded(change, view, now)
 
     def _see(self, seen: Seen[Any]) -> None:
         view: Object | None = seen.new or seen.old

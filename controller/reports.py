@@ -3,7 +3,8 @@
 It holds the pools and advertisements that exist, makes them into the ``Config`` in force, and keeps three things in the
 API up to date: the condition ``Valid`` on each pool and advertisement, the counters of each pool, and the
 ConfigurationState named ``controller``. Counters may lag by a second, so that a thousand allocations are not a thousand
-writes; the rest is said at once. Sans-IO, as ``reconcile`` is.
+writes; the rest is said at once. Where the CRDs are not ours (MetalLB's know no conditions) the API server drops what
+it does not know: it is then not told again and again. Sans-IO, as ``reconcile`` is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cluster.objects import Condition, ConfigurationState, IPAddressPool, L2Adve
 from cluster.resources import CONFIGURATION_STATES, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
 from controller.changes import Change, Moment, Read, Write, shortened, with_conditions
 from controller.ledger import Ledger
-from controller.reconcile import is_older, retry_delay
+from controller.reconcile import CONFLICTS_AT_ONCE, is_older, retry_delay
 
 COUNTERS_S = 1.0
 """Seconds between two writes of one pool's counters."""
@@ -47,6 +48,10 @@ class _Reported:
     not_before: float = 0.0
     """Monotonic seconds; after a failure."""
     counters_not_before: float = 0.0
+    said: dict[str, Any] | None = None
+    """The status of the last write …"""
+    said_at: str = ""
+    """… and the ``resourceVersion`` that the object had after it."""
 
 
 class Reports:
@@ -92,12 +97,29 @@ class Reports:
     # -------------------------------------------------------------------- what became of the changes
 
     def answered(self, change: Change, view: IPAddressPool | L2Advertisement | ConfigurationState | None) -> None:
-        """The change was made, or somebody else was faster: the object as it is now, or None where it is gone."""
+        """The change was made: the object as it is now, or None where it is gone."""
         reported = self._reported(change)
         if reported is None:
             return
-        reported.in_flight = False
         reported.attempts = 0
+        if isinstance(change, Write) and view is not None:
+            reported.said, reported.said_at = _words(change), view.metadata.resource_version
+        self._learn(reported, view)
+
+    def superseded(
+        self, change: Change, view: IPAddressPool | L2Advertisement | ConfigurationState | None, now: Moment
+    ) -> None:
+        """Somebody else wrote first; ``view`` is what the object has become. It is judged anew."""
+        reported = self._reported(change)
+        if reported is None:
+            return
+        reported.attempts += 1
+        if reported.attempts > CONFLICTS_AT_ONCE:
+            reported.not_before = now.monotonic + retry_delay(reported.attempts, 0.0, self._rng)
+        self._learn(reported, view)
+
+    def _learn(self, reported: _Reported, view: IPAddressPool | L2Advertisement | ConfigurationState | None) -> None:
+        reported.in_flight = False
         if reported is self._state:
             reported.view, reported.known = view, True
         elif isinstance(view, Configured):
@@ -153,18 +175,25 @@ class Reports:
         changes: list[Change] = []
         for reported in (*self._pools.values(), *self._advertisements.values()):
             body = self._report(reported, wrong.get((reported.resource.kind, reported.name)), ledger, now)
-            if body and self._may_send(reported, now):
-                changes.append(self._write(reported, body, "reported on the object"))
+            if body:
+                changes += self._sent(reported, self._write(reported, body, "reported on the object"), now)
         state = self._state_change(now)
-        if state is not None and self._may_send(self._state, now):
-            changes.append(state)
-        for change in changes:
-            if (sent := self._reported(change)) is not None:
-                sent.in_flight = True
+        if state is not None:
+            changes += self._sent(self._state, state, now)
         return changes
 
-    def _may_send(self, reported: _Reported, now: Moment) -> bool:
+    def _sent(self, reported: _Reported, change: Change, now: Moment) -> tuple[Change, ...]:
+        """The change, if it may be sent now."""
+        if not self._may_send(reported, change, now):
+            return ()
+        reported.in_flight = True
+        return (change,)
+
+    def _may_send(self, reported: _Reported, change: Change, now: Moment) -> bool:
         if reported.in_flight:
+            return False
+        unchanged = reported.view is not None and reported.view.metadata.resource_version == reported.said_at
+        if unchanged and isinstance(change, Write) and _words(change) == reported.said:
             return False
         if now.monotonic < reported.not_before:
             self._wake_at(reported.not_before)
@@ -258,6 +287,13 @@ class Reports:
             subresource=None if create else "status",
             create=create,
         )
+
+
+def _words(change: Write) -> dict[str, Any]:
+    """What a write says, whenever it says it."""
+    status = dict(change.body.get("status", {}))
+    conditions = status.pop("conditions", [])
+    return status | {each["type"]: each | {"lastTransitionTime": None} for each in conditions}
 
 
 def _same_wish(before: Configured, after: Configured) -> bool:
