@@ -1,0 +1,53 @@
+"""``make demo`` as a person runs it: from nothing, to the end, with nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab.directory import all_labs
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.lab
+@pytest.mark.timeout(180)
+def test_the_demo_plays_to_its_end_and_leaves_nothing(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    name = f"demo-test-{os.getpid()}"
+    played = subprocess.run(
+        ["make", "demo", f"DEMO_ARGS=--json {figures} --name {name} --node-grace 2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=170,
+    )
+    assert played.returncode == 0, played.stdout + played.stderr
+    said = json.loads(figures.read_text())
+    assert said["address"] == "172.18.255.200"
+    assert said["owner"]
+    assert said["new_owner"] not in {"", said["owner"]}
+    assert said["power_cut"]["requests"] > said["power_cut"]["lost"]
+    assert said["answered_by_two"] == 0
+    assert set(said["checks"]) >= {"LoadBalancer, from the client", "NodePort, from the client", "ExternalName"}
+    assert name not in all_labs()
+
+
+@pytest.mark.lab
+def test_a_demo_that_cannot_run_says_so_in_one_line() -> None:
+    played = subprocess.run(
+        [".venv/bin/python", "-m", "lab", "demo", "--nodes", "0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert played.returncode == 2
+    assert played.stderr.count("\n") == 1
+    assert "--nodes" in played.stderr

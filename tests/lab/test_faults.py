@@ -1,0 +1,234 @@
+"""Each fault once, seen from a client on the LAN: who answers for a Service's address, and does it carry traffic.
+
+One lab for all of them; every test leaves it as it found it: three nodes, all speakers ready, one address answered.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.client import SERVICES, ApiClient
+from lab import launch, measure
+from lab.client import Lab
+from lab.demo import SEEDS
+from lab.figures import answered_by_two
+from lab.layout import lay_out
+from lab.manifests import api_of, apply_files
+from lab.workloads import start_workload
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("faults"), pytest.mark.timeout(120)]
+
+ADDRESS = "172.18.255.200"
+SETTLED_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Lab]:
+    """Three nodes, and the tutorial's Service at ``ADDRESS``."""
+    held = launch.up(launch.Wanted(f"faults-test-{os.getpid()}", lay_out(3), node_grace=2.0))
+    try:
+        with_service(held.lab)
+        yield held.lab
+    finally:
+        held.lab.down()
+        held.holder.close()
+
+
+def with_service(lab: Lab) -> None:
+    apply_files(lab, [SEEDS / "kind-metallb-pool.yaml"])
+    start_workload(lab, "nginx", replicas=3, namespace="dev", port=80)
+    apply_files(lab, [SEEDS / "kind-nginx-service.yaml"])
+    api = api_of(lab)
+    wait_until(lambda: addresses(api, "nginx-service") == [ADDRESS])
+
+
+def addresses(api: ApiClient, name: str) -> list[str]:
+    return [ingress.ip for ingress in api.get(SERVICES, "dev", name).status.load_balancer.ingress]
+
+
+def mac_of(lab: Lab, node: str) -> str:
+    return next(host.mac for host in lab.status().layout.nodes if host.name == node)
+
+
+def new_mac(watch: measure.Watch, old: str, since: float) -> str:
+    """The MAC of another node that alone answers, some time after a fault."""
+
+    def other() -> str | None:
+        recent = [a.mac for a in watch.answers() if a.at > max(since, time.monotonic() - SETTLED_S)]
+        settled = time.monotonic() > since + SETTLED_S
+        return recent[-1] if settled and recent and set(recent) == {recent[-1]} and recent[-1] != old else None
+
+    return wait_until(other, 20, f"nobody took over from {old}") or ""
+
+
+def still_answers_alone(watch: measure.Watch, mac: str, since: float, seconds: float) -> None:
+    """From ``since`` on, ``seconds`` long, this MAC and no other answers."""
+    wait_until(lambda: time.monotonic() > since + seconds, seconds + 5)
+    answers = [a for a in watch.answers() if a.at > since]
+    assert answers
+    assert {a.mac for a in answers} == {mac}
+
+
+def page_from_client(lab: Lab) -> str:
+    """The node whose replica answers a request to the Service, as the client sees it; empty if none does."""
+    done = lab.run("client", ["curl", "--silent", "--fail", "--max-time", "2", f"http://{ADDRESS}/"])
+    return str(json.loads(done.output)["node"]) if done.code == 0 else ""
+
+
+def test_power_cut_moves_the_address_and_its_return_does_not(cluster: Lab) -> None:
+    with measure.watching(cluster, ADDRESS) as watch:
+        old = measure.steady_owner(watch)
+        node = measure.node_of(cluster, old)
+        cut = time.monotonic()
+        cluster.stop_node(node)
+        new = new_mac(watch, old, cut)
+        wait_until(lambda: page_from_client(cluster) not in {"", node}, 20)
+        cluster.start_node(node)
+        launch.await_ready(cluster)
+        back = time.monotonic()
+        still_answers_alone(watch, new, back, 2.0)
+        assert answered_by_two(watch.answers(), 0.05) == 0
+
+
+def test_a_killed_announcer_is_replaced_by_another_node(cluster: Lab) -> None:
+    with measure.watching(cluster, ADDRESS) as watch:
+        old = measure.steady_owner(watch)
+        node = measure.node_of(cluster, old)
+        killed = time.monotonic()
+        cluster.speaker(node, "kill", "announcer")
+        new = new_mac(watch, old, killed)
+        still_answers_alone(watch, new, killed + SETTLED_S, 2.0)
+    cluster.speaker(node, "start")
+    launch.await_ready(cluster)
+
+
+def test_a_killed_watcher_is_not_noticed_on_the_wire(cluster: Lab) -> None:
+    with measure.watching(cluster, ADDRESS) as watch:
+        mac = measure.steady_owner(watch)
+        killed = time.monotonic()
+        cluster.speaker(measure.node_of(cluster, mac), "kill", "watcher")
+        still_answers_alone(watch, mac, killed, 2.0)
+    launch.await_ready(cluster)
+
+
+def test_a_stopped_speaker_releases_its_addresses_at_once(cluster: Lab) -> None:
+    with measure.watching(cluster, ADDRESS) as watch:
+        old = measure.steady_owner(watch)
+        node = measure.node_of(cluster, old)
+        stopped = time.monotonic()
+        cluster.speaker(node, "stop")
+        ended = time.monotonic()
+        new_mac(watch, old, stopped)
+        assert not [a for a in watch.answers() if a.mac == old and a.at > ended]
+        assert answered_by_two([a for a in watch.answers() if a.at > ended], 0.05) == 0
+    cluster.speaker(node, "start")
+    launch.await_ready(cluster)
+
+
+def test_a_pulled_cable_moves_the_address_and_one_node_answers_when_it_is_back(cluster: Lab) -> None:
+    with measure.watching(cluster, ADDRESS) as watch:
+        old = measure.steady_owner(watch)
+        node = measure.node_of(cluster, old)
+        pulled = time.monotonic()
+        cluster.pull_link(node)
+        new = new_mac(watch, old, pulled)
+        plugged = time.monotonic()
+        cluster.plug_link(node)
+        still_answers_alone(watch, new, plugged, 3.0)
+    launch.await_ready(cluster)
+    wait_until(lambda: page_from_client(cluster), 20)
+
+
+def test_the_client_s_neighbour_table_follows_the_address(cluster: Lab) -> None:
+    """A gratuitous announcement rewrites an entry that the client's kernel believes in."""
+
+    def entry() -> str:
+        shown = cluster.run("client", ["cat", "/proc/net/arp"], check=True).output.splitlines()
+        return next((line.split()[3] for line in shown if line.startswith(ADDRESS + " ")), "")
+
+    with measure.watching(cluster, ADDRESS) as watch:
+        old = measure.steady_owner(watch)
+        wait_until(lambda: page_from_client(cluster), 20)
+        assert entry() == old
+        node = measure.node_of(cluster, old)
+        cut = time.monotonic()
+        cluster.stop_node(node)
+        new = new_mac(watch, old, cut)
+        wait_until(lambda: entry() == new)
+    cluster.start_node(node)
+    launch.await_ready(cluster)
+
+
+def test_addresses_fail_over_while_the_api_server_is_away(cluster: Lab) -> None:
+    """G4: running speakers need no API server."""
+    api = cluster.status().api_server
+
+    def faults(rules: list[dict[str, object]] | None) -> None:
+        method = "DELETE" if rules is None else "POST"
+        body = None if rules is None else json.dumps(rules).encode()
+        request = urllib.request.Request(f"{api}/lab/faults", body, {"Content-Type": "application/json"}, method=method)
+        urllib.request.urlopen(request, timeout=5).close()
+
+    with measure.watching(cluster, ADDRESS) as watch:
+        old = measure.steady_owner(watch)
+        node = measure.node_of(cluster, old)
+        faults([{"drop": True, "path": "/api"}, {"closeWatches": True}])
+        try:
+            cut = time.monotonic()
+            cluster.stop_node(node)
+            new = new_mac(watch, old, cut)
+            still_answers_alone(watch, new, cut + SETTLED_S, 2.0)
+        finally:
+            faults(None)
+        cluster.start_node(node)
+        launch.await_ready(cluster)
+        still_answers_alone(watch, new, time.monotonic(), 1.0)
+
+
+def test_of_two_nodes_without_a_gateway_the_survivor_takes_over() -> None:
+    """Nobody else can be heard: carrier is the proof that the survivor is not the isolated one."""
+    held = launch.up(launch.Wanted(f"two-test-{os.getpid()}", lay_out(2, gateway=False), node_grace=2.0))
+    try:
+        with_service(held.lab)
+        with measure.watching(held.lab, ADDRESS) as watch:
+            old = measure.steady_owner(watch)
+            cut = time.monotonic()
+            held.lab.stop_node(measure.node_of(held.lab, old))
+            new_mac(watch, old, cut)
+    finally:
+        held.lab.down()
+        held.holder.close()
+
+
+def test_a_deleted_service_is_answered_for_by_nobody(cluster: Lab, tmp_path: Path) -> None:
+    second = tmp_path / "second.yaml"
+    second.write_text((SEEDS / "kind-nginx-service.yaml").read_text().replace("name: nginx-service", "name: second"))
+    apply_files(cluster, [second])
+    api = api_of(cluster)
+    address = wait_until(lambda: addresses(api, "second"))[0]
+    with measure.watching(cluster, address) as watch:
+        measure.steady_owner(watch)
+        api.delete(SERVICES, "dev", "second")
+        wait_until(lambda: watch.answers()[-1].at < time.monotonic() - 1.0)
+
+
+def test_two_labs_do_not_know_of_each_other(cluster: Lab) -> None:
+    other = launch.up(launch.Wanted(f"other-test-{os.getpid()}", lay_out(2), node_grace=2.0))
+    try:
+        with_service(other.lab)
+        with measure.watching(cluster, ADDRESS) as ours, measure.watching(other.lab, ADDRESS) as theirs:
+            mac = measure.steady_owner(ours)
+            measure.steady_owner(theirs)
+            other.lab.stop_node("node-1")
+            still_answers_alone(ours, mac, time.monotonic(), 2.0)
+    finally:
+        other.lab.down()
+        other.holder.close()
