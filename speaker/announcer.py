@@ -52,7 +52,7 @@ from speaker.ports import Port
 from speaker.process import boottime
 from speaker.protocol import Protocol, Settings
 from speaker.responder import Responder
-from speaker.sockets import FRAME_OCTETS, TRANSIENT, discard
+from speaker.sockets import FRAME_OCTETS, OUR_FAULT, discard
 
 FRAMES_PER_TURN = 64
 DATAGRAMS_PER_TURN = 64
@@ -87,6 +87,8 @@ class Announcer:
         self._selector = selectors.DefaultSelector()
         self._ports: dict[LinkName, Port] = {}
         self._links: tuple[LinkState, ...] = ()
+        self._announced: tuple[LinkState, ...] = ()
+        """Those of the links that have their sockets."""
         self._unopened: dict[LinkName, str] = {}
         """Links without sockets, and why: said once, tried again each second."""
         self._plan: Plan | None = None
@@ -277,7 +279,7 @@ class Announcer:
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno not in TRANSIENT:
+                if error.errno in OUR_FAULT:
                     raise
                 break
             verdict = answer(frame)
@@ -288,7 +290,7 @@ class Announcer:
                 try:
                     send(verdict)
                 except OSError as error:
-                    if error.errno not in TRANSIENT:
+                    if error.errno in OUR_FAULT:
                         raise
                     self._counters["sends_failed:replies"] += 1
                 if now < port.sample_at:
@@ -396,6 +398,9 @@ class Announcer:
         for name in self._unopened.keys() - {state.name for state in self._links}:
             del self._unopened[name]
         opened = tuple(state for state in self._links if state.name in self._ports)
+        if opened == self._announced:
+            return
+        self._announced = opened
         self._responder.set_links(opened)
         self._schedule.set_links(opened, now)
         self._protocol.set_links(opened, now)

@@ -8,7 +8,6 @@ loss.
 from __future__ import annotations
 
 import array
-import contextlib
 import errno
 import socket
 import struct
@@ -43,24 +42,9 @@ FRAME_OCTETS = 64
 DATAGRAM_OCTETS = 2048
 """More than any heartbeat; a longer datagram is none."""
 
-TRANSIENT = frozenset(
-    (
-        errno.EAGAIN,
-        errno.ENOBUFS,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.EHOSTUNREACH,
-        errno.EHOSTDOWN,
-        errno.ENXIO,
-        errno.ENODEV,
-        errno.EADDRNOTAVAIL,
-        errno.EPERM,  # a firewall's refusal
-        errno.ECONNREFUSED,
-        errno.EMSGSIZE,
-        errno.EINVAL,  # an interface that just lost its address
-    )
-)
-"""What sending may fail with and be right again the next time."""
+OUR_FAULT = frozenset((errno.EBADF, errno.ENOTSOCK, errno.EFAULT, errno.EDESTADDRREQ))
+"""Errors that mean a mistake of ours. Any other, the network or the kernel may cause at any time (among them whatever a
+forged ICMP message asks for: EPROTO, ENOPROTOOPT, EACCES …), and the next frame may fare better."""
 
 
 class ArpSocket:
@@ -98,7 +82,7 @@ class ArpSocket:
         try:
             self.socket.send(frame)
         except OSError as error:
-            if error.errno not in TRANSIENT:
+            if error.errno in OUR_FAULT:
                 raise
             return False
         return True
@@ -146,7 +130,7 @@ class HeartbeatSocket:
             except ConnectionRefusedError:
                 continue  # an earlier datagram's refusal, reported in this one's place, and cleared by it
             except OSError as error:
-                if error.errno not in TRANSIENT:
+                if error.errno in OUR_FAULT:
                     raise
                 return False
             else:
@@ -163,7 +147,7 @@ class HeartbeatSocket:
             except ConnectionRefusedError:
                 continue  # belongs to a datagram that was sent: see `refused`
             except OSError as error:
-                if error.errno not in TRANSIENT:
+                if error.errno in OUR_FAULT:
                     raise
                 return
             if flags & socket.MSG_TRUNC or _ttl(ancillary) != ON_LINK_TTL:
@@ -188,9 +172,14 @@ class HeartbeatSocket:
 
 def discard(waiting: socket.socket, limit: int = 100_000) -> None:
     """Throw away what a socket has received so far."""
-    with contextlib.suppress(OSError):
-        for _ in range(limit):
+    for _ in range(limit):
+        try:
             waiting.recv(1)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno in OUR_FAULT:
+                raise
 
 
 def _ttl(ancillary: list[tuple[int, int, bytes]]) -> int | None:

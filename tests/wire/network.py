@@ -152,6 +152,11 @@ class Wire:
         if address is not None:
             host.run("ip", "address", "add", address, "dev", interface)
         host.run("ip", "link", "set", interface, "up")
+        wait_until(lambda: self._forwards(port), 5, f"the bridge does not forward from {port}")
+
+    def _forwards(self, port: str) -> bool:
+        (link,) = json.loads(self._switch.run("ip", "-json", "-details", "link", "show", "dev", port))
+        return bool(link["linkinfo"]["info_slave_data"]["state"] == "forwarding" and link["operstate"] == "UP")
 
     def cable(self, host: Host, state: str, interface: str = "eth0") -> None:
         """Pull a host's cable (``down``) or put it back (``up``)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -10,9 +12,9 @@ import pytest
 
 from cluster.objects import AddressText
 from speaker.effects import Mac
-from speaker.frames import Operation, gratuitous
+from speaker.frames import Operation, gratuitous, request
 from speaker.plan import LinkName
-from speaker.sockets import ArpSocket
+from speaker.sockets import HEARTBEAT_PORT, ArpSocket
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.speakers import Speaker, bundle
@@ -103,6 +105,40 @@ def test_pulled_cable_moves_the_address_and_back_in_there_is_one_answerer(wire: 
     assert client.answerers(VIP) == {second.host.mac()}
 
 
+def test_cable_that_was_out_for_a_moment_suspends_the_answering_until_a_peer_is_heard(wire: Wire, start: Start) -> None:
+    first, second, client = holder_and_spare(wire, start)
+    wire.cable(first.host, "down")
+    wire.cable(first.host, "up")
+    wait_until(lambda: any(notice.reason == "LinkUp" for notice in first.notices))
+    wait_until(lambda: first.holds(VIP) != second.holds(VIP), 10)
+    wait_until(lambda: len(client.answerers(VIP)) == 1, 10)
+
+
+def test_flood_of_questions_and_forged_heartbeats_moves_nothing(wire: Wire, start: Start) -> None:
+    first, second, client = holder_and_spare(wire, start)
+    epochs = first.claims.held if first.claims else {}
+    question = request(VIP, AddressText("192.0.2.3"), Mac(bytes.fromhex(client.mac().replace(":", "")))).encode()
+
+    def flood() -> None:
+        with (
+            socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as arp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+        ):
+            arp.bind(("eth0", 0))
+            datagrams.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
+            for _ in range(60_000):
+                with contextlib.suppress(OSError):
+                    arp.send(question)
+                    datagrams.sendto(bytes(1400), (wire.address(first.host), HEARTBEAT_PORT))
+
+    client.call(flood)
+    assert first.process.poll() is None
+    wait_until(lambda: first.stats is not None and first.stats.requests.get(VIP, 0) > 1000)
+    assert first.claims is not None
+    assert first.claims.held == epochs, "the same claim, of the same epoch"
+    assert second.claims is None or not second.claims.held
+
+
 def test_announcer_goes_on_without_its_watcher(wire: Wire, start: Start) -> None:
     first, _, client = holder_and_spare(wire, start)
     first.lose_watcher()
@@ -116,6 +152,16 @@ def test_clients_learn_the_new_mac_of_the_holders_interface_unasked(wire: Wire, 
     first.host.run("ip", "link", "set", "eth0", "address", "02:00:5e:00:53:01")
     wait_until(lambda: client.neighbour(VIP) == "02:00:5e:00:53:01", 5)
     assert client.answerers(VIP) == {"02:00:5e:00:53:01"}
+
+
+def test_interface_that_is_switched_off_and_on_answers_again(wire: Wire, start: Start) -> None:
+    first, second, client = holder_and_spare(wire, start)
+    first.host.run("ip", "link", "set", "eth0", "down")
+    wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 5)
+    first.host.run("ip", "link", "set", "eth0", "up")
+    wait_until(lambda: first.claims is not None and not first.claims.held, 10)
+    second.signal(signal.SIGTERM)
+    wait_until(lambda: client.answerers(VIP) == {first.host.mac()}, 10)
 
 
 def test_interface_that_appears_is_announced_and_one_that_vanishes_does_no_harm(wire: Wire, start: Start) -> None:

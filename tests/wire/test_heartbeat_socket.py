@@ -7,10 +7,11 @@ import socket
 from contextlib import ExitStack
 
 import pytest
+from scapy.layers.inet import ICMP, IP, UDP
 
 from cluster.objects import AddressText
 from speaker.plan import LinkName
-from speaker.sockets import HEARTBEAT_GROUP, HEARTBEAT_PORT, Datagram, HeartbeatSocket
+from speaker.sockets import HEARTBEAT_GROUP, HEARTBEAT_PORT, Datagram, HeartbeatSocket, discard
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 
@@ -88,6 +89,31 @@ def test_refusal_by_the_other_kernel_names_it_and_keeps_the_socket_usable(wire: 
         assert one.send(b"heartbeat")
     select.select([listening.socket], [], [], 1)
     wait_until(lambda: len(list(listening.receive(100))) or None)
+
+
+def test_forged_icmp_of_any_kind_neither_breaks_the_socket_nor_passes_for_a_refusal(
+    wire: Wire, stack: ExitStack
+) -> None:
+    node, forger = wire.host("node-1"), wire.host("forger")
+    one, third = opened(node, stack), opened(wire.host("node-3"), stack)
+    victim = AddressText("192.0.2.3")
+    original = IP(src="192.0.2.1", dst=victim) / UDP(sport=HEARTBEAT_PORT, dport=HEARTBEAT_PORT) / b"12345678"
+
+    def forge() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+            for kind, code in [(3, code) for code in range(16)] + [(4, 0), (11, 0), (12, 0)]:
+                raw.sendto(bytes(ICMP(type=kind, code=code) / original), ("192.0.2.1", 0))
+
+    for _ in range(3):
+        forger.call(forge)
+        assert list(one.refused(100)) == [], "the offender is not the destination"
+        assert list(one.receive(100)) == []
+    forger.call(forge)
+    discard(one.socket)
+    assert third.send(b"heartbeat")
+    assert received(one) == [Datagram(victim, b"heartbeat")]
+    assert one.send(b"heartbeat")
+    assert received(third) == [Datagram(AddressText("192.0.2.1"), b"heartbeat")]
 
 
 def test_address_that_nobody_has_is_no_refusal(wire: Wire, stack: ExitStack) -> None:
