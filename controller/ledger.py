@@ -37,12 +37,10 @@ class Holder:
 
     def why_not_with(self, other: Holder) -> str | None:
         """Why the two cannot share an address; None: they can."""
-        if not self.sharing_key or not other.sharing_key:
-            return (
-                f"{other.service} holds it and shares it with nobody"
-                if not other.sharing_key
-                else (f"{other.service} holds it, and sharing needs the annotation metallb.io/allow-shared-ip")
-            )
+        if not other.sharing_key:
+            return f"{other.service} holds it and shares it with nobody"
+        if not self.sharing_key:
+            return f"{other.service} holds it, and sharing needs the annotation metallb.io/allow-shared-ip"
         if self.sharing_key != other.sharing_key:
             return f'{other.service} holds it with the sharing key "{other.sharing_key}"'
         if self.backends != other.backends:

@@ -485,6 +485,44 @@ def test_the_former_address_is_given_to_nobody_before_the_api_shows_the_service_
     assert (world.ip("web"), world.ip("new")) == ("10.0.0.2", "10.0.0.1")
 
 
+def test_a_service_that_left_the_watch_keeps_its_address_until_the_api_says_that_it_is_gone() -> None:
+    world = World({"tiny": "10.0.0.1/32"})
+    world.start()
+    assigned(world, first={}, second={})
+    world.delete("first")
+    world.decide()
+    (look,) = world.pending
+    world.pending.clear()
+    world.controller.failed(look, 0.0, Moment(world.time, 0.0))
+    world.decide()
+    assert (world.ip("second"), world.pending) == ("", [])
+    world.settle()
+    assert world.ip("second") == "10.0.0.1"
+
+
+def test_a_late_word_that_the_former_service_is_gone_does_not_touch_its_namesake(world: World) -> None:
+    assigned(world, web={})
+    world.delete("web")
+    world.decide()
+    (look,) = world.pending
+    world.put("web")
+    world.settle()
+    world.controller.answered(look, None)
+    world.put("other")
+    world.settle()
+    assert world.ip("web") != world.ip("other")
+    assert world.ip("web") != ""
+
+
+def test_news_older_than_the_answer_to_a_write_is_not_believed(world: World) -> None:
+    stale = world.put("web")
+    world.settle()
+    world.take_writes()
+    world.controller.observe(stale)
+    world.settle()
+    assert world.take_writes() == []
+
+
 # ------------------------------------------------------------------------ any history
 
 BROKEN = {"a": "10.0.0.9-10.0.0.1", "b": "10.0.0.2-10.0.0.4"}
