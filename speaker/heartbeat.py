@@ -20,7 +20,7 @@ import enum
 import hmac
 import ipaddress
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -40,12 +40,12 @@ MAX_PARTS = 1024
 MAX_EPOCH = 1 << 48
 MAX_PREFERENCE = 1 << 31
 MAX_AGE_MS = 0x7FFF
+SUSPECTED = 0x8000
 LONGEST_INTERVAL_MS = 60_000
 
 _HEADER = struct.Struct(">4s8sQQ16s")
 _SIGNED = struct.Struct(">4s8sQQ")
 _HEARD = struct.Struct(">QH")
-_SUSPECTED = 0x8000
 _UNSIGNED_64 = 1 << 64
 
 
@@ -84,15 +84,6 @@ class Flag(enum.IntFlag):
     """``heard`` did not fit whole; absence from it means nothing."""
 
 
-class Heard(Struct, frozen=True, array_like=True, gc=False):
-    """One peer as the sender of a heartbeat hears it."""
-
-    session: int
-    age_ms: int
-    """Since its last sign of life, at most ``MAX_AGE_MS``."""
-    suspected: bool
-
-
 class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):
     """I am here, this is whom I hear, and this is the state of my claims."""
 
@@ -105,7 +96,7 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):
     prefixes: tuple[str, ...]
     """Connected subnets of the sending link."""
     heard: bytes
-    """``Heard`` entries of ten bytes each: ``pack_heard``, ``unpack_heard``."""
+    """``Heard`` pairs of ten bytes each: ``pack_heard``, ``unpack_heard``."""
     version: int
     """Of the claim set."""
     digest: int
@@ -146,15 +137,18 @@ class Envelope:
     message: Message
 
 
+Heard = tuple[int, int]
+"""A peer's session, and how it is heard: the age of its last sign of life in milliseconds, at most ``MAX_AGE_MS``, plus
+``SUSPECTED`` if it is. A bare pair, since a speaker reads thousands of these each second."""
+
+
 def pack_heard(entries: Iterable[Heard]) -> bytes:
-    return b"".join(
-        _HEARD.pack(e.session, min(max(e.age_ms, 0), MAX_AGE_MS) | (_SUSPECTED if e.suspected else 0)) for e in entries
-    )
+    return b"".join(_HEARD.pack(session, how) for session, how in entries)
 
 
-def unpack_heard(packed: bytes) -> list[Heard]:
+def unpack_heard(packed: bytes) -> Iterator[Heard]:
     """``packed`` must have passed ``parse``."""
-    return [Heard(session, age & MAX_AGE_MS, bool(age & _SUSPECTED)) for session, age in _HEARD.iter_unpack(packed)]
+    return _HEARD.iter_unpack(packed)
 
 
 HEARD_BYTES = _HEARD.size

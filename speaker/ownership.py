@@ -25,16 +25,15 @@ with a prefix that contains it, if any has one.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
 from cluster.objects import AddressText, NodeName
 from speaker.claims import Claim, ClaimLog, outranks
-from speaker.effects import Announce, Effect, Report
-from speaker.membership import Membership
+from speaker.effects import Announce
 from speaker.plan import Bundle, BundleId, Candidate, LinkName, Plan
-from speaker.settings import Settings
+from speaker.roster import Roster
 
 LOAD_BOUND = 1.25
 JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
@@ -61,16 +60,13 @@ class Tenure:
 class Ownership:
     """Sans-IO. ``release_all`` is final."""
 
-    def __init__(
-        self, node: NodeName, settings: Settings, log: ClaimLog, membership: Membership, emit: Callable[[Effect], None]
-    ) -> None:
-        self.node = node
+    def __init__(self, roster: Roster, log: ClaimLog) -> None:
+        self.node = roster.node
         self.log = log
         self.changed = True
         """Own claims, or the links of one, changed since the owner of this last cleared it."""
-        self._settings = settings
-        self._membership = membership
-        self._emit = emit
+        self._settings = roster.settings
+        self._roster = roster
         self._plan: Plan | None = None
         self._bundles: dict[BundleId, Bundle] = {}
         self._bundle_of: dict[AddressText, Bundle] = {}
@@ -114,7 +110,7 @@ class Ownership:
         self._epochs = {
             address: epoch
             for address, epoch in self._epochs.items()
-            if address in self._bundle_of or address in self._membership.claimants
+            if address in self._bundle_of or address in self._roster.claimants
         }
         for id_, bundle in self._bundles.items():
             before = former.get(id_)
@@ -163,7 +159,7 @@ class Ownership:
         for winner, theirs in lost.items():
             self._withdraw(winner, theirs)
         if kept:
-            self._emit(Announce(tuple(kept)))
+            self._roster.emit(Announce(tuple(kept)))
         for id_, why in looked.items():
             self._look(self._bundles[id_], now)
             if id_ in self._unowned:
@@ -209,7 +205,7 @@ class Ownership:
     # ------------------------------------------------------------------------------------------------ who holds what
 
     def _relevant(self, address: AddressText, interfaces: tuple[LinkName, ...]) -> frozenset[LinkName]:
-        links = self._membership.links
+        links = self._roster.links
         wanted = [name for name in links if not interfaces or name in interfaces]
         ip = ipaddress.ip_address(address)
         inside = [
@@ -220,17 +216,17 @@ class Ownership:
         return frozenset(inside or wanted)
 
     def _note_epochs(self, address: AddressText) -> None:
-        for node in self._membership.claimants.get(address, ()):
-            claim = self._membership.peers[node].mirror.claims[address]
+        for node in self._roster.claimants.get(address, ()):
+            claim = self._roster.peers[node].mirror.claims[address]
             self._epochs[address] = max(claim.epoch, self._epochs.get(address, 0))
 
     def _rival(self, address: AddressText) -> tuple[NodeName, Claim] | None:
         """The highest live claim of another node."""
         best: tuple[NodeName, Claim] | None = None
-        for node in self._membership.claimants.get(address, ()):
-            if not self._membership.hears(node, self.links_of(address)):
+        for node in self._roster.claimants.get(address, ()):
+            if not self._roster.hears(node, self.links_of(address)):
                 continue
-            claim = self._membership.peers[node].mirror.claims[address]
+            claim = self._roster.peers[node].mirror.claims[address]
             if best is None or outranks(claim, node, best[1], best[0]):
                 best = node, claim
         return best
@@ -265,14 +261,14 @@ class Ownership:
         key = candidate.node, links, cold
         able = self._ability.get(key)
         if able is None:
-            able = self._membership.able_since(candidate.node, links, starting=cold) is not None
+            able = self._roster.able_since(candidate.node, links, starting=cold) is not None
             self._ability[key] = able
         return able
 
     def _load(self, node: NodeName) -> int:
         if node == self.node:
             return len(self.log.claims)
-        peer = self._membership.peers.get(node)
+        peer = self._roster.peers.get(node)
         return len(peer.mirror.claims) if peer is not None else 0
 
     def _choose(
@@ -307,7 +303,7 @@ class Ownership:
             return
         waits = [NEVER]
         given: dict[NodeName, int] = {}
-        usable = {link for link in self._membership.links if self._membership.may_claim(link)}
+        usable = {link for link in self._roster.links if self._roster.may_claim(link)}
         claimed: list[AddressText] = []
         for id_ in sorted(self._unowned):
             bundle = self._bundles[id_]
@@ -334,7 +330,7 @@ class Ownership:
                 if own is not None:
                     claimed += self._claim(bundle, own, self.links_of(bundle.addresses[0]), now, "joined bundle")
         if claimed:
-            self._emit(Announce(tuple(claimed)))
+            self._roster.emit(Announce(tuple(claimed)))
         self._evaluate_at = min(waits)
 
     def _turn(self, bundle: Bundle, chosen: Candidate, able_at: float, now: float) -> float:
@@ -347,7 +343,7 @@ class Ownership:
             since += JOIN_WAIT_S  # the leader is to claim the rest
         if chosen.node == self.node:
             return since
-        chosen_since = self._membership.able_since(chosen.node, links)
+        chosen_since = self._roster.able_since(chosen.node, links)
         if chosen_since is None:
             since += self._settings.start_wait_s  # it is starting, as everybody is
         else:
@@ -389,7 +385,7 @@ class Ownership:
             self._epochs[address] = epoch
             self.log.put(address, Claim(epoch, own.preference))
             reason = why or self._reasons.get(bundle.id) or "unowned"
-            self._report("Claimed", address=address, epoch=epoch, why=reason)
+            self._roster.report("Claimed", address=address, epoch=epoch, why=reason)
         self._tenures.setdefault(bundle.id, Tenure(now, awaited))
         self.changed = True
         self._look(bundle, now)
@@ -404,7 +400,7 @@ class Ownership:
             self.log.put(address, None)
             rival = self._rival(address)
             epoch = rival[1].epoch if rival is not None else 0
-            self._report("Withdrawn", address=address, to=winner, epoch=own.epoch, their_epoch=epoch)
+            self._roster.report("Withdrawn", address=address, to=winner, epoch=own.epoch, their_epoch=epoch)
         self._close(addresses)
 
     def _release(self, addresses: list[AddressText], why: str) -> None:
@@ -412,7 +408,7 @@ class Ownership:
             epoch = self.log.claims[address].epoch
             self._epochs[address] = max(epoch, self._epochs.get(address, 0))
             self.log.put(address, None)
-            self._report("Released", address=address, epoch=epoch, why=why)
+            self._roster.report("Released", address=address, epoch=epoch, why=why)
         self._close(addresses)
 
     def _close(self, addresses: list[AddressText]) -> None:
@@ -463,16 +459,13 @@ class Ownership:
         if tenure.awaited and now < provisional_until:
             chosen = self._choose(bundle, links, False, {})
             if chosen is not None and chosen.node in tenure.awaited:
-                able_since = self._membership.able_since(chosen.node, links)
+                able_since = self._roster.able_since(chosen.node, links)
                 if able_since is not None:
                     return "provisional", able_since + STEADY_S
         wait = min(self._settings.take_back_s * 2 ** self._take_backs.get(bundle.id, 0), LONGEST_TAKE_BACK_S)
         for candidate in bundle.candidates[: bundle.candidates.index(own)]:
             if candidate.preference > own.preference and candidate.tier <= own.tier:
-                able_since = self._membership.able_since(candidate.node, links)
+                able_since = self._roster.able_since(candidate.node, links)
                 if able_since is not None:
                     soonest = min(soonest, able_since + wait)
         return ("preference", soonest) if soonest < NEVER else (None, NEVER)
-
-    def _report(self, reason: str, **fields: str | int | float) -> None:
-        self._emit(Report(reason, fields))

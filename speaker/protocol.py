@@ -1,9 +1,9 @@
 """The speaker's protocol as one sans-IO object: heartbeats in and out, who holds what, what to answer for.
 
 The announcer feeds it what the sockets and netlink say, calls ``handle_timer`` when ``next_deadline`` has come, carries
-out ``take_effects`` in order and lets the responder answer for ``held``. The parts: ``membership`` (who is there),
-``ownership`` (who claims), ``claims`` (how claim sets travel), ``heartbeat`` (the datagram). What is here beside their
-composition is when to speak, and fencing.
+out ``take_effects`` in order and lets the responder answer for ``held``. The parts: ``roster``, ``membership`` and
+``suspicion`` (who is there, and lives), ``ownership`` (who claims), ``claims`` (how claim sets travel), ``heartbeat``
+(the datagram). What is here beside their composition is when to speak, and fencing.
 
 **Speaking.** A heartbeat goes out on every link each 100 ms while this node holds something, suspects somebody or is
 starting, otherwise each second; each says when the next is due. Who is waited for speaks at once, but not twice within
@@ -52,10 +52,12 @@ from speaker.heartbeat import (
     Message,
     pack_heard,
 )
-from speaker.membership import Membership, Segment, Standing
+from speaker.membership import Membership
 from speaker.ownership import Ownership
 from speaker.plan import LinkName, Plan
+from speaker.roster import Roster, Segment, Standing
 from speaker.settings import Settings
+from speaker.suspicion import Suspicions
 
 SAID = 3  # times that each change of the claim set is said
 BURST = 40  # claim messages at once: a peer's socket buffer holds at least as many
@@ -79,8 +81,10 @@ class Protocol:
         self._effects: list[Effect] = []
         self._log = ClaimLog()
         self._emit = self._effects.append
-        self._membership = Membership(node, session, settings, self._emit)
-        self._ownership = Ownership(node, settings, self._log, self._membership, self._emit)
+        self._roster = Roster(node, settings, self._emit)
+        self._membership = Membership(session, self._roster)
+        self._suspicions = Suspicions(self._roster)
+        self._ownership = Ownership(self._roster, self._log)
         self._authenticator: Authenticator | None = None
         self._planned = False
         self._speaking_since: float | None = None
@@ -121,13 +125,13 @@ class Protocol:
         self._ownership.links_changed(now)
         if fenced and self._log.claims:
             self._fenced("LinkUp", 0.0)
-        self._quiet = {name: at for name, at in self._quiet.items() if name in self._membership.links}
+        self._quiet = {name: at for name, at in self._quiet.items() if name in self._roster.links}
         self._begin(now)
         self._settle(now)
 
     def receive_datagram(self, link: LinkName, source: AddressText, data: bytes, now: float) -> None:
         """A datagram that arrived with TTL 255 on UDP 7948."""
-        segment = self._membership.links.get(link)
+        segment = self._roster.links.get(link)
         if self._authenticator is None or segment is None or not segment.state.up:
             return
         try:
@@ -141,8 +145,8 @@ class Protocol:
         self._membership.refused(link, to, now)
 
     def receive_arp(self, seen: ArpSeen, now: float) -> None:
-        segment = self._membership.links.get(seen.link)
-        if segment is None or any(seen.sender_mac == s.state.mac for s in self._membership.links.values()):
+        segment = self._roster.links.get(seen.link)
+        if segment is None or any(seen.sender_mac == s.state.mac for s in self._roster.links.values()):
             return
         node = self._membership.arp(seen, now)
         own = self._log.claims.get(seen.sender)
@@ -157,15 +161,15 @@ class Protocol:
         """Do what is due. To be called when ``next_deadline`` has come; calling it early does no harm."""
         late = max(now - max(self._timer_at, self.next_deadline() or now), 0.0)
         fading = 0.5 ** ((now - self._timer_at) / LATENESS_HALF_LIFE_S)
-        self._membership.own_lateness = max(late, self._membership.own_lateness * fading)
+        self._roster.own_lateness = max(late, self._roster.own_lateness * fading)
         self._timer_at = now
-        self._membership.check(now)
+        self._suspicions.check(now)
         self._lift_fences(now)
         self._settle(now)
         if not self._ready and self._may_start(now):
             self._ready = True
             self._ownership.set_able(True, now)
-            self._membership.speak_now = True
+            self._roster.speak_now = True
         self._ownership.handle_timer(now)
         self._settle(now)
         if now >= self._tick_at or now >= self._soon_at:
@@ -181,7 +185,7 @@ class Protocol:
             return
         self._effects[:] = [effect for effect in self._effects if isinstance(effect, Report)]
         self._timer_at = now
-        for name, segment in self._membership.links.items():
+        for name, segment in self._roster.links.items():
             if segment.state.up:
                 self._membership.fence(name, now)
                 self._quiet[name] = now
@@ -203,12 +207,12 @@ class Protocol:
 
     def next_deadline(self) -> float | None:
         """When ``handle_timer`` should be called next; ``None`` if nothing is due ever."""
-        deadlines = [self._membership.next_deadline(), self._ownership.next_deadline(), self._outbox_at]
+        deadlines = [self._roster.check_at, self._ownership.next_deadline(), self._outbox_at]
         if self._authenticator is not None:
             deadlines += [self._tick_at, self._soon_at]
             deadlines += [
                 since + self._settings.interval_s
-                for segment in self._membership.links.values()
+                for segment in self._roster.links.values()
                 if (since := segment.fenced_since) is not None and since + self._settings.interval_s > self._timer_at
             ]
         soonest = min(deadlines)
@@ -226,11 +230,11 @@ class Protocol:
             self._ownership.changed = False
             links = {
                 name
-                for name, segment in self._membership.links.items()
+                for name, segment in self._roster.links.items()
                 if segment.state.up and segment.fenced_since is None
             }
             quiet = frozenset(
-                name for name, segment in self._membership.links.items() if segment.isolated or name in self._quiet
+                name for name, segment in self._roster.links.items() if segment.isolated or name in self._quiet
             )
             answered = {
                 address: here for address in self._log.claims if (here := self._ownership.links_of(address) & links)
@@ -245,13 +249,13 @@ class Protocol:
 
     def peers(self) -> tuple[PeerView, ...]:
         views = []
-        for peer in self._membership.peers.values():
+        for peer in self._roster.peers.values():
             seen = peer.sightings.values()
             views.append(
                 PeerView(
                     peer.node,
                     any(sighting.standing is not Standing.DEAD for sighting in seen),
-                    max((self._membership.detection(sighting, self._timer_at) for sighting in seen), default=0.0),
+                    max((self._roster.detection(sighting, self._timer_at) for sighting in seen), default=0.0),
                     max((sighting.detector.lateness for sighting in seen), default=0.0),
                     len(peer.mirror.claims),
                 )
@@ -276,7 +280,7 @@ class Protocol:
 
     def _begin(self, now: float) -> None:
         """The start-up wait begins when heartbeats can flow."""
-        up = any(segment.state.up for segment in self._membership.links.values())
+        up = any(segment.state.up for segment in self._roster.links.values())
         if self._speaking_since is None and self._authenticator is not None and up:
             self._speaking_since = now
             self._tick_at = now
@@ -288,26 +292,26 @@ class Protocol:
             and self._planned
             and self._speaking_since is not None
             and now >= self._speaking_since + wait
-            and not any(self._membership.behind(link, now, BEHIND_PATIENCE_S) for link in self._membership.links)
+            and not any(self._roster.behind(link, now, BEHIND_PATIENCE_S) for link in self._roster.links)
         )
 
     # ------------------------------------------------------------------------------------------------ composition
 
     def _settle(self, now: float) -> None:
         """Carry what one part found out to the others."""
-        membership, ownership = self._membership, self._ownership
-        if membership.changed:
-            membership.changed = False
+        roster, ownership = self._roster, self._ownership
+        if roster.changed:
+            roster.changed = False
             ownership.changed = True
             ownership.wake(now)
-            holders = sum(bool(peer.mirror.claims) for peer in membership.peers.values()) + bool(self._log.claims)
-            membership.scale = max(1.0, holders / BUSY_HOLDERS)
-        if membership.dirty_addresses:
-            dirty, membership.dirty_addresses = membership.dirty_addresses, {}
+            holders = sum(bool(peer.mirror.claims) for peer in roster.peers.values()) + bool(self._log.claims)
+            roster.scale = max(1.0, holders / BUSY_HOLDERS)
+        if roster.dirty_addresses:
+            dirty, roster.dirty_addresses = roster.dirty_addresses, {}
             ownership.heard(dirty, now)
-        for version in membership.asked_of_us:
+        for version in roster.asked_of_us:
             self._answer(version, now)
-        membership.asked_of_us.clear()
+        roster.asked_of_us.clear()
         steps = self._log.commit()
         if steps:
             for step in steps:
@@ -315,34 +319,34 @@ class Protocol:
                 self._repeats.append((step, SAID - 1))
             self._empty_outbox(now)
             self._soon_at = min(self._soon_at, max(now, self._spoke_at + self._settings.early_gap_s))
-        if membership.speak_now:
-            membership.speak_now = False
+        if roster.speak_now:
+            roster.speak_now = False
             self._soon_at = min(self._soon_at, max(now, self._spoke_at + self._settings.early_gap_s))
 
     # ------------------------------------------------------------------------------------------------ speaking
 
     @property
     def _active(self) -> bool:
-        membership = self._membership
+        roster = self._roster
         return bool(
             self._log.claims
-            or membership.suspicious
-            or membership.alarm_until > self._timer_at
+            or roster.suspects
+            or roster.alarm_until > self._timer_at
             or (self._planned and not self._ready)
             or self._repeats
             or self._leaving
-            or any(segment.fenced_since is not None and segment.state.up for segment in membership.links.values())
-            or any(peer.behind_since is not None for peer in membership.peers.values())
+            or any(segment.fenced_since is not None and segment.state.up for segment in roster.links.values())
+            or any(peer.behind_since is not None for peer in roster.peers.values())
         )
 
     def _interval(self) -> float:
         """What the next heartbeat announces."""
         base = self._settings.interval_s if self._active else self._settings.idle_interval_s
-        return base * self._membership.scale
+        return base * self._roster.scale
 
     def _pace(self, interval: float) -> float:
         """When the next heartbeat follows. Who becomes idle says so several times, since one may be lost."""
-        quick = self._settings.interval_s * self._membership.scale
+        quick = self._settings.interval_s * self._roster.scale
         self._idle_said = self._idle_said + 1 if interval > quick else 0
         return quick if self._idle_said < SAID else interval
 
@@ -358,15 +362,15 @@ class Protocol:
                 if left > 1:
                     self._repeats.append((step, left - 1))
         interval = self._interval()
-        unicast = self._membership.unicast
-        self._membership.unicast = {}
-        for name, segment in self._membership.links.items():
+        unicast = self._roster.unicast
+        self._roster.unicast = {}
+        for name, segment in self._roster.links.items():
             if not segment.state.up:
                 continue
             data = self._heartbeat(authenticator, segment, interval, now)
             self._effects.append(SendHeartbeat(name, data))
             self._count("sent_heartbeats")
-            to = dict.fromkeys(self._membership.deaf_to_us(name, now, interval))
+            to = dict.fromkeys(self._roster.deaf_to_us(name, now, interval))
             to.update((address, None) for link, address in unicast if link == name)
             self._effects += [SendUnicast(name, address, data) for address in to]
         self._spoke_at = now
@@ -385,9 +389,9 @@ class Protocol:
             flags |= Flag.ABLE
         elif self._planned and not self._ready:
             flags |= Flag.STARTING
-        if segment.fenced_since is not None or (self._speaking_since or now) > now - self._settings.interval_s:
+        if segment.fenced_since is not None or self._spoke_at == LONG_AGO:
             flags |= Flag.ANSWER
-        heard = self._membership.heard(segment.state.name, now)
+        heard = self._roster.heard(segment.state.name, now)
         self._rng.shuffle(heard)
         message = Heartbeat(
             self._node,
@@ -398,7 +402,7 @@ class Protocol:
             b"",
             self._log.version,
             self._log.digest,
-            tuple(self._membership.asks(now)[:MAX_ASKS]),
+            tuple(self._roster.asks(now)[:MAX_ASKS]),
         )
         room = min((MAX_DATAGRAM - 8 - authenticator.size(message)) // HEARD_BYTES, MAX_HEARD)
         if len(heard) > room:
@@ -432,13 +436,13 @@ class Protocol:
         interval = self._interval()
         for key in list(self._outbox)[:BURST]:
             message = self._outbox.pop(key)
-            for name, segment in self._membership.links.items():
+            for name, segment in self._roster.links.items():
                 if segment.state.up:
                     data = self._encode(authenticator, message)
                     self._effects.append(SendHeartbeat(name, data))
                     self._count("sent_claims")
                     self._effects += [
-                        SendUnicast(name, address, data) for address in self._membership.deaf_to_us(name, now, interval)
+                        SendUnicast(name, address, data) for address in self._roster.deaf_to_us(name, now, interval)
                     ]
         self._outbox_at = now + BURST_GAP_S if self._outbox else NEVER
 
@@ -446,28 +450,28 @@ class Protocol:
 
     def _fenced(self, why: str, seconds: float) -> None:
         self._ownership.changed = True
-        self._membership.speak_now = True
+        self._roster.speak_now = True
         self._effects.append(Report(why, {"late_ms": int(seconds * 1000), "suspended": len(self._log.claims)}))
 
     def _lift_fences(self, now: float) -> None:
         settings = self._settings
-        for name, segment in self._membership.links.items():
+        for name, segment in self._roster.links.items():
             since = segment.fenced_since
-            if name in self._quiet and self._membership.third_party_since(name, self._quiet[name]):
+            if name in self._quiet and self._roster.third_party_since(name, self._quiet[name]):
                 del self._quiet[name]
                 self._ownership.changed = True
             if since is None or not segment.state.up or now < since + settings.interval_s:
                 continue
-            heard = self._membership.third_party_since(name, since)
+            heard = self._roster.third_party_since(name, since)
             stalled = name in self._quiet
             patience = settings.detection_floor_s if stalled else settings.link_silence_s
-            if heard and self._membership.behind(name, now, BEHIND_PATIENCE_S):
+            if heard and self._roster.behind(name, now, BEHIND_PATIENCE_S):
                 continue
             if not heard and now < since + patience:
                 continue
             segment.fenced_since = None
-            self._membership.changed = True
-            self._membership.speak_now = True
+            self._roster.changed = True
+            self._roster.speak_now = True
             if not heard:
                 self._quiet.setdefault(name, now)
             resumed = tuple(a for a in self._log.claims if name in self._ownership.links_of(a))
@@ -490,7 +494,7 @@ class Protocol:
     def _meet_rival(self, seen: ArpSeen, node: NodeName, now: float) -> None:
         """A speaker's node answers for an address that we hold. Its claim may be on its way and decides; without one
         its kernel answers by itself (kube-proxy in IPVS mode without strictARP)."""
-        peer = self._membership.peers.get(node)
+        peer = self._roster.peers.get(node)
         first = self._rivals.setdefault((seen.sender, node), now)
         if peer is not None and seen.sender in peer.mirror.claims:
             del self._rivals[(seen.sender, node)]

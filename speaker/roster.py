@@ -1,0 +1,275 @@
+"""Who and what is known: peers, the links between us, and what each was last seen to do.
+
+The tables of ``membership`` (which fills them from datagrams and frames) and ``suspicion`` (which judges them by the
+time), and the questions that others ask of them. One fact is kept in one place; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from cluster.objects import AddressText, NodeName
+from speaker.claims import ClaimMirror
+from speaker.detector import Detector
+from speaker.effects import Effect, LinkState, Mac, Report
+from speaker.heartbeat import MAX_AGE_MS, SUSPECTED, Heard, ReplayWindow
+from speaker.plan import LinkName
+from speaker.settings import Settings
+
+NEIGHBOURS = 8
+NEVER = float("-inf")
+
+
+class Standing(enum.Enum):
+    ALIVE = "alive"
+    SUSPECTED = "suspected"
+    DEAD = "dead"
+
+
+@dataclass(slots=True)
+class Suspicion:
+    since: float
+    ask_next: float
+    questions: int = 0
+    address: AddressText | None = None
+    """Held by the suspect, asked for by ARP."""
+    address_asked_at: float = float("inf")
+    told_at: float = NEVER
+    """The latest time at which a peer says that it heard the suspect."""
+    served_at: float = NEVER
+    """The suspect's MAC last answered for an address that it holds."""
+    refused_at: float = NEVER
+    """Its kernel refused a datagram."""
+
+
+@dataclass(slots=True)
+class Sighting:
+    """One peer on one link."""
+
+    address: AddressText
+    mac: Mac
+    detector: Detector
+    heard_at: float
+    """Last believed datagram."""
+    life_at: float = NEVER
+    """Last sign of life."""
+    able_since: float | None = None
+    starting: bool = False
+    hears_us_at: float = NEVER
+    """When it last heard us on this link, as it says."""
+    prefixes: tuple[str, ...] = ()
+    standing: Standing = Standing.DEAD
+    suspicion: Suspicion | None = None
+
+
+@dataclass(slots=True)
+class Peer:
+    node: NodeName
+    session: int
+    window: ReplayWindow
+    newest: int = -1
+    """Sequence of its newest heartbeat."""
+    sightings: dict[LinkName, Sighting] = field(default_factory=dict)
+    mirror: ClaimMirror = field(default_factory=ClaimMirror)
+    behind_since: float | None = None
+    """Since when we lack some of its claims."""
+    suspicions: dict[int, int] = field(default_factory=dict)
+    """Session that it suspects -> how often we answered that."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """A session that has not named ours yet."""
+
+    node: NodeName
+    window: ReplayWindow
+    link: LinkName
+    address: AddressText
+    mac: Mac
+    first_at: float
+    heard_at: float
+    newest: int = -1
+
+
+@dataclass(slots=True)
+class Segment:
+    """One link, and what proves that it works."""
+
+    state: LinkState
+    gateway_at: float = NEVER
+    gateway_mac: Mac | None = None
+    gateway_ask_next: float = NEVER
+    neighbours: OrderedDict[Mac, tuple[AddressText, float]] = field(default_factory=OrderedDict)
+    fenced_since: float | None = None
+    """Answering is suspended here since then (``fencing`` in ``protocol``)."""
+    unproven: bool = False
+    """Somebody is suspected, and nothing has proved since that we can hear."""
+    isolated: bool = False
+    """And that has lasted for longer than D."""
+
+
+class Roster:
+    """The tables, and what is left to do for whoever composes the parts (``protocol`` clears these)."""
+
+    def __init__(self, node: NodeName, settings: Settings, emit: Callable[[Effect], None]) -> None:
+        self.node = node
+        self.settings = settings
+        self.emit = emit
+        self.own_lateness = 0.0
+        """How late our own loop runs, in seconds."""
+        self.scale = 1.0
+        """Interval and floor grow above 50 holders."""
+        self.links: dict[LinkName, Segment] = {}
+        self.peers: dict[NodeName, Peer] = {}
+        self.pending: dict[int, Pending] = {}
+        self.suspects: dict[int, Peer] = {}
+        """By session: who is suspected on some link."""
+        self.claimants: dict[AddressText, dict[NodeName, None]] = {}
+        """Who claims an address, alive or not, as far as is known."""
+        self.check_at = float("inf")
+        """When ``suspicion`` has to look next."""
+        self.dirty_addresses: dict[AddressText, str] = {}
+        """Claims on these, or the standing of who made them, changed; and why."""
+        self.changed = False
+        """Somebody's standing or ability changed, or whether we may claim."""
+        self.speak_now = False
+        """Somebody waits for a heartbeat of ours."""
+        self.unicast: dict[tuple[LinkName, AddressText], None] = {}
+        """Who is to get that heartbeat by unicast too."""
+        self.asked_of_us: dict[int, None] = {}
+        """Versions after which peers want our claims."""
+        self.alarm_until = NEVER
+        """Until then peers look for somebody: heartbeats come quickly."""
+
+    def hears(self, node: NodeName, links: Iterable[LinkName]) -> bool:
+        """Whether the peer is believed alive, suspected or not, on any of the links."""
+        peer = self.peers.get(node)
+        return peer is not None and any(
+            (sighting := peer.sightings.get(link)) is not None and sighting.standing is not Standing.DEAD
+            for link in links
+        )
+
+    def able_since(self, node: NodeName, links: Iterable[LinkName], starting: bool = False) -> float | None:
+        """Since when the peer is believed able to claim on any of the links; ``None`` if it is not. With ``starting``
+        one that will be able soon counts too."""
+        peer = self.peers.get(node)
+        if peer is None:
+            return None
+        for link in links:
+            sighting = peer.sightings.get(link)
+            if sighting is None or sighting.standing is not Standing.ALIVE:
+                continue
+            if sighting.able_since is not None:
+                return sighting.able_since
+            if starting and sighting.starting:
+                return sighting.life_at
+        return None
+
+    def may_claim(self, link: LinkName) -> bool:
+        """Whether something new may be claimed there: it is up, not fenced, and we know that we can hear."""
+        segment = self.links.get(link)
+        return segment is not None and segment.state.up and segment.fenced_since is None and not segment.unproven
+
+    def third_party_since(self, link: LinkName, since: float) -> bool:
+        """Whether anybody was heard on the link after ``since``."""
+        segment = self.links[link]
+        return (
+            segment.gateway_at > since
+            or any(at > since for _, at in segment.neighbours.values())
+            or any(sighting.heard_at > since for _, sighting in self.on(link))
+        )
+
+    def behind(self, link: LinkName, now: float, patience: float) -> bool:
+        """Whether some live peer there has claims that we have not heard yet, for less than ``patience``."""
+        return any(
+            peer.behind_since is not None
+            and now - peer.behind_since < patience
+            and sighting.standing is not Standing.DEAD
+            for peer, sighting in self.on(link)
+        )
+
+    def heard(self, link: LinkName, now: float) -> list[Heard]:
+        """Everybody heard on the link, for our heartbeat."""
+
+        def entry(session: int, at: float, suspected: bool) -> Heard:
+            age_ms = min(max(int((now - at) * 1000), 0), MAX_AGE_MS)
+            return session, age_ms | (SUSPECTED if suspected else 0)
+
+        entries = [entry(s, pending.heard_at, False) for s, pending in self.pending.items() if pending.link == link]
+        entries += [
+            entry(peer.session, sighting.life_at, sighting.standing is Standing.SUSPECTED)
+            for peer, sighting in self.on(link)
+            if sighting.standing is not Standing.DEAD
+        ]
+        return entries
+
+    def deaf_to_us(self, link: LinkName, now: float, interval: float) -> list[AddressText]:
+        """Addresses of live peers on the link that multicast does not reach."""
+        late = [
+            sighting.address
+            for _, sighting in self.on(link)
+            if sighting.standing is not Standing.DEAD
+            and now - sighting.hears_us_at > 2.5 * interval + sighting.detector.interval
+        ]
+        waiting = (p for p in self.pending.values() if p.link == link and now - p.first_at > 2.5 * interval)
+        return late + [pending.address for pending, _ in zip(waiting, range(NEIGHBOURS), strict=False)]
+
+    def asks(self, now: float) -> list[tuple[int, int]]:
+        """(session, version) of the peers whose claims we lack for more than a moment."""
+        return [
+            (peer.session, peer.mirror.version)
+            for peer in self.peers.values()
+            if peer.behind_since is not None
+            and now - peer.behind_since >= self.settings.early_gap_s
+            and any(sighting.standing is not Standing.DEAD for sighting in peer.sightings.values())
+        ]
+
+    def detection(self, sighting: Sighting, now: float) -> float:
+        """D of a peer on a link, in seconds."""
+        return sighting.detector.detection(
+            now,
+            self.settings.detection_floor_s * self.scale,
+            self.settings.detection_ceiling_s * self.scale,
+            self.own_lateness,
+        )
+
+    def on(self, link: LinkName) -> Iterable[tuple[Peer, Sighting]]:
+        for peer in self.peers.values():
+            sighting = peer.sightings.get(link)
+            if sighting is not None:
+                yield peer, sighting
+
+    def suspects_on(self, link: LinkName) -> list[tuple[Peer, Suspicion]]:
+        return [
+            (peer, sighting.suspicion)
+            for peer in self.suspects.values()
+            if (sighting := peer.sightings.get(link)) is not None and sighting.suspicion is not None
+        ]
+
+    # ------------------------------------------------------------------------------------------------ changes
+
+    def mark_claims(self, peer: Peer, why: str) -> None:
+        """The peer's claims mean something else than before."""
+        self.dirty_addresses.update(dict.fromkeys(peer.mirror.claims, why))
+
+    def note_claimant(self, address: AddressText, node: NodeName, claims: bool) -> None:
+        if claims:
+            self.claimants.setdefault(address, {})[node] = None
+            return
+        claimants = self.claimants.get(address)
+        if claimants is not None:
+            claimants.pop(node, None)
+            if not claimants:
+                del self.claimants[address]
+
+    def forget_suspicion(self, peer: Peer, sighting: Sighting) -> None:
+        sighting.suspicion = None
+        self.check_at = NEVER
+        if all(theirs.suspicion is None for theirs in peer.sightings.values()):
+            self.suspects.pop(peer.session, None)
+
+    def report(self, reason: str, **fields: str | int | float) -> None:
+        self.emit(Report(reason, fields))

@@ -1,0 +1,175 @@
+"""Silence + now -> suspicion, questions, death; and whether it may be us who are cut off.
+
+**Suspicion** is silence of 2.5 announced intervals, or to ignore two questions about another suspect. It is said in the
+next heartbeat, at once; the suspect is asked by unicast, and an address that it holds is asked for by ARP; both again
+after 50 ms, and each 100 ms while it lasts. Who hears a suspicion says at once when it last heard the suspect.
+
+**Death** needs all of: nobody who answers has heard the suspect for longer than D; the suspect's MAC did not answer
+for its address; every peer has answered or ignored two questions; and a frame from a third party since the suspicion,
+which proves that we can hear. Third parties are the other peers not known to be dead, the gateway and the last eight
+neighbours, each if heard in the last five minutes. Where there is none, carrier is the proof. A datagram refused by the
+suspect's kernel and one unanswered ARP question are a death at once.
+
+**Isolation** is a suspicion without that proof: then we may be the ones who are cut off, and claim nothing.
+
+Liveness is per link. A link that is down declares nobody dead.
+"""
+
+from __future__ import annotations
+
+from cluster.objects import AddressText
+from speaker.effects import AskAddress
+from speaker.plan import LinkName
+from speaker.roster import NEVER, Peer, Roster, Segment, Sighting, Standing, Suspicion
+
+SLOW_QUESTIONS_S = 3.0  # a suspicion older than this is asked about once a second
+LONGEST_WAIT_S = 5.0  # between looks, whatever happens
+
+
+class Suspicions:
+    """Judges the roster when its ``check_at`` has come."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+
+    def check(self, now: float) -> None:
+        """Suspect the silent, ask about suspects, declare the dead."""
+        if now < self._roster.check_at:
+            return
+        deadlines = [now + LONGEST_WAIT_S]
+        for link, segment in self._roster.links.items():
+            if not segment.state.up:
+                continue
+            if segment.state.gateway is not None:
+                if now >= segment.gateway_ask_next:
+                    self._ask_gateway(link, segment, segment.state.gateway, now)
+                deadlines.append(segment.gateway_ask_next)
+            isolated = False
+            ignored = self._ignored_since(link, now)
+            for peer, sighting in list(self._roster.on(link)):
+                if sighting.standing is Standing.ALIVE:
+                    if now - sighting.life_at < sighting.detector.suspicion() and sighting.heard_at >= ignored:
+                        deadlines.append(sighting.life_at + sighting.detector.suspicion())
+                        continue
+                    self._suspect(peer, link, sighting, now)
+                suspicion = sighting.suspicion
+                if suspicion is not None:
+                    self._pursue(peer, link, sighting, suspicion, now)
+                    at, lonely = self._judge(peer, link, sighting, suspicion, now)
+                    deadlines += [at, suspicion.ask_next]
+                    isolated = isolated or lonely
+            unproven = any(
+                self._proof(link, peer, suspicion, now) is None for peer, suspicion in self._roster.suspects_on(link)
+            )
+            self._roster.changed = self._roster.changed or unproven != segment.unproven
+            segment.unproven = unproven
+            if isolated != segment.isolated:
+                segment.isolated = isolated
+                self._roster.changed = True
+                self._roster.report("Isolated" if isolated else "Rejoined", link=link)
+        self._roster.check_at = max(min(deadlines), now + 0.001)
+
+    def _ignored_since(self, link: LinkName, now: float) -> float:
+        """Who was not heard since then has ignored two questions about somebody, and becomes a suspect too."""
+        patience = 2 * self._roster.settings.question_gap_s
+        asked = [s.since for _, s in self._roster.suspects_on(link) if now - s.since >= patience]
+        return max(asked, default=NEVER)
+
+    def _ask_gateway(self, link: LinkName, segment: Segment, gateway: AddressText, now: float) -> None:
+        unanswered = segment.gateway_at < segment.gateway_ask_next
+        segment.gateway_ask_next = now + self._roster.settings.third_party_s / 5
+        self._roster.emit(AskAddress(link, gateway, None if unanswered else segment.gateway_mac))
+
+    def _suspect(self, peer: Peer, link: LinkName, sighting: Sighting, now: float) -> None:
+        sighting.standing = Standing.SUSPECTED
+        sighting.suspicion = Suspicion(now, now, address=min(peer.mirror.claims, default=None))
+        self._roster.suspects[peer.session] = peer
+        self._roster.changed = True
+        self._roster.report("PeerSuspected", node=peer.node, link=link, silent_ms=int((now - sighting.life_at) * 1000))
+
+    def _pursue(self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float) -> None:
+        """Ask everybody who may know, when it is time to."""
+        if now < suspicion.ask_next:
+            return
+        suspicion.questions += 1
+        if suspicion.questions == 1:
+            gap = self._roster.settings.question_gap_s
+        elif now - suspicion.since < SLOW_QUESTIONS_S:
+            gap = self._roster.settings.interval_s
+        else:
+            gap = self._roster.settings.idle_interval_s
+        suspicion.ask_next = now + gap
+        self._roster.speak_now = True
+        self._roster.unicast[(link, sighting.address)] = None
+        if suspicion.address not in peer.mirror.claims:
+            suspicion.address = min(peer.mirror.claims, default=None)
+            suspicion.address_asked_at = float("inf")
+        if suspicion.address is not None:
+            self._roster.emit(AskAddress(link, suspicion.address))
+            suspicion.address_asked_at = min(suspicion.address_asked_at, now)
+        others = [
+            theirs for other, theirs in self._roster.on(link) if other is not peer and theirs.standing is Standing.ALIVE
+        ]
+        if any(theirs.heard_at > suspicion.since for theirs in others) or (others and suspicion.questions == 1):
+            return  # they prove that we hear
+        segment = self._roster.links[link]
+        if segment.state.gateway is not None:
+            self._roster.emit(AskAddress(link, segment.state.gateway, segment.gateway_mac))
+        for mac, (address, _) in segment.neighbours.items():
+            self._roster.emit(AskAddress(link, address, mac))
+
+    def _judge(
+        self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float
+    ) -> tuple[float, bool]:
+        """Declare the suspect dead if that is proved. Otherwise: when to look again, and whether what is missing is
+        the proof that we can hear."""
+        gap = self._roster.settings.question_gap_s
+        if suspicion.refused_at > sighting.life_at and suspicion.served_at < suspicion.since:
+            unanswered_at = suspicion.address_asked_at + gap
+            if now >= unanswered_at:
+                self._bury(peer, link, sighting, "refused by its kernel", now)
+                return now, False
+            if unanswered_at < float("inf"):
+                return unanswered_at, False
+        life_at = max(sighting.life_at, suspicion.told_at, suspicion.served_at)
+        due = life_at + self._roster.detection(sighting, now)
+        answered_by = suspicion.since + 2 * gap
+        for other, theirs in self._roster.on(link):
+            if other is not peer and theirs.standing is Standing.ALIVE and theirs.heard_at < suspicion.since:
+                due = max(due, answered_by)
+        if suspicion.address is not None:
+            due = max(due, suspicion.since + 2 * gap)
+        if now < due:
+            return due, False
+        proof = self._proof(link, peer, suspicion, now)
+        if proof is None:
+            return suspicion.ask_next, True
+        self._bury(peer, link, sighting, proof, now)
+        return now, False
+
+    def _proof(self, link: LinkName, suspect: Peer, suspicion: Suspicion, now: float) -> str | None:
+        """What shows that we can hear, although we do not hear the suspect."""
+        segment = self._roster.links[link]
+        since = max(suspicion.since, suspicion.told_at, suspicion.served_at)
+        recently = now - self._roster.settings.third_party_s
+        known = False
+        for other, theirs in self._roster.on(link):
+            if other is not suspect and theirs.standing is not Standing.DEAD:
+                if theirs.heard_at > since:
+                    return f"peer {other.node}"
+                known = True
+        for name, at in [("gateway", segment.gateway_at)] + [
+            (f"neighbour {address}", at) for address, at in segment.neighbours.values()
+        ]:
+            if at > since:
+                return name
+            known = known or at > recently
+        return None if known or segment.fenced_since is not None else "carrier"
+
+    def _bury(self, peer: Peer, link: LinkName, sighting: Sighting, proof: str, now: float) -> None:
+        self._roster.forget_suspicion(peer, sighting)
+        sighting.standing = Standing.DEAD
+        self._roster.changed = True
+        self._roster.mark_claims(peer, f"death of {peer.node}")
+        silent_ms = int((now - sighting.life_at) * 1000)
+        self._roster.report("PeerDead", node=peer.node, link=link, proof=proof, silent_ms=silent_ms)
