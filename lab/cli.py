@@ -105,19 +105,21 @@ def up(
     )
     with err.status(f"lab {name}") as shown:
         held = launch.up(wanted, progress=lambda what: shown.update(f"lab {name}: {what}"))
-    status = held.lab.status()
-    if as_json:
-        print_json(show.as_object(status))
-    else:
-        show.print_lab(out, status)
-    sys.stdout.flush()
-    if not foreground:
-        held.release()
-        return
     try:
-        held.wait()
+        status = held.lab.status()
+        if as_json:
+            print_json(show.as_object(status))
+        else:
+            show.print_lab(out, status)
+        sys.stdout.flush()
+        if foreground:
+            held.wait()
+        else:
+            held.release()
     except KeyboardInterrupt:
         held.lab.down()
+        if not foreground:
+            raise
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """The guard: starts a lab's keeper in its namespaces, waits for its end, and removes the lab's files then.
 
-``python -m lab.guard SPEC LOCK CONTROL API HOLDER``, by ``lab.launch`` only: the ``Spec`` as JSON and four descriptors.
-The guard itself stays in the namespaces that it was started in, where it can wait for the keeper and see the files. It
-imports next to nothing and is a few MB. Should the guard be killed, the keeper ends the lab and removes the files.
+``python -m lab.guard DIRECTORY LOCK CONTROL API HOLDER``, by ``lab.launch`` only: where the ``Spec`` is, and four
+descriptors. The guard itself stays in the namespaces that it was started in, where it can wait for the keeper and see
+the files. It imports next to nothing. Should the guard be killed, the keeper ends the lab and removes the files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from lab import directory, namespaces, wire
-from lab.messages import Done, Refused, Spec
+from lab.messages import SPEC, Done, Refused, Spec
 
 NAMESPACES_REFUSED = (
     "this machine does not let you make namespaces ({error}): run it as root, or allow user namespaces"
@@ -26,7 +26,9 @@ NAMESPACES_REFUSED = (
 
 
 def main() -> None:
-    spec = msgspec.json.decode(sys.argv[1], type=Spec)
+    if os.fork():
+        os._exit(0)  # whoever started us waits for this one only, and never for the lab
+    spec = msgspec.json.decode(Path(sys.argv[1], SPEC).read_bytes(), type=Spec)
     lock, control, api, holder = (int(word) for word in sys.argv[2:6])
     alive_reading, alive_writing = os.pipe2(os.O_CLOEXEC)  # never written to: it closes when the guard ends
     for fd in (lock, control, api, holder):

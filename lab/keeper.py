@@ -23,8 +23,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from lab import processes, wire
 from lab.hosts import Hosts
 from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Host
@@ -33,6 +31,7 @@ from lab.messages import (
     FROM_STAND_INS,
     REQUESTS,
     SPEAKER,
+    SPEC,
     AnyAnswer,
     AnyRequest,
     Done,
@@ -192,7 +191,7 @@ class Keeper:
         log = self.log(host, name)
         environment = {
             **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": processes.python_path(),
             "PYTHONUNBUFFERED": "1",
             "KUBECONFIG": self.inside_kubeconfig,
         }
@@ -232,10 +231,7 @@ class Keeper:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.stand_ins = ours
         arguments = [f"--keeper={theirs.fileno()}", f"--kubeconfig={self.inside_kubeconfig}"]
-        arguments += [
-            f"--node-grace={self.spec.node_grace}",
-            f"--layout={msgspec.json.encode(self.spec.layout).decode()}",
-        ]
+        arguments.append(f"--spec={Path(self.spec.directory, SPEC)}")
         self.start_module(CONTROL_PLANE, "stand-ins", "lab.standins", *arguments, keep=(theirs.fileno(),))
         theirs.close()
         self.selector.register(ours, selectors.EVENT_READ, lambda: self.hear_stand_ins(ours))

@@ -24,9 +24,11 @@ from lab import directory, wire
 from lab.client import Lab
 from lab.errors import FailedError, LabError, UnusableError
 from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Layout
-from lab.messages import ANSWERS, CONTROLLER, SPEAKER, Done, LabStatus, Refused, Release, Spec
+from lab.messages import ANSWERS, CONTROLLER, SPEAKER, SPEC, Done, LabStatus, Refused, Release, Spec
+from lab.processes import python_path
 
 BUILD_S = 30.0  # for the namespaces and the LAN; takes a tenth of a second
+END_S = 10.0
 READY_S = 60.0  # for the daemons; on two busy cores fifty speakers take half of it to import
 KUBELET_READY = b'"KubeletReady"'  # the reason of a Node's condition while it is Ready
 LOG_LINES = 8  # of a process that does not become ready
@@ -81,15 +83,27 @@ def up(wanted: Wanted, progress: Callable[[str], None] = lambda _: None) -> Held
             f"lab {wanted.name} is already up; `lab down --name {wanted.name}` ends it, or choose another --name"
         )
     progress("building the LAN")
-    held = _build(wanted, path, lock)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    held = Held(Lab(wanted.name, path), ours)
     try:
+        _build(wanted, lock, held, theirs)
         await_ready(held.lab, progress)
     except BaseException:
-        held.holder.close()
-        while directory.is_alive(path):
-            time.sleep(0.005)
+        ours.close()  # the keeper notices, if there is one by now
+        _clear_when_ended(path)
         raise
     return held
+
+
+def _clear_when_ended(path: Path) -> None:
+    """Wait until a lab that is given up has ended, and that its files are gone, whoever could remove them."""
+    deadline = time.monotonic() + END_S
+    while (lock := directory.take_lock(path)) is None:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.005)
+    directory.clear(path)
+    os.close(lock)
 
 
 def _check_programs() -> None:
@@ -98,8 +112,10 @@ def _check_programs() -> None:
         raise UnusableError("nft is missing: install the package nftables (apt-get install nftables)")
 
 
-def _build(wanted: Wanted, path: Path, lock: int) -> Held:
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as api:
+def _build(wanted: Wanted, lock: int, held: Held, theirs: socket.socket) -> None:
+    """Write the lab's files, start its keeper, and wait until the keeper has built it."""
+    path = held.lab.directory
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as api, theirs:
         try:
             shutil.rmtree(path, ignore_errors=True)  # of a lab that is dead: we have its lock
             path.mkdir(mode=0o700)
@@ -117,39 +133,31 @@ def _build(wanted: Wanted, path: Path, lock: int) -> Held:
             _write_kubeconfig(path / "kubeconfig", f"http://127.0.0.1:{port}", wanted.name)
             inside = f"http://{wanted.layout.control_plane.address}:{API_PORT}"
             _write_kubeconfig(path / "kubeconfig-inside", inside, wanted.name)
-            ours = _start_guard(spec, path, lock, api)
-        except BaseException:
-            directory.clear(path)
-            raise
+            (path / SPEC).write_bytes(msgspec.json.encode(spec))
+            _start_guard(path, lock, api, theirs)
         finally:
             os.close(lock)
-    ours.settimeout(BUILD_S)
+    held.holder.settimeout(BUILD_S)
     try:
-        received = wire.receive(ours, ANSWERS)
+        received = wire.receive(held.holder, ANSWERS)
     except OSError as error:
-        ours.close()
         raise LabError(f"the lab does not come up: {error}") from error
     if received is None or not isinstance(received[0], Done):
-        reason = received[0].reason if received and isinstance(received[0], Refused) else _last_line(path)
-        ours.close()
-        raise UnusableError(reason)
-    ours.settimeout(None)
-    return Held(Lab(wanted.name, path), ours)
+        raise UnusableError(received[0].reason if received and isinstance(received[0], Refused) else _last_line(path))
+    held.holder.settimeout(None)
 
 
-def _start_guard(spec: Spec, path: Path, lock: int, api: socket.socket) -> socket.socket:
-    """Start the guard, which starts the keeper; our end of the socket pair by which the lab is held."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    control = directory.control_listener(path)
-    fds = (lock, control.fileno(), api.fileno(), theirs.fileno())
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        "PATH": os.environ.get("PATH", os.defpath) + ":" + SBIN,
-    }
-    with control, theirs, (path / "keeper.log").open("ab") as log:
-        subprocess.Popen(
-            [sys.executable, "-m", "lab.guard", msgspec.json.encode(spec).decode(), *map(str, fds)],
+def _start_guard(path: Path, lock: int, api: socket.socket, holder: socket.socket) -> None:
+    """Start the guard, which starts the keeper."""
+    with directory.control_listener(path) as control, (path / "keeper.log").open("ab") as log:
+        fds = (lock, control.fileno(), api.fileno(), holder.fileno())
+        environment = {
+            **os.environ,
+            "PYTHONPATH": python_path(),
+            "PATH": os.environ.get("PATH", os.defpath) + ":" + SBIN,
+        }
+        subprocess.run(
+            [sys.executable, "-m", "lab.guard", str(path), *map(str, fds)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -157,8 +165,8 @@ def _start_guard(spec: Spec, path: Path, lock: int, api: socket.socket) -> socke
             cwd="/",
             env=environment,
             start_new_session=True,
+            check=False,
         )
-    return ours
 
 
 def _last_line(path: Path) -> str:

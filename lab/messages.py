@@ -15,6 +15,7 @@ from lab.layout import Host, Layout
 
 MAX_MESSAGE = 200_000  # octets; just under the kernel's default limit for one datagram (net.core.wmem_default)
 
+SPEC = "spec.json"  # in the lab's directory
 CONTROLLER = "controller"  # names of processes
 SPEAKER = "speaker"
 

@@ -140,6 +140,12 @@ def _become(host: str, namespace: int, streams: tuple[int, int, int]) -> None:
         mount("sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
+def python_path() -> str:
+    """For PYTHONPATH: where our programs are, before whatever is there already."""
+    ours, given = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")
+    return given if given.split(":")[0] == ours else f"{ours}:{given}".rstrip(":")
+
+
 def reap() -> dict[int, int]:
     """Collect whatever has ended: process id to exit code. As first process of the lab, orphans are ours as well."""
     ended: dict[int, int] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from cluster import client, logs
-from lab.layout import Layout
+from lab.messages import Spec
 from lab.standins.daemon import StandIns
 
 
@@ -17,13 +17,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lab.standins")
     parser.add_argument("--keeper", type=int, required=True, help="the socket to the keeper, a descriptor")
     parser.add_argument("--kubeconfig", type=Path, required=True)
-    parser.add_argument("--layout", required=True, help="who is on the LAN, as JSON")
-    parser.add_argument("--node-grace", type=float, required=True, help="seconds of silence until a node is lost")
+    parser.add_argument("--spec", type=Path, required=True, help="what the lab is made from")
     given = parser.parse_args()
     logs.set_up()
-    layout = msgspec.json.decode(given.layout, type=Layout)
+    spec = msgspec.json.decode(given.spec.read_bytes(), type=Spec)
     api = client.connect(given.kubeconfig, user_agent="berthlb-lab-stand-ins")
-    StandIns(api, socket.socket(fileno=given.keeper), layout, given.node_grace).run()
+    StandIns(api, socket.socket(fileno=given.keeper), spec.layout, spec.node_grace).run()
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class StandIns:
         self.services = Reflector(client, PROXIED_SERVICES, on_change=self.service_changed)
         self.slices = Reflector(client, ENDPOINT_SLICES, on_change=self.slice_changed)
         self.pods = Reflector(client, PODS, on_change=self.pod_changed)
+        self.all_known = False
         self.lock = threading.Lock()
         self.stale: set[str] = set()
         """Services, by key, whose slices must be looked at."""
@@ -147,7 +148,7 @@ class StandIns:
                     for fd in descriptors:
                         os.close(fd)
                 else:
-                    self.proxies[name] = Proxy(node.host, descriptors[0], self.look)
+                    self.proxies[name] = Proxy(node.host, descriptors[0], self.look, self.wake)
                     self.proxies[name].start()
                 node.connect()
             case NodeDown(node=name, power=power):
@@ -170,6 +171,9 @@ class StandIns:
                     node.running.discard(pod)
                 self.look_again(RESTART_S)
 
+    def wake(self) -> None:
+        self.events.put(None)
+
     def look_again(self, seconds: float) -> None:
         self.look_again_at = min(self.look_again_at, time.monotonic() + seconds)
 
@@ -185,6 +189,9 @@ class StandIns:
         if not (self.pods.synced and self.services.synced and self.slices.synced):
             self.look_again(0.05)
             return
+        if not self.all_known:
+            self.all_known = True
+            self.notice_traffic()
         with self.lock:  # before looking: what changes from here on is marked again
             stale, self.stale = self.stale, set()
             vanished, self.vanished = self.vanished, set()
@@ -218,6 +225,8 @@ class StandIns:
         ready = heard == "connected"
         if heard == "silent" or said == ready or (said is None and not ready):
             return
+        if ready and not self.proxies[name].installed.is_set():
+            return  # a node that is Ready carries traffic
         if said is None:
             try:
                 self.client.create(NODES, None, node_object(node.host))

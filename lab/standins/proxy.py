@@ -46,7 +46,10 @@ class Traffic:
 class Proxy:
     """One node's. ``start`` once; it ends with ``stop``. ``namespace`` becomes its own."""
 
-    def __init__(self, node: Host, namespace: int, look: Callable[[], Traffic | None]) -> None:
+    def __init__(
+        self, node: Host, namespace: int, look: Callable[[], Traffic | None], on_installed: Callable[[], None]
+    ) -> None:
+        self._on_installed = on_installed
         self._node = node
         self._namespace = namespace
         self._look = look
@@ -57,6 +60,8 @@ class Proxy:
         self._installed: Rules | None = None
         self._known: dict[str, tuple[ProxiedService, tuple[EndpointSlice, ...], Rules]] = {}
         """Each Service's rules, and what they were made from: what is the same object need not be looked at again."""
+        self.installed = threading.Event()
+        """Set when there are rules for the first time."""
         self._thread = threading.Thread(target=self._run, name=f"proxy-{node.name}", daemon=True)
 
     def start(self) -> None:
@@ -87,9 +92,14 @@ class Proxy:
             if self._stopping:
                 return
             traffic = self._look() if self._connected else None
-            if traffic is not None and not self._install(traffic):
+            if traffic is None:
+                continue
+            if not self._install(traffic):
                 self._installed = None
                 threading.Timer(RETRY_S, self._changed.set).start()
+            elif not self.installed.is_set():
+                self.installed.set()
+                self._on_installed()
 
     def _install(self, traffic: Traffic) -> bool:
         wanted = self._wanted(traffic)
