@@ -68,7 +68,7 @@ class Membership:
             segment = known.get(state.name) or Segment(state)
             came_up = state.up and not segment.state.up
             if state.gateway != segment.state.gateway:
-                segment.gateway_at, segment.gateway_mac, segment.gateway_ask_next = NEVER, None, NEVER
+                segment.gateway_at, segment.ask_next = NEVER, NEVER
             segment.state = state
             self._roster.links[state.name] = segment
             if came_up:
@@ -87,7 +87,7 @@ class Membership:
         """We were away from this link: suspend it, and count nobody's silence from before."""
         segment = self._roster.links[link]
         segment.fenced_since = now
-        segment.gateway_ask_next = now
+        segment.ask_next = now
         for peer, sighting in self._roster.on(link):
             if sighting.standing is not Standing.DEAD:
                 sighting.life_at = now
@@ -314,7 +314,7 @@ class Membership:
                 suspicion.served_at = now
             return node
         if seen.sender == segment.state.gateway:
-            segment.gateway_at, segment.gateway_mac = now, seen.sender_mac
+            segment.gateway_at = now
         else:
             segment.neighbours[seen.sender_mac] = (seen.sender, now)
             segment.neighbours.move_to_end(seen.sender_mac)

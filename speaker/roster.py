@@ -100,8 +100,7 @@ class Segment:
 
     state: LinkState
     gateway_at: float = NEVER
-    gateway_mac: Mac | None = None
-    gateway_ask_next: float = NEVER
+    ask_next: float = NEVER
     neighbours: OrderedDict[Mac, tuple[AddressText, float]] = field(default_factory=OrderedDict)
     fenced_since: float | None = None
     """Answering is suspended here since then (``fencing`` in ``protocol``)."""

@@ -17,12 +17,12 @@ Liveness is per link. A link that is down declares nobody dead.
 
 from __future__ import annotations
 
-from cluster.objects import AddressText
 from speaker.effects import AskAddress
 from speaker.plan import LinkName
 from speaker.roster import NEVER, Peer, Roster, Segment, Sighting, Standing, Suspicion
 
 SLOW_QUESTIONS_S = 3.0  # a suspicion older than this is asked about once a second
+FENCED_ASKING_S = 0.2  # between questions to third parties while fenced: answering waits for theirs
 LONGEST_WAIT_S = 5.0  # between looks, whatever happens
 
 
@@ -40,10 +40,11 @@ class Suspicions:
         for link, segment in self._roster.links.items():
             if not segment.state.up:
                 continue
-            if segment.state.gateway is not None:
-                if now >= segment.gateway_ask_next:
-                    self._ask_gateway(link, segment, segment.state.gateway, now)
-                deadlines.append(segment.gateway_ask_next)
+            if now >= segment.ask_next:
+                self._ask_third_parties(link, segment)
+                rest = self._roster.settings.third_party_s / 5
+                segment.ask_next = now + (rest if segment.fenced_since is None else FENCED_ASKING_S)
+            deadlines.append(segment.ask_next)
             isolated = False
             ignored = self._ignored_since(link, now)
             for peer, sighting in list(self._roster.on(link)):
@@ -75,10 +76,13 @@ class Suspicions:
         asked = [s.since for _, s in self._roster.suspects_on(link) if now - s.since >= patience]
         return max(asked, default=NEVER)
 
-    def _ask_gateway(self, link: LinkName, segment: Segment, gateway: AddressText, now: float) -> None:
-        unanswered = segment.gateway_at < segment.gateway_ask_next
-        segment.gateway_ask_next = now + self._roster.settings.third_party_s / 5
-        self._roster.emit(AskAddress(link, gateway, None if unanswered else segment.gateway_mac))
+    def _ask_third_parties(self, link: LinkName, segment: Segment) -> None:
+        """Those who are no speakers: the gateway, and the last neighbours by unicast. Now and then, to know whether
+        there are any; quickly, when their answer matters."""
+        if segment.state.gateway is not None:
+            self._roster.emit(AskAddress(link, segment.state.gateway))
+        for mac, (address, _) in segment.neighbours.items():
+            self._roster.emit(AskAddress(link, address, mac))
 
     def _suspect(self, peer: Peer, link: LinkName, sighting: Sighting, now: float) -> None:
         sighting.standing = Standing.SUSPECTED
@@ -112,11 +116,7 @@ class Suspicions:
         ]
         if any(theirs.heard_at > suspicion.since for theirs in others) or (others and suspicion.questions == 1):
             return  # they prove that we hear
-        segment = self._roster.links[link]
-        if segment.state.gateway is not None:
-            self._roster.emit(AskAddress(link, segment.state.gateway, segment.gateway_mac))
-        for mac, (address, _) in segment.neighbours.items():
-            self._roster.emit(AskAddress(link, address, mac))
+        self._ask_third_parties(link, self._roster.links[link])
 
     def _judge(
         self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float
