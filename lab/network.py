@@ -8,6 +8,7 @@ that people have do both; heartbeats must not depend on either).
 from __future__ import annotations
 
 import contextlib
+import time
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lab.layout import SERVICE_NETWORK, Host, Layout
 from lab.namespaces import inside
 
 BRIDGE = "lan"
+BR_STATE_FORWARDING = 3  # linux/if_bridge.h
 
 SETTINGS = {  # of every host
     "net/ipv4/conf/all/rp_filter": "0",
@@ -63,8 +65,20 @@ class Lan:
         self.plug(host, up=True)
 
     def plug(self, host: Host, *, up: bool) -> None:
-        """Put the cable in or pull it: the host sees its carrier come and go."""
+        """Put the cable in or pull it: the host sees its carrier come and go.
+
+        Returns when frames pass (at most two seconds later): on a busy machine the kernel's own bookkeeping of links,
+        which turns a port on, comes a good while after the command.
+        """
         self.netlink.link("set", ifname=host.name, state="up" if up else "down")
+        deadline = time.monotonic() + 2.0
+        while up and not self._forwards(host) and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _forwards(self, host: Host) -> bool:
+        port = self.netlink.get_links(ifname=host.name)[0]
+        state = port.get_nested("IFLA_LINKINFO", "IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_STATE")
+        return bool(port.get_attr("IFLA_OPERSTATE") == "UP" and state == BR_STATE_FORWARDING)
 
     def detach(self, host: Host) -> None:
         """Take the host's interface away, both its ends."""
