@@ -7,6 +7,7 @@ the files. It imports next to nothing. Should the guard be killed, the keeper en
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -98,6 +99,7 @@ def _keep(spec: Spec, fds: _Descriptors, holder: socket.socket, pid_outside: int
     except Exception as error:
         wire.send(holder, Refused(f"the lab could not be built: {error}"))
         raise
+    gc.freeze()  # what workloads inherit stays shared with them: no collection touches it there
     keeper.run()
     if keeper.guard_is_gone:
         directory.clear(Path(spec.directory))

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab import processes, wire
+from lab import processes, wire, workload
 from lab.hosts import Hosts
 from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Host
 from lab.messages import (
@@ -294,8 +294,6 @@ class Keeper:
         short = wanted.pod.partition("/")[2]
 
         def serve(descriptors: Sequence[int]) -> None:
-            from lab import workload  # noqa: PLC0415 (asyncio is imported by the workload, not by the keeper)
-
             workload.serve(wanted.node, short, descriptors)
 
         log = self.log(wanted.node, name)

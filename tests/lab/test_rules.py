@@ -1,0 +1,159 @@
+"""Which rules a node gets, and how it gets from some rules to others."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from cluster.objects import EndpointSlice
+from lab.client import Lab
+from lab.layout import Host, lay_out
+from lab.standins.rules import NODE_PORTS, REFUSED, SERVICES, Rules, join, rules_of, script
+from lab.standins.views import ProxiedService
+from tests.lab.conftest import end, make
+
+NODE = lay_out(2).nodes[0]
+ADDRESS = "172.18.255.200"
+
+
+def a_service(name: str = "web", **spec: Any) -> ProxiedService:
+    ports = [{"port": 80, "nodePort": 30080, "protocol": "TCP"}]
+    body = {
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.10", "ports": ports, **spec},
+        "status": {"loadBalancer": {"ingress": [{"ip": ADDRESS}]}},
+    }
+    return msgspec.convert(body, ProxiedService)
+
+
+def a_slice(*endpoints: dict[str, Any], name: str = "web") -> EndpointSlice:
+    labels = {"kubernetes.io/service-name": name}
+    metadata = {"name": f"{name}-0", "namespace": "default", "labels": labels}
+    body = {"metadata": metadata, "endpoints": endpoints, "ports": [{"name": "", "port": 8080, "protocol": "TCP"}]}
+    return msgspec.convert(body, EndpointSlice)
+
+
+def an_endpoint(address: str, node: str = "node-1", **conditions: bool) -> dict[str, Any]:
+    return {"addresses": [address], "nodeName": node, "conditions": conditions}
+
+
+def targets(rules: Rules) -> set[str]:
+    """Where the rules send packets to."""
+    return {rule.rpartition(" ")[2] for chain in rules.chains.values() for rule in chain if " dnat to " in rule}
+
+
+def test_an_unknown_readiness_counts_as_ready() -> None:
+    ready = an_endpoint("10.244.1.2", ready=True)
+    unknown, not_ready = an_endpoint("10.244.1.3"), an_endpoint("10.244.1.4", ready=False)
+    rules = rules_of(a_service(), [a_slice(ready, unknown, not_ready)], NODE)
+    assert targets(rules) == {"10.244.1.2:8080", "10.244.1.3:8080"}
+
+
+def test_endpoints_that_end_but_still_serve_are_the_last_resort() -> None:
+    ending = an_endpoint("10.244.1.3", ready=False, serving=True, terminating=True)
+    ready = an_endpoint("10.244.1.2", ready=True)
+    assert targets(rules_of(a_service(), [a_slice(ending, ready)], NODE)) == {"10.244.1.2:8080"}
+    assert targets(rules_of(a_service(), [a_slice(ending)], NODE)) == {"10.244.1.3:8080"}
+
+
+def test_without_endpoints_every_address_is_refused() -> None:
+    rules = rules_of(a_service(), [], NODE)
+    assert rules.chains == {}
+    assert rules.elements[REFUSED, f"tcp . {ADDRESS} . 80"] == "goto refuse"
+    assert (SERVICES, f"tcp . {ADDRESS} . 80") not in rules.elements
+
+
+def test_local_without_a_local_endpoint_drops_from_outside_only() -> None:
+    elsewhere = a_slice(an_endpoint("10.244.2.2", "node-2", ready=True))
+    rules = rules_of(a_service(externalTrafficPolicy="Local"), [elsewhere], NODE)
+    assert rules.elements[REFUSED, f"tcp . {ADDRESS} . 80"] == "drop"
+    assert rules.elements[SERVICES, "tcp . 10.96.0.10 . 80"] == "goto service-default/web/tcp/80"
+    assert targets(rules) == {"10.244.2.2:8080"}
+
+
+@pytest.mark.parametrize("spec", [{"type": "ExternalName"}, {"clusterIP": "None"}, {"clusterIP": ""}])
+def test_a_service_without_a_cluster_address_has_no_rules(spec: dict[str, Any]) -> None:
+    rules = rules_of(a_service(**spec), [a_slice(an_endpoint("10.244.1.2", ready=True))], NODE)
+    assert (rules.chains, rules.elements) == ({}, {})
+
+
+def test_an_address_that_is_a_proxys_is_left_to_the_proxy() -> None:
+    status = msgspec.convert(
+        {"loadBalancer": {"ingress": [{"ip": ADDRESS, "ipMode": "Proxy"}]}}, type(a_service().status)
+    )
+    service = msgspec.structs.replace(a_service(), status=status)
+    rules = rules_of(service, [a_slice(an_endpoint("10.244.1.2", ready=True))], NODE)
+    assert (SERVICES, f"tcp . {ADDRESS} . 80") not in rules.elements
+    assert (NODE_PORTS, "tcp . 30080") in rules.elements
+
+
+def test_of_two_services_with_one_address_the_first_has_it() -> None:
+    slices = [a_slice(an_endpoint("10.244.1.2", ready=True))]
+    both = [
+        rules_of(a_service(name, clusterIP=ip), slices, NODE) for name, ip in (("a", "10.96.0.1"), ("b", "10.96.0.2"))
+    ]
+    assert join(both).elements[SERVICES, f"tcp . {ADDRESS} . 80"] == "goto external-default/a/tcp/80"
+
+
+def test_no_difference_says_nothing() -> None:
+    rules = rules_of(a_service(), [a_slice(an_endpoint("10.244.1.2", ready=True))], NODE)
+    assert script(rules, rules, NODE) == ""
+
+
+# ------------------------------------------------------------------------ the kernel agrees
+
+
+def some_rules(rng: random.Random, node: Host) -> Rules:
+    """The rules of a few Services that may have anything."""
+    parts = []
+    for number in range(rng.randrange(5)):
+        name = f"svc-{number}"
+        endpoints = [
+            an_endpoint(f"10.244.{n}.{rng.randrange(2, 5)}", f"node-{n}", ready=rng.random() < 0.8)
+            for n in range(1, 3)
+            for _ in range(rng.randrange(3))
+        ]
+        service = a_service(
+            name,
+            clusterIP=f"10.96.0.{number + 1}",
+            externalTrafficPolicy=rng.choice(["Cluster", "Local"]),
+            sessionAffinity=rng.choice(["None", "ClientIP"]),
+            type=rng.choice(["ClusterIP", "LoadBalancer"]),
+            ports=[{"port": rng.choice([80, 81]), "nodePort": 30000 + number, "protocol": rng.choice(["TCP", "UDP"])}],
+        )
+        parts.append(rules_of(service, [a_slice(*endpoints, name=name)], node))
+    return join(parts)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    made = make(nodes=1)
+    yield made
+    end(made)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("seed", range(3))
+def test_changing_rules_step_by_step_ends_where_writing_them_anew_does(lab: Lab, seed: int) -> None:
+    """On a host without a proxy of its own, so that only these rules are there."""
+    rng = random.Random(seed)
+    installed: Rules | None = None
+    for _ in range(12):
+        wanted = some_rules(rng, NODE)
+        lab.run("client", ["nft", "-f", "-"], input=script(installed, wanted, NODE), check=True)
+        installed = wanted
+    stepwise = listed(lab)
+    assert installed is not None
+    lab.run("client", ["nft", "-f", "-"], input=script(None, installed, NODE), check=True)
+    assert listed(lab) == stepwise
+
+
+def listed(lab: Lab) -> list[str]:
+    """The table as the kernel has it: chains and elements in the order of their names."""
+    text = lab.run("client", ["nft", "list", "table", "ip", "lab-proxy"], check=True).output
+    chains = sorted(text.split("\n\n"))
+    return sorted(" ".join(chain.split()).replace("table ip lab-proxy { ", "").rstrip(" }") for chain in chains)
