@@ -72,7 +72,7 @@ def _copy_size(to: int) -> None:
 @contextlib.contextmanager
 def _raw() -> Iterator[None]:
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is not lost
     try:
         yield
     finally:
