@@ -187,12 +187,12 @@ def start(embedded_api: EmbeddedApi, tmp_path: Path) -> Iterator[Start]:
 # ------------------------------------------------------------------------ the Plan
 
 
-def test_credentials_and_the_whole_plan_come_first_and_then_changes(cluster: Cluster, start: Start) -> None:
+def test_credentials_and_one_whole_plan_are_sent_and_then_changes(cluster: Cluster, start: Start) -> None:
     cluster.add_service()
     _, announcer = start()
     wait_until(lambda: announcer.announced() == {WEB})
     kube_system = cluster.ask("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
-    assert announcer.of(Credentials) == [Credentials(kube_system, (KEY,))]
+    wait_until(lambda: announcer.of(Credentials) == [Credentials(kube_system, (KEY,))])
     assert len(announcer.of(WholePlan)) == 1
     cluster.add_service("db", "192.0.2.2")
     wait_until(lambda: announcer.announced() == {WEB, "192.0.2.2"})
