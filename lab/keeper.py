@@ -17,13 +17,14 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import processes, wire, workload
+from lab.children import Children
 from lab.hosts import Hosts
 from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Host
 from lab.messages import (
@@ -105,9 +106,7 @@ class Keeper:
         self.pid_outside = inherited.pid_outside
         self.stopping = False
         self.guard_is_gone = False
-        self.running: dict[int, Process] = {}
-        self.ended: dict[tuple[str, str], Process] = {}
-        """The last process of each name on each host, once it has ended."""
+        self.children = Children(Path(spec.directory), hosts)
         self.timers: list[Timer] = []
         self.stand_ins: socket.socket | None = None
         self.selector = selectors.DefaultSelector()
@@ -148,19 +147,9 @@ class Keeper:
             numbers = os.read(reading, 4096)
             if signal.SIGTERM in numbers or signal.SIGINT in numbers:
                 self.end()
-            self.reap()
+            self.children.reap()
 
         self.selector.register(reading, selectors.EVENT_READ, hear)
-
-    def reap(self) -> None:
-        for pid, code in processes.reap().items():
-            process = self.running.pop(pid, None)
-            if process is None:
-                continue
-            process.code = code
-            self.ended[process.host, process.name] = process
-            if process.on_end is not None:
-                process.on_end(code)
 
     def hear_holder(self, holder: socket.socket) -> None:
         """The command that brings the lab up lets go of it, or is gone."""
@@ -173,47 +162,6 @@ class Keeper:
         self.selector.unregister(holder)
         holder.close()
 
-    # -------------------------------------------------------------------- processes
-
-    def log(self, host: str, name: str) -> int:
-        """The log file of a process, open for appending."""
-        path = Path(self.spec.directory, "logs", host, f"{name}.log")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-
-    def keep(self, host: str, name: str, pid: int, on_end: Callable[[int], None] | None = None) -> Process:
-        process = Process(host, name, pid, on_end=on_end)
-        self.running[pid] = process
-        return process
-
-    def start_module(self, host: str, name: str, module: str, *arguments: str, keep: tuple[int, ...] = ()) -> Process:
-        """Start one of our Python programs on a host, its output going to its log."""
-        log = self.log(host, name)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": processes.python_path(),
-            "PYTHONUNBUFFERED": "1",
-            "KUBECONFIG": self.inside_kubeconfig,
-        }
-        argv = (sys.executable, "-m", module, *arguments)
-        try:
-            streams = (self.null, log, log)
-            pid = processes.run_program(host, self.hosts.namespace(host), argv, environment, streams=streams, keep=keep)
-        finally:
-            os.close(log)
-        return self.keep(host, name, pid)
-
-    def find(self, host: str, name: str) -> Process | None:
-        return next((p for p in self.running.values() if (p.host, p.name) == (host, name)), None)
-
-    @property
-    def null(self) -> int:
-        return self.hosts.null
-
-    @property
-    def inside_kubeconfig(self) -> str:
-        return str(Path(self.spec.directory, "kubeconfig-inside"))
-
     # -------------------------------------------------------------------- bringing up
 
     def start_control_plane(self) -> None:
@@ -225,14 +173,16 @@ class Keeper:
             inside = socket.create_server(("0.0.0.0", API_PORT), backlog=1024)
         fds = (inside.fileno(), self.outside_api.fileno())
         arguments = [f"--fd={fd}" for fd in fds]
-        self.start_module(CONTROL_PLANE, "apiserver", "lab.apiserver", *arguments, *self.spec.api_server_args, keep=fds)
+        self.children.start_module(
+            CONTROL_PLANE, "apiserver", "lab.apiserver", *arguments, *self.spec.api_server_args, keep=fds
+        )
         inside.close()
         self.outside_api.close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.stand_ins = ours
-        arguments = [f"--keeper={theirs.fileno()}", f"--kubeconfig={self.inside_kubeconfig}"]
+        arguments = [f"--keeper={theirs.fileno()}", f"--kubeconfig={self.children.kubeconfig}"]
         arguments.append(f"--spec={Path(self.spec.directory, SPEC)}")
-        self.start_module(CONTROL_PLANE, "stand-ins", "lab.standins", *arguments, keep=(theirs.fileno(),))
+        self.children.start_module(CONTROL_PLANE, "stand-ins", "lab.standins", *arguments, keep=(theirs.fileno(),))
         theirs.close()
         self.selector.register(ours, selectors.EVENT_READ, lambda: self.hear_stand_ins(ours))
 
@@ -247,12 +197,16 @@ class Keeper:
                 self.start_speaker(node.name)
 
     def start_controller(self) -> None:
-        arguments = [f"--kubeconfig={self.inside_kubeconfig}", f"--listen=0.0.0.0:{STATUS_PORT}"]
-        self.start_module(CONTROL_PLANE, CONTROLLER, "controller", *arguments, *self.spec.controller_args)
+        arguments = [f"--kubeconfig={self.children.kubeconfig}", f"--listen=0.0.0.0:{STATUS_PORT}"]
+        self.children.start_module(CONTROL_PLANE, CONTROLLER, "controller", *arguments, *self.spec.controller_args)
 
     def start_speaker(self, node: str) -> None:
-        arguments = [f"--kubeconfig={self.inside_kubeconfig}", f"--node-name={node}", f"--listen=0.0.0.0:{STATUS_PORT}"]
-        self.start_module(node, SPEAKER, "speaker", *arguments, *self.spec.speaker_args)
+        arguments = [
+            f"--kubeconfig={self.children.kubeconfig}",
+            f"--node-name={node}",
+            f"--listen=0.0.0.0:{STATUS_PORT}",
+        ]
+        self.children.start_module(node, SPEAKER, "speaker", *arguments, *self.spec.speaker_args)
 
     # -------------------------------------------------------------------- stand-ins
 
@@ -285,7 +239,7 @@ class Keeper:
         if not self.hosts.has_power(wanted.node):
             return f"{wanted.node} has no power"
         name = pod_process(wanted.pod)
-        if self.find(wanted.node, name) is not None:
+        if self.children.find(wanted.node, name) is not None:
             return None
         try:
             listeners = self.hosts.listen_as_pod(wanted.node, wanted.address, wanted.ports)
@@ -296,12 +250,12 @@ class Keeper:
         def serve(descriptors: Sequence[int]) -> None:
             workload.serve(wanted.node, short, descriptors)
 
-        log = self.log(wanted.node, name)
+        log = self.children.log(wanted.node, name)
         try:
             pid = processes.run_function(
                 wanted.node,
                 self.hosts.namespace(wanted.node),
-                streams=(self.null, log, log),
+                streams=(self.hosts.null, log, log),
                 keep=[listener.fileno() for listener in listeners],
                 main=serve,
             )
@@ -309,16 +263,16 @@ class Keeper:
             os.close(log)
             for listener in listeners:
                 listener.close()
-        self.keep(wanted.node, name, pid, on_end=lambda code: self.tell(PodEnded(wanted.pod, code)))
+        self.children.keep(wanted.node, name, pid, on_end=lambda code: self.tell(PodEnded(wanted.pod, code)))
         return None
 
     def stop_pod(self, unwanted: StopPod) -> None:
-        process = self.find(unwanted.node, pod_process(unwanted.pod))
+        process = self.children.find(unwanted.node, pod_process(unwanted.pod))
         if process is not None:
             process.on_end = None
             process.signal(signal.SIGKILL)
             os.waitpid(process.pid, 0)  # at once: its address may be wanted again
-            del self.running[process.pid]
+            self.children.forget(process)
         if self.hosts.has_power(unwanted.node):
             self.hosts.take_pod_address(unwanted.node, unwanted.address)
 
@@ -346,7 +300,8 @@ class Keeper:
             self.carry_out(request, descriptors, connection)
         except RefusedError as refused:
             self.answer(connection, Refused(str(refused)))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 (one request that fails must not end the lab)
+            traceback.print_exc()
             self.answer(connection, Refused(f"{type(request).__name__.lower()}: {error}"))
         finally:
             for fd in descriptors:
@@ -420,22 +375,19 @@ class Keeper:
             host.name,
             self.hosts.namespace(host.name),
             request.argv,
-            {**request.environment, "KUBECONFIG": self.inside_kubeconfig},
+            {**request.environment, "KUBECONFIG": self.children.kubeconfig},
             streams=(descriptors[0], descriptors[1], descriptors[2]),
             directory=request.directory,
             terminal=request.terminal,
         )
-        connection.command = self.keep(
+        connection.command = self.children.keep(
             host.name, f"exec {request.argv[0]}", pid, on_end=lambda code: self.answer(connection, Ended(code))
         )
         self.answer(connection, Started(pid))
 
     def status(self, *, memory: bool) -> LabStatus:
-        known = [*self.running.values()]
-        running = {(process.host, process.name) for process in known}
-        known += [ended for key, ended in self.ended.items() if key not in running]
         shown: list[ProcessStatus] = []
-        for process in sorted(known, key=lambda process: (process.host, process.name)):
+        for process in self.children.known():
             shown.append(self.show(process.host, process.name, process.pid, process.code, memory=memory))
             if process.name == SPEAKER and process.running:
                 shown += [
@@ -448,7 +400,7 @@ class Keeper:
             keeper_pid=self.pid_outside,
             directory=self.spec.directory,
             kubeconfig=str(Path(self.spec.directory, "kubeconfig")),
-            kubeconfig_inside=self.inside_kubeconfig,
+            kubeconfig_inside=self.children.kubeconfig,
             api_server=f"http://127.0.0.1:{self.spec.api_port}",
             api_server_inside=f"http://{self.spec.layout.control_plane.address}:{API_PORT}",
             layout=self.spec.layout,
@@ -474,11 +426,11 @@ class Keeper:
             if self.spec.daemons:
                 self.start_speaker(node.name)
             return
-        for process in self.running.values():
+        for process in self.children.running.values():
             if process.host == node.name and not process.name.startswith("exec "):
                 process.on_end = None  # a node that dies says nothing about its pods
         self.hosts.cut_power(node)
-        self.reap()
+        self.children.reap()
         self.tell(NodeDown(node.name, power=False))
 
     def set_link(self, host: Host, *, up: bool) -> None:
@@ -491,7 +443,7 @@ class Keeper:
 
     def act_on_speaker(self, request: Speaker, connection: Connection) -> None:
         node = self.powered(self.node(request.node).name)
-        speaker = self.find(node.name, SPEAKER)
+        speaker = self.children.find(node.name, SPEAKER)
         if request.action == "start":
             if speaker is not None:
                 raise RefusedError(f"{node.name}: its speaker runs already")
