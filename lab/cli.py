@@ -156,7 +156,7 @@ def status(
 @app.command()
 def demo(
     *,
-    nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes, 2 to 100.")] = 3,
+    nodes: Annotated[int, typer.Option(metavar="N", min=2, help="How many nodes, 2 to 100.")] = 3,
     node_grace: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.0, help="How long a dead node's endpoints stay ready.")
     ] = 5.0,

@@ -24,7 +24,7 @@ from cluster.client import EVENTS, SERVICES, ApiClient, connect
 from cluster.objects import Service
 from lab import launch, measure
 from lab.client import Completed, Lab
-from lab.errors import LabError
+from lab.errors import FailedError, LabError
 from lab.figures import Outage, answered_by_two, longest_silence
 from lab.layout import lay_out
 from lab.manifests import apply_files
@@ -37,7 +37,7 @@ QUIET_S = 1.0  # so long nobody may answer for an address that was given back
 STEADY_S = 1.0  # so long every request must succeed; with a third of the replicas dead, 50 in a row would not
 
 
-class StepFailedError(LabError):
+class StepFailedError(FailedError):
     """A step whose outcome is not as it should be."""
 
 
