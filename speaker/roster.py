@@ -108,6 +108,8 @@ class Segment:
     """Somebody is suspected, and nothing has proved since that we can hear."""
     isolated: bool = False
     """And that has lasted for longer than D."""
+    rejoined_at: float = NEVER
+    """When the last isolation ended."""
 
 
 class Roster:

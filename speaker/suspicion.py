@@ -10,7 +10,8 @@ which proves that we can hear. Third parties are the other peers not known to be
 neighbours, each if heard in the last five minutes. Where there is none, carrier is the proof. A datagram refused by the
 suspect's kernel and one unanswered ARP question are a death at once.
 
-**Isolation** is a suspicion without that proof: then we may be the ones who are cut off, and claim nothing.
+**Isolation** is a suspicion without that proof: then we may be the ones who are cut off, and claim nothing. When it
+ends, silence counts from then: the first frame through a healed network may be the gateway's.
 
 Liveness is per link. A link that is down declares nobody dead.
 """
@@ -22,7 +23,7 @@ from speaker.plan import LinkName
 from speaker.roster import NEVER, Peer, Roster, Segment, Sighting, Standing, Suspicion
 
 SLOW_QUESTIONS_S = 3.0  # a suspicion older than this is asked about once a second
-FENCED_ASKING_S = 0.2  # between questions to third parties while fenced: answering waits for theirs
+WAITING_S = 0.2  # between questions to third parties while fenced or isolated: everything waits for their answer
 LONGEST_WAIT_S = 5.0  # between looks, whatever happens
 
 
@@ -42,8 +43,8 @@ class Suspicions:
                 continue
             if now >= segment.ask_next:
                 self._ask_third_parties(link, segment)
-                rest = self._roster.settings.third_party_s / 5
-                segment.ask_next = now + (rest if segment.fenced_since is None else FENCED_ASKING_S)
+                waiting = segment.fenced_since is not None or segment.isolated
+                segment.ask_next = now + (WAITING_S if waiting else self._roster.settings.third_party_s / 5)
             deadlines.append(segment.ask_next)
             isolated = False
             ignored = self._ignored_since(link, now)
@@ -66,6 +67,9 @@ class Suspicions:
             segment.unproven = unproven
             if isolated != segment.isolated:
                 segment.isolated = isolated
+                segment.ask_next = now
+                if not isolated:
+                    segment.rejoined_at = now
                 self._roster.changed = True
                 self._roster.report("Isolated" if isolated else "Rejoined", link=link)
         self._roster.check_at = max(min(deadlines), now + 0.001)
@@ -139,11 +143,14 @@ class Suspicions:
                 due = max(due, answered_by)
         if suspicion.address is not None:
             due = max(due, suspicion.since + 2 * gap)
+        due = max(due, self._roster.links[link].rejoined_at + self._roster.detection(sighting, now))
         if now < due:
             return due, False
         proof = self._proof(link, peer, suspicion, now)
         if proof is None:
             return suspicion.ask_next, True
+        if self._roster.links[link].isolated:
+            return now, False  # the others could not reach us either: their silence counts from now
         self._bury(peer, link, sighting, proof, now)
         return now, False
 

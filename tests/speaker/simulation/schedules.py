@@ -117,7 +117,8 @@ class Schedule:
 
     def heal(self) -> None:
         world = self.world
-        world.network.heal()
+        self._heal_network()
+        world.run(0.4)  # who was told to end has ended
         for name in sorted(world.network.unplugged):
             world.plug(name)
         for node in world.nodes.values():

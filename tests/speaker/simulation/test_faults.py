@@ -15,6 +15,8 @@ from tests.speaker.simulation.invariants import Invariants
 from tests.speaker.simulation.network import Weather
 from tests.speaker.simulation.world import KEYS, LINK, World, bundle_of
 
+pytestmark = pytest.mark.slow
+
 VIP = AddressText("10.0.9.1")
 SEEDS = range(20)
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.speaker.simulation.schedules import Schedule
 
+pytestmark = pytest.mark.slow
+
 BATCH = 20
 
 
