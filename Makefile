@@ -20,7 +20,7 @@ lint:
 	$(VENV)/lint-imports
 
 check: lint
-	$(VENV)/pytest -q -n 2 -m "not lab and not long" tests
+	$(VENV)/pytest -q -n 2 -m "not lab and not slow and not long" tests
 
 test: lint
 	$(VENV)/pytest -n 2 --dist loadgroup -m "not long" tests

@@ -41,6 +41,8 @@ from lab.apiserver.embedded import EmbeddedApi
 from tests.cluster.scripted import Connection, Script, answer, refusal, scripted, write_kubeconfig
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 WEB: dict[str, Any] = {"metadata": {"name": "web"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}
 
 

@@ -20,6 +20,8 @@ from lab.apiserver.embedded import EmbeddedApi
 from tests.cluster.scripted import Connection, Script, answer, refusal, scripted
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 PROMPT_S = 1.5  # on a busy machine; the waits that are to be cut short are of 10 s and more
 PLAIN: dict[str, Any] = {"type": "ClusterIP", "ports": [{"port": 80}]}
 BALANCED: dict[str, Any] = {"type": "LoadBalancer", "ports": [{"port": 80}]}

@@ -18,6 +18,8 @@ import pytest
 from lab.apiserver.embedded import EmbeddedApi
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 POOL = {"addresses": ["172.18.255.200-172.18.255.250"]}
 METALLB = "/apis/metallb.io/v1beta1/namespaces/metallb-system"
 SERVICES = "/api/v1/namespaces/default/services"

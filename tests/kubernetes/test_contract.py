@@ -18,6 +18,8 @@ from lab.apiserver.embedded import EmbeddedApi
 from tests.kubernetes.access import MERGE_PATCH, Access
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 METALLB = ("metallb.io", "v1beta1")
 
 

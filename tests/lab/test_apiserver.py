@@ -19,6 +19,8 @@ import pytest
 from lab.apiserver.embedded import EmbeddedApi
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 

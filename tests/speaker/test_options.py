@@ -14,6 +14,8 @@ from cluster.objects import ObjectMeta, Secret
 from speaker.keys import BadKeyError, keys_of
 from speaker.options import parse
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

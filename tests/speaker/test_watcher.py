@@ -35,6 +35,8 @@ from speaker.plan import Plan, PlanChange, apply_change
 from speaker.watcher import Watcher
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 M = TypeVar("M")
 
 NODE = NodeName("node-1")
