@@ -71,6 +71,7 @@ class Ownership:
         self._bundles: dict[BundleId, Bundle] = {}
         self._bundle_of: dict[AddressText, Bundle] = {}
         self._total = 0
+        self._networks: dict[LinkName, tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]] = {}
         self._links_of: dict[AddressText, frozenset[LinkName]] = {}
         self._epochs: dict[AddressText, int] = {}
         self._unowned: dict[BundleId, float] = {}
@@ -124,6 +125,10 @@ class Ownership:
 
     def links_changed(self, now: float) -> None:
         """Links, or their prefixes, are not what they were."""
+        self._networks = {
+            name: tuple(ipaddress.ip_interface(prefix).network for prefix in segment.state.prefixes)
+            for name, segment in self._roster.links.items()
+        }
         self._links_of.clear()
         for bundle in self._bundles.values():
             self._look(bundle, now)
@@ -205,14 +210,11 @@ class Ownership:
     # ------------------------------------------------------------------------------------------------ who holds what
 
     def _relevant(self, address: AddressText, interfaces: tuple[LinkName, ...]) -> frozenset[LinkName]:
-        links = self._roster.links
-        wanted = [name for name in links if not interfaces or name in interfaces]
+        wanted = [name for name in self._networks if not interfaces or name in interfaces]
+        if len(wanted) < 2:
+            return frozenset(wanted)
         ip = ipaddress.ip_address(address)
-        inside = [
-            name
-            for name in wanted
-            if any(ip in ipaddress.ip_interface(prefix).network for prefix in links[name].state.prefixes)
-        ]
+        inside = [name for name in wanted if any(ip in network for network in self._networks[name])]
         return frozenset(inside or wanted)
 
     def _note_epochs(self, address: AddressText) -> None:
