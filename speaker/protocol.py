@@ -55,6 +55,7 @@ from speaker.heartbeat import (
 from speaker.membership import Membership
 from speaker.ownership import Ownership
 from speaker.plan import LinkName, Plan
+from speaker.rivals import Rivals
 from speaker.roster import Roster, Segment, Standing
 from speaker.settings import Settings
 from speaker.suspicion import Suspicions
@@ -102,8 +103,7 @@ class Protocol:
         self._sent_to_asker: dict[tuple[type, int, int], float] = {}
         self._quiet: dict[LinkName, float] = {}
         self._held = Held(0, {})
-        self._defended: dict[AddressText, float] = {}
-        self._rivals: dict[tuple[AddressText, NodeName], float] = {}
+        self._rivals = Rivals(self._roster)
         self._counters: dict[str, int] = {}
 
     # ------------------------------------------------------------------------------------------------ inputs
@@ -149,13 +149,8 @@ class Protocol:
         if segment is None or any(seen.sender_mac == s.state.mac for s in self._roster.links.values()):
             return
         node = self._membership.arp(seen, now)
-        own = self._log.claims.get(seen.sender)
-        if own is None or seen.link not in self._held.links.get(seen.sender, ()):
-            return
-        if node is None:
-            self._meet_stranger(seen, now)
-        else:
-            self._meet_rival(seen, node, now)
+        if seen.sender in self._log.claims and seen.link in self._held.links.get(seen.sender, ()):
+            self._rivals.meet(seen, node, self._held.quiet, now)
 
     def handle_timer(self, now: float) -> None:
         """Do what is due. To be called when ``next_deadline`` has come; calling it early does no harm."""
@@ -480,40 +475,7 @@ class Protocol:
                 if heard:
                     self._effects.append(Announce(resumed))
 
-    # ------------------------------------------------------------------------------------------------ rivals
-
-    def _meet_stranger(self, seen: ArpSeen, now: float) -> None:
-        """Somebody who is no speaker uses an address that we hold: one defence in ten seconds."""
-        if now - self._defended.get(seen.sender, LONG_AGO) < self._settings.defence_gap_s:
-            return
-        self._defended[seen.sender] = now
-        self._conflict(seen)
-        if seen.link not in self.held().quiet:
-            self._effects.append(Announce((seen.sender,), defend=True))
-
-    def _meet_rival(self, seen: ArpSeen, node: NodeName, now: float) -> None:
-        """A speaker's node answers for an address that we hold. Its claim may be on its way and decides; without one
-        its kernel answers by itself (kube-proxy in IPVS mode without strictARP)."""
-        peer = self._roster.peers.get(node)
-        first = self._rivals.setdefault((seen.sender, node), now)
-        if peer is not None and seen.sender in peer.mirror.claims:
-            del self._rivals[(seen.sender, node)]
-        elif BEHIND_PATIENCE_S <= now - first < self._settings.defence_gap_s:
-            if now - self._defended.get(seen.sender, LONG_AGO) >= self._settings.defence_gap_s:
-                self._defended[seen.sender] = now
-                self._conflict(seen, node)
-        elif now - first >= self._settings.defence_gap_s:
-            self._rivals[(seen.sender, node)] = now
-
-    def _conflict(self, seen: ArpSeen, node: NodeName | None = None) -> None:
-        fields: dict[str, str | int | float] = {
-            "address": seen.sender,
-            "link": seen.link,
-            "mac": seen.sender_mac.hex(":"),
-        }
-        if node is not None:
-            fields["node"] = node
-        self._effects.append(Report("AddressConflict", fields))
+    # ------------------------------------------------------------------------------------------------ counting
 
     def _count(self, name: str) -> None:
         self._counters[name] = self._counters.get(name, 0) + 1

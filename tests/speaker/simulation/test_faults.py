@@ -326,3 +326,15 @@ def test_keys_rotate_without_a_death() -> None:
             world.run(1.0)
     world.run(3.0)
     assert len(world.owner_changes) == changes, world.story()
+
+
+def test_a_kernel_that_answers_without_a_claim_is_named_and_not_fought() -> None:
+    world = settled(1)
+    node = world.nodes[owner_of(world)]
+    other = next(other for other in world.nodes.values() if other is not node)
+    for _ in range(30):
+        world.see(node, ArpSeen(LINK, VIP, other.mac, VIP, False))
+        world.run(0.1)
+    conflicts = [report for _, _, report in world.reports if report.reason == "AddressConflict"]
+    assert [report.fields["node"] for report in conflicts] == [other.name]
+    assert owner_of(world) == node.name
