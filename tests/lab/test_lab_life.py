@@ -30,6 +30,11 @@ ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 
 
+def hear_interrupts() -> None:
+    """As in a terminal: a shell starts what runs in its background with SIGINT ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def command(*words: str, **more: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "lab", *words],
@@ -37,6 +42,7 @@ def command(*words: str, **more: Any) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        preexec_fn=hear_interrupts,
         **more,
     )
 
