@@ -30,19 +30,14 @@ ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 
 
-def hear_interrupts() -> None:
-    """As in a terminal: a shell starts what runs in its background with SIGINT ignored, and that is inherited."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def command(*words: str, **more: Any) -> subprocess.Popen[str]:
+    """A ``lab`` command that hears SIGINT as in a terminal: a shell has what it runs in the background ignore it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "lab", *words],
+        ["env", "--default-signal=INT", sys.executable, "-m", "lab", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        preexec_fn=hear_interrupts,
         **more,
     )
 
