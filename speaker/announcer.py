@@ -418,6 +418,7 @@ class Announcer:
     def _watch_channel(self) -> None:
         """Wait for what the channel can do now, if there is one."""
         for lost in self._keeper.take_lost():
+            self._protocol.plan_lost(boottime())
             self._selector.unregister(lost)
             self._unregistered.add(lost)
             lost.close()

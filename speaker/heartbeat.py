@@ -82,6 +82,8 @@ class Flag(enum.IntFlag):
     """Whoever hears this should answer at once: the sender has just started or has just been away."""
     MORE = 16
     """``heard`` did not fit whole; absence from it means nothing."""
+    CUT_OFF = 32
+    """Its link has just come up: it was as silent as it seemed."""
 
 
 class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):

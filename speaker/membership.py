@@ -41,7 +41,8 @@ MAX_PENDING = 256
 MAX_RETIRED = 4096
 PENDING_S = 5.0  # an unconfirmed session not heard for longer is forgotten
 FOREVER = (1 << 64) - 1
-ABLE, STARTING, LEAVING, ANSWER = (int(flag) for flag in (Flag.ABLE, Flag.STARTING, Flag.LEAVING, Flag.ANSWER))
+ABLE, STARTING, LEAVING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING)
+ANSWER, CUT_OFF = int(Flag.ANSWER), int(Flag.CUT_OFF)
 
 
 class Membership:
@@ -229,7 +230,7 @@ class Membership:
         if hears or not any(
             other is not peer and theirs.standing is Standing.ALIVE for other, theirs in self._roster.on(link)
         ):
-            self._take_life(peer, link, sighting, message.due_ms / 1000, now)
+            self._take_life(peer, link, sighting, message, now)
         able = bool(message.flags & ABLE)
         if able != (sighting.able_since is not None):
             sighting.able_since = now if able else None
@@ -269,13 +270,17 @@ class Membership:
         self._roster.alarm_until = max(self._roster.alarm_until, now + self._roster.settings.idle_interval_s)
         return youngest_ms <= SUSPICION_INTERVALS * self._roster.settings.interval_s * self._roster.scale * 1000
 
-    def _take_life(self, peer: Peer, link: LinkName, sighting: Sighting, interval: float, now: float) -> None:
-        if sighting.standing is Standing.ALIVE:
+    def _take_life(self, peer: Peer, link: LinkName, sighting: Sighting, message: Heartbeat, now: float) -> None:
+        interval = message.due_ms / 1000
+        cut_off = bool(message.flags & CUT_OFF)
+        if sighting.standing is Standing.ALIVE and not cut_off:
             sighting.detector.heard(interval, now)
         else:
-            if sighting.life_at > NEVER and now - sighting.life_at > self._roster.detection(sighting, now):
-                sighting.detector.false_alarm(now)
             sighting.detector.skip(interval, now)
+        if sighting.standing is not Standing.ALIVE:
+            silence = now - sighting.life_at
+            if sighting.life_at > NEVER and silence > self._roster.detection(sighting, now) and not cut_off:
+                sighting.detector.false_alarm(now)
             self._roster.forget_suspicion(peer, sighting)
             if sighting.standing is Standing.DEAD:
                 self._roster.mark_claims(peer, f"return of {peer.node}")

@@ -24,8 +24,7 @@ with a prefix that contains it, if any has one.
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -34,6 +33,7 @@ from speaker.claims import Claim, ClaimLog, outranks
 from speaker.effects import Announce
 from speaker.plan import Bundle, BundleId, Candidate, LinkName, Plan
 from speaker.roster import Roster
+from speaker.subnets import Subnets
 
 LOAD_BOUND = 1.25
 JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
@@ -71,7 +71,8 @@ class Ownership:
         self._bundles: dict[BundleId, Bundle] = {}
         self._bundle_of: dict[AddressText, Bundle] = {}
         self._total = 0
-        self._networks: dict[LinkName, tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]] = {}
+        self._subnets = Subnets(roster)
+        self._subnets_differ = False
         self._links_of: dict[AddressText, frozenset[LinkName]] = {}
         self._epochs: dict[AddressText, int] = {}
         self._unowned: dict[BundleId, float] = {}
@@ -125,10 +126,6 @@ class Ownership:
 
     def links_changed(self, now: float) -> None:
         """Links, or their prefixes, are not what they were."""
-        self._networks = {
-            name: tuple(ipaddress.ip_interface(prefix).network for prefix in segment.state.prefixes)
-            for name, segment in self._roster.links.items()
-        }
         self._links_of.clear()
         for bundle in self._bundles.values():
             self._look(bundle, now)
@@ -192,7 +189,7 @@ class Ownership:
         links = self._links_of.get(address)
         if links is None:
             bundle = self._bundle_of.get(address)
-            links = self._relevant(address, bundle.interfaces if bundle is not None else ())
+            links = self._subnets.links(address, bundle.interfaces if bundle is not None else ())
             if bundle is not None:
                 self._links_of[address] = links
         return links
@@ -208,14 +205,6 @@ class Ownership:
             self._evaluate(now)
 
     # ------------------------------------------------------------------------------------------------ who holds what
-
-    def _relevant(self, address: AddressText, interfaces: tuple[LinkName, ...]) -> frozenset[LinkName]:
-        wanted = [name for name in self._networks if not interfaces or name in interfaces]
-        if len(wanted) < 2:
-            return frozenset(wanted)
-        ip = ipaddress.ip_address(address)
-        inside = [name for name in wanted if any(ip in network for network in self._networks[name])]
-        return frozenset(inside or wanted)
 
     def _note_epochs(self, address: AddressText) -> None:
         for node in self._roster.claimants.get(address, ()):
@@ -276,10 +265,12 @@ class Ownership:
     def _choose(
         self, bundle: Bundle, links: frozenset[LinkName], cold: bool, given: dict[NodeName, int]
     ) -> Candidate | None:
-        """The first equally suited able candidate whose load stays below its bound; the first able one if none is."""
+        """The first equally suited able candidate whose load stays below its bound; the first able one if none is.
+        Only those on the address's own subnet count, if an able one is (as heartbeats say)."""
+        near = self._near(bundle, links, cold)
         least_bound = ceil(LOAD_BOUND * self._total / max(len(bundle.candidates), 1))
         equals: list[Candidate] = []
-        for candidate in bundle.candidates:
+        for candidate in near:
             if equals and (candidate.tier, candidate.preference) != (equals[0].tier, equals[0].preference):
                 break
             if self._able(candidate, links, cold):
@@ -294,6 +285,16 @@ class Ownership:
                 return candidate
         return equals[0]
 
+    def _near(self, bundle: Bundle, links: frozenset[LinkName], cold: bool) -> Sequence[Candidate]:
+        if not self._subnets_differ:
+            return bundle.candidates
+        near = [
+            candidate
+            for candidate in bundle.candidates
+            if self._able(candidate, links, cold) and self._subnets.has(candidate.node, bundle.addresses[0])
+        ]
+        return near or bundle.candidates
+
     def _load_with(self, candidate: Candidate, bundle: Bundle, given: dict[NodeName, int]) -> int:
         return self._load(candidate.node) + given.get(candidate.node, 0) + len(bundle.addresses)
 
@@ -303,6 +304,7 @@ class Ownership:
         self._ability.clear()
         if self._plan is None or self._able_at is None:
             return
+        self._subnets_differ = self._subnets.differ()
         waits = [NEVER]
         given: dict[NodeName, int] = {}
         usable = {link for link in self._roster.links if self._roster.may_claim(link)}

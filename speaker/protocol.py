@@ -119,6 +119,14 @@ class Protocol:
         self._ownership.set_plan(plan, now)
         self._settle(now)
 
+    def plan_lost(self, now: float) -> None:
+        """Nobody keeps the Plan up to date any more: what is held stays, nothing is claimed until the next
+        ``set_plan``, and peers are told, so that they do not wait for us."""
+        self._planned = self._ready = False
+        self._ownership.set_able(False, now)
+        self._roster.speak_now = True
+        self._settle(now)
+
     def set_links(self, links: tuple[LinkState, ...], now: float) -> None:
         """All announced interfaces as they are now."""
         fenced = self._membership.set_links(links, now)
@@ -386,6 +394,8 @@ class Protocol:
             flags |= Flag.STARTING
         if segment.fenced_since is not None or self._spoke_at == LONG_AGO:
             flags |= Flag.ANSWER
+        if segment.fenced_since is not None and segment.state.name not in self._quiet:
+            flags |= Flag.CUT_OFF
         heard = self._roster.heard(segment.state.name, now)
         self._rng.shuffle(heard)
         message = Heartbeat(

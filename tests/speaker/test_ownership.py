@@ -164,3 +164,46 @@ def test_a_thousand_addresses_are_taken_over_at_once(count: int) -> None:
     world.power_cut("n1")
     world.run(0.6)
     assert sum(len(answerers) == 1 for answerers in world.answerers.values()) == count, world.story(20)
+
+
+def test_a_node_on_the_addresss_own_subnet_comes_first_and_another_serves_when_it_is_gone() -> None:
+    for name in ("n0", "n1", "n2"):
+        world = World(1, 3)
+        for other in world.nodes.values():
+            if other.name != name:
+                other.subnet = "192.0.2.0/24"
+        world.set_bundles([bundle_of("b1", [A], ["n0", "n1", "n2"])])
+        world.start_all()
+        world.run(4.0)
+        assert world.owner(A) == name
+        world.power_cut(name)
+        world.run(2.0)
+        assert world.owner(A) not in {None, name}
+
+
+def test_who_has_no_plan_any_more_keeps_what_it_holds_and_claims_nothing() -> None:
+    """The watcher of n0 is dead, and with it whoever could say what has changed since."""
+    ours = bundle_of("b1", [A], ["n0", "n1"], {"n0": 0, "n1": 1})
+    world = world_of([ours], nodes=2)
+    assert world.owner(A) == "n0"
+    world.lose_watcher("n0")
+    world.set_bundles(
+        [bundle_of("b1", [A], ["n0", "n1"], {"n0": 0, "n1": 1}), bundle_of("b2", [B], ["n1", "n0"], {"n0": 0, "n1": 1})]
+    )
+    world.run(3.0)
+    assert (world.owner(A), world.owner(B)) == ("n0", "n1")
+    world.power_cut("n1")
+    world.run(5.0)
+    assert (world.owner(A), world.owner(B)) == ("n0", None)
+    world.restart_watcher("n0")
+    world.run(3.0)
+    assert (world.owner(A), world.owner(B)) == ("n0", "n0")
+
+
+def test_nobody_waits_for_a_better_candidate_without_a_plan() -> None:
+    world = world_of([], nodes=3)
+    world.lose_watcher("n0")
+    world.run(1.0)
+    world.set_bundles([bundle_of("b1", [A], ["n0", "n1", "n2"], {"n0": 0, "n1": 1, "n2": 2})])
+    world.run(0.05)
+    assert world.owner(A) == "n1"

@@ -11,6 +11,7 @@ import pytest
 
 from cluster.objects import AddressText
 from speaker.effects import ArpSeen, Mac
+from speaker.protocol import Protocol
 from tests.speaker.simulation.invariants import Invariants
 from tests.speaker.simulation.network import Weather
 from tests.speaker.simulation.world import KEYS, LINK, World, bundle_of
@@ -49,6 +50,12 @@ def owner_of(world: World) -> str:
     return owner
 
 
+def protocol_of(world: World, node: str) -> Protocol:
+    protocol = world.nodes[node].protocol
+    assert protocol is not None
+    return protocol
+
+
 def record(into: list[tuple[str, bytes]], name: str, data: bytes) -> None:
     into.append((name, data))
 
@@ -83,6 +90,29 @@ def test_a_pulled_cable_moves_the_address_within_half_a_second() -> None:
     taken = times(World.unplug)
     assert statistics.median(taken) <= 0.4
     assert max(taken) <= 0.6
+
+
+def test_a_cable_pulled_again_is_noticed_as_fast_as_the_first_time() -> None:
+    """Who was cut off was as silent as it seemed: no false alarm, which would double D for ten minutes."""
+    for seed in SEEDS:
+        world = settled(seed)
+        for _ in range(4):
+            owner = owner_of(world)
+            world.unplug(owner)
+            assert seconds_until_answered(world) <= 0.6, world.story()
+            world.run(2.0)
+            world.plug(owner)
+            world.run(5.0)
+
+
+def test_a_speaker_that_stood_still_for_longer_than_d_is_given_twice_the_time_afterwards() -> None:
+    for seed in SEEDS:
+        world = settled(seed)
+        owner = owner_of(world)
+        world.pause(owner, 1.0)
+        world.run(5.0)
+        given = [peer for peer in protocol_of(world, owner_of(world)).peers() if peer.node == owner]
+        assert given[0].detection_s >= 2 * world.settings.detection_floor_s, world.story()
 
 
 def test_a_speaker_told_to_end_hands_over_within_some_milliseconds() -> None:

@@ -67,6 +67,8 @@ class Node:
     missed: list[Callable[[], None]] = field(default_factory=list)
     timer: int = 0
     plugged_at: float = float("-inf")
+    subnet: str = "10.0.0.0/16"
+    """That it says it is connected to."""
 
     @property
     def address(self) -> AddressText:
@@ -214,6 +216,25 @@ class World:
             self._after(self.nodes[name])
             self.clock.after(0.3, lambda: self.kill(name) if self.nodes[name].protocol is protocol else None)
 
+    def lose_watcher(self, name: str) -> None:
+        """Nobody brings this node's speaker a Plan any more."""
+        node = self.nodes[name]
+        node.lag = float("inf")
+
+        def tell() -> None:
+            if node.protocol is not None:
+                node.protocol.plan_lost(self.clock.now)
+
+        self.fault(f"{name}'s watcher dies")
+        self._input(node, tell)
+
+    def restart_watcher(self, name: str) -> None:
+        node = self.nodes[name]
+        node.lag = 0.0
+        node.plan_seen = -1
+        self.fault(f"{name}'s watcher is back")
+        self._see_plan(node)
+
     def _links(self, name: str) -> None:
         node = self.nodes[name]
 
@@ -229,7 +250,7 @@ class World:
             2,
             node.mac,
             node.name not in self.network.unplugged,
-            (f"{node.address}/16",),
+            (node.subnet,),
             GATEWAY if self.has_gateway else None,
         )
 
@@ -242,7 +263,8 @@ class World:
         self.plans.append((self.clock.now, tuple(bundles)))
         self.fault(f"the API has {len(self.plans[-1][1])} bundles")
         for node in self.nodes.values():
-            self.clock.after(node.lag, lambda node=node: self._see_plan(node))  # type: ignore[misc]
+            if node.lag < float("inf"):
+                self.clock.after(node.lag, lambda node=node: self._see_plan(node))  # type: ignore[misc]
 
     def _see_plan(self, node: Node) -> None:
         if node.works and self.clock.now - node.lag <= self.api_frozen_at:
