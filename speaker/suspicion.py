@@ -141,8 +141,7 @@ class Suspicions:
         for other, theirs in self._roster.on(link):
             if other is not peer and theirs.standing is Standing.ALIVE and theirs.heard_at < suspicion.since:
                 due = max(due, answered_by)
-        if suspicion.address is not None:
-            due = max(due, suspicion.since + 2 * gap)
+        due = max(due, suspicion.since + 2 * gap)  # the questions' time, also where D was over before the suspicion
         due = max(due, self._roster.links[link].rejoined_at + self._roster.detection(sighting, now))
         if now < due:
             return due, False
