@@ -1,0 +1,87 @@
+"""The files of ``deploy/`` fit together, with the daemons, and with what these measure."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+
+from cluster.objects import NodeName
+from controller.__main__ import parser
+from controller.metrics import ControllerCollector, Snapshot
+from speaker.metrics import SpeakerCollector, View
+from speaker.options import parse
+
+ROOT = Path(__file__).parents[2]
+MANIFEST = ROOT / "deploy/berthlb.yaml"
+MONITORING: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy/monitoring.yaml").read_text()))
+OBJECTS: list[dict[str, Any]] = list(yaml.safe_load_all(MANIFEST.read_text()))
+
+
+def container(kind: str) -> dict[str, Any]:
+    (found,) = [each for each in OBJECTS if each["kind"] == kind]
+    (only,) = found["spec"]["template"]["spec"]["containers"]
+    assert isinstance(only, dict)
+    return only
+
+
+def test_the_manifest_is_made_of_its_parts(tmp_path: Path) -> None:
+    made = tmp_path / "made.yaml"
+    subprocess.run([ROOT / "scripts/manifest", made], check=True)
+    assert made.read_text() == MANIFEST.read_text(), "run scripts/manifest"
+
+
+def test_the_daemons_understand_their_arguments() -> None:
+    values = {"NAMESPACE": "metallb-system", "NODE_NAME": "node-1"}
+
+    def arguments(kind: str) -> list[str]:
+        return [re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], each) for each in container(kind)["args"]]
+
+    assert parser().parse_args(arguments("Deployment")).namespace == "metallb-system"
+    assert parse(arguments("DaemonSet")).node == "node-1"
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])
+def test_containers_take_no_more_than_they_need(kind: str) -> None:
+    context = container(kind)["securityContext"]
+    added = {"Deployment": [], "DaemonSet": ["NET_RAW"]}[kind]
+    assert context["capabilities"].get("add", []) == added
+    assert context["capabilities"]["drop"] == ["ALL"]
+    assert context["readOnlyRootFilesystem"] is True
+    assert context["allowPrivilegeEscalation"] is False
+
+
+def rules() -> list[dict[str, Any]]:
+    (found,) = [each for each in MONITORING if each["kind"] == "PrometheusRule"]
+    return [rule for group in found["spec"]["groups"] for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule["alert"]))
+def test_alerts_look_at_metrics_that_exist(rule: dict[str, Any]) -> None:
+    used = set(re.findall(r"\b(?:metallb|berthlb)_\w+", rule["expr"]))
+    assert used <= exposed()
+    assert used or "up{" in rule["expr"]
+    assert {"summary", "description"} <= rule["annotations"].keys()
+
+
+def exposed() -> set[str]:
+    """The names of all metrics of both daemons."""
+    controller, speaker = CollectorRegistry(), CollectorRegistry()
+    controller.register(ControllerCollector(Snapshot))
+    speaker.register(SpeakerCollector(lambda: View(NodeName("node-1"), None, loop_age_s=0.0)))
+    text = (generate_latest(controller) + generate_latest(speaker)).decode()
+    return set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
+
+
+def test_what_is_scraped_is_what_the_pods_serve() -> None:
+    (monitor,) = [each for each in MONITORING if each["kind"] == "PodMonitor"]
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    for workload in (each for each in OBJECTS if each["kind"] in {"Deployment", "DaemonSet"}):
+        assert wanted <= workload["spec"]["template"]["metadata"]["labels"].items()
+        assert endpoint["port"] in {port["name"] for port in container(workload["kind"])["ports"]}
