@@ -7,6 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from lab.apiserver.embedded import EmbeddedApi
+from tests.kubernetes.control_plane import why_not
+
+
+def pytest_report_header() -> str:
+    reason = why_not()
+    return f"real API server: not tested, {reason}" if reason else "real API server: tested"
 
 
 @pytest.fixture

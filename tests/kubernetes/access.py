@@ -25,8 +25,12 @@ class Answer:
 
     @property
     def fields(self) -> list[str]:
-        """The fields that an Invalid answer names."""
-        return [cause["field"] for cause in self.body["details"]["causes"]]
+        """The fields that an Invalid answer names, each once.
+
+        ``<nil>`` is none: so the real server says that it left the CEL rules aside, since the object was bad anyway.
+        """
+        named = [cause["field"] for cause in self.body["details"]["causes"]]
+        return [field for field in dict.fromkeys(named) if field != "<nil>"]
 
 
 class Access:
@@ -42,7 +46,9 @@ class Access:
         self, method: str, path: str, body: Any = None, content_type: str = "application/json", **query: str
     ) -> Answer:
         response = self._send(method, path, body, content_type, query)
-        return Answer(response.status, json.loads(response.read() or b"null"))
+        said = response.read()
+        is_object = "json" in (response.getheader("Content-Type") or "")
+        return Answer(response.status, json.loads(said or b"null") if is_object else said.decode())
 
     def get(self, path: str, **query: str) -> Answer:
         return self.ask("GET", path, **query)

@@ -1,0 +1,54 @@
+"""Two control planes for the same tests: the embedded one, and the real one where its programs can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.apiserver.embedded import EmbeddedApi
+from tests.kubernetes.control_plane import ControlPlane, why_not
+from tests.wire.network import Wire
+
+REAL = pytest.param("kubernetes", marks=pytest.mark.xdist_group("kubernetes"))
+"""All on one worker: the server takes five seconds to start."""
+
+
+# A test without its control plane is not collected at all; tests/conftest.py's header line says why.
+collect_ignore = [] if why_not() is None else ["test_cel.py", "test_manifests.py", "test_permissions.py"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "kubeconfig" in metafunc.fixturenames:
+        both = why_not() is None and metafunc.definition.get_closest_marker("garbage_collector") is None
+        metafunc.parametrize("kubeconfig", ["embedded", *([REAL] if both else [])], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def wire_of_planes() -> Iterator[Wire]:
+    wire = Wire()
+    try:
+        yield wire
+    finally:
+        wire.end()
+
+
+@pytest.fixture(scope="session")
+def control_plane(wire_of_planes: Wire, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """The real one with our manifests. Tests share it, and share nothing in it."""
+    plane = ControlPlane(wire_of_planes, tmp_path_factory.mktemp("kubernetes"))
+    try:
+        yield plane.start()
+    finally:
+        plane.end()
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A control plane with our CRDs installed. Tests share it, and share nothing in it."""
+    if request.param == "kubernetes":
+        yield request.getfixturevalue("control_plane").kubeconfig()
+        return
+    with EmbeddedApi() as api:
+        yield api.kubeconfig(tmp_path_factory.mktemp(request.param) / "kubeconfig")

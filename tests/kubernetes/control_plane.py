@@ -1,0 +1,237 @@
+"""A real API server for tests: etcd and kube-apiserver in a network namespace of their own, with our manifests applied.
+
+Nothing of it listens on the machine: the test's process reaches it through a relay on a free port of 127.0.0.1, hosts
+of the same ``Wire`` at its address. There is no kube-controller-manager, so nothing collects garbage, and no kubelet.
+The audit log tells what the daemons' ServiceAccounts asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.waiting import wait_until
+from tests.wire.network import Host, Wire
+
+ROOT = Path(__file__).parents[2]
+MANIFEST = ROOT / "deploy/berthlb.yaml"
+PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
+PORT = 6443
+START_S = 60.0  # about five, alone on two cores
+ADMIN_TOKEN = "admin"
+_CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def why_not() -> str | None:
+    """Why no real API server can be run here; None: it can."""
+    directory = os.environ.get("KUBEBUILDER_ASSETS")
+    if not directory:
+        return "KUBEBUILDER_ASSETS is not set"
+    missing = [name for name in PROGRAMS if not os.access(Path(directory) / name, os.X_OK)]
+    if missing:
+        return f"KUBEBUILDER_ASSETS has no {', '.join(missing)}"
+    return None if os.geteuid() == 0 else "network namespaces need root here"
+
+
+def program(name: str) -> str:
+    return str(Path(os.environ["KUBEBUILDER_ASSETS"]) / name)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One line of the audit log."""
+
+    user: str
+    verb: str
+    group: str
+    resource: str
+    """With its subresource: ``services/status``."""
+    namespace: str
+    name: str
+    code: int
+    """HTTP status of the answer."""
+
+
+class ControlPlane:
+    """Runs from ``start`` to ``end``, on a host of the wire."""
+
+    def __init__(self, wire: Wire, directory: Path, *flags: str) -> None:
+        self._directory = directory
+        self._flags = flags
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._audit = directory / "audit.log"
+        self.host = wire.host("cp")
+        self.address = wire.address(self.host)
+        self._relay = Relay(self.host, PORT)
+
+    def start(self) -> ControlPlane:
+        """Returns when the server is ready and has taken our manifests."""
+        self._make_credentials()
+        self._run(
+            "etcd",
+            f"--data-dir={self._directory}/etcd",
+            "--listen-client-urls=http://127.0.0.1:2379",
+            "--advertise-client-urls=http://127.0.0.1:2379",
+            "--listen-peer-urls=http://127.0.0.1:2380",
+            "--unsafe-no-fsync",
+        )
+        self._run(
+            "kube-apiserver",
+            "--etcd-servers=http://127.0.0.1:2379",
+            "--bind-address=0.0.0.0",
+            f"--advertise-address={self.address}",
+            f"--secure-port={PORT}",
+            f"--tls-cert-file={self._directory}/server.crt",
+            f"--tls-private-key-file={self._directory}/server.key",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-signing-key-file={self._directory}/sa.key",
+            f"--service-account-key-file={self._directory}/sa.key",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--authorization-mode=RBAC",
+            f"--token-auth-file={self._directory}/tokens.csv",
+            "--endpoint-reconciler-type=none",
+            f"--audit-policy-file={self._directory}/audit.yaml",
+            f"--audit-log-path={self._audit}",
+            *self._flags,
+        )
+        self._relay.start()
+        wait_until(self._is_ready, START_S, f"kube-apiserver is not ready; its log is in {self._directory}")
+        self.kubectl("apply", "-f", str(MANIFEST))
+        self.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=30s")
+        return self
+
+    def end(self) -> None:
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in self._processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._relay.end()
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """What kubectl prints; it must succeed."""
+        done = self.try_kubectl(*arguments, stdin=stdin)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def try_kubectl(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        command = [program("kubectl"), f"--kubeconfig={self.kubeconfig()}", *arguments]
+        home = {"HOME": str(self._directory), "PATH": os.environ["PATH"]}
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60, env=home)
+
+    def kubeconfig(self, token: str = ADMIN_TOKEN, *, on_the_wire: bool = False) -> Path:
+        """A kubeconfig for the bearer of a token, in this process's network or for hosts ``on_the_wire``."""
+        server = f"https://{self.address}:{PORT}" if on_the_wire else f"https://127.0.0.1:{self._relay.port}"
+        cluster = {"server": server, "certificate-authority": f"{self._directory}/server.crt"}
+        config: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "current-context": "test"}
+        config["clusters"] = [{"name": "test", "cluster": cluster}]
+        config["users"] = [{"name": "test", "user": {"token": token}}]
+        config["contexts"] = [{"name": "test", "context": {"cluster": "test", "user": "test"}}]
+        path = self._directory / f"kubeconfig-{hash((token, on_the_wire)) & 0xFFFFFFFF:08x}"
+        path.write_text(json.dumps(config))
+        return path
+
+    def token(self, service_account: str) -> str:
+        """A token of a ServiceAccount in ``metallb-system``, by the TokenRequest API."""
+        return self.kubectl("create", "token", service_account, "--namespace=metallb-system").strip()
+
+    def requests(self, service_account: str) -> list[Request]:
+        """What a ServiceAccount of ``metallb-system`` has asked so far."""
+        user = f"system:serviceaccount:metallb-system:{service_account}"
+        return [request for request in self._audited() if request.user == user]
+
+    def _audited(self) -> Iterator[Request]:
+        for line in self._audit.read_text().splitlines(keepends=True):
+            if not line.endswith("\n"):
+                return  # being written
+            entry = json.loads(line)
+            about, status = entry.get("objectRef", {}), entry.get("responseStatus", {})
+            parts = (about.get("resource", ""), about.get("subresource", ""))
+            yield Request(
+                user=entry["user"]["username"],
+                verb=entry["verb"],
+                group=about.get("apiGroup", ""),
+                resource="/".join(part for part in parts if part),
+                namespace=about.get("namespace", ""),
+                name=about.get("name", ""),
+                code=status.get("code", 0),
+            )
+
+    def _make_credentials(self) -> None:
+        names = f"subjectAltName=IP:127.0.0.1,IP:{self.address},DNS:kubernetes.default.svc"
+        new = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=kube-apiserver")
+        files = ("-keyout", f"{self._directory}/server.key", "-out", f"{self._directory}/server.crt")
+        subprocess.run([*new, "-addext", names, *files], check=True, capture_output=True)
+        key = ("openssl", "genrsa", "-out", f"{self._directory}/sa.key", "2048")
+        subprocess.run(key, check=True, capture_output=True)
+        (self._directory / "tokens.csv").write_text(f'{ADMIN_TOKEN},admin,1,"system:masters"\n')
+        accounts = [f"system:serviceaccount:metallb-system:berthlb-{name}" for name in ("controller", "speaker")]
+        rules = [{"level": "Metadata", "users": accounts, "omitStages": ["RequestReceived"]}, {"level": "None"}]
+        policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}
+        (self._directory / "audit.yaml").write_text(json.dumps(policy))
+        self._audit.touch()
+
+    def _run(self, name: str, *flags: str) -> None:
+        with (self._directory / f"{name}.log").open("wb") as log:
+            self._processes.append(self.host.start(program(name), *flags, stdout=log, stderr=log))
+
+    def _is_ready(self) -> bool:
+        for process in self._processes:
+            assert process.poll() is None, f"a server ended; its log is in {self._directory}"
+        return self.try_kubectl("get", "--raw", "/readyz").returncode == 0
+
+
+class Relay:
+    """Connections to a free port of 127.0.0.1 here go on to a port of 127.0.0.1 in a host's namespace."""
+
+    def __init__(self, host: Host, port: int) -> None:
+        self._host = host
+        self._to = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+
+    def start(self) -> None:
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def end(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # ended
+            while True:
+                here, _ = self._listener.accept()
+                threading.Thread(target=self._carry, args=(here,), daemon=True).start()
+
+    def _carry(self, here: socket.socket) -> None:
+        with closing(here), self._host.namespace.open() as namespace:
+            if _LIBC.setns(namespace.fileno(), _CLONE_NEWNET):
+                return
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self._to)) as there:
+                back = threading.Thread(target=_pump, args=(there, here), daemon=True)
+                back.start()
+                _pump(here, there)
+                back.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    """Carry octets until one end has had enough."""
+    with suppress(OSError):
+        while octets := source.recv(1 << 16):
+            sink.sendall(octets)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
