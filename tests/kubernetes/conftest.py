@@ -26,22 +26,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def wire_of_planes() -> Iterator[Wire]:
-    wire = Wire()
-    try:
-        yield wire
-    finally:
-        wire.end()
-
-
-@pytest.fixture(scope="session")
-def control_plane(wire_of_planes: Wire, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """The real one with our manifests. Tests share it, and share nothing in it."""
-    plane = ControlPlane(wire_of_planes, tmp_path_factory.mktemp("kubernetes"))
+    wire = Wire()
+    plane = ControlPlane(wire, tmp_path_factory.mktemp("kubernetes"))
     try:
         yield plane.start()
     finally:
         plane.end()
+        wire.end()
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,8 @@ PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 PORT = 6443
 START_S = 60.0  # about five, alone on two cores
 ADMIN_TOKEN = "admin"
+MORTAL = ("setpriv", "--pdeathsig", "KILL")
+"""Before a command: it ends with this process, however that ends."""
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -186,7 +188,7 @@ class ControlPlane:
 
     def _run(self, name: str, *flags: str) -> None:
         with (self._directory / f"{name}.log").open("wb") as log:
-            self._processes.append(self.host.start(program(name), *flags, stdout=log, stderr=log))
+            self._processes.append(self.host.start(*MORTAL, program(name), *flags, stdout=log, stderr=log))
 
     def _is_ready(self) -> bool:
         for process in self._processes:

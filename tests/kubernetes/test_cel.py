@@ -14,7 +14,7 @@ from kubernetes import config
 from tests.kubernetes.access import Access
 from tests.kubernetes.control_plane import ControlPlane
 
-pytestmark = pytest.mark.xdist_group("kubernetes")
+pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow]
 RULES: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("cel_cases.yaml").read_text())["rules"]
 PLURALS = {"IPAddressPool": "ipaddresspools", "L2Advertisement": "l2advertisements"}
 

@@ -10,7 +10,7 @@ import yaml
 
 from tests.kubernetes.control_plane import MANIFEST, ROOT, ControlPlane
 
-pytestmark = pytest.mark.xdist_group("kubernetes")
+pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow]
 
 OBJECTS: list[dict[str, Any]] = list(yaml.safe_load_all(MANIFEST.read_text()))
 

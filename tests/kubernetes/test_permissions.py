@@ -23,11 +23,11 @@ import yaml
 from kubernetes import config
 
 from tests.kubernetes.access import Access
-from tests.kubernetes.control_plane import MANIFEST, ROOT, ControlPlane, Request
+from tests.kubernetes.control_plane import MANIFEST, MORTAL, ROOT, ControlPlane, Request
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 
-pytestmark = [pytest.mark.xdist_group("permissions"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.xdist_group("permissions"), pytest.mark.slow, pytest.mark.timeout(180)]
 
 NAMESPACE = "metallb-system"
 DAEMONS = ("berthlb-controller", "berthlb-speaker")
@@ -77,7 +77,7 @@ class Daemon:
     def __init__(self, host: Host, log: Path, *command: str) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with log.open("ab") as stream:
-            self.process = host.start(sys.executable, "-m", *command, stderr=stream, cwd=ROOT, env=environment)
+            self.process = host.start(*MORTAL, sys.executable, "-m", *command, stderr=stream, cwd=ROOT, env=environment)
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
