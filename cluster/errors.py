@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster.objects import View
+from cluster.objects import View, prepare
 
 
 class ClientConfigError(Exception):
@@ -111,6 +111,8 @@ class Status(View, frozen=True):
     message: str = ""
     details: _StatusDetails | None = None
 
+
+prepare(Status)
 
 _BY_STATUS: dict[int, type[ApiError]] = {
     400: Invalid,

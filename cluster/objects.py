@@ -348,6 +348,19 @@ def decode(json: bytes | msgspec.Raw, into: type[T]) -> T:
     return msgspec.json.decode(json, type=into)
 
 
+def prepare(view: type[Struct]) -> None:
+    """Have msgspec work a type out now, in the importing thread.
+
+    It does so at the type's first use, and a second thread that comes in the middle crashes the interpreter (seen with
+    msgspec 0.22). So whatever several threads decode is prepared where it is defined or named.
+    """
+    msgspec.json.Decoder(view)
+
+
+for _shared in (Object, RawList, RawWatchEvent):
+    prepare(_shared)
+
+
 def to_builtins(view: Struct) -> Any:
     """A view as plain dicts and lists under the API's field names, for building a patch. Defaults are left out."""
     return msgspec.to_builtins(view)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cluster import objects
-from cluster.objects import Object
+from cluster.objects import Object, prepare
 
 T = TypeVar("T", bound=Object)
 
@@ -21,6 +21,9 @@ class Resource(Generic[T]):
     kind: str
     namespaced: bool
     view: type[T]
+
+    def __post_init__(self) -> None:
+        prepare(self.view)
 
     @property
     def api_version(self) -> str:
