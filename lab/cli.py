@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -151,6 +152,22 @@ def status(
         print_json(show.as_object(found))
     else:
         show.print_status(out, found)
+
+
+@app.command()
+def assets(as_json: Json = False) -> None:
+    """Find the programs of a real control plane, or build them once (some minutes), and say where they are."""
+    from lab.assets.gather import gather  # noqa: PLC0415 (for a real control plane only)
+
+    started = time.monotonic()
+    with err.status("looking for the control plane's programs") as shown:
+        found = gather(shown.update)
+    for each in found.passed_over:
+        print(f"lab: {each}", file=sys.stderr)
+    if as_json:
+        print_json(show.assets_as_object(found, time.monotonic() - started))
+    else:
+        show.print_assets(out, found)
 
 
 @app.command()

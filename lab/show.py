@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lab.assets.gather import Assets
 from lab.messages import LabStatus
 
 
@@ -79,3 +80,26 @@ def _hosts(status: LabStatus) -> Table:
         host = each.host
         table.add_row(host.name, host.address, host.mac, host.interface, each.namespace or "", trouble)
     return table
+
+
+def assets_as_object(assets: Assets, seconds: float) -> dict[str, Any]:
+    """What ``lab assets --json`` prints."""
+    return {
+        "programs": [
+            {"program": each.program, "version": each.version, "path": str(each.path), "source": each.source}
+            for each in assets.programs.values()
+        ],
+        "passedOver": [
+            {"program": each.program, "path": str(each.path), "reason": each.reason} for each in assets.passed_over
+        ],
+        "seconds": round(seconds, 3),
+    }
+
+
+def print_assets(console: Console, assets: Assets) -> None:
+    """What ``lab assets`` prints."""
+    table = Table("PROGRAM", "VERSION", "FROM", "PATH", box=None, pad_edge=False)
+    for each in assets.programs.values():
+        source = f"${each.source}" if each.source == "KUBEBUILDER_ASSETS" else each.source
+        table.add_row(each.program, each.version, source, str(each.path))
+    console.print(table)
