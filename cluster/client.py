@@ -270,16 +270,20 @@ class ApiClient:
         *,
         uid: str | None = None,
         resource_version: str | None = None,
+        grace_period_s: int | None = None,
     ) -> None:
-        """Delete the object; finalizers may keep it for a while. Raises ``NotFound``, and ``Conflict`` where ``uid`` or
-        ``resource_version`` is given and the object has another."""
+        """Delete the object; finalizers may keep it for a while, and a pod's kubelet for ``grace_period_s`` (by default
+        as the pod says). Raises ``NotFound``, and ``Conflict`` where ``uid`` or ``resource_version`` is given and the
+        object has another."""
         preconditions = {"uid": uid, "resourceVersion": resource_version}
-        body = {
+        body: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": "Background",
             "preconditions": {key: value for key, value in preconditions.items() if value},
         }
+        if grace_period_s is not None:
+            body["gracePeriodSeconds"] = grace_period_s
         self._ask("DELETE", resource.path(namespace, quote(name, safe="")), body=body)
 
     # -------------------------------------------------------------------- one request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lab import processes
@@ -63,14 +63,19 @@ class Children:
 
     def start_module(self, host: str, name: str, module: str, *arguments: str, keep: tuple[int, ...] = ()) -> Process:
         """Start one of our Python programs on a host, its output going to its log."""
-        log = self.log(host, name)
         environment = {
             **os.environ,
             "PYTHONPATH": processes.python_path(),
             "PYTHONUNBUFFERED": "1",
             "KUBECONFIG": self.kubeconfig,
         }
-        argv = (sys.executable, "-m", module, *arguments)
+        return self.start_program(host, name, (sys.executable, "-m", module, *arguments), environment, keep)
+
+    def start_program(
+        self, host: str, name: str, argv: Sequence[str], environment: Mapping[str, str], keep: tuple[int, ...] = ()
+    ) -> Process:
+        """Start a program on a host, its output going to its log."""
+        log = self.log(host, name)
         try:
             streams = (self._hosts.null, log, log)
             namespace = self._hosts.namespace(host)

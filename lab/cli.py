@@ -21,11 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from lab import launch, show
+from lab.assets.gather import Assets, gather
 from lab.client import Lab
 from lab.directory import all_labs, check_name
 from lab.errors import FailedError, LabError, UnusableError
 from lab.layout import DEFAULT_LAN, LayoutError, lay_out
-from lab.messages import SpeakerAction, SpeakerProcess
+from lab.messages import ControlPlane, ProxyMode, SpeakerAction, SpeakerProcess
 
 app = typer.Typer(
     name="lab",
@@ -90,15 +91,23 @@ def up(
     node_grace: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.0, help="How long a silent node's endpoints stay ready.")
     ] = 5.0,
+    control_plane: Annotated[
+        ControlPlane, typer.Option(help="A small one of the lab's own, or Kubernetes' programs (see `lab assets`).")
+    ] = "embedded",
+    proxy_mode: Annotated[ProxyMode, typer.Option(help="Of Kubernetes' kube-proxy.")] = "nftables",
     speaker_arg: Annotated[list[str] | None, typer.Option(metavar="ARG", help="For every speaker.")] = None,
     controller_arg: Annotated[list[str] | None, typer.Option(metavar="ARG", help="For the controller.")] = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay; the lab ends with this command.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a lab, wait until everything in it is ready, and print what it is made of."""
+    check_name(name)
+    layout = lay_out(nodes, clients, gateway, lan)
     wanted = launch.Wanted(
-        name=check_name(name),
-        layout=lay_out(nodes, clients, gateway, lan),
+        name=name,
+        layout=layout,
+        assets=_gather_assets() if control_plane == "kubernetes" else None,
+        proxy_mode=proxy_mode,
         daemons=daemons,
         node_grace=node_grace,
         speaker_args=tuple(speaker_arg or ()),
@@ -154,16 +163,19 @@ def status(
         show.print_status(out, found)
 
 
-@app.command()
-def assets(as_json: Json = False) -> None:
-    """Find the programs of a real control plane, or build them once (some minutes), and say where they are."""
-    from lab.assets.gather import gather  # noqa: PLC0415 (for a real control plane only)
-
-    started = time.monotonic()
+def _gather_assets() -> Assets:
     with err.status("looking for the control plane's programs") as shown:
         found = gather(shown.update)
     for each in found.passed_over:
         print(f"lab: {each}", file=sys.stderr)
+    return found
+
+
+@app.command()
+def assets(as_json: Json = False) -> None:
+    """Find the programs of a real control plane, or build them once (some minutes), and say where they are."""
+    started = time.monotonic()
+    found = _gather_assets()
     if as_json:
         print_json(show.assets_as_object(found, time.monotonic() - started))
     else:

@@ -26,15 +26,14 @@ from pathlib import Path
 from lab import processes, wire, workload
 from lab.children import Children
 from lab.hosts import Hosts
-from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Host
+from lab.layout import API_PORT, Host
 from lab.messages import (
-    CONTROLLER,
     FROM_STAND_INS,
     REQUESTS,
     SPEAKER,
-    SPEC,
     AnyAnswer,
     AnyRequest,
+    ApiReady,
     Done,
     Down,
     Ended,
@@ -60,6 +59,7 @@ from lab.messages import (
     ToStandIns,
 )
 from lab.processes import Process
+from lab.starter import Starter
 
 STOP_S = 5.0  # for a speaker to end after SIGTERM, before it is said that it did not
 
@@ -105,8 +105,10 @@ class Keeper:
         self.hosts = hosts
         self.pid_outside = inherited.pid_outside
         self.stopping = False
+        self.api_is_ready = spec.control_plane == "embedded"  # its sockets listen already
         self.guard_is_gone = False
         self.children = Children(Path(spec.directory), hosts)
+        self.starter = Starter(spec, hosts, self.children)
         self.timers: list[Timer] = []
         self.stand_ins: socket.socket | None = None
         self.selector = selectors.DefaultSelector()
@@ -165,48 +167,31 @@ class Keeper:
     # -------------------------------------------------------------------- bringing up
 
     def start_control_plane(self) -> None:
-        """The API server and the stand-ins, before there is a LAN: importing takes them longer than that takes us.
-
-        Both of the API server's sockets listen before it runs, so nobody who comes early is refused.
-        """
-        with self.hosts.inside(CONTROL_PLANE):
-            inside = socket.create_server(("0.0.0.0", API_PORT), backlog=1024)
-        fds = (inside.fileno(), self.outside_api.fileno())
-        arguments = [f"--fd={fd}" for fd in fds]
-        self.children.start_module(
-            CONTROL_PLANE, "apiserver", "lab.apiserver", *arguments, *self.spec.api_server_args, keep=fds
-        )
-        inside.close()
-        self.outside_api.close()
+        """What can start before there is a LAN: importing takes it longer than that takes us."""
+        if self.spec.control_plane == "embedded":
+            self.starter.start_embedded_api_server(self.outside_api)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.stand_ins = ours
-        arguments = [f"--keeper={theirs.fileno()}", f"--kubeconfig={self.children.kubeconfig}"]
-        arguments.append(f"--spec={Path(self.spec.directory, SPEC)}")
-        self.children.start_module(CONTROL_PLANE, "stand-ins", "lab.standins", *arguments, keep=(theirs.fileno(),))
+        self.starter.start_stand_ins(theirs)
         theirs.close()
         self.selector.register(ours, selectors.EVENT_READ, lambda: self.hear_stand_ins(ours))
 
     def start_rest(self) -> None:
         """The LAN, the nodes and our daemons."""
         self.hosts.build_lan()
+        if self.spec.control_plane == "kubernetes":
+            self.starter.start_kubernetes(self.outside_api)
+        self.outside_api.close()
         for node in self.spec.layout.nodes:
             self.tell_node_up(node)
-        if self.spec.daemons:
-            self.start_controller()
-            for node in self.spec.layout.nodes:
-                self.start_speaker(node.name)
+        if self.api_is_ready:
+            self.starter.start_daemons()
 
-    def start_controller(self) -> None:
-        arguments = [f"--kubeconfig={self.children.kubeconfig}", f"--listen=0.0.0.0:{STATUS_PORT}"]
-        self.children.start_module(CONTROL_PLANE, CONTROLLER, "controller", *arguments, *self.spec.controller_args)
-
-    def start_speaker(self, node: str) -> None:
-        arguments = [
-            f"--kubeconfig={self.children.kubeconfig}",
-            f"--node-name={node}",
-            f"--listen=0.0.0.0:{STATUS_PORT}",
-        ]
-        self.children.start_module(node, SPEAKER, "speaker", *arguments, *self.spec.speaker_args)
+    def note_api_ready(self) -> None:
+        """The real control plane's other programs would end without an API server."""
+        self.api_is_ready = True
+        self.starter.start_controller_manager()
+        self.starter.start_daemons()
 
     # -------------------------------------------------------------------- stand-ins
 
@@ -229,6 +214,8 @@ class Keeper:
             self.stand_ins = None
             return
         match received[0]:
+            case ApiReady():
+                self.note_api_ready()
             case StartPod() as wanted:
                 self.tell(PodStarted(wanted.pod, self.start_pod(wanted)))
             case StopPod() as unwanted:
@@ -395,15 +382,17 @@ class Keeper:
                     for pid in processes.children_of(process.pid)
                 ]
         shown.append(self.show("", "keeper", os.getpid(), None, memory=memory))
+        scheme = "https" if self.spec.control_plane == "kubernetes" else "http"
         return LabStatus(
             name=self.spec.name,
             keeper_pid=self.pid_outside,
             directory=self.spec.directory,
             kubeconfig=str(Path(self.spec.directory, "kubeconfig")),
             kubeconfig_inside=self.children.kubeconfig,
-            api_server=f"http://127.0.0.1:{self.spec.api_port}",
-            api_server_inside=f"http://{self.spec.layout.control_plane.address}:{API_PORT}",
+            api_server=f"{scheme}://127.0.0.1:{self.spec.api_port}",
+            api_server_inside=f"{scheme}://{self.spec.layout.control_plane.address}:{API_PORT}",
             layout=self.spec.layout,
+            control_plane=self.spec.control_plane,
             daemons=self.spec.daemons,
             node_grace=self.spec.node_grace,
             hosts=self.hosts.status(self.pid_outside),
@@ -423,8 +412,8 @@ class Keeper:
         if on:
             self.hosts.switch_on(node)
             self.tell_node_up(node)
-            if self.spec.daemons:
-                self.start_speaker(node.name)
+            if self.api_is_ready:
+                self.starter.start_node_daemons(node)
             return
         for process in self.children.running.values():
             if process.host == node.name and not process.name.startswith("exec "):
@@ -447,7 +436,7 @@ class Keeper:
         if request.action == "start":
             if speaker is not None:
                 raise RefusedError(f"{node.name}: its speaker runs already")
-            self.start_speaker(node.name)
+            self.starter.start_speaker(node.name)
             self.answer(connection, Done())
             return
         if speaker is None:

@@ -6,25 +6,31 @@ whatever ends that command before, ends the lab. With ``hold`` it goes on holdin
 
 from __future__ import annotations
 
+import base64
 import http.client
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from lab import directory, wire
+from lab.assets.gather import Assets
 from lab.client import Lab
+from lab.controlplane import credentials
+from lab.controlplane.commands import LEAST_GRACE_S, PROXY_HEALTH_PORT
 from lab.errors import FailedError, LabError, UnusableError
 from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Layout
-from lab.messages import ANSWERS, CONTROLLER, SPEAKER, SPEC, Done, LabStatus, Refused, Release, Spec
+from lab.messages import ANSWERS, CONTROLLER, SPEAKER, SPEC, Done, LabStatus, ProxyMode, Refused, Release, Spec
 from lab.processes import python_path
 
 BUILD_S = 30.0  # for the namespaces and the LAN; takes a tenth of a second
@@ -65,6 +71,9 @@ class Wanted:
     layout: Layout
     daemons: bool = True
     node_grace: float = 5.0
+    assets: Assets | None = None
+    """The programs of a real control plane; None: the embedded one."""
+    proxy_mode: ProxyMode = "nftables"
     controller_args: tuple[str, ...] = ()
     speaker_args: tuple[str, ...] = ()
 
@@ -75,7 +84,7 @@ def up(wanted: Wanted, progress: Callable[[str], None] = lambda _: None) -> Held
     Raises ``UnusableError`` where this machine cannot run one, ``NotReadyError`` where something did not become ready
     (the lab has ended then), and ``LabError`` for all else, such as a lab of that name that is up.
     """
-    _check_programs()
+    _check_programs(wanted)
     path = directory.lab_directory(wanted.name)
     lock = directory.take_lock(path)
     if lock is None:
@@ -106,10 +115,16 @@ def _clear_when_ended(path: Path) -> None:
     os.close(lock)
 
 
-def _check_programs() -> None:
+def _check_programs(wanted: Wanted) -> None:
     path = os.environ.get("PATH", os.defpath) + ":" + SBIN
     if shutil.which("nft", path=path) is None:
         raise UnusableError("nft is missing: install the package nftables (apt-get install nftables)")
+    if wanted.assets is None:
+        return
+    if wanted.proxy_mode == "iptables" and shutil.which("iptables-restore", path=path) is None:
+        raise UnusableError("iptables is missing: install the package iptables (apt-get install iptables)")
+    if wanted.node_grace < LEAST_GRACE_S:
+        raise LabError(f"--node-grace: a real control plane needs {LEAST_GRACE_S:g} s at least")
 
 
 def _build(wanted: Wanted, lock: int, held: Held, theirs: socket.socket) -> None:
@@ -129,10 +144,17 @@ def _build(wanted: Wanted, lock: int, held: Held, theirs: socket.socket) -> None
                 node_grace=wanted.node_grace,
                 controller_args=wanted.controller_args,
                 speaker_args=wanted.speaker_args,
+                programs={each: str(found.path) for each, found in wanted.assets.programs.items()}
+                if wanted.assets
+                else {},
+                proxy_mode=wanted.proxy_mode,
             )
-            _write_kubeconfig(path / "kubeconfig", f"http://127.0.0.1:{port}", wanted.name)
-            inside = f"http://{wanted.layout.control_plane.address}:{API_PORT}"
-            _write_kubeconfig(path / "kubeconfig-inside", inside, wanted.name)
+            if wanted.assets:
+                credentials.make_credentials(spec)
+            else:
+                inside = f"http://{wanted.layout.control_plane.address}:{API_PORT}"
+                credentials.write_kubeconfig(path / "kubeconfig", wanted.name, f"http://127.0.0.1:{port}")
+                credentials.write_kubeconfig(path / "kubeconfig-inside", wanted.name, inside)
             (path / SPEC).write_bytes(msgspec.json.encode(spec))
             _start_guard(path, lock, api, theirs)
         finally:
@@ -177,19 +199,6 @@ def _last_line(path: Path) -> str:
     return f"the keeper ended: {lines[-1] if lines else 'it said nothing'}"
 
 
-def _write_kubeconfig(path: Path, server: str, name: str) -> None:
-    """A kubeconfig for the lab's API server, which asks for no authentication. (JSON is YAML.)"""
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": name, "cluster": {"server": server}}],
-        "users": [{"name": name, "user": {}}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-        "current-context": name,
-    }
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
-
-
 # ------------------------------------------------------------------------ readiness
 
 
@@ -223,39 +232,67 @@ def await_ready(lab: Lab, progress: Callable[[str], None] = lambda _: None) -> N
 
 def _awaited(lab: Lab, status: LabStatus) -> list[_Awaited]:
     """In the order in which they can become ready."""
-    port = int(status.api_server.rpartition(":")[2])
-
-    def api_is_ready() -> bool:
-        return _get(http.client.HTTPConnection("127.0.0.1", port, timeout=2.0), "/readyz") is not None
+    api = _Api(lab)
 
     def nodes_are_ready() -> bool:
-        body = _get(http.client.HTTPConnection("127.0.0.1", port, timeout=2.0), "/api/v1/nodes")
+        body = api.get("/api/v1/nodes")
         return body is not None and body.count(KUBELET_READY) == len(status.layout.nodes)
 
-    def daemon_is_ready(address: str) -> bool:
-        connection = http.client.HTTPConnection(address, STATUS_PORT, timeout=2.0)
+    def namespaces_take_pods() -> bool:
+        """kube-controller-manager makes each namespace's first ServiceAccount, without which it takes no pods."""
+        return api.get("/api/v1/namespaces/default/serviceaccounts/default") is not None
+
+    def is_healthy(address: str, port: int, path: str) -> bool:
+        connection = http.client.HTTPConnection(address, port, timeout=2.0)
         with lab.open_socket(CONTROL_PLANE) as connection.sock:
             connection.sock.settimeout(2.0)
             try:
-                connection.sock.connect((address, STATUS_PORT))
+                connection.sock.connect((address, port))
             except OSError:
                 return False
-            return _get(connection, "/readyz") is not None
+            return _get(connection, path) is not None
 
     waiting = [
-        _Awaited(CONTROL_PLANE, "apiserver", api_is_ready),
+        _Awaited(CONTROL_PLANE, "apiserver", lambda: api.get("/readyz") is not None),
         _Awaited(CONTROL_PLANE, "stand-ins", nodes_are_ready),
     ]
+    if status.control_plane == "kubernetes":
+        waiting.append(_Awaited(CONTROL_PLANE, "kube-controller-manager", namespaces_take_pods))
+        for node in status.layout.nodes:
+            proxy_is_ready = partial(is_healthy, node.address, PROXY_HEALTH_PORT, "/healthz")
+            waiting.append(_Awaited(node.name, "kube-proxy", proxy_is_ready))
     if status.daemons:
         daemons = [(status.layout.control_plane, CONTROLLER), *((node, SPEAKER) for node in status.layout.nodes)]
-        waiting += [_Awaited(host.name, name, partial(daemon_is_ready, host.address)) for host, name in daemons]
+        for host, name in daemons:
+            waiting.append(_Awaited(host.name, name, partial(is_healthy, host.address, STATUS_PORT, "/readyz")))
     return waiting
 
 
-def _get(connection: http.client.HTTPConnection, path: str) -> bytes | None:
+class _Api:
+    """A lab's API server, asked without the API's client, which is slow to import."""
+
+    def __init__(self, lab: Lab) -> None:
+        config = msgspec.json.decode(lab.kubeconfig.read_bytes())
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        self.address = urlsplit(cluster["server"])
+        self.headers = {"Authorization": f"Bearer {user['token']}"} if "token" in user else {}
+        self.context: ssl.SSLContext | None = None
+        if self.address.scheme == "https":
+            authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+            self.context = ssl.create_default_context(cadata=authority)
+
+    def get(self, path: str) -> bytes | None:
+        """As ``_get``."""
+        host, port = str(self.address.hostname), self.address.port
+        if self.context is None:
+            return _get(http.client.HTTPConnection(host, port, timeout=2.0), path)
+        return _get(http.client.HTTPSConnection(host, port, timeout=2.0, context=self.context), path, self.headers)
+
+
+def _get(connection: http.client.HTTPConnection, path: str, headers: Mapping[str, str] | None = None) -> bytes | None:
     """The body of an answer with status 200; None for anything else, no answer included."""
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers or {})
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, http.client.HTTPException):

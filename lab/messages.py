@@ -19,6 +19,8 @@ SPEC = "spec.json"  # in the lab's directory
 CONTROLLER = "controller"  # names of processes
 SPEAKER = "speaker"
 
+ControlPlane = Literal["embedded", "kubernetes"]
+ProxyMode = Literal["nftables", "iptables"]
 SpeakerAction = Literal["start", "stop", "kill", "pause", "resume"]
 SpeakerProcess = Literal["announcer", "watcher", "both"]
 
@@ -38,6 +40,14 @@ class Spec(msgspec.Struct, frozen=True):
     controller_args: tuple[str, ...] = ()
     speaker_args: tuple[str, ...] = ()
     api_server_args: tuple[str, ...] = ()
+    programs: dict[str, str] = {}
+    """Of a real control plane: the path of each program. Empty: the embedded one."""
+    proxy_mode: ProxyMode = "nftables"
+    """Of a real kube-proxy."""
+
+    @property
+    def control_plane(self) -> ControlPlane:
+        return "kubernetes" if self.programs else "embedded"
 
 
 # ------------------------------------------------------------------------ requests
@@ -177,6 +187,7 @@ class LabStatus(Answer, frozen=True):
     api_server: str
     api_server_inside: str
     layout: Layout
+    control_plane: ControlPlane
     daemons: bool
     node_grace: float
     hosts: tuple[HostStatus, ...]
@@ -235,8 +246,12 @@ class PodEnded(msgspec.Struct, frozen=True, tag_field="op", tag="pod-ended"):
     code: int
 
 
+class ApiReady(msgspec.Struct, frozen=True, tag_field="op", tag="api-ready"):
+    """Stand-ins to keeper: the real API server answers, and has everything that a lab begins with."""
+
+
 ToStandIns = NodeUp | NodeDown | PodStarted | PodEnded
-FromStandIns = StartPod | StopPod
+FromStandIns = StartPod | StopPod | ApiReady
 
 # ------------------------------------------------------------------------ decoders
 

@@ -23,6 +23,7 @@ def as_object(status: LabStatus) -> dict[str, Any]:
         "poolRange": status.layout.pool_range,
         "directory": status.directory,
         "keeperPid": status.keeper_pid,
+        "controlPlane": status.control_plane,
         "daemons": status.daemons,
         "nodeGraceSeconds": status.node_grace,
         "hosts": [

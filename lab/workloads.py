@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from cluster.client import AlreadyExists, ApiClient, ApiError, NotFound
+from cluster.client import AlreadyExists, ApiClient, ApiError, Forbidden, NotFound
 from lab.client import Lab
 from lab.errors import FailedError, LabError
 from lab.manifests import DEFAULT_NAMESPACE, api_of, ensure_namespace
@@ -46,10 +46,7 @@ def start_workload(
                 _delete(api, namespace, pod.metadata.name)
         for pod_name, node in wanted.items():
             body = _pod(pod_name, name, dict(labels or {"app": name}), node, port)
-            try:
-                api.create(PODS, namespace, body)
-            except AlreadyExists:
-                continue
+            _create(api, namespace, body)
         alive = {host.host.name for host in status.hosts if host.power and host.link}
         return _await_ready(api, namespace, name, alive) if wait else _pods(api, namespace, name)
     except ApiError as error:
@@ -59,6 +56,22 @@ def start_workload(
 def _pods(api: ApiClient, namespace: str, name: str) -> list[Pod]:
     pages = api.list_pages(PODS, namespace, label_selector=f"{WORKLOAD_LABEL}={name}")
     return [pod for page in pages for pod in page.items]
+
+
+def _create(api: ApiClient, namespace: str, body: dict[str, object]) -> None:
+    """Kubernetes takes no pods into a namespace before that has its first ServiceAccount, a moment after it is new."""
+    deadline = time.monotonic() + READY_S
+    while True:
+        try:
+            api.create(PODS, namespace, body)
+        except AlreadyExists:
+            return
+        except Forbidden as error:
+            if "service account" not in error.message or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _delete(api: ApiClient, namespace: str, name: str) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from cluster import client, logs
 from lab.messages import Spec
 from lab.standins.daemon import StandIns
+from lab.standins.real import RealKubelets
 
 
 def main() -> None:
@@ -22,7 +23,11 @@ def main() -> None:
     logs.set_up()
     spec = msgspec.json.decode(given.spec.read_bytes(), type=Spec)
     api = client.connect(given.kubeconfig, user_agent="berthlb-lab-stand-ins")
-    StandIns(api, socket.socket(fileno=given.keeper), spec.layout, spec.node_grace).run()
+    keeper = socket.socket(fileno=given.keeper)
+    if spec.control_plane == "kubernetes":
+        RealKubelets(api, keeper, spec.layout, spec.node_grace).run()
+    else:
+        StandIns(api, keeper, spec.layout, spec.node_grace).run()
 
 
 if __name__ == "__main__":

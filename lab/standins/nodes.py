@@ -109,8 +109,14 @@ def node_taints(*, ready: bool) -> dict[str, Any]:
     return {"spec": {"taints": None if ready else taints}}
 
 
-def pod_status(host: Host, address: str, time: str, *, ready: bool) -> dict[str, Any]:
+def pod_status(pod: Pod, host: Host, address: str, time: str, *, ready: bool) -> dict[str, Any]:
     """A patch of a Pod's status."""
+    state = {"running": {"startedAt": time}} if ready else {"waiting": {"reason": "ContainerCreating"}}
+    fixed = {"imageID": "", "restartCount": 0}
+    containers = [
+        {"name": each.name, "image": each.image, "ready": ready, "started": ready, "state": state, **fixed}
+        for each in pod.spec.containers
+    ]
     status = "True" if ready else "False"
     return {
         "status": {
@@ -121,5 +127,6 @@ def pod_status(host: Host, address: str, time: str, *, ready: bool) -> dict[str,
             "conditions": [
                 {"type": kind, "status": status, "lastTransitionTime": time} for kind in ("Ready", "ContainersReady")
             ],
+            "containerStatuses": containers,
         }
     }

@@ -15,6 +15,8 @@ class ContainerPort(View, frozen=True):
 
 
 class Container(View, frozen=True):
+    name: str = ""
+    image: str = ""
     ports: tuple[ContainerPort, ...] = ()
 
 

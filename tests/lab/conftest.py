@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 
 import pytest
 
 from lab import launch
+from lab.assets.gather import Assets, gather
 from lab.client import Lab
 from lab.directory import is_alive
+from lab.errors import UnusableError
 from lab.launch import Wanted
 from lab.layout import lay_out
 
@@ -22,8 +25,21 @@ def new_name() -> str:
     return f"test-{os.getpid()}-{next(_numbers)}"
 
 
+@cache
+def real_assets() -> Assets:
+    """The programs of a real control plane. Skips the test where they cannot be had; in CI that is a failure."""
+    try:
+        return gather()
+    except UnusableError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no real control plane: {error}")
+
+
 def make(**wanted: object) -> Lab:
     """A lab of two nodes, without daemons unless asked for."""
+    if wanted.pop("control_plane", "embedded") == "kubernetes":
+        wanted["assets"] = real_assets()
     layout = lay_out(int(str(wanted.pop("nodes", 2))), gateway=bool(wanted.pop("gateway", True)))
     return launch.up(Wanted(new_name(), layout, **{"daemons": False, **wanted})).release()  # type: ignore[arg-type]
 

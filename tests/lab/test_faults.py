@@ -22,6 +22,7 @@ from lab.figures import answered_by_two
 from lab.layout import lay_out
 from lab.manifests import api_of, apply_files
 from lab.workloads import start_workload
+from tests.lab.conftest import real_assets
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("faults"), pytest.mark.timeout(120)]
@@ -30,10 +31,11 @@ ADDRESS = "172.18.255.200"
 SETTLED_S = 1.0
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Lab]:
+@pytest.fixture(scope="module", params=["embedded", "kubernetes"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Three nodes, and the tutorial's Service at ``ADDRESS``."""
-    held = launch.up(launch.Wanted(f"faults-test-{os.getpid()}", lay_out(3), node_grace=2.0))
+    assets = real_assets() if request.param == "kubernetes" else None
+    held = launch.up(launch.Wanted(f"faults-test-{os.getpid()}", lay_out(3), node_grace=2.0, assets=assets))
     try:
         with_service(held.lab)
         yield held.lab
@@ -169,25 +171,31 @@ def test_the_client_s_neighbour_table_follows_the_address(cluster: Lab) -> None:
 
 def test_addresses_fail_over_while_the_api_server_is_away(cluster: Lab) -> None:
     """G4: running speakers need no API server."""
-    api = cluster.status().api_server
+    status = cluster.status()
+    server = next(process for process in status.processes if process.name == "apiserver")
 
-    def faults(rules: list[dict[str, object]] | None) -> None:
-        method = "DELETE" if rules is None else "POST"
-        body = None if rules is None else json.dumps(rules).encode()
-        request = urllib.request.Request(f"{api}/lab/faults", body, {"Content-Type": "application/json"}, method=method)
+    def fail(failing: bool) -> None:
+        """The real one stands still, as with a disk that does not answer; the embedded one drops every request."""
+        if status.control_plane == "kubernetes":
+            cluster.run("cp", ["kill", "-STOP" if failing else "-CONT", str(server.pid)], check=True)
+            return
+        rules = [{"drop": True, "path": "/api"}, {"closeWatches": True}]
+        body = json.dumps(rules).encode() if failing else None
+        headers, method = {"Content-Type": "application/json"}, "POST" if failing else "DELETE"
+        request = urllib.request.Request(f"{status.api_server}/lab/faults", body, headers, method=method)
         urllib.request.urlopen(request, timeout=5).close()
 
     with measure.watching(cluster, ADDRESS) as watch:
         old = measure.steady_owner(watch)
         node = measure.node_of(cluster, old)
-        faults([{"drop": True, "path": "/api"}, {"closeWatches": True}])
+        fail(True)
         try:
             cut = time.monotonic()
             cluster.stop_node(node)
             new = new_mac(watch, old, cut)
             still_answers_alone(watch, new, cut + SETTLED_S, 2.0)
         finally:
-            faults(None)
+            fail(False)
         cluster.start_node(node)
         launch.await_ready(cluster)
         still_answers_alone(watch, new, time.monotonic(), 1.0)

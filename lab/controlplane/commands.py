@@ -1,0 +1,116 @@
+"""The command lines of the control plane's programs: pure functions of what the lab is made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab.controlplane.credentials import (
+    API_SERVER_CERTIFICATE,
+    API_SERVER_KEY,
+    AUTHORITY,
+    SERVICE_ACCOUNT_KEY,
+    SERVICE_ACCOUNT_PUBLIC_KEY,
+    TOKENS,
+    credentials_directory,
+    kubeconfig_of,
+)
+from lab.layout import API_PORT, POD_NETWORK, SERVICE_NETWORK, Host
+from lab.messages import Spec
+
+ETCD = "http://127.0.0.1:2379"  # on cp, which nobody else shares
+ETCD_PEERS = "http://127.0.0.1:2380"
+PROXY_HEALTH_PORT = 10256  # kube-proxy's own default
+MASQUERADE_MARK = "0x4000"  # kube-proxy's own default
+RENEWALS_PER_GRACE = 4  # kubelet: every 10 s of a grace period of 40 s
+LOOKS_PER_GRACE = 8  # kube-controller-manager: every 5 s of it
+
+LEAST_GRACE_S = 2.0  # a Lease says seconds in whole numbers, and busy machines need some of them
+
+
+def etcd(spec: Spec) -> list[str]:
+    return [
+        spec.programs["etcd"],
+        f"--data-dir={Path(spec.directory, 'etcd')}",
+        f"--listen-client-urls={ETCD}",
+        f"--advertise-client-urls={ETCD}",
+        f"--listen-peer-urls={ETCD_PEERS}",
+        f"--initial-advertise-peer-urls={ETCD_PEERS}",
+        f"--initial-cluster=default={ETCD_PEERS}",
+        "--unsafe-no-fsync",  # a lab ends with its machine
+        "--log-level=warn",
+    ]
+
+
+def api_server(spec: Spec) -> list[str]:
+    files = credentials_directory(spec)
+    return [
+        spec.programs["kube-apiserver"],
+        f"--etcd-servers={ETCD}",
+        "--bind-address=0.0.0.0",
+        f"--advertise-address={spec.layout.control_plane.address}",
+        f"--secure-port={API_PORT}",
+        f"--tls-cert-file={files / API_SERVER_CERTIFICATE}",
+        f"--tls-private-key-file={files / API_SERVER_KEY}",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-signing-key-file={files / SERVICE_ACCOUNT_KEY}",
+        f"--service-account-key-file={files / SERVICE_ACCOUNT_PUBLIC_KEY}",
+        f"--service-cluster-ip-range={SERVICE_NETWORK}",
+        "--authorization-mode=RBAC",
+        f"--token-auth-file={files / TOKENS}",
+        "--allow-privileged=true",  # as every installer sets it
+    ]
+
+
+def controller_manager(spec: Spec) -> list[str]:
+    files = credentials_directory(spec)
+    grace_ms = round(spec.node_grace * 1000)
+    return [
+        spec.programs["kube-controller-manager"],
+        f"--kubeconfig={kubeconfig_of(spec, 'kube-controller-manager')}",
+        f"--service-account-private-key-file={files / SERVICE_ACCOUNT_KEY}",
+        f"--root-ca-file={files / AUTHORITY}",
+        "--use-service-account-credentials=true",  # each controller with its own role, as every installer has it
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+        f"--cert-dir={files}",
+        f"--node-monitor-grace-period={grace_ms}ms",
+        f"--node-monitor-period={grace_ms // LOOKS_PER_GRACE}ms",
+    ]
+
+
+def pod_network(node: Host) -> list[str]:
+    """What a network plugin does: here, that kube-proxy's masquerading works for a node's own pods.
+
+    kube-proxy marks packets whose sender is to be hidden, and hides it after routing, where packets for the pods of
+    other network namespaces pass. A lab's pods have addresses of their node itself: what comes for them from outside
+    passes input instead, and what the node sends to itself has the node's address already.
+    """
+    marked = f"meta mark & {MASQUERADE_MARK} == {MASQUERADE_MARK}"
+    table = f"""\
+table ip lab-pods {{
+  chain nat-input {{
+    type nat hook input priority 100
+    {marked} snat to {node.address} fully-random
+  }}
+  chain nat-postrouting {{
+    type nat hook postrouting priority srcnat - 1
+    oifname "lo" {marked} meta mark set meta mark ^ {MASQUERADE_MARK}
+  }}
+}}
+"""
+    return ["nft", table]
+
+
+def proxy(spec: Spec, node: Host) -> list[str]:
+    return [
+        spec.programs["kube-proxy"],
+        f"--kubeconfig={kubeconfig_of(spec, 'kube-proxy')}",
+        f"--hostname-override={node.name}",
+        f"--proxy-mode={spec.proxy_mode}",
+        f"--cluster-cidr={POD_NETWORK}",
+        f"--healthz-bind-address=0.0.0.0:{PROXY_HEALTH_PORT}",
+        "--metrics-bind-address=127.0.0.1:10249",
+        "--conntrack-max-per-core=0",  # the machine's own limits stay as they are
+        "--conntrack-tcp-timeout-established=0s",
+        "--conntrack-tcp-timeout-close-wait=0s",
+    ]

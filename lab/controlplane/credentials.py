@@ -1,0 +1,142 @@
+"""Certificates, keys, tokens and kubeconfigs of the real control plane, made anew for every lab.
+
+openssl makes the certificate authority, the API server's certificate and the key that signs ServiceAccount tokens.
+People and Kubernetes' own components come with a bearer token each, of the user that Kubernetes' default roles are
+bound to.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lab.errors import UnusableError
+from lab.layout import API_PORT, Layout
+from lab.messages import Spec
+
+AUTHORITY = "ca.crt"
+API_SERVER_CERTIFICATE = "apiserver.crt"
+API_SERVER_KEY = "apiserver.key"
+SERVICE_ACCOUNT_KEY = "service-account.key"
+SERVICE_ACCOUNT_PUBLIC_KEY = "service-account.pub"
+TOKENS = "tokens.csv"
+API_SERVICE_ADDRESS = "10.96.0.1"  # the first of the Services' network: the Service "kubernetes"
+VALID_DAYS = "3650"
+OPENSSL_S = 20.0
+
+ADMIN = "admin"
+USERS = {  # and the groups that they are in
+    ADMIN: "system:masters",
+    "system:kube-controller-manager": "",
+    "system:kube-proxy": "",
+}
+
+CONFIG = """\
+[req]
+distinguished_name = name
+prompt = no
+[name]
+[authority]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign, cRLSign
+subjectKeyIdentifier = hash
+[server]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+subjectAltName = {names}
+"""
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+
+
+def credentials_directory(spec: Spec) -> Path:
+    return Path(spec.directory, "credentials")
+
+
+def kubeconfig_of(spec: Spec, component: str) -> Path:
+    """For a component of Kubernetes that runs on the lab's hosts."""
+    return credentials_directory(spec) / f"{component}.kubeconfig"
+
+
+def make_credentials(spec: Spec) -> None:
+    """Write everything: the credentials' directory, and the lab's two kubeconfigs. Raises ``UnusableError``."""
+    directory = credentials_directory(spec)
+    directory.mkdir(mode=0o700)
+    _make_certificates(directory, spec.layout)
+    tokens = {user: secrets.token_urlsafe(32) for user in USERS}
+    lines = [f'{tokens[user]},{user},{user},"{groups}"\n' for user, groups in USERS.items()]
+    (directory / TOKENS).touch(mode=0o600)
+    (directory / TOKENS).write_text("".join(lines))
+    authority = (directory / AUTHORITY).read_bytes()
+    outside, inside = f"https://127.0.0.1:{spec.api_port}", f"https://{spec.layout.control_plane.address}:{API_PORT}"
+    for path, server, user in (
+        (Path(spec.directory, "kubeconfig"), outside, ADMIN),
+        (Path(spec.directory, "kubeconfig-inside"), inside, ADMIN),
+        (kubeconfig_of(spec, "kube-controller-manager"), inside, "system:kube-controller-manager"),
+        (kubeconfig_of(spec, "kube-proxy"), inside, "system:kube-proxy"),
+    ):
+        write_kubeconfig(path, spec.name, server, authority=authority, token=tokens[user])
+
+
+def write_kubeconfig(
+    path: Path, name: str, server: str, *, authority: bytes | None = None, token: str | None = None
+) -> None:
+    """A kubeconfig for an API server; without ``token``, for one that asks for no authentication. (JSON is YAML.)"""
+    cluster: dict[str, Any] = {"server": server}
+    if authority is not None:
+        cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
+    user: Mapping[str, str] = {"token": token} if token is not None else {}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": user}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+    }
+    path.touch(mode=0o600)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+
+
+def _make_certificates(directory: Path, layout: Layout) -> None:
+    host = layout.control_plane
+    names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", host.name]
+    addresses = ["127.0.0.1", host.address, API_SERVICE_ADDRESS]
+    alternatives = [*(f"DNS:{name}" for name in names), *(f"IP:{address}" for address in addresses)]
+    config = directory / "openssl.cnf"
+    config.write_text(CONFIG.format(names=", ".join(alternatives)))
+    new = ("req", "-x509", "-config", str(config), "-days", VALID_DAYS, *NEW_KEY)
+    authority = ("-keyout", "ca.key", "-out", AUTHORITY)
+    _openssl(directory, *new, "-extensions", "authority", "-subj", "/CN=berthlb-lab", *authority)
+    signed = ("-CA", AUTHORITY, "-CAkey", "ca.key", "-keyout", API_SERVER_KEY, "-out", API_SERVER_CERTIFICATE)
+    _openssl(directory, *new, "-extensions", "server", "-subj", "/CN=kube-apiserver", *signed)
+    curve = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    _openssl(directory, "genpkey", *curve, "-out", SERVICE_ACCOUNT_KEY)
+    _openssl(directory, "pkey", "-in", SERVICE_ACCOUNT_KEY, "-pubout", "-out", SERVICE_ACCOUNT_PUBLIC_KEY)
+
+
+def _openssl(directory: Path, *arguments: str) -> None:
+    program = shutil.which("openssl")
+    if program is None:
+        raise UnusableError("openssl is missing: install the package openssl (apt-get install openssl)")
+    done = subprocess.run(
+        [program, *arguments],
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=OPENSSL_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise UnusableError(f"openssl {arguments[0]} failed: {said[0]}")

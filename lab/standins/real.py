@@ -1,0 +1,158 @@
+"""The kubelets beside a real control plane, which has all else: EndpointSlices, the life of nodes, kube-proxies.
+
+What kubelets do there and need not do beside the embedded one: renew the Lease of their Node, by whose silence
+kube-controller-manager notices that a node is dead; say it again where kube-controller-manager has said otherwise
+meanwhile; and confirm that a deleted pod has ended. And first of all, before there is any Node: wait for the API server
+and give it what every lab begins with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import yaml
+
+from cluster.client import LEASES, AlreadyExists, ApiClient, ApiError, NotFound
+from cluster.objects import Node as NodeObject
+from cluster.reflector import Change, Reflector
+from cluster.resources import NAMESPACES, NODES, Resource
+from lab.controlplane.commands import RENEWALS_PER_GRACE
+from lab.kinds import BUILT_IN, CRDS, Whole, all_kinds
+from lab.layout import Layout
+from lab.messages import ApiReady
+from lab.standins.kubelets import Kubelets
+from lab.standins.nodes import Node
+from lab.standins.views import PODS, Pod
+
+LOOK_S = 0.1  # between looks at an API server that does not answer yet
+LEASE_NAMESPACE = "kube-node-lease"
+OUR_NAMESPACE = "metallb-system"
+DEFINITIONS = Resource(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False, Whole
+)
+
+logger = logging.getLogger(__name__)
+
+
+class RealKubelets(Kubelets):
+    """All nodes' kubelets."""
+
+    def __init__(self, client: ApiClient, keeper: socket.socket, layout: Layout, grace: float) -> None:
+        super().__init__(client, keeper, layout, float("inf"))  # that a node is lost, another says
+        self.node_objects = Reflector(client, NODES, on_change=self.node_changed)
+        self.contradicted: set[str] = set()
+        """Nodes, by name, and pods, by uid, of which the API says that they are not ready."""
+        self.renewal_s = grace / RENEWALS_PER_GRACE
+        self.lease_s = max(1, round(grace))
+
+    def run(self) -> None:
+        prepare(self.client)
+        self.tell_keeper(ApiReady())
+        threading.Thread(target=self._renew_leases, name="renew-leases", daemon=True).start()
+        super().run()
+
+    # -------------------------------------------------------------------- what others say of us
+
+    def reflectors(self) -> Sequence[Reflector[Any]]:
+        return (self.node_objects, self.pods)
+
+    def node_changed(self, change: Change[NodeObject]) -> None:
+        """kube-controller-manager says Unknown of a node that it did not hear, be it the API server's fault."""
+        conditions = change.new.status.conditions if change.new is not None else ()
+        if change.new is not None and any(each.type == "Ready" and each.status != "True" for each in conditions):
+            self.contradicted.add(change.new.metadata.name)
+            self.wake()
+
+    def pod_changed(self, change: Change[Pod]) -> None:
+        if change.new is not None and not change.new.status.ready:
+            self.contradicted.add(change.new.metadata.uid)
+        super().pod_changed(change)
+
+    def write(self) -> None:
+        while self.contradicted:
+            name_or_uid = self.contradicted.pop()
+            self.said_of_nodes.pop(name_or_uid, None)
+            self.said_of_pods.pop(name_or_uid, None)
+        super().write()
+
+    def run_pods(self, pods: Mapping[str, Pod]) -> None:
+        super().run_pods(pods)
+        for key, pod in pods.items():
+            node = self.nodes.get(pod.spec.node_name)
+            if node is not None and node.connected and pod.metadata.deletion_timestamp is not None:
+                if key in node.addresses:
+                    self.stop_pod(node, key)
+                self.attempt(self.confirm_end, pod)
+
+    def confirm_end(self, pod: Pod) -> None:
+        meta = pod.metadata
+        try:
+            self.client.delete(PODS, meta.namespace, meta.name, uid=meta.uid, grace_period_s=0)
+        except NotFound:
+            return
+
+    # -------------------------------------------------------------------- leases
+
+    def _renew_leases(self) -> None:
+        while True:
+            began = time.monotonic()
+            for node in self.nodes.values():
+                if node.connected:
+                    try:
+                        self._renew_lease(node)
+                    except ApiError as error:
+                        logger.warning("lease not renewed", extra={"node": node.host.name, "error": str(error)})
+            time.sleep(max(0.0, began + self.renewal_s - time.monotonic()))
+
+    def _renew_lease(self, node: Node) -> None:
+        name = node.host.name
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        spec = {"holderIdentity": name, "leaseDurationSeconds": self.lease_s, "renewTime": now}
+        try:
+            self.client.patch(LEASES, LEASE_NAMESPACE, name, {"spec": spec})
+        except NotFound:
+            self.client.create(LEASES, LEASE_NAMESPACE, {"metadata": {"name": name}, "spec": spec})
+
+
+# ------------------------------------------------------------------------ what a lab begins with
+
+
+def prepare(client: ApiClient) -> None:
+    """Give a new API server our namespace and our kinds; returns when it serves them."""
+    _until_it_works(lambda: _create(client, NAMESPACES, {"metadata": {"name": OUR_NAMESPACE}}))
+    for path in sorted(CRDS.glob("*.yaml")):
+        for body in yaml.safe_load_all(path.read_text()):
+            _until_it_works(partial(_create, client, DEFINITIONS, body))
+    for kind in all_kinds():
+        if kind not in BUILT_IN:
+            _until_it_works(partial(_list, client, kind.resource))
+    _until_it_works(lambda: client.get(NAMESPACES, None, LEASE_NAMESPACE))
+
+
+def _create(client: ApiClient, resource: Resource[Any], body: dict[str, Any]) -> None:
+    with contextlib.suppress(AlreadyExists):
+        client.create(resource, None, body)
+
+
+def _list(client: ApiClient, resource: Resource[Any]) -> None:
+    for _ in client.list_pages(resource):
+        pass
+
+
+def _until_it_works(ask: Callable[[], object]) -> None:
+    """An API server that starts refuses connections, then has no roles yet, then does not serve a new kind yet."""
+    while True:
+        try:
+            ask()
+            return
+        except ApiError as error:
+            logger.info("the API server is waited for", extra={"error": str(error)})
+            time.sleep(LOOK_S)

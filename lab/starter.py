@@ -1,0 +1,85 @@
+"""What a lab runs by itself: its control plane, and the daemons on every host."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.children import Children
+from lab.controlplane import commands
+from lab.hosts import Hosts
+from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Host
+from lab.messages import CONTROLLER, SPEAKER, SPEC, Spec
+
+
+class Starter:
+    """Starts each of them, once or again; what is a keeper's child afterwards is the keeper's to watch."""
+
+    def __init__(self, spec: Spec, hosts: Hosts, children: Children) -> None:
+        self.spec = spec
+        self.hosts = hosts
+        self.children = children
+
+    # -------------------------------------------------------------------- the control plane
+
+    def start_embedded_api_server(self, outside: socket.socket) -> None:
+        """Both of its sockets listen before it runs, so nobody who comes early is refused."""
+        with self.hosts.inside(CONTROL_PLANE):
+            inside = socket.create_server(("0.0.0.0", API_PORT), backlog=1024)
+        fds = (inside.fileno(), outside.fileno())
+        arguments = [f"--fd={fd}" for fd in fds]
+        self.children.start_module(
+            CONTROL_PLANE, "apiserver", "lab.apiserver", *arguments, *self.spec.api_server_args, keep=fds
+        )
+        inside.close()
+
+    def start_stand_ins(self, to_keeper: socket.socket) -> None:
+        arguments = [
+            f"--keeper={to_keeper.fileno()}",
+            f"--kubeconfig={self.children.kubeconfig}",
+            f"--spec={Path(self.spec.directory, SPEC)}",
+        ]
+        self.children.start_module(CONTROL_PLANE, "stand-ins", "lab.standins", *arguments, keep=(to_keeper.fileno(),))
+
+    def start_kubernetes(self, outside: socket.socket) -> None:
+        """etcd, kube-apiserver, and the way to it from outside."""
+        fd = outside.fileno()
+        arguments = [f"--fd={fd}", f"--to=127.0.0.1:{API_PORT}"]
+        self.children.start_module(CONTROL_PLANE, "forwarder", "lab.controlplane.forwarder", *arguments, keep=(fd,))
+        self._start_program(CONTROL_PLANE, "etcd", commands.etcd(self.spec))
+        self._start_program(CONTROL_PLANE, "apiserver", commands.api_server(self.spec))
+
+    def start_controller_manager(self) -> None:
+        self._start_program(CONTROL_PLANE, "kube-controller-manager", commands.controller_manager(self.spec))
+
+    def _start_program(self, host: str, name: str, argv: Sequence[str]) -> None:
+        """With PATH only: a proxy that the user's environment names leads nowhere from the lab's hosts."""
+        self.children.start_program(host, name, argv, {"PATH": os.environ["PATH"]})
+
+    # -------------------------------------------------------------------- daemons
+
+    def start_daemons(self) -> None:
+        """Whatever needs an API server."""
+        if self.spec.daemons:
+            arguments = [f"--kubeconfig={self.children.kubeconfig}", f"--listen=0.0.0.0:{STATUS_PORT}"]
+            self.children.start_module(CONTROL_PLANE, CONTROLLER, "controller", *arguments, *self.spec.controller_args)
+        for node in self.spec.layout.nodes:
+            if self.hosts.has_power(node.name):
+                self.start_node_daemons(node)
+
+    def start_node_daemons(self, node: Host) -> None:
+        if self.spec.control_plane == "kubernetes":
+            self._start_program(node.name, "pod-network", commands.pod_network(node))
+            self._start_program(node.name, "kube-proxy", commands.proxy(self.spec, node))
+        if self.spec.daemons:
+            self.start_speaker(node.name)
+
+    def start_speaker(self, node: str) -> None:
+        arguments = [
+            f"--kubeconfig={self.children.kubeconfig}",
+            f"--node-name={node}",
+            f"--listen=0.0.0.0:{STATUS_PORT}",
+        ]
+        self.children.start_module(node, SPEAKER, "speaker", *arguments, *self.spec.speaker_args)

@@ -1,0 +1,135 @@
+"""The real control plane in the lab, as a person with kubectl meets it. Its data path: test_lab_traffic; its faults:
+test_faults."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import launch
+from lab.client import Lab
+from lab.errors import LabError, UnusableError
+from lab.launch import Wanted
+from lab.layout import lay_out
+from lab.workloads import start_workload
+from tests.lab.conftest import end, make, new_name, real_assets
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    made = make(control_plane="kubernetes", node_grace=4.0)
+    yield made
+    end(made)
+
+
+def kubectl(lab: Lab, *arguments: str, given: str = "") -> str:
+    argv = [str(real_assets().path("kubectl")), f"--kubeconfig={lab.kubeconfig}", *arguments]
+    done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_nodes_are_ready_and_of_the_lan(lab: Lab) -> None:
+    shown = kubectl(lab, "get", "nodes", "-o", "wide", "--no-headers").splitlines()
+
+    assert [line.split()[:2] for line in shown] == [["node-1", "Ready"], ["node-2", "Ready"]]
+    assert "172.18.0.11" in shown[0]
+    assert "172.18.0.12" in shown[1]
+
+
+def test_kubectl_works_on_the_labs_hosts(lab: Lab) -> None:
+    program = str(real_assets().path("kubectl"))
+
+    assert "metallb-system" in lab.run("cp", [program, "get", "namespaces"], check=True).output
+    assert "metallb-system" in lab.run("node-1", [program, "get", "namespaces"], check=True).output
+
+
+def test_custom_kinds_are_served_with_their_rules(lab: Lab) -> None:
+    pool = {
+        "apiVersion": "metallb.io/v1beta1",
+        "kind": "IPAddressPool",
+        "metadata": {"name": "bad", "namespace": "metallb-system"},
+        "spec": {"addresses": ["nonsense"]},
+    }
+    argv = [str(real_assets().path("kubectl")), f"--kubeconfig={lab.kubeconfig}", "apply", "-f", "-"]
+    done = subprocess.run(argv, input=json.dumps(pool), capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.returncode != 0
+    assert "spec.addresses" in done.stderr
+
+
+def test_who_has_no_token_may_nothing(lab: Lab) -> None:
+    config = json.loads(lab.kubeconfig.read_text())
+    cluster = config["clusters"][0]["cluster"]
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(f"{cluster['server']}/api/v1/nodes", context=context, timeout=5)
+
+
+def test_kubeconfigs_are_the_users_alone(lab: Lab) -> None:
+    assert "insecure" not in lab.kubeconfig.read_text()
+    for path in (lab.kubeconfig, Path(lab.status().kubeconfig_inside), *lab.directory.glob("credentials/*")):
+        assert path.stat().st_mode & 0o077 == 0 or path.suffix in {".crt", ".pub", ".cnf"}, path
+
+
+def test_pods_of_a_new_namespace_become_ready(lab: Lab) -> None:
+    start_workload(lab, "web", replicas=2, namespace="fresh")
+
+    shown = kubectl(lab, "get", "pods", "-n", "fresh", "-o", "wide", "--no-headers").splitlines()
+    assert [line.split()[:3] for line in shown] == [["web-1", "1/1", "Running"], ["web-2", "1/1", "Running"]]
+
+
+def test_a_deleted_pod_is_gone_when_kubectl_says_so(lab: Lab) -> None:
+    start_workload(lab, "brief", replicas=1)
+
+    kubectl(lab, "delete", "pod", "brief-1", "--timeout=10s")
+
+    assert "brief-1" not in kubectl(lab, "get", "pods", "-o", "name")
+    assert not any(process.running for process in lab.status().processes if "brief-1" in process.name)
+
+
+def test_a_node_and_its_pods_are_not_ready_while_it_is_silent(lab: Lab) -> None:
+    start_workload(lab, "silent", replicas=1, nodes=["node-2"])
+
+    def says(kind: str, name: str, status: str) -> bool:
+        found = json.loads(kubectl(lab, "get", kind, name, "-o", "json"))
+        return any(each["type"] == "Ready" and each["status"] == status for each in found["status"]["conditions"])
+
+    lab.pull_link("node-2")
+    wait_until(lambda: says("node", "node-2", "Unknown"), 20.0)
+    wait_until(lambda: says("pod", "silent-1", "False"), 20.0)
+    lab.plug_link("node-2")
+    wait_until(lambda: says("node", "node-2", "True"), 20.0)
+    wait_until(lambda: says("pod", "silent-1", "True"), 20.0)
+    wait_until(lambda: "unreachable" not in kubectl(lab, "get", "node", "node-2", "-o", "json"), 20.0)
+
+
+def test_a_grace_period_that_busy_machines_break_is_refused() -> None:
+    with pytest.raises(LabError, match=r"--node-grace: a real control plane needs 2 s at least"):
+        launch.up(Wanted(new_name(), lay_out(1), node_grace=0.5, assets=real_assets()))
+
+
+@pytest.mark.parametrize(("mode", "missing"), [("iptables", "iptables-restore"), ("nftables", "openssl")])
+def test_a_missing_program_is_named_with_its_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str, missing: str
+) -> None:
+    assets = real_assets()
+    (tmp_path / "nft").write_text("#!/bin/sh\n")
+    (tmp_path / "nft").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(launch, "SBIN", str(tmp_path))
+
+    with pytest.raises(UnusableError, match=missing.partition("-")[0] + " is missing: install"):
+        launch.up(Wanted(new_name(), lay_out(1), assets=assets, proxy_mode=mode))  # type: ignore[arg-type]
