@@ -15,6 +15,15 @@ def pytest_report_header() -> str:
     return f"real API server: not tested, {reason}" if reason else "real API server: tested"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without a real control plane its tests are left out; the header says why."""
+    if why_not() is None:
+        return
+    left_out = [item for item in items if item.get_closest_marker("real")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture
 def embedded_api() -> Iterator[EmbeddedApi]:
     """A fresh API server: ``url``, ``kubeconfig(path)``, ``request(…)``, ``inject(…)`` faults, ``clear_faults()``."""

@@ -31,7 +31,7 @@ ADDRESS = "172.18.255.200"
 SETTLED_S = 1.0
 
 
-@pytest.fixture(scope="module", params=["embedded", "kubernetes"])
+@pytest.fixture(scope="module", params=["embedded", pytest.param("kubernetes", marks=pytest.mark.real)])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Three nodes, and the tutorial's Service at ``ADDRESS``."""
     assets = real_assets() if request.param == "kubernetes" else None

@@ -22,7 +22,7 @@ from lab.workloads import start_workload
 from tests.lab.conftest import end, make, new_name, real_assets
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.real]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,13 @@ pytestmark = pytest.mark.lab
 CLIENT, NODE_1, NODE_2 = "172.18.0.3", "172.18.0.11", "172.18.0.12"
 
 
-@pytest.fixture(scope="module", params=[("embedded", 0.5), ("kubernetes", LEAST_GRACE_S)], ids=lambda param: param[0])
+BOTH = [
+    pytest.param(("embedded", 0.5), id="embedded"),
+    pytest.param(("kubernetes", LEAST_GRACE_S), id="kubernetes", marks=pytest.mark.real),
+]
+
+
+@pytest.fixture(scope="module", params=BOTH)
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     control_plane, node_grace = request.param
     made = make(control_plane=control_plane, nodes=3, node_grace=node_grace)
