@@ -2,7 +2,8 @@
 
 G1  Of two speakers that hear each other, at most one answers for an address, from D + 0.3 s after the last fault on.
 G2  On each side of a partition on which it can be proved that one hears, somebody answers for every address in the
-    Plan, from D + 100 ms × (better candidates that cannot + 1) + the probes after the last fault on.
+    Plan, from D + 100 ms × (better candidates that cannot + 1) + the probes after the last fault on, or after the first
+    proof of a lone speaker that took itself for isolated meanwhile.
 G3  At most one on each side: G1 for every pair of that side. After healing: G1.
 G4  Nothing of this needs the API: schedules freeze it.
     While a speaker is starting, an address that nobody is known to have held may wait for it.
@@ -165,9 +166,20 @@ class Invariants:
                     missing[(address, side)] = since
                     grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
                     grace += self.detection(side) + deaf + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
-                    if now > max(self._last_fault(), since) + grace:
+                    if now > max(self._last_fault(), since, self._proof_came(side)) + grace:
                         self._fail(f"G2: {address} has no owner among {', '.join(sorted(side))}")
         self._missing = missing
+
+    def _proof_came(self, side: frozenset[str]) -> float:
+        """When a lone speaker whose witness's answers were lost heard one: silence counts from then (decision 0010).
+        Only once after a fault: who takes itself for isolated again and again breaks G2."""
+        last = self._last_fault()
+        rejoined = [
+            at
+            for at, name, report in self.world.reports
+            if at > last and len(side) == 1 and name in side and report.reason == "Rejoined"
+        ]
+        return rejoined[0] if len(rejoined) == 1 else last
 
     # ---------------------------------------------------------------------------------------------- owners stay
 
