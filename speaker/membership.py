@@ -275,12 +275,13 @@ class Membership:
         cut_off = bool(message.flags & CUT_OFF)
         if sighting.standing is Standing.ALIVE and not cut_off:
             sighting.detector.heard(interval, now)
-        else:
+        elif sighting.standing is Standing.ALIVE:
             sighting.detector.skip(interval, now)
-        if sighting.standing is not Standing.ALIVE:
+        else:
             silence = now - sighting.life_at
             if sighting.life_at > NEVER and silence > self._roster.detection(sighting, now) and not cut_off:
                 sighting.detector.false_alarm(now)
+            sighting.detector.skip(interval, now)
             self._roster.forget_suspicion(peer, sighting)
             if sighting.standing is Standing.DEAD:
                 self._roster.mark_claims(peer, f"return of {peer.node}")
