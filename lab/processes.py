@@ -11,13 +11,11 @@ import contextlib
 import fcntl
 import os
 import signal
-import sys
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from lab.namespaces import (
     CLONE_NEWNS,
@@ -203,10 +201,3 @@ def memory_of(pid: int) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")), None)
-
-
-def exit_now(code: int) -> NoReturn:
-    """End without Python's own ending: as first process of the lab, this takes everything else with it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -89,10 +89,6 @@ ETCD = Release(
 RELEASES = (KUBERNETES, ETCD)
 
 
-def release_of(program: Program) -> Release:
-    return next(release for release in RELEASES if program in release.packages)
-
-
 def will_do(program: Program, version: Version) -> bool:
     """Whether a program of this version may stand for the pinned one.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import field
 
-from cluster.objects import Condition, Endpoint, EndpointPort, Object, Service, ServiceSpec, View
+from cluster.objects import Condition, Object, Service, ServiceSpec, View
 from cluster.resources import Resource
 
 
@@ -63,13 +63,6 @@ class ProxiedService(Service, frozen=True):
     """``core/v1 Service``, as the stand-ins read it."""
 
     spec: ProxiedSpec = ProxiedSpec()
-
-
-class EndpointSliceContent(View, frozen=True):
-    """What makes two EndpointSlices the same to whoever consumes them."""
-
-    endpoints: tuple[Endpoint, ...] = ()
-    ports: tuple[EndpointPort, ...] = ()
 
 
 PODS = Resource("", "v1", "pods", "Pod", True, Pod)
