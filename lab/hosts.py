@@ -64,14 +64,15 @@ class Hosts:
         )
 
     def set_link(self, host: Host, *, up: bool) -> None:
-        self.lan.plug(host, up=up)
         if up:
+            self.lan.plug(host, self._namespaces[host.name])
             self._unplugged.discard(host.name)
         else:
+            self.lan.pull(host)
             self._unplugged.add(host.name)
 
     def cut_power(self, host: Host) -> None:
-        self.lan.plug(host, up=False)
+        self.lan.pull(host)
         namespace = self._namespaces.pop(host.name)
         processes.kill_all_in(namespace)
         self.lan.detach(host)

@@ -62,18 +62,24 @@ class Lan:
             netlink.link("set", index=index, state="up")
             self._set_kernel(host)
             self._add_routes(netlink, index, host)
-        self.plug(host, up=True)
+        self.plug(host, namespace)
 
-    def plug(self, host: Host, *, up: bool) -> None:
-        """Put the cable in or pull it: the host sees its carrier come and go.
+    def plug(self, host: Host, namespace: int) -> None:
+        """Put the cable in: the host sees its carrier come.
 
-        Returns when frames pass (at most two seconds later): on a busy machine the kernel's own bookkeeping of links,
-        which turns a port on, comes a good while after the command.
+        Returns when frames pass both ways (at most two seconds later): on a busy machine the kernel's own bookkeeping
+        of links, which turns the bridge's port on and lets the host's interface send, comes a good while after the
+        command.
         """
-        self.netlink.link("set", ifname=host.name, state="up" if up else "down")
+        self.netlink.link("set", ifname=host.name, state="up")
         deadline = time.monotonic() + 2.0
-        while up and not self._forwards(host) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        with inside(namespace), IPRoute() as theirs:
+            while not (self._forwards(host) and _is_up(theirs, host)) and time.monotonic() < deadline:
+                time.sleep(0.001)
+
+    def pull(self, host: Host) -> None:
+        """Pull the cable: the host sees its carrier go."""
+        self.netlink.link("set", ifname=host.name, state="down")
 
     def _forwards(self, host: Host) -> bool:
         port = self.netlink.get_links(ifname=host.name)[0]
@@ -108,6 +114,11 @@ class Lan:
         if gateway is None:
             # A packet of the host itself needs a route before the rules can send it to an endpoint.
             netlink.route("add", dst=SERVICE_NETWORK, oif=index, scope="link", prefsrc=host.address)
+
+
+def _is_up(netlink: IPRoute, host: Host) -> bool:
+    """Whether the host's own interface sends: until then its queue drops whatever it is given."""
+    return bool(netlink.get_links(ifname=host.interface)[0].get_attr("IFLA_OPERSTATE") == "UP")
 
 
 def set_pod_address(namespace: int, address: str, *, present: bool) -> None:

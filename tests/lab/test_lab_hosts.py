@@ -36,6 +36,16 @@ def speaker_processes(lab: Lab) -> list[ProcessStatus]:
     return [p for p in lab.status().processes if p.host == "node-1" and p.name.startswith("speaker") and p.running]
 
 
+def both_processes(lab: Lab) -> list[ProcessStatus]:
+    """The announcer and its watcher, once both run."""
+
+    def both() -> list[ProcessStatus] | None:
+        found = speaker_processes(lab)
+        return found if len(found) == 2 else None
+
+    return wait_until(both, message="node-1's speaker has not both of its processes") or []
+
+
 def state(lab: Lab, pid: int) -> str:
     """A process' state, in the letters of proc(5)."""
     return lab.run("node-1", ["sh", "-c", f"sed 's/.*) //' /proc/{pid}/stat"]).output[:1]
@@ -102,11 +112,11 @@ def test_a_speaker_can_be_stopped_and_started(lab: Lab) -> None:
     lab.speaker("node-1", "start")
     with pytest.raises(LabError, match="runs already"):
         lab.speaker("node-1", "start")
-    wait_until(lambda: len(speaker_processes(lab)) == 2)
+    both_processes(lab)
 
 
 def test_a_killed_announcer_takes_its_watcher_along(lab: Lab) -> None:
-    wait_until(lambda: len(speaker_processes(lab)) == 2)
+    both_processes(lab)
     lab.speaker("node-1", "kill", "announcer")
     wait_until(lambda: speaker_processes(lab) == [])
     ended = next(p for p in lab.status().processes if p.host == "node-1" and p.name == "speaker")
@@ -115,16 +125,14 @@ def test_a_killed_announcer_takes_its_watcher_along(lab: Lab) -> None:
 
 
 def test_a_killed_watcher_is_replaced(lab: Lab) -> None:
-    wait_until(lambda: len(speaker_processes(lab)) == 2)
-    announcer, watcher = speaker_processes(lab)
+    announcer, watcher = both_processes(lab)
     lab.speaker("node-1", "kill", "watcher")
-    wait_until(lambda: len(speaker_processes(lab)) == 2 and speaker_processes(lab)[1].pid != watcher.pid)
-    assert speaker_processes(lab)[0].pid == announcer.pid
+    wait_until(lambda: both_processes(lab)[1].pid != watcher.pid)
+    assert both_processes(lab)[0].pid == announcer.pid
 
 
 def test_a_paused_speaker_stands_still_until_its_time_is_over(lab: Lab) -> None:
-    wait_until(lambda: len(speaker_processes(lab)) == 2)
-    announcer = speaker_processes(lab)[0]
+    announcer = both_processes(lab)[0]
     lab.speaker("node-1", "pause", "announcer", seconds=0.5)
     assert state(lab, announcer.pid) == "T"
     wait_until(lambda: state(lab, announcer.pid) != "T")
