@@ -49,6 +49,7 @@ Namespace = Annotated[str, typer.Option("--namespace", "-n", metavar="NAMESPACE"
 NodeName = Annotated[str, typer.Argument(metavar="NODE", help="Such as node-1.")]
 HostName = Annotated[str, typer.Argument(metavar="HOST", help="cp, gw, client, node-1 and so on.")]
 DEFAULT_NAME = "lab"
+PROGRESS_LINE_S = 10.0
 
 out = Console(width=1000)  # lines are as long as they are, for programs and for a terminal to fold
 err = Console(stderr=True)
@@ -165,10 +166,22 @@ def status(
 
 def _gather_assets() -> Assets:
     with err.status("looking for the control plane's programs") as shown:
-        found = gather(shown.update)
+        found = gather(shown.update if err.is_terminal else _Lines())
     for each in found.passed_over:
         print(f"lab: {each}", file=sys.stderr)
     return found
+
+
+class _Lines:
+    """Progress where nobody sees a line change: another line every ten seconds."""
+
+    def __init__(self) -> None:
+        self.said_at = float("-inf")
+
+    def __call__(self, what: str) -> None:
+        if time.monotonic() > self.said_at + PROGRESS_LINE_S:
+            self.said_at = time.monotonic()
+            print(f"lab: {what}", file=sys.stderr)
 
 
 @app.command()

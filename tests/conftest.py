@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from lab.apiserver.embedded import EmbeddedApi
-from tests.kubernetes.control_plane import why_not
+from tests.real import why_not
 
 
 def pytest_report_header() -> str:
     reason = why_not()
-    return f"real API server: not tested, {reason}" if reason else "real API server: tested"
+    return f"real control plane: not tested, {reason}" if reason else "real control plane: tested"
+
+
+def pytest_configure() -> None:
+    reason = why_not()
+    if reason and os.environ.get("CI"):
+        raise pytest.UsageError(f"CI tests on a real control plane, and here {reason}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab.apiserver.embedded import EmbeddedApi
-from tests.kubernetes.control_plane import ControlPlane, why_not
+from tests.kubernetes.control_plane import ControlPlane
+from tests.real import why_not
 from tests.wire.network import Wire
 
 REAL = pytest.param("kubernetes", marks=pytest.mark.xdist_group("kubernetes"))

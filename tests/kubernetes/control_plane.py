@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.assets.pinned import Program
+from tests.real import program
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/berthlb.yaml"
-PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 PORT = 6443
 START_S = 60.0  # about five, alone on two cores
 ADMIN_TOKEN = "admin"
@@ -32,21 +33,6 @@ MORTAL = ("setpriv", "--pdeathsig", "KILL")
 """Before a command: it ends with this process, however that ends."""
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def why_not() -> str | None:
-    """Why no real API server can be run here; None: it can."""
-    directory = os.environ.get("KUBEBUILDER_ASSETS")
-    if not directory:
-        return "KUBEBUILDER_ASSETS is not set"
-    missing = [name for name in PROGRAMS if not os.access(Path(directory) / name, os.X_OK)]
-    if missing:
-        return f"KUBEBUILDER_ASSETS has no {', '.join(missing)}"
-    return None if os.geteuid() == 0 else "network namespaces need root here"
-
-
-def program(name: str) -> str:
-    return str(Path(os.environ["KUBEBUILDER_ASSETS"]) / name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +172,7 @@ class ControlPlane:
         (self._directory / "audit.yaml").write_text(json.dumps(policy))
         self._audit.touch()
 
-    def _run(self, name: str, *flags: str) -> None:
+    def _run(self, name: Program, *flags: str) -> None:
         with (self._directory / f"{name}.log").open("wb") as log:
             self._processes.append(self.host.start(*MORTAL, program(name), *flags, stdout=log, stderr=log))
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from functools import cache
 
 import pytest
 
 from lab import launch
-from lab.assets.gather import Assets, gather
 from lab.client import Lab
 from lab.directory import is_alive
 from lab.launch import Wanted
 from lab.layout import lay_out
+from tests.real import real_assets
 
 _numbers = itertools.count(1)
 MakeLab = Callable[..., Lab]
@@ -22,12 +21,6 @@ MakeLab = Callable[..., Lab]
 
 def new_name() -> str:
     return f"test-{os.getpid()}-{next(_numbers)}"
-
-
-@cache
-def real_assets() -> Assets:
-    """The programs of a real control plane, for tests marked ``real``: those run only where there are some."""
-    return gather()
 
 
 def make(**wanted: object) -> Lab:

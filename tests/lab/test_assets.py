@@ -19,7 +19,7 @@ import pytest
 
 from lab.assets.cache import make_once
 from lab.assets.found import PassedOver
-from lab.assets.gather import Assets, gather
+from lab.assets.gather import Assets, find, gather
 from lab.assets.pinned import ETCD, ETCD_VERSION, KUBERNETES, KUBERNETES_VERSION, RELEASES
 from lab.errors import UnusableError
 from tests.waiting import wait_until
@@ -113,6 +113,18 @@ def test_programs_are_built_once_and_then_found_in_the_cache(machine: Machine) -
     for assets in (first, second):
         assert {path.name for path in map(assets.path, assets.programs)} == {*KUBERNETES.packages, *ETCD.packages}
         assert all(os.access(assets.path(program), os.X_OK) for program in assets.programs)
+
+
+def test_who_only_looks_builds_nothing(machine: Machine) -> None:
+    assert find(machine.environment) is None
+    assert machine.builds == []
+
+    built = machine.gather()
+    found = find(machine.environment)
+
+    assert found is not None
+    assert found.programs.keys() == built.programs.keys()
+    assert sources(found) == {"cache"}
 
 
 def test_build_says_its_version_and_leaves_nothing_but_programs(machine: Machine) -> None:

@@ -22,7 +22,7 @@ from lab.figures import answered_by_two
 from lab.layout import lay_out
 from lab.manifests import api_of, apply_files
 from lab.workloads import start_workload
-from tests.lab.conftest import real_assets
+from tests.real import real_assets
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("faults"), pytest.mark.timeout(120)]

@@ -19,7 +19,8 @@ from lab.errors import LabError, UnusableError
 from lab.launch import Wanted
 from lab.layout import lay_out
 from lab.workloads import start_workload
-from tests.lab.conftest import end, make, new_name, real_assets
+from tests.lab.conftest import end, make, new_name
+from tests.real import program, real_assets
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.real]
@@ -33,7 +34,7 @@ def lab() -> Iterator[Lab]:
 
 
 def kubectl(lab: Lab, *arguments: str, given: str = "") -> str:
-    argv = [str(real_assets().path("kubectl")), f"--kubeconfig={lab.kubeconfig}", *arguments]
+    argv = [program("kubectl"), f"--kubeconfig={lab.kubeconfig}", *arguments]
     done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -48,10 +49,8 @@ def test_nodes_are_ready_and_of_the_lan(lab: Lab) -> None:
 
 
 def test_kubectl_works_on_the_labs_hosts(lab: Lab) -> None:
-    program = str(real_assets().path("kubectl"))
-
-    assert "metallb-system" in lab.run("cp", [program, "get", "namespaces"], check=True).output
-    assert "metallb-system" in lab.run("node-1", [program, "get", "namespaces"], check=True).output
+    for host in ("cp", "node-1"):
+        assert "metallb-system" in lab.run(host, [program("kubectl"), "get", "namespaces"], check=True).output
 
 
 def test_custom_kinds_are_served_with_their_rules(lab: Lab) -> None:
@@ -61,7 +60,7 @@ def test_custom_kinds_are_served_with_their_rules(lab: Lab) -> None:
         "metadata": {"name": "bad", "namespace": "metallb-system"},
         "spec": {"addresses": ["nonsense"]},
     }
-    argv = [str(real_assets().path("kubectl")), f"--kubeconfig={lab.kubeconfig}", "apply", "-f", "-"]
+    argv = [program("kubectl"), f"--kubeconfig={lab.kubeconfig}", "apply", "-f", "-"]
     done = subprocess.run(argv, input=json.dumps(pool), capture_output=True, text=True, timeout=30, check=False)
 
     assert done.returncode != 0

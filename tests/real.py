@@ -1,0 +1,33 @@
+"""The programs of a real control plane, for the tests that are marked ``real``."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from lab.assets.gather import Assets, find
+from lab.assets.pinned import Program
+
+
+@cache
+def _found() -> Assets | None:
+    return find()
+
+
+def why_not() -> str | None:
+    """Why no real control plane can be run here; None: it can."""
+    if os.geteuid() != 0:
+        return "root is needed for the network namespaces of these tests"
+    return "its programs are not there; `make assets` finds or builds them" if _found() is None else None
+
+
+def real_assets() -> Assets:
+    """All of them. Only where ``why_not`` has no reason."""
+    found = _found()
+    assert found is not None, why_not()
+    return found
+
+
+def program(name: Program) -> str:
+    """The path of one."""
+    return str(real_assets().path(name))
