@@ -12,6 +12,7 @@ import importlib.util
 import re
 import ssl
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ from typing import Any
 import yaml
 
 from cluster.errors import ClientConfigError, Unauthorized
+
+TOKEN_FILE_S = 10.0
+"""Seconds for which a kubeconfig's token file is not read again."""
 
 
 @contextmanager
@@ -52,7 +56,8 @@ def load(kubeconfig: Path | None) -> Any:
     """The official client's ``Configuration`` for a kubeconfig, or with None for the pod that we run in.
 
     Tokens that expire are refreshed by the official client's hook: a service account's file is read again every
-    minute, an exec plugin is run again. Raises ``ClientConfigError``.
+    minute, an exec plugin is run again. A kubeconfig's token file it would read once; here it is read again too.
+    Raises ``ClientConfigError``.
     """
     configuration = Configuration(host="")
     if kubeconfig is None:
@@ -96,17 +101,36 @@ def _load_kubeconfig(path: Path, configuration: Any) -> None:
         from kubernetes.config.kube_config import load_kube_config  # noqa: PLC0415 -- see the module's docstring
     try:
         load_kube_config(config_file=str(path), client_configuration=configuration, persist_config=False)
-        runs_plugin = "exec" in _current_user(document)
+        user = _current_user(document)
+        runs_plugin = "exec" in user
     except (ConfigException, OSError) as error:
         said = re.sub(r"\{.*\}", "{…}", str(error), flags=re.DOTALL)  # it quotes whole entries, tokens included
         raise ClientConfigError(f"kubeconfig {path}: {said}") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # how the loader meets a wrong shape
         raise ClientConfigError(f"kubeconfig {path}: not the shape of a kubeconfig: {error!r}") from error
 
+    if user.get("tokenFile"):
+        configuration.refresh_api_key_hook = _TokenFile(path.parent / user["tokenFile"])
     if not configuration.host:
         raise ClientConfigError(f"kubeconfig {path}: the cluster of the current context has no server")
     if runs_plugin and not configuration.api_key and not configuration.cert_file:
         raise ClientConfigError(f"kubeconfig {path}: the exec plugin gave no credentials (its error is in the log)")
+
+
+class _TokenFile:
+    """Puts the token of a file into a ``Configuration``, before each request; whoever gave us the file renews it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read_at = float("-inf")
+
+    def __call__(self, configuration: Any) -> None:
+        if time.monotonic() >= self._read_at + TOKEN_FILE_S:
+            token = self._path.read_text().strip()
+            if not token:
+                raise ConfigException(f"{self._path} is empty")
+            configuration.api_key["BearerToken"] = f"Bearer {token}"
+            self._read_at = time.monotonic()
 
 
 def _place(error: yaml.YAMLError) -> str:

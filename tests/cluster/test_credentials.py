@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster import credentials
 from cluster.client import SERVICES, ClientConfigError, Unauthorized, Unreachable, connect
 from tests.cluster.scripted import Script, answer, scripted, write_kubeconfig
 
@@ -46,6 +47,28 @@ def test_a_token_is_sent(script: Script, tmp_path: Path) -> None:
 def test_a_token_file_beside_the_kubeconfig_is_read(script: Script, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("from-file\n")
     assert header_seen(script, script.kubeconfig(tmp_path / "config", {"tokenFile": "token"})) == "Bearer from-file"
+
+
+def test_a_token_file_that_was_renewed_is_read_again(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(credentials, "time", SimpleNamespace(monotonic=lambda: now))
+    (tmp_path / "token").write_text("first")
+    client = connect(script.kubeconfig(tmp_path / "config", {"tokenFile": "token"}), user_agent="t")
+    script.answers = [WEB, WEB, WEB]
+    client.get(SERVICES, "dev", "web")
+    (tmp_path / "token").write_text("second\n")
+    client.get(SERVICES, "dev", "web")
+    now += credentials.TOKEN_FILE_S
+    client.get(SERVICES, "dev", "web")
+    assert [one.headers["Authorization"] for one in script.asked] == ["Bearer first", "Bearer first", "Bearer second"]
+
+    for unusable in ((tmp_path / "token").unlink, (tmp_path / "token").touch):
+        unusable()
+        now += credentials.TOKEN_FILE_S
+        with pytest.raises(Unauthorized, match="token"):
+            client.get(SERVICES, "dev", "web")
 
 
 def test_no_credentials_are_none(script: Script, tmp_path: Path) -> None:
