@@ -26,7 +26,7 @@ from lab.client import Lab
 from lab.directory import all_labs, check_name
 from lab.errors import FailedError, LabError, UnusableError
 from lab.layout import DEFAULT_LAN, LayoutError, lay_out
-from lab.messages import ControlPlane, ProxyMode, SpeakerAction, SpeakerProcess
+from lab.messages import Action, ControlPlane, ProxyMode, SpeakerProcess
 
 app = typer.Typer(
     name="lab",
@@ -38,9 +38,11 @@ app = typer.Typer(
 )
 node_app = typer.Typer(help="Cut a node's power, and switch it on again.", no_args_is_help=True)
 speaker_app = typer.Typer(help="Do something to a node's speaker.", no_args_is_help=True)
+process_app = typer.Typer(help="Do something to any process of a host, such as etcd.", no_args_is_help=True)
 link_app = typer.Typer(help="Pull a host's cable, and put it back.", no_args_is_help=True)
 app.add_typer(node_app, name="node")
 app.add_typer(speaker_app, name="speaker")
+app.add_typer(process_app, name="process")
 app.add_typer(link_app, name="link")
 
 Name = Annotated[str, typer.Option("--name", envvar="BERTHLB_LAB", metavar="NAME", help="Which lab.")]
@@ -321,7 +323,7 @@ def link_up(host: HostName, name: Name = DEFAULT_NAME) -> None:
 Process = Annotated[SpeakerProcess, typer.Option("--process", help="Which of its processes.")]
 
 
-def _speaker_command(action: SpeakerAction, text: str) -> Callable[..., None]:
+def _speaker_command(action: Action, text: str) -> Callable[..., None]:
     def act(node: NodeName, process: Process = "both", name: Name = DEFAULT_NAME) -> None:
         Lab.connect(name).speaker(node, action, process)
 
@@ -356,6 +358,25 @@ def speaker_pause(
 
 speaker_app.command("kill")(_speaker_command("kill", "Kill it (SIGKILL): announcer, watcher or both."))
 speaker_app.command("resume")(_speaker_command("resume", "Let a paused one go on."))
+
+
+def _process_command(action: Action, text: str) -> None:
+    def act(
+        host: HostName,
+        process: Annotated[str, typer.Argument(metavar="PROCESS", help="As `lab status` shows it.")],
+        name: Name = DEFAULT_NAME,
+    ) -> None:
+        Lab.connect(name).process(host, process, action)
+
+    act.__doc__ = text
+    process_app.command(action)(act)
+
+
+_process_command("stop", "End it (SIGTERM), and wait until it has ended.")
+_process_command("start", "Start again one of the lab's own that has ended.")
+_process_command("kill", "Kill it (SIGKILL).")
+_process_command("pause", "Stop it where it stands (SIGSTOP), until ``resume``.")
+_process_command("resume", "Let a paused one go on.")
 
 
 # ------------------------------------------------------------------------ objects

@@ -22,7 +22,7 @@ from typing import IO, Any, TypeVar
 
 from lab import directory, messages, wire
 from lab.errors import LabError
-from lab.messages import AnyAnswer, LabStatus, Request, SpeakerAction, SpeakerProcess
+from lab.messages import Action, AnyAnswer, LabStatus, Request, SpeakerProcess
 
 ANSWER_S = 10.0  # the keeper answers in milliseconds; a speaker has 5 s to stop
 DOWN_S = 10.0
@@ -225,15 +225,15 @@ class Lab:
         self._ask(messages.Link(host, up=True), messages.Done)
 
     def speaker(
-        self,
-        node: str,
-        action: SpeakerAction,
-        process: SpeakerProcess = "both",
-        seconds: float | None = None,
+        self, node: str, action: Action, process: SpeakerProcess = "both", seconds: float | None = None
     ) -> None:
         """Act on a node's speaker: ``stop`` (SIGTERM) returns when it has ended; ``kill`` ends announcer, watcher or
         both with SIGKILL; ``pause`` stops them until ``resume``, or for ``seconds``."""
-        self._ask(messages.Speaker(node, action, process, seconds), messages.Done)
+        self._ask(messages.Act(node, messages.SPEAKER, action, process, seconds), messages.Done)
+
+    def process(self, host: str, process: str, action: Action, seconds: float | None = None) -> None:
+        """Act likewise on any process that ``status`` shows, and start again one of the lab's own that has ended."""
+        self._ask(messages.Act(host, process, action, seconds=seconds), messages.Done)
 
     def down(self) -> None:
         """End the lab. On return nothing of it is left."""

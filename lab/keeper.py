@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import processes, wire, workload
+from lab.acts import Acts, RefusedError
 from lab.children import Children
 from lab.hosts import Hosts
 from lab.layout import API_PORT, Host
@@ -31,6 +32,7 @@ from lab.messages import (
     FROM_STAND_INS,
     REQUESTS,
     SPEAKER,
+    Act,
     AnyAnswer,
     AnyRequest,
     ApiReady,
@@ -50,7 +52,6 @@ from lab.messages import (
     Release,
     Signal,
     Socket,
-    Speaker,
     Spec,
     Started,
     StartPod,
@@ -60,8 +61,6 @@ from lab.messages import (
 )
 from lab.processes import Process
 from lab.starter import Starter
-
-STOP_S = 5.0  # for a speaker to end after SIGTERM, before it is said that it did not
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,7 @@ class Keeper:
         self.guard_is_gone = False
         self.children = Children(Path(spec.directory), hosts)
         self.starter = Starter(spec, hosts, self.children)
+        self.acts = Acts(self.children, self.starter, self.after)
         self.timers: list[Timer] = []
         self.stand_ins: socket.socket | None = None
         self.selector = selectors.DefaultSelector()
@@ -325,8 +325,9 @@ class Keeper:
             case Link(host=host_name, up=up):
                 self.set_link(self.powered(host_name), up=up)
                 self.answer(connection, Done())
-            case Speaker():
-                self.act_on_speaker(request, connection)
+            case Act(host=host_name):
+                self.powered(host_name)
+                self.acts.carry_out(request, lambda answer: self.answer(connection, answer))
             case Release():
                 raise RefusedError("only who brings the lab up can release it")
             case Down():
@@ -429,55 +430,6 @@ class Keeper:
                 self.tell_node_up(host)
             else:
                 self.tell(NodeDown(host.name, power=True))
-
-    def act_on_speaker(self, request: Speaker, connection: Connection) -> None:
-        node = self.powered(self.node(request.node).name)
-        speaker = self.children.find(node.name, SPEAKER)
-        if request.action == "start":
-            if speaker is not None:
-                raise RefusedError(f"{node.name}: its speaker runs already")
-            self.starter.start_speaker(node.name)
-            self.answer(connection, Done())
-            return
-        if speaker is None:
-            raise RefusedError(f"{node.name}: no speaker runs there")
-        watchers = processes.children_of(speaker.pid)
-        chosen = {"announcer": [speaker.pid], "watcher": watchers, "both": [*watchers, speaker.pid]}[request.process]
-        if not chosen:
-            raise RefusedError(f"{node.name}: its speaker has no watcher at the moment")
-        numbers = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "resume": signal.SIGCONT, "stop": signal.SIGTERM}
-        if request.action == "stop":
-            self.stop_speaker(speaker, connection)
-            return
-        send_all(chosen, numbers[request.action])
-        if request.action == "pause" and request.seconds is not None:
-            self.after(request.seconds, lambda: send_all(chosen, signal.SIGCONT))
-        if request.action == "kill" and request.process != "watcher":
-            speaker.on_end = lambda _: self.answer(connection, Done())
-        else:
-            self.answer(connection, Done())
-
-    def stop_speaker(self, speaker: Process, connection: Connection) -> None:
-        """SIGTERM, as Kubernetes ends a pod; answered when it has ended, or with a refusal if it does not."""
-        speaker.on_end = lambda _: self.answer(connection, Done())
-
-        def give_up() -> None:
-            if speaker.running:
-                speaker.on_end = None
-                self.answer(connection, Refused(f"{speaker.host}: its speaker did not end within {STOP_S:.0f} s"))
-
-        speaker.signal(signal.SIGTERM)
-        self.after(STOP_S, give_up)
-
-
-class RefusedError(Exception):
-    """The request cannot be carried out; the message says why."""
-
-
-def send_all(pids: list[int], number: int) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 def pod_process(pod: str) -> str:

@@ -153,8 +153,8 @@ def _build(wanted: Wanted, lock: int, held: Held, theirs: socket.socket) -> None
                 credentials.make_credentials(spec)
             else:
                 inside = f"http://{wanted.layout.control_plane.address}:{API_PORT}"
-                credentials.write_kubeconfig(path / "kubeconfig", wanted.name, f"http://127.0.0.1:{port}")
-                credentials.write_kubeconfig(path / "kubeconfig-inside", wanted.name, inside)
+                for file, server in (("kubeconfig", f"http://127.0.0.1:{port}"), ("kubeconfig-inside", inside)):
+                    credentials.write_kubeconfig(path / file, wanted.name, {"server": server}, {})
             (path / SPEC).write_bytes(msgspec.json.encode(spec))
             _start_guard(path, lock, api, theirs)
         finally:

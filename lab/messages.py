@@ -21,7 +21,7 @@ SPEAKER = "speaker"
 
 ControlPlane = Literal["embedded", "kubernetes"]
 ProxyMode = Literal["nftables", "iptables"]
-SpeakerAction = Literal["start", "stop", "kill", "pause", "resume"]
+Action = Literal["start", "stop", "kill", "pause", "resume"]
 SpeakerProcess = Literal["announcer", "watcher", "both"]
 
 
@@ -107,12 +107,15 @@ class Link(Request, frozen=True):
     up: bool
 
 
-class Speaker(Request, frozen=True):
-    """Act on a node's speaker. ``stop`` is answered when it has ended."""
+class Act(Request, frozen=True):
+    """Act on a process of a host. ``stop`` is SIGTERM, answered when the process has ended; ``start`` starts again what
+    the lab itself runs there, and has ended."""
 
-    node: str
-    action: SpeakerAction
-    process: SpeakerProcess = "both"
+    host: str
+    process: str
+    action: Action
+    part: SpeakerProcess = "both"
+    """Of a speaker, which is two processes. Of others, both are one."""
     seconds: float | None = None
     """Of a pause: resume after that long."""
 
@@ -125,7 +128,7 @@ class Down(Request, frozen=True):
     """End the lab."""
 
 
-AnyRequest = Status | Exec | Signal | Socket | Power | Link | Speaker | Release | Down
+AnyRequest = Status | Exec | Signal | Socket | Power | Link | Act | Release | Down
 
 
 # ------------------------------------------------------------------------ answers

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab.children import Children
 from lab.controlplane import commands
+from lab.controlplane.credentials import kubeconfig_of
 from lab.hosts import Hosts
 from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Host
 from lab.messages import CONTROLLER, SPEAKER, SPEC, Spec
@@ -21,6 +22,15 @@ class Starter:
         self.spec = spec
         self.hosts = hosts
         self.children = children
+        self._again: dict[tuple[str, str], Callable[[], object]] = {}
+        """How to start again what was started, by host and name. Not what was born with a socket."""
+
+    def start_again(self, host: str, name: str) -> bool:
+        """Start a process anew that has ended; says whether it is one that can be."""
+        start = self._again.get((host, name))
+        if start is not None:
+            start()
+        return start is not None
 
     # -------------------------------------------------------------------- the control plane
 
@@ -56,15 +66,18 @@ class Starter:
 
     def _start_program(self, host: str, name: str, argv: Sequence[str]) -> None:
         """With PATH only: a proxy that the user's environment names leads nowhere from the lab's hosts."""
-        self.children.start_program(host, name, argv, {"PATH": os.environ["PATH"]})
+        self._start(host, name, lambda: self.children.start_program(host, name, argv, {"PATH": os.environ["PATH"]}))
+
+    def _start(self, host: str, name: str, start: Callable[[], object]) -> None:
+        self._again[host, name] = start
+        start()
 
     # -------------------------------------------------------------------- daemons
 
     def start_daemons(self) -> None:
         """Whatever needs an API server."""
         if self.spec.daemons:
-            arguments = [f"--kubeconfig={self.children.kubeconfig}", f"--listen=0.0.0.0:{STATUS_PORT}"]
-            self.children.start_module(CONTROL_PLANE, CONTROLLER, "controller", *arguments, *self.spec.controller_args)
+            self._start_daemon(CONTROL_PLANE, CONTROLLER, "controller", *self.spec.controller_args)
         for node in self.spec.layout.nodes:
             if self.hosts.has_power(node.name):
                 self.start_node_daemons(node)
@@ -74,12 +87,12 @@ class Starter:
             self._start_program(node.name, "pod-network", commands.pod_network(node))
             self._start_program(node.name, "kube-proxy", commands.proxy(self.spec, node))
         if self.spec.daemons:
-            self.start_speaker(node.name)
+            self._start_daemon(node.name, SPEAKER, "speaker", f"--node-name={node.name}", *self.spec.speaker_args)
 
-    def start_speaker(self, node: str) -> None:
-        arguments = [
-            f"--kubeconfig={self.children.kubeconfig}",
-            f"--node-name={node}",
-            f"--listen=0.0.0.0:{STATUS_PORT}",
-        ]
-        self.children.start_module(node, SPEAKER, "speaker", *arguments, *self.spec.speaker_args)
+    def _start_daemon(self, host: str, name: str, module: str, *arguments: str) -> None:
+        """One of ours: with the permissions that we ship, where the API server knows of permissions."""
+        kubeconfig = self.children.kubeconfig
+        if self.spec.control_plane == "kubernetes":
+            kubeconfig = str(kubeconfig_of(self.spec, f"berthlb-{module}"))
+        all_arguments = (f"--kubeconfig={kubeconfig}", f"--listen=0.0.0.0:{STATUS_PORT}", *arguments)
+        self._start(host, name, lambda: self.children.start_module(host, name, module, *all_arguments))

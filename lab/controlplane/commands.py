@@ -7,6 +7,7 @@ from pathlib import Path
 from lab.controlplane.credentials import (
     API_SERVER_CERTIFICATE,
     API_SERVER_KEY,
+    AUDIT_POLICY,
     AUTHORITY,
     SERVICE_ACCOUNT_KEY,
     SERVICE_ACCOUNT_PUBLIC_KEY,
@@ -21,8 +22,9 @@ ETCD = "http://127.0.0.1:2379"  # on cp, which nobody else shares
 ETCD_PEERS = "http://127.0.0.1:2380"
 PROXY_HEALTH_PORT = 10256  # kube-proxy's own default
 MASQUERADE_MARK = "0x4000"  # kube-proxy's own default
-RENEWALS_PER_GRACE = 4  # kubelet: every 10 s of a grace period of 40 s
-LOOKS_PER_GRACE = 8  # kube-controller-manager: every 5 s of it
+DEFAULT_GRACE_S = 50.0  # kube-controller-manager's own, since Kubernetes 1.32
+RENEWALS_PER_GRACE = 5  # kubelet: every 10 s of it
+LOOKS_PER_GRACE = 10  # kube-controller-manager: every 5 s of it
 
 LEAST_GRACE_S = 2.0  # a Lease says seconds in whole numbers, and busy machines need some of them
 
@@ -58,7 +60,14 @@ def api_server(spec: Spec) -> list[str]:
         "--authorization-mode=RBAC",
         f"--token-auth-file={files / TOKENS}",
         "--allow-privileged=true",  # as every installer sets it
+        f"--audit-policy-file={files / AUDIT_POLICY}",
+        f"--audit-log-path={audit_log(spec)}",
     ]
+
+
+def audit_log(spec: Spec) -> Path:
+    """What our daemons asked; ``lab.controlplane.audit`` reads it."""
+    return Path(spec.directory, "audit.log")
 
 
 def controller_manager(spec: Spec) -> list[str]:

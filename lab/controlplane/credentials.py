@@ -2,7 +2,8 @@
 
 openssl makes the certificate authority, the API server's certificate and the key that signs ServiceAccount tokens.
 People and Kubernetes' own components come with a bearer token each, of the user that Kubernetes' default roles are
-bound to.
+bound to. Our daemons come with their ServiceAccounts' tokens and the authority in files, as pods have them: what is
+written there anew is read anew.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from lab.controlplane import audit
 from lab.errors import UnusableError
 from lab.layout import API_PORT, Layout
 from lab.messages import Spec
 
 AUTHORITY = "ca.crt"
+AUTHORITY_KEY = "ca.key"
+OPENSSL_CONFIG = "openssl.cnf"
 API_SERVER_CERTIFICATE = "apiserver.crt"
 API_SERVER_KEY = "apiserver.key"
 SERVICE_ACCOUNT_KEY = "service-account.key"
 SERVICE_ACCOUNT_PUBLIC_KEY = "service-account.pub"
 TOKENS = "tokens.csv"
+AUDIT_POLICY = "audit.yaml"
 API_SERVICE_ADDRESS = "10.96.0.1"  # the first of the Services' network: the Service "kubernetes"
 VALID_DAYS = "3650"
 OPENSSL_S = 20.0
@@ -55,7 +59,10 @@ subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 subjectAltName = {names}
 """
+DAEMONS = ("berthlb-controller", "berthlb-speaker")
+"""Our daemons' ServiceAccounts, and the names of their kubeconfigs."""
 NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+NEW_CERTIFICATE = ("req", "-x509", "-config", OPENSSL_CONFIG, "-days", VALID_DAYS, *NEW_KEY)
 
 
 def credentials_directory(spec: Spec) -> Path:
@@ -67,6 +74,11 @@ def kubeconfig_of(spec: Spec, component: str) -> Path:
     return credentials_directory(spec) / f"{component}.kubeconfig"
 
 
+def token_file_of(spec: Spec, account: str) -> Path:
+    """Where a daemon finds the token of its ServiceAccount."""
+    return credentials_directory(spec) / f"{account}.token"
+
+
 def make_credentials(spec: Spec) -> None:
     """Write everything: the credentials' directory, and the lab's two kubeconfigs. Raises ``UnusableError``."""
     directory = credentials_directory(spec)
@@ -76,7 +88,8 @@ def make_credentials(spec: Spec) -> None:
     lines = [f'{tokens[user]},{user},{user},"{groups}"\n' for user, groups in USERS.items()]
     (directory / TOKENS).touch(mode=0o600)
     (directory / TOKENS).write_text("".join(lines))
-    authority = (directory / AUTHORITY).read_bytes()
+    audit.write_policy(directory / AUDIT_POLICY, DAEMONS)
+    authority = {"certificate-authority-data": base64.b64encode((directory / AUTHORITY).read_bytes()).decode()}
     outside, inside = f"https://127.0.0.1:{spec.api_port}", f"https://{spec.layout.control_plane.address}:{API_PORT}"
     for path, server, user in (
         (Path(spec.directory, "kubeconfig"), outside, ADMIN),
@@ -84,17 +97,15 @@ def make_credentials(spec: Spec) -> None:
         (kubeconfig_of(spec, "kube-controller-manager"), inside, "system:kube-controller-manager"),
         (kubeconfig_of(spec, "kube-proxy"), inside, "system:kube-proxy"),
     ):
-        write_kubeconfig(path, spec.name, server, authority=authority, token=tokens[user])
+        write_kubeconfig(path, spec.name, {"server": server, **authority}, {"token": tokens[user]})
+    for account in DAEMONS:
+        cluster = {"server": inside, "certificate-authority": str(directory / AUTHORITY)}
+        user_entry = {"tokenFile": str(token_file_of(spec, account))}
+        write_kubeconfig(kubeconfig_of(spec, account), spec.name, cluster, user_entry)
 
 
-def write_kubeconfig(
-    path: Path, name: str, server: str, *, authority: bytes | None = None, token: str | None = None
-) -> None:
-    """A kubeconfig for an API server; without ``token``, for one that asks for no authentication. (JSON is YAML.)"""
-    cluster: dict[str, Any] = {"server": server}
-    if authority is not None:
-        cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
-    user: Mapping[str, str] = {"token": token} if token is not None else {}
+def write_kubeconfig(path: Path, name: str, cluster: Mapping[str, str], user: Mapping[str, str]) -> None:
+    """A kubeconfig of one cluster and one user, which may be empty where nobody asks who we are. (JSON is YAML.)"""
     config = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -112,16 +123,19 @@ def _make_certificates(directory: Path, layout: Layout) -> None:
     names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", host.name]
     addresses = ["127.0.0.1", host.address, API_SERVICE_ADDRESS]
     alternatives = [*(f"DNS:{name}" for name in names), *(f"IP:{address}" for address in addresses)]
-    config = directory / "openssl.cnf"
-    config.write_text(CONFIG.format(names=", ".join(alternatives)))
-    new = ("req", "-x509", "-config", str(config), "-days", VALID_DAYS, *NEW_KEY)
-    authority = ("-keyout", "ca.key", "-out", AUTHORITY)
-    _openssl(directory, *new, "-extensions", "authority", "-subj", "/CN=berthlb-lab", *authority)
-    signed = ("-CA", AUTHORITY, "-CAkey", "ca.key", "-keyout", API_SERVER_KEY, "-out", API_SERVER_CERTIFICATE)
-    _openssl(directory, *new, "-extensions", "server", "-subj", "/CN=kube-apiserver", *signed)
-    curve = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1")
-    _openssl(directory, "genpkey", *curve, "-out", SERVICE_ACCOUNT_KEY)
+    (directory / OPENSSL_CONFIG).write_text(CONFIG.format(names=", ".join(alternatives)))
+    authority = ("-keyout", AUTHORITY_KEY, "-out", AUTHORITY)
+    _openssl(directory, *NEW_CERTIFICATE, "-extensions", "authority", "-subj", "/CN=berthlb-lab", *authority)
+    make_api_server_certificate(directory)
+    _openssl(directory, "genpkey", "-algorithm", "RSA", "-out", SERVICE_ACCOUNT_KEY)
     _openssl(directory, "pkey", "-in", SERVICE_ACCOUNT_KEY, "-pubout", "-out", SERVICE_ACCOUNT_PUBLIC_KEY)
+
+
+def make_api_server_certificate(directory: Path) -> None:
+    """A new key and certificate for the API server, signed by the lab's authority. A server that runs reads them anew
+    within a minute, as Kubernetes' programs do."""
+    signed = ("-CA", AUTHORITY, "-CAkey", AUTHORITY_KEY, "-keyout", API_SERVER_KEY, "-out", API_SERVER_CERTIFICATE)
+    _openssl(directory, *NEW_CERTIFICATE, "-extensions", "server", "-subj", "/CN=kube-apiserver", *signed)
 
 
 def _openssl(directory: Path, *arguments: str) -> None:

@@ -25,7 +25,7 @@ def main() -> None:
     api = client.connect(given.kubeconfig, user_agent="berthlb-lab-stand-ins")
     keeper = socket.socket(fileno=given.keeper)
     if spec.control_plane == "kubernetes":
-        RealKubelets(api, keeper, spec.layout, spec.node_grace).run()
+        RealKubelets(api, keeper, spec).run()
     else:
         StandIns(api, keeper, spec.layout, spec.node_grace).run()
 

@@ -1,9 +1,10 @@
 """The kubelets beside a real control plane, which has all else: EndpointSlices, the life of nodes, kube-proxies.
 
 What kubelets do there and need not do beside the embedded one: renew the Lease of their Node, by whose silence
-kube-controller-manager notices that a node is dead; say it again where kube-controller-manager has said otherwise
-meanwhile; and confirm that a deleted pod has ended. And first of all, before there is any Node: wait for the API server
-and give it what every lab begins with.
+kube-controller-manager notices that a node is dead; give our daemons the tokens of their ServiceAccounts, which have
+the permissions of ``deploy/`` and no others; say it again where kube-controller-manager has said otherwise meanwhile;
+and confirm that a deleted pod has ended. And first of all, before there is any Node: wait for the API server and give
+it what every lab begins with.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,9 +27,10 @@ from cluster.objects import Node as NodeObject
 from cluster.reflector import Change, Reflector
 from cluster.resources import NAMESPACES, NODES, Resource
 from lab.controlplane.commands import RENEWALS_PER_GRACE
-from lab.kinds import BUILT_IN, CRDS, Whole, all_kinds
-from lab.layout import Layout
-from lab.messages import ApiReady
+from lab.controlplane.credentials import DAEMONS, credentials_directory, token_file_of
+from lab.controlplane.tokens import LIFETIME_S, sign_token, write_token
+from lab.kinds import BUILT_IN, CRDS, Whole, all_kinds, by_word
+from lab.messages import ApiReady, Spec
 from lab.standins.kubelets import Kubelets
 from lab.standins.nodes import Node
 from lab.standins.views import PODS, Pod
@@ -35,6 +38,9 @@ from lab.standins.views import PODS, Pod
 LOOK_S = 0.1  # between looks at an API server that does not answer yet
 LEASE_NAMESPACE = "kube-node-lease"
 OUR_NAMESPACE = "metallb-system"
+DEPLOY = Path(__file__).parents[2] / "deploy" / "parts"
+PERMISSIONS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+SERVICE_ACCOUNTS = by_word("serviceaccount")
 DEFINITIONS = Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False, Whole
 )
@@ -45,16 +51,22 @@ logger = logging.getLogger(__name__)
 class RealKubelets(Kubelets):
     """All nodes' kubelets."""
 
-    def __init__(self, client: ApiClient, keeper: socket.socket, layout: Layout, grace: float) -> None:
-        super().__init__(client, keeper, layout, float("inf"))  # that a node is lost, another says
+    def __init__(self, client: ApiClient, keeper: socket.socket, spec: Spec) -> None:
+        super().__init__(client, keeper, spec.layout, float("inf"))  # that a node is lost, another says
+        self.spec = spec
         self.node_objects = Reflector(client, NODES, on_change=self.node_changed)
         self.contradicted: set[str] = set()
         """Nodes, by name, and pods, by uid, of which the API says that they are not ready."""
-        self.renewal_s = grace / RENEWALS_PER_GRACE
-        self.lease_s = max(1, round(grace))
+        self.renewal_s = spec.node_grace / RENEWALS_PER_GRACE
+        self.lease_s = max(1, round(spec.node_grace))
 
     def run(self) -> None:
         prepare(self.client)
+        if self.spec.daemons:
+            for body in permissions():
+                _until_it_works(partial(_create, self.client, _resource_of(body), body))
+            self._give_tokens()
+            threading.Thread(target=self._renew_tokens, name="renew-tokens", daemon=True).start()
         self.tell_keeper(ApiReady())
         threading.Thread(target=self._renew_leases, name="renew-leases", daemon=True).start()
         super().run()
@@ -121,6 +133,21 @@ class RealKubelets(Kubelets):
         except NotFound:
             self.client.create(LEASES, LEASE_NAMESPACE, {"metadata": {"name": name}, "spec": spec})
 
+    # -------------------------------------------------------------------- our daemons' tokens
+
+    def _give_tokens(self) -> None:
+        """Give each daemon a new token of its ServiceAccount."""
+        directory = credentials_directory(self.spec)
+        for account in DAEMONS:
+            metadata = self.client.get(SERVICE_ACCOUNTS, OUR_NAMESPACE, account).metadata
+            write_token(token_file_of(self.spec, account), sign_token(directory, metadata, time.time()))
+
+    def _renew_tokens(self) -> None:
+        """At four fifths of their life, as kubelets do."""
+        while True:
+            time.sleep(0.8 * LIFETIME_S)
+            _until_it_works(self._give_tokens)
+
 
 # ------------------------------------------------------------------------ what a lab begins with
 
@@ -137,9 +164,23 @@ def prepare(client: ApiClient) -> None:
     _until_it_works(lambda: client.get(NAMESPACES, None, LEASE_NAMESPACE))
 
 
+def permissions() -> Iterator[dict[str, Any]]:
+    """The objects of ``deploy/`` that say who our daemons are and what they may do."""
+    for path in (DEPLOY / "controller.yaml", DEPLOY / "speaker.yaml"):
+        for body in yaml.safe_load_all(path.read_text()):
+            if body["kind"] in PERMISSIONS:
+                yield body
+
+
+def _resource_of(body: dict[str, Any]) -> Resource[Any]:
+    group, _, version = body["apiVersion"].rpartition("/")
+    kind: str = body["kind"]
+    return Resource(group, version, kind.lower() + "s", kind, "namespace" in body["metadata"], Whole)
+
+
 def _create(client: ApiClient, resource: Resource[Any], body: dict[str, Any]) -> None:
     with contextlib.suppress(AlreadyExists):
-        client.create(resource, None, body)
+        client.create(resource, body["metadata"].get("namespace"), body)
 
 
 def _list(client: ApiClient, resource: Resource[Any]) -> None:

@@ -13,13 +13,13 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab.assets.pinned import Program
+from lab.controlplane import audit
+from lab.controlplane.credentials import DAEMONS
 from tests.real import program
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
@@ -33,21 +33,6 @@ MORTAL = ("setpriv", "--pdeathsig", "KILL")
 """Before a command: it ends with this process, however that ends."""
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One line of the audit log."""
-
-    user: str
-    verb: str
-    group: str
-    resource: str
-    """With its subresource: ``services/status``."""
-    namespace: str
-    name: str
-    code: int
-    """HTTP status of the answer."""
 
 
 class ControlPlane:
@@ -136,27 +121,9 @@ class ControlPlane:
         """A token of a ServiceAccount in ``metallb-system``, by the TokenRequest API."""
         return self.kubectl("create", "token", service_account, "--namespace=metallb-system").strip()
 
-    def requests(self, service_account: str) -> list[Request]:
+    def requests(self, service_account: str) -> list[audit.Request]:
         """What a ServiceAccount of ``metallb-system`` has asked so far."""
-        user = f"system:serviceaccount:metallb-system:{service_account}"
-        return [request for request in self._audited() if request.user == user]
-
-    def _audited(self) -> Iterator[Request]:
-        for line in self._audit.read_text().splitlines(keepends=True):
-            if not line.endswith("\n"):
-                return  # being written
-            entry = json.loads(line)
-            about, status = entry.get("objectRef", {}), entry.get("responseStatus", {})
-            parts = (about.get("resource", ""), about.get("subresource", ""))
-            yield Request(
-                user=entry["user"]["username"],
-                verb=entry["verb"],
-                group=about.get("apiGroup", ""),
-                resource="/".join(part for part in parts if part),
-                namespace=about.get("namespace", ""),
-                name=about.get("name", ""),
-                code=status.get("code", 0),
-            )
+        return audit.requests(self._audit, service_account)
 
     def _make_credentials(self) -> None:
         names = f"subjectAltName=IP:127.0.0.1,IP:{self.address},DNS:kubernetes.default.svc"
@@ -166,11 +133,7 @@ class ControlPlane:
         key = ("openssl", "genrsa", "-out", f"{self._directory}/sa.key", "2048")
         subprocess.run(key, check=True, capture_output=True)
         (self._directory / "tokens.csv").write_text(f'{ADMIN_TOKEN},admin,1,"system:masters"\n')
-        accounts = [f"system:serviceaccount:metallb-system:berthlb-{name}" for name in ("controller", "speaker")]
-        rules = [{"level": "Metadata", "users": accounts, "omitStages": ["RequestReceived"]}, {"level": "None"}]
-        policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}
-        (self._directory / "audit.yaml").write_text(json.dumps(policy))
-        self._audit.touch()
+        audit.write_policy(self._directory / "audit.yaml", DAEMONS)
 
     def _run(self, name: Program, *flags: str) -> None:
         with (self._directory / f"{name}.log").open("wb") as log:

@@ -22,8 +22,9 @@ import pytest
 import yaml
 from kubernetes import config
 
+from lab.controlplane.audit import Request
 from tests.kubernetes.access import Access
-from tests.kubernetes.control_plane import MANIFEST, MORTAL, ROOT, ControlPlane, Request
+from tests.kubernetes.control_plane import MANIFEST, MORTAL, ROOT, ControlPlane
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 

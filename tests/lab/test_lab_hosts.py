@@ -142,6 +142,26 @@ def test_a_paused_speaker_stands_still_until_its_time_is_over(lab: Lab) -> None:
     wait_until(lambda: "T" not in {state(lab, each.pid) for each in speaker_processes(lab)})
 
 
+def test_a_process_of_the_labs_own_can_be_ended_and_started_again(lab: Lab) -> None:
+    def controller() -> ProcessStatus:
+        return next(p for p in lab.status().processes if p.name == "controller")
+
+    first = controller()
+    lab.process("cp", "controller", "pause")
+    assert state(lab, first.pid) == "T"
+    lab.process("cp", "controller", "resume")
+    lab.process("cp", "controller", "kill")
+    assert controller().code == -signal.SIGKILL
+    with pytest.raises(LabError, match="cp: no controller runs there"):
+        lab.process("cp", "controller", "stop")
+    lab.process("cp", "controller", "start")
+    assert controller().pid != first.pid
+    with pytest.raises(LabError, match="cp: its controller runs already"):
+        lab.process("cp", "controller", "start")
+    with pytest.raises(LabError, match="cp: the lab runs no etcd there"):
+        lab.process("cp", "etcd", "start")
+
+
 def test_a_node_without_power_refuses_what_needs_it(lab: Lab) -> None:
     lab.stop_node("node-2")
     for act in (
