@@ -20,19 +20,21 @@ from tests.lab.conftest import end, make
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lab
+CLUSTER_IP = "10.96."  # how each Service's begins
 CLIENT, NODE_1, NODE_2 = "172.18.0.3", "172.18.0.11", "172.18.0.12"
 
 
-BOTH = [
-    pytest.param(("embedded", 0.5), id="embedded"),
-    pytest.param(("kubernetes", LEAST_GRACE_S), id="kubernetes", marks=pytest.mark.real),
+REAL = {"control_plane": "kubernetes", "node_grace": LEAST_GRACE_S}
+DATA_PATHS = [
+    pytest.param({"control_plane": "embedded", "node_grace": 0.5}, id="embedded"),
+    pytest.param({**REAL, "proxy_mode": "nftables"}, id="kubernetes", marks=pytest.mark.real),
+    pytest.param({**REAL, "proxy_mode": "iptables"}, id="kubernetes-iptables", marks=pytest.mark.real),
 ]
 
 
-@pytest.fixture(scope="module", params=BOTH)
+@pytest.fixture(scope="module", params=DATA_PATHS)
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    control_plane, node_grace = request.param
-    made = make(control_plane=control_plane, nodes=3, node_grace=node_grace)
+    made = make(nodes=3, **request.param)
     start_workload(made, "web", replicas=4)
     start_workload(made, "lone", replicas=1, nodes=["node-2"])
     yield made
@@ -200,8 +202,8 @@ def test_a_node_that_comes_back_remembers_nothing(lab: Lab) -> None:
     lab.stop_node("node-3")
     lab.start_node("node-3")
     assert "192.0.2.1" not in lab.run("node-3", ["ip", "addr"]).output
-    tables = ["nft", "list", "tables"]
-    wait_until(lambda: "-proxy" in lab.run("node-3", tables).output, message="its rules come back")
+    rules = ["nft", "list", "ruleset"]
+    wait_until(lambda: CLUSTER_IP in lab.run("node-3", rules).output, message="its rules come back")
 
 
 def test_a_pulled_cable_is_a_lost_carrier(lab: Lab) -> None:
