@@ -1,0 +1,1 @@
+"""``berthlb``: what a person runs beside a cluster."""
