@@ -238,10 +238,11 @@ class ApiClient:
 
     # -------------------------------------------------------------------- writing
 
-    def create(self, resource: Resource[T], namespace: str | None, body: Body) -> T:
-        """Make an object; ``apiVersion`` and ``kind`` are filled in. Raises ``AlreadyExists``, ``Invalid``."""
+    def create(self, resource: Resource[T], namespace: str | None, body: Body, *, limit_s: float | None = None) -> T:
+        """Make an object; ``apiVersion`` and ``kind`` are filled in. ``limit_s`` as for ``patch``. Raises
+        ``AlreadyExists``, ``Invalid``."""
         typed = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
-        return self._decode(resource, self._ask("POST", resource.path(namespace), body=typed))
+        return self._decode(resource, self._ask("POST", resource.path(namespace), body=typed, limit_s=limit_s))
 
     def replace(
         self, resource: Resource[T], namespace: str | None, name: str, body: Body, *, subresource: str | None = None
@@ -253,13 +254,22 @@ class ApiClient:
         return self._decode(resource, self._ask("PUT", path, body=typed))
 
     def patch(
-        self, resource: Resource[T], namespace: str | None, name: str, body: Body, *, subresource: str | None = None
+        self,
+        resource: Resource[T],
+        namespace: str | None,
+        name: str,
+        body: Body,
+        *,
+        subresource: str | None = None,
+        limit_s: float | None = None,
     ) -> T:
         """Merge ``body`` into the object (RFC 7386: null removes, lists are replaced whole). With
-        ``metadata.resourceVersion`` in ``body``, only if nobody wrote since. Raises ``NotFound``, ``Conflict``,
-        ``Invalid``."""
+        ``metadata.resourceVersion`` in ``body``, only if nobody wrote since.
+
+        ``limit_s`` is after how many seconds at the latest the request has taken effect or never will: by then we have
+        given up, and so has the server, which is told the limit. Raises ``NotFound``, ``Conflict``, ``Invalid``."""
         path = resource.path(namespace, quote(name, safe=""), subresource)
-        answer = self._ask("PATCH", path, body=body, content_type="application/merge-patch+json")
+        answer = self._ask("PATCH", path, body=body, content_type="application/merge-patch+json", limit_s=limit_s)
         return self._decode(resource, answer)
 
     def delete(
@@ -297,9 +307,17 @@ class ApiClient:
         body: Body | None = None,
         content_type: str = "application/json",
         read_s: float = READ_S,
+        limit_s: float | None = None,
     ) -> bytes:
         """The body of a successful answer."""
-        response = self._open(method, path, query or {}, body=body, content_type=content_type, read_s=read_s)
+        connect_s, query = CONNECT_S, query or {}
+        if limit_s is not None:
+            connect_s = min(connect_s, limit_s / 3)
+            read_s = min(read_s, limit_s - connect_s)
+            query = {**query, "timeout": f"{read_s:.3f}s"}
+        response = self._open(
+            method, path, query, body=body, content_type=content_type, read_s=read_s, connect_s=connect_s
+        )
         if response.status >= 300:
             self._refuse(response)
         return _read(response)
@@ -311,6 +329,7 @@ class ApiClient:
         query: Mapping[str, str | None],
         *,
         read_s: float,
+        connect_s: float = CONNECT_S,
         body: Body | None = None,
         content_type: str = "application/json",
     ) -> urllib3.HTTPResponse:
@@ -325,7 +344,7 @@ class ApiClient:
             headers["Authorization"] = authorization
         try:
             answer = self._transport.request(
-                method, url, headers=headers, body=body, _request_timeout=(CONNECT_S, read_s)
+                method, url, headers=headers, body=body, _request_timeout=(connect_s, read_s)
             )
         except (urllib3.exceptions.HTTPError, ApiException) as error:
             raise _transport_error(error) from error

@@ -168,6 +168,12 @@ class ListWatch(Generic[T]):
         skipped, self._skipped = self._skipped, []
         return skipped
 
+    def refresh(self) -> None:
+        """List everything anew, at once, whatever was under way: what comes then is no older than this call."""
+        self._opened_at = None
+        self._not_before = float("-inf")
+        self._list_anew()
+
     # -------------------------------------------------------------------- what came
 
     def receive_page(self, page: RawList) -> list[Change[T]]:

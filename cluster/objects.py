@@ -187,6 +187,21 @@ class Secret(Object, frozen=True):
     data: dict[str, str] = {}
 
 
+# ------------------------------------------------------------------------ coordination.k8s.io/v1
+
+
+class LeaseSpec(View, frozen=True):
+    holder_identity: str | None = None
+    lease_duration_seconds: int | None = None
+    lease_transitions: int | None = None
+
+
+class Lease(Object, frozen=True):
+    """``coordination.k8s.io/v1 Lease``."""
+
+    spec: LeaseSpec = LeaseSpec()
+
+
 # ------------------------------------------------------------------------ discovery.k8s.io/v1
 
 

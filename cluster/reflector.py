@@ -66,7 +66,11 @@ class Reflector(Generic[T]):
         self._core = ListWatch(resource.view, random.Random())
         self._synced = threading.Event()
         self._lists_said = 0
+        self._refresh_asked = 0
+        self._refresh_begun = 0
+        self._refreshed = 0
         self._stopping = threading.Event()
+        self._woken = threading.Event()  # during a wait
         self._stream: WatchStream | None = None
         self._stream_lock = threading.Lock()
         self._reporting = threading.RLock()  # held during on_change, so that stop() can wait for its end
@@ -80,9 +84,7 @@ class Reflector(Generic[T]):
         """End, at once. Once this has returned ``on_change`` is not called any more (a call that takes longer than two
         seconds is not waited for). May be called from within ``on_change``."""
         self._stopping.set()
-        with self._stream_lock:
-            if self._stream:
-                self._stream.interrupt()
+        self._interrupt()
         if self._reporting.acquire(timeout=STOP_S):
             self._reporting.release()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
@@ -96,6 +98,32 @@ class Reflector(Generic[T]):
     def wait_synced(self, timeout: float | None = None) -> bool:
         """Wait until ``synced``, at most ``timeout`` seconds; says whether it is."""
         return self._synced.wait(timeout)
+
+    def refresh(self) -> int:
+        """Have everything listed anew, at once, and get the number of this request. From any thread.
+
+        Once ``refreshed`` has reached that number, what is held and was reported is no older than this call, however
+        far the watch lagged behind: a list is a consistent read, begun afterwards."""
+        with self._stream_lock:
+            self._refresh_asked += 1
+            asked = self._refresh_asked
+        self._interrupt()
+        return asked
+
+    @property
+    def refreshed(self) -> int:
+        """The latest request of ``refresh`` that is fulfilled."""
+        return self._refreshed
+
+    def _interrupt(self) -> None:
+        self._woken.set()
+        with self._stream_lock:
+            if self._stream:
+                self._stream.interrupt()
+
+    @property
+    def _refresh_due(self) -> bool:
+        return self._refresh_asked != self._refresh_begun
 
     def items(self) -> Mapping[str, T]:
         """What is held now, by key (``namespace/name``): a copy that does not change. From any thread."""
@@ -111,10 +139,13 @@ class Reflector(Generic[T]):
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            if self._refresh_due:
+                self._refresh_begun = self._refresh_asked
+                self._core.refresh()
             try:
                 self._do(self._core.next_step(time.monotonic()))
             except ApiError as error:
-                if not self._stopping.is_set():
+                if not self._stopping.is_set() and not self._refresh_due:
                     self._core.failed(error, time.monotonic())
                     self._log_failure()
             except Exception as error:  # a defect of ours must not end the copying; it is said aloud
@@ -124,7 +155,8 @@ class Reflector(Generic[T]):
     def _do(self, step: Wait | ListPage | Watch) -> None:
         match step:
             case Wait(seconds):
-                self._stopping.wait(seconds)
+                self._woken.wait(seconds)
+                self._woken.clear()
             case ListPage(limit, continue_):
                 page = self._client.list_page(
                     self.resource,
@@ -155,18 +187,19 @@ class Reflector(Generic[T]):
 
     def _follow(self, stream: WatchStream) -> None:
         with self._stream_lock:
-            self._stream = stream
-            if self._stopping.is_set():  # stop() came before there was a stream to interrupt
+            if self._stopping.is_set() or self._refresh_due:  # they came before there was a stream to interrupt
                 return
+            self._stream = stream
         try:
             for event in stream:
                 self._report(self._core.receive_event(event, time.monotonic()))
-                if self._stopping.is_set():
+                if self._stopping.is_set() or self._refresh_due:
                     return
                 if not self._core.watching:
                     self._log_failure()
                     return
-            self._core.watch_ended(time.monotonic())
+            if not self._refresh_due:
+                self._core.watch_ended(time.monotonic())
         finally:
             with self._stream_lock:
                 self._stream = None
@@ -189,6 +222,7 @@ class Reflector(Generic[T]):
         if self.counters.lists != self._lists_said:
             self._lists_said = self.counters.lists
             logger.info("listed", extra={"resource": self.resource.plural, "objects": len(self._core.held)})
+            self._refreshed = self._refresh_begun
             self._synced.set()
 
     def _log_failure(self) -> None:

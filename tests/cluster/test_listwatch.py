@@ -315,6 +315,29 @@ def test_a_silent_watch_is_opened_again_where_it_was(driver: Driver) -> None:
     assert names(driver) == {"dev/a"}
 
 
+def test_a_refresh_lists_anew_at_once_whatever_was_under_way(driver: Driver) -> None:
+    driver.sync(service("a", 1), version=10)
+    driver.open()
+    driver.core.refresh()
+    assert not driver.core.watching
+    assert driver.wait() == 0.0
+    assert driver.sync(service("a", 1), service("b", 11), version=20) == [("added", "dev/b")]
+    driver.fail(ServerError(500, "InternalError", ""))
+    assert driver.wait() > 0.0
+    driver.core.refresh()
+    assert driver.wait() == 0.0
+    assert driver.open().initial_events
+
+
+def test_a_refresh_forgets_the_pages_that_came_before_it(driver: Driver) -> None:
+    driver.step()
+    driver.fail(Invalid(422, "Invalid", "sendInitialEvents is forbidden"))
+    driver.core.receive_page(page([service("a", 1)], 10, "more"))
+    driver.core.refresh()
+    assert driver.step() == ListPage(500, "")
+    assert told(driver.core.receive_page(page([service("b", 1)], 20))) == [("added", "dev/b")]
+
+
 def test_events_that_repeat_themselves_are_not_reported_twice(driver: Driver) -> None:
     driver.sync(service("a", 1))
     assert driver.receive(event("ADDED", service("b", 11)), event("ADDED", service("b", 11))) == [("added", "dev/b")]

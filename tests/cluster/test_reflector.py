@@ -236,6 +236,47 @@ def test_forgotten_history_leads_to_a_new_list_and_deletions_are_not_missed(
         assert reflector.counters.relists == 1
 
 
+def test_a_refresh_shows_what_a_watch_that_lags_has_not_brought_yet(
+    embedded_api: EmbeddedApi, api: ApiClient, own: ApiClient
+) -> None:
+    create(api, "before")
+    listener = Listener()
+    with reflecting(own, listener) as reflector:
+        assert reflector.wait_synced(10)
+        embedded_api.inject(userAgent="reflector-under-test", lag=30)
+        create(api, "after")
+        asked = reflector.refresh()
+        wait_until(lambda: reflector.refreshed == asked)
+        assert listener.names() >= {"before", "after"}
+        assert listener.heard.count(("added", "default/before")) == 1
+
+
+def test_a_refresh_ends_a_wait_and_each_is_answered_by_a_list_of_its_own(odd: ApiClient, script: Script) -> None:
+    script.answers = [
+        refusal(429, "TooManyRequests", "x", Retry_After="60"),
+        stream(script, ("ADDED", service("a", 1)), END_OF_LIST),
+        stream(script, ("ADDED", service("b", 2)), END_OF_LIST),
+    ]
+    listener = Listener()
+    with reflecting(odd, listener) as reflector:
+        wait_until(lambda: reflector.counters.failures)
+        assert (reflector.refreshed, reflector.refresh()) == (0, 1)
+        wait_until(lambda: reflector.refreshed == 1)
+        assert listener.names() == {"a"}
+        assert reflector.refresh() == 2
+        wait_until(lambda: reflector.refreshed == 2)
+        assert listener.names() == {"b"}
+
+
+def test_a_refresh_before_the_start_is_answered_by_the_first_list(api: ApiClient) -> None:
+    reflector = Reflector(api, SERVICES, on_change=Listener())
+    assert reflector.refresh() == 1
+    reflector.start()
+    wait_until(lambda: reflector.refreshed == 1)
+    assert reflector.counters.lists == 1
+    reflector.stop()
+
+
 def test_a_server_that_goes_away_and_comes_back_is_found_again(tmp_path: Path) -> None:
     with EmbeddedApi() as first:
         api = connect(first.kubeconfig(tmp_path / "config"), user_agent="t")
