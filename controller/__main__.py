@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -17,8 +18,10 @@ from cluster.client import connect
 from cluster.errors import ClientConfigError
 from cluster.http_status import StatusServer, parse_listen
 from controller.daemon import Daemon
+from controller.leadership import LEASE_S, LEAST_LEASE_S
 
 USER_AGENT = "berthlb-controller"
+LONGEST_LEASE_S = 3600
 
 
 class _OneLine(argparse.ArgumentParser):
@@ -31,6 +34,14 @@ def _listen(text: str) -> tuple[str, int]:
         return parse_listen(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _lease_duration(text: str) -> int:
+    if not text.isdecimal() or not LEAST_LEASE_S <= int(text) <= LONGEST_LEASE_S:
+        raise argparse.ArgumentTypeError(
+            f'"{text}" is no whole number of seconds, {LEAST_LEASE_S} to {LONGEST_LEASE_S}'
+        )
+    return int(text)
 
 
 def _file(text: str) -> Path:
@@ -66,6 +77,18 @@ def parser() -> argparse.ArgumentParser:
         metavar="ADDRESS:PORT",
         help="where /metrics, /healthz and /readyz are served (default: 0.0.0.0:7472)",
     )
+    arguments.add_argument(
+        "--identity",
+        metavar="NAME",
+        help="what the Lease calls this replica, with something random behind it (default: HOSTNAME_PID)",
+    )
+    arguments.add_argument(
+        "--lease-duration",
+        type=_lease_duration,
+        default=LEASE_S,
+        metavar="SECONDS",
+        help="after how long without news of the leader another replica takes over (default: %(default)s)",
+    )
     return arguments
 
 
@@ -78,7 +101,14 @@ def main() -> NoReturn:
         client = connect(arguments.kubeconfig, user_agent=USER_AGENT)
     except ClientConfigError as error:
         command_line.error(str(error))
-    daemon = Daemon(client, arguments.namespace, arguments.lb_class or None, registry)
+    daemon = Daemon(
+        client,
+        arguments.namespace,
+        arguments.lb_class or None,
+        registry,
+        name=arguments.identity or f"{socket.gethostname()}_{os.getpid()}",
+        lease_s=arguments.lease_duration,
+    )
     host, port = arguments.listen
     try:
         status = StatusServer(host, port, registry, daemon.trouble, daemon.not_ready)

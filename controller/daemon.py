@@ -4,6 +4,10 @@ One thread decides: it drains a queue that the reflectors and the writers fill, 
 writing threads. Of one Service (or pool) at most one change is under way at a time, the core sees to that, so the
 writers share one queue and a slow write holds up nobody else's. Events have a thread and a bounded queue of their own,
 behind the writes that they tell of.
+
+Of several replicas one decides (``leadership``). The others hold their copies of the API's objects and nothing else:
+when one of them begins to lead, it lists everything anew, to see no less than its predecessor wrote, and hands the
+copies to a new core. When it ceases to lead, the core is dropped, and with it all that it had decided and not written.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -29,6 +34,7 @@ from cluster.reflector import Change as Seen
 from cluster.reflector import Reflector
 from cluster.resources import EVENTS, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SECRETS, SERVICES
 from controller.changes import Change, EventNote, Moment, Read, Write, event_body
+from controller.elector import Elector, NotLeadingError
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
 from controller.reconcile import Reconciler, bears_our_mark, retry_delay
 from controller.reports import Reports
@@ -45,8 +51,10 @@ IDLE_S = 1.0
 """The longest sleep of the deciding thread, so that its age tells whether it lives."""
 STUCK_S = 30.0
 """The age of the deciding thread's last turn from which it counts as stuck."""
-LAST_WRITES_S = 0.5
-"""What a stop waits for writes under way; one that takes longer is found, done or not, by the next start."""
+LAST_WRITES_S = 1.0
+"""What a stop waits for writes under way. If one takes longer the Lease is not released, and the next leader waits."""
+RESTORE_POLL_S = 0.02
+"""Between two looks whether a new leader's lists have come."""
 KEY_SECRET = "berthlb-heartbeat"  # noqa: S105  # the name, not the key
 KEY_BYTES = 32
 
@@ -57,6 +65,7 @@ logger = logging.getLogger("controller")
 class _Outcome:
     """What became of a change: ``made`` or somebody was faster, with the object; or a failure."""
 
+    term: int
     change: Change
     view: Any = None
     made: bool = True
@@ -67,16 +76,29 @@ class Daemon:
     """See the module's docstring. ``run`` blocks until ``stop`` is called, from a signal handler or another thread."""
 
     def __init__(
-        self, client: ApiClient, namespace: str, load_balancer_class: str | None, registry: CollectorRegistry
+        self,
+        client: ApiClient,
+        namespace: str,
+        load_balancer_class: str | None,
+        registry: CollectorRegistry,
+        *,
+        name: str,
+        lease_s: int,
     ) -> None:
+        """``name`` is what the Lease calls this process, with something random behind it."""
         rng = random.Random()
         self._client = client
         self._namespace = namespace
+        self._class = load_balancer_class
         self._rng = rng
+        self._term: int | None = None
+        """The term that ``_core`` is for; None: it is for none, and knows nothing."""
+        self._awaited: tuple[int, ...] | None = None
+        """Which refresh of each reflector a new leader waits for; None: not asked for yet."""
         self._core = Reconciler(load_balancer_class, rng)
         self._reports = Reports(namespace, rng)
         self._inbox: queue.SimpleQueue[Seen[Any] | _Outcome | None] = queue.SimpleQueue()
-        self._outbox: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[tuple[int, Change] | None] = queue.SimpleQueue()
         self._events: queue.Queue[tuple[EventNote, Service]] = queue.Queue(EVENT_QUEUE)
         self._stopping = threading.Event()
         self._last_turn = time.monotonic()
@@ -84,12 +106,13 @@ class Daemon:
         self._update_errors = 0
         self._snapshot = Snapshot()
         self._snapshot_at = 0.0
-        self._reflectors: Final = (
+        self._reflectors: Final[tuple[Reflector[Any], ...]] = (
             Reflector(client, SERVICES, field_selector="spec.type=LoadBalancer", on_change=self._inbox.put),
             Reflector(client, IP_ADDRESS_POOLS, namespace=namespace, on_change=self._inbox.put),
             Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, on_change=self._inbox.put),
             Reflector(client, NAMESPACES, on_change=self._inbox.put),
         )
+        self._elector = Elector(client, namespace, name, lease_s, on_change=lambda: self._inbox.put(None))
         registry.register(ControllerCollector(self._figures))
 
     # -------------------------------------------------------------------- for the probes
@@ -100,7 +123,8 @@ class Daemon:
         return f"the deciding thread has not moved for {age:.0f} s" if age > STUCK_S else None
 
     def not_ready(self) -> str | None:
-        """What is still missing; None: every Service's address has been restored and new ones are given out."""
+        """What is still missing; None: as leader every Service's address has been restored and new ones are given out,
+        as standby everything is there to begin with that at once."""
         if self._core.started:
             return None
         missing = [
@@ -108,7 +132,11 @@ class Daemon:
             for each in self._reflectors
             if not each.synced
         ]
-        return f"waiting for the first list of {', '.join(missing)}" if missing else "restoring addresses"
+        if missing:
+            return f"waiting for the first list of {', '.join(missing)}"
+        if self._elector.trouble:
+            return f"the Lease cannot be had: {self._elector.trouble}"
+        return None if self._term is None else "restoring addresses"
 
     # -------------------------------------------------------------------- the deciding thread
 
@@ -117,16 +145,20 @@ class Daemon:
         recorder = threading.Thread(target=self._record_on, name="events", daemon=True)
         for thread in (*writers, recorder):
             thread.start()
+        self._elector.attempt()  # first the Lease, then the lists: who gets it need not list twice
+        self._follow_leadership()
         for reflector in self._reflectors:
             reflector.start()
-        self._in_background("heartbeat key", self._make_key)
+        self._elector.start()
         while not self._stopping.is_set():
             self._turn()
+        self._elector.close()
         for _ in writers:
             self._outbox.put(None)
         give_up = time.monotonic() + LAST_WRITES_S
         for thread in (*writers, recorder):
             thread.join(max(0.0, give_up - time.monotonic()))
+        self._elector.stop()
 
     def stop(self) -> None:
         """End ``run`` soon. Safe in a signal handler."""
@@ -137,37 +169,66 @@ class Daemon:
         """End the reflectors' threads too, where the process goes on."""
         for reflector in self._reflectors:
             reflector.stop()
+        self._elector.end_watch()
 
     def _turn(self) -> None:
-        synced = self._core.started or all(reflector.synced for reflector in self._reflectors)
-        for message in self._received():
+        received = self._received()
+        self._follow_leadership()
+        for message in received:
             self._take(message)
-        now = Moment(time.monotonic(), time.time())
-        self._last_turn = now.monotonic
+        self._last_turn = time.monotonic()
+        if self._term is not None and not self._core.started:
+            self._restore()
         if self._reports.reload():
             self._core.set_config(self._reports.config)
         for problem in self._reports.take_new_problems():
             logger.warning("not in force", extra={"problem": problem.text})
-        if synced and not self._core.started:  # all that synced reported was in the queue before it said so
-            self._core.start()
-            logger.info("restored", extra={"services": self._core.figures().services})
-            self._in_background("leftovers", self._find_leftovers)
-        changes = self._core.settle(now)
-        if self._core.started:
-            changes += self._reports.settle(self._core.ledger, now)
-        for change in changes:
-            self._outbox.put(change)
+        now = Moment(time.monotonic(), time.time())
+        if self._term is not None and self._core.started:
+            changes = self._core.settle(now) + self._reports.settle(self._core.ledger, now)
+            for change in changes:
+                self._outbox.put((self._term, change))
         self._measure(now)
 
+    def _follow_leadership(self) -> None:
+        """With a term everything that was decided in it ends."""
+        term = self._elector.term
+        if term != self._term:
+            self._term, self._awaited = term, None
+            self._core = Reconciler(self._class, self._rng)
+        if term is not None and self._awaited is None and self._elector.quiet:
+            self._awaited = tuple(reflector.refresh() for reflector in self._reflectors)
+
+    def _restore(self) -> None:
+        """Begin to decide, once everything has been read that was written before this term."""
+        if self._awaited is None or any(
+            reflector.refreshed < asked for reflector, asked in zip(self._reflectors, self._awaited, strict=True)
+        ):
+            return
+        while not self._inbox.empty():  # what it tells is in the copies, or older
+            self._inbox.get_nowait()
+        self._reports = Reports(self._namespace, self._rng, self._reports.config)
+        for reflector in self._reflectors:
+            for view in reflector.items().values():
+                self._see(Seen("added", None, view))
+        self._reports.reload()
+        self._core.set_config(self._reports.config)
+        self._core.start()
+        logger.info("restored", extra={"services": self._core.figures().services})
+        self._in_background("heartbeat key", self._make_key)
+        self._in_background("leftovers", self._find_leftovers)
+
     def _received(self) -> list[Seen[Any] | _Outcome | None]:
-        deadlines = [at for at in (self._core.next_deadline(), self._reports.next_deadline()) if at is not None]
-        wait = min([IDLE_S, *(max(0.0, at - time.monotonic()) for at in deadlines)])
-        if not self._core.started:
-            wait = min(wait, 0.02)  # ``synced`` is a state and wakes nobody
+        wait = IDLE_S
+        if self._core.started:
+            deadlines = [at for at in (self._core.next_deadline(), self._reports.next_deadline()) if at is not None]
+            wait = min([wait, *(max(0.0, at - time.monotonic()) for at in deadlines)])
+        elif self._term is not None:
+            wait = RESTORE_POLL_S  # ``refreshed`` is a state and wakes nobody
         received: list[Seen[Any] | _Outcome | None] = []
         try:
             received.append(self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait())
-            while len(received) < BATCH or not self._core.started:
+            while len(received) < BATCH:
                 received.append(self._inbox.get_nowait())
         except queue.Empty:
             pass
@@ -176,14 +237,18 @@ class Daemon:
     def _take(self, message: Seen[Any] | _Outcome | None) -> None:
         now = Moment(time.monotonic(), time.time())
         match message:
+            case Seen(_, old, new) if not self._core.started and isinstance(new or old, Service | Namespace):
+                pass  # the copies have it
             case Seen():
                 self._see(message)
-            case _Outcome(change, failure=ApiError() as failure):
+            case _Outcome(term) if term != self._term:
+                pass
+            case _Outcome(_, change, failure=ApiError() as failure):
                 hopeless = HOPELESS_RETRY_S if isinstance(failure, Invalid | Forbidden) else 0.0
                 retry_after = max(failure.retry_after or 0.0, hopeless)
                 target = self._core if change.resource is SERVICES else self._reports
                 target.failed(change, retry_after, now)
-            case _Outcome(change, view, made):
+            case _Outcome(_, change, view, made):
                 target = self._core if change.resource is SERVICES else self._reports
                 if made:
                     target.answered(change, view)
@@ -213,53 +278,64 @@ class Daemon:
             pools[name] = PoolFigures(sum(v4), sum(v6), v4[0], v6[0])
         self._snapshot = Snapshot(
             pools=pools,
-            config_loaded=self._core.started,
+            config_loaded=all(reflector.synced for reflector in self._reflectors),
             config_stale=bool(self._reports.problems),
-            services=figures.services,
+            services=figures.services if self._core.started else len(self._reflectors[0].items()),
             waiting={reason.value: count for reason, count in figures.waiting.items()},
             refusals={reason.value: count for reason, count in self._core.refusals.items()},
         )
 
     def _figures(self) -> Snapshot:
         waiting = self._inbox.qsize() + self._outbox.qsize()
-        return replace(self._snapshot, updates=self._updates, update_errors=self._update_errors, queue_length=waiting)
+        return replace(
+            self._snapshot,
+            updates=self._updates,
+            update_errors=self._update_errors,
+            queue_length=waiting,
+            leader=self._elector.term is not None,
+            lease_transitions=self._elector.transitions,
+        )
 
     # -------------------------------------------------------------------- the writing threads
 
     def _write_on(self) -> None:
-        while (change := self._outbox.get()) is not None:
+        while (item := self._outbox.get()) is not None:
             if self._stopping.is_set():
                 return
-            self._inbox.put(self._carry_out(change))
+            with suppress(NotLeadingError):  # what was decided goes with its term
+                self._inbox.put(self._carry_out(*item))
 
-    def _carry_out(self, change: Change) -> _Outcome:
+    def _carry_out(self, term: int, change: Change) -> _Outcome:
         try:
             if isinstance(change, Read):
-                return _Outcome(change, self._look(change))
+                return _Outcome(term, change, self._look(change))
             try:
-                view = self._make(change)
+                with self._elector.writing(term) as limit_s:
+                    view = self._make(change, limit_s)
             except (Conflict, AlreadyExists):
-                return _Outcome(change, self._look(change), made=False)
+                return _Outcome(term, change, self._look(change), made=False)
             except NotFound:
                 if change.create:
                     raise
-                return _Outcome(change, None)
+                return _Outcome(term, change, None)
         except ApiError as error:
             self._update_errors += change.resource is SERVICES
             logger.warning("write failed", extra={"object": change.key, "error": str(error)})
-            return _Outcome(change, failure=error)
+            return _Outcome(term, change, failure=error)
         self._updates += change.resource is SERVICES
         logger.info(change.decision, extra={"kind": change.resource.kind, "object": change.key})
         for note in change.events:
             if change.about is not None:
                 self._note(note, change.about)
-        return _Outcome(change, view)
+        return _Outcome(term, change, view)
 
-    def _make(self, change: Write) -> Any:
-        namespace = change.namespace
+    def _make(self, change: Write, limit_s: float) -> Any:
+        namespace, resource = change.namespace, change.resource
         if change.create:
-            return self._client.create(change.resource, namespace, change.body)
-        return self._client.patch(change.resource, namespace, change.name, change.body, subresource=change.subresource)
+            return self._client.create(resource, namespace, change.body, limit_s=limit_s)
+        return self._client.patch(
+            resource, namespace, change.name, change.body, subresource=change.subresource, limit_s=limit_s
+        )
 
     def _look(self, change: Change) -> Any:
         try:
@@ -291,7 +367,7 @@ class Daemon:
             except ApiError as error:  # news; the condition on the Service says the same, and stays
                 logger.warning("Event not recorded", extra={"object": about.key, "error": str(error)})
 
-    # -------------------------------------------------------------------- once, at the start
+    # -------------------------------------------------------------------- once, when it begins to lead
 
     def _in_background(self, name: str, task: Callable[[], None]) -> None:
         def run() -> None:

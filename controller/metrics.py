@@ -39,6 +39,9 @@ class Snapshot:
     refusals: Mapping[str, int] = field(default_factory=dict)
     queue_length: int = 0
     """Observations not yet judged, and writes not yet begun."""
+    leader: bool = False
+    lease_transitions: int = 0
+    """How often the Lease went to another replica, as it says itself."""
 
 
 class ControllerCollector(Collector):
@@ -72,6 +75,9 @@ class ControllerCollector(Collector):
         yield refusals
         queue = "Observations not yet judged, and writes not yet begun."
         yield _gauge("berthlb_controller_queue_length", queue, now.queue_length)
+        yield _gauge("berthlb_controller_leader", "1: this replica decides and writes; 0: it stands by.", now.leader)
+        transitions = "Times that the Lease went to another replica, as it says itself."
+        yield _gauge("berthlb_controller_lease_transitions", transitions, now.lease_transitions)
 
 
 def _pools(now: Snapshot) -> Iterable[Metric]:

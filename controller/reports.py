@@ -57,13 +57,14 @@ class _Reported:
 class Reports:
     """See the module's docstring. One thread only."""
 
-    def __init__(self, namespace: str, rng: random.Random) -> None:
+    def __init__(self, namespace: str, rng: random.Random, previous: Config | None = None) -> None:
+        """``previous`` is the configuration whose objects stay in force where they cannot be honoured any more."""
         self.config = Config()
         """What is in force, as of the last ``reload``."""
         self.problems: tuple[Problem, ...] = ()
         self._namespace = namespace
         self._rng = rng
-        self._previous: Config | None = None
+        self._previous = previous
         self._pools: dict[str, _Reported] = {}
         self._advertisements: dict[str, _Reported] = {}
         self._state = _Reported(CONFIGURATION_STATES, STATE_NAME, known=False)

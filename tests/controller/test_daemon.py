@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 POOL = {"addresses": ["172.18.255.200-172.18.255.250"]}
 METALLB = "/apis/metallb.io/v1beta1/namespaces/metallb-system"
 SERVICES = "/api/v1/namespaces/default/services"
+LEASE_S = 2  # after a kill it must be waited out
 
 
 class Cluster:
@@ -87,7 +88,8 @@ class Controller:
 
     def __init__(self, kubeconfig: Path, *flags: str) -> None:
         command = [sys.executable, "-m", "controller", "--kubeconfig", str(kubeconfig), "--listen", "127.0.0.1:0"]
-        self.process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
+        lease = ["--lease-duration", str(LEASE_S)]
+        self.process = subprocess.Popen([*command, *lease, *flags], stderr=subprocess.PIPE, text=True)
         self.lines: list[dict[str, Any]] = []
         threading.Thread(target=self._read, daemon=True).start()
         (serving,) = wait_until(lambda: [line for line in self.lines if line["message"] == "serving"])

@@ -1,0 +1,479 @@
+"""Who leads, and what it may write: single steps, then two or three candidates through bad times."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.objects import Lease, decode
+from controller.leadership import Leadership, Look, Put
+from tests.controller.world import merge
+
+LEASE_S = 15
+WALL = 1_767_225_600.0
+
+
+class Record:
+    """The Lease in the API: compare-and-swap and nothing else."""
+
+    def __init__(self) -> None:
+        self.body: dict[str, Any] | None = None
+        self.version = 0
+
+    def view(self) -> Lease | None:
+        return decode(msgspec.json.encode(self.body), Lease) if self.body else None
+
+    def put(self, put: Put) -> Lease | None:
+        """The Lease after this; None: refused."""
+        asked = put.body.get("metadata", {}).get("resourceVersion")
+        if put.create != (self.body is None) or (self.body and asked != self.body["metadata"]["resourceVersion"]):
+            return None
+        return self.write(**put.body["spec"])
+
+    def write(self, **spec: Any) -> Lease:
+        self.version += 1
+        metadata = {"name": "berthlb-controller", "resourceVersion": str(self.version)}
+        self.body = merge(self.body or {}, {"metadata": metadata, "spec": spec})
+        view = self.view()
+        assert view is not None
+        return view
+
+    def held_by(self, holder: str, duration: int | None = LEASE_S) -> None:
+        self.write(holderIdentity=holder, leaseDurationSeconds=duration)
+
+
+def candidate(identity: str = "me") -> Leadership:
+    return Leadership(identity, LEASE_S, random.Random(1))
+
+
+def act(one: Leadership, record: Record, now: float) -> None:
+    """All that it wants to ask at this moment, answered at once."""
+    for _ in range(10):
+        match one.next_step(now, WALL + now):
+            case None:
+                return
+            case Look():
+                one.observed(record.view(), now)
+            case Put() as put if (lease := record.put(put)) is not None:
+                one.put_made(lease, now, now)
+            case Put():
+                one.put_refused(now)
+    raise AssertionError("it never has enough")
+
+
+def leads_from(one: Leadership, record: Record, start: float, end: float) -> float | None:
+    """When it begins to lead, left alone from ``start`` to ``end`` and acting whenever it wants to."""
+    now = start
+    while now <= end:
+        act(one, record, now)
+        if one.term(now) is not None:
+            return now
+        now = max(now + 0.001, one.next_deadline())
+    return None
+
+
+@pytest.fixture
+def record() -> Record:
+    return Record()
+
+
+def test_where_there_is_no_lease_the_first_one_leads_at_once(record: Record) -> None:
+    one, other = candidate("one"), candidate("other")
+    act(one, record, 0.0)
+    act(other, record, 0.0)
+    assert (one.term(0.0), other.term(0.0), other.holder) == (1, None, "one")
+    assert record.body is not None
+    assert record.body["spec"] == {
+        "holderIdentity": "one",
+        "leaseDurationSeconds": 15,
+        "acquireTime": "2026-01-01T00:00:00.000000Z",
+        "renewTime": "2026-01-01T00:00:00.000000Z",
+        "leaseTransitions": 0,
+    }
+
+
+def test_a_leader_that_renews_leads_on_in_one_term(record: Record) -> None:
+    one, other = candidate("one"), candidate("other")
+    act(one, record, 0.0)
+    for now in range(200):
+        act(one, record, float(now))
+        act(other, record, float(now))
+        assert (one.term(float(now)), other.term(float(now))) == (1, None)
+
+
+def test_a_lease_that_does_not_change_is_taken_when_its_duration_has_passed_by_the_own_clock(record: Record) -> None:
+    """The times in the record are of another machine's clock, whatever that says; here it is years behind."""
+    record.write(holderIdentity="dead", leaseDurationSeconds=15, renewTime="2001-01-01T00:00:00.000000Z")
+    one = candidate()
+    assert leads_from(one, record, 1000.0, 1100.0) == pytest.approx(1015.0, abs=0.01)
+    assert one.transitions == 1
+
+
+def test_every_renewal_that_is_seen_begins_the_wait_anew(record: Record) -> None:
+    record.held_by("other")
+    one = candidate()
+    assert leads_from(one, record, 0.0, 14.0) is None
+    record.held_by("other")
+    assert leads_from(one, record, 14.0, 28.9) is None
+    assert leads_from(one, record, 28.9, 40.0) is not None
+
+
+def test_the_duration_in_the_record_counts(record: Record) -> None:
+    record.held_by("other", 60)
+    assert leads_from(candidate(), record, 0.0, 100.0) == pytest.approx(60.0, abs=0.01)
+
+
+@pytest.mark.parametrize("duration", [None, 0, -5])
+def test_a_record_without_a_duration_gets_the_usual_one(record: Record, duration: int | None) -> None:
+    record.held_by("other", duration)
+    assert leads_from(candidate(), record, 0.0, 100.0) == pytest.approx(15.0, abs=0.01)
+
+
+@pytest.mark.parametrize("empty", ["", None])
+def test_a_released_lease_is_taken_at_once(record: Record, empty: str | None) -> None:
+    record.write(holderIdentity=empty, leaseDurationSeconds=15, leaseTransitions=3)
+    one = candidate()
+    assert leads_from(one, record, 0.0, 0.0) == 0.0
+    assert one.transitions == 4
+
+
+def test_a_standby_that_hears_of_the_release_takes_over_at_once(record: Record) -> None:
+    one, other = candidate("one"), candidate("other")
+    act(one, record, 0.0)
+    act(other, record, 0.0)
+    put = one.release(1.0, WALL)
+    assert put is not None
+    assert record.put(put)
+    other.heard(record.view(), 1.0)
+    act(other, record, 1.0)
+    assert other.term(1.0) == 1
+
+
+def test_only_who_leads_releases(record: Record) -> None:
+    record.held_by("other")
+    one = candidate()
+    act(one, record, 0.0)
+    assert one.release(0.0, WALL) is None
+
+
+def test_who_cannot_renew_stops_before_the_lease_expires_and_its_writes_end_before_that_too(record: Record) -> None:
+    one = candidate()
+    act(one, record, 0.0)
+    for now in (0.0, 5.0, 9.99):
+        limit = one.write_limit(1, now)
+        assert limit is not None
+        assert limit >= 4.0
+        assert now + limit < LEASE_S
+    assert one.term(10.0) is None
+    assert one.write_limit(1, 10.0) is None
+    assert one.lost == "the Lease could not be renewed in time"
+
+
+def test_a_leader_that_slept_through_its_lease_leads_no_more_when_it_wakes_and_then_anew(record: Record) -> None:
+    one = candidate()
+    act(one, record, 0.0)
+    assert one.write_limit(1, 60.0) is None
+    act(one, record, 60.0)  # nobody took it meanwhile
+    assert one.term(60.0) == 2
+    assert one.write_limit(1, 60.0) is None
+
+
+def test_a_renewal_counts_from_when_it_was_sent(record: Record) -> None:
+    """The others may have seen it long before its answer came."""
+    one = candidate()
+    act(one, record, 0.0)
+    put = one.next_step(2.0, WALL)
+    assert isinstance(put, Put)
+    lease = record.put(put)
+    assert lease is not None
+    one.put_made(lease, 2.0, 6.0)
+    assert one.write_limit(1, 11.9) == pytest.approx(4.1)
+    assert one.term(12.0) is None
+
+
+def test_a_renewal_answered_after_the_deadline_begins_a_new_term(record: Record) -> None:
+    """In between the term was over, whether anybody looked or not."""
+    one = candidate()
+    act(one, record, 0.0)
+    put = one.next_step(9.0, WALL)
+    assert isinstance(put, Put)
+    lease = record.put(put)
+    assert lease is not None
+    one.put_made(lease, 9.0, 11.0)
+    assert one.term(11.0) == 2
+
+
+def test_an_acquisition_whose_answer_was_lost_is_found_and_renewed(record: Record) -> None:
+    one = candidate()
+    one.observed(None, 0.0)
+    put = one.next_step(0.0, WALL)
+    assert isinstance(put, Put)
+    assert record.put(put)
+    one.failed(5.0)
+    assert one.term(5.0) is None
+    assert leads_from(one, record, 5.0, 8.0) is not None
+    assert one.transitions == 0
+
+
+def test_another_holder_ends_the_term(record: Record) -> None:
+    one = candidate()
+    act(one, record, 0.0)
+    record.held_by("thief")
+    one.heard(record.view(), 1.0)
+    assert one.term(1.0) is None
+    assert one.lost == 'the Lease names "thief"'
+    assert leads_from(one, record, 1.0, 15.9) is None
+
+
+def test_a_watch_that_lags_is_not_believed(record: Record) -> None:
+    record.held_by("before")
+    old = record.view()
+    one = candidate()
+    assert leads_from(one, record, 0.0, 20.0) is not None
+    now = one.next_deadline()
+    one.heard(old, now)
+    assert one.term(now) == 1
+
+
+def test_somebody_else_s_remark_on_the_lease_costs_nothing(record: Record) -> None:
+    one = candidate()
+    act(one, record, 0.0)
+    record.write()
+    act(one, record, one.next_deadline())
+    assert one.term(5.0) == 1
+    assert leads_from(one, record, 5.0, 5.0) == 5.0
+
+
+def test_a_lease_that_is_deleted_is_made_anew_by_its_holder_and_left_alone_by_those_who_knew_him(
+    record: Record,
+) -> None:
+    one, other = candidate("one"), candidate("other")
+    act(one, record, 0.0)
+    act(other, record, 0.0)
+    record.body = None
+    other.heard(None, 0.5)
+    act(other, record, 0.5)
+    assert other.term(0.5) is None
+    assert leads_from(other, record, 0.5, 15.0) is None
+    act(one, record, 2.0)
+    assert one.term(2.0) == 2
+    record.body = None
+    assert leads_from(other, record, 15.1, 40.0) is not None
+
+
+def test_refusals_without_end_are_not_met_with_requests_without_end(record: Record) -> None:
+    one = candidate()
+    one.observed(None, 0.0)
+    asked = 0
+    now = 0.0
+    while now < 10.0:
+        match one.next_step(now, WALL):
+            case None:
+                now = one.next_deadline()
+            case Look():
+                one.observed(None, now)
+            case Put():
+                asked += 1
+                one.put_refused(now)
+    assert asked < 15
+
+
+@pytest.mark.parametrize(("retry_after", "least", "most"), [(0.0, 1.0, 2.0), (7.0, 7.0, 7.0), (9999.0, 15.0, 15.0)])
+def test_a_failure_is_followed_by_a_wait(retry_after: float, least: float, most: float) -> None:
+    one = candidate()
+    one.failed(100.0, retry_after)
+    assert least <= one.next_deadline() - 100.0 <= most
+
+
+# -------------------------------------------------------------------- several candidates, and all that can happen
+
+TICK_S = 0.1
+
+
+@dataclass
+class Process:
+    """A candidate as the simulation sees it. Its clock starts anywhere and goes at the true rate."""
+
+    core: Leadership
+    clock_offset: float
+    step: Look | Put | None = None
+    sent: float = 0.0
+    answer_at: float = 0.0
+    answer: Callable[[float], None] | None = None
+    hears: list[tuple[float, Lease]] = field(default_factory=list)
+    paused_until: float = 0.0
+    writes_end: float = -1.0
+    """When the last of its writes will have taken effect."""
+    alive: bool = True
+    stopping: bool = False
+
+
+class Simulation:
+    """Candidates with pauses, kills, stops and restarts on an API that is slow, loses answers and goes away."""
+
+    def __init__(self, seed: int, candidates: int) -> None:
+        self.rng = random.Random(seed)
+        self.record = Record()
+        self.now = 0.0
+        self.names = 0
+        self.arrivals: list[tuple[float, Process, Put, bool]] = []
+        self.away_until = 0.0
+        self.processes: list[Process] = []
+        self.dead: list[Process] = []
+        self.writes = 0
+        self.leaders: set[str] = set()
+        for _ in range(candidates):
+            self.begin()
+
+    def begin(self) -> None:
+        self.names += 1
+        core = Leadership(f"c{self.names}", LEASE_S, random.Random(self.rng.random()))
+        self.processes.append(Process(core, self.rng.uniform(0.0, 1e6)))
+
+    def run(self, until: float, *, faults: bool) -> Iterator[None]:
+        while self.now < until:
+            self.now += TICK_S
+            if faults:
+                self.do_harm()
+            for arrival in [each for each in self.arrivals if each[0] <= self.now]:
+                self.arrivals.remove(arrival)
+                self.arrive(*arrival[1:])
+            for process in self.processes:
+                if process.alive and process.paused_until <= self.now:
+                    self.turn(process, faults=faults)
+            yield
+
+    def do_harm(self) -> None:
+        rng = self.rng
+        if rng.random() < 0.002:
+            self.away_until = self.now + rng.uniform(1.0, 40.0)
+        for process in list(self.processes):
+            if rng.random() < 0.003:
+                process.paused_until = self.now + rng.choice([0.5, 3.0, 9.0, 14.0, 16.0, 40.0])
+            elif rng.random() < 0.0015:
+                process.stopping = True
+            elif rng.random() < 0.0015:
+                self.end(process)
+
+    def end(self, process: Process) -> None:
+        process.alive = False
+        self.processes.remove(process)
+        self.dead.append(process)
+        self.begin()
+
+    def arrive(self, process: Process, put: Put, lost: bool) -> None:
+        """The server carries out a write of the Lease; its answer may be lost, and the others hear of it, or not."""
+        lease = self.record.put(put)
+        if lease is not None:
+            for each in self.processes:
+                if self.rng.random() < 0.8:
+                    each.hears.append((self.now + self.rng.choice([0.0, 0.1, 3.0, 20.0]), lease))
+        if lost:
+            return
+        process.answer_at = self.now + self.rng.choice([0.0, 0.1, 0.1, 2.0])
+        if lease is not None:
+            sent = process.sent
+            process.answer = lambda now: process.core.put_made(lease, sent, now)
+        else:
+            process.answer = process.core.put_refused
+
+    def turn(self, process: Process, *, faults: bool) -> None:
+        core, now = process.core, self.now + process.clock_offset
+        for heard in [each for each in process.hears if each[0] <= self.now]:
+            process.hears.remove(heard)
+            core.heard(heard[1], now)
+        if process.step is not None:
+            self.listen(process, now)
+        if process.step is None and not process.stopping and (step := core.next_step(now, WALL + self.now)) is not None:
+            self.send(process, step, now, faults=faults)
+        term = core.term(now)
+        if term is None:
+            if process.stopping:
+                self.end(process)
+            return
+        if process.stopping:
+            self.stop(process, now)
+        elif self.rng.random() < 0.5:
+            limit = core.write_limit(term, now)
+            assert limit is not None
+            assert limit > 0.0
+            self.write(process, limit)
+
+    def stop(self, process: Process, now: float) -> None:
+        """A SIGTERM: it writes no more, and releases once its writes have ended."""
+        if process.step is not None or process.writes_end > self.now:
+            return
+        put = process.core.release(now, WALL + self.now)
+        if put is not None and self.away_until <= self.now:
+            self.arrive(process, put, lost=True)
+        self.end(process)
+
+    def write(self, process: Process, limit: float) -> None:
+        """A write to some Service is sent: nobody else's may be on its way."""
+        for other in (*self.processes, *self.dead):
+            if other is not process:
+                assert other.writes_end <= self.now, (
+                    f"{process.core.identity} writes at {self.now:.1f}, and a write of {other.core.identity} "
+                    f"takes effect at {other.writes_end:.1f}"
+                )
+        self.writes += 1
+        self.leaders.add(process.core.identity)
+        takes = limit * 0.999 if self.rng.random() < 0.5 else limit * self.rng.random()
+        process.writes_end = max(process.writes_end, self.now + takes)
+
+    def send(self, process: Process, step: Look | Put, now: float, *, faults: bool) -> None:
+        rng = self.rng
+        process.step, process.sent, process.answer = step, now, None
+        process.answer_at = self.now + process.core.timing.request_s  # it gives up then
+        if self.away_until > self.now or (faults and rng.random() < 0.1):
+            return
+        delay = rng.choice([0.0, 0.1, 0.1, 1.0, 4.0, 12.0]) if faults else 0.0
+        if isinstance(step, Put):
+            self.arrivals.append((self.now + delay, process, step, faults and rng.random() < 0.1))
+        elif delay < process.core.timing.request_s:
+            lease = self.record.view()
+            process.answer_at = self.now + delay
+            process.answer = lambda at: process.core.observed(lease, at)
+
+    def listen(self, process: Process, now: float) -> None:
+        if process.answer_at > self.now:
+            return
+        process.step = None
+        if process.answer is not None and now <= process.sent + process.core.timing.request_s:
+            process.answer(now)
+        else:
+            process.core.failed(now)
+
+
+@settings(max_examples=120, deadline=None)
+@given(seed=st.integers(0, 2**32), candidates=st.integers(2, 3))
+def test_no_write_of_one_leader_is_on_its_way_when_another_writes_and_after_bad_times_somebody_leads(
+    seed: int, candidates: int
+) -> None:
+    simulation = Simulation(seed, candidates)
+    for _ in simulation.run(150.0, faults=True):
+        pass
+    simulation.away_until = 0.0
+    for process in simulation.processes:
+        process.paused_until = 0.0
+    before = simulation.writes
+    for _ in simulation.run(simulation.now + 2 * LEASE_S + 15.0, faults=False):
+        pass
+    assert simulation.writes > before
+
+
+def test_the_simulation_has_leaders_that_change() -> None:
+    leaders = []
+    for seed in range(10):
+        simulation = Simulation(seed, 2)
+        for _ in simulation.run(150.0, faults=True):
+            pass
+        leaders.append(len(simulation.leaders))
+    assert sum(leaders) > 15
