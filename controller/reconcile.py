@@ -4,8 +4,10 @@ The core of the controller. It is told what is observed and what became of its w
 no I/O, and time is an argument. ``settle`` decides, after a batch of observations:
 
 - Nothing is decided before ``start``. Then every Service that shows an address in its status gets it into the ledger,
-  the older first where two show the same, before anything new is given out: Service status is the database.
-- From then on the ledger knows better than a status that somebody emptied or falsified.
+  before anything new is given out: Service status is the database.
+- From then on the ledger knows better than a status that somebody emptied or falsified. Only a Service that has no
+  address is believed the one that it comes to show: a leader of before may have written it late.
+- Of two Services that show one address and cannot share it the newer loses it, at once; the speakers see it so too.
 - Of one Service at most one request is under way; what is seen meanwhile is judged when its answer has come.
 - An address that a Service leaves stays taken until the API shows the Service without it: a kill or a failed write can
   then never leave one address with two Services.
@@ -74,8 +76,6 @@ def is_older(view: Object, than: Object) -> bool:
 @dataclass(slots=True)
 class _Tracked:
     view: Service
-    arrival: int
-    """Services are older the earlier they were created, and within one second the earlier they were seen."""
     assigned: tuple[Address, ...] = ()
     """What the Service shall have."""
     retiring: tuple[Address, ...] = ()
@@ -94,8 +94,11 @@ class _Tracked:
         return self.view.metadata.uid
 
     @property
-    def age(self) -> tuple[str, int]:
-        return (self.view.metadata.creation_timestamp or "", self.arrival)
+    def age(self) -> tuple[str, str]:
+        """Orders Services from the oldest to the newest, as the speakers do. Within one second the uid decides: it is
+        the same for everybody and after every restart."""
+        meta = self.view.metadata
+        return (meta.creation_timestamp or "", meta.uid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,6 @@ class Reconciler:
         self._config = Config()
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._tracked: dict[str, _Tracked] = {}
-        self._arrivals = 0
         self._waiting: set[str] = set()
         self._retrying: set[str] = set()
         self._due: set[str] = set()
@@ -158,8 +160,7 @@ class Reconciler:
         if tracked is None:
             if view.spec.type != "LoadBalancer" and not bears_our_mark(view):
                 return
-            self._arrivals += 1
-            tracked = self._tracked[view.key] = _Tracked(view, self._arrivals)
+            tracked = self._tracked[view.key] = _Tracked(view)
             if self.started:
                 self._adopt(tracked)
         elif not is_older(view, tracked.view):
@@ -167,6 +168,8 @@ class Reconciler:
                 tracked.retry_at = None  # another object, another try
                 self._retrying.discard(view.key)
             tracked.view = view
+            if self.started and not (tracked.assigned or tracked.retiring or tracked.in_flight) and self._is_ours(view):
+                self._adopt(tracked)
         self._due.add(view.key)
 
     def vanished(self, view: Service) -> None:
@@ -348,11 +351,30 @@ class Reconciler:
     # -------------------------------------------------------------------- the ledger's side
 
     def _adopt(self, tracked: _Tracked) -> None:
-        """Enter what the Service's status shows, unless somebody else has it."""
+        """Enter what the Service's status shows, unless somebody older has it; somebody newer loses it."""
         holder = read_holder(tracked.view)
         shown = addresses_in_status(tracked.view)
-        if all(self.ledger.conflict(address, holder) is None for address in shown):
-            self._assign(tracked, shown)
+        rivals = [
+            (address, self._tracked[other.service])
+            for address in shown
+            for other in self.ledger.holders(address)
+            if other.service != holder.service and holder.why_not_with(other) is not None
+        ]
+        for address, rival in rivals:
+            if not (self._is_ours(tracked.view) and self._is_ours(rival.view) and tracked.age < rival.age):
+                tracked.cleared = _belongs_to(address, rival)
+                return
+        for address, rival in rivals:
+            self._evict(rival, address)
+            rival.cleared = _belongs_to(address, tracked)
+        self._assign(tracked, shown)
+
+    def _evict(self, tracked: _Tracked, address: Address) -> None:
+        """The address is another's from now on, though this Service's status may show it for a moment yet."""
+        self._assign(tracked, ())
+        tracked.retiring = tuple(each for each in tracked.retiring if each != address)
+        self._give_back(tracked, (address,))
+        self._due.add(tracked.view.key)
 
     def _assign(self, tracked: _Tracked, addresses: tuple[Address, ...]) -> None:
         """These from now on; what the Service had beside them is retiring."""
@@ -393,8 +415,12 @@ class Reconciler:
         return self._namespaces.get(view.metadata.namespace, {})
 
 
-def _age(tracked: _Tracked) -> tuple[str, int]:
+def _age(tracked: _Tracked) -> tuple[str, str]:
     return tracked.age
+
+
+def _belongs_to(address: Address, older: _Tracked) -> str:
+    return f"{address.text} belongs to {older.view.key}, which is older"
 
 
 def bears_our_mark(view: Service) -> bool:

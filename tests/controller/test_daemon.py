@@ -71,6 +71,11 @@ class Cluster:
         """The Service's address, once it has one."""
         return wait_until(lambda: self.addresses().get(name, ""), message=f"{name} gets no address")
 
+    def age(self, name: str) -> tuple[str, str]:
+        """Orders Services from the oldest to the newest."""
+        metadata = self.services()[name]["metadata"]
+        return metadata["creationTimestamp"], metadata["uid"]
+
     def condition(self, name: str) -> dict[str, str]:
         """The Service's ``berthlb.io/AddressAssigned``, empty where it has none."""
         conditions = self.services()[name]["status"].get("conditions", [])
@@ -199,22 +204,24 @@ def test_killed_in_the_middle_of_a_flood_nothing_is_given_twice(cluster: Cluster
 def test_deletion_and_change_of_type_make_room_for_those_who_wait(cluster: Cluster, start: Start) -> None:
     cluster.pool("tiny", addresses=["10.0.0.1/32"])
     start()
-    for name in ("first", "second", "third"):
-        cluster.service(name)
+    cluster.service("first")
     assert cluster.address("first") == "10.0.0.1"
-    wait_until(lambda: cluster.condition("third"))
+    for name in ("one", "other"):
+        cluster.service(name)
+    second, third = sorted(("one", "other"), key=cluster.age)
+    wait_until(lambda: cluster.condition(third))
     reason = 'pool "tiny" has no free IPv4 address (1 of 1 in use)'
-    assert (cluster.condition("third")["reason"], cluster.condition("third")["message"]) == ("PoolExhausted", reason)
-    failed = ("third", "Warning", "AllocationFailed", f'Failed to allocate IP for "default/third": {reason}')
+    assert (cluster.condition(third)["reason"], cluster.condition(third)["message"]) == ("PoolExhausted", reason)
+    failed = (third, "Warning", "AllocationFailed", f'Failed to allocate IP for "default/{third}": {reason}')
     wait_until(lambda: failed in cluster.events())
     cluster.merge(f"{SERVICES}/first", {"spec": {"type": "ClusterIP"}})
-    assert cluster.address("second") == "10.0.0.1"
+    assert cluster.address(second) == "10.0.0.1"
     wait_until(lambda: not cluster.condition("first"))
     first = cluster.services()["first"]
     assert "metallb.io/ip-allocated-from-pool" not in first["metadata"].get("annotations", {})
     assert first["status"]["loadBalancer"] == {}
-    cluster.ask("DELETE", f"{SERVICES}/second")
-    assert cluster.address("third") == "10.0.0.1"
+    cluster.ask("DELETE", f"{SERVICES}/{second}")
+    assert cluster.address(third) == "10.0.0.1"
 
 
 def test_a_change_of_type_that_nobody_saw_is_cleaned_up_at_the_next_start(cluster: Cluster, start: Start) -> None:
