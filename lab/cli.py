@@ -98,6 +98,7 @@ def up(
         ControlPlane, typer.Option(help="A small one of the lab's own, or Kubernetes' programs (see `lab assets`).")
     ] = "embedded",
     proxy_mode: Annotated[ProxyMode, typer.Option(help="Of Kubernetes' kube-proxy.")] = "nftables",
+    controllers: Annotated[int, typer.Option(metavar="N", min=1, max=9, help="Replicas; one leads.")] = 1,
     speaker_arg: Annotated[list[str] | None, typer.Option(metavar="ARG", help="For every speaker.")] = None,
     controller_arg: Annotated[list[str] | None, typer.Option(metavar="ARG", help="For the controller.")] = None,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay; the lab ends with this command.")] = False,
@@ -113,6 +114,7 @@ def up(
         proxy_mode=proxy_mode,
         daemons=daemons,
         node_grace=node_grace,
+        controllers=controllers,
         speaker_args=tuple(speaker_arg or ()),
         controller_args=tuple(controller_arg or ()),
     )

@@ -30,7 +30,7 @@ from lab.controlplane import credentials
 from lab.controlplane.commands import LEAST_GRACE_S, PROXY_HEALTH_PORT
 from lab.errors import FailedError, LabError, UnusableError
 from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Layout
-from lab.messages import ANSWERS, CONTROLLER, SPEAKER, SPEC, Done, LabStatus, ProxyMode, Refused, Release, Spec
+from lab.messages import ANSWERS, SPEAKER, SPEC, Done, LabStatus, ProxyMode, Refused, Release, Spec
 from lab.processes import python_path
 
 BUILD_S = 30.0  # for the namespaces and the LAN; takes a tenth of a second
@@ -74,6 +74,7 @@ class Wanted:
     assets: Assets | None = None
     """The programs of a real control plane; None: the embedded one."""
     proxy_mode: ProxyMode = "nftables"
+    controllers: int = 1
     controller_args: tuple[str, ...] = ()
     speaker_args: tuple[str, ...] = ()
 
@@ -142,6 +143,7 @@ def _build(wanted: Wanted, lock: int, held: Held, theirs: socket.socket) -> None
                 api_port=port,
                 daemons=wanted.daemons,
                 node_grace=wanted.node_grace,
+                controllers=wanted.controllers,
                 controller_args=wanted.controller_args,
                 speaker_args=wanted.speaker_args,
                 programs={each: str(found.path) for each, found in wanted.assets.programs.items()}
@@ -262,9 +264,9 @@ def _awaited(lab: Lab, status: LabStatus) -> list[_Awaited]:
             proxy_is_ready = partial(is_healthy, node.address, PROXY_HEALTH_PORT, "/healthz")
             waiting.append(_Awaited(node.name, "kube-proxy", proxy_is_ready))
     if status.daemons:
-        daemons = [(status.layout.control_plane, CONTROLLER), *((node, SPEAKER) for node in status.layout.nodes)]
-        for host, name in daemons:
-            waiting.append(_Awaited(host.name, name, partial(is_healthy, host.address, STATUS_PORT, "/readyz")))
+        controllers = [(status.layout.control_plane, name, port) for name, port in status.controller_ports.items()]
+        for host, name, port in (*controllers, *((node, SPEAKER, STATUS_PORT) for node in status.layout.nodes)):
+            waiting.append(_Awaited(host.name, name, partial(is_healthy, host.address, port, "/readyz")))
     return waiting
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from lab.layout import Host, Layout
+from lab.layout import STATUS_PORT, Host, Layout
 
 MAX_MESSAGE = 200_000  # octets; just under the kernel's default limit for one datagram (net.core.wmem_default)
 
@@ -37,6 +37,8 @@ class Spec(msgspec.Struct, frozen=True):
     daemons: bool = True
     node_grace: float = 5.0
     """Seconds without a word from a node until its Node is Ready=Unknown and its endpoints are not ready."""
+    controllers: int = 1
+    """How many replicas of the controller, of which one leads."""
     controller_args: tuple[str, ...] = ()
     speaker_args: tuple[str, ...] = ()
     api_server_args: tuple[str, ...] = ()
@@ -48,6 +50,12 @@ class Spec(msgspec.Struct, frozen=True):
     @property
     def control_plane(self) -> ControlPlane:
         return "kubernetes" if self.programs else "embedded"
+
+    @property
+    def controller_ports(self) -> dict[str, int]:
+        """Where each replica of the controller shows its status, by the name of its process."""
+        names = [CONTROLLER, *(f"{CONTROLLER}-{number}" for number in range(2, self.controllers + 1))]
+        return {name: STATUS_PORT + index for index, name in enumerate(names)}
 
 
 # ------------------------------------------------------------------------ requests
@@ -192,6 +200,7 @@ class LabStatus(Answer, frozen=True):
     layout: Layout
     control_plane: ControlPlane
     daemons: bool
+    controller_ports: dict[str, int]
     node_grace: float
     hosts: tuple[HostStatus, ...]
     processes: tuple[ProcessStatus, ...]

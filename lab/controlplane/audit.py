@@ -15,6 +15,7 @@ def write_policy(path: Path, accounts: tuple[str, ...]) -> None:
     """Have these ServiceAccounts' requests logged, when they have been answered, and nobody else's."""
     users = [_user(account) for account in accounts]
     rules = [{"level": "Metadata", "users": users, "omitStages": ["RequestReceived"]}, {"level": "None"}]
+    path.touch(mode=0o600)
     path.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}))
 
 

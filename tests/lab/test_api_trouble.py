@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cluster.client import SERVICES, ApiClient, ApiError, NotFound, ServerError
+from cluster.client import LEASES, SERVICES, ApiClient, ApiError, NotFound, ServerError
 from cluster.resources import Resource
 from lab import launch, measure
 from lab.client import Lab
@@ -34,7 +34,7 @@ from lab.figures import answered_by_two, longest_silence
 from lab.kinds import Whole, by_word
 from lab.layout import API_PORT, CONTROL_PLANE, lay_out
 from lab.manifests import api_of
-from lab.messages import SPEC, Spec
+from lab.messages import SPEC, ProcessStatus, Spec
 from tests.lab.test_faults import ADDRESS, addresses, new_mac, page_from_client, with_service
 from tests.real import real_assets
 from tests.waiting import wait_until
@@ -43,8 +43,11 @@ pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("troubl
 
 HEAL_S = 60.0
 """An API server that has come back needs seconds on a busy machine; what waits for it asks every 30 s at the latest."""
-WATCHES = {"berthlb-controller": 4, "berthlb-speaker": 3 * 7}
-"""How many kinds the controller and three speakers follow."""
+WATCHES = {"berthlb-controller": 2 * 5, "berthlb-speaker": 3 * 7}
+"""How many kinds two controllers and three speakers follow."""
+CONTROLLERS = ("controller", "controller-2")
+LEASE_S = 6
+"""Shorter than by default, and long enough for a busy machine."""
 LEEWAY_S = 60.0
 """So long the API server still takes a token that has expired."""
 ASKED_PER_WATCH = 12
@@ -54,7 +57,14 @@ ASKED_PER_WATCH = 12
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Lab]:
     """Three nodes, and the tutorial's Service at ``ADDRESS``."""
-    wanted = launch.Wanted(f"trouble-test-{os.getpid()}", lay_out(3), node_grace=4.0, assets=real_assets())
+    wanted = launch.Wanted(
+        f"trouble-test-{os.getpid()}",
+        lay_out(3),
+        node_grace=4.0,
+        assets=real_assets(),
+        controllers=2,
+        controller_args=(f"--lease-duration={LEASE_S}",),
+    )
     held = launch.up(wanted)
     try:
         with_service(held.lab)
@@ -153,9 +163,13 @@ def busy_s(lab: Lab, processes: list[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def is_api_side(process: ProcessStatus) -> bool:
+    return process.name in {*CONTROLLERS, "speaker watcher"}
+
+
 def api_side(lab: Lab) -> list[int]:
     """The processes of ours that talk to the API server."""
-    return [p.pid for p in lab.status().processes if p.running and p.name in {"controller", "speaker watcher"}]
+    return [p.pid for p in lab.status().processes if p.running and is_api_side(p)]
 
 
 def fails_over(lab: Lab, watch: measure.Watch) -> Callable[[], None]:
@@ -231,7 +245,7 @@ def test_a_history_that_was_compacted(cluster: Lab, api: ApiClient) -> None:
     """What was deleted and made while nobody could follow is found by listing anew."""
     create(api, "old")
     released = wait_until(lambda: addresses(api, "old"))[0]
-    paused = [p for p in cluster.status().processes if p.running and p.name in {"controller", "speaker watcher"}]
+    paused = [p for p in cluster.status().processes if p.running and is_api_side(p)]
     with undisturbed(cluster, api):
         told = gone_is_said(cluster)
         for each in paused:
@@ -258,7 +272,10 @@ def test_a_history_that_was_compacted(cluster: Lab, api: ApiClient) -> None:
 
 def gone_is_said(lab: Lab) -> int:
     """How often our daemons were told so (410)."""
-    logs = [lab.log(CONTROL_PLANE, "controller"), *(lab.log(f"node-{n}", "speaker") for n in (1, 2, 3))]
+    logs = [
+        *(lab.log(CONTROL_PLANE, name) for name in CONTROLLERS),
+        *(lab.log(f"node-{n}", "speaker") for n in (1, 2, 3)),
+    ]
     return sum(log.read_text().count('"error":"410 ') for log in logs)
 
 
@@ -406,21 +423,51 @@ def test_a_token_that_expires_and_is_renewed_late(cluster: Lab, api: ApiClient, 
         write_token(file, sign_token(credentials_directory(spec), metadata, time.time(), lifetime_s))
         return file
 
-    log = cluster.log(CONTROL_PLANE, "controller")
+    def refused() -> int:
+        return sum(cluster.log(CONTROL_PLANE, name).read_text().count("401 Unauthorized") for name in CONTROLLERS)
+
     with undisturbed(cluster, api):
         for account in DAEMONS:
             give(account, seconds - LEEWAY_S)
-        already = log.read_text().count("401 Unauthorized")
+        already = refused()
         # Every watch begins anew, the daemons read the token, and it expires under them (and, seconds later, under the
         # server's memory of it).
         cluster.process(CONTROL_PLANE, "apiserver", "kill")
         cluster.process(CONTROL_PLANE, "apiserver", "start")
         wait_until(lambda: can_ask(api), HEAL_S)
-        create_one_that_waits(api, "expired", lambda: log.read_text().count("401 Unauthorized") > already)
+        create_one_that_waits(api, "expired", lambda: refused() > already)
         for account in DAEMONS:
             give(account, 3600.0)
         wait_until(lambda: addresses(api, "expired"), HEAL_S)
         api.delete(SERVICES, "dev", "expired")
+
+
+# ------------------------------------------------------------------------ two that believe to lead
+
+
+def leader(lab: Lab) -> str:
+    """The replica that the Lease names."""
+    found = api_of(lab).get(LEASES, audit.NAMESPACE, "berthlb-controller").spec.holder_identity or ""
+    return max((name for name in CONTROLLERS if found.startswith(name)), key=len, default="")
+
+
+def test_both_controllers_of_a_pair_paused_in_turn(cluster: Lab, api: ApiClient) -> None:
+    """Each goes on where it stood still, believing to lead; what it had decided by then, it must not write."""
+    with undisturbed(cluster, api):
+        for number in (1, 2):
+            old = wait_until(lambda: leader(cluster), HEAL_S)
+            cluster.process(CONTROL_PLANE, old, "pause")
+            create(api, f"paused-{number}")  # seen by the one that stands still when it goes on, and by the other now
+            wait_until(lambda: leader(cluster) not in {"", old}, HEAL_S, "nobody took over")  # noqa: B023 (called here)
+            wait_until(lambda: addresses(api, f"paused-{number}"), HEAL_S)  # noqa: B023 (called here)
+            cluster.process(CONTROL_PLANE, old, "resume")
+            create(api, f"resumed-{number}")
+            wait_until(lambda: addresses(api, f"resumed-{number}"), HEAL_S)  # noqa: B023 (called here)
+        names = [f"{what}-{number}" for what in ("paused", "resumed") for number in (1, 2)]
+        given = [address for name in (*names, "nginx-service") for address in addresses(api, name)]
+        assert len(given) == len(set(given)) == len(names) + 1
+        for name in names:
+            api.delete(SERVICES, "dev", name)
 
 
 @pytest.mark.long
