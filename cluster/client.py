@@ -141,9 +141,9 @@ class ApiClient:
 
     # -------------------------------------------------------------------- reading
 
-    def get(self, resource: Resource[T], namespace: str | None, name: str) -> T:
-        """The object as it is now. Raises ``NotFound``."""
-        return self._decode(resource, self._ask("GET", resource.path(namespace, quote(name, safe=""))))
+    def get(self, resource: Resource[T], namespace: str | None, name: str, *, limit_s: float | None = None) -> T:
+        """The object as it is now, given up after ``limit_s`` seconds. Raises ``NotFound``."""
+        return self._decode(resource, self._ask("GET", resource.path(namespace, quote(name, safe="")), limit_s=limit_s))
 
     def list_page(
         self,

@@ -53,6 +53,8 @@ STUCK_S = 30.0
 """The age of the deciding thread's last turn from which it counts as stuck."""
 LAST_WRITES_S = 1.0
 """What a stop waits for writes under way. If one takes longer the Lease is not released, and the next leader waits."""
+LAST_EVENTS_S = 0.5
+"""And then for Events that are not recorded yet."""
 RESTORE_POLL_S = 0.02
 """Between two looks whether a new leader's lists have come."""
 KEY_SECRET = "berthlb-heartbeat"  # noqa: S105  # the name, not the key
@@ -156,9 +158,10 @@ class Daemon:
         for _ in writers:
             self._outbox.put(None)
         give_up = time.monotonic() + LAST_WRITES_S
-        for thread in (*writers, recorder):
+        for thread in writers:
             thread.join(max(0.0, give_up - time.monotonic()))
         self._elector.stop()
+        recorder.join(LAST_EVENTS_S)
 
     def stop(self) -> None:
         """End ``run`` soon. Safe in a signal handler."""

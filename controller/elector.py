@@ -136,7 +136,7 @@ class Elector:
         self._stopping.set()
         self._woken.set()
         if self._thread.is_alive():
-            self._thread.join(2 * RELEASE_S)
+            self._thread.join(2 * RELEASE_S if self.quiet else 0.0)
 
     def end_watch(self) -> None:
         """End the watch's thread too, where the process goes on."""
@@ -178,7 +178,7 @@ class Elector:
     def _do(self, step: Look | Put, limit_s: float) -> None:
         try:
             if isinstance(step, Look):
-                self._look()
+                self._look(limit_s)
             else:
                 self._put(step, limit_s)
         except ApiError as error:
@@ -186,10 +186,10 @@ class Elector:
         else:
             self._asked, self._error = True, ""
 
-    def _look(self) -> None:
+    def _look(self, limit_s: float) -> None:
         lease: Lease | None
         try:
-            lease = self._client.get(LEASES, self._namespace, LEASE)
+            lease = self._client.get(LEASES, self._namespace, LEASE, limit_s=limit_s)
         except NotFound:
             lease = None
         with self._lock:

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from cluster.client import connect
-from controller.daemon import Daemon
+from controller.daemon import WRITERS, Daemon
 from lab.apiserver.embedded import EmbeddedApi
 from tests.controller.test_daemon import METALLB, SERVICES, Cluster, Controller
 from tests.waiting import wait_until
@@ -200,9 +200,16 @@ def test_what_a_leader_had_decided_before_it_was_paused_is_dropped(cluster: Clus
 
     wait_until(all_moved, SHORT_S + PROMPT_S, "the standby does not serve them")
     before = {name: each["metadata"]["resourceVersion"] for name, each in cluster.services().items()}
+    cluster.api.inject(
+        userAgent="berthlb-controller", path=SERVICES, verb="patch", count=1000
+    )  # does no harm: it counts
     leader.process.send_signal(signal.SIGCONT)
     wait_until(lambda: said(leader, "lost the lead"))
+    wait_until(lambda: "berthlb_controller_queue_length 0.0" in leader.ask("/metrics")[1], message="it is not dropped")
     waited(cluster, "after")
+    assert (
+        1000 - cluster.ask("GET", "/lab/faults")[0]["count"] <= WRITERS + 1
+    )  # what was just being sent, and the new one
     after = {name: each["metadata"]["resourceVersion"] for name, each in cluster.services().items()}
     assert {name: after[name] for name in before} == before
 
@@ -240,7 +247,9 @@ def test_a_new_leader_sees_what_its_watch_had_not_brought_yet(cluster: Cluster, 
         before = cluster.addresses()
         cluster.service("waits", {"metallb.io/address-pool": "later"})
         wait_until(lambda: cluster.condition("waits"))
+        cluster.api.inject(userAgent="standby", path="/api/v1/services", verb="watch", latency=1.0, count=1)
         leader.end(signal.SIGTERM)
+        wait_until(lambda: standby.not_ready() == "restoring addresses", message="it does not wait for its list")
         cluster.pool("later", addresses=["10.30.0.0/24"])
         assert cluster.address("waits") == "10.30.0.0"
         assert_nothing_lost_or_doubled(cluster, before)
