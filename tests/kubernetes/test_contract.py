@@ -752,6 +752,25 @@ def test_official_client_lists_watches_and_patches_services(access: Access) -> N
     assert (refused.value.status, refused.value.reason) == (404, "Not Found")
 
 
+def test_a_lease_is_swapped_by_merge_patches_and_released_by_an_empty_holder(access: Access) -> None:
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{access.namespace}/leases"
+    spec = {"holderIdentity": "me", "leaseDurationSeconds": 15, "renewTime": "2026-01-01T00:00:00.000000Z"}
+    made = access.made(leases, {"metadata": {"name": "a"}, "spec": spec})
+    access.made(leases, {"metadata": {"name": "b"}})
+    assert access.names(leases, fieldSelector="metadata.name=a") == ["a"]
+    version = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}}
+    released = access.merge(f"{leases}/a", version | {"spec": {"holderIdentity": ""}})
+    assert (released.status, released.body["spec"]) == (200, spec | {"holderIdentity": ""})
+    late = access.merge(f"{leases}/a", version | {"spec": {"holderIdentity": "you"}})
+    assert (late.status, late.reason) == (409, "Conflict")
+
+
+def test_a_write_may_say_how_long_it_may_take(access: Access) -> None:
+    access.made(f"{access.core}/configmaps", config_map("a"))
+    answer = access.ask("PATCH", f"{access.core}/configmaps/a", {"data": {"k": "v"}}, MERGE_PATCH, timeout="9.500s")
+    assert answer.status == 200
+
+
 def test_official_client_keeps_nodes_slices_and_leases(access: Access) -> None:
     name = f"node-{access.namespace}"
     core = client.CoreV1Api(access.client)
