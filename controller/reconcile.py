@@ -168,7 +168,8 @@ class Reconciler:
                 tracked.retry_at = None  # another object, another try
                 self._retrying.discard(view.key)
             tracked.view = view
-            if self.started and not (tracked.assigned or tracked.retiring or tracked.in_flight) and self._is_ours(view):
+            idle = not (tracked.assigned or tracked.retiring or tracked.in_flight)
+            if self.started and idle and view.status.load_balancer.ingress and self._is_ours(view):
                 self._adopt(tracked)
         self._due.add(view.key)
 
