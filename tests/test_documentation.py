@@ -15,6 +15,7 @@ RUN_ELSEWHERE = {
     "make demo": "tests/lab/test_demo.py",
     "make check": "a part of make test",
     "make test": "this run",
+    ".venv/bin/pytest -m long --log-cli-level=INFO tests/lab/test_failover_figures.py": "a part of make test-long",
     "python -m controller --kubeconfig FILE": "tests/controller",
     "python -m speaker --kubeconfig FILE --node-name NODE": "tests/lab",
 }
