@@ -10,8 +10,8 @@ when watching fails five times in a row, everything is listed anew.
 is reported that did not change, and what was deleted meanwhile is reported as deleted. An object that was deleted and
 made again under the same name (another uid) is reported as deleted, then added. Every ending is followed by a wait that
 doubles from 0.1 s to 30 s, with jitter, and starts over once a watch has lasted ten seconds: a server that closes at
-once is not asked in a hot loop. An object that its view cannot read is skipped and counted; the last good version of
-it, if there was one, stays.
+once is not asked in a hot loop. Only a first 410 is followed within a second, however long the server was away. An
+object that its view cannot read is skipped and counted; the last good version of it, if there was one, stays.
 
 **Not guaranteed.** With a field or label selector "deleted" means only "left the selection": a Service that is no
 longer of type LoadBalancer arrives as deleted. Ask (GET) before believing that an object is gone.
@@ -39,6 +39,7 @@ SILENCE_S = 90.0  # a server sends a bookmark every 60 s; the one that does not 
 BACKOFF_S = 0.1
 BACKOFF_LIMIT_S = 30.0
 RETRY_AFTER_LIMIT_S = 120.0  # longer than any server asks for; a wrong number must not switch us off
+RELIST_S = 1.0  # a server that says that the history is gone is there again: lists begin within this time, spread out
 HEALTHY_S = 10.0  # a watch that lasted this long was a success, however it ended
 RELIST_AFTER = 5  # answers that ended a watch at once, in a row: perhaps this version is what the server cannot serve
 
@@ -140,6 +141,8 @@ class ListWatch(Generic[T]):
         self._opened_at: float | None = None
         self._not_before = float("-inf")
         self._barren_watches = 0
+        self._gone_again = False
+        """The history was gone, and no watch has lasted since."""
         self._skipped: list[str] = []
 
     # -------------------------------------------------------------------- what to do
@@ -194,8 +197,7 @@ class ListWatch(Generic[T]):
     def receive_event(self, event: RawWatchEvent, now: float) -> list[Change[T]]:
         """One event of the open watch."""
         self.counters.events += 1
-        if self._is_healthy(now):
-            self.counters.failures = self._barren_watches = 0
+        self._take_note_of_health(now)
         match event.type:
             case "ADDED" | "MODIFIED" if self._phase is _Phase.INITIAL:
                 self._arrive(event.object)
@@ -218,14 +220,13 @@ class ListWatch(Generic[T]):
         if not self._is_healthy(now):
             self.failed(Unreachable(0, _CLOSED, "the server ended the watch at once"), now)
             return
-        self.counters.failures = self._barren_watches = 0
+        self._take_note_of_health(now)
         self._opened_at = None
         self._not_before = now + BACKOFF_S * self._rng.uniform(0.5, 1.0)  # not every client at the same moment
 
     def failed(self, error: ApiError, now: float) -> None:
         """A request was refused, or the watch broke. Decides what comes next and after which wait."""
-        if self._is_healthy(now):
-            self.counters.failures = self._barren_watches = 0
+        self._take_note_of_health(now)
         opened = self.watching
         self._opened_at = None
         self.counters.last_error = str(error)
@@ -241,6 +242,10 @@ class ListWatch(Generic[T]):
                 if isinstance(error, (Gone, Invalid)) or self._barren_watches >= RELIST_AFTER:
                     self.counters.relists += 1
                     self._list_anew()
+                if isinstance(error, Gone) and not self._gone_again:
+                    self._gone_again = True
+                    self._not_before = now + self._rng.uniform(0.0, RELIST_S)  # however long it was away before
+                    return
         self._back_off(error, now)
 
     # -------------------------------------------------------------------- within
@@ -265,6 +270,11 @@ class ListWatch(Generic[T]):
     def _is_healthy(self, now: float) -> bool:
         """Whether the open watch brings changes, and has lasted."""
         return self._phase is _Phase.WATCH and self._opened_at is not None and now - self._opened_at >= HEALTHY_S
+
+    def _take_note_of_health(self, now: float) -> None:
+        if self._is_healthy(now):
+            self.counters.failures = self._barren_watches = 0
+            self._gone_again = False
 
     def _list_anew(self, *, streamed: bool = True) -> None:
         self._phase = _Phase.INITIAL if streamed and self._streams_lists else _Phase.PAGES

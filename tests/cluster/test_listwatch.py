@@ -27,6 +27,7 @@ from cluster.listwatch import (
     HEALTHY_S,
     INITIAL_EVENTS_END,
     RELIST_AFTER,
+    RELIST_S,
     RETRY_AFTER_LIMIT_S,
     SILENCE_S,
     Change,
@@ -429,6 +430,23 @@ def test_410_in_either_form_leads_to_a_new_list(driver: Driver, go: Any) -> None
     assert names(driver) == {"dev/a"}, "what was known stays until the new list is complete"
     assert driver.core.synced
     assert driver.core.counters.relists == 1
+
+
+def test_a_server_that_was_away_for_long_and_forgot_the_history_is_asked_within_a_second(driver: Driver) -> None:
+    """Its 410 says that it is there: what its absence taught does not delay the new list. The next 410 waits again."""
+    driver.sync(service("a", 1))
+    for _ in range(8):
+        driver.fail(Unreachable(0, "NewConnectionError", "x"))
+        driver.step()
+    driver.fail(Gone(410, "Expired", "too old resource version"))
+    assert driver.wait() <= RELIST_S
+    driver.sync(service("a", 20), version=21)
+    driver.receive(refused(410))
+    assert driver.wait() > RELIST_S
+    driver.sync(service("a", 30), version=31)
+    driver.now += HEALTHY_S
+    driver.receive(bookmark(32), refused(410))
+    assert driver.wait() <= RELIST_S
 
 
 @pytest.mark.parametrize("paged", [False, True])
