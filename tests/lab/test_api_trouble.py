@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -172,15 +172,27 @@ def api_side(lab: Lab) -> list[int]:
     return [p.pid for p in lab.status().processes if p.running and is_api_side(p)]
 
 
-def fails_over(lab: Lab, watch: measure.Watch) -> Callable[[], None]:
-    """Cut the owner's power; another node takes over. Returns what switches it on again."""
+@contextmanager
+def standing_still(lab: Lab, process: str) -> Iterator[None]:
+    lab.process(CONTROL_PLANE, process, "pause")
+    try:
+        yield
+    finally:
+        lab.process(CONTROL_PLANE, process, "resume")
+
+
+@contextmanager
+def failed_over(lab: Lab, watch: measure.Watch) -> Iterator[None]:
+    """The owner's power is cut, and another node takes over; at the block's end the power is back."""
     old = measure.steady_owner(watch)
     node = measure.node_of(lab, old)
     cut = time.monotonic()
     lab.stop_node(node)
-    new_mac(watch, old, cut)
-    assert answered_by_two(watch.answers(), 0.05) == 0
-    return lambda: lab.start_node(node)
+    try:
+        new_mac(watch, old, cut)
+        yield
+    finally:
+        lab.start_node(node)
 
 
 # ------------------------------------------------------------------------ away
@@ -205,14 +217,11 @@ def test_an_api_server_that_was_killed_and_comes_back(cluster: Lab, api: ApiClie
 def test_a_node_that_dies_while_the_control_plane_stands_still_is_replaced(
     cluster: Lab, api: ApiClient, process: str
 ) -> None:
-    with measure.watching(cluster, ADDRESS) as watch:
-        cluster.process(CONTROL_PLANE, process, "pause")
-        try:
-            switch_on = fails_over(cluster, watch)
-        finally:
-            cluster.process(CONTROL_PLANE, process, "resume")
+    with measure.watching(cluster, ADDRESS) as watch, ExitStack() as power:
+        with standing_still(cluster, process):
+            power.enter_context(failed_over(cluster, watch))
         wait_until(lambda: can_ask(api), HEAL_S)
-        switch_on()
+        power.close()
         launch.await_ready(cluster)
         new = measure.steady_owner(watch)
         back = time.monotonic()

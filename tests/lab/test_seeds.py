@@ -103,10 +103,12 @@ def test_kubernetes_own_example_is_described_with_its_address(lab: Lab) -> None:
 
 
 def test_with_policy_local_only_nodes_with_an_endpoint_announce_and_the_client_is_seen(lab: Lab) -> None:
+    start_workload(lab, "example", replicas=0)
     start_workload(lab, "example", replicas=1, port=9376, nodes=["node-2"])
     apply(lab, "docs-example-service-local.yaml")
     found = address(lab, "example-service")
-    assert page(lab, "client", f"http://{found}:8765/") == {"node": "node-2", "pod": "example-1", "client": CLIENT}
+    answer = page(lab, "client", f"http://{found}:8765/")
+    assert (answer["node"], answer["pod"], answer["client"]) == ("node-2", "example-1", CLIENT)
     with measure.watching(lab, found) as watch:
         assert measure.node_of(lab, measure.steady_owner(watch)) == "node-2"
     assert service(lab, "example-service")["spec"]["healthCheckNodePort"] > 0
