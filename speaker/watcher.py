@@ -205,11 +205,12 @@ class Watcher:
         if self._wake in ready:
             os.eventfd_read(self._wake)
         synced = self._synced_at is not None or all(each.synced for each in self._for_plan)
+        recorded = self._records.synced
         self._take_inbox()  # after looking at ``synced``: whatever it covers is in the inbox by then
         now = time.monotonic()
         self._send_credentials()
         if synced:
-            self._advance(now)
+            self._advance(now, recorded=recorded)
 
     def _timeout(self, now: float) -> float | None:
         if self._synced_at is None:
@@ -229,8 +230,8 @@ class Watcher:
             self._updates += 1
             call()
 
-    def _advance(self, now: float) -> None:
-        """Send what has changed, when it is due."""
+    def _advance(self, now: float, *, recorded: bool) -> None:
+        """Send what has changed, when it is due. ``recorded``: which status objects name this node is known by now."""
         if self._synced_at is None:
             self._load_config()
             self._planner.take_change()
@@ -252,7 +253,7 @@ class Watcher:
                 logger.info("plan", extra={"revision": change.revision, **counts})
             if self._publishing:
                 self._publisher.tell(self._announcements.plan_changed(), self._planner.service)
-        if not self._publishing and (self._records.synced or now >= self._synced_at + RECORDS_WAIT_S):
+        if not self._publishing and (recorded or now >= self._synced_at + RECORDS_WAIT_S):
             self._publishing = True
             self._publish_claims()
 
