@@ -134,6 +134,8 @@ class ApiClient:
         self._configuration = configuration
         self._transport = RESTClientObject(configuration)
         self._user_agent = user_agent
+        self._field_manager = user_agent.partition("/")[0]
+        """Under this name ``metadata.managedFields`` lists what we write."""
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -311,6 +313,8 @@ class ApiClient:
     ) -> bytes:
         """The body of a successful answer."""
         connect_s, query = CONNECT_S, query or {}
+        if method in {"POST", "PUT", "PATCH"}:
+            query = {**query, "fieldManager": self._field_manager}
         if limit_s is not None:
             connect_s = min(connect_s, limit_s / 3)
             read_s = min(read_s, limit_s - connect_s)

@@ -174,9 +174,10 @@ def test_the_request_says_who_asks_and_what_for(client: ApiClient, script: Scrip
         "/api/v1/namespaces/dev/services/w",
         "berthlb-test",
     )
-    assert (patch.method, patch.path) == ("PATCH", "/api/v1/namespaces/dev/services/w/status")
+    signed = "?fieldManager=berthlb-test"
+    assert (patch.method, patch.path) == ("PATCH", f"/api/v1/namespaces/dev/services/w/status{signed}")
     assert (patch.headers["Content-Type"], patch.body) == ("application/merge-patch+json", {"a": 1})
-    assert (create.method, create.path) == ("POST", "/apis/discovery.k8s.io/v1/namespaces/dev/endpointslices")
+    assert (create.method, create.path) == ("POST", f"/apis/discovery.k8s.io/v1/namespaces/dev/endpointslices{signed}")
     assert (create.body["apiVersion"], create.body["kind"]) == ("discovery.k8s.io/v1", "EndpointSlice")
 
 
