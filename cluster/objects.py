@@ -144,6 +144,40 @@ class Service(Object, frozen=True):
     status: ServiceStatus = ServiceStatus()
 
 
+class ManagedPart(View, frozen=True):
+    """In ``fieldsV1``: that somebody owns something in a part of an object."""
+
+
+class ManagedServiceStatus(View, frozen=True):
+    """In ``fieldsV1``: the fields of ``status`` that somebody owns."""
+
+    load_balancer: ManagedPart | None = field(name="f:loadBalancer", default=None)
+
+
+class ManagedServiceFields(View, frozen=True):
+    """``metav1.FieldsV1`` of a Service, as far as we read it."""
+
+    status: ManagedServiceStatus | None = field(name="f:status", default=None)
+
+
+class ManagedFields(View, frozen=True):
+    """``metav1.ManagedFieldsEntry``: who wrote which fields last."""
+
+    manager: str = ""
+    time: str = ""
+    fields_v1: ManagedServiceFields = field(name="fieldsV1", default=ManagedServiceFields())
+
+
+class ManagedMeta(ObjectMeta, frozen=True):
+    managed_fields: tuple[ManagedFields, ...] = ()
+
+
+class ServiceOwners(Object, frozen=True):
+    """A ``core/v1 Service``, only who wrote it: a view of its own, so that no cache keeps this bulk of an object."""
+
+    metadata: ManagedMeta
+
+
 class NodeAddress(View, frozen=True):
     type: str
     address: str

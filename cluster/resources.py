@@ -44,6 +44,8 @@ class Resource(Generic[T]):
 
 
 SERVICES = Resource("", "v1", "services", "Service", True, objects.Service)
+SERVICE_OWNERS = Resource("", "v1", "services", "Service", True, objects.ServiceOwners)
+"""The same objects, for who wrote them."""
 NODES = Resource("", "v1", "nodes", "Node", False, objects.Node)
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, objects.Namespace)
 SECRETS = Resource("", "v1", "secrets", "Secret", True, objects.Secret)

@@ -1,9 +1,10 @@
 """Which address a Service gets, or why none: one pure question to the pools and the ledger.
 
 The order of choice is MetalLB's. An explicit request is met exactly or refused. Otherwise the pool named by the
-Service, and no other; otherwise every pool that assigns automatically and is for this Service: those reserved for some
-Services (``serviceAllocation``) before those for all, by priority, then by name. Within a pool the first address, in
-the order of ``spec.addresses``, that is free or may be shared. All addresses of a Service come from one pool.
+Service, and no other; otherwise every pool that assigns automatically and is for this Service: those with
+``serviceAllocation`` before those without. Among either, a pool that has what suits the Service best comes first (both
+families, then the primary one, then the other), then priority decides, then the name. Within a pool the first address,
+in the order of ``spec.addresses``, that is free or may be shared. All addresses of a Service come from one pool.
 
 A refusal is a value that names, pool by pool, why not. ``Reason`` is the word for it everywhere: in the condition on
 the Service, the metric label and the log.
@@ -43,6 +44,8 @@ class Reason(Enum):
     """There is no pool at all."""
     NO_CLUSTER_IP = "NoClusterIP"
     """Kubernetes has not given the Service a ClusterIP yet."""
+    CONTESTED = "Contested"
+    """Something else keeps replacing the address in the Service's status."""
 
 
 _MOST_TELLING = (Reason.POOL_EXHAUSTED, Reason.WRONG_FAMILY, Reason.POOL_NOT_FOR_SERVICE, Reason.POOL_UNREADABLE)
@@ -97,17 +100,57 @@ def allocate(config: Config, ledger: Ledger, want: Request) -> Allocation | Refu
     return _allocate_automatically(config, ledger, want)
 
 
-def why_not_permitted(config: Config, ledger: Ledger, want: Request, held: tuple[Address, ...]) -> Refusal | None:
-    """Why the Service may not keep these addresses, whatever it asks for; None: it may.
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """What a Service may keep of what it has, whatever it asks for."""
 
-    ``autoAssign`` is not asked: a pool that stops giving addresses by itself takes none away.
+    addresses: tuple[Address, ...] = ()
+    """At most one of each family that the Service needs, all of one pool; in the order in which they are held."""
+    lost: Refusal | None = None
+    """Why an address that the Service needs may not stay."""
+
+
+def what_may_stay(config: Config, ledger: Ledger, want: Request, held: tuple[Address, ...]) -> Staying:
+    """``autoAssign`` is not asked: a pool that stops giving addresses by itself takes none away.
+
+    Where two addresses turn out to be of different pools, the one of the primary family stays.
     """
-    names = ", ".join(address.text for address in held)
-    families = {address.family for address in held}
-    if all(families != set(choice) for choice in want.families) or len(held) != len(families):
-        wanted = " or ".join(_families_text(choice) for choice in want.families)
-        return Refusal(Reason.WRONG_FAMILY, f"{names} does not fit the Service, whose ClusterIPs need {wanted}")
-    return _why_not_exactly(config, ledger, want, held)
+    needed = want.families[0]
+    kept: dict[Family, Address] = {}
+    lost: dict[Family, Refusal] = {}
+    for address in sorted((each for each in held if each.family in needed), key=lambda each: needed.index(each.family)):
+        if address.family in kept:
+            continue
+        refusal = _why_not_exactly(config, ledger, want, (*kept.values(), address))
+        if refusal is None:
+            kept[address.family] = address
+        else:
+            lost.setdefault(address.family, refusal)
+    if not kept and not lost:
+        names = ", ".join(address.text for address in held)
+        detail = f"{names} does not fit the Service, whose ClusterIPs need {_families_text(needed)}"
+        return Staying(lost=Refusal(Reason.WRONG_FAMILY, detail))
+    staying = tuple(address for address in held if address in kept.values())
+    return Staying(staying, next((lost[family] for family in needed if family in lost and family not in kept), None))
+
+
+def complete(config: Config, ledger: Ledger, want: Request, kept: tuple[Address, ...]) -> Allocation | Refusal:
+    """Add the families that a Service lacks to the addresses that it keeps, from the same pool."""
+    pool = config.pool_of(kept[0])
+    if pool is None:
+        return Refusal(Reason.ADDRESS_NOT_IN_POOL, f"{kept[0].text} is in no pool")
+    needed = want.families[0]
+    missing = tuple(family for family in needed if family not in {address.family for address in kept})
+    added = _from_pool(ledger, want, pool, missing)
+    if added is None:
+        return _refusal((_why_empty(ledger, pool, missing),))
+    return Allocation(pool.name, tuple(sorted((*kept, *added), key=lambda each: needed.index(each.family))))
+
+
+def suffices(want: Request, addresses: tuple[Address, ...]) -> bool:
+    """Whether addresses of these families would do for the Service."""
+    families = {address.family for address in addresses}
+    return any(families == set(choice) for choice in want.families)
 
 
 def why_not_requested(config: Config, want: Request, held: tuple[Address, ...]) -> str | None:
@@ -179,7 +222,7 @@ def _allocate_from_named(config: Config, ledger: Ledger, want: Request, name: Po
         addresses = _from_pool(ledger, want, pool, families)
         if isinstance(addresses, tuple):
             return Allocation(name, addresses)
-    return _refusal((_why_empty(ledger, pool, want),))
+    return _refusal((_why_empty(ledger, pool, _all_families(want)),))
 
 
 def _allocate_automatically(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
@@ -193,11 +236,13 @@ def _allocate_automatically(config: Config, ledger: Ledger, want: Request) -> Al
             refused.append(excluded)
         else:
             asked.append(pool)
-    for families in want.families:
-        for pool in asked:
-            if (addresses := _from_pool(ledger, want, pool, families)) is not None:
-                return Allocation(pool.name, addresses)
-    refused = [_why_empty(ledger, pool, want) for pool in asked] + refused
+    reserved = [pool for pool in asked if pool.allocation is not None]
+    for group in (reserved, asked[len(reserved) :]):
+        for families in want.families:
+            for pool in group:
+                if (addresses := _from_pool(ledger, want, pool, families)) is not None:
+                    return Allocation(pool.name, addresses)
+    refused = [_why_empty(ledger, pool, _all_families(want)) for pool in asked] + refused
     for name in sorted(config.unreadable):
         detail = "cannot be honoured as it is written; see its status"
         refused.append(PoolRefusal(name, Reason.POOL_UNREADABLE, detail))
@@ -205,7 +250,7 @@ def _allocate_automatically(config: Config, ledger: Ledger, want: Request) -> Al
 
 
 def _in_order(pools: Iterable[Pool]) -> list[Pool]:
-    """Pools reserved for some Services first, by priority (low before high, zero and negative last), then by name."""
+    """Pools with ``serviceAllocation`` first, by priority (low before high, zero and negative last), then by name."""
 
     def rank(pool: Pool) -> tuple[int, int, int, str]:
         if pool.allocation is None:
@@ -253,11 +298,15 @@ def _why_not_for(pool: Pool, want: Request) -> PoolRefusal | None:
     return None
 
 
-def _why_empty(ledger: Ledger, pool: Pool, want: Request) -> PoolRefusal:
+def _all_families(want: Request) -> tuple[Family, ...]:
+    return tuple(dict.fromkeys(family for choice in want.families for family in choice))
+
+
+def _why_empty(ledger: Ledger, pool: Pool, families: tuple[Family, ...]) -> PoolRefusal:
     """Why a pool that is for this Service has nothing for it."""
     details = []
     lacking = True
-    for family in dict.fromkeys(family for choice in want.families for family in choice):
+    for family in families:
         held, available = ledger.counts(pool.name, family)
         if held + available == 0:
             details.append(f"has no {family.text} addresses")

@@ -85,7 +85,16 @@ class Write:
         return f"{self.namespace}/{self.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Record Events about a Service to which nothing needs to be written. Nobody is told what became of it."""
+
+    events: tuple[EventNote, ...]
+    about: Service
+
+
 Change = Read | Write
+"""What is answered, failed or superseded."""
 
 
 def shortened(message: str) -> str:

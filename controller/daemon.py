@@ -19,7 +19,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -33,7 +33,7 @@ from cluster.objects import IPAddressPool, L2Advertisement, Namespace, Object, S
 from cluster.reflector import Change as Seen
 from cluster.reflector import Reflector
 from cluster.resources import EVENTS, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SECRETS, SERVICES
-from controller.changes import Change, EventNote, Moment, Read, Write, event_body
+from controller.changes import Change, EventNote, Moment, Read, Tell, Write, event_body
 from controller.elector import Elector, NotLeadingError
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
 from controller.reconcile import Reconciler, bears_our_mark, retry_delay
@@ -188,9 +188,11 @@ class Daemon:
             logger.warning("not in force", extra={"problem": problem.text})
         now = Moment(time.monotonic(), time.time())
         if self._term is not None and self._core.started:
-            changes = self._core.settle(now) + self._reports.settle(self._core.ledger, now)
-            for change in changes:
-                self._outbox.put((self._term, change))
+            for change in (*self._core.settle(now), *self._reports.settle(self._core.ledger, now)):
+                if isinstance(change, Tell):
+                    self._note_all(change.events, change.about)
+                else:
+                    self._outbox.put((self._term, change))
         self._measure(now)
 
     def _follow_leadership(self) -> None:
@@ -249,10 +251,10 @@ class Daemon:
             case _Outcome(_, change, failure=ApiError() as failure):
                 hopeless = HOPELESS_RETRY_S if isinstance(failure, Invalid | Forbidden) else 0.0
                 retry_after = max(failure.retry_after or 0.0, hopeless)
-                target = self._core if change.resource is SERVICES else self._reports
+                target = self._core if change.resource.kind == SERVICES.kind else self._reports
                 target.failed(change, retry_after, now)
             case _Outcome(_, change, view, made):
-                target = self._core if change.resource is SERVICES else self._reports
+                target = self._core if change.resource.kind == SERVICES.kind else self._reports
                 if made:
                     target.answered(change, view)
                 else:
@@ -327,9 +329,8 @@ class Daemon:
             return _Outcome(term, change, failure=error)
         self._updates += change.resource is SERVICES
         logger.info(change.decision, extra={"kind": change.resource.kind, "object": change.key})
-        for note in change.events:
-            if change.about is not None:
-                self._note(note, change.about)
+        if change.about is not None:
+            self._note_all(change.events, change.about)
         return _Outcome(term, change, view)
 
     def _make(self, change: Write, limit_s: float) -> Any:
@@ -348,11 +349,12 @@ class Daemon:
 
     # -------------------------------------------------------------------- Events
 
-    def _note(self, note: EventNote, about: Service) -> None:
-        try:
-            self._events.put_nowait((note, about))
-        except queue.Full:
-            logger.warning("Event dropped", extra={"object": about.key, "reason": note.reason})
+    def _note_all(self, notes: Sequence[EventNote], about: Service) -> None:
+        for note in notes:
+            try:
+                self._events.put_nowait((note, about))
+            except queue.Full:
+                logger.warning("Event dropped", extra={"object": about.key, "reason": note.reason})
 
     def _record_on(self) -> None:
         while True:

@@ -2,16 +2,31 @@
 
 A working address is given up only for a successor that was found, or because the configuration does not let the Service
 have it any more. A wish that cannot be met, or makes no sense, is refused and leaves the Service what it has.
+
+A change of the family policy adds or takes away one address and leaves the other. What is missing comes from the pool
+of the address that stays. A Service that needs both families never starts with one of them, nor is it left with one
+when a pool withdraws the other; but one that comes to need both keeps the one it has until the other can be had.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.addresses import Address
+from cluster.addresses import Address, Family
 from cluster.config import Config
 from cluster.objects import Condition, PoolName
-from controller.allocator import Allocation, Reason, Refusal, allocate, why_not_permitted, why_not_requested
+from controller.allocator import (
+    Allocation,
+    Reason,
+    Refusal,
+    Request,
+    Staying,
+    allocate,
+    complete,
+    suffices,
+    what_may_stay,
+    why_not_requested,
+)
 from controller.changes import ADDRESS_ASSIGNED, shortened
 from controller.ledger import Ledger
 from controller.request import Reading
@@ -23,39 +38,77 @@ class Verdict:
     pool: PoolName | None = None
     refusal: Refusal | None = None
     """Why the Service has no address, or, beside addresses, why not the ones that it asks for."""
+    lacking: Refusal | None = None
+    """Why a Service that would rather have both families has one."""
     cleared: str | None = None
     """Why it may not keep what it held."""
 
 
 def judge(config: Config, ledger: Ledger, reading: Reading, held: tuple[Address, ...], recorded: str) -> Verdict:
     """``held``: what the Service has now. ``recorded``: the pool that its annotation names."""
+    want = reading.request
     if not held:
-        return _verdict(reading.refusal or allocate(config, ledger, reading.request))
+        return _from_nothing(config, ledger, reading, None)
     pool = config.pool_of(held[0])
     name = pool.name if pool else PoolName(recorded)
     if reading.refusal is not None and reading.refusal.reason is Reason.NO_CLUSTER_IP:
         return Verdict(held, name, reading.refusal)
-    unfit = why_not_permitted(config, ledger, reading.request, held)
-    if unfit is not None:
-        if unfit.reason is Reason.ADDRESS_NOT_IN_POOL and _may_come_back(config, held, recorded):
-            return Verdict(held, name)
-        return _verdict(reading.refusal or allocate(config, ledger, reading.request), cleared=unfit.message)
-    if reading.refusal is not None:
-        return Verdict(held, name, reading.refusal)
-    if why_not_requested(config, reading.request, held) is None:
+    staying = what_may_stay(config, ledger, want, held)
+    if staying.lost is not None and _may_come_back(config, held, recorded, staying.lost):
         return Verdict(held, name)
-    outcome = allocate(config, ledger, reading.request)
-    return Verdict(held, name, outcome) if isinstance(outcome, Refusal) else _verdict(outcome)
+    cleared = staying.lost.message if staying.lost is not None else None
+    if not staying.addresses:
+        return _from_nothing(config, ledger, reading, cleared)
+    refusal = reading.refusal
+    if refusal is None and why_not_requested(config, want, staying.addresses) is not None:
+        outcome = allocate(config, ledger, want)
+        if isinstance(outcome, Allocation):
+            return _verdict(config, ledger, want, outcome, cleared)
+        refusal = outcome
+    return _with_what_stays(config, ledger, reading, staying, refusal)
 
 
-def _verdict(outcome: Allocation | Refusal, cleared: str | None = None) -> Verdict:
+def _with_what_stays(
+    config: Config, ledger: Ledger, reading: Reading, staying: Staying, refusal: Refusal | None
+) -> Verdict:
+    """``refusal``: why the Service cannot have what it asks for instead."""
+    want = reading.request
+    cleared = staying.lost.message if staying.lost is not None else None
+    pool = config.pool_of(staying.addresses[0])
+    kept = Allocation(pool.name if pool else PoolName(""), staying.addresses)
+    if suffices(want, staying.addresses):
+        if refusal is not None:
+            return Verdict(kept.addresses, kept.pool, refusal, cleared=cleared)
+        return _verdict(config, ledger, want, kept, cleared)
+    completed = complete(config, ledger, want, staying.addresses)
+    if isinstance(completed, Allocation):
+        return Verdict(completed.addresses, completed.pool, refusal, cleared=cleared)
+    if staying.lost is None:
+        return Verdict(kept.addresses, kept.pool, refusal or completed)
+    return _from_nothing(config, ledger, reading, cleared)
+
+
+def _from_nothing(config: Config, ledger: Ledger, reading: Reading, cleared: str | None) -> Verdict:
+    outcome = reading.refusal or allocate(config, ledger, reading.request)
     if isinstance(outcome, Refusal):
         return Verdict(refusal=outcome, cleared=cleared)
-    return Verdict(outcome.addresses, outcome.pool, cleared=cleared)
+    return _verdict(config, ledger, reading.request, outcome, cleared)
 
 
-def _may_come_back(config: Config, held: tuple[Address, ...], recorded: str) -> bool:
+def _verdict(config: Config, ledger: Ledger, want: Request, has: Allocation, cleared: str | None) -> Verdict:
+    """What was allocated or stays, with the second family where that can be had too."""
+    if len(has.addresses) == len(want.families[0]):
+        return Verdict(has.addresses, has.pool, cleared=cleared)
+    completed = complete(config, ledger, want, has.addresses)
+    if isinstance(completed, Allocation):
+        return Verdict(completed.addresses, completed.pool, cleared=cleared)
+    return Verdict(has.addresses, has.pool, lacking=completed, cleared=cleared)
+
+
+def _may_come_back(config: Config, held: tuple[Address, ...], recorded: str, lost: Refusal) -> bool:
     """Whether the addresses are in no pool only because their pool cannot be read: a typing error costs nobody his."""
+    if lost.reason is not Reason.ADDRESS_NOT_IN_POOL:
+        return False
     unknown = all(config.pool_of(address) is None for address in held)
     return unknown and (recorded in config.unreadable if recorded else bool(config.unreadable))
 
@@ -68,7 +121,15 @@ def condition(verdict: Verdict) -> Condition:
             raise ValueError("a verdict has addresses or a refusal")
         return Condition(ADDRESS_ASSIGNED, "False", refusal.reason.value, shortened(refusal.message))
     message = ", ".join(address.text for address in verdict.addresses) + f' from pool "{verdict.pool}"'
+    if verdict.lacking is not None:
+        message = f"{message}; {why_lacking(verdict, verdict.lacking)}"
     if refusal is None:
-        return Condition(ADDRESS_ASSIGNED, "True", "Assigned", message)
+        return Condition(ADDRESS_ASSIGNED, "True", "Assigned", shortened(message))
     message = f"{message}; what the Service asks for cannot be had: {refusal.message}"
     return Condition(ADDRESS_ASSIGNED, "True", refusal.reason.value, shortened(message))
+
+
+def why_lacking(verdict: Verdict, lacking: Refusal) -> str:
+    """Why there is no second address, for people."""
+    other = "IPv4" if verdict.addresses[0].family is Family.IPV6 else "IPv6"
+    return f"no {other} address: {lacking.message}"

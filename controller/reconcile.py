@@ -11,7 +11,8 @@ no I/O, and time is an argument. ``settle`` decides, after a batch of observatio
 - Of one Service at most one request is under way; what is seen meanwhile is judged when its answer has come.
 - An address that a Service leaves stays taken until the API shows the Service without it: a kill or a failed write can
   then never leave one address with two Services.
-- Whoever waits is tried again, the oldest first, when the configuration changes or when an address became free.
+- Whoever waits is tried again, the oldest first, when the configuration changes, when an address became free or is
+  shared on other terms, and never otherwise. Whoever would rather have both families and has one waits too.
 
 A Service that leaves the watched selection may have changed its type: it is read before it is believed gone, and one
 that exists loses its address in the API first and in the ledger afterwards.
@@ -19,6 +20,7 @@ that exists loses its address in the API first and in the ledger afterwards.
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -27,26 +29,29 @@ from dataclasses import dataclass, field
 
 from cluster.addresses import Address, Family
 from cluster.config import Config
-from cluster.objects import Object, PoolName, Service
-from cluster.resources import SERVICES
+from cluster.objects import Condition, Object, PoolName, Service, ServiceOwners
+from cluster.resources import SERVICE_OWNERS, SERVICES
+from controller import events
 from controller.allocator import Reason, Refusal
 from controller.changes import (
     ADDRESS_ASSIGNED,
+    COMPONENT,
     Change,
     EventNote,
     Moment,
     Read,
+    Tell,
     Write,
     find_condition,
     service_patch,
     shortened,
 )
-from controller.judgement import Verdict, condition, judge
+from controller.contest import Contest, Statement, last_other_writer, statement
+from controller.judgement import condition, judge
 from controller.ledger import Ledger
 from controller.request import (
     ALLOCATED_FROM_POOL,
     ALLOW_SHARED_IP,
-    DEPRECATED_PREFIX,
     PREFIX,
     addresses_in_status,
     annotation,
@@ -83,6 +88,11 @@ class _Tracked:
     cleared: str | None = None
     """Why it had to leave, until the write that says so is made."""
     refusal: Refusal | None = None
+    stated: Statement | None = None
+    """What the Service said when we last knew it to be as we wrote it."""
+    contest: Contest | None = None
+    deprecated: frozenset[str] = frozenset()
+    """The annotations that it was told are deprecated."""
     doubtful: bool = False
     """It left the watched selection and has not been read since."""
     in_flight: bool = False
@@ -125,9 +135,10 @@ class Reconciler:
         self._tracked: dict[str, _Tracked] = {}
         self._waiting: set[str] = set()
         self._retrying: set[str] = set()
+        self._contested: set[str] = set()
         self._due: set[str] = set()
         self._freed: set[PoolName] = set()
-        self._changes: list[Change] = []
+        self._changes: list[Change | Tell] = []
 
     # -------------------------------------------------------------------- what is observed
 
@@ -183,17 +194,35 @@ class Reconciler:
 
     # -------------------------------------------------------------------- what became of the changes
 
-    def answered(self, change: Change, view: Service | None) -> None:
+    def answered(self, change: Change, view: Service | ServiceOwners | None) -> None:
         """The change was made: the object as it is now, or None where it is gone."""
+        tracked = self._tracked.get(change.key)
+        if (
+            tracked is not None
+            and isinstance(change, Write)
+            and isinstance(view, Service)
+            and tracked.uid == change.uid
+        ):
+            tracked.stated = statement(view)
+            if tracked.contest is not None:
+                tracked.contest.told = True
+        self._learn(change, view)
+
+    def _learn(self, change: Change, view: Service | ServiceOwners | None) -> None:
         tracked = self._tracked.get(change.key)
         if tracked is not None and tracked.uid == change.uid:
             tracked.in_flight = False
             tracked.attempts = 0
-            if isinstance(change, Read):
-                tracked.doubtful = False
             if view is None:
                 self._forget(tracked)
-        if view is not None:
+            elif isinstance(view, ServiceOwners):
+                self._due.add(change.key)
+                if tracked.contest is not None:
+                    tracked.contest.asked = True
+                    tracked.contest.rival = last_other_writer(view.metadata.managed_fields, COMPONENT)
+            elif isinstance(change, Read):
+                tracked.doubtful = False
+        if isinstance(view, Service):
             self.observe(view)
 
     def superseded(self, change: Change, view: Service | None, now: Moment) -> None:
@@ -201,7 +230,7 @@ class Reconciler:
         faster is not chased without a pause."""
         tracked = self._tracked.get(change.key)
         attempts = tracked.attempts if tracked is not None else 0
-        self.answered(change, view)
+        self._learn(change, view)
         if tracked is not None and view is not None and tracked.uid == view.metadata.uid:
             tracked.attempts = attempts + 1
             if tracked.attempts > CONFLICTS_AT_ONCE:
@@ -214,6 +243,7 @@ class Reconciler:
             return
         tracked.in_flight = False
         tracked.attempts += 1
+        tracked.stated = None  # it may have been made all the same
         self._retry_later(tracked, retry_after, now)
 
     def _retry_later(self, tracked: _Tracked, retry_after: float, now: Moment) -> None:
@@ -222,7 +252,15 @@ class Reconciler:
 
     def next_deadline(self) -> float | None:
         """When ``settle`` wants to be called next, in monotonic seconds, though nothing was observed."""
-        return min((at for key in self._retrying if (at := self._tracked[key].retry_at) is not None), default=None)
+        return min((at for each in self._later() if (at := self._wakes_at(each)) is not None), default=None)
+
+    def _later(self) -> list[_Tracked]:
+        return [self._tracked[key] for key in self._retrying | self._contested]
+
+    @staticmethod
+    def _wakes_at(tracked: _Tracked) -> float | None:
+        """When it is to be judged though nothing was observed; None: at once."""
+        return tracked.retry_at or (tracked.contest.until if tracked.contest is not None else None)
 
     # -------------------------------------------------------------------- deciding
 
@@ -234,26 +272,50 @@ class Reconciler:
             self._adopt(tracked)
         self._due.update(self._tracked)
 
-    def settle(self, now: Moment) -> list[Change]:
+    def settle(self, now: Moment) -> list[Change | Tell]:
         """Decide whatever is due. Returns the changes to carry out, in order."""
         if self.started:
-            for key in [key for key in self._retrying if (self._tracked[key].retry_at or 0.0) <= now.monotonic]:
-                self._retrying.discard(key)
-                self._tracked[key].retry_at = None
-                self._due.add(key)
-            while self._due or self._freed:
-                due, self._due = self._due, set()
-                freed, self._freed = self._freed & self._config.pools.keys(), set()
-                woken = (self._waiting - due) if freed else set()
-                for tracked in sorted((self._tracked[key] for key in due | woken if key in self._tracked), key=_age):
-                    if tracked.view.key in due or self._may_profit(tracked, freed):
-                        self._decide(tracked, now)
+            for tracked in self._later():
+                if (self._wakes_at(tracked) or 0.0) <= now.monotonic:
+                    self._retrying.discard(tracked.view.key)
+                    self._contested.discard(tracked.view.key)
+                    tracked.retry_at = None
+                    self._due.add(tracked.view.key)
+            self._decide_all(now)
         changes, self._changes = self._changes, []
         return changes
 
+    def _decide_all(self, now: Moment) -> None:
+        """Whoever is due, the oldest first; whoever waits comes in between, in turn, as soon as something is free."""
+        queue: list[tuple[tuple[str, str], str]] = []
+        queued: set[str] = set()
+        due: set[str] = set()
+        freed: set[PoolName] = set()
+        while True:
+            arrived, self._due = self._due, set()
+            due |= arrived
+            if self._freed:
+                freed |= self._freed & self._config.pools.keys()
+                self._freed = set()
+                arrived = arrived | self._waiting
+            for key in arrived - queued:
+                if (tracked := self._tracked.get(key)) is not None:
+                    queued.add(key)
+                    heapq.heappush(queue, (tracked.age, key))
+            if not queue:
+                return
+            _, key = heapq.heappop(queue)
+            queued.discard(key)
+            next_ = self._tracked.get(key)
+            if next_ is not None and (key in due or self._may_profit(next_, freed)):
+                due.discard(key)
+                self._decide(next_, now)
+
     def figures(self) -> Figures:
         waiting = Counter(
-            refusal.reason for key in self._waiting if (refusal := self._tracked[key].refusal) is not None
+            refusal.reason
+            for key in self._waiting | self._contested
+            if (refusal := self._tracked[key].refusal) is not None
         )
         return Figures(len(self._tracked), dict(waiting))
 
@@ -273,6 +335,8 @@ class Reconciler:
         elif self._is_ours(view):
             if view.metadata.deletion_timestamp is None:
                 self._decide_ours(tracked, now)
+            else:
+                self._waiting.discard(view.key)
         elif view.spec.type != "LoadBalancer":
             self._decide_leftover(tracked, now)
         else:
@@ -280,16 +344,22 @@ class Reconciler:
 
     def _decide_ours(self, tracked: _Tracked, now: Moment) -> None:
         view = tracked.view
+        self._notice_others(tracked, now)
         reading = read_request(view, self._labels_of(view))
         recorded = annotation(view, ALLOCATED_FROM_POOL)
         verdict = judge(self._config, self.ledger, reading, tracked.assigned, recorded)
         tracked.refusal = verdict.refusal
-        if verdict.refusal is None:
+        if verdict.refusal is None and verdict.lacking is None:
             self._waiting.discard(view.key)
         else:
             self._waiting.add(view.key)
         tracked.cleared = verdict.cleared or tracked.cleared
         self._assign(tracked, verdict.addresses)
+        self._warn_of_deprecated(tracked)
+        if tracked.contest is not None and tracked.contest.holds(view, now.monotonic):
+            self._stand_back(tracked, tracked.contest, now)
+            return
+        self._contested.discard(view.key)
         shown = condition(verdict)
         texts = [address.text for address in verdict.addresses]
         patch = service_patch(view, texts, verdict.pool, shown, now)
@@ -297,15 +367,56 @@ class Reconciler:
             self._settled(tracked)
             return
         body, subresource = patch
-        events = _events(view, verdict, tracked.cleared)
-        if any(event.reason == "AllocationFailed" for event in events) and verdict.refusal is not None:
+        notes = events.of_verdict(view, verdict, tracked.cleared)
+        if (
+            any(note.reason in {"AllocationFailed", "LoadBalancerFailed"} for note in notes)
+            and verdict.refusal is not None
+        ):
             self.refusals[verdict.refusal.reason] += 1
-        self._send(tracked, body, subresource, shown.message, events)
+        self._send(tracked, body, subresource, shown.message, notes)
+
+    def _warn_of_deprecated(self, tracked: _Tracked) -> None:
+        present = events.deprecated_annotations(tracked.view)
+        if fresh := present - tracked.deprecated:
+            self._changes.append(Tell(events.of_deprecated(fresh), tracked.view))
+        tracked.deprecated = present
+
+    def _notice_others(self, tracked: _Tracked, now: Moment) -> None:
+        """Whether the Service still says what we wrote."""
+        said = statement(tracked.view)
+        if tracked.stated is None:
+            tracked.contest = tracked.contest or Contest.remembered(tracked.view, now.monotonic)
+        elif said != tracked.stated:
+            tracked.contest = tracked.contest or Contest()
+            tracked.contest.rewritten(tracked.view, now.monotonic)
+        tracked.stated = said
+
+    def _stand_back(self, tracked: _Tracked, contest: Contest, now: Moment) -> None:
+        """Somebody else keeps writing: find out who, say so once, and leave it at that."""
+        view = tracked.view
+        self._contested.add(view.key)
+        gone = tuple(address for address in tracked.retiring if address not in addresses_in_status(view))
+        tracked.retiring = tuple(address for address in tracked.retiring if address not in gone)
+        self._give_back(tracked, gone)
+        if not contest.asked:
+            tracked.in_flight = True
+            self._changes.append(Read(SERVICE_OWNERS, view.metadata.namespace, view.metadata.name, tracked.uid))
+            return
+        refusal = tracked.refusal = contest.refusal([address.text for address in tracked.assigned])
+        if contest.told:
+            return
+        shown = Condition(ADDRESS_ASSIGNED, "False", refusal.reason.value, shortened(refusal.message))
+        present = [each.ip for each in view.status.load_balancer.ingress]
+        patch = service_patch(view, present, view.metadata.annotations.get(PREFIX + ALLOCATED_FROM_POOL), shown, now)
+        if patch is not None:
+            self.refusals[refusal.reason] += 1
+            note = EventNote("Warning", refusal.reason.value, shortened(refusal.message))
+            self._send(tracked, *patch, refusal.message, (note,))
 
     def _decide_leftover(self, tracked: _Tracked, now: Moment) -> None:
         """No LoadBalancer any more: take back what we gave and wrote."""
         view = tracked.view
-        self._waiting.discard(view.key)
+        self._not_ours(tracked)
         self._assign(tracked, ())
         patch = service_patch(view, (), None, None, now) if bears_our_mark(view) or tracked.retiring else None
         if patch is None:
@@ -316,7 +427,7 @@ class Reconciler:
 
     def _occupy(self, tracked: _Tracked) -> None:
         """A Service of another class: never ours to write; but what it shows is not given to another."""
-        self._waiting.discard(tracked.view.key)
+        self._not_ours(tracked)
         shown = tuple(
             address
             for address in addresses_in_status(tracked.view)
@@ -324,6 +435,11 @@ class Reconciler:
         )
         self._assign(tracked, shown)
         self._settled(tracked)
+
+    def _not_ours(self, tracked: _Tracked) -> None:
+        self._waiting.discard(tracked.view.key)
+        self._contested.discard(tracked.view.key)
+        tracked.contest, tracked.stated, tracked.refusal = None, None, None
 
     def _send(
         self,
@@ -352,27 +468,33 @@ class Reconciler:
     # -------------------------------------------------------------------- the ledger's side
 
     def _adopt(self, tracked: _Tracked) -> None:
-        """Enter what the Service's status shows, unless somebody older has it; somebody newer loses it."""
-        holder = read_holder(tracked.view)
-        shown = addresses_in_status(tracked.view)
+        """Enter what the Service's status shows, except what somebody older has; somebody newer loses it."""
+        view = tracked.view
+        holder = read_holder(view)
         rivals = [
             (address, self._tracked[other.service])
-            for address in shown
+            for address in addresses_in_status(view)
             for other in self.ledger.holders(address)
             if other.service != holder.service and holder.why_not_with(other) is not None
         ]
+        refused = {
+            address: rival
+            for address, rival in rivals
+            if not (self._is_ours(view) and self._is_ours(rival.view) and tracked.age < rival.age)
+        }
+        for address, rival in refused.items():
+            tracked.cleared = _belongs_to(address, rival)
         for address, rival in rivals:
-            if not (self._is_ours(tracked.view) and self._is_ours(rival.view) and tracked.age < rival.age):
-                tracked.cleared = _belongs_to(address, rival)
-                return
-        for address, rival in rivals:
-            self._evict(rival, address)
-            rival.cleared = _belongs_to(address, tracked)
-        self._assign(tracked, shown)
+            if address not in refused:
+                self._evict(rival, address)
+                rival.cleared = _belongs_to(address, tracked)
+        self._assign(tracked, tuple(each for each in addresses_in_status(view) if each not in refused))
+        if find_condition(view.status.conditions, ADDRESS_ASSIGNED) is not None:
+            tracked.deprecated = events.deprecated_annotations(view)  # told then
 
     def _evict(self, tracked: _Tracked, address: Address) -> None:
         """The address is another's from now on, though this Service's status may show it for a moment yet."""
-        self._assign(tracked, ())
+        self._assign(tracked, tuple(each for each in tracked.assigned if each != address))
         tracked.retiring = tuple(each for each in tracked.retiring if each != address)
         self._give_back(tracked, (address,))
         self._due.add(tracked.view.key)
@@ -401,6 +523,7 @@ class Reconciler:
         del self._tracked[key]
         self._waiting.discard(key)
         self._retrying.discard(key)
+        self._contested.discard(key)
 
     def _give_back(self, tracked: _Tracked, addresses: tuple[Address, ...]) -> None:
         for address in addresses:
@@ -416,10 +539,6 @@ class Reconciler:
         return self._namespaces.get(view.metadata.namespace, {})
 
 
-def _age(tracked: _Tracked) -> tuple[str, str]:
-    return tracked.age
-
-
 def _belongs_to(address: Address, older: _Tracked) -> str:
     return f"{address.text} belongs to {older.view.key}, which is older"
 
@@ -429,27 +548,3 @@ def bears_our_mark(view: Service) -> bool:
     return bool(annotation(view, ALLOCATED_FROM_POOL)) or (
         find_condition(view.status.conditions, ADDRESS_ASSIGNED) is not None
     )
-
-
-def _events(view: Service, verdict: Verdict, cleared: str | None) -> tuple[EventNote, ...]:
-    """What changes for the Service, in MetalLB's words."""
-    events = []
-    before = {ingress.ip for ingress in view.status.load_balancer.ingress}
-    after = [address.text for address in verdict.addresses]
-    if cleared is not None and before - set(after):
-        message = f'current IP for "{view.key}" not allowed by config, will attempt for new IP assignment: {cleared}'
-        events.append(EventNote("Normal", "ClearAssignment", shortened(message)))
-    if after and before != set(after):
-        quoted = " ".join(f'"{text}"' for text in after)
-        events.append(EventNote("Normal", "IPAllocated", f"Assigned IP [{quoted}]"))
-        events += [
-            EventNote("Warning", "deprecatedAnnotation", f'annotation "{key}" is deprecated; use "{PREFIX}{name}"')
-            for key in sorted(view.metadata.annotations)
-            if (name := key.removeprefix(DEPRECATED_PREFIX)) != key
-        ]
-    if verdict.refusal is not None:
-        said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
-        if said is None or said.message != condition(verdict).message:
-            message = f'Failed to allocate IP for "{view.key}": {verdict.refusal.message}'
-            events.append(EventNote("Warning", "AllocationFailed", shortened(message)))
-    return tuple(events)

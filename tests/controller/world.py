@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from cluster.config import Config, load
-from cluster.objects import IPAddressPool, Service, decode
-from controller.changes import Change, EventNote, Moment, Read, Write
+from cluster.objects import IPAddressPool, Service, ServiceOwners, decode
+from cluster.resources import SERVICE_OWNERS
+from controller.changes import Change, EventNote, Moment, Read, Tell, Write
 from controller.reconcile import Reconciler
 
 KIND_POOL = "172.18.255.200-172.18.255.250"
@@ -122,7 +123,11 @@ class World:
     def decide(self) -> None:
         """One turn of the deciding thread."""
         self.time += 0.001
-        self.pending += self.controller.settle(Moment(self.time, 1_767_225_600.0 + self.time))
+        for change in self.controller.settle(self.now):
+            if isinstance(change, Tell):
+                self.events += [(change.about.key, note) for note in change.events]
+            else:
+                self.pending.append(change)
 
     def carry_out(self, change: Change, *, tell: bool = True) -> None:
         """Do one change in the API; ``tell`` False: the controller never hears what became of it."""
@@ -139,11 +144,26 @@ class World:
         if not tell:
             return
         view = self._view(change.key) if change.key in self.services else None
-        if made:
+        if change.resource is SERVICE_OWNERS and change.key in self.services:
+            self.controller.answered(change, decode(msgspec.json.encode(self.services[change.key]), ServiceOwners))
+        elif made:
             self.controller.answered(change, view)
         else:
-            now = Moment(self.time, 1_767_225_600.0 + self.time)
-            self.controller.superseded(change, view, now)
+            self.controller.superseded(change, view, self.now)
+
+    @property
+    def now(self) -> Moment:
+        return Moment(self.time, 1_767_225_600.0 + self.time)
+
+    def rest(self) -> None:
+        """Turn until nothing is left to do but wait."""
+        for _ in range(1000):
+            self.decide()
+            if not self.pending:
+                return
+            for change in list(self.pending):
+                self.carry_out(change)
+        raise AssertionError(f"it never comes to rest: {self.pending}")
 
     def settle(self) -> None:
         """Turn until nothing is left to do."""
