@@ -2,8 +2,9 @@
 
 One table says who holds an address. Beside it every pool keeps its free addresses as intervals of *places*: place 0 is
 the first address of the pool's first range, and so on in the order of ``spec.addresses``, so that the next address to
-give is the least free place. Taking, giving back and counting cost the same in a /29 and in an IPv6 /64 with a million
-taken.
+give is the least free place. Addresses that may be shared are listed by the terms on which they are: key, backends and
+the ports in use; so the first that suits is found at the cost of the different sets of ports under that key, and not of
+the addresses. Taking, giving back and counting cost the same in a /29 and in an IPv6 /64 with a million taken.
 
 An address may be held that no pool contains (its pool shrank, or cannot be read just now): it stays in the table, and
 is taken in whichever pool comes to contain it. The ledger does not judge: it records what it is told, also two holders
@@ -13,13 +14,19 @@ that should not share; ``conflict`` tells beforehand.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
-from cluster.addresses import Address, Family, RangeMap
+from cluster.addresses import Address, Family
 from cluster.config import Pool, is_buggy
 from cluster.objects import PoolName
-from controller.intervals import IntervalSet
+from controller.intervals import IntervalSet, SortedIntegers
+
+Port = tuple[str, int]
+"""(protocol, port)"""
+Terms = tuple[str, str, frozenset[Port]]
+"""On which an address is shared: key, backends, and the ports that are not free any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +39,8 @@ class Holder:
     """Annotation ``metallb.io/allow-shared-ip``; empty: shares with nobody, and the rest is left empty too."""
     backends: str = ""
     """What the traffic policy demands of those who share: with Local the selector, with Cluster nothing."""
-    ports: tuple[tuple[str, int], ...] = ()
-    """(protocol, port), sorted."""
+    ports: tuple[Port, ...] = ()
+    """Sorted."""
 
     def why_not_with(self, other: Holder) -> str | None:
         """Why the two cannot share an address; None: they can."""
@@ -50,20 +57,145 @@ class Holder:
             return f"{other.service} holds it and uses port {clash[1]}/{clash[0]} too"
         return None
 
+    @property
+    def terms(self) -> Terms | None:
+        """None: it shares with nobody."""
+        return (self.sharing_key, self.backends, _ports_in_use(self.ports)) if self.sharing_key else None
+
+
+@lru_cache(maxsize=1024)
+def _ports_in_use(ports: tuple[Port, ...]) -> frozenset[Port]:
+    """One set for all who use the same ports: most use 80 and 443."""
+    return frozenset(ports)
+
+
+class _Sharers:
+    """Several holders of one address."""
+
+    __slots__ = ("_agreed", "_by_service", "_users")
+
+    def __init__(self, holders: Iterable[Holder]) -> None:
+        self._by_service: dict[str, Holder] = {}
+        self._users: dict[Port, str] = {}
+        """Who uses each port, as long as all of them agree."""
+        self._agreed = True
+        for holder in holders:
+            self.put(holder)
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        return tuple(self._by_service.values())
+
+    @property
+    def terms(self) -> Terms | None:
+        """None: they do not agree with each other, and nobody else can join them."""
+        if not self._agreed:
+            return None
+        one = next(iter(self._by_service.values()))
+        return (one.sharing_key, one.backends, frozenset(self._users))
+
+    def __contains__(self, holder: Holder) -> bool:
+        return self._by_service.get(holder.service) == holder
+
+    def why_not_with(self, asking: Holder) -> str | None:
+        """Why ``asking`` cannot join the others; None: it can."""
+        one = next(iter(self._by_service.values()))
+        if self._agreed and "" != asking.sharing_key == one.sharing_key and asking.backends == one.backends:
+            users = self._users
+            if all(users.get(port, asking.service) == asking.service for port in asking.ports):
+                return None
+        return next(
+            (
+                reason
+                for other in self._by_service.values()
+                if other.service != asking.service and (reason := asking.why_not_with(other)) is not None
+            ),
+            None,
+        )
+
+    def put(self, holder: Holder) -> None:
+        """A holder, or the new terms of one."""
+        self.drop(holder.service)
+        if self._by_service and self.why_not_with(holder) is not None:
+            self._agreed = False
+        self._by_service[holder.service] = holder
+        if self._agreed:
+            self._users.update(dict.fromkeys(holder.ports, holder.service))
+
+    def drop(self, service: str) -> bool:
+        """Whether it was one of them."""
+        left = self._by_service.pop(service, None)
+        if left is None:
+            return False
+        if self._agreed:
+            for port in left.ports:
+                del self._users[port]
+        else:
+            rest, self._by_service, self._users, self._agreed = self.holders, {}, {}, True
+            for holder in rest:  # they may agree with each other
+                self.put(holder)
+        return True
+
+
+_Entry = str | Holder | _Sharers
+"""Who holds an address. Most share with nobody, and then the Service's name says everything and weighs the least."""
+
+
+def _entry(holder: Holder) -> _Entry:
+    return holder if holder.sharing_key else holder.service
+
+
+def _holder(entry: str | Holder) -> Holder:
+    return entry if isinstance(entry, Holder) else Holder(entry)
+
+
+def _terms(entry: _Entry) -> Terms | None:
+    return None if isinstance(entry, str) else entry.terms
+
 
 @dataclass(slots=True)
 class _Shard:
     """One pool's addresses of one family."""
 
-    places: RangeMap[int]
-    """Each range with the place of its first address."""
+    pool: PoolName
+    avoid_buggy_ips: bool
     firsts: list[int]
     """The place of each range's first address, in order of place …"""
     values: list[int]
     """… and that address."""
     size: int
+    last: int
+    """The last place."""
     free: IntervalSet
     taken: int = 0
+    shared: dict[tuple[str, str], dict[frozenset[Port], SortedIntegers]] = field(default_factory=dict)
+    """Key and backends → ports in use → the places of the addresses that are shared on these terms."""
+
+    def list_shared(self, terms: Terms, place: int) -> None:
+        key, backends, ports = terms
+        by_ports = self.shared.setdefault((key, backends), {})
+        if ports not in by_ports:
+            by_ports[ports] = SortedIntegers(self.last)
+        by_ports[ports].add(place)
+
+    def unlist_shared(self, terms: Terms, place: int) -> None:
+        key, backends, ports = terms
+        by_ports = self.shared[key, backends]
+        by_ports[ports].remove(place)
+        if not by_ports[ports]:
+            del by_ports[ports]
+            if not by_ports:
+                del self.shared[key, backends]
+
+
+@dataclass(slots=True)
+class _Index:
+    """Where each range of one family begins and ends, in order of address, and where its places are."""
+
+    lows: list[int] = field(default_factory=list)
+    highs: list[int] = field(default_factory=list)
+    places: list[tuple[_Shard, int]] = field(default_factory=list)
+    """The place of the range's first address in its shard."""
 
 
 @dataclass(slots=True)
@@ -76,11 +208,9 @@ class Ledger:
     """Who holds what. Not thread-safe: one thread decides."""
 
     def __init__(self) -> None:
-        self._holders: dict[Address, tuple[Holder, ...]] = {}
-        self._sharing: dict[str, set[Address]] = {}
-        """Addresses held under each sharing key."""
+        self._held: dict[Family, dict[int, _Entry]] = {family: {} for family in Family}
         self._shards: dict[PoolName, _Shards] = {}
-        self._owners: RangeMap[PoolName] = RangeMap()
+        self._indexes: dict[Family, _Index] = {family: _Index() for family in Family}
 
     def set_pools(self, pools: Mapping[PoolName, Pool]) -> None:
         """From now on these pools. Costs as much as the pools that changed, and the holders if any did."""
@@ -93,110 +223,161 @@ class Ledger:
                 self._shards[name] = _shards_of(pool)
             else:
                 self._shards[name].pool = pool
-        self._owners = RangeMap()
-        for name, pool in pools.items():
-            for block in pool.ranges:
-                self._owners.add(block, name)
+        self._indexes = {family: self._index_of(family) for family in Family}
         if fresh:
-            for address in self._holders:
-                found = self._owners.find(address)
-                if found is not None and found[1] in fresh:
-                    self._mark(address, taken=True)
+            for family, held in self._held.items():
+                for value, entry in held.items():
+                    found = self._locate(Address(family, value))
+                    if found is not None and found[0].pool in fresh:
+                        _mark_taken(*found, _terms(entry))
+
+    def _index_of(self, family: Family) -> _Index:
+        ranges = []
+        for shards in self._shards.values():
+            shard = shards.by_family.get(family)
+            if shard is not None:
+                blocks = [block for block in shards.pool.ranges if block.family is family]
+                ranges += [
+                    (block.first, block.last, (shard, place)) for block, place in zip(blocks, shard.firsts, strict=True)
+                ]
+        ranges.sort(key=lambda each: each[0])
+        return _Index([each[0] for each in ranges], [each[1] for each in ranges], [each[2] for each in ranges])
+
+    def _locate(self, address: Address) -> tuple[_Shard, int] | None:
+        """The address's place, in the shard of the pool that gives it out; None: no pool does."""
+        index = self._indexes[address.family]
+        at = bisect_right(index.lows, address.value) - 1
+        if at < 0 or index.highs[at] < address.value:
+            return None
+        shard, first = index.places[at]
+        if shard.avoid_buggy_ips and is_buggy(address):
+            return None
+        return shard, first + address.value - index.lows[at]
 
     def holders(self, address: Address) -> tuple[Holder, ...]:
-        return self._holders.get(address, ())
+        entry = self._held[address.family].get(address.value)
+        if isinstance(entry, _Sharers):
+            return entry.holders
+        return () if entry is None else (_holder(entry),)
 
     def conflict(self, address: Address, asking: Holder) -> str | None:
         """Why ``asking`` cannot hold the address beside those who do; None: it can."""
-        for other in self._holders.get(address, ()):
-            if other.service != asking.service and (reason := asking.why_not_with(other)) is not None:
-                return reason
-        return None
+        entry = self._held[address.family].get(address.value)
+        if entry is None:
+            return None
+        if isinstance(entry, _Sharers):
+            return entry.why_not_with(asking)
+        holder = _holder(entry)
+        return None if holder.service == asking.service else asking.why_not_with(holder)
 
-    def take(self, address: Address, holder: Holder) -> None:
-        """Record a holder, or the holder's new sharing terms."""
-        before = self._holders.get(address, ())
-        if holder in before:
-            return
-        if not before:
-            self._mark(address, taken=True)
-        self._set(address, (*(each for each in before if each.service != holder.service), holder))
+    def take(self, address: Address, holder: Holder) -> bool:
+        """Record a holder, or its new sharing terms. Whether the terms on which others may join have changed."""
+        held = self._held[address.family]
+        entry = held.get(address.value)
+        found = self._locate(address)
+        if entry is None:
+            held[address.value] = _entry(holder)
+            if found is not None:
+                _mark_taken(*found, holder.terms)
+            return False
+        before = _terms(entry)
+        if isinstance(entry, _Sharers):
+            if holder in entry:
+                return False
+            entry.put(holder)
+        else:
+            present = _holder(entry)
+            if present == holder:
+                return False
+            entry = _entry(holder) if present.service == holder.service else _Sharers((present, holder))
+            held[address.value] = entry
+        if found is not None:
+            _relist(*found, before, _terms(entry))
+        return True
 
     def give_back(self, address: Address, service: str) -> PoolName | None:
         """The Service does not hold the address any more. Returns the pool that has something to give because of it."""
-        before = self._holders.get(address, ())
-        after = tuple(each for each in before if each.service != service)
-        if len(after) == len(before):
+        held = self._held[address.family]
+        entry = held.get(address.value)
+        if entry is None:
             return None
-        self._set(address, after)
-        if not after:
-            self._mark(address, taken=False)
-        found = self._owners.find(address)
-        return found[1] if found else None
+        before, after = _terms(entry), None
+        if isinstance(entry, _Sharers):
+            if not entry.drop(service):
+                return None
+            if len(rest := entry.holders) == 1:
+                held[address.value] = _entry(rest[0])
+            after = _terms(held[address.value])
+        elif _holder(entry).service == service:
+            del held[address.value]
+        else:
+            return None
+        found = self._locate(address)
+        if found is None:
+            return self._pool_around(address)
+        shard, place = found
+        _relist(shard, place, before, after)
+        if address.value not in held:
+            shard.free.add(place, place)
+            shard.taken -= 1
+        return shard.pool
+
+    def _pool_around(self, address: Address) -> PoolName | None:
+        """The pool whose ranges contain an address that it does not give out."""
+        index = self._indexes[address.family]
+        at = bisect_right(index.lows, address.value) - 1
+        return index.places[at][0].pool if at >= 0 and address.value <= index.highs[at] else None
 
     def first_free(self, pool: PoolName, family: Family) -> Address | None:
         """The first address of the pool that nobody holds."""
-        shards = self._shards[pool]
-        shard = shards.by_family.get(family)
+        shard = self._shards[pool].by_family.get(family)
         while shard is not None and (place := shard.free.least()) is not None:
-            index = bisect_right(shard.firsts, place) - 1
-            address = Address(family, shard.values[index] + place - shard.firsts[index])
-            if not (shards.pool.avoid_buggy_ips and is_buggy(address)):
+            address = _address_at(shard, family, place)
+            if not (shard.avoid_buggy_ips and is_buggy(address)):
                 return address
             shard.free.remove(place)  # never given out, so never given back: looked at once
         return None
 
     def first_shared(self, pool: PoolName, family: Family, asking: Holder) -> Address | None:
         """The first address of the pool that others hold and ``asking`` may share."""
-        best: tuple[int, Address] | None = None
-        for address in self._sharing.get(asking.sharing_key, ()):
-            place = self.place(pool, address)
-            if address.family is not family or place is None or self.conflict(address, asking) is not None:
-                continue
-            if best is None or place < best[0]:
-                best = (place, address)
-        return best[1] if best else None
+        shard = self._shards[pool].by_family.get(family)
+        if shard is None or not asking.sharing_key:
+            return None
+        best: int | None = None
+        for ports, places in shard.shared.get((asking.sharing_key, asking.backends), {}).items():
+            place = places.least()
+            if place is not None and (best is None or place < best) and ports.isdisjoint(asking.ports):
+                best = place
+        return None if best is None else _address_at(shard, family, best)
 
     def place(self, pool: PoolName, address: Address) -> int | None:
         """Where in the pool's order of allocation the address stands; None: the pool does not give it out."""
-        shards = self._shards.get(pool)
-        shard = shards.by_family.get(address.family) if shards else None
-        if shards is None or shard is None or (shards.pool.avoid_buggy_ips and is_buggy(address)):
-            return None
-        found = shard.places.find(address)
-        return found[1] + address.value - found[0].first if found else None
+        found = self._locate(address)
+        return found[1] if found is not None and found[0].pool == pool else None
 
     def counts(self, pool: PoolName, family: Family) -> tuple[int, int]:
         """How many addresses of the pool are held, and how many it still has to give."""
         shard = self._shards[pool].by_family.get(family)
         return (shard.taken, shard.size - shard.taken) if shard else (0, 0)
 
-    def _set(self, address: Address, after: tuple[Holder, ...]) -> None:
-        for holder in self._holders.get(address, ()):
-            if holder.sharing_key and (held := self._sharing.get(holder.sharing_key)) is not None:
-                held.discard(address)
-                if not held:
-                    del self._sharing[holder.sharing_key]
-        for holder in after:
-            if holder.sharing_key:
-                self._sharing.setdefault(holder.sharing_key, set()).add(address)
-        if after:
-            self._holders[address] = after
-        else:
-            self._holders.pop(address, None)
 
-    def _mark(self, address: Address, *, taken: bool) -> None:
-        found = self._owners.find(address)
-        place = self.place(found[1], address) if found else None
-        if found is None or place is None:
-            return
-        shard = self._shards[found[1]].by_family[address.family]
-        if taken:
-            shard.free.remove(place)
-            shard.taken += 1
-        else:
-            shard.free.add(place, place)
-            shard.taken -= 1
+def _mark_taken(shard: _Shard, place: int, terms: Terms | None) -> None:
+    shard.free.remove(place)
+    shard.taken += 1
+    if terms is not None:
+        shard.list_shared(terms, place)
+
+
+def _relist(shard: _Shard, place: int, before: Terms | None, after: Terms | None) -> None:
+    if before is not None:
+        shard.unlist_shared(before, place)
+    if after is not None:
+        shard.list_shared(after, place)
+
+
+def _address_at(shard: _Shard, family: Family, place: int) -> Address:
+    at = bisect_right(shard.firsts, place) - 1
+    return Address(family, shard.values[at] + place - shard.firsts[at])
 
 
 def _same_places(before: Pool, after: Pool | None) -> bool:
@@ -209,13 +390,13 @@ def _shards_of(pool: Pool) -> _Shards:
         blocks = [block for block in pool.ranges if block.family is family]
         if not blocks:
             continue
-        shard = _Shard(RangeMap(), [], [], pool.size(family), IntervalSet())
+        last = sum(block.count for block in blocks) - 1
+        shard = _Shard(pool.name, pool.avoid_buggy_ips, [], [], pool.size(family), last, IntervalSet(last))
         place = 0
         for block in blocks:
-            shard.places.add(block, place)
             shard.firsts.append(place)
             shard.values.append(block.first)
             place += block.count
-        shard.free.add(0, place - 1)
+        shard.free.add(0, last)
         shards.by_family[family] = shard
     return shards

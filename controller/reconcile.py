@@ -506,10 +506,8 @@ class Reconciler:
         tracked.assigned = addresses
         holder = read_holder(tracked.view)
         for address in addresses:
-            before = self.ledger.holders(address)
-            self.ledger.take(address, holder)
-            if before and holder not in before and (pool := self._config.pool_of(address)) is not None:
-                self._freed.add(pool.name)  # it may be shared on other terms now
+            if self.ledger.take(address, holder) and (pool := self._config.pool_of(address)) is not None:
+                self._freed.add(pool.name)
 
     def _settled(self, tracked: _Tracked) -> None:
         """The API shows what was decided: nobody sees the Service at its former addresses any more."""

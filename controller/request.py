@@ -6,13 +6,15 @@ what it has: the ``Request`` then says only what the Service needs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from cluster.addresses import Address, AddressError, Family, parse_address
 from cluster.objects import PoolName, Service
 from controller.allocator import Reason, Refusal, Request
-from controller.ledger import Holder
+from controller.ledger import Holder, Port
 
 PREFIX = "metallb.io/"
 DEPRECATED_PREFIX = "metallb.universe.tf/"
@@ -50,13 +52,19 @@ def addresses_in_status(service: Service) -> tuple[Address, ...]:
 
 def read_holder(service: Service) -> Holder:
     """The Service as a holder of addresses: on which terms it shares them."""
-    key = annotation(service, ALLOW_SHARED_IP)
+    key = sys.intern(annotation(service, ALLOW_SHARED_IP))
     if not key:
         return Holder(service.key)
     spec = service.spec
     local = spec.external_traffic_policy == "Local" and bool(spec.selector)
     backends = ",".join(f"{name}={value}" for name, value in sorted((spec.selector or {}).items())) if local else ""
-    return Holder(service.key, key, backends, tuple(sorted((port.protocol, port.port) for port in spec.ports)))
+    return Holder(service.key, key, backends, _same(tuple(sorted({(port.protocol, port.port) for port in spec.ports}))))
+
+
+@lru_cache(maxsize=1024)
+def _same(ports: tuple[Port, ...]) -> tuple[Port, ...]:
+    """The same tuple for all who use the same ports: most use 80 and 443."""
+    return ports
 
 
 def read_request(service: Service, namespace_labels: Mapping[str, str]) -> Reading:

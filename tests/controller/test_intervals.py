@@ -14,9 +14,9 @@ from controller.intervals import IntervalSet
 SPANS = st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.integers(0, 8)), max_size=60)
 
 
-@given(SPANS, st.sampled_from([1, 2, 1000]))
-def test_it_has_what_a_plain_set_has(steps: list[tuple[bool, int, int]], block: int) -> None:
-    small, whole = IntervalSet(), set[int]()
+@given(SPANS, st.sampled_from([1, 2, 1000]), st.sampled_from([100, 2**64 - 1, 2**96]))
+def test_it_has_what_a_plain_set_has(steps: list[tuple[bool, int, int]], block: int, top: int) -> None:
+    small, whole = IntervalSet(top), set[int]()
     before, intervals._BLOCK = intervals._BLOCK, block  # small blocks, so that they are split and emptied
     try:
         for adding, first, extent in steps:
@@ -44,7 +44,7 @@ def test_it_has_what_a_plain_set_has(steps: list[tuple[bool, int, int]], block: 
 
 
 def test_a_hundred_thousand_gaps_change_nothing() -> None:
-    held = IntervalSet()
+    held = IntervalSet(2**64 - 1)
     held.add(0, 2**64 - 1)
     for value in range(0, 200_000, 2):
         held.remove(value)
