@@ -121,7 +121,8 @@ def what_may_stay(config: Config, ledger: Ledger, want: Request, held: tuple[Add
     for address in sorted((each for each in held if each.family in needed), key=lambda each: needed.index(each.family)):
         if address.family in kept:
             continue
-        refusal = _why_not_exactly(config, ledger, want, (*kept.values(), address))
+        pool = _pool_of_all(config, ledger, want, (*kept.values(), address))
+        refusal = pool if isinstance(pool, Refusal) else _why_in_use(ledger, want, (address,))
         if refusal is None:
             kept[address.family] = address
         else:
@@ -173,21 +174,17 @@ def _allocate_exactly(config: Config, ledger: Ledger, want: Request) -> Allocati
             f"the Service asks for {names}, but by its ClusterIPs it needs {_families_text(wanted)}, one of each",
         )
     ordered = tuple(sorted(want.addresses, key=lambda address: wanted.index(address.family)))
-    refusal = _why_not_exactly(config, ledger, want, ordered)
-    if refusal is not None:
-        return refusal
-    pool = config.pool_of(ordered[0])
-    if pool is None or (want.pool is not None and pool.name != want.pool):
-        found = f'belongs to pool "{pool.name}"' if pool else "is in no pool"
-        return Refusal(
-            Reason.ADDRESS_NOT_IN_POOL,
-            f'{ordered[0].text} {found}, and the Service asks for pool "{want.pool}"',
-        )
-    return Allocation(pool.name, ordered)
+    pool = _pool_of_all(config, ledger, want, ordered)
+    if isinstance(pool, Refusal):
+        return pool
+    if want.pool is not None and pool.name != want.pool:
+        detail = f'{ordered[0].text} belongs to pool "{pool.name}", and the Service asks for pool "{want.pool}"'
+        return Refusal(Reason.ADDRESS_NOT_IN_POOL, detail)
+    return _why_in_use(ledger, want, ordered) or Allocation(pool.name, ordered)
 
 
-def _why_not_exactly(config: Config, ledger: Ledger, want: Request, addresses: tuple[Address, ...]) -> Refusal | None:
-    """Why the pools, or other holders, do not let the Service have exactly these."""
+def _pool_of_all(config: Config, ledger: Ledger, want: Request, addresses: tuple[Address, ...]) -> Pool | Refusal:
+    """The pool that gives out these addresses, if it may give them to this Service."""
     pools = []
     for address in addresses:
         pool = config.pool_of(address)
@@ -204,6 +201,11 @@ def _why_not_exactly(config: Config, ledger: Ledger, want: Request, addresses: t
             return Refusal(Reason.ADDRESS_NOT_IN_POOL, f"{detail}; a Service's addresses come from one pool")
     if (excluded := _why_not_for(first, want)) is not None:
         return Refusal(excluded.reason, f'pool "{first.name}" {excluded.detail}', (excluded,))
+    return first
+
+
+def _why_in_use(ledger: Ledger, want: Request, addresses: tuple[Address, ...]) -> Refusal | None:
+    """Why others who hold them do not let the Service have these addresses too."""
     for address in addresses:
         if (conflict := ledger.conflict(address, want.holder)) is not None:
             return Refusal(Reason.ADDRESS_IN_USE, f"{address.text} is in use: {conflict}")

@@ -17,6 +17,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 
 from cluster.addresses import Address, Family
 from cluster.config import Pool, is_buggy
@@ -207,10 +208,11 @@ class _Shards:
 class Ledger:
     """Who holds what. Not thread-safe: one thread decides."""
 
-    def __init__(self) -> None:
+    def __init__(self, pools: Mapping[PoolName, Pool] = MappingProxyType({})) -> None:
         self._held: dict[Family, dict[int, _Entry]] = {family: {} for family in Family}
         self._shards: dict[PoolName, _Shards] = {}
         self._indexes: dict[Family, _Index] = {family: _Index() for family in Family}
+        self.set_pools(pools)
 
     def set_pools(self, pools: Mapping[PoolName, Pool]) -> None:
         """From now on these pools. Costs as much as the pools that changed, and the holders if any did."""

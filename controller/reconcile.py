@@ -47,7 +47,7 @@ from controller.changes import (
     shortened,
 )
 from controller.contest import Contest, Statement, last_other_writer, statement
-from controller.judgement import condition, judge
+from controller.judgement import Verdict, condition, judge
 from controller.ledger import Ledger
 from controller.request import (
     ALLOCATED_FROM_POOL,
@@ -336,7 +336,7 @@ class Reconciler:
             if view.metadata.deletion_timestamp is None:
                 self._decide_ours(tracked, now)
             else:
-                self._waiting.discard(view.key)
+                self._occupy(tracked)  # it keeps what it shows until its finalizers are gone, and gets nothing more
         elif view.spec.type != "LoadBalancer":
             self._decide_leftover(tracked, now)
         else:
@@ -345,9 +345,7 @@ class Reconciler:
     def _decide_ours(self, tracked: _Tracked, now: Moment) -> None:
         view = tracked.view
         self._notice_others(tracked, now)
-        reading = read_request(view, self._labels_of(view))
-        recorded = annotation(view, ALLOCATED_FROM_POOL)
-        verdict = judge(self._config, self.ledger, reading, tracked.assigned, recorded)
+        verdict = self._judge(tracked)
         tracked.refusal = verdict.refusal
         if verdict.refusal is None and verdict.lacking is None:
             self._waiting.discard(view.key)
@@ -374,6 +372,18 @@ class Reconciler:
         ):
             self.refusals[verdict.refusal.reason] += 1
         self._send(tracked, body, subresource, shown.message, notes)
+
+    def _judge(self, tracked: _Tracked) -> Verdict:
+        view = tracked.view
+        reading = read_request(view, self._labels_of(view))
+        recorded = annotation(view, ALLOCATED_FROM_POOL)
+        shown = addresses_in_status(view)
+        if tracked.retiring and set(shown) <= {*tracked.assigned, *tracked.retiring}:
+            # A move that nobody has seen yet: if its reason is gone, so is the move.
+            still = judge(self._config, self.ledger, reading, shown, recorded)
+            if still.refusal is None and still.addresses == shown:
+                return still
+        return judge(self._config, self.ledger, reading, tracked.assigned, recorded)
 
     def _warn_of_deprecated(self, tracked: _Tracked) -> None:
         present = events.deprecated_annotations(tracked.view)
@@ -426,7 +436,7 @@ class Reconciler:
         self._send(tracked, body, subresource, f"released: the Service's type is {view.spec.type}", ())
 
     def _occupy(self, tracked: _Tracked) -> None:
-        """A Service of another class: never ours to write; but what it shows is not given to another."""
+        """A Service that we do not write to, of another class for instance: what it shows is not given to another."""
         self._not_ours(tracked)
         shown = tuple(
             address

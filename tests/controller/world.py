@@ -6,6 +6,7 @@ For driving the sans-IO cores through long and unlikely histories. The real API,
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -21,14 +22,19 @@ from controller.reconcile import Reconciler
 KIND_POOL = "172.18.255.200-172.18.255.250"
 
 
-def config_of(pools: Mapping[str, Any], previous: Config | None = None) -> Config:
-    """The configuration of pools given as name → addresses, or name → spec."""
+def pool_objects(pools: Mapping[str, Any]) -> list[IPAddressPool]:
+    """Pools given as name → addresses, or name → spec."""
     objects = []
     for name, given in pools.items():
         spec = given if isinstance(given, dict) else {"addresses": [given] if isinstance(given, str) else list(given)}
         body = {"metadata": {"name": name, "namespace": "metallb-system"}, "spec": spec}
         objects.append(decode(msgspec.json.encode(body), IPAddressPool))
-    return load(objects, [], previous).config
+    return objects
+
+
+def config_of(pools: Mapping[str, Any], previous: Config | None = None) -> Config:
+    """The configuration of such pools."""
+    return load(pool_objects(pools), [], previous).config
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -55,17 +61,20 @@ class World:
         self.writes: list[Write] = []
         self.time = 1000.0
         self.pending: list[Change] = []
+        self.lagging = False
+        """Whether what the watch says waits for ``deliver``."""
+        self._unseen: list[tuple[bool, Service]] = []
         self._class = load_balancer_class
         self._version = 0
         self._born = 0
-        self._config: Config | None = None
+        self.config = Config()
         self.controller = Reconciler(load_balancer_class, random.Random(1))
 
     # -------------------------------------------------------------------- what users do
 
     def put(self, name: str, namespace: str = "default", **parts: Any) -> Service:
         """Create a Service, or change one: ``annotations``, ``labels``, ``status`` and fields of ``spec``, merged."""
-        key = f"{namespace}/{name}"
+        key, parts = f"{namespace}/{name}", copy.deepcopy(parts)
         body = self.services.get(key)
         if body is None:
             self._born += 1
@@ -92,13 +101,13 @@ class World:
     def delete(self, name: str, namespace: str = "default") -> None:
         view = self.view(name, namespace)
         del self.services[view.key]
-        self.controller.vanished(view)
+        self._say(view, gone=True)
 
     def configure(self, **pools: Any) -> None:
         """Replace the pools."""
         self.pools = pools
-        self._config = config_of(pools, self._config)
-        self.controller.set_config(self._config)
+        self.config = config_of(pools, self.config)
+        self.controller.set_config(self.config)
 
     def label_namespace(self, name: str, **labels: str) -> None:
         self.namespaces[name] = labels
@@ -110,15 +119,18 @@ class World:
         """A new controller, which knows nothing but the API; what the old one had under way is lost."""
         self.controller = Reconciler(self._class, random.Random(1))
         self.pending = []
-        self._config = config_of(self.pools)
-        self.controller.set_config(self._config)
+        self._unseen = []
+        self.config = config_of(self.pools)
+        self.controller.set_config(self.config)
         for name, labels in self.namespaces.items():
             self.controller.set_namespace(name, labels)
         for key in self.services:
-            self._tell(key)
+            view = self.look(key)
+            if view.spec.type == "LoadBalancer":
+                self.controller.observe(view)
         self.controller.start()
         for key in self.services:  # what the search for leftovers finds
-            self.controller.observe(self._view(key))
+            self.controller.observe(self.look(key))
 
     def decide(self) -> None:
         """One turn of the deciding thread."""
@@ -128,6 +140,12 @@ class World:
                 self.events += [(change.about.key, note) for note in change.events]
             else:
                 self.pending.append(change)
+
+    def deliver(self, count: int | None = None) -> None:
+        """What the watch has to say, or the first ``count`` news of it."""
+        said, self._unseen = self._unseen[:count], self._unseen[count:] if count is not None else []
+        for gone, view in said:
+            self.controller.vanished(view) if gone else self.controller.observe(view)
 
     def carry_out(self, change: Change, *, tell: bool = True) -> None:
         """Do one change in the API; ``tell`` False: the controller never hears what became of it."""
@@ -143,7 +161,7 @@ class World:
                 self._apply(change, body)
         if not tell:
             return
-        view = self._view(change.key) if change.key in self.services else None
+        view = self.look(change.key) if change.key in self.services else None
         if change.resource is SERVICE_OWNERS and change.key in self.services:
             self.controller.answered(change, decode(msgspec.json.encode(self.services[change.key]), ServiceOwners))
         elif made:
@@ -157,6 +175,7 @@ class World:
 
     def rest(self) -> None:
         """Turn until nothing is left to do but wait."""
+        self.deliver()
         for _ in range(1000):
             self.decide()
             if not self.pending:
@@ -167,6 +186,7 @@ class World:
 
     def settle(self) -> None:
         """Turn until nothing is left to do."""
+        self.deliver()
         for _ in range(1000):
             self.decide()
             if not self.pending:
@@ -181,7 +201,7 @@ class World:
     # -------------------------------------------------------------------- what one sees
 
     def view(self, name: str, namespace: str = "default") -> Service:
-        return self._view(f"{namespace}/{name}")
+        return self.look(f"{namespace}/{name}")
 
     def ip(self, name: str, namespace: str = "default") -> str:
         """The Service's addresses in its status, joined by commas."""
@@ -192,6 +212,14 @@ class World:
             each for each in self.view(name, namespace).status.conditions if each.type == "berthlb.io/AddressAssigned"
         ]
         return (found.status, found.reason, found.message)
+
+    def pool_objects(self) -> list[IPAddressPool]:
+        return pool_objects(self.pools)
+
+    def is_content(self, key: str) -> bool:
+        """Whether the Service has all that it needs and asks for."""
+        said = [each for each in self.look(key).status.conditions if each.type == "berthlb.io/AddressAssigned"]
+        return bool(said) and said[0].reason == "Assigned" and " address: " not in said[0].message
 
     def take_events(self) -> list[tuple[str, str, str]]:
         """(Service, reason, message) of the Events since the last call."""
@@ -221,15 +249,19 @@ class World:
         self.services[key] = merge(body, {"metadata": {"resourceVersion": str(self._version)}})
         if left or self.services[key]["spec"]["type"] == "LoadBalancer":
             self._tell(key)
-        return self._view(key)
+        return self.look(key)
 
     def _tell(self, key: str) -> None:
         """What a watch of the Services of type LoadBalancer would say."""
-        view = self._view(key)
-        if view.spec.type == "LoadBalancer":
-            self.controller.observe(view)
-        elif self.controller.started:
-            self.controller.vanished(view)
+        view = self.look(key)
+        gone = view.spec.type != "LoadBalancer"
+        if self.controller.started or not gone:
+            self._say(view, gone=gone)
 
-    def _view(self, key: str) -> Service:
+    def _say(self, view: Service, *, gone: bool) -> None:
+        self._unseen.append((gone, view))
+        if not self.lagging:
+            self.deliver()
+
+    def look(self, key: str) -> Service:
         return decode(msgspec.json.encode(self.services[key]), Service)
