@@ -80,6 +80,19 @@ PRIORITIES = {
 }
 SPLIT = {"v4": "10.0.0.1/32", "v6": "2001:db8::/64"}
 V6_V4_PREFERRED = ((V6, V4), (V6,), (V4,))
+PREFERRED = ((V4, V6), (V4,), (V6,))
+EMPTY = spec("10.8.0.0/30", serviceAllocation={})
+LAST = spec("10.8.0.0/30", serviceAllocation={"priority": -5})
+EQUAL = {name: spec(f"10.0.{n}.0/30", serviceAllocation={"priority": 7}) for n, name in enumerate("pq")}
+RESERVED = {
+    "v4": spec("10.0.0.0/30", serviceAllocation={"priority": 1}),
+    "both": {"addresses": ["10.0.1.0/30", "2001:db8:1::/64"], "serviceAllocation": {"priority": 9}},
+}
+HALVES = {
+    "v4": spec("10.0.0.0/30", serviceAllocation={"priority": 9}),
+    "v6": spec("2001:db8::/64", serviceAllocation={"priority": 1}),
+}
+BOTH = "both: 10.0.1.0,2001:db8::10"
 
 
 def without_buggy(span: str) -> dict[str, Any]:
@@ -117,7 +130,25 @@ def without_buggy(span: str) -> dict[str, Any]:
         ("only reserved for others", {"d": ONLY_DEV}, request(namespace="prod"), "", "PoolNotForService"),
         ("reserved, address", {"d": ONLY_DEV}, request("10.9.0.5", namespace="prod"), "", "PoolNotForService"),
         ("reserved, pool", {"d": ONLY_DEV}, request(pool="d", namespace="prod"), "", "PoolNotForService"),
-        ("lowest priority first, zero last", PRIORITIES, request(), "", "c: 10.0.2.0"),
+        ("lowest priority first", PRIORITIES, request(), "", "c: 10.0.2.0"),
+        ("then higher ones", PRIORITIES, request(), "10.0.2.0-10.0.2.3", "b: 10.0.1.0"),
+        ("then zero", PRIORITIES, request(), "10.0.1.0-10.0.2.3", "a: 10.0.0.0"),
+        (
+            "negative last",
+            PRIORITIES,
+            request(),
+            "10.0.0.0-10.0.2.3",
+            "d: 10.0.3.0",
+        ),
+        ("equal priorities by name", EQUAL, request(), "", "p: 10.0.0.0"),
+        ("an empty serviceAllocation counts", TWO | {"z": EMPTY}, request(), "", "z: 10.8.0.0"),
+        ("priority among those with one alone", TWO | {"z": LAST}, request(), "", "z: 10.8.0.0"),
+        ("reserved before both families", MIXED | {"z": EMPTY}, request(families=PREFERRED), "", "z: 10.8.0.0"),
+        ("both families before priority", RESERVED, request(families=PREFERRED), "", "both: 10.0.1.0,2001:db8:1::"),
+        ("the primary family before priority", HALVES, request(families=PREFERRED), "", "v4: 10.0.0.0"),
+        ("the other primary family", HALVES, request(families=V6_V4_PREFERRED), "", "v6: 2001:db8::"),
+        ("both families of a named pool", MIXED, request(pool="both", families=PREFERRED), "", BOTH),
+        ("one family of a named pool", MIXED, request(pool="v4", families=PREFERRED), "", "v4: 10.0.0.1"),
         (
             "namespace selector",
             for_services(namespaceSelectors=LABELLED),
@@ -162,7 +193,14 @@ def without_buggy(span: str) -> dict[str, Any]:
     ],
 )
 def test_the_rules(rule: str, pools: Mapping[str, Any], want: Request, taken: str, outcome: str) -> None:
-    assert given_to(pools, want, dict.fromkeys(taken.split(), "default/other")) == outcome, rule
+    holders: dict[str, str] = {address.text: "default/other" for span in taken.split() for address in each_of(span)}
+    assert given_to(pools, want, holders) == outcome, rule
+
+
+def each_of(span: str) -> list[Address]:
+    first, _, last = span.partition("-")
+    family, low = parse_address(first)
+    return [Address(family, value) for value in range(low, parse_address(last or first).value + 1)]
 
 
 def test_an_address_that_one_holds_already_is_not_in_ones_own_way() -> None:

@@ -201,6 +201,138 @@ def test_sharing_services_get_one_address() -> None:
     ]
 
 
+KEY, OTHER_KEY = {"metallb.io/allow-shared-ip": "key"}, {"metallb.io/allow-shared-ip": "other"}
+HTTP, HTTPS = [{"port": 80}], [{"port": 443}]
+
+
+def sharing_one(**services: Any) -> World:
+    """A pool of one address, and Services in the order in which they come."""
+    world = World({"tiny": "10.0.0.1/32"})
+    world.start()
+    assigned(world, **services)
+    return world
+
+
+def test_a_sole_user_changes_its_key_in_place() -> None:
+    world = sharing_one(web={"annotations": KEY})
+    world.put("web", annotations=OTHER_KEY)
+    world.settle()
+    assert world.ip("web") == "10.0.0.1"
+    world.put("joins", annotations=OTHER_KEY, ports=HTTPS)
+    world.settle()
+    assert world.ip("joins") == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"annotations": OTHER_KEY},
+        {"annotations": {"metallb.io/allow-shared-ip": None}},
+        {"externalTrafficPolicy": "Local", "selector": {"app": "two"}},
+        {"ports": HTTPS},
+    ],
+)
+@pytest.mark.parametrize("who", ["older", "younger"])
+def test_who_changes_the_terms_leaves_and_who_kept_them_stays(world: World, change: dict[str, Any], who: str) -> None:
+    ports = {"older": HTTP, "younger": HTTPS} if who == "older" else {"younger": HTTP, "older": HTTPS}
+    assigned(world, **{name: {"annotations": KEY, "ports": ports[name]} for name in ("older", "younger")})
+    world.put(who, **change)
+    world.settle()
+    stays = "younger" if who == "older" else "older"
+    assert (world.ip(stays), world.ip(who)) == ("172.18.255.200", "172.18.255.201")
+
+
+# ------------------------------------------------------------------------ who waits
+
+
+@pytest.mark.parametrize(
+    ("holder", "waiting", "change"),
+    [
+        ({}, {}, {"loadBalancerIP": "10.0.9.1"}),  # the holder moves by request
+        ({}, {}, {"annotations": {"metallb.io/address-pool": "large"}}),
+        ({}, {}, {"type": "NodePort"}),
+        ({}, {}, {"type": "ClusterIP"}),
+        ({"annotations": KEY, "ports": HTTP}, {"annotations": KEY, "ports": HTTP}, {"ports": HTTPS}),  # a port is free
+        ({}, {"annotations": KEY, "ports": HTTPS}, {"annotations": KEY, "ports": HTTP}),
+        ({"annotations": OTHER_KEY, "ports": HTTP}, {"annotations": KEY, "ports": HTTPS}, {"annotations": KEY}),
+        (
+            {"annotations": KEY, "ports": HTTP, "externalTrafficPolicy": "Local", "selector": {"app": "one"}},
+            {"annotations": KEY, "ports": HTTPS},
+            {"externalTrafficPolicy": "Cluster"},
+        ),
+        (
+            {"annotations": KEY, "ports": HTTP, "externalTrafficPolicy": "Local", "selector": {"app": "one"}},
+            {"annotations": KEY, "ports": HTTPS, "externalTrafficPolicy": "Local", "selector": {"app": "two"}},
+            {"selector": {"app": "two"}},
+        ),
+    ],
+)
+def test_who_waits_is_tried_again_when_a_holder_makes_room(
+    holder: dict[str, Any], waiting: dict[str, Any], change: dict[str, Any]
+) -> None:
+    world = World({"tiny": "10.0.0.1/32", "large": {"addresses": ["10.0.9.0/24"], "autoAssign": False}})
+    world.start()
+    assigned(world, holder=holder, waiting=waiting)
+    assert world.ip("waiting") == ""
+    world.put("holder", **change)
+    world.settle()
+    assert world.ip("waiting") == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "change", [{"annotations": {"metallb.io/address-pool": "large"}}, {"loadBalancerIP": "10.0.9.1"}]
+)
+def test_who_waits_is_tried_again_when_it_asks_for_something_else(change: dict[str, Any]) -> None:
+    world = World({"tiny": "10.0.0.1/32", "large": {"addresses": ["10.0.9.1/32"], "autoAssign": False}})
+    world.start()
+    assigned(world, holder={}, waiting={})
+    world.put("waiting", **change)
+    world.settle()
+    assert world.ip("waiting") == "10.0.9.1"
+
+
+@pytest.mark.parametrize(
+    "pools",
+    [
+        {"tiny": "10.0.0.1-10.0.0.2"},
+        {"tiny": "10.0.0.1/32", "more": "10.0.0.2/32"},
+        {
+            "tiny": "10.0.0.1/32",
+            "large": {"addresses": ["10.0.0.2/32"], "serviceAllocation": {"namespaces": ["default"]}},
+        },
+    ],
+)
+def test_who_waits_is_tried_again_when_the_pools_change(pools: dict[str, Any]) -> None:
+    world = sharing_one(holder={}, waiting={})
+    world.configure(**pools)
+    world.settle()
+    assert world.ip("waiting") == "10.0.0.2"
+
+
+def test_who_has_waited_longest_comes_before_who_arrives_in_the_same_moment() -> None:
+    """Also where room is made only in the middle of judging: by an older one whose move is confirmed just then."""
+    world = World({"tiny": "10.0.0.1/32", "large": {"addresses": ["10.0.9.0/24"], "autoAssign": False}})
+    world.start()
+    assigned(world, oldest={}, waiting={})
+    world.put("oldest", annotations={"metallb.io/address-pool": "large"})
+    world.decide()
+    (moving,) = world.pending
+    world.carry_out(moving)
+    world.put("young")
+    world.settle()
+    assert (world.ip("waiting"), world.ip("young")) == ("10.0.0.1", "")
+
+
+def test_nobody_is_disturbed_while_nothing_changes() -> None:
+    world = sharing_one(holder={}, waiting={})
+    world.take_writes(), world.take_events()
+    for _ in range(3):
+        world.time += 3600.0
+        world.decide()
+        assert (world.pending, world.controller.next_deadline()) == ([], None)
+    assert world.take_events() == []
+
+
 # ------------------------------------------------------------------------ release
 
 
@@ -348,6 +480,69 @@ def test_a_namespaces_labels_decide_as_they_change(world: World) -> None:
     world.label_namespace("default", team="blue")
     world.settle()
     assert world.ip("web") == "172.18.255.200"
+
+
+def test_a_successor_is_made_first_and_the_old_pool_deleted_then_and_nobody_moves(world: World) -> None:
+    """Two pools with the same addresses cannot be in force together: the successor waits for its turn."""
+    assigned(world, web={}, other={"loadBalancerIP": "172.18.255.250"})
+    world.take_writes()
+    world.configure(kind=KIND_POOL, successor=KIND_POOL)
+    world.settle()
+    assert not world.take_writes()
+    world.start()  # and over a restart
+    world.settle()
+    assert not world.take_writes()
+    world.configure(successor=KIND_POOL)
+    world.settle()
+    assert (world.ip("web"), world.ip("other")) == ("172.18.255.200", "172.18.255.250")
+    assert world.view("web").metadata.annotations[POOL_ANNOTATION] == "successor"
+    assert all("loadBalancer" not in write.body["status"] for write in world.take_writes())
+
+
+# ------------------------------------------------------------------------ classes, and what is deprecated
+
+
+def test_a_type_that_goes_and_comes_back_with_another_class_gives_the_address_free() -> None:
+    world = sharing_one(web={}, waiting={})
+    world.lagging = True  # nobody saw what it was in between
+    world.put("web", type="ClusterIP")
+    world.put("web", type="LoadBalancer", loadBalancerClass="their")
+    world.settle()
+    assert (world.ip("web"), world.ip("waiting")) == ("", "10.0.0.1")
+    world.take_writes()
+    world.put("web", status={"loadBalancer": {"ingress": [{"ip": "192.168.1.1"}]}})
+    world.settle()
+    assert world.take_writes() == []
+
+
+def test_a_service_that_comes_back_to_our_class_is_served_again() -> None:
+    world = sharing_one(web={"loadBalancerClass": "their"}, other={})
+    world.put("web", type="NodePort", loadBalancerClass=None)
+    world.settle()
+    world.put("web", type="LoadBalancer")
+    world.settle()
+    assert world.condition("web")[1] == "PoolExhausted"
+    world.delete("other")
+    world.settle()
+    assert world.ip("web") == "10.0.0.1"
+
+
+def test_a_deprecated_annotation_is_told_once_whenever_it_comes_and_whatever_becomes_of_it(world: World) -> None:
+    def told() -> list[str]:
+        return [message for _, reason, message in world.take_events() if reason == "deprecatedAnnotation"]
+
+    assigned(world, web={}, stuck={"annotations": {"metallb.universe.tf/address-pool": "none"}})
+    assert told() == ['annotation "metallb.universe.tf/address-pool" is deprecated; use "metallb.io/address-pool"']
+    world.put("web", annotations={"metallb.universe.tf/allow-shared-ip": "key"})
+    world.settle()
+    assert told() == [
+        'annotation "metallb.universe.tf/allow-shared-ip" is deprecated; use "metallb.io/allow-shared-ip"'
+    ]
+    world.put("web", labels={"a": "b"})
+    world.settle()
+    world.start()
+    world.settle()
+    assert told() == []
 
 
 # ------------------------------------------------------------------------ restarts, and others who write
