@@ -136,6 +136,8 @@ class Reconciler:
         self._waiting: set[str] = set()
         self._retrying: set[str] = set()
         self._contested: set[str] = set()
+        self._thwarted: set[str] = set()
+        """Services that we do not write to and that show what somebody else holds."""
         self._due: set[str] = set()
         self._freed: set[PoolName] = set()
         self._changes: list[Change | Tell] = []
@@ -297,6 +299,8 @@ class Reconciler:
             if self._freed:
                 freed |= self._freed & self._config.pools.keys()
                 self._freed = set()
+                for key in self._thwarted.copy():  # before anybody is given what they show
+                    self._decide(self._tracked[key], now)
                 arrived = arrived | self._waiting
             for key in arrived - queued:
                 if (tracked := self._tracked.get(key)) is not None:
@@ -329,6 +333,7 @@ class Reconciler:
         view = tracked.view
         if tracked.in_flight or tracked.retry_at is not None:
             return
+        self._thwarted.discard(view.key)
         if tracked.doubtful:
             tracked.in_flight = True
             self._changes.append(Read(SERVICES, view.metadata.namespace, view.metadata.name, tracked.uid))
@@ -438,13 +443,12 @@ class Reconciler:
     def _occupy(self, tracked: _Tracked) -> None:
         """A Service that we do not write to, of another class for instance: what it shows is not given to another."""
         self._not_ours(tracked)
-        shown = tuple(
-            address
-            for address in addresses_in_status(tracked.view)
-            if self.ledger.conflict(address, read_holder(tracked.view)) is None
-        )
-        self._assign(tracked, shown)
+        shown = addresses_in_status(tracked.view)
+        free = tuple(each for each in shown if self.ledger.conflict(each, read_holder(tracked.view)) is None)
+        self._assign(tracked, free)
         self._settled(tracked)
+        if free != shown:
+            self._thwarted.add(tracked.view.key)
 
     def _not_ours(self, tracked: _Tracked) -> None:
         self._waiting.discard(tracked.view.key)
@@ -532,6 +536,7 @@ class Reconciler:
         self._waiting.discard(key)
         self._retrying.discard(key)
         self._contested.discard(key)
+        self._thwarted.discard(key)
 
     def _give_back(self, tracked: _Tracked, addresses: tuple[Address, ...]) -> None:
         for address in addresses:

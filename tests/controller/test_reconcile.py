@@ -873,6 +873,26 @@ def test_reasons_that_do_not_pass_come_before_those_that_do() -> None:
     assert before[2] == '10.0.0.1 belongs to pool "a", and the Service asks for pool "b"'
 
 
+@pytest.mark.parametrize("theirs", [{"deletionTimestamp": "2026-01-02T00:00:00Z"}, {"loadBalancerClass": "their"}])
+def test_an_address_that_somebody_shows_whom_we_do_not_write_to_is_not_given_out_when_its_holder_leaves(
+    theirs: dict[str, Any],
+) -> None:
+    """Two showed it, of which one moved; the other's claim had been turned down, and nobody looked at it again."""
+    world = World({"a": "10.0.0.1/32", "b": {"addresses": ["10.0.1.0/24"], "autoAssign": False}})
+    shown = {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}
+    world.put("web", status=shown)
+    world.put("theirs", status=shown, **theirs)
+    world.put("waiting")
+    world.start()
+    world.settle()
+    world.put("web", annotations={"metallb.io/address-pool": "b"})
+    world.settle()
+    assert (world.ip("web"), world.ip("waiting")) == ("10.0.1.0", "")
+    world.delete("theirs")
+    world.settle()
+    assert world.ip("waiting") == "10.0.0.1"
+
+
 # ------------------------------------------------------------------------ whoever showed it first
 
 SHOWN = st.lists(st.sampled_from(["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.9"]), max_size=1)
