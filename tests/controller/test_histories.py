@@ -165,6 +165,9 @@ class Histories(RuleBasedStateMachine):
         present = self.world.services.get(key)
         if present is not None and present["spec"].get("loadBalancerClass") is None:
             self.falsified.add(key)
+            if not addresses_in_status(self.world.look(key)):  # one without an address is believed, and may be older
+                self.falsified.update(self.world.services)
+                self.disturbed.update(self.world.services)
             self._write(key, status={"loadBalancer": {"ingress": ingress}})
 
     # -------------------------------------------------------------------- the controller, and what it meets
@@ -202,6 +205,7 @@ class Histories(RuleBasedStateMachine):
         if self.falsified or self.sharers:
             self.disturbed.update(self.world.services)  # what it knew better than the API is lost with it
         self.world.start()
+        self._note_evicted()  # with a last good version of a pool that only the dead one knew
 
     # -------------------------------------------------------------------- what must hold
 
