@@ -17,7 +17,13 @@ REAL = pytest.param("kubernetes", marks=pytest.mark.xdist_group("kubernetes"))
 
 
 # A test without its control plane is not collected at all; tests/conftest.py's header line says why.
-NEED_THE_REAL_ONE = ["test_cel.py", "test_conversion.py", "test_manifests.py", "test_permissions.py"]
+NEED_THE_REAL_ONE = [
+    "test_allocation.py",
+    "test_cel.py",
+    "test_conversion.py",
+    "test_manifests.py",
+    "test_permissions.py",
+]
 collect_ignore = [] if why_not() is None else NEED_THE_REAL_ONE
 
 
