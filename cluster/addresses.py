@@ -72,6 +72,19 @@ class Range:
         """``first-last``, as a pool's ``spec.addresses`` takes it."""
         return f"{Address(self.family, self.first).text}-{Address(self.family, self.last).text}"
 
+    @property
+    def short_text(self) -> str:
+        """As people write it: one address, a CIDR where it is one, else ``first-last``."""
+        first = Address(self.family, self.first).text
+        if self.count == 1:
+            return first
+        length = self.count.bit_length() - 1
+        return (
+            f"{first}/{self.family.bits - length}"
+            if self.count == 1 << length and not self.first % self.count
+            else self.text
+        )
+
     def overlaps(self, other: Range) -> bool:
         return self.family is other.family and self.first <= other.last and other.first <= self.last
 
@@ -120,7 +133,7 @@ def parse_range(text: str) -> Range:
     parsed = _parse_cidr(text) if "/" in text else _parse_span(text)
     for unusable, what in _UNUSABLE:
         if parsed.overlaps(unusable):
-            raise AddressError(f"contains {_usual_text(unusable)} ({what}), which no Service can have")
+            raise AddressError(f"contains {unusable.short_text} ({what}), which no Service can have")
     return parsed
 
 
@@ -176,11 +189,6 @@ def _unmapped_range(family: Family, first: int, last: int) -> Range:
     return Range(family, first, last)
 
 
-def _usual_text(block: Range) -> str:
-    first = Address(block.family, block.first).text
-    return first if block.count == 1 else f"{first}/{block.family.bits - (block.count.bit_length() - 1)}"
-
-
 class RangeMap(Generic[V]):
     """Disjoint ranges, each with a value: which one contains this address, which one overlaps this range."""
 
@@ -208,3 +216,28 @@ class RangeMap(Generic[V]):
             found = self._ranges[position]
             return found, self._values[found]
         return None
+
+    def within(self, block: Range) -> list[tuple[Range, V]]:
+        """Every range that has an address in common with ``block``, in order, cut to it, with its value."""
+        found = []
+        position = max(bisect_right(self._ranges, Range(block.family, block.first, 1 << 128)) - 1, 0)
+        for at in range(position, len(self._ranges)):
+            each = self._ranges[at]
+            if (each.family, each.first) > (block.family, block.last):
+                break
+            if each.overlaps(block):
+                cut = Range(block.family, max(each.first, block.first), min(each.last, block.last))
+                found.append((cut, self._values[each]))
+        return found
+
+    def gaps(self, block: Range) -> list[Range]:
+        """The parts of ``block`` that no range in the map contains, in order."""
+        found = []
+        start = block.first
+        for taken, _ in self.within(block):
+            if taken.first > start:
+                found.append(Range(block.family, start, taken.first - 1))
+            start = taken.last + 1
+        if start <= block.last:
+            found.append(Range(block.family, start, block.last))
+        return found

@@ -41,6 +41,7 @@ BACKOFF_LIMIT_S = 30.0
 RETRY_AFTER_LIMIT_S = 120.0  # longer than any server asks for; a wrong number must not switch us off
 RELIST_S = 1.0  # a server that says that the history is gone is there again: lists begin within this time, spread out
 HEALTHY_S = 10.0  # a watch that lasted this long was a success, however it ended
+UNSERVED_S = 300.0  # until a kind that the server does not have is asked for again: servers are upgraded now and then
 RELIST_AFTER = 5  # answers that ended a watch at once, in a row: perhaps this version is what the server cannot serve
 
 _CLOSED = "Closed"
@@ -125,10 +126,14 @@ class ListWatch(Generic[T]):
     ``receive_*`` methods return the changes in the order in which they are to be reported.
     """
 
-    def __init__(self, view: type[T], rng: random.Random) -> None:
+    def __init__(self, view: type[T], rng: random.Random, *, optional: bool = False) -> None:
+        """``optional``: there are servers without this kind, and that is no fault."""
         self.counters = Counters()
         self.synced = False
         """Whether a complete list has been received, ever."""
+        self.unserved = False
+        """Whether the server's latest answer was that it has no such kind."""
+        self._optional = optional
         self._view = view
         self._rng = rng
         self._cache: dict[str, T] = {}
@@ -230,6 +235,11 @@ class ListWatch(Generic[T]):
         opened = self.watching
         self._opened_at = None
         self.counters.last_error = str(error)
+        self.unserved = self._optional and isinstance(error, NotFound) and self._phase is not _Phase.WATCH
+        if self.unserved:
+            self._list_anew()
+            self._not_before = now + UNSERVED_S * self._rng.uniform(0.5, 1.0)
+            return
         match self._phase:
             case _Phase.INITIAL:
                 if self._fall_back_to_pages(error, opened=opened):
@@ -346,6 +356,7 @@ class ListWatch(Generic[T]):
         self._phase = _Phase.WATCH
         self._page_size = PAGE_SIZE
         self.synced = True
+        self.unserved = False
         self.counters.lists += 1
         changes: list[Change[T]] = [Change("deleted", gone, None) for key, gone in before.items() if key not in after]
         for key, new in after.items():

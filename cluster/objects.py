@@ -236,6 +236,19 @@ class Lease(Object, frozen=True):
     spec: LeaseSpec = LeaseSpec()
 
 
+# ------------------------------------------------------------------------ networking.k8s.io/v1
+
+
+class ServiceCIDRSpec(View, frozen=True):
+    cidrs: tuple[str, ...] = ()
+
+
+class ServiceCIDR(Object, frozen=True):
+    """``networking.k8s.io/v1 ServiceCIDR``: where ClusterIPs come from. Served since Kubernetes 1.33."""
+
+    spec: ServiceCIDRSpec = ServiceCIDRSpec()
+
+
 # ------------------------------------------------------------------------ discovery.k8s.io/v1
 
 

@@ -53,8 +53,10 @@ class Reflector(Generic[T]):
         namespace: str | None = None,
         label_selector: str | None = None,
         field_selector: str | None = None,
+        optional: bool = False,
         on_change: Callable[[Change[T]], object],
     ) -> None:
+        """``optional``: a server that does not have this kind has none of it; it is asked again every few minutes."""
         self.resource = resource
         self.callback_errors = 0
         """Times that ``on_change`` raised."""
@@ -63,7 +65,7 @@ class Reflector(Generic[T]):
         self._label_selector = label_selector
         self._field_selector = field_selector
         self._on_change = on_change
-        self._core = ListWatch(resource.view, random.Random())
+        self._core = ListWatch(resource.view, random.Random(), optional=optional)
         self._synced = threading.Event()
         self._lists_said = 0
         self._refresh_asked = 0
@@ -92,7 +94,8 @@ class Reflector(Generic[T]):
 
     @property
     def synced(self) -> bool:
-        """Whether the whole initial state has been received and reported to ``on_change``. Never false again."""
+        """Whether the whole initial state has been received and reported to ``on_change``, or the kind is optional and
+        the server does not have it. Never false again."""
         return self._synced.is_set()
 
     def wait_synced(self, timeout: float | None = None) -> bool:
@@ -227,6 +230,11 @@ class Reflector(Generic[T]):
 
     def _log_failure(self) -> None:
         counters = self._core.counters
+        if self._core.unserved:
+            logger.info("not served", extra={"resource": self.resource.plural})
+            self._refreshed = self._refresh_begun
+            self._synced.set()
+            return
         logger.warning(
             "list or watch failed",
             extra={

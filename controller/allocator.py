@@ -29,6 +29,8 @@ class Reason(Enum):
     INVALID_REQUEST = "InvalidRequest"
     """What the Service asks for is malformed or contradicts itself."""
     ADDRESS_IN_USE = "AddressInUse"
+    ADDRESS_RESERVED = "AddressReserved"
+    """The address is a node's, or in the cluster's Service or Pod range."""
     ADDRESS_NOT_IN_POOL = "AddressNotInPool"
     """No pool has the address asked for, or not the pool asked for."""
     UNKNOWN_POOL = "UnknownPool"
@@ -48,7 +50,13 @@ class Reason(Enum):
     """Something else keeps replacing the address in the Service's status."""
 
 
-_MOST_TELLING = (Reason.POOL_EXHAUSTED, Reason.WRONG_FAMILY, Reason.POOL_NOT_FOR_SERVICE, Reason.POOL_UNREADABLE)
+_MOST_TELLING = (
+    Reason.ADDRESS_RESERVED,
+    Reason.POOL_EXHAUSTED,
+    Reason.WRONG_FAMILY,
+    Reason.POOL_NOT_FOR_SERVICE,
+    Reason.POOL_UNREADABLE,
+)
 """Where several pools refuse for different reasons, the one that came nearest to giving an address speaks for all."""
 
 
@@ -187,6 +195,9 @@ def _pool_of_all(config: Config, ledger: Ledger, want: Request, addresses: tuple
     """The pool that gives out these addresses, if it may give them to this Service."""
     pools = []
     for address in addresses:
+        held = any(each.service == want.holder.service for each in ledger.holders(address))
+        if not held and (reserved := ledger.withheld(address)) is not None:
+            return Refusal(Reason.ADDRESS_RESERVED, f"{address.text} is {reserved.text}; {reserved.advice}")
         pool = config.pool_of(address)
         if pool is None:
             return Refusal(Reason.ADDRESS_NOT_IN_POOL, f"{address.text} is in no pool")
@@ -307,15 +318,19 @@ def _all_families(want: Request) -> tuple[Family, ...]:
 def _why_empty(ledger: Ledger, pool: Pool, families: tuple[Family, ...]) -> PoolRefusal:
     """Why a pool that is for this Service has nothing for it."""
     details = []
-    lacking = True
+    reason = Reason.WRONG_FAMILY
     for family in families:
+        size = pool.size(family)
         held, available = ledger.counts(pool.name, family)
-        if held + available == 0:
+        if size == 0:
             details.append(f"has no {family.text} addresses")
         elif available == 0:
-            lacking = False
-            details.append(f"has no free {family.text} address ({held} of {held} in use)")
-    reason = Reason.WRONG_FAMILY if lacking else Reason.POOL_EXHAUSTED
+            reason = Reason.ADDRESS_RESERVED if held == 0 else Reason.POOL_EXHAUSTED
+            details.append(f"has no free {family.text} address ({held} of {size} in use)")
+    if reason is not Reason.WRONG_FAMILY and (withheld := ledger.withheld_of(pool.name)):
+        block, what = withheld[0]
+        more = f" and {len(withheld) - 1} more" if len(withheld) > 1 else ""
+        details.append(f"does not give out {block.short_text}, {what.text}{more}; {what.advice}")
     return PoolRefusal(pool.name, reason, " and ".join(details))
 
 

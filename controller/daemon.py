@@ -29,15 +29,25 @@ from prometheus_client import CollectorRegistry
 from cluster.addresses import Family
 from cluster.client import ApiClient
 from cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
-from cluster.objects import IPAddressPool, L2Advertisement, Namespace, Object, Service
+from cluster.objects import IPAddressPool, L2Advertisement, Namespace, Node, Object, Service, ServiceCIDR
 from cluster.reflector import Change as Seen
 from cluster.reflector import Reflector
-from cluster.resources import EVENTS, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NAMESPACES, SECRETS, SERVICES
+from cluster.resources import (
+    EVENTS,
+    IP_ADDRESS_POOLS,
+    L2_ADVERTISEMENTS,
+    NAMESPACES,
+    NODES,
+    SECRETS,
+    SERVICE_CIDRS,
+    SERVICES,
+)
 from controller.changes import Change, EventNote, Moment, Read, Tell, Write, event_body
 from controller.elector import Elector, NotLeadingError
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
 from controller.reconcile import Reconciler, bears_our_mark, retry_delay
 from controller.reports import Reports
+from controller.reserved import Reservations
 
 WRITERS = 8
 """Requests under way at a time. An API server answers a write in a few milliseconds, most of it waiting for etcd."""
@@ -99,6 +109,7 @@ class Daemon:
         """Which refresh of each reflector a new leader waits for; None: not asked for yet."""
         self._core = Reconciler(load_balancer_class, rng)
         self._reports = Reports(namespace, rng)
+        self._reservations = Reservations()
         self._inbox: queue.SimpleQueue[Seen[Any] | _Outcome | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[tuple[int, Change] | None] = queue.SimpleQueue()
         self._events: queue.Queue[tuple[EventNote, Service]] = queue.Queue(EVENT_QUEUE)
@@ -113,6 +124,8 @@ class Daemon:
             Reflector(client, IP_ADDRESS_POOLS, namespace=namespace, on_change=self._inbox.put),
             Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, on_change=self._inbox.put),
             Reflector(client, NAMESPACES, on_change=self._inbox.put),
+            Reflector(client, NODES, on_change=self._inbox.put),
+            Reflector(client, SERVICE_CIDRS, optional=True, on_change=self._inbox.put),
         )
         self._elector = Elector(client, namespace, name, lease_s, on_change=lambda: self._inbox.put(None))
         registry.register(ControllerCollector(self._figures))
@@ -184,6 +197,8 @@ class Daemon:
             self._restore()
         if self._reports.reload():
             self._core.set_config(self._reports.config)
+        if (reserved := self._reservations.take_change()) is not None:
+            self._core.set_reserved(reserved)
         for problem in self._reports.take_new_problems():
             logger.warning("not in force", extra={"problem": problem.text})
         now = Moment(time.monotonic(), time.time())
@@ -213,11 +228,14 @@ class Daemon:
         while not self._inbox.empty():  # what it tells is in the copies, or older
             self._inbox.get_nowait()
         self._reports = Reports(self._namespace, self._rng, self._reports.config)
+        self._reservations = Reservations()
         for reflector in self._reflectors:
             for view in reflector.items().values():
                 self._see(Seen("added", None, view))
         self._reports.reload()
         self._core.set_config(self._reports.config)
+        if (reserved := self._reservations.take_change()) is not None:
+            self._core.set_reserved(reserved)
         self._core.start()
         logger.info("restored", extra={"services": self._core.figures().services})
         self._in_background("heartbeat key", self._make_key)
@@ -268,6 +286,10 @@ class Daemon:
                 self._core.vanished(view) if gone else self._core.observe(view)
             case IPAddressPool() | L2Advertisement():
                 self._reports.vanished(view) if gone else self._reports.observe(view)
+            case Node():
+                self._reservations.set_node(view.metadata.name, None if gone else view)
+            case ServiceCIDR():
+                self._reservations.set_service_cidr(view.metadata.name, None if gone else view)
             case Namespace():
                 self._core.set_namespace(view.metadata.name, None if gone else view.metadata.labels)
 

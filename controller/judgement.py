@@ -10,7 +10,7 @@ when a pool withdraws the other; but one that comes to need both keeps the one i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.addresses import Address, Family
 from cluster.config import Config
@@ -42,6 +42,8 @@ class Verdict:
     """Why a Service that would rather have both families has one."""
     cleared: str | None = None
     """Why it may not keep what it held."""
+    remark: str | None = None
+    """What is wrong with an address that it keeps all the same."""
 
 
 def judge(config: Config, ledger: Ledger, reading: Reading, held: tuple[Address, ...], recorded: str) -> Verdict:
@@ -65,7 +67,8 @@ def judge(config: Config, ledger: Ledger, reading: Reading, held: tuple[Address,
         if isinstance(outcome, Allocation):
             return _verdict(config, ledger, want, outcome, cleared)
         refusal = outcome
-    return _with_what_stays(config, ledger, reading, staying, refusal)
+    verdict = _with_what_stays(config, ledger, reading, staying, refusal)
+    return replace(verdict, remark=_remark(ledger, verdict.addresses))
 
 
 def _with_what_stays(
@@ -113,6 +116,11 @@ def _may_come_back(config: Config, held: tuple[Address, ...], recorded: str, los
     return unknown and (recorded in config.unreadable if recorded else bool(config.unreadable))
 
 
+def _remark(ledger: Ledger, held: tuple[Address, ...]) -> str | None:
+    texts = [f"{address.text} is {what.text}" for address in held if (what := ledger.withheld(address)) is not None]
+    return "; ".join(texts) or None
+
+
 def condition(verdict: Verdict) -> Condition:
     """The verdict as ``berthlb.io/AddressAssigned``."""
     refusal = verdict.refusal
@@ -121,10 +129,13 @@ def condition(verdict: Verdict) -> Condition:
             raise ValueError("a verdict has addresses or a refusal")
         return Condition(ADDRESS_ASSIGNED, "False", refusal.reason.value, shortened(refusal.message))
     message = ", ".join(address.text for address in verdict.addresses) + f' from pool "{verdict.pool}"'
+    if verdict.remark is not None:
+        message = f"{message}, which it keeps although {verdict.remark}"
     if verdict.lacking is not None:
         message = f"{message}; {why_lacking(verdict, verdict.lacking)}"
     if refusal is None:
-        return Condition(ADDRESS_ASSIGNED, "True", "Assigned", shortened(message))
+        reason = "Assigned" if verdict.remark is None else Reason.ADDRESS_RESERVED.value
+        return Condition(ADDRESS_ASSIGNED, "True", reason, shortened(message))
     message = f"{message}; what the Service asks for cannot be had: {refusal.message}"
     return Condition(ADDRESS_ASSIGNED, "True", refusal.reason.value, shortened(message))
 

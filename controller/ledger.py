@@ -8,21 +8,23 @@ the addresses. Taking, giving back and counting cost the same in a /29 and in an
 
 An address may be held that no pool contains (its pool shrank, or cannot be read just now): it stays in the table, and
 is taken in whichever pool comes to contain it. The ledger does not judge: it records what it is told, also two holders
-that should not share; ``conflict`` tells beforehand.
+that should not share; ``conflict`` tells beforehand. What is withheld (``controller.reserved``) is cut out of the free
+places; who holds such an address keeps it, nobody new shares it, and when he leaves it nobody gets it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 
-from cluster.addresses import Address, Family
+from cluster.addresses import Address, Family, Range, RangeMap
 from cluster.config import Pool, is_buggy
 from cluster.objects import PoolName
 from controller.intervals import IntervalSet, SortedIntegers
+from controller.reserved import Reserved
 
 Port = tuple[str, int]
 """(protocol, port)"""
@@ -165,10 +167,15 @@ class _Shard:
     values: list[int]
     """… and that address."""
     size: int
+    """Addresses that it gives out: all but those withheld."""
     last: int
     """The last place."""
     free: IntervalSet
+    withholds: bool
+    """Whether any address is withheld."""
     taken: int = 0
+    kept: int = 0
+    """Those of the taken ones that are withheld."""
     shared: dict[tuple[str, str], dict[frozenset[Port], SortedIntegers]] = field(default_factory=dict)
     """Key and backends → ports in use → the places of the addresses that are shared on these terms."""
 
@@ -202,6 +209,8 @@ class _Index:
 @dataclass(slots=True)
 class _Shards:
     pool: Pool
+    withheld: tuple[Range, ...] = ()
+    """In the order of the pool's ranges."""
     by_family: dict[Family, _Shard] = field(default_factory=dict)
 
 
@@ -212,17 +221,25 @@ class Ledger:
         self._held: dict[Family, dict[int, _Entry]] = {family: {} for family in Family}
         self._shards: dict[PoolName, _Shards] = {}
         self._indexes: dict[Family, _Index] = {family: _Index() for family in Family}
+        self._reserved: RangeMap[Reserved] = RangeMap()
         self.set_pools(pools)
 
-    def set_pools(self, pools: Mapping[PoolName, Pool]) -> None:
-        """From now on these pools. Costs as much as the pools that changed, and the holders if any did."""
-        stale = {name for name, shards in self._shards.items() if not _same_places(shards.pool, pools.get(name))}
+    def set_pools(self, pools: Mapping[PoolName, Pool], reserved: RangeMap[Reserved] | None = None) -> bool:
+        """From now on these pools, of which nothing is given out that is ``reserved`` (None: as before). Says whether
+        there is anything else to give out now. Costs as much as the pools that changed, and the holders if any did."""
+        self._reserved = self._reserved if reserved is None else reserved
+        withheld = {name: self._withheld_of(pool) for name, pool in pools.items()}
+        stale = {
+            name
+            for name, shards in self._shards.items()
+            if not _same_places(shards.pool, pools.get(name)) or shards.withheld != withheld[name]
+        }
         fresh = {name for name in pools if name in stale or name not in self._shards}
         for name in stale:
             del self._shards[name]
         for name, pool in pools.items():
             if name in fresh:
-                self._shards[name] = _shards_of(pool)
+                self._shards[name] = _shards_of(pool, withheld[name], self._reserved)
             else:
                 self._shards[name].pool = pool
         self._indexes = {family: self._index_of(family) for family in Family}
@@ -231,7 +248,23 @@ class Ledger:
                 for value, entry in held.items():
                     found = self._locate(Address(family, value))
                     if found is not None and found[0].pool in fresh:
-                        _mark_taken(*found, _terms(entry))
+                        self._mark_taken(Address(family, value), *found, _terms(entry))
+        return bool(stale or fresh)
+
+    def withheld(self, address: Address) -> Reserved | None:
+        """What the address is, where it is never given out; None: nothing of the kind."""
+        found = self._reserved.find(address)
+        return found[1] if found else None
+
+    def withheld_of(self, pool: PoolName) -> list[tuple[Range, Reserved]]:
+        """What the pool contains and does not give out."""
+        return [each for block in self._shards[pool].pool.ranges for each in self._reserved.within(block)]
+
+    def _withheld_of(self, pool: Pool) -> tuple[Range, ...]:
+        return tuple(piece for block in pool.ranges for piece, _ in self._reserved.within(block))
+
+    def _withholds(self, shard: _Shard, address: Address) -> bool:
+        return shard.withholds and self.withheld(address) is not None
 
     def _index_of(self, family: Family) -> _Index:
         ranges = []
@@ -280,7 +313,7 @@ class Ledger:
         if entry is None:
             held[address.value] = _entry(holder)
             if found is not None:
-                _mark_taken(*found, holder.terms)
+                self._mark_taken(address, *found, holder.terms)
             return False
         before = _terms(entry)
         if isinstance(entry, _Sharers):
@@ -293,7 +326,7 @@ class Ledger:
                 return False
             entry = _entry(holder) if present.service == holder.service else _Sharers((present, holder))
             held[address.value] = entry
-        if found is not None:
+        if found is not None and not self._withholds(found[0], address):
             _relist(*found, before, _terms(entry))
         return True
 
@@ -318,11 +351,25 @@ class Ledger:
         if found is None:
             return self._pool_around(address)
         shard, place = found
-        _relist(shard, place, before, after)
+        withheld = self._withholds(shard, address)
+        if not withheld:
+            _relist(shard, place, before, after)
         if address.value not in held:
-            shard.free.add(place, place)
             shard.taken -= 1
+            if withheld:
+                shard.kept -= 1
+            else:
+                shard.free.add(place, place)
         return shard.pool
+
+    def _mark_taken(self, address: Address, shard: _Shard, place: int, terms: Terms | None) -> None:
+        shard.taken += 1
+        if self._withholds(shard, address):
+            shard.kept += 1
+            return
+        shard.free.remove(place)
+        if terms is not None:
+            shard.list_shared(terms, place)
 
     def _pool_around(self, address: Address) -> PoolName | None:
         """The pool whose ranges contain an address that it does not give out."""
@@ -360,14 +407,7 @@ class Ledger:
     def counts(self, pool: PoolName, family: Family) -> tuple[int, int]:
         """How many addresses of the pool are held, and how many it still has to give."""
         shard = self._shards[pool].by_family.get(family)
-        return (shard.taken, shard.size - shard.taken) if shard else (0, 0)
-
-
-def _mark_taken(shard: _Shard, place: int, terms: Terms | None) -> None:
-    shard.free.remove(place)
-    shard.taken += 1
-    if terms is not None:
-        shard.list_shared(terms, place)
+        return (shard.taken, shard.size - (shard.taken - shard.kept)) if shard else (0, 0)
 
 
 def _relist(shard: _Shard, place: int, before: Terms | None, after: Terms | None) -> None:
@@ -386,19 +426,21 @@ def _same_places(before: Pool, after: Pool | None) -> bool:
     return after is not None and (before.ranges, before.avoid_buggy_ips) == (after.ranges, after.avoid_buggy_ips)
 
 
-def _shards_of(pool: Pool) -> _Shards:
-    shards = _Shards(pool)
+def _shards_of(pool: Pool, withheld: tuple[Range, ...], reserved: RangeMap[Reserved]) -> _Shards:
+    shards = _Shards(pool, withheld)
     for family in Family:
         blocks = [block for block in pool.ranges if block.family is family]
         if not blocks:
             continue
         last = sum(block.count for block in blocks) - 1
-        shard = _Shard(pool.name, pool.avoid_buggy_ips, [], [], pool.size(family), last, IntervalSet(last))
+        size = pool.size(family) - replace(pool, ranges=withheld).size(family)
+        shard = _Shard(pool.name, pool.avoid_buggy_ips, [], [], size, last, IntervalSet(last), bool(withheld))
         place = 0
         for block in blocks:
             shard.firsts.append(place)
             shard.values.append(block.first)
+            for piece in reserved.gaps(block):
+                shard.free.add(place + piece.first - block.first, place + piece.last - block.first)
             place += block.count
-        shard.free.add(0, last)
         shards.by_family[family] = shard
     return shards

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from cluster.addresses import Address, Family
+from cluster.addresses import Address, Family, RangeMap
 from cluster.config import Config
 from cluster.objects import Condition, Object, PoolName, Service, ServiceOwners
 from cluster.resources import SERVICE_OWNERS, SERVICES
@@ -58,6 +58,7 @@ from controller.request import (
     read_holder,
     read_request,
 )
+from controller.reserved import Reserved
 
 FIRST_RETRY_S = 0.25
 LAST_RETRY_S = 15.0
@@ -151,6 +152,12 @@ class Reconciler:
         self._config = config
         self.ledger.set_pools(config.pools)
         self._due.update(self._tracked)
+
+    def set_reserved(self, reserved: RangeMap[Reserved]) -> None:
+        """The addresses that the cluster uses itself. Where pools contain other ones now, every Service is judged anew;
+        whoever waits always is, as the reason may be another one."""
+        affected = self.ledger.set_pools(self._config.pools, reserved)
+        self._due.update(self._tracked if affected else self._waiting)
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
         """A namespace's labels; None: it is gone."""

@@ -46,6 +46,7 @@ BUILT_IN = (
     _built_in("", "v1", "serviceaccounts", "ServiceAccount", "sa"),
     _built_in("", "v1", "events", "Event", "ev"),
     _built_in("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice"),
+    _built_in("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False),
     _built_in("coordination.k8s.io", "v1", "leases", "Lease"),
 )
 

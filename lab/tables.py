@@ -138,6 +138,7 @@ _BUILT_IN: dict[str, tuple[list[Column], list[Column]]] = {
         [("READY", lambda body: _condition(body, "Ready")), ("STATUS", _at("status.phase"))],
         [("IP", _at("status.podIP")), ("NODE", _at("spec.nodeName"))],
     ),
+    "servicecidrs": ([("CIDRS", _at("spec.cidrs"))], []),
     "endpointslices": ([("PORTS", _slice_ports), ("ENDPOINTS", _endpoints)], []),
     "events": (
         [

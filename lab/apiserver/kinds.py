@@ -75,11 +75,20 @@ EVENTS = _core(
 ENDPOINT_SLICES = Kind(
     "discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", generation=True, shape=objects.EndpointSlice
 )
+SERVICE_CIDRS = Kind(
+    "networking.k8s.io",
+    "v1",
+    "servicecidrs",
+    "ServiceCIDR",
+    namespaced=False,
+    status=True,
+    shape=objects.ServiceCIDR,
+)
 LEASES = Kind("coordination.k8s.io", "v1", "leases", "Lease", unconditional_update=False)
 
 BUILT_IN = (
     *(NAMESPACES, NODES, SERVICES, PODS, SECRETS, CONFIG_MAPS, SERVICE_ACCOUNTS, EVENTS),
-    *(ENDPOINT_SLICES, LEASES),
+    *(ENDPOINT_SLICES, SERVICE_CIDRS, LEASES),
 )
 
 

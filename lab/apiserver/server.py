@@ -18,7 +18,7 @@ from aiohttp import web
 from lab.apiserver import errors
 from lab.apiserver.errors import StatusError, bad_request, details, forbidden, invalid, not_served
 from lab.apiserver.faults import Asked, Faults, Rule, reason
-from lab.apiserver.kinds import BUILT_IN, NAMESPACES, Kind
+from lab.apiserver.kinds import BUILT_IN, NAMESPACES, SERVICE_CIDRS, Kind
 from lab.apiserver.registry import Registry, Target
 from lab.apiserver.selection import select
 from lab.apiserver.services import ServiceNumbers
@@ -55,6 +55,9 @@ class ApiServer:
         self._kinds = {(kind.group, kind.version, kind.plural): kind for kind in (*BUILT_IN, *custom)}
         for name in START_NAMESPACES:
             self._registry.create(NAMESPACES, None, {"metadata": {"name": name}})
+        self._registry.create(
+            SERVICE_CIDRS, None, {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [service_cidr]}}
+        )
 
     @property
     def watches(self) -> int:

@@ -115,3 +115,11 @@ def test_the_map_finds_what_a_plain_search_finds(
     found = index.overlapping(asked)
     expected = [(block, number) for block, number in model.items() if block.overlaps(asked)]
     assert (found in expected) if expected else found is None
+    cut = [
+        (Range(family, max(block.first, asked.first), min(block.last, asked.last)), number)
+        for block, number in sorted(expected)
+    ]
+    assert index.within(asked) == cut
+    inside = {value for block, _ in cut for value in range(block.first, block.last + 1)}
+    outside = [value for block in index.gaps(asked) for value in range(block.first, block.last + 1)]
+    assert outside == [value for value in range(asked.first, asked.last + 1) if value not in inside]

@@ -77,8 +77,8 @@ def told(changes: list[Change[Service]]) -> list[tuple[str, str]]:
 class Driver:
     """A ListWatch with a clock: waits are taken, and what it then wants to do is looked at."""
 
-    def __init__(self, seed: int = 1) -> None:
-        self.core = ListWatch(Service, random.Random(seed))
+    def __init__(self, seed: int = 1, *, optional: bool = False) -> None:
+        self.core = ListWatch(Service, random.Random(seed), optional=optional)
         self.now = 1000.0
 
     def step(self) -> Step:
@@ -215,6 +215,24 @@ def test_a_missing_kind_is_asked_for_both_ways_then_awaited(driver: Driver) -> N
         assert driver.wait() > 0
     driver.sync()  # the kind is there now, and the server streams it
     assert driver.core.synced
+
+
+def test_an_optional_kind_that_is_missing_is_no_failure_and_is_asked_for_again_minutes_later() -> None:
+    driver = Driver(optional=True)
+    driver.open()
+    driver.fail(NotFound(404, "NotFound", "no such kind"))
+    assert driver.core.unserved
+    assert driver.core.counters.failures == 0
+    assert driver.wait() > 60
+    driver.sync()
+    assert (driver.core.synced, driver.core.unserved) == (True, False)
+
+
+def test_an_optional_kind_that_cannot_be_reached_is_not_taken_for_missing() -> None:
+    driver = Driver(optional=True)
+    driver.open()
+    driver.fail(Unreachable(0, "ConnectionRefused", "refused"))
+    assert not driver.core.unserved
 
 
 def test_a_streamed_list_that_breaks_off_is_followed_by_pages_after_a_wait(driver: Driver) -> None:

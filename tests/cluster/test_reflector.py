@@ -16,6 +16,7 @@ import pytest
 from cluster.client import ENDPOINT_SLICES, SERVICES, ApiClient, connect
 from cluster.objects import Service
 from cluster.reflector import Change, Reflector
+from cluster.resources import SERVICE_CIDRS
 from lab.apiserver.embedded import EmbeddedApi
 from tests.cluster.scripted import Connection, Script, answer, refusal, scripted
 from tests.waiting import wait_until
@@ -163,6 +164,17 @@ def test_an_empty_kind_is_synced(api: ApiClient) -> None:
 
 
 # -------------------------------------------------------------------- faults
+
+
+def test_an_optional_kind_that_the_server_does_not_have_is_synced_and_empty(
+    own: ApiClient, embedded_api: EmbeddedApi
+) -> None:
+    embedded_api.inject(userAgent="under-test", path="/apis/networking.k8s.io", status=404)
+    reflector = Reflector(own, SERVICE_CIDRS, optional=True, on_change=lambda _: None)
+    reflector.start()
+    assert reflector.wait_synced(10)
+    assert dict(reflector.items()) == {}
+    reflector.stop()
 
 
 @pytest.mark.parametrize(

@@ -298,6 +298,37 @@ def test_pools_elsewhere_do_not_count(cluster: Cluster, start: Start) -> None:
     assert wait_until(lambda: cluster.condition("web"))["reason"] == "NoPool"
 
 
+def test_nothing_is_given_out_before_the_nodes_are_known_and_their_addresses_never(
+    cluster: Cluster, start: Start
+) -> None:
+    cluster.pool("pool", **POOL)
+    addresses = [{"type": "InternalIP", "address": "172.18.255.200"}, {"type": "Hostname", "address": "node-1"}]
+    cluster.ask("POST", "/api/v1/nodes", {"metadata": {"name": "node-1"}, "status": {"addresses": addresses}})
+    cluster.api.inject(userAgent="berthlb-controller", path="/api/v1/nodes", status=503)
+    controller = start()
+    cluster.service("web")
+    wait_until(lambda: controller.ask("/readyz")[1].startswith("waiting for the first list of nodes"))
+    assert cluster.addresses() == {}
+    cluster.api.clear_faults()
+    assert cluster.address("web") == "172.18.255.201"
+
+
+def test_the_range_of_cluster_ips_is_never_given_out(cluster: Cluster, start: Start) -> None:
+    (cidr,) = cluster.ask("GET", "/apis/networking.k8s.io/v1/servicecidrs/kubernetes")["spec"]["cidrs"]
+    cluster.pool("pool", addresses=[cidr, "10.0.0.0/30"])
+    start()
+    cluster.service("web")
+    assert cluster.address("web") == "10.0.0.0"
+
+
+def test_a_server_that_knows_no_service_ranges_is_served_too(cluster: Cluster, start: Start) -> None:
+    cluster.api.inject(userAgent="berthlb-controller", path="/apis/networking.k8s.io", status=404)
+    cluster.pool("pool", **POOL)
+    start().ready()
+    cluster.service("web")
+    assert cluster.address("web") == "172.18.255.200"
+
+
 def test_only_its_own_class_is_served(cluster: Cluster, start: Start) -> None:
     cluster.pool("pool", **POOL)
     start("--lb-class", "example.com/berth")

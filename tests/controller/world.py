@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 
+from cluster.addresses import RangeMap
 from cluster.config import Config, load
-from cluster.objects import IPAddressPool, Service, ServiceOwners, decode
+from cluster.objects import IPAddressPool, Node, Service, ServiceCIDR, ServiceOwners, decode
 from cluster.resources import SERVICE_OWNERS
 from controller.changes import Change, EventNote, Moment, Read, Tell, Write
 from controller.reconcile import Reconciler
+from controller.reserved import Reservations, Reserved
 
 KIND_POOL = "172.18.255.200-172.18.255.250"
 
@@ -56,6 +58,7 @@ class World:
     def __init__(self, pools: Mapping[str, Any] | None = None, load_balancer_class: str | None = None) -> None:
         self.services: dict[str, dict[str, Any]] = {}
         self.namespaces: dict[str, dict[str, str]] = {}
+        self.reservations = Reservations()
         self.pools: dict[str, Any] = {"kind": KIND_POOL} if pools is None else dict(pools)
         self.events: list[tuple[str, EventNote]] = []
         self.writes: list[Write] = []
@@ -68,6 +71,7 @@ class World:
         self._version = 0
         self._born = 0
         self.config = Config()
+        self._reserved: RangeMap[Reserved] = RangeMap()
         self.controller = Reconciler(load_balancer_class, random.Random(1))
 
     # -------------------------------------------------------------------- what users do
@@ -113,6 +117,24 @@ class World:
         self.namespaces[name] = labels
         self.controller.set_namespace(name, labels)
 
+    def node(self, name: str, *addresses: str, pods: tuple[str, ...] = ()) -> None:
+        """A node with these addresses and Pod ranges; with neither, it is gone."""
+        status = {"addresses": [{"type": "InternalIP", "address": each} for each in addresses]}
+        body = {"metadata": {"name": name}, "spec": {"podCIDRs": pods}, "status": status}
+        gone = not addresses and not pods
+        self.reservations.set_node(name, None if gone else decode(msgspec.json.encode(body), Node))
+        self._tell_reserved()
+
+    def service_range(self, name: str, *cidrs: str) -> None:
+        body = {"metadata": {"name": name}, "spec": {"cidrs": cidrs}}
+        self.reservations.set_service_cidr(name, decode(msgspec.json.encode(body), ServiceCIDR))
+        self._tell_reserved()
+
+    def _tell_reserved(self) -> None:
+        if (reserved := self.reservations.take_change()) is not None:
+            self._reserved = reserved
+            self.controller.set_reserved(reserved)
+
     # -------------------------------------------------------------------- what the controller does
 
     def start(self) -> None:
@@ -122,6 +144,7 @@ class World:
         self._unseen = []
         self.config = config_of(self.pools)
         self.controller.set_config(self.config)
+        self.controller.set_reserved(self._reserved)
         for name, labels in self.namespaces.items():
             self.controller.set_namespace(name, labels)
         for key in self.services:

@@ -6,6 +6,7 @@ in the embedded one (a compacted history, faults) is in ``tests/lab/test_apiserv
 
 from __future__ import annotations
 
+import ipaddress
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -769,6 +770,12 @@ def test_a_write_may_say_how_long_it_may_take(access: Access) -> None:
     access.made(f"{access.core}/configmaps", config_map("a"))
     answer = access.ask("PATCH", f"{access.core}/configmaps/a", {"data": {"k": "v"}}, MERGE_PATCH, timeout="9.500s")
     assert answer.status == 200
+
+
+def test_the_range_of_cluster_ips_is_an_object(access: Access) -> None:
+    made = access.made(f"{access.core}/services", service("web"))
+    (given,) = access.get("/apis/networking.k8s.io/v1/servicecidrs/kubernetes").body["spec"]["cidrs"]
+    assert ipaddress.ip_address(made["spec"]["clusterIP"]) in ipaddress.ip_network(given)
 
 
 def test_official_client_keeps_nodes_slices_and_leases(access: Access) -> None:
