@@ -197,8 +197,7 @@ class Daemon:
             self._restore()
         if self._reports.reload():
             self._core.set_config(self._reports.config)
-        if (reserved := self._reservations.take_change()) is not None:
-            self._core.set_reserved(reserved)
+        self._core.set_reserved(self._reservations.ranges)
         for problem in self._reports.take_new_problems():
             logger.warning("not in force", extra={"problem": problem.text})
         now = Moment(time.monotonic(), time.time())
@@ -234,8 +233,7 @@ class Daemon:
                 self._see(Seen("added", None, view))
         self._reports.reload()
         self._core.set_config(self._reports.config)
-        if (reserved := self._reservations.take_change()) is not None:
-            self._core.set_reserved(reserved)
+        self._core.set_reserved(self._reservations.ranges)
         self._core.start()
         logger.info("restored", extra={"services": self._core.figures().services})
         self._in_background("heartbeat key", self._make_key)
@@ -288,6 +286,7 @@ class Daemon:
                 self._reports.vanished(view) if gone else self._reports.observe(view)
             case Node():
                 self._reservations.set_node(view.metadata.name, None if gone else view)
+                self._reports.set_node(view.metadata.name, None if gone else view.metadata.labels)
             case ServiceCIDR():
                 self._reservations.set_service_cidr(view.metadata.name, None if gone else view)
             case Namespace():

@@ -221,13 +221,14 @@ class Ledger:
         self._held: dict[Family, dict[int, _Entry]] = {family: {} for family in Family}
         self._shards: dict[PoolName, _Shards] = {}
         self._indexes: dict[Family, _Index] = {family: _Index() for family in Family}
-        self._reserved: RangeMap[Reserved] = RangeMap()
+        self.reserved: RangeMap[Reserved] = RangeMap()
+        """What is never given out; set by ``set_pools``."""
         self.set_pools(pools)
 
     def set_pools(self, pools: Mapping[PoolName, Pool], reserved: RangeMap[Reserved] | None = None) -> bool:
         """From now on these pools, of which nothing is given out that is ``reserved`` (None: as before). Says whether
         there is anything else to give out now. Costs as much as the pools that changed, and the holders if any did."""
-        self._reserved = self._reserved if reserved is None else reserved
+        self.reserved = self.reserved if reserved is None else reserved
         withheld = {name: self._withheld_of(pool) for name, pool in pools.items()}
         stale = {
             name
@@ -239,7 +240,7 @@ class Ledger:
             del self._shards[name]
         for name, pool in pools.items():
             if name in fresh:
-                self._shards[name] = _shards_of(pool, withheld[name], self._reserved)
+                self._shards[name] = _shards_of(pool, withheld[name], self.reserved)
             else:
                 self._shards[name].pool = pool
         self._indexes = {family: self._index_of(family) for family in Family}
@@ -253,15 +254,15 @@ class Ledger:
 
     def withheld(self, address: Address) -> Reserved | None:
         """What the address is, where it is never given out; None: nothing of the kind."""
-        found = self._reserved.find(address)
+        found = self.reserved.find(address)
         return found[1] if found else None
 
     def withheld_of(self, pool: PoolName) -> list[tuple[Range, Reserved]]:
         """What the pool contains and does not give out."""
-        return [each for block in self._shards[pool].pool.ranges for each in self._reserved.within(block)]
+        return [each for block in self._shards[pool].pool.ranges for each in self.reserved.within(block)]
 
     def _withheld_of(self, pool: Pool) -> tuple[Range, ...]:
-        return tuple(piece for block in pool.ranges for piece, _ in self._reserved.within(block))
+        return tuple(piece for block in pool.ranges for piece, _ in self.reserved.within(block))
 
     def _withholds(self, shard: _Shard, address: Address) -> bool:
         return shard.withholds and self.withheld(address) is not None

@@ -132,6 +132,7 @@ class Reconciler:
         self._class = load_balancer_class
         self._rng = rng
         self._config = Config()
+        self._reserved: RangeMap[Reserved] = RangeMap()
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._tracked: dict[str, _Tracked] = {}
         self._waiting: set[str] = set()
@@ -156,6 +157,9 @@ class Reconciler:
     def set_reserved(self, reserved: RangeMap[Reserved]) -> None:
         """The addresses that the cluster uses itself. Where pools contain other ones now, every Service is judged anew;
         whoever waits always is, as the reason may be another one."""
+        if reserved is self._reserved:
+            return
+        self._reserved = reserved
         affected = self.ledger.set_pools(self._config.pools, reserved)
         self._due.update(self._tracked if affected else self._waiting)
 

@@ -1,27 +1,32 @@
 """The configuration as the controller reads it, and what it says about that on the objects themselves.
 
 It holds the pools and advertisements that exist, makes them into the ``Config`` in force, and keeps three things in the
-API up to date: the condition ``Valid`` on each pool and advertisement, the counters of each pool, and the
-ConfigurationState named ``controller``. Counters may lag by a second, so that a thousand allocations are not a thousand
-writes; the rest is said at once. Where the CRDs are not ours (MetalLB's know no conditions) the API server drops what
-it does not know: it is then not told again and again. Sans-IO, as ``reconcile`` is.
+API up to date: the conditions of each pool and advertisement (``conditions``), the counters of each pool, and the
+ConfigurationState named ``controller``. Counters, and whether a pool is exhausted, may lag by a second, so that a
+thousand allocations are not a thousand writes; the rest is said at once. Where the CRDs are not ours (MetalLB's know no
+conditions) the API server drops what it does not know: it is then not told again and again. Sans-IO, as ``reconcile``
+is.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from cluster import config as configuration
-from cluster.addresses import Family
-from cluster.config import Config, Problem
-from cluster.objects import Condition, ConfigurationState, IPAddressPool, L2Advertisement, PoolName
+from cluster.addresses import Family, Range
+from cluster.config import Config, Pool, Problem
+from cluster.objects import Condition, ConfigurationState, IPAddressPool, L2Advertisement, NodeName, PoolName
 from cluster.resources import CONFIGURATION_STATES, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
+from controller import conditions
 from controller.changes import Change, Moment, Read, Write, shortened, with_conditions
 from controller.ledger import Ledger
 from controller.reconcile import CONFLICTS_AT_ONCE, is_older, retry_delay
+from controller.reserved import Reserved
 
 COUNTERS_S = 1.0
 """Seconds between two writes of one pool's counters."""
@@ -68,6 +73,11 @@ class Reports:
         self._pools: dict[str, _Reported] = {}
         self._advertisements: dict[str, _Reported] = {}
         self._state = _Reported(CONFIGURATION_STATES, STATE_NAME, known=False)
+        self._nodes: dict[NodeName, Mapping[str, str]] = {}
+        self._found: dict[str, dict[str, Condition]] = {}
+        """What there is to say about each advertisement; empty: to be looked up anew."""
+        self._withheld: dict[PoolName, list[tuple[Range, Reserved]]] = {}
+        self._withheld_for: tuple[object, object] = (None, None)
         self._new_problems: list[Problem] = []
         self._changed = True
         self._deadline: float | None = None
@@ -89,6 +99,17 @@ class Reports:
         table, _ = self._table(view)
         if table.pop(view.metadata.name, None) is not None:
             self._changed = True
+
+    def set_node(self, name: str, labels: Mapping[str, str] | None) -> None:
+        """A node's labels; None: it is gone."""
+        node = NodeName(name)
+        if self._nodes.get(node) == labels:
+            return
+        self._found.clear()
+        if labels is None:
+            del self._nodes[node]
+        else:
+            self._nodes[node] = labels
 
     def _table(self, view: Configured) -> tuple[dict[str, _Reported], Resource[Any]]:
         if isinstance(view, IPAddressPool):
@@ -156,6 +177,7 @@ class Reports:
         )
         differs = loaded.config != self.config
         self.config = self._previous = loaded.config
+        self._found.clear()
         self._new_problems += [problem for problem in loaded.problems if problem not in self.problems]
         self.problems = loaded.problems
         return differs
@@ -172,6 +194,10 @@ class Reports:
     def settle(self, ledger: Ledger, now: Moment) -> list[Change]:
         """The writes that make the objects say what is so."""
         self._deadline = None
+        config, reserved = self._withheld_for
+        if config is not self.config or reserved is not ledger.reserved:
+            self._withheld_for = self.config, ledger.reserved
+            self._withheld = {name: ledger.withheld_of(name) for name in self.config.pools}
         wrong = {(problem.kind, problem.name): problem for problem in self.problems}
         changes: list[Change] = []
         for reported in (*self._pools.values(), *self._advertisements.values()):
@@ -211,37 +237,62 @@ class Reports:
         view = reported.view
         if not isinstance(view, Configured):
             return None
+        generation = view.metadata.generation
+        prompt = {"Valid": self._validity(view, problem)} | self._findings(view, problem)
+        wanted = {type_: replace(each, observed_generation=generation) for type_, each in prompt.items()}
         status: dict[str, Any] = {}
-        conditions = with_conditions(view.status.conditions, {"Valid": self._validity(view, problem)}, now)
-        if conditions is not None:
-            status["conditions"] = conditions
+        urgent = with_conditions(view.status.conditions, wanted, now) is not None
         if isinstance(view, IPAddressPool):
-            counters = self._counters(view, ledger, everything=not view.status.conditions)
-            if counters and not status and now.monotonic < reported.counters_not_before:
-                self._wake_at(reported.counters_not_before)
-            elif counters:
-                status |= counters
-                reported.counters_not_before = now.monotonic + COUNTERS_S
+            exhausted = conditions.exhausted(self._in_force(view), self._counts(view, ledger))
+            wanted["Exhausted"] = replace(exhausted, observed_generation=generation)
+            status |= self._counters(view, ledger, everything=not view.status.conditions)
+        changed = with_conditions(view.status.conditions, wanted, now)
+        if changed is not None:
+            status["conditions"] = changed
+        if status and not urgent and now.monotonic < reported.counters_not_before:
+            self._wake_at(reported.counters_not_before)
+            return None
         if not status:
             return None
+        reported.counters_not_before = now.monotonic + COUNTERS_S
         return {"metadata": {"resourceVersion": view.metadata.resource_version}, "status": status}
 
+    def _findings(self, view: Configured, problem: Problem | None) -> dict[str, Condition]:
+        """What else there is to say at once."""
+        name = view.metadata.name
+        if isinstance(view, IPAddressPool):
+            withheld = self._withheld.get(PoolName(name), ())
+            return {"Overlapping": conditions.overlapping(self._in_force(view), problem, withheld)}
+        advertisement = self.config.advertisements.get(name)
+        if advertisement is None:
+            return {}
+        if name not in self._found:
+            matching = conditions.matching_nodes(advertisement, self._nodes)
+            said = (
+                conditions.pools_exist(advertisement, self._pools),
+                conditions.nodes_match(advertisement, matching),
+            )
+            self._found[name] = {each.type: each for each in said}
+        return self._found[name]
+
+    def _in_force(self, view: IPAddressPool) -> Pool | None:
+        return self.config.pools.get(PoolName(view.metadata.name))
+
+    def _counts(self, view: IPAddressPool, ledger: Ledger) -> dict[Family, tuple[int, int]]:
+        name = PoolName(view.metadata.name)
+        return {family: ledger.counts(name, family) if name in self.config.pools else (0, 0) for family in Family}
+
     def _validity(self, view: Configured, problem: Problem | None) -> Condition:
-        generation = view.metadata.generation
         if problem is None:
-            return Condition("Valid", "True", "InForce", "", observed_generation=generation)
+            return Condition("Valid", "True", "InForce")
         stays: Iterable[str] = self.config.pools if isinstance(view, IPAddressPool) else self.config.advertisements
         rest = "; the last good version stays in force" if view.metadata.name in stays else ""
         message = shortened(f"{problem.field}: {problem.reason}{rest}")
-        return Condition("Valid", "False", problem.word, message, observed_generation=generation)
+        return Condition("Valid", "False", problem.word, message)
 
     def _counters(self, view: IPAddressPool, ledger: Ledger, *, everything: bool) -> dict[str, int]:
         """The counters that differ from what the status shows, or all of them."""
-        name = PoolName(view.metadata.name)
-        v4, v6 = (
-            ledger.counts(name, family) if name in self.config.pools else (0, 0)
-            for family in (Family.IPV4, Family.IPV6)
-        )
+        v4, v6 = self._counts(view, ledger).values()
         shown = view.status
         wanted = {
             "assignedIPv4": (v4[0], shown.assigned_ipv4),
@@ -268,9 +319,9 @@ class Reports:
             status["errorSummary"] = summary
         verdict, reason = ("False", "ConfigurationError") if self.problems else ("True", "Reconciled")
         wanted = {type_: Condition(type_, verdict, reason, summary) for type_ in _STATE_CONDITIONS}
-        conditions = with_conditions(view.status.conditions, wanted, now)
-        if conditions is not None:
-            status["conditions"] = conditions
+        changed = with_conditions(view.status.conditions, wanted, now)
+        if changed is not None:
+            status["conditions"] = changed
         if not status:
             return None
         body = {"metadata": {"resourceVersion": view.metadata.resource_version}, "status": status}

@@ -76,7 +76,7 @@ class Reservations:
 
     def __init__(self) -> None:
         self._sources: dict[tuple[str, str], tuple[_Source, ...]] = {}
-        self._changed = False
+        self._ranges: RangeMap[Reserved] | None = None
 
     def set_node(self, name: str, node: Node | None) -> None:
         """A node as the API shows it; None: it is gone."""
@@ -94,14 +94,15 @@ class Reservations:
         before = self._sources.pop((kind, name), ())
         if sources:
             self._sources[kind, name] = sources
-        self._changed |= sources != before
+        if sources != before:
+            self._ranges = None
 
-    def take_change(self) -> RangeMap[Reserved] | None:
-        """Everything that is reserved, if that changed since the last call."""
-        if not self._changed:
-            return None
-        self._changed = False
-        return reserved_ranges(source for each in self._sources.values() for source in each)
+    @property
+    def ranges(self) -> RangeMap[Reserved]:
+        """Everything that is reserved: the same object until something else is."""
+        if self._ranges is None:
+            self._ranges = reserved_ranges(source for each in self._sources.values() for source in each)
+        return self._ranges
 
 
 def reserved_ranges(sources: Iterable[_Source]) -> RangeMap[Reserved]:

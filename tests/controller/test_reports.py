@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from cluster.addresses import parse_address
-from cluster.objects import ConfigurationState, IPAddressPool, L2Advertisement, decode
+from cluster.objects import ConfigurationState, IPAddressPool, L2Advertisement, Node, decode
 from controller.changes import Moment, Read, Write
 from controller.ledger import Holder, Ledger
 from controller.reports import Reports
+from controller.reserved import Reservations
 from tests.controller.world import merge
 
 VIEWS: dict[str, Any] = {
@@ -29,6 +30,8 @@ class Api:
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.writes: list[Write] = []
         self.time = 1000.0
+        self.nodes: dict[str, dict[str, str]] = {}
+        self.reservations = Reservations()
         self._prunes = prunes_conditions
         self._version = 0
         self.start()
@@ -36,6 +39,8 @@ class Api:
     def start(self) -> None:
         self.reports = Reports("metallb-system", random.Random(1))
         self.ledger = Ledger()
+        for name, labels in self.nodes.items():
+            self.reports.set_node(name, labels)
         for kind, name in self.objects:
             self._tell(kind, name)
 
@@ -44,6 +49,21 @@ class Api:
 
     def advertisement(self, name: str, **spec: Any) -> None:
         self._spec("L2Advertisement", name, spec)
+
+    def node(
+        self, name: str, *addresses: str, pods: tuple[str, ...] = (), labels: dict[str, str] | None = None
+    ) -> None:
+        """A node; without addresses it is gone."""
+        if not addresses:
+            del self.nodes[name]
+            self.reservations.set_node(name, None)
+            self.reports.set_node(name, None)
+            return
+        status = {"addresses": [{"type": "InternalIP", "address": each} for each in addresses]}
+        body = {"metadata": {"name": name}, "spec": {"podCIDRs": pods}, "status": status}
+        self.nodes[name] = labels or {}
+        self.reservations.set_node(name, decode(msgspec.json.encode(body), Node))
+        self.reports.set_node(name, self.nodes[name])
 
     def _spec(self, kind: str, name: str, spec: dict[str, Any]) -> None:
         before = self.objects.get((kind, name), {"metadata": {"generation": 0, "uid": name}})
@@ -68,13 +88,17 @@ class Api:
         return dict(self.objects[kind, name].get("status", {}))
 
     def verdict(self, kind: str, name: str) -> tuple[str, str, str]:
-        (condition,) = self.status(kind, name)["conditions"]
-        return condition["status"], condition["reason"], condition["message"]
+        return self.condition(kind, name, "Valid")
+
+    def condition(self, kind: str, name: str, type_: str) -> tuple[str, str, str]:
+        (found,) = [each for each in self.status(kind, name)["conditions"] if each["type"] == type_]
+        assert found["observedGeneration"] == self.objects[kind, name]["metadata"]["generation"]
+        return found["status"], found["reason"], found["message"]
 
     def turn(self) -> int:
         """One turn of the deciding thread, its changes carried out; how many there were."""
-        if self.reports.reload():
-            self.ledger.set_pools(self.reports.config.pools)
+        if self.reports.reload() or self.ledger.reserved is not self.reservations.ranges:
+            self.ledger.set_pools(self.reports.config.pools, self.reservations.ranges)
         changes = self.reports.settle(self.ledger, Moment(self.time, self.time))
         for change in changes:
             kind = change.resource.kind
@@ -112,6 +136,118 @@ def test_a_pool_in_force_says_so_and_counts(api: Api) -> None:
     api.settle()
     counters = {key: value for key, value in api.status("IPAddressPool", "p").items() if key != "conditions"}
     assert counters == {"assignedIPv4": 1, "availableIPv4": 3, "assignedIPv6": 1, "availableIPv6": 2**63 - 1}
+
+
+def test_a_pool_that_is_empty_says_so_with_the_numbers(api: Api) -> None:
+    api.pool("p", "10.0.0.0/31", "2001:db8::/127")
+    api.node("n1", "10.0.0.1")
+    api.settle()
+    assert api.condition("IPAddressPool", "p", "Exhausted") == ("False", "AddressesAvailable", "")
+    api.ledger.take(parse_address("10.0.0.0"), Holder("default/web"))
+    api.settle()
+    said = "no free IPv4 address (1 of 2 in use, 1 never given out)"
+    assert api.condition("IPAddressPool", "p", "Exhausted") == ("True", "NoFreeAddress", said)
+    api.ledger.give_back(parse_address("10.0.0.0"), "default/web")
+    api.settle()
+    assert api.condition("IPAddressPool", "p", "Exhausted")[0] == "False"
+
+
+def test_a_pool_that_fills_and_empties_all_the_time_says_so_once_a_second(api: Api) -> None:
+    api.pool("p", "10.0.0.0/32")
+    api.settle()
+    api.writes.clear()
+    for _ in range(200):
+        api.time += 0.01
+        api.ledger.take(parse_address("10.0.0.0"), Holder("default/web"))
+        api.turn()
+        api.time += 0.01
+        api.ledger.give_back(parse_address("10.0.0.0"), "default/web")
+        api.turn()
+    assert len(api.writes) <= 5
+
+
+def test_what_a_pool_shares_with_the_cluster_is_named_and_the_pool_stays_in_force(api: Api) -> None:
+    api.pool("p", "192.168.1.0/24")
+    api.settle()
+    assert api.condition("IPAddressPool", "p", "Overlapping") == ("False", "Disjoint", "")
+    for number in range(7):
+        api.node(f"n{number}", f"192.168.1.1{number}", pods=("192.168.1.128/25",) if number == 6 else ())
+    api.settle()
+    status, reason, message = api.condition("IPAddressPool", "p", "Overlapping")
+    assert (status, reason) == ("True", "NodeAddress")
+    assert message.startswith('never given out: 192.168.1.10 is an address of node "n0", 192.168.1.11 is')
+    assert message.endswith(" and 3 more; the rest of the pool is")
+    assert api.verdict("IPAddressPool", "p") == ("True", "InForce", "")
+    assert api.status("IPAddressPool", "p")["availableIPv4"] == 256 - 7 - 128
+    for number in range(7):
+        api.node(f"n{number}")
+    api.settle()
+    assert api.condition("IPAddressPool", "p", "Overlapping")[0] == "False"
+    assert api.status("IPAddressPool", "p")["availableIPv4"] == 256
+
+
+def test_news_of_nodes_that_concern_no_pool_write_nothing(api: Api) -> None:
+    api.pool("p", "192.168.1.0/24")
+    api.advertisement("l2")
+    api.node("n1", "10.0.0.1")
+    api.settle()
+    api.writes.clear()
+    api.node("n2", "10.0.0.2", pods=("10.244.0.0/24",))
+    api.settle()
+    assert api.writes == []
+
+
+def test_a_pool_of_which_nothing_is_in_force_is_neither_full_nor_free(api: Api) -> None:
+    api.pool("p", "bad")
+    api.settle()
+    unknown = ("Unknown", "NotInForce", "no version of the pool is in force")
+    assert api.condition("IPAddressPool", "p", "Exhausted") == unknown
+    assert api.condition("IPAddressPool", "p", "Overlapping") == unknown
+
+
+def test_an_advertisement_names_the_pools_that_do_not_exist(api: Api) -> None:
+    api.pool("there", "10.0.0.0/24")
+    api.pool("broken", "bad")
+    api.advertisement("l2", ipAddressPools=["there", "broken", *(f"gone-{number}" for number in range(7))])
+    api.advertisement("selects", ipAddressPoolSelectors=[{"matchLabels": {"tier": "x"}}])
+    api.node("n1", "10.9.0.1")
+    api.settle()
+    names = ", ".join(f'"gone-{number}"' for number in range(5))
+    assert api.condition("L2Advertisement", "l2", "PoolsExist") == (
+        "False",
+        "UnknownPool",
+        f"there is no IPAddressPool {names} and 2 more",
+    )
+    assert api.condition("L2Advertisement", "selects", "PoolsExist")[:2] == ("False", "NoMatchingPool")
+    assert api.condition("L2Advertisement", "l2", "NodesMatch") == ("True", "Found", "")
+    api.advertisement("l2", ipAddressPools=["late"])
+    api.pool("late", "10.0.1.0/24")
+    api.settle()
+    assert api.condition("L2Advertisement", "l2", "PoolsExist") == ("True", "Found", "")
+
+
+def test_an_advertisement_that_no_node_matches_says_so_until_one_does(api: Api) -> None:
+    api.advertisement("l2", nodeSelectors=[{"matchLabels": {"rack": "a"}}])
+    api.node("n1", "10.9.0.1", labels={"rack": "b"})
+    api.settle()
+    said = ("False", "NoMatchingNode", "spec.nodeSelectors match no node: nobody announces")
+    assert api.condition("L2Advertisement", "l2", "NodesMatch") == said
+    api.node("n2", "10.9.0.2", labels={"rack": "a"})
+    api.settle()
+    assert api.condition("L2Advertisement", "l2", "NodesMatch") == ("True", "Found", "")
+    api.node("n2")
+    api.settle()
+    assert api.condition("L2Advertisement", "l2", "NodesMatch") == said
+
+
+def test_a_broken_advertisement_is_judged_by_its_version_in_force(api: Api) -> None:
+    api.pool("p", "10.0.0.0/24")
+    api.advertisement("l2", ipAddressPools=["gone"])
+    api.settle()
+    api.advertisement("l2", ipAddressPools=["p", "p"])
+    api.settle()
+    assert api.verdict("L2Advertisement", "l2")[0] == "False"
+    assert api.condition("L2Advertisement", "l2", "PoolsExist")[1] == "UnknownPool"
 
 
 def test_a_thousand_allocations_are_not_a_thousand_writes(api: Api) -> None:
@@ -155,6 +291,9 @@ def test_overlap_and_a_bad_advertisement_are_told_apart(api: Api) -> None:
     api.advertisement("l2", interfaces=["eth0", "eth0"])
     api.settle()
     assert api.verdict("IPAddressPool", "b")[:2] == ("False", "Overlap")
+    reason = '10.0.0.128-10.0.0.255 overlaps 10.0.0.0-10.0.0.255 of pool "a", which stays in force'
+    assert api.condition("IPAddressPool", "b", "Overlapping") == ("True", "Pool", reason)
+    assert api.condition("IPAddressPool", "a", "Overlapping")[0] == "False"
     assert api.verdict("L2Advertisement", "l2") == ("False", "Invalid", 'spec.interfaces[1]: repeats "eth0"')
 
 

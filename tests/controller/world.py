@@ -13,13 +13,12 @@ from typing import Any
 
 import msgspec
 
-from cluster.addresses import RangeMap
 from cluster.config import Config, load
 from cluster.objects import IPAddressPool, Node, Service, ServiceCIDR, ServiceOwners, decode
 from cluster.resources import SERVICE_OWNERS
 from controller.changes import Change, EventNote, Moment, Read, Tell, Write
 from controller.reconcile import Reconciler
-from controller.reserved import Reservations, Reserved
+from controller.reserved import Reservations
 
 KIND_POOL = "172.18.255.200-172.18.255.250"
 
@@ -71,7 +70,6 @@ class World:
         self._version = 0
         self._born = 0
         self.config = Config()
-        self._reserved: RangeMap[Reserved] = RangeMap()
         self.controller = Reconciler(load_balancer_class, random.Random(1))
 
     # -------------------------------------------------------------------- what users do
@@ -131,9 +129,7 @@ class World:
         self._tell_reserved()
 
     def _tell_reserved(self) -> None:
-        if (reserved := self.reservations.take_change()) is not None:
-            self._reserved = reserved
-            self.controller.set_reserved(reserved)
+        self.controller.set_reserved(self.reservations.ranges)
 
     # -------------------------------------------------------------------- what the controller does
 
@@ -144,7 +140,7 @@ class World:
         self._unseen = []
         self.config = config_of(self.pools)
         self.controller.set_config(self.config)
-        self.controller.set_reserved(self._reserved)
+        self.controller.set_reserved(self.reservations.ranges)
         for name, labels in self.namespaces.items():
             self.controller.set_namespace(name, labels)
         for key in self.services:
