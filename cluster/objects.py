@@ -308,11 +308,21 @@ class IPAddressPoolSpec(View, frozen=True):
     service_allocation: ServiceAllocation | None = None
 
 
+class RecentRelease(View, frozen=True):
+    """A Service that is gone, and what it had."""
+
+    service: str = ""
+    """``namespace/name``."""
+    addresses: tuple[str, ...] = ()
+    time: str = ""
+
+
 class IPAddressPoolStatus(View, frozen=True):
     assigned_ipv4: int = field(name="assignedIPv4", default=0)
     assigned_ipv6: int = field(name="assignedIPv6", default=0)
     available_ipv4: int = field(name="availableIPv4", default=0)
     available_ipv6: int = field(name="availableIPv6", default=0)
+    recent_releases: tuple[RecentRelease, ...] = ()
     conditions: tuple[Condition, ...] = ()
 
 

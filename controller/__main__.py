@@ -22,6 +22,9 @@ from controller.leadership import LEASE_S, LEAST_LEASE_S
 
 USER_AGENT = "berthlb-controller"
 LONGEST_LEASE_S = 3600
+REMEMBER_RELEASES = 64
+MOST_RELEASES = 1000
+"""As many as the definition of an IPAddressPool lets its status list."""
 
 
 class _OneLine(argparse.ArgumentParser):
@@ -41,6 +44,12 @@ def _lease_duration(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f'"{text}" is no whole number of seconds, {LEAST_LEASE_S} to {LONGEST_LEASE_S}'
         )
+    return int(text)
+
+
+def _number_of_releases(text: str) -> int:
+    if not text.isdecimal() or int(text) > MOST_RELEASES:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number from 0 to {MOST_RELEASES}')
     return int(text)
 
 
@@ -89,6 +98,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="after how long without news of the leader another replica takes over (default: %(default)s)",
     )
+    arguments.add_argument(
+        "--remember-releases",
+        type=_number_of_releases,
+        default=REMEMBER_RELEASES,
+        metavar="N",
+        help="how many deleted Services of each pool are remembered, to get their addresses back when they are "
+        "created again; 0 for none (default: %(default)s)",
+    )
     return arguments
 
 
@@ -108,6 +125,7 @@ def main() -> NoReturn:
         registry,
         name=arguments.identity or f"{socket.gethostname()}_{os.getpid()}",
         lease_s=arguments.lease_duration,
+        remember_releases=arguments.remember_releases,
     )
     host, port = arguments.listen
     try:

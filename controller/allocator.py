@@ -97,6 +97,8 @@ class Request:
     """The only pool to take from (annotation ``metallb.io/address-pool``)."""
     addresses: tuple[Address, ...] = ()
     """Exactly these addresses (annotation ``metallb.io/loadBalancerIPs`` or ``spec.loadBalancerIP``)."""
+    former: tuple[Address, ...] = ()
+    """What it had before it was deleted, preferred to others where it can be had (``controller.releases``)."""
 
 
 def allocate(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
@@ -249,6 +251,8 @@ def _allocate_automatically(config: Config, ledger: Ledger, want: Request) -> Al
             refused.append(excluded)
         else:
             asked.append(pool)
+    if want.former and (again := _former_allocation(ledger, want, asked)) is not None:
+        return again
     reserved = [pool for pool in asked if pool.allocation is not None]
     for group in (reserved, asked[len(reserved) :]):
         for families in want.families:
@@ -278,8 +282,9 @@ def _from_pool(ledger: Ledger, want: Request, pool: Pool, families: tuple[Family
     """The first address of each family, or None where one is missing."""
     addresses = []
     for family in families:
-        address = ledger.first_free(pool.name, family)
-        if want.holder.sharing_key:
+        former = _former(ledger, want, pool, family)
+        address = former or ledger.first_free(pool.name, family)
+        if want.holder.sharing_key and former is None:
             shared = ledger.first_shared(pool.name, family, want.holder)
             if shared is not None and (address is None or _earlier(ledger, pool, shared, address)):
                 address = shared
@@ -287,6 +292,27 @@ def _from_pool(ledger: Ledger, want: Request, pool: Pool, families: tuple[Family
             return None
         addresses.append(address)
     return tuple(addresses)
+
+
+def _former(ledger: Ledger, want: Request, pool: Pool, family: Family) -> Address | None:
+    """What it had of the pool, if it can have it again."""
+    for address in want.former:
+        can_be_had = ledger.place(pool.name, address) is not None and ledger.withheld(address) is None
+        if address.family is family and can_be_had and ledger.conflict(address, want.holder) is None:
+            return address
+    return None
+
+
+def _former_allocation(ledger: Ledger, want: Request, pools: Iterable[Pool]) -> Allocation | None:
+    """All that it had, whichever of the pools it was from; None where that cannot be had, or something better can."""
+    for families in want.families:
+        for pool in pools:
+            former = [_former(ledger, want, pool, family) for family in families]
+            if (found := tuple(address for address in former if address)) and len(found) == len(families):
+                return Allocation(pool.name, found)
+        if any(_from_pool(ledger, want, pool, families) for pool in pools):
+            return None
+    return None
 
 
 def _earlier(ledger: Ledger, pool: Pool, one: Address, other: Address) -> bool:

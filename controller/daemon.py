@@ -96,6 +96,7 @@ class Daemon:
         *,
         name: str,
         lease_s: int,
+        remember_releases: int,
     ) -> None:
         """``name`` is what the Lease calls this process, with something random behind it."""
         rng = random.Random()
@@ -107,7 +108,8 @@ class Daemon:
         """The term that ``_core`` is for; None: it is for none, and knows nothing."""
         self._awaited: tuple[int, ...] | None = None
         """Which refresh of each reflector a new leader waits for; None: not asked for yet."""
-        self._core = Reconciler(load_balancer_class, rng)
+        self._remember_releases = remember_releases
+        self._core = self._new_core()
         self._reports = Reports(namespace, rng)
         self._reservations = Reservations()
         self._inbox: queue.SimpleQueue[Seen[Any] | _Outcome | None] = queue.SimpleQueue()
@@ -202,7 +204,7 @@ class Daemon:
             logger.warning("not in force", extra={"problem": problem.text})
         now = Moment(time.monotonic(), time.time())
         if self._term is not None and self._core.started:
-            for change in (*self._core.settle(now), *self._reports.settle(self._core.ledger, now)):
+            for change in (*self._core.settle(now), *self._reports.settle(self._core.ledger, self._core.releases, now)):
                 if isinstance(change, Tell):
                     self._note_all(change.events, change.about)
                 else:
@@ -214,9 +216,12 @@ class Daemon:
         term = self._elector.term
         if term != self._term:
             self._term, self._awaited = term, None
-            self._core = Reconciler(self._class, self._rng)
+            self._core = self._new_core()
         if term is not None and self._awaited is None and self._elector.quiet:
             self._awaited = tuple(reflector.refresh() for reflector in self._reflectors)
+
+    def _new_core(self) -> Reconciler:
+        return Reconciler(self._class, self._rng, self._remember_releases)
 
     def _restore(self) -> None:
         """Begin to decide, once everything has been read that was written before this term."""
@@ -234,7 +239,7 @@ class Daemon:
         self._reports.reload()
         self._core.set_config(self._reports.config)
         self._core.set_reserved(self._reservations.ranges)
-        self._core.start()
+        self._core.start(self._reports.recorded_releases())
         logger.info("restored", extra={"services": self._core.figures().services})
         self._in_background("heartbeat key", self._make_key)
         self._in_background("leftovers", self._find_leftovers)

@@ -173,6 +173,8 @@ class _Shard:
     free: IntervalSet
     withholds: bool
     """Whether any address is withheld."""
+    aside: IntervalSet
+    """Those of the free places that are given out last."""
     taken: int = 0
     kept: int = 0
     """Those of the taken ones that are withheld."""
@@ -223,6 +225,7 @@ class Ledger:
         self._indexes: dict[Family, _Index] = {family: _Index() for family in Family}
         self.reserved: RangeMap[Reserved] = RangeMap()
         """What is never given out; set by ``set_pools``."""
+        self._given_last: set[Address] = set()
         self.set_pools(pools)
 
     def set_pools(self, pools: Mapping[PoolName, Pool], reserved: RangeMap[Reserved] | None = None) -> bool:
@@ -245,6 +248,10 @@ class Ledger:
                 self._shards[name].pool = pool
         self._indexes = {family: self._index_of(family) for family in Family}
         if fresh:
+            for address in self._given_last:
+                found = self._locate(address)
+                if found is not None and found[0].pool in fresh and not self._withholds(found[0], address):
+                    _move(found[0].free, found[0].aside, found[1])
             for family, held in self._held.items():
                 for value, entry in held.items():
                     found = self._locate(Address(family, value))
@@ -360,7 +367,7 @@ class Ledger:
             if withheld:
                 shard.kept -= 1
             else:
-                shard.free.add(place, place)
+                self._places(shard, address).add(place, place)
         return shard.pool
 
     def _mark_taken(self, address: Address, shard: _Shard, place: int, terms: Terms | None) -> None:
@@ -368,7 +375,7 @@ class Ledger:
         if self._withholds(shard, address):
             shard.kept += 1
             return
-        shard.free.remove(place)
+        self._places(shard, address).remove(place)
         if terms is not None:
             shard.list_shared(terms, place)
 
@@ -378,10 +385,25 @@ class Ledger:
         at = bisect_right(index.lows, address.value) - 1
         return index.places[at][0].pool if at >= 0 and address.value <= index.highs[at] else None
 
+    def give_last(self, address: Address, *, last: bool) -> None:
+        """Whether the address, while nobody holds it, is given out only where the pool has no other."""
+        if last == (address in self._given_last):
+            return
+        self._given_last ^= {address}
+        found = self._locate(address)
+        if found is None or address.value in self._held[address.family] or self._withholds(found[0], address):
+            return
+        shard, place = found
+        _move(*((shard.free, shard.aside) if last else (shard.aside, shard.free)), place)
+
+    def _places(self, shard: _Shard, address: Address) -> IntervalSet:
+        """Where the address is while it is free."""
+        return shard.aside if address in self._given_last else shard.free
+
     def first_free(self, pool: PoolName, family: Family) -> Address | None:
         """The first address of the pool that nobody holds."""
         shard = self._shards[pool].by_family.get(family)
-        while shard is not None and (place := shard.free.least()) is not None:
+        while shard is not None and (place := _least(shard)) is not None:
             address = _address_at(shard, family, place)
             if not (shard.avoid_buggy_ips and is_buggy(address)):
                 return address
@@ -423,6 +445,16 @@ def _address_at(shard: _Shard, family: Family, place: int) -> Address:
     return Address(family, shard.values[at] + place - shard.firsts[at])
 
 
+def _least(shard: _Shard) -> int | None:
+    place = shard.free.least()
+    return shard.aside.least() if place is None else place
+
+
+def _move(source: IntervalSet, target: IntervalSet, place: int) -> None:
+    source.remove(place)
+    target.add(place, place)
+
+
 def _same_places(before: Pool, after: Pool | None) -> bool:
     return after is not None and (before.ranges, before.avoid_buggy_ips) == (after.ranges, after.avoid_buggy_ips)
 
@@ -435,7 +467,8 @@ def _shards_of(pool: Pool, withheld: tuple[Range, ...], reserved: RangeMap[Reser
             continue
         last = sum(block.count for block in blocks) - 1
         size = pool.size(family) - replace(pool, ranges=withheld).size(family)
-        shard = _Shard(pool.name, pool.avoid_buggy_ips, [], [], size, last, IntervalSet(last), bool(withheld))
+        free, aside = IntervalSet(last), IntervalSet(last)
+        shard = _Shard(pool.name, pool.avoid_buggy_ips, [], [], size, last, free, bool(withheld), aside)
         place = 0
         for block in blocks:
             shard.firsts.append(place)

@@ -23,13 +23,13 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cluster.addresses import Address, Family, RangeMap
 from cluster.config import Config
-from cluster.objects import Condition, Object, PoolName, Service, ServiceOwners
+from cluster.objects import Condition, Object, PoolName, RecentRelease, Service, ServiceOwners
 from cluster.resources import SERVICE_OWNERS, SERVICES
 from controller import events
 from controller.allocator import Reason, Refusal
@@ -49,6 +49,7 @@ from controller.changes import (
 from controller.contest import Contest, Statement, last_other_writer, statement
 from controller.judgement import Verdict, condition, judge
 from controller.ledger import Ledger
+from controller.releases import Releases
 from controller.request import (
     ALLOCATED_FROM_POOL,
     ALLOW_SHARED_IP,
@@ -124,8 +125,9 @@ class Figures:
 class Reconciler:
     """See the module's docstring. One thread only."""
 
-    def __init__(self, load_balancer_class: str | None, rng: random.Random) -> None:
+    def __init__(self, load_balancer_class: str | None, rng: random.Random, remember_releases: int = 0) -> None:
         self.ledger = Ledger()
+        self.releases = Releases(self.ledger, remember_releases)
         self.started = False
         self.refusals: Counter[Reason] = Counter()
         """Refusals reported so far."""
@@ -152,6 +154,7 @@ class Reconciler:
             return
         self._config = config
         self.ledger.set_pools(config.pools)
+        self.releases.regroup(config.pool_of)
         self._due.update(self._tracked)
 
     def set_reserved(self, reserved: RangeMap[Reserved]) -> None:
@@ -277,9 +280,11 @@ class Reconciler:
 
     # -------------------------------------------------------------------- deciding
 
-    def start(self) -> None:
-        """Everything has been observed once: restore what Services already have; from now on, decide."""
+    def start(self, recorded: Iterable[RecentRelease] = ()) -> None:
+        """Everything has been observed once: restore what Services already have; from now on, decide. ``recorded`` is
+        what the pools' status remembers."""
         self.started = True
+        self.releases.restore(recorded, self._config.pool_of)
         in_order = sorted(self._tracked.values(), key=lambda each: (not self._is_ours(each.view), each.age))
         for tracked in in_order:
             self._adopt(tracked)
@@ -295,6 +300,7 @@ class Reconciler:
                     tracked.retry_at = None
                     self._due.add(tracked.view.key)
             self._decide_all(now)
+        self.releases.stamp(now)
         changes, self._changes = self._changes, []
         return changes
 
@@ -392,6 +398,8 @@ class Reconciler:
     def _judge(self, tracked: _Tracked) -> Verdict:
         view = tracked.view
         reading = read_request(view, self._labels_of(view))
+        if former := self.releases.former(view.key):
+            reading = replace(reading, request=replace(reading.request, former=former))
         recorded = annotation(view, ALLOCATED_FROM_POOL)
         shown = addresses_in_status(view)
         if tracked.retiring and set(shown) <= {*tracked.assigned, *tracked.retiring}:
@@ -537,11 +545,17 @@ class Reconciler:
     def _settled(self, tracked: _Tracked) -> None:
         """The API shows what was decided: nobody sees the Service at its former addresses any more."""
         tracked.cleared = None
+        if tracked.assigned:
+            self.releases.forget(tracked.view.key)
         self._give_back(tracked, tracked.retiring)
         tracked.retiring = ()
 
     def _forget(self, tracked: _Tracked) -> None:
         key = tracked.view.key
+        had = tracked.assigned or tracked.retiring
+        pool = self._config.pool_of(had[0]) if had else None
+        if self.started and pool is not None and not self._is_foreign(tracked.view):
+            self.releases.remember(pool.name, key, tuple(each for each in had if self._config.pool_of(each) is pool))
         self._give_back(tracked, (*tracked.assigned, *tracked.retiring))
         del self._tracked[key]
         self._waiting.discard(key)
@@ -558,6 +572,9 @@ class Reconciler:
 
     def _is_ours(self, view: Service) -> bool:
         return view.spec.type == "LoadBalancer" and view.spec.load_balancer_class == self._class
+
+    def _is_foreign(self, view: Service) -> bool:
+        return view.spec.type == "LoadBalancer" and view.spec.load_balancer_class != self._class
 
     def _labels_of(self, view: Service) -> Mapping[str, str]:
         return self._namespaces.get(view.metadata.namespace, {})

@@ -1,8 +1,8 @@
 """The configuration as the controller reads it, and what it says about that on the objects themselves.
 
 It holds the pools and advertisements that exist, makes them into the ``Config`` in force, and keeps three things in the
-API up to date: the conditions of each pool and advertisement (``conditions``), the counters of each pool, and the
-ConfigurationState named ``controller``. Counters, and whether a pool is exhausted, may lag by a second, so that a
+API up to date: the conditions of each pool and advertisement (``conditions``), the counters and recent releases of each
+pool, and the ConfigurationState named ``controller``. What allocations change may lag by a second, so that a
 thousand allocations are not a thousand writes; the rest is said at once. Where the CRDs are not ours (MetalLB's know no
 conditions) the API server drops what it does not know: it is then not told again and again. Sans-IO, as ``reconcile``
 is.
@@ -20,12 +20,22 @@ from msgspec.structs import replace
 from cluster import config as configuration
 from cluster.addresses import Family, Range
 from cluster.config import Config, Pool, Problem
-from cluster.objects import Condition, ConfigurationState, IPAddressPool, L2Advertisement, NodeName, PoolName
+from cluster.objects import (
+    Condition,
+    ConfigurationState,
+    IPAddressPool,
+    L2Advertisement,
+    NodeName,
+    PoolName,
+    RecentRelease,
+    to_builtins,
+)
 from cluster.resources import CONFIGURATION_STATES, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
 from controller import conditions
 from controller.changes import Change, Moment, Read, Write, shortened, with_conditions
 from controller.ledger import Ledger
 from controller.reconcile import CONFLICTS_AT_ONCE, is_older, retry_delay
+from controller.releases import Release, Releases
 from controller.reserved import Reserved
 
 COUNTERS_S = 1.0
@@ -191,7 +201,12 @@ class Reports:
         """When ``settle`` wants to be called next though nothing was observed, in monotonic seconds."""
         return self._deadline
 
-    def settle(self, ledger: Ledger, now: Moment) -> list[Change]:
+    def recorded_releases(self) -> list[RecentRelease]:
+        """What the status of the pools remembers, as it was read."""
+        views = (each.view for each in self._pools.values())
+        return [each for view in views if isinstance(view, IPAddressPool) for each in view.status.recent_releases]
+
+    def settle(self, ledger: Ledger, releases: Releases, now: Moment) -> list[Change]:
         """The writes that make the objects say what is so."""
         self._deadline = None
         config, reserved = self._withheld_for
@@ -201,7 +216,7 @@ class Reports:
         wrong = {(problem.kind, problem.name): problem for problem in self.problems}
         changes: list[Change] = []
         for reported in (*self._pools.values(), *self._advertisements.values()):
-            body = self._report(reported, wrong.get((reported.resource.kind, reported.name)), ledger, now)
+            body = self._report(reported, wrong.get((reported.resource.kind, reported.name)), ledger, releases, now)
             if body:
                 changes += self._sent(reported, self._write(reported, body, "reported on the object"), now)
         state = self._state_change(now)
@@ -231,7 +246,7 @@ class Reports:
         self._deadline = at if self._deadline is None else min(self._deadline, at)
 
     def _report(
-        self, reported: _Reported, problem: Problem | None, ledger: Ledger, now: Moment
+        self, reported: _Reported, problem: Problem | None, ledger: Ledger, releases: Releases, now: Moment
     ) -> dict[str, Any] | None:
         """What to patch into the object's status."""
         view = reported.view
@@ -246,6 +261,9 @@ class Reports:
             exhausted = conditions.exhausted(self._in_force(view), self._counts(view, ledger))
             wanted["Exhausted"] = replace(exhausted, observed_generation=generation)
             status |= self._counters(view, ledger, everything=not view.status.conditions)
+            remembered = tuple(_recorded(each) for each in releases.of(PoolName(view.metadata.name)))
+            if self._in_force(view) and remembered != view.status.recent_releases:
+                status["recentReleases"] = [to_builtins(each) for each in remembered] or None
         changed = with_conditions(view.status.conditions, wanted, now)
         if changed is not None:
             status["conditions"] = changed
@@ -339,6 +357,10 @@ class Reports:
             subresource=None if create else "status",
             create=create,
         )
+
+
+def _recorded(release: Release) -> RecentRelease:
+    return RecentRelease(release.service, tuple(address.text for address in release.addresses), release.time)
 
 
 def _words(change: Write) -> dict[str, Any]:

@@ -335,6 +335,46 @@ def test_a_server_that_knows_no_service_ranges_is_served_too(cluster: Cluster, s
     assert cluster.address("web") == "172.18.255.200"
 
 
+def test_a_service_that_is_made_again_gets_its_address_back_also_from_another_controller(
+    cluster: Cluster, start: Start
+) -> None:
+    cluster.pool("pool", **POOL)
+    first = start()
+    pool_path = f"{METALLB}/ipaddresspools/pool"
+    for name in ("a", "b", "c"):
+        cluster.service(name)
+        cluster.address(name)
+    for name in ("a", "b"):
+        cluster.ask("DELETE", f"{SERVICES}/{name}")
+
+    def listed() -> dict[str, list[str]]:
+        releases = cluster.ask("GET", pool_path)["status"].get("recentReleases", [])
+        return {each["service"]: each["addresses"] for each in releases if each["time"].endswith("Z")}
+
+    a, b = {"default/a": ["172.18.255.200"]}, {"default/b": ["172.18.255.201"]}
+    wait_until(lambda: listed() == a | b)
+    first.end(signal.SIGKILL)
+    start().ready()
+    cluster.service("b")
+    cluster.service("d")
+    assert (cluster.address("b"), cluster.address("d")) == ("172.18.255.201", "172.18.255.203")
+    wait_until(lambda: listed() == a)
+
+
+def test_no_release_is_remembered_where_none_shall_be(cluster: Cluster, start: Start) -> None:
+    cluster.pool("pool", **POOL)
+    start("--remember-releases", "0")
+    for name in ("a", "b"):
+        cluster.service(name)
+        cluster.address(name)
+    cluster.ask("DELETE", f"{SERVICES}/a")
+    pool_path = f"{METALLB}/ipaddresspools/pool"
+    status = wait_until(lambda: (found := cluster.ask("GET", pool_path)["status"]).get("availableIPv4") == 50 and found)
+    assert "recentReleases" not in status
+    cluster.service("c")
+    assert cluster.address("c") == "172.18.255.200"
+
+
 def test_only_its_own_class_is_served(cluster: Cluster, start: Start) -> None:
     cluster.pool("pool", **POOL)
     start("--lb-class", "example.com/berth")
@@ -402,6 +442,7 @@ def test_it_ends_at_once_when_told_to_even_while_the_api_server_hangs(cluster: C
         (("--listen", "nowhere"), '"nowhere" is not ADDRESS:PORT'),
         (("--kubeconfig", "/does/not/exist"), 'there is no file "/does/not/exist"'),
         (("--frobnicate",), "--frobnicate"),
+        (("--remember-releases", "1001"), '"1001" is no number from 0 to 1000'),
         ((), "cluster"),
     ],
 )

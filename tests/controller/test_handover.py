@@ -236,7 +236,9 @@ def test_a_new_leader_sees_what_its_watch_had_not_brought_yet(cluster: Cluster, 
     cluster.service("known")
     cluster.address("known")
     client = connect(cluster.api.kubeconfig(tmp_path / "standby"), user_agent="standby")
-    standby = Daemon(client, "metallb-system", None, CollectorRegistry(), name="standby", lease_s=LONG_S)
+    standby = Daemon(
+        client, "metallb-system", None, CollectorRegistry(), name="standby", lease_s=LONG_S, remember_releases=0
+    )
     thread = threading.Thread(target=standby.run, daemon=True)
     thread.start()
     try:

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from cluster.addresses import parse_address
-from cluster.objects import ConfigurationState, IPAddressPool, L2Advertisement, Node, decode
+from cluster.objects import ConfigurationState, IPAddressPool, L2Advertisement, Node, PoolName, decode
 from controller.changes import Moment, Read, Write
 from controller.ledger import Holder, Ledger
+from controller.releases import Releases
 from controller.reports import Reports
 from controller.reserved import Reservations
 from tests.controller.world import merge
@@ -39,6 +40,7 @@ class Api:
     def start(self) -> None:
         self.reports = Reports("metallb-system", random.Random(1))
         self.ledger = Ledger()
+        self.releases = Releases(self.ledger, 3)
         for name, labels in self.nodes.items():
             self.reports.set_node(name, labels)
         for kind, name in self.objects:
@@ -99,7 +101,7 @@ class Api:
         """One turn of the deciding thread, its changes carried out; how many there were."""
         if self.reports.reload() or self.ledger.reserved is not self.reservations.ranges:
             self.ledger.set_pools(self.reports.config.pools, self.reservations.ranges)
-        changes = self.reports.settle(self.ledger, Moment(self.time, self.time))
+        changes = self.reports.settle(self.ledger, self.releases, Moment(self.time, self.time))
         for change in changes:
             kind = change.resource.kind
             if isinstance(change, Write):
@@ -107,6 +109,7 @@ class Api:
                 body = merge(self.objects.get((kind, change.name), {}), change.body)
                 if self._prunes and "status" in body:
                     body["status"].pop("conditions", None)
+                    body["status"].pop("recentReleases", None)
                 self._store(kind, change.name, body)
             there = (kind, change.name) in self.objects
             self.reports.answered(change, self.view(kind, change.name) if there else None)
@@ -250,6 +253,47 @@ def test_a_broken_advertisement_is_judged_by_its_version_in_force(api: Api) -> N
     assert api.condition("L2Advertisement", "l2", "PoolsExist")[1] == "UnknownPool"
 
 
+def test_what_is_remembered_of_releases_is_listed_and_read_again(api: Api) -> None:
+    api.pool("p", "10.0.0.0/24", "2001:db8::/120")
+    api.pool("q", "10.0.1.0/24")
+    api.settle()
+    for number in range(5):
+        addresses = (parse_address(f"10.0.0.{number}"), parse_address(f"2001:db8::{number}"))
+        api.releases.remember(PoolName("p"), f"default/s{number}", addresses)
+        api.releases.stamp(Moment(api.time, 1_767_225_600.0 + number))
+    api.settle()
+    listed = api.status("IPAddressPool", "p")["recentReleases"]
+    assert [each["service"] for each in listed] == ["default/s4", "default/s3", "default/s2"]
+    assert listed[0] == {
+        "service": "default/s4",
+        "addresses": ("10.0.0.4", "2001:db8::4"),
+        "time": "2026-01-01T00:00:04Z",
+    }
+    assert "recentReleases" not in api.status("IPAddressPool", "q")
+    before = len(api.writes)
+    api.start()
+    api.reports.reload()
+    api.releases.restore(api.reports.recorded_releases(), api.reports.config.pool_of)
+    api.settle()
+    assert len(api.writes) == before
+    for number in range(5):
+        api.releases.forget(f"default/s{number}")
+    api.settle()
+    assert "recentReleases" not in api.status("IPAddressPool", "p")
+
+
+def test_a_pool_that_cannot_be_read_keeps_its_list(api: Api) -> None:
+    api.pool("p", "10.0.0.0/24")
+    api.settle()
+    api.releases.remember(PoolName("p"), "default/web", (parse_address("10.0.0.1"),))
+    api.releases.stamp(Moment(api.time, api.time))
+    api.settle()
+    api.pool("p", "bad")
+    api.start()
+    api.settle()
+    assert [each["service"] for each in api.status("IPAddressPool", "p")["recentReleases"]] == ["default/web"]
+
+
 def test_a_thousand_allocations_are_not_a_thousand_writes(api: Api) -> None:
     api.pool("p", "10.0.0.0/16")
     api.settle()
@@ -313,6 +357,9 @@ def test_a_server_whose_crds_know_no_conditions_is_not_told_for_ever() -> None:
     api.pool("p", "10.0.0.0/24")
     api.advertisement("l2")
     api.settle()
+    api.releases.remember(PoolName("p"), "default/web", (parse_address("10.0.0.1"),))
+    api.releases.stamp(Moment(api.time, api.time))
+    api.settle()
     assert api.status("IPAddressPool", "p")["availableIPv4"] == 256
 
 
@@ -326,7 +373,7 @@ def test_a_state_that_somebody_deleted_is_made_again_with_the_next_news(api: Api
         raise AssertionError("a bad edit must not change what is in force")
     (patch, *_) = [
         change
-        for change in api.reports.settle(api.ledger, Moment(api.time, api.time))
+        for change in api.reports.settle(api.ledger, api.releases, Moment(api.time, api.time))
         if change.resource.kind == "ConfigurationState"
     ]
     assert not isinstance(patch, Read)
@@ -339,7 +386,7 @@ def test_a_failed_report_is_repeated_after_a_pause(api: Api) -> None:
     api.pool("p", "10.0.0.0/24")
     api.reports.reload()
     api.ledger.set_pools(api.reports.config.pools)
-    for change in api.reports.settle(api.ledger, Moment(api.time, api.time)):
+    for change in api.reports.settle(api.ledger, api.releases, Moment(api.time, api.time)):
         api.reports.failed(change, 0.0, Moment(api.time, api.time))
     assert api.turn() == 0
     deadline = api.reports.next_deadline()
@@ -354,7 +401,7 @@ def test_a_report_that_somebody_forestalled_is_made_on_the_newer_object(api: Api
     api.reports.reload()
     api.ledger.set_pools(api.reports.config.pools)
     now = Moment(api.time, api.time)
-    changes = api.reports.settle(api.ledger, now)
+    changes = api.reports.settle(api.ledger, api.releases, now)
     api.pool("p", "10.0.0.0/25")
     for change in changes:
         there = (change.resource.kind, change.name) in api.objects

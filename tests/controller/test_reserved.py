@@ -218,31 +218,38 @@ SPAN = st.tuples(st.integers(0, 40), st.integers(0, 9))
 @given(
     reservations=st.lists(st.lists(SPAN, max_size=4), min_size=1, max_size=4),
     avoid=st.booleans(),
-    steps=st.lists(st.tuples(st.booleans(), st.integers(0, 39)), max_size=30),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["take", "give back", "last", "not last"]), st.integers(0, 39)), max_size=30
+    ),
 )
 def test_counts_and_choice_equal_a_recount_whatever_is_reserved_when(
-    reservations: list[list[tuple[int, int]]], avoid: bool, steps: list[tuple[bool, int]]
+    reservations: list[list[tuple[int, int]]], avoid: bool, steps: list[tuple[str, int]]
 ) -> None:
     base = parse_address("10.0.0.250").value
     addresses = ["10.0.0.250-10.0.1.9", "10.0.1.15-10.0.1.33"]
     pools = config_of({"p": {"addresses": addresses, "avoidBuggyIPs": avoid}}).pools
     ledger = Ledger()
     held: set[Address] = set()
+    last: set[Address] = set()
     for spans in reservations:
         index: RangeMap[Reserved] = RangeMap()
         for first, extent in spans:
             for piece in index.gaps(Range(Family.IPV4, base + first, base + first + extent)):
                 index.add(piece, Reserved(Use.PODS, "n", ""))
         ledger.set_pools(pools, index)
-        for take, offset in steps:
+        for step, offset in steps:
             one = Address(Family.IPV4, base + offset)
-            if take and one not in held:
+            if step == "take" and one not in held:
                 ledger.take(one, Holder("a/b"))
                 held.add(one)
-            elif not take and one in held:
+            elif step == "give back" and one in held:
                 ledger.give_back(one, "a/b")
                 held.discard(one)
+            elif "last" in step:
+                ledger.give_last(one, last=step == "last")
+                last = last | {one} if step == "last" else last - {one}
         given = [each for each in (Address(Family.IPV4, base + n) for n in range(40)) if each in pools[POOL]]
         free = [each for each in given if each not in held and index.find(each) is None]
+        free.sort(key=lambda each: (each in last, each))
         assert ledger.counts(POOL, Family.IPV4) == (len([each for each in given if each in held]), len(free))
         assert ledger.first_free(POOL, Family.IPV4) == (free[0] if free else None)

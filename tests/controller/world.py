@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from cluster.config import Config, load
-from cluster.objects import IPAddressPool, Node, Service, ServiceCIDR, ServiceOwners, decode
+from cluster.objects import IPAddressPool, Node, PoolName, RecentRelease, Service, ServiceCIDR, ServiceOwners, decode
 from cluster.resources import SERVICE_OWNERS
 from controller.changes import Change, EventNote, Moment, Read, Tell, Write
 from controller.reconcile import Reconciler
@@ -54,7 +54,13 @@ def merge(target: Any, patch: Any) -> Any:
 class World:
     """The API's table, and one controller that watches it (until it is killed and started anew)."""
 
-    def __init__(self, pools: Mapping[str, Any] | None = None, load_balancer_class: str | None = None) -> None:
+    def __init__(
+        self,
+        pools: Mapping[str, Any] | None = None,
+        load_balancer_class: str | None = None,
+        *,
+        remember_releases: int = 0,
+    ) -> None:
         self.services: dict[str, dict[str, Any]] = {}
         self.namespaces: dict[str, dict[str, str]] = {}
         self.reservations = Reservations()
@@ -67,10 +73,11 @@ class World:
         """Whether what the watch says waits for ``deliver``."""
         self._unseen: list[tuple[bool, Service]] = []
         self._class = load_balancer_class
+        self._remember_releases = remember_releases
         self._version = 0
         self._born = 0
         self.config = Config()
-        self.controller = Reconciler(load_balancer_class, random.Random(1))
+        self.controller = Reconciler(load_balancer_class, random.Random(1), remember_releases)
 
     # -------------------------------------------------------------------- what users do
 
@@ -134,8 +141,10 @@ class World:
     # -------------------------------------------------------------------- what the controller does
 
     def start(self) -> None:
-        """A new controller, which knows nothing but the API; what the old one had under way is lost."""
-        self.controller = Reconciler(self._class, random.Random(1))
+        """A new controller, which knows nothing but the API; what the old one had under way is lost. What it remembers
+        of releases is in the status of the pools."""
+        recorded = self.recorded_releases()
+        self.controller = Reconciler(self._class, random.Random(1), self._remember_releases)
         self.pending = []
         self._unseen = []
         self.config = config_of(self.pools)
@@ -147,7 +156,7 @@ class World:
             view = self.look(key)
             if view.spec.type == "LoadBalancer":
                 self.controller.observe(view)
-        self.controller.start()
+        self.controller.start(recorded)
         for key in self.services:  # what the search for leftovers finds
             self.controller.observe(self.look(key))
 
@@ -218,6 +227,14 @@ class World:
         raise AssertionError(f"it never comes to rest: {self.pending}")
 
     # -------------------------------------------------------------------- what one sees
+
+    def recorded_releases(self) -> list[RecentRelease]:
+        """What the pools' status would list, the newest first."""
+        return [
+            RecentRelease(each.service, tuple(address.text for address in each.addresses), each.time)
+            for name in self.pools
+            for each in self.controller.releases.of(PoolName(name))
+        ]
 
     def view(self, name: str, namespace: str = "default") -> Service:
         return self.look(f"{namespace}/{name}")
