@@ -44,6 +44,7 @@ from cluster.resources import (
 )
 from controller.changes import Change, EventNote, Moment, Read, Tell, Write, event_body
 from controller.elector import Elector, NotLeadingError
+from controller.latency import FirstAddresses
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
 from controller.reconcile import Reconciler, bears_our_mark, retry_delay
 from controller.reports import Reports
@@ -112,6 +113,7 @@ class Daemon:
         self._core = self._new_core()
         self._reports = Reports(namespace, rng)
         self._reservations = Reservations()
+        self._first_addresses = FirstAddresses(load_balancer_class)
         self._inbox: queue.SimpleQueue[Seen[Any] | _Outcome | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[tuple[int, Change] | None] = queue.SimpleQueue()
         self._events: queue.Queue[tuple[EventNote, Service]] = queue.Queue(EVENT_QUEUE)
@@ -217,6 +219,7 @@ class Daemon:
         if term != self._term:
             self._term, self._awaited = term, None
             self._core = self._new_core()
+            self._first_addresses.begin_anew()
         if term is not None and self._awaited is None and self._elector.quiet:
             self._awaited = tuple(reflector.refresh() for reflector in self._reflectors)
 
@@ -233,9 +236,12 @@ class Daemon:
             self._inbox.get_nowait()
         self._reports = Reports(self._namespace, self._rng, self._reports.config)
         self._reservations = Reservations()
+        now = Moment(time.monotonic(), time.time())
         for reflector in self._reflectors:
             for view in reflector.items().values():
-                self._see(Seen("added", None, view))
+                seen: Seen[Any] = Seen("added", None, view)
+                self._see(seen)
+                self._time(seen, now)
         self._reports.reload()
         self._core.set_config(self._reports.config)
         self._core.set_reserved(self._reservations.ranges)
@@ -267,6 +273,7 @@ class Daemon:
                 pass  # the copies have it
             case Seen():
                 self._see(message)
+                self._time(message, now)
             case _Outcome(term) if term != self._term:
                 pass
             case _Outcome(_, change, failure=ApiError() as failure):
@@ -275,6 +282,8 @@ class Daemon:
                 target = self._core if change.resource.kind == SERVICES.kind else self._reports
                 target.failed(change, retry_after, now)
             case _Outcome(_, change, view, made):
+                if isinstance(view, Service):
+                    self._first_addresses.changed(view, now)
                 target = self._core if change.resource.kind == SERVICES.kind else self._reports
                 if made:
                     target.answered(change, view)
@@ -297,6 +306,16 @@ class Daemon:
             case Namespace():
                 self._core.set_namespace(view.metadata.name, None if gone else view.metadata.labels)
 
+    def _time(self, seen: Seen[Any], now: Moment) -> None:
+        """How long Services wait."""
+        if seen.kind == "deleted":
+            if isinstance(seen.old, Service):
+                self._first_addresses.vanished(seen.old)
+        elif isinstance(seen.new, Service):
+            if seen.kind == "added":
+                self._first_addresses.appeared(seen.new, now)
+            self._first_addresses.changed(seen.new, now)
+
     def _measure(self, now: Moment) -> None:
         if now.monotonic - self._snapshot_at < IDLE_S / 2:
             return
@@ -314,6 +333,8 @@ class Daemon:
             services=figures.services if self._core.started else len(self._reflectors[0].items()),
             waiting={reason.value: count for reason, count in figures.waiting.items()},
             refusals={reason.value: count for reason, count in self._core.refusals.items()},
+            since_seen=self._first_addresses.since_seen.distribution(),
+            since_creation=self._first_addresses.since_creation.distribution(),
         )
 
     def _figures(self) -> Snapshot:

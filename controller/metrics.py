@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from cluster.objects import PoolName
+from controller.latency import Distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Snapshot:
     leader: bool = False
     lease_transitions: int = 0
     """How often the Lease went to another replica, as it says itself."""
+    since_seen: Distribution = field(default_factory=Distribution)
+    since_creation: Distribution = field(default_factory=Distribution)
 
 
 class ControllerCollector(Collector):
@@ -78,6 +81,10 @@ class ControllerCollector(Collector):
         yield _gauge("berthlb_controller_leader", "1: this replica decides and writes; 0: it stands by.", now.leader)
         transitions = "Times that the Lease went to another replica, as it says itself."
         yield _gauge("berthlb_controller_lease_transitions", transitions, now.lease_transitions)
+        seen = "Seconds from when the controller first saw a Service until that had its first address."
+        yield _histogram("berthlb_controller_assignment_seconds", seen, now.since_seen)
+        created = "Seconds from a Service's creation, which is known to the second, until it had its first address."
+        yield _histogram("berthlb_controller_assignment_since_creation_seconds", created, now.since_creation)
 
 
 def _pools(now: Snapshot) -> Iterable[Metric]:
@@ -98,6 +105,10 @@ def _pools(now: Snapshot) -> Iterable[Metric]:
 
 def _gauge(name: str, help_: str, value: float) -> Metric:
     return GaugeMetricFamily(name, help_, value=float(value))
+
+
+def _histogram(name: str, help_: str, shown: Distribution) -> Metric:
+    return HistogramMetricFamily(name, help_, buckets=list(shown.buckets), sum_value=shown.sum)
 
 
 def _counter(name: str, help_: str, value: int) -> Metric:

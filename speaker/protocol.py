@@ -145,7 +145,7 @@ class Protocol:
         try:
             self._membership.receive(link, source, self._authenticator.parse(data), now)
         except HeartbeatError as error:
-            self._count(f"dropped_{error.reason.value}")
+            self._count(f"heartbeats_dropped:{error.reason.value}")
             return
         self._settle(now)
 

@@ -422,8 +422,21 @@ def test_metrics_have_metallbs_names(cluster: Cluster, start: Start) -> None:
         'berthlb_controller_services_waiting{reason="UnknownPool"} 1.0',
         'berthlb_controller_refusals_total{reason="UnknownPool"} 1.0',
         "berthlb_controller_queue_length 0.0",
+        "berthlb_controller_assignment_seconds_count 1.0",
+        'berthlb_controller_assignment_since_creation_seconds_bucket{le="+Inf"} 1.0',
     ]
     wait_until(lambda: set(expected) <= set(controller.ask("/metrics")[1].splitlines()), message="metrics")
+
+
+def test_restored_services_did_not_wait(cluster: Cluster, start: Start) -> None:
+    cluster.pool("pool", **POOL)
+    first = start()
+    cluster.service("web")
+    cluster.address("web")
+    first.end(signal.SIGTERM)
+    controller = start().ready()
+    wait_until(lambda: "berthlb_controller_services 1.0" in controller.ask("/metrics")[1])
+    assert "berthlb_controller_assignment_seconds_count 0.0" in controller.ask("/metrics")[1]
 
 
 def test_it_ends_at_once_when_told_to_even_while_the_api_server_hangs(cluster: Cluster, start: Start) -> None:

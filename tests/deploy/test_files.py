@@ -75,7 +75,11 @@ def exposed() -> set[str]:
     controller.register(ControllerCollector(Snapshot))
     speaker.register(SpeakerCollector(lambda: View(NodeName("node-1"), None, loop_age_s=0.0)))
     text = (generate_latest(controller) + generate_latest(speaker)).decode()
-    return set(re.findall(r"^# TYPE (\w+) ", text, re.MULTILINE))
+    return {
+        name + suffix
+        for name, kind in re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE)
+        for suffix in (("_bucket", "_count", "_sum") if kind == "histogram" else ("",))
+    }
 
 
 def test_what_is_scraped_is_what_the_pods_serve() -> None:

@@ -199,7 +199,7 @@ def test_a_retired_session_never_counts_again() -> None:
     speaker.receive_datagram(ETH0, source, said_by(9, 1, "z", names=[1]), 1.0)
     speaker.receive_datagram(ETH0, source, said_by(10, 1, "z", names=[1]), 1.1)
     speaker.receive_datagram(ETH0, source, said_by(9, 50, "z", names=[1]), 1.2)
-    assert speaker.counters()["dropped_replayed"] == 1
+    assert speaker.counters()["heartbeats_dropped:replayed"] == 1
 
 
 def test_another_speaker_under_our_name_is_reported_and_is_no_peer() -> None:
@@ -221,7 +221,7 @@ def test_the_lan_cannot_grow_our_tables() -> None:
     assert len(speaker.peers()) <= 256
     assert len(speaker._roster.pending) <= 256
     assert len(speaker._roster.links[ETH0].neighbours) <= 8
-    assert speaker.counters()["dropped_table_full"] > 1000
+    assert speaker.counters()["heartbeats_dropped:table_full"] > 1000
 
 
 def test_a_heartbeat_with_many_peers_still_fits_a_datagram() -> None:

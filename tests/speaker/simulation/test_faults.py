@@ -330,7 +330,7 @@ def test_forgeries_change_nothing() -> None:
     assert world.answerers == owners
     protocol = world.nodes["n0"].protocol
     assert protocol is not None
-    assert protocol.counters()["dropped_wrong_key"] > 1000
+    assert protocol.counters()["heartbeats_dropped:wrong_key"] > 1000
 
 
 def test_a_stranger_is_answered_once_in_ten_seconds_and_named() -> None:

@@ -1,0 +1,83 @@
+"""docs/reference/metrics.md lists every metric of both daemons, with its type and labels, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cluster.objects import AddressText, NodeName, PoolName
+from controller.latency import FirstAddresses
+from controller.metrics import ControllerCollector, PoolFigures, Snapshot
+from speaker.announcements import Announced
+from speaker.channel import PeerView, Stats
+from speaker.metrics import COUNTERS, SpeakerCollector, View
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/reference/metrics.md"
+ADDRESS = AddressText("192.0.2.1")
+
+Metrics = dict[str, tuple[str, frozenset[str]]]
+"""Name → type and labels."""
+
+
+def controller_registry() -> CollectorRegistry:
+    distribution = FirstAddresses(None).since_seen.distribution()
+    full = Snapshot(
+        pools={PoolName("p"): PoolFigures()},
+        waiting={"NoPool": 1},
+        refusals={"NoPool": 1},
+        since_seen=distribution,
+        since_creation=distribution,
+    )
+    registry = CollectorRegistry()
+    registry.register(ControllerCollector(lambda: full))
+    return registry
+
+
+def speaker_registry() -> CollectorRegistry:
+    counters = {f"{name}:x" if label else name: 1 for name, (_, label) in COUNTERS.items()}
+    peer = PeerView(NodeName("node-2"), True, 0.5, 0.1, 1)
+    counts = {ADDRESS: 1}
+    stats = Stats(1.0, True, counters, requests=counts, responses=counts, gratuitous=counts, peers=(peer,))
+    announced = Announced("default/web", "uid", (ADDRESS,), ())
+    full = View(NodeName("node-1"), stats, (announced,), loop_age_s=0.0, watch_failures={"services": 0})
+    registry = CollectorRegistry()
+    registry.register(SpeakerCollector(lambda: full))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def exposed(registry: CollectorRegistry) -> Metrics:
+    """What a Prometheus server reads."""
+    return {
+        family.name + ("_total" if family.type == "counter" else ""): (
+            family.type,
+            frozenset(label for sample in family.samples for label in sample.labels) - {"le"},
+        )
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+    }
+
+
+def told(daemon: str) -> Metrics:
+    section = re.search(rf"^## {daemon}$(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert section
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\| [^|]+\. \|$", section[1], re.MULTILINE)
+    return {name: (kind, frozenset(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+
+
+@pytest.mark.parametrize(
+    ("daemon", "registry"), [("Controller", controller_registry()), ("Speaker", speaker_registry())]
+)
+def test_the_page_lists_every_metric_and_no_other(daemon: str, registry: CollectorRegistry) -> None:
+    assert told(daemon) == exposed(registry)
+
+
+@pytest.mark.parametrize("module", ["speaker/announcer.py", "speaker/protocol.py"])
+def test_what_the_announcer_counts_is_explained(module: str) -> None:
+    counted = re.findall(r"""(?:_counters\[|_count\()f?["']([a-z_]+)""", (ROOT / module).read_text())
+    assert counted
+    assert set(counted) <= COUNTERS.keys()
