@@ -378,6 +378,8 @@ class ServiceL2Status(Object, frozen=True):
 class ConfigurationStateStatus(View, frozen=True):
     result: str = "Unknown"
     error_summary: str = ""
+    advertisements_without_interface: tuple[str, ...] | None = None
+    """L2Advertisements for this node that name interfaces of which it has none; None: not said."""
     conditions: tuple[Condition, ...] = ()
 
 

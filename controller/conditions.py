@@ -1,8 +1,8 @@
 """What there is to say about a pool or an advertisement beside ``Valid``, as conditions.
 
-``Exhausted`` and ``Overlapping`` on an IPAddressPool are True when something is wrong, ``PoolsExist`` and
-``NodesMatch`` on an L2Advertisement are False then. Each is always there, so that "not wrong" can be told from "not
-looked at". Messages name what is meant, a few of it at most.
+``Exhausted`` and ``Overlapping`` on an IPAddressPool are True when something is wrong; ``PoolsExist``, ``NodesMatch``
+and ``InterfacesExist`` on an L2Advertisement are False then. Each is always there, so that "not wrong" can be told from
+"not looked at". Messages name what is meant, a few of it at most.
 """
 
 from __future__ import annotations
@@ -76,6 +76,25 @@ def nodes_match(advertisement: Advertisement, matching: Sequence[NodeName]) -> C
         return Condition("NodesMatch", "True", "Found")
     detail = "spec.nodeSelectors match no node" if advertisement.node_selectors else "there is no node"
     return Condition("NodesMatch", "False", "NoMatchingNode", f"{detail}: nobody announces")
+
+
+def interfaces_exist(
+    advertisement: Advertisement, matching: Sequence[NodeName], without: Mapping[NodeName, frozenset[str]]
+) -> Condition:
+    """``without``: the advertisements whose interfaces a node lacks, as its speaker says. A node that lacks what others
+    have is usual; it is worth a word only when there is no other."""
+    if not advertisement.interfaces:
+        return Condition("InterfacesExist", "True", "AnyInterface")
+    heard = [node for node in matching if node in without]
+    if any(advertisement.name not in without[node] for node in heard):
+        return Condition("InterfacesExist", "True", "Found")
+    if not heard or len(heard) < len(matching):
+        return Condition(
+            "InterfacesExist", "Unknown", "NotReported", "not every speaker on a matching node has reported"
+        )
+    names = _some(f'"{name}"' for name in advertisement.interfaces)
+    message = f"no matching node has an interface {names} that can announce: nobody announces"
+    return Condition("InterfacesExist", "False", "NoMatchingInterface", shortened(message))
 
 
 def _some(texts: Iterable[str]) -> str:

@@ -29,10 +29,20 @@ from prometheus_client import CollectorRegistry
 from cluster.addresses import Family
 from cluster.client import ApiClient
 from cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
-from cluster.objects import IPAddressPool, L2Advertisement, Namespace, Node, Object, Service, ServiceCIDR
+from cluster.objects import (
+    ConfigurationState,
+    IPAddressPool,
+    L2Advertisement,
+    Namespace,
+    Node,
+    Object,
+    Service,
+    ServiceCIDR,
+)
 from cluster.reflector import Change as Seen
 from cluster.reflector import Reflector
 from cluster.resources import (
+    CONFIGURATION_STATES,
     EVENTS,
     IP_ADDRESS_POOLS,
     L2_ADVERTISEMENTS,
@@ -129,6 +139,7 @@ class Daemon:
             Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, on_change=self._inbox.put),
             Reflector(client, NAMESPACES, on_change=self._inbox.put),
             Reflector(client, NODES, on_change=self._inbox.put),
+            Reflector(client, CONFIGURATION_STATES, namespace=namespace, on_change=self._inbox.put),
             Reflector(client, SERVICE_CIDRS, optional=True, on_change=self._inbox.put),
         )
         self._elector = Elector(client, namespace, name, lease_s, on_change=lambda: self._inbox.put(None))
@@ -301,6 +312,8 @@ class Daemon:
             case Node():
                 self._reservations.set_node(view.metadata.name, None if gone else view)
                 self._reports.set_node(view.metadata.name, None if gone else view.metadata.labels)
+            case ConfigurationState():
+                self._reports.set_speaker_state(view, gone=gone)
             case ServiceCIDR():
                 self._reservations.set_service_cidr(view.metadata.name, None if gone else view)
             case Namespace():

@@ -84,6 +84,7 @@ class Reports:
         self._advertisements: dict[str, _Reported] = {}
         self._state = _Reported(CONFIGURATION_STATES, STATE_NAME, known=False)
         self._nodes: dict[NodeName, Mapping[str, str]] = {}
+        self._without_interface: dict[NodeName, frozenset[str]] = {}
         self._found: dict[str, dict[str, Condition]] = {}
         """What there is to say about each advertisement; empty: to be looked up anew."""
         self._withheld: dict[PoolName, list[tuple[Range, Reserved]]] = {}
@@ -120,6 +121,22 @@ class Reports:
             del self._nodes[node]
         else:
             self._nodes[node] = labels
+
+    def set_speaker_state(self, view: ConfigurationState, *, gone: bool = False) -> None:
+        """What a speaker says of its node; what other ConfigurationStates say is not looked at."""
+        labels = view.metadata.labels
+        node = NodeName(labels.get("metallb.io/node-name", ""))
+        if labels.get("metallb.io/component-type") != "speaker" or not node:
+            return
+        said = None if gone else view.status.advertisements_without_interface
+        now = None if said is None else frozenset(said)
+        if self._without_interface.get(node) == now:
+            return
+        self._found.clear()
+        if now is None:
+            del self._without_interface[node]
+        else:
+            self._without_interface[node] = now
 
     def _table(self, view: Configured) -> tuple[dict[str, _Reported], Resource[Any]]:
         if isinstance(view, IPAddressPool):
@@ -289,6 +306,7 @@ class Reports:
             said = (
                 conditions.pools_exist(advertisement, self._pools),
                 conditions.nodes_match(advertisement, matching),
+                conditions.interfaces_exist(advertisement, matching, self._without_interface),
             )
             self._found[name] = {each.type: each for each in said}
         return self._found[name]

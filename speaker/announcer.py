@@ -455,6 +455,7 @@ class Announcer:
                 responses=answered,
                 gratuitous=dict(self._gratuitous),
                 peers=self._protocol.peers(),
+                links=tuple(state.name for state in self._announced) if self._netlink.table.complete else None,
             ),
             now,
         )

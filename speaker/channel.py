@@ -69,6 +69,8 @@ class Stats(Struct, frozen=True, tag=True):
     responses: dict[AddressText, int] = {}
     gratuitous: dict[AddressText, int] = {}
     peers: tuple[PeerView, ...] = ()
+    links: tuple[LinkName, ...] | None = None
+    """The links that can be announced on, with or without carrier; None: not known yet."""
 
 
 class Notice(Struct, frozen=True, tag=True):

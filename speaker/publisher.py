@@ -40,6 +40,7 @@ from speaker.records import (
     next_write,
     status_name,
     wanted_configuration_state,
+    wanted_interfaces,
     wanted_status,
 )
 from speaker.writer import Writer
@@ -132,6 +133,14 @@ class Publisher:
             lambda: self._lead(CONFIGURATION_STATES, wanted.name, lambda present: next_write(wanted, present)),
         )
 
+    def interfaces(self, without: tuple[str, ...]) -> None:
+        """The advertisements whose interfaces this node lacks."""
+        wanted = wanted_interfaces(self._node, without)
+        self._writer.submit(
+            "interfaces",
+            lambda: self._lead(CONFIGURATION_STATES, wanted.name, lambda present: next_write(wanted, present)),
+        )
+
     # -------------------------------------------------------------------- on the writer's thread
 
     def _present(self, resource: Resource[T], name: str) -> T | None:
@@ -147,7 +156,9 @@ class Publisher:
             step = next_step(present)
             if step is None:
                 return
-            present = self._carry_out(resource, name, step, present)
+            before, present = present, self._carry_out(resource, name, step, present)
+            if before and present and before.metadata.resource_version == present.metadata.resource_version:
+                return  # a definition that is not ours knows no such field, and the server dropped it
 
     def _carry_out(self, resource: Resource[T], name: str, step: Write, present: T | None) -> T | None:
         client, namespace = self._client, self._namespace

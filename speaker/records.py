@@ -159,6 +159,16 @@ def wanted_configuration_state(node: NodeName, problems: tuple[Problem, ...], no
     )
 
 
+def wanted_interfaces(node: NodeName, without: tuple[str, ...]) -> Wanted[ConfigurationState]:
+    """The part of this speaker's ConfigurationState that names the advertisements whose interfaces the node lacks."""
+    return Wanted(
+        name=f"speaker-{node}",
+        labels={COMPONENT_LABEL: "speaker", NODE_NAME_LABEL: node},
+        status={"advertisementsWithoutInterface": list(without)},
+        holds=lambda present: present.status.advertisements_without_interface == without,
+    )
+
+
 def shortened(text: str) -> str:
     return text if len(text) <= MAX_SUMMARY else text[: MAX_SUMMARY - 1] + "…"
 

@@ -57,10 +57,12 @@ from speaker.channel import (
     watcher_end,
 )
 from speaker.child import EXIT_USAGE
+from speaker.interfaces import Stranded, StrandedServices, advertisements_without_interface
 from speaker.keys import KEY_SECRET, BadKeyError, keys_of
 from speaker.metrics import SpeakerCollector, View
 from speaker.notices import NoticeGate, alert
 from speaker.options import Options
+from speaker.plan import LinkName
 from speaker.planner import Planner
 from speaker.publisher import Publisher
 from speaker.records import NODE_LABEL
@@ -104,6 +106,11 @@ class Watcher:
         self._writer = Writer()
         self._publisher = Publisher(client, self._writer, options.node, options.namespace)
         self._gate = NoticeGate()
+        self._stranded = StrandedServices(self._planner, options.node)
+        self._stranded_gate = NoticeGate()
+        self._links: frozenset[LinkName] | None = None
+        self._links_changed = False
+        self._without_interface: tuple[str, ...] | None = None
         self._stats: Stats | None = None
         self._heard_at = _boottime()
         self._updates = 0
@@ -253,9 +260,13 @@ class Watcher:
                 logger.info("plan", extra={"revision": change.revision, **counts})
             if self._publishing:
                 self._publisher.tell(self._announcements.plan_changed(), self._planner.service)
+                self._tell_interfaces(self._stranded.plan_changed(), now)
         if not self._publishing and (recorded or now >= self._synced_at + RECORDS_WAIT_S):
             self._publishing = True
             self._publish_claims()
+        if self._publishing and self._links_changed and self._links is not None:
+            self._links_changed = False
+            self._tell_interfaces(self._stranded.set_links(self._links), now)
 
     def _load_config(self) -> None:
         if self._config is not None and not self._config_touched:
@@ -307,12 +318,28 @@ class Watcher:
                 self._publish_claims()
             case Stats():
                 self._stats = message
+                if message.links is not None and (links := frozenset(message.links)) != self._links:
+                    self._links, self._links_changed = links, True
             case Notice():
                 self._tell_notice(message)
 
     def _publish_claims(self) -> None:
         if self._publishing and self._claims:
             self._publisher.tell(self._announcements.set_claims(self._claims), self._planner.service)
+
+    def _tell_interfaces(self, stranded: list[Stranded], now: float) -> None:
+        """Which advertisements name interfaces that this node lacks, and which Services became stranded by that."""
+        own = self._nodes.items().get(self._options.node)
+        if self._links is not None and own is not None and self._config is not None:
+            without = advertisements_without_interface(self._config, own.metadata.labels, self._links)
+            if without != self._without_interface:
+                self._without_interface = without
+                self._publisher.interfaces(without)
+        for each in stranded:
+            service = self._planner.service(each.service)
+            if service and self._stranded_gate.admits((each.service,), now):
+                message = each.message(self._options.node)
+                self._publisher.tell_event(service, "Warning", "announceFailed", message)
 
     def _tell_notice(self, notice: Notice) -> None:
         told = alert(notice, self._options.node)

@@ -267,10 +267,8 @@ def test_a_pool_that_cannot_be_honoured_says_so_and_the_last_good_one_stays(clus
     reason = 'spec.addresses[1]: "172.18.255.250-172.18.255.200" starts after it ends'
 
     def verdict() -> dict[str, Any]:
-        (condition,) = [
-            each for each in cluster.ask("GET", pool_path)["status"]["conditions"] if each["type"] == "Valid"
-        ]
-        return dict(condition) if condition["status"] == "False" else {}
+        conditions = cluster.ask("GET", pool_path).get("status", {}).get("conditions", [])
+        return next((dict(each) for each in conditions if (each["type"], each["status"]) == ("Valid", "False")), {})
 
     said = wait_until(verdict)
     assert (said["reason"], said["message"]) == ("Invalid", f"{reason}; the last good version stays in force")
@@ -367,10 +365,20 @@ def test_no_release_is_remembered_where_none_shall_be(cluster: Cluster, start: S
     for name in ("a", "b"):
         cluster.service(name)
         cluster.address(name)
-    cluster.ask("DELETE", f"{SERVICES}/a")
     pool_path = f"{METALLB}/ipaddresspools/pool"
-    status = wait_until(lambda: (found := cluster.ask("GET", pool_path)["status"]).get("availableIPv4") == 50 and found)
-    assert "recentReleases" not in status
+
+    def status(assigned: int) -> Any:
+        """The pool's status, once it counts so many."""
+        return wait_until(
+            lambda: (
+                (found := dict(cluster.ask("GET", pool_path).get("status", {}))).get("assignedIPv4") == assigned
+                and found
+            )
+        )
+
+    status(2)
+    cluster.ask("DELETE", f"{SERVICES}/a")
+    assert "recentReleases" not in status(1)
     cluster.service("c")
     assert cluster.address("c") == "172.18.255.200"
 

@@ -67,6 +67,13 @@ class Api:
         self.reservations.set_node(name, decode(msgspec.json.encode(body), Node))
         self.reports.set_node(name, self.nodes[name])
 
+    def speaker(self, node: str, *without: str, says_nothing: bool = False, gone: bool = False) -> None:
+        """What the speaker of a node says: these advertisements name interfaces that it lacks."""
+        labels = {"metallb.io/component-type": "speaker", "metallb.io/node-name": node}
+        status = {} if says_nothing else {"advertisementsWithoutInterface": without}
+        body = {"metadata": {"name": f"speaker-{node}", "labels": labels}, "status": status}
+        self.reports.set_speaker_state(decode(msgspec.json.encode(body), ConfigurationState), gone=gone)
+
     def _spec(self, kind: str, name: str, spec: dict[str, Any]) -> None:
         before = self.objects.get((kind, name), {"metadata": {"generation": 0, "uid": name}})
         generation = before["metadata"]["generation"] + 1
@@ -241,6 +248,46 @@ def test_an_advertisement_that_no_node_matches_says_so_until_one_does(api: Api) 
     api.node("n2")
     api.settle()
     assert api.condition("L2Advertisement", "l2", "NodesMatch") == said
+
+
+def test_interfaces_are_missing_when_every_matching_node_says_so(api: Api) -> None:
+    api.advertisement("l2", interfaces=["eth1"], nodeSelectors=[{"matchLabels": {"rack": "a"}}])
+    api.advertisement("any")
+    for name, rack in (("n1", "a"), ("n2", "a"), ("n3", "b")):
+        api.node(name, "10.9.0.1", labels={"rack": rack})
+    api.settle()
+    assert api.condition("L2Advertisement", "any", "InterfacesExist") == ("True", "AnyInterface", "")
+    assert api.condition("L2Advertisement", "l2", "InterfacesExist")[:2] == ("Unknown", "NotReported")
+    api.speaker("n1", "l2")
+    api.speaker("n3")
+    api.settle()
+    assert api.condition("L2Advertisement", "l2", "InterfacesExist")[:2] == ("Unknown", "NotReported")
+    api.speaker("n2", "l2", "other")
+    api.settle()
+    assert api.condition("L2Advertisement", "l2", "InterfacesExist") == (
+        "False",
+        "NoMatchingInterface",
+        'no matching node has an interface "eth1" that can announce: nobody announces',
+    )
+    api.speaker("n2")
+    api.settle()
+    assert api.condition("L2Advertisement", "l2", "InterfacesExist") == ("True", "Found", "")
+    api.writes.clear()
+    api.speaker("n1")
+    api.settle()
+    assert api.writes == []
+    api.speaker("n2", gone=True)
+    api.speaker("n1", gone=True)
+    api.settle()
+    assert api.condition("L2Advertisement", "l2", "InterfacesExist")[0] == "Unknown"
+
+
+def test_a_speaker_of_an_older_version_has_reported_nothing(api: Api) -> None:
+    api.advertisement("l2", interfaces=["eth1"])
+    api.node("n1", "10.9.0.1")
+    api.speaker("n1", says_nothing=True)
+    api.settle()
+    assert api.condition("L2Advertisement", "l2", "InterfacesExist")[1] == "NotReported"
 
 
 def test_a_broken_advertisement_is_judged_by_its_version_in_force(api: Api) -> None:

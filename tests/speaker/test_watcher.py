@@ -31,7 +31,7 @@ from speaker.channel import (
 )
 from speaker.metrics import SpeakerCollector
 from speaker.options import Options
-from speaker.plan import Plan, PlanChange, apply_change
+from speaker.plan import LinkName, Plan, PlanChange, apply_change
 from speaker.watcher import Watcher
 from tests.waiting import wait_until
 
@@ -147,6 +147,11 @@ class Announcer:
 
     def hold(self, *addresses: AddressText) -> None:
         self.channel.send(Claims(1, dict.fromkeys(addresses, 1)))
+
+    def tell_links(self, *names: str | None) -> None:
+        """The links that there are; None: they are not known yet."""
+        links = None if names == (None,) else tuple(LinkName(str(name)) for name in names)
+        self.channel.send(Stats(0.0, True, {}, links=links))
 
 
 Start = Callable[..., tuple[Watcher, Announcer]]
@@ -317,6 +322,48 @@ def test_interfaces_are_on_record_where_an_advertisement_names_them(
     )
     cluster.ask("PATCH", f"{OWN}/l2advertisements/all", {"spec": {"interfaces": []}})
     wait_until(lambda: not cluster.items(STATUSES)[0]["status"].get("interfaces"))
+
+
+def without_interface(cluster: Cluster) -> list[str] | None:
+    """What this node's ConfigurationState says of advertisements whose interfaces it lacks; None: nothing."""
+    states = cluster.items(f"{OWN}/configurationstates")
+    found: list[str] | None = states[0].get("status", {}).get("advertisementsWithoutInterface") if states else None
+    return found
+
+
+def test_a_node_without_the_interfaces_that_an_advertisement_names_says_so_once(cluster: Cluster, start: Start) -> None:
+    cluster.ask("PATCH", f"{OWN}/l2advertisements/all", {"spec": {"interfaces": ["eth1", "eth2"]}})
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.tell_links(None)
+    announcer.tell_links("eth0", "eth9")
+    wait_until(lambda: without_interface(cluster) == ["all"])
+    message = (
+        'node "node-1" cannot announce: it has no interface "eth1", "eth2", as the L2Advertisement demands; '
+        "another node announces if it can"
+    )
+    (event,) = wait_until(lambda: cluster.events("announceFailed"))
+    assert (event["involvedObject"]["name"], event["type"], event["message"]) == ("web", "Warning", message)
+    state = cluster.items(f"{OWN}/configurationstates")[0]["status"]
+    assert (state["result"], state["errorSummary"]) == ("Valid", "")
+    announcer.tell_links("eth0")
+    announcer.tell_links("eth0", "eth2")
+    wait_until(lambda: without_interface(cluster) == [])
+    cluster.add_advertisement("other", interfaces=["eth7"])
+    wait_until(lambda: without_interface(cluster) == ["other"])
+    assert len(cluster.events("announceFailed")) == 1
+
+
+def test_an_advertisement_for_other_nodes_is_not_missed_here(cluster: Cluster, start: Start) -> None:
+    selectors = [{"matchLabels": {"rack": "a"}}]
+    cluster.ask("PATCH", f"{OWN}/l2advertisements/all", {"spec": {"interfaces": ["eth1"], "nodeSelectors": selectors}})
+    _, announcer = start()
+    wait_until(lambda: announcer.of(WholePlan))
+    announcer.tell_links("eth0")
+    wait_until(lambda: without_interface(cluster) == [])
+    cluster.ask("PATCH", "/api/v1/nodes/node-1", {"metadata": {"labels": {"rack": "a"}}})
+    wait_until(lambda: without_interface(cluster) == ["all"])
 
 
 def test_the_next_holder_takes_the_status_object_over_and_the_former_leaves_it(

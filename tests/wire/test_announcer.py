@@ -169,9 +169,11 @@ def test_interface_that_appears_is_announced_and_one_that_vanishes_does_no_harm(
     wire.plug(first.host, "lan1", "192.0.2.77/24")
     wait_until(lambda: first.claims is not None and "lan1" in first.claims.links.get(VIP, ()))
     wait_until(lambda: first.host.mac("lan1") in client.answerers(VIP))
+    wait_until(lambda: first.stats is not None and first.stats.links == ("eth0", "lan1"))
     first.host.run("ip", "link", "delete", "lan1")
     wait_until(lambda: first.claims is not None and first.claims.links.get(VIP) == ("eth0",))
     assert client.answerers(VIP) == {first.host.mac()}
+    wait_until(lambda: first.stats is not None and first.stats.links == ("eth0",))
 
 
 def test_container_networks_bridge_ports_and_interfaces_without_address_are_left_alone(
