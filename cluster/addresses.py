@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import ipaddress
 from bisect import bisect_right, insort
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
 from cluster.objects import AddressText
@@ -204,6 +206,15 @@ class RangeMap(Generic[V]):
             raise ValueError(f"{block.text} overlaps a range in the map")
         insort(self._ranges, block)
         self._values[block] = value
+
+    def add_all(self, blocks: Iterable[tuple[Range, V]]) -> None:
+        """As ``add`` for each, at the cost of sorting them."""
+        values = [*self._values.items(), *blocks]
+        ranges = sorted((block for block, _ in values), key=lambda each: (each.family, each.first))
+        for one, next_ in pairwise(ranges):
+            if one.overlaps(next_):
+                raise ValueError(f"{next_.text} overlaps {one.text}")
+        self._ranges, self._values = ranges, dict(values)
 
     def find(self, address: Address) -> tuple[Range, V] | None:
         """The range that contains the address, with its value."""

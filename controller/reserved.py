@@ -11,7 +11,7 @@ sees would not replace it, since it watches only Services of type LoadBalancer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -54,28 +54,17 @@ class Reserved:
         return "use addresses outside the cluster's own ranges"
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What one object reserves."""
-
-    use: Use
-    owner: str
-    texts: tuple[str, ...]
-
-    def ranges(self) -> Iterator[tuple[Range, Reserved]]:
-        for text in self.texts:
-            try:
-                block = _address(text) if self.use is Use.NODE else parse_range(text)
-            except AddressError:  # a host name; a range that no pool can contain
-                continue
-            yield block, Reserved(self.use, self.owner, text)
+Reserving = tuple[Use, tuple[str, ...]]
+"""A use, and the addresses or ranges as an object writes them."""
 
 
 class Reservations:
     """What is reserved now, put together from what is observed. One thread only."""
 
     def __init__(self) -> None:
-        self._sources: dict[tuple[str, str], tuple[_Source, ...]] = {}
+        self._written: dict[tuple[str, str], tuple[Reserving, ...]] = {}
+        """By kind and name of the object."""
+        self._blocks: dict[tuple[str, str], list[tuple[Range, Reserved]]] = {}
         self._ranges: RangeMap[Reserved] | None = None
 
     def set_node(self, name: str, node: Node | None) -> None:
@@ -84,38 +73,56 @@ class Reservations:
             self._set("Node", name)
             return
         addresses = tuple(each.address for each in node.status.addresses)
-        self._set("Node", name, _Source(Use.NODE, name, addresses), _Source(Use.PODS, name, node.spec.pod_cidrs))
+        self._set("Node", name, (Use.NODE, addresses), (Use.PODS, node.spec.pod_cidrs))
 
     def set_service_cidr(self, name: str, view: ServiceCIDR | None) -> None:
         """A range of ClusterIPs; None: it is gone."""
-        self._set("ServiceCIDR", name, *((_Source(Use.SERVICES, name, view.spec.cidrs),) if view else ()))
+        self._set("ServiceCIDR", name, *(((Use.SERVICES, view.spec.cidrs),) if view else ()))
 
-    def _set(self, kind: str, name: str, *sources: _Source) -> None:
-        before = self._sources.pop((kind, name), ())
-        if sources:
-            self._sources[kind, name] = sources
-        if sources != before:
-            self._ranges = None
+    def _set(self, kind: str, name: str, *written: Reserving) -> None:
+        if self._written.get((kind, name), ()) == written:
+            return
+        self._written[kind, name] = written
+        self._blocks[kind, name] = [each for use, texts in written for each in _read(use, name, texts)]
+        if not written:
+            del self._written[kind, name], self._blocks[kind, name]
+        self._ranges = None
 
     @property
     def ranges(self) -> RangeMap[Reserved]:
         """Everything that is reserved: the same object until something else is."""
         if self._ranges is None:
-            self._ranges = reserved_ranges(source for each in self._sources.values() for source in each)
+            self._ranges = _disjoint([each for blocks in self._blocks.values() for each in blocks])
         return self._ranges
 
 
-def reserved_ranges(sources: Iterable[_Source]) -> RangeMap[Reserved]:
-    """Disjoint ranges, the more telling source first."""
-    order = list(Use)
-    result: RangeMap[Reserved] = RangeMap()
-    for source in sorted(sources, key=lambda each: (order.index(each.use), each.owner)):
-        for block, what in source.ranges():
-            for piece in result.gaps(block):
-                result.add(piece, what)
-    return result
+def _read(use: Use, owner: str, texts: tuple[str, ...]) -> Iterator[tuple[Range, Reserved]]:
+    for text in texts:
+        try:
+            block = _address(text) if use is Use.NODE else parse_range(text)
+        except AddressError:  # a host name; a range that no pool can contain
+            continue
+        yield block, Reserved(use, owner, text)
 
 
 def _address(text: str) -> Range:
     address = parse_address(text)
     return Range(address.family, address.value, address.value)
+
+
+def _disjoint(blocks: list[tuple[Range, Reserved]]) -> RangeMap[Reserved]:
+    """The same without overlap: one use after the other, and of one use in order."""
+    result: RangeMap[Reserved] = RangeMap()
+    blocks.sort(key=lambda each: (each[0].family, each[0].first, each[1].owner))
+    for use in Use:
+        pieces: list[tuple[Range, Reserved]] = []
+        family, end = None, 0
+        for block, what in blocks:
+            if what.use is not use:
+                continue
+            start = block.first if block.family is not family else max(block.first, end)
+            family, end = block.family, max(start, block.last + 1)
+            if start <= block.last:
+                pieces += ((piece, what) for piece in result.gaps(Range(block.family, start, block.last)))
+        result.add_all(pieces)
+    return result

@@ -108,6 +108,11 @@ def test_the_map_finds_what_a_plain_search_finds(
         else:
             index.add(block, number)
             model[block] = number
+    together: RangeMap[int] = RangeMap()
+    together.add_all(list(model.items())[1::2])
+    together.add_all(list(model.items())[::2])
+    whole = [Range(each, 0, 1000) for each in Family]
+    assert [together.within(block) for block in whole] == [index.within(block) for block in whole]
     address = Address(family, at)
     containing = [(block, number) for block, number in model.items() if address in block]
     assert index.find(address) == (containing[0] if containing else None)
@@ -123,3 +128,11 @@ def test_the_map_finds_what_a_plain_search_finds(
     inside = {value for block, _ in cut for value in range(block.first, block.last + 1)}
     outside = [value for block in index.gaps(asked) for value in range(block.first, block.last + 1)]
     assert outside == [value for value in range(asked.first, asked.last + 1) if value not in inside]
+
+
+def test_ranges_added_together_must_not_overlap_either() -> None:
+    index: RangeMap[int] = RangeMap()
+    index.add(Range(Family.IPV4, 5, 9), 1)
+    with pytest.raises(ValueError, match="overlaps"):
+        index.add_all([(Range(Family.IPV4, 1, 5), 2)])
+    assert index.find(Address(Family.IPV4, 1)) is None

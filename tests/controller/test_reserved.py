@@ -253,3 +253,36 @@ def test_counts_and_choice_equal_a_recount_whatever_is_reserved_when(
         free.sort(key=lambda each: (each in last, each))
         assert ledger.counts(POOL, Family.IPV4) == (len([each for each in given if each in held]), len(free))
         assert ledger.first_free(POOL, Family.IPV4) == (free[0] if free else None)
+
+
+TEXTS = st.lists(st.tuples(st.sampled_from(["n1", "n2", "n3"]), st.integers(0, 31), st.integers(26, 32)), max_size=8)
+
+
+@given(nodes=TEXTS, pods=TEXTS, services=TEXTS)
+def test_an_address_is_reserved_when_some_source_has_it_and_named_after_the_most_telling(
+    nodes: list[tuple[str, int, int]], pods: list[tuple[str, int, int]], services: list[tuple[str, int, int]]
+) -> None:
+    world = World()
+    for name in ("n1", "n2", "n3"):
+        addresses = [f"10.0.0.{offset}" for owner, offset, _ in nodes if owner == name]
+        cidrs = tuple(f"10.0.0.{offset}/{length}" for owner, offset, length in pods if owner == name)
+        world.node(name, *addresses, pods=cidrs)
+    for number, (_, offset, length) in enumerate(services):
+        world.service_range(f"s{number}", f"10.0.0.{offset}/{length}")
+
+    def contains(sources: list[tuple[str, int, int]], at: Address) -> bool:
+        return any(at in parse_range(f"10.0.0.{offset}/{length}") for _, offset, length in sources)
+
+    for value in range(64):
+        one = parse_address(f"10.0.0.{value}")
+        expected = (
+            Use.NODE
+            if value in {offset for _, offset, _ in nodes}
+            else Use.SERVICES
+            if contains(services, one)
+            else Use.PODS
+            if contains(pods, one)
+            else None
+        )
+        found = world.controller.ledger.withheld(one)
+        assert (found.use if found else None) is expected
