@@ -133,7 +133,8 @@ class Protocol:
         self._ownership.links_changed(now)
         if fenced and self._log.claims:
             self._fenced("LinkUp", 0.0)
-        self._quiet = {name: at for name, at in self._quiet.items() if name in self._roster.links}
+        up = {state.name for state in links if state.up}
+        self._quiet = {name: at for name, at in self._quiet.items() if name in up}
         self._begin(now)
         self._settle(now)
 
@@ -462,7 +463,7 @@ class Protocol:
         settings = self._settings
         for name, segment in self._roster.links.items():
             since = segment.fenced_since
-            if name in self._quiet and self._roster.third_party_since(name, self._quiet[name]):
+            if since is None and name in self._quiet and self._roster.third_party_since(name, self._quiet[name]):
                 del self._quiet[name]
                 self._ownership.changed = True
             if since is None or not segment.state.up or now < since + settings.interval_s:
@@ -477,7 +478,9 @@ class Protocol:
             segment.fenced_since = None
             self._roster.changed = True
             self._roster.speak_now = True
-            if not heard:
+            if heard:
+                self._quiet.pop(name, None)
+            else:
                 self._quiet.setdefault(name, now)
             resumed = tuple(a for a in self._log.claims if name in self._ownership.links_of(a))
             if resumed:

@@ -181,6 +181,20 @@ def test_a_short_stall_changes_no_owner() -> None:
         assert owner_of(world) == owner, world.story()
 
 
+def test_a_holder_whose_only_peer_leaves_right_after_a_stall_is_back_as_soon_as_if_it_were_still_there() -> None:
+    """It has heard somebody since, but nobody when it may answer again: that is no link that has just come up."""
+    for seed in SEEDS:
+        for delay in (0.0, 0.01, 0.05):
+            world = settled(seed, 2, gateway=False, client=False)
+            owner = owner_of(world)
+            other = next(name for name in world.nodes if name != owner)
+            world.pause(owner, 0.3)
+            world.run(0.3 + delay)
+            world.leave(other)
+            world.run(1.0)
+            assert world.owner(VIP) == owner, world.story()
+
+
 def test_the_isolated_holder_keeps_what_it_holds_and_claims_nothing() -> None:
     for seed in range(8):
         world = settled(seed, bundles=6)
