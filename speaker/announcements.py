@@ -1,8 +1,8 @@
 """Which Services this node announces, from what the announcer claims and what the Plan says, and when that changes.
 
-Claims name addresses; people ask about Services. A Service is announced here when the Plan announces it and this node
-holds at least one of its addresses. What is told (an Event, a status object, a log line) follows from transitions, so
-an unchanged state, however often it is said, tells nothing.
+Claims name addresses; people ask about Services. A Service is announced here when the Plan has it and this node holds
+at least one of its addresses; endpoints that are away for a moment are no news. What is told (an Event, a status
+object, a log line) follows from transitions, so an unchanged state, however often it is said, tells nothing.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Announcements:
                 transitions.append(Transition(Turn.CHANGED if before else Turn.GAINED, now))
             elif before:
                 del self.held[key]
-                transitions.append(Transition(Turn.LOST if self._planner.bundle_of(key) else Turn.ENDED, before))
+                bundle = self._planner.bundle_of(key)
+                transitions.append(Transition(Turn.LOST if bundle and bundle.serving else Turn.ENDED, before))
         return transitions
 
     def _announced(self, key: str) -> Announced | None:

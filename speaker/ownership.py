@@ -12,6 +12,9 @@ all that was heard. Who was unable until now counts from then, so that a start d
 **A bundle is claimed whole.** Where several nodes hold parts of one bundle, the holder of the highest claim among them
 takes the rest by higher claims, once this has lasted for a second; that needs only *its* Plan to know of the bundle.
 
+**Without an endpoint that serves** a bundle is not claimed. One that is held stays where it is for as long as
+``unserved`` says; if its holder dies meanwhile it is taken over, and afterwards the holder releases it.
+
 **Stepping aside** is how a holder moves a bundle: it releases, and the better candidate, whose turn it is, claims; if
 that one does not, the former holder claims again after its rank's delay. A holder steps aside when it is no candidate
 any more but an able one exists, when a claim made at a cold start is provisional and the better candidate arrives
@@ -34,6 +37,7 @@ from speaker.effects import Announce
 from speaker.plan import Bundle, BundleId, Candidate, LinkName, Plan
 from speaker.roster import Roster
 from speaker.subnets import Subnets
+from speaker.unserved import Unserved
 
 LOAD_BOUND = 1.25
 JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
@@ -70,6 +74,7 @@ class Ownership:
         self._plan: Plan | None = None
         self._bundles: dict[BundleId, Bundle] = {}
         self._bundle_of: dict[AddressText, Bundle] = {}
+        self._unserved = Unserved()
         self._total = 0
         self._subnets = Subnets(roster)
         self._subnets_differ = False
@@ -94,9 +99,11 @@ class Ownership:
         """Take over a Plan whole. Claims on addresses that left it are released."""
         self._plan = plan
         former = self._bundles
+        idle = [id_ for id_ in self._unowned if not self._wanted(former[id_], now)]
+        self._unserved.set_plan(self._bundle_of, plan.bundles, now)
         self._bundles = {bundle.id: bundle for bundle in sorted(plan.bundles, key=lambda bundle: bundle.id)}
         self._bundle_of = {address: bundle for bundle in self._bundles.values() for address in bundle.addresses}
-        self._total = len(self._bundle_of)
+        self._total = sum(len(bundle.addresses) for bundle in plan.bundles if self._unserved.may_be_held(bundle, now))
         gone = [address for address in self.log.claims if address not in self._bundle_of]
         if gone:
             self._release(gone, "left the Plan")
@@ -109,6 +116,10 @@ class Ownership:
         for table in (self._unowned, self._partial, self._reasons):
             for id_ in [id_ for id_ in table if id_ not in self._bundles]:
                 del table[id_]
+        for id_ in idle:
+            if id_ in self._bundles and self._bundles[id_].serving:  # its turns begin now
+                self._unowned.pop(id_, None)
+                self._reasons.pop(id_, None)
         self._epochs = {
             address: epoch
             for address, epoch in self._epochs.items()
@@ -246,6 +257,10 @@ class Ownership:
 
     # ------------------------------------------------------------------------------------------------ claiming
 
+    def _wanted(self, bundle: Bundle, now: float) -> bool:
+        """Whether it is to be claimed if nobody holds it: it serves, or did until lately and was held."""
+        return bundle.serving or (self._unserved.lately(bundle, now) and not self._is_cold(bundle))
+
     def _able(self, candidate: Candidate, links: frozenset[LinkName], cold: bool = False) -> bool:
         if candidate.node == self.node:
             return not self._leaving
@@ -311,6 +326,8 @@ class Ownership:
         claimed: list[AddressText] = []
         for id_ in sorted(self._unowned):
             bundle = self._bundles[id_]
+            if not self._wanted(bundle, now):
+                continue
             links = self.links_of(bundle.addresses[0])
             chosen = self._choose(bundle, links, self._is_cold(bundle), given)
             if chosen is None:
@@ -327,6 +344,8 @@ class Ownership:
             given[chosen.node] -= len(bundle.addresses)
         for id_, since in sorted(self._partial.items()):
             bundle = self._bundles[id_]
+            if not self._wanted(bundle, now):
+                continue
             if since + JOIN_WAIT_S > now:
                 waits.append(since + JOIN_WAIT_S)
             elif not usable.isdisjoint(self.links_of(bundle.addresses[0])) and self._leads(bundle):
@@ -424,21 +443,21 @@ class Ownership:
             self.changed = True
 
     def _review(self, now: float) -> None:
-        """Step aside where this node's own Plan has a better holder."""
+        """Step aside where this node's own Plan has a better holder; release what has not served for long."""
         self._review_at = NEVER
         self._ability.clear()
         if self._able_at is None:
             return
         for id_, tenure in list(self._tenures.items()):
             bundle = self._bundles.get(id_)
-            if bundle is None or not bundle.candidates or bundle.candidates[0].node == self.node:
+            best = bundle.candidates[0].node if bundle is not None and bundle.candidates else self.node
+            if bundle is None or (bundle.serving and best == self.node):
                 tenure.misfit_since = None
                 continue
             links = self.links_of(bundle.addresses[0])
             why, due = self._reason_to_move(bundle, tenure, links, now)
             if why is not None and due <= now:
-                held = [address for address in bundle.addresses if address in self.log.claims]
-                self._release(held, why)
+                self._release([address for address in bundle.addresses if address in self.log.claims], why)
                 if why == "preference":
                     self._take_backs[id_] = self._take_backs.get(id_, 0) + 1
                 self._look(bundle, now)
@@ -450,6 +469,9 @@ class Ownership:
         self, bundle: Bundle, tenure: Tenure, links: frozenset[LinkName], now: float
     ) -> tuple[str | None, float]:
         """Why the bundle should move, and from when on; or that nothing is to be expected before a change."""
+        if not bundle.serving:
+            tenure.misfit_since = None
+            return "no endpoint serves", self._unserved.release_at(bundle)
         own = next((c for c in bundle.candidates if c.node == self.node), None)
         if own is None:
             if not any(self._able(candidate, links) for candidate in bundle.candidates):

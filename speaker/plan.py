@@ -45,6 +45,8 @@ class Bundle(Struct, frozen=True, array_like=True, gc=False):
     """In order of rank: by tier, then preference descending, then rendezvous hash of node and bundle id."""
     interfaces: tuple[LinkName, ...] = ()
     """Interfaces to announce on; empty means every announced one."""
+    serving: bool = True
+    """Some endpoint of some Service of it can serve. Without one it is not claimed, and held on to only for a while."""
 
 
 class Plan(Struct, frozen=True, array_like=True, gc=False):

@@ -8,6 +8,9 @@ Services that have an address in common, directly or through others, form a comp
 bundle, under the lowest Service UID in the component. The UID of a Service whose endpoints come and go counts all the
 time, so that a bundle keeps its name, and with it its rank on every node.
 
+Where endpoints are all that is missing, for every Service of a component, the bundle stays in the Plan and says that it
+does not serve: the endpoints may be back in a moment, and until then its holder should not lose it (``unserved``).
+
 Nothing here depends on the order in which things became known. An input marks the Services that it touches; only their
 components are worked out anew, and what comes out is equal to a Plan made from scratch. A change of nodes or of the
 configuration touches everything.
@@ -64,6 +67,8 @@ class _Announced(NamedTuple):
     ours: _Ours
     addresses: tuple[_Place, ...]
     requirement: Requirement
+    serving: bool
+    """Some endpoint can serve."""
 
 
 class Planner:
@@ -249,6 +254,8 @@ class Planner:
             announced = [each for ours in group if (each := self._announced(ours)) is not None]
             if not announced:
                 continue
+            serving = [each for each in announced if each.serving]
+            announced = serving or announced
             bundle_id = BundleId(min(ours.service.metadata.uid for ours in group))
             requirements = tuple(dict.fromkeys(each.requirement for each in announced))
             yield Bundle(
@@ -259,10 +266,11 @@ class Planner:
                 services=tuple(sorted(each.ours.service.key for each in announced)),
                 candidates=self._ranking.rank(bundle_id, requirements),
                 interfaces=self._ranking.interfaces(requirements),
+                serving=bool(serving),
             )
 
     def _announced(self, ours: _Ours) -> _Announced | None:
-        """What is announced of a Service, if anything."""
+        """What is announced of a Service, if anything; or would be, if some endpoint could serve."""
         advertisements: Advertisements = frozenset()
         addresses: list[_Place] = []
         for address in ours.addresses:
@@ -274,15 +282,13 @@ class Planner:
         nodes = frozenset[NodeName | None]().union(
             *(self._slices[each].nodes for each in self._slices_of.get(ours.service.key, ()))
         )
-        if not nodes:
-            return None
         local = None
         if ours.service.spec.external_traffic_policy == "Local":
             local = frozenset(node for node in nodes if node is not None)
         requirement = Requirement(advertisements, local)
-        if not self._ranking.possible(requirement):
+        if not self._ranking.possible(requirement if nodes else Requirement(advertisements, None)):
             return None
-        return _Announced(ours, tuple(addresses), requirement)
+        return _Announced(ours, tuple(addresses), requirement, bool(nodes))
 
     def _advertisements(self, place: _Place, service: Service) -> Advertisements:
         """The advertisements that select a Service and the pool of its address."""

@@ -103,6 +103,18 @@ def test_a_service_without_endpoints_is_not_announced_though_its_address_is_held
     assert told(announcements.set_claims(Claims(1, {WEB: 1}))) == [(Turn.GAINED, "default/web")]
 
 
+def test_endpoints_that_are_away_for_a_moment_are_no_news_and_letting_go_without_them_is_an_end() -> None:
+    planner = a_planner()
+    set_service(planner, a_service("web", WEB))
+    announcements = Announcements(planner)
+    announcements.set_claims(Claims(1, {WEB: 1}))
+    for serving in (False, True, False):
+        set_service(planner, a_service("web", WEB), serving=serving)
+        assert told(announcements.plan_changed()) == []
+        assert list(announcements.held) == ["default/web"]
+    assert told(announcements.set_claims(Claims(1, {}))) == [(Turn.ENDED, "default/web")]
+
+
 ADDRESSES = st.sampled_from([AddressText(f"192.0.2.{i}") for i in range(1, 5)])
 STEPS = st.lists(
     st.one_of(

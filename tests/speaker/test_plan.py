@@ -158,6 +158,7 @@ def test_a_service_with_an_address_of_a_pool_and_an_endpoint_is_announced_from_e
     assert bundle.services == ("default/web",)
     assert names(bundle) == {"node-1", "node-2", "node-3"}
     assert bundle.interfaces == ()
+    assert bundle.serving
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_with_a_class_only_services_of_that_class_are_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ready", "serving", "announced"),
+    ("ready", "serving", "can_serve"),
     [
         (True, True, True),
         (None, None, True),
@@ -192,14 +193,40 @@ def test_with_a_class_only_services_of_that_class_are_ours() -> None:
     ],
 )
 def test_an_endpoint_serves_when_ready_or_of_unknown_readiness_or_serving_while_it_ends(
-    ready: bool | None, serving: bool | None, announced: bool
+    ready: bool | None, serving: bool | None, can_serve: bool
 ) -> None:
-    assert bool(bundles(slices=[a_slice(ready=ready, serving=serving)])) is announced
+    (bundle,) = bundles(slices=[a_slice(ready=ready, serving=serving)])
+    assert bundle.serving is can_serve
 
 
-def test_without_endpoints_nothing_is_announced() -> None:
-    assert bundles(slices=[]) == ()
-    assert bundles(slices=[a_slice("another")]) == ()
+@pytest.mark.parametrize("slices", [[], [a_slice("another")], [a_slice(ready=False)]])
+def test_without_endpoints_it_stays_in_the_plan_as_it_was_and_does_not_serve(slices: list[EndpointSlice]) -> None:
+    assert bundles(slices=slices) == tuple(replace(each, serving=False) for each in bundles())
+
+
+def test_without_endpoints_a_service_of_the_local_policy_has_no_candidates() -> None:
+    service = a_service(policy="Local")
+    (bundle,) = bundles([service], [a_slice(ready=False)])
+    assert (bundle.addresses, bundle.candidates, bundle.serving) == ((WEB,), (), False)
+
+
+@pytest.mark.parametrize("policy", ["Cluster", "Local"])
+def test_what_no_node_may_announce_is_not_in_the_plan_for_want_of_endpoints_either(policy: str) -> None:
+    nowhere = an_advertisement(spec=L2AdvertisementSpec(node_selectors=(LabelSelector(match_labels={"a": "b"}),)))
+    assert bundles([a_service(policy=policy)], [], config=a_config(nowhere)) == ()
+
+
+def test_endpoints_that_come_and_go_change_nothing_but_whether_it_serves() -> None:
+    planner = a_planner([a_service(), a_service("db", "192.0.2.2")])
+    before = planner.bundle_of("default/web")
+    assert before is not None
+    for serving in (False, True):
+        planner.set_slice("default/web-abc", a_slice(ready=serving))
+        change = planner.take_change()
+        assert change is not None
+        assert (change.changed, change.removed) == ((replace(before, serving=serving),), ())
+        planner.set_slice("default/web-abc", a_slice(ready=serving))
+        assert planner.take_change() is None
 
 
 def test_an_address_no_advertisement_selects_is_not_announced() -> None:
@@ -330,7 +357,19 @@ def test_services_that_share_an_address_are_one_bundle_under_the_lowest_uid() ->
 def test_a_bundle_keeps_its_name_while_its_lowest_service_has_no_endpoints() -> None:
     services = [a_service("a", uid="1", port=80, share="x"), a_service("b", uid="2", port=443, share="x")]
     (bundle,) = bundles(services, [a_slice("b")])
-    assert (bundle.id, bundle.services) == ("1", ("default/b",))
+    assert (bundle.id, bundle.services, bundle.serving) == ("1", ("default/b",), True)
+
+
+def test_of_services_that_share_an_address_those_that_serve_are_announced_and_all_stay_if_none_does() -> None:
+    services = [
+        a_service("a", "192.0.2.1", uid="1", port=80, share="x"),
+        a_service("b", "192.0.2.1", "192.0.2.2", uid="2", port=443, share="x"),
+    ]
+    (bundle,) = bundles(services, [a_slice("a"), a_slice("b", ready=False)])
+    assert (bundle.services, bundle.addresses, bundle.serving) == (("default/a",), ("192.0.2.1",), True)
+    (bundle,) = bundles(services, [a_slice("a", ready=False), a_slice("b", ready=False)])
+    assert (bundle.id, bundle.services, bundle.serving) == ("1", ("default/a", "default/b"), False)
+    assert bundle.addresses == ("192.0.2.1", "192.0.2.2")
 
 
 def test_addresses_are_ordered_as_numbers() -> None:
@@ -574,7 +613,7 @@ def test_changes_one_by_one_lead_to_the_plan_made_from_scratch(
     assert received == scratch
     held = [address for bundle in received.bundles for address in bundle.addresses]
     assert len(held) == len(set(held)), "an address is in two bundles"
-    assert all(bundle.candidates for bundle in received.bundles)
+    assert all(bundle.candidates for bundle in received.bundles if bundle.serving)
 
 
 @settings(deadline=None)

@@ -139,7 +139,9 @@ class Announcer:
     def announced(self) -> set[AddressText]:
         """The addresses in the Plan, as of now."""
         self.look()
-        return {address for bundle in self.plan.bundles for address in bundle.addresses} if self.plan else set()
+        """Addresses that the Plan says are to be announced."""
+        serving = [bundle for bundle in self.plan.bundles if bundle.serving] if self.plan else []
+        return {address for bundle in serving for address in bundle.addresses}
 
     def of(self, kind: type[M]) -> list[M]:
         self.look()
@@ -307,6 +309,31 @@ def test_a_held_service_gets_a_status_object_and_one_event(cluster: Cluster, sta
     announcer.hold(WEB, AddressText("192.0.2.2"))
     wait_until(lambda: cluster.statuses() == {"web": "node-1", "db": "node-1"})
     wait_until(lambda: len(cluster.events("nodeAssigned")) == 2)
+
+
+def test_endpoints_that_are_away_for_a_moment_change_what_the_plan_says_and_nothing_on_record(
+    cluster: Cluster, start: Start
+) -> None:
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+    wait_until(lambda: cluster.events("nodeAssigned"))
+    (record,) = cluster.items(STATUSES)
+    for serving in (False, True):
+        (endpoint,) = cluster.ask("GET", f"{SLICES}/web-x")["endpoints"]
+        changed = [{**endpoint, "conditions": {"ready": serving}}]
+        cluster.ask("PATCH", f"{SLICES}/web-x", {"endpoints": changed})
+        wait_until(lambda serving=serving: announcer.announced() == ({WEB} if serving else set()))  # type: ignore[misc]
+    cluster.add_service("db", "192.0.2.2")
+    wait_until(lambda: "192.0.2.2" in announcer.announced())
+    announcer.hold(WEB, AddressText("192.0.2.2"))
+    wait_until(lambda: len(cluster.events("nodeAssigned")) == 2)
+    assert [each for each in cluster.items(STATUSES) if each["metadata"]["uid"] == record["metadata"]["uid"]] == [
+        record
+    ]
+    assert not any(each.removed for each in announcer.of(PlanChange))
 
 
 def test_interfaces_are_on_record_where_an_advertisement_names_them(

@@ -7,7 +7,9 @@ G2  On each side of a partition on which it can be proved that one hears, somebo
 G3  At most one on each side: G1 for every pair of that side. After healing: G1.
 G4  Nothing of this needs the API: schedules freeze it.
     While a speaker is starting, an address that nobody is known to have held may wait for it.
-    And an owner stays: without a fault nobody becomes or ceases to be one.
+    And an owner stays: without a fault nobody becomes or ceases to be one. That endpoints vanish and come back is none.
+    A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long
+    as somebody there knows by its own Plan that it served lately, and by having heard the owner that it had one.
 
 D is the largest that any speaker on that side has for any peer that may hold something. A fault is what ``World.fault``
 is told, three losses in a row between two hosts included, and a speaker becoming ready.
@@ -16,6 +18,8 @@ is told, three losses in a row between two hosts included, and a speaker becomin
 from __future__ import annotations
 
 from cluster.objects import AddressText
+from speaker.plan import Bundle
+from speaker.unserved import TAKE_OVER_S
 from tests.speaker.simulation.world import World
 
 CHECK_S = 0.05
@@ -23,6 +27,7 @@ DEAF_S = 2.6  # until a speaker that hears nobody knows that: 2.5 intervals of i
 PROBES_S = 0.1  # two questions, 50 ms apart
 OVERLAP_S = 0.1  # of two answerers, once things are calm: the time that a claim takes to be heard
 SLACK_S = 0.03  # the loops' lateness and the wire's delay, which the promises leave out
+KNOWN_S = 0.5  # of hearing an owner, until its claim is known for certain
 SETTLED_S = 2.5  # after it, no owner changes: a provisional claim moves a second after its better candidate is able
 
 
@@ -40,6 +45,7 @@ class Invariants:
         self._ready: set[tuple[str, int]] = set()
         self._able_at: dict[str, float] = {}
         self._changes_seen = 0
+        self._known: dict[tuple[str, int, AddressText], float] = {}
         world.clock.after(CHECK_S, self._check)
 
     def _fail(self, promise: str) -> None:
@@ -51,6 +57,7 @@ class Invariants:
     def _check(self) -> None:
         self.checks += 1
         self._note_ready()
+        self._note_known()
         self._check_single()
         self._check_somebody()
         self._check_stays()
@@ -62,6 +69,20 @@ class Invariants:
             if node.protocol is not None and node.protocol.ready and key not in self._ready:
                 self._ready.add(key)
                 self.world.fault(f"{node.name} is ready")
+
+    def _note_known(self) -> None:
+        """For how long each session has heard an owner of each address."""
+        for address, answerers in self.world.answerers.items():
+            for node in self.world.nodes.values():
+                if node.works and any(node.name == o or self.world.network.mutual(node.name, o) for o in answerers):
+                    key = (node.name, node.sessions, address)
+                    self._known[key] = self._known.get(key, 0.0) + CHECK_S
+
+    def _knows(self, name: str, bundle: Bundle) -> bool:
+        """Whether that node can tell that a bundle without endpoints needs an owner in the place of a lost one."""
+        node = self.world.nodes[name]
+        heard = any(self._known.get((name, node.sessions, address), 0.0) > KNOWN_S for address in bundle.addresses)
+        return heard and self.world.now < node.stopped.get(bundle.id, float("-inf")) + TAKE_OVER_S
 
     def detection(self, side: frozenset[str] | set[str]) -> float:
         """D on this side, of the peers that hold or held something."""
@@ -159,6 +180,10 @@ class Invariants:
                 if not any(name in names for name in ready):
                     continue
                 better = min(names.index(name) for name in names if name in ready)
+                if not bundle.serving:
+                    if not any(name in names and self._knows(name, bundle) for name in ready):
+                        continue
+                    better = len(names) - 1  # the first ones may not know
                 for address in bundle.addresses:
                     if self.world.answerers.get(address, frozenset()) & side:
                         continue

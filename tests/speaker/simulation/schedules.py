@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from speaker.plan import Bundle
 from tests.speaker.simulation.invariants import Invariants
 from tests.speaker.simulation.network import Weather
@@ -64,6 +66,7 @@ class Schedule:
         other = rng.choice([n for n in world.nodes.values() if n is not node])
         name = node.name
         faults: list[Callable[[], None]] = [self._change_plan, self._partition, self._heal_network]
+        faults += [self._change_endpoints] * 2
         if node.powered:
             faults += [lambda: world.power_cut(name)]
             if name in world.network.unplugged:
@@ -113,6 +116,20 @@ class Schedule:
             self.bundles[i] = bundle_of(self.bundles[i].id, self.bundles[i].addresses, self.world.nodes, tiers)
         self.world.set_bundles(self.bundles)
 
+    def _change_endpoints(self) -> None:
+        """Endpoints vanish, of some bundles or, as after an outage of the API server, of all; or all are back."""
+        if any(not bundle.serving for bundle in self.bundles):
+            lost: set[str] = set()
+        elif self.rng.random() < 0.5:
+            lost = {bundle.id for bundle in self.bundles}
+        else:
+            lost = {bundle.id for bundle in self.bundles if self.rng.random() < 0.5}
+        self._set_serving(lost)
+
+    def _set_serving(self, lost: set[str]) -> None:
+        self.bundles = [replace(bundle, serving=bundle.id not in lost) for bundle in self.bundles]
+        self.world.set_serving(lambda bundle: bundle.id not in lost)
+
     # ---------------------------------------------------------------------------------------------- the end
 
     def heal(self) -> None:
@@ -124,6 +141,7 @@ class Schedule:
         for node in world.nodes.values():
             if not node.running:
                 world.start(node.name)
+        self._set_serving(set())
         world.fault("everything is healed")
 
     def check_end(self) -> None:
@@ -133,6 +151,8 @@ class Schedule:
             return
         for bundle in world.plans[seen.pop()][1]:
             owners = {frozenset(world.answerers.get(address, ())) for address in bundle.addresses}
+            if not bundle.serving and not any(owners):
+                continue
             if len(owners) != 1 or len(next(iter(owners))) != 1:
                 raise AssertionError(f"{bundle.id} is held by {owners} at the end\n{world.story()}")
         held = {address for bundle in world.plans[-1][1] for address in bundle.addresses}

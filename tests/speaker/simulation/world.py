@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from msgspec.structs import replace
+
 from cluster.objects import AddressText, NodeName
 from speaker.effects import (
     Announce,
@@ -63,6 +65,8 @@ class Node:
     sessions: int = 0
     lag: float = 0.0
     plan_seen: int = -1
+    stopped: dict[BundleId, float] = field(default_factory=dict)
+    """Bundles that serve no more, and when this session of its speaker saw that."""
     answers: frozenset[AddressText] = frozenset()
     missed: list[Callable[[], None]] = field(default_factory=list)
     timer: int = 0
@@ -98,6 +102,7 @@ class World:
         self.has_gateway = gateway
         self.has_client = client
         self.plans: list[tuple[float, tuple[Bundle, ...]]] = [(0.0, ())]
+        self.quiet_plans: set[int] = set()
         self.api_frozen_at = float("inf")
         self.last_fault = 0.0
         self.trace: list[str] = []
@@ -105,6 +110,7 @@ class World:
         self.owner_changes: list[tuple[float, AddressText, frozenset[str]]] = []
         self.answerers: dict[AddressText, frozenset[str]] = {}
         self.reports: list[tuple[float, str, Report]] = []
+        self.announced: list[tuple[float, str, Announce]] = []
         self.on_datagram: Callable[[str, bytes], None] | None = None
         self.observe: Callable[[], None] | None = None
 
@@ -140,6 +146,7 @@ class World:
         node.paused_until = None
         node.sessions += 1
         node.plan_seen = -1
+        node.stopped.clear()
         node.missed.clear()
         now = self.clock.now
         session = self.rng.getrandbits(64)
@@ -256,15 +263,32 @@ class World:
 
     # ---------------------------------------------------------------------------------------------- the API
 
-    def set_bundles(self, bundles: Iterable[Bundle]) -> None:
-        """A new state of the API, which each node sees after its own lag."""
+    def set_bundles(self, bundles: Iterable[Bundle], *, quiet: bool = False) -> None:
+        """A new state of the API, which each node sees after its own lag. A ``quiet`` one is no fault: all promises go
+        on as if nothing had happened."""
         if self.clock.now >= self.api_frozen_at:
             return
         self.plans.append((self.clock.now, tuple(bundles)))
-        self.fault(f"the API has {len(self.plans[-1][1])} bundles")
+        if quiet:
+            self.quiet_plans.add(len(self.plans) - 1)
+        idle = " ".join(bundle.id for bundle in self.plans[-1][1] if not bundle.serving)
+        self._plan_event(len(self.plans) - 1, f"the API has {len(self.plans[-1][1])} bundles; not serving: {idle}")
         for node in self.nodes.values():
             if node.lag < float("inf"):
                 self.clock.after(node.lag, lambda node=node: self._see_plan(node))  # type: ignore[misc]
+
+    def set_serving(self, serving: Callable[[Bundle], bool]) -> None:
+        """Endpoints come and go, and nothing else changes. That is no fault where one holder has each such bundle."""
+        before = self.plans[-1][1]
+        after = [replace(bundle, serving=serving(bundle)) for bundle in before]
+        touched = [bundle for bundle, now in zip(before, after, strict=True) if bundle != now]
+        self.set_bundles(after, quiet=all(self.owner(a) is not None for bundle in touched for a in bundle.addresses))
+
+    def _plan_event(self, plan: int, text: str) -> None:
+        if plan in self.quiet_plans:
+            self.note(f"... {text}")
+        else:
+            self.fault(text)
 
     def _see_plan(self, node: Node) -> None:
         if node.works and self.clock.now - node.lag <= self.api_frozen_at:
@@ -274,8 +298,16 @@ class World:
     def _sync_plan(self, node: Node) -> None:
         seen = max(i for i, (at, _) in enumerate(self.plans) if at <= max(self.clock.now - node.lag, 0.0) + 1e-9)
         if seen > node.plan_seen and node.protocol is not None:
+            skipped = self.plans[max(node.plan_seen, 0)][1]
+            served = {bundle.id for bundle in skipped if bundle.serving} if node.plan_seen >= 0 else set()
+            loud = next((i for i in range(node.plan_seen + 1, seen + 1) if i not in self.quiet_plans), seen)
             node.plan_seen = seen
-            self.fault(f"{node.name} sees Plan {seen}")
+            self._plan_event(loud, f"{node.name} sees Plan {seen}")
+            for bundle in self.plans[seen][1]:
+                if bundle.serving:
+                    node.stopped.pop(bundle.id, None)
+                elif bundle.id in served:
+                    node.stopped[bundle.id] = self.clock.now
             node.protocol.set_plan(Plan(seen, NodeName(node.name), self.plans[seen][1]), self.clock.now)
 
     # ---------------------------------------------------------------------------------------------- driving a node
@@ -323,6 +355,7 @@ class World:
         elif isinstance(effect, AskAddress):
             self._ask(node, effect)
         elif isinstance(effect, Announce):
+            self.announced.append((self.clock.now, node.name, effect))
             self._announce(node, effect)
         else:
             fields = " ".join(f"{key}={value}" for key, value in effect.fields.items())

@@ -1,0 +1,62 @@
+"""Since when each bundle has had no endpoint that can serve, and what that ends.
+
+Endpoints vanish for two reasons. The pods are gone: then the address should fall silent. Or the API server was away for
+longer than Kubernetes waits for a node's word: then kube-controller-manager calls every node's state unknown and every
+pod not ready, and takes it back as the kubelets speak again. Such an opinion must not cost an address. So a bundle that
+does not serve is held on for a while, and taken over if its holder dies meanwhile; only then it is released, and not
+claimed until it serves again.
+
+While no candidate of it is Ready, nothing is counted: it is not the pods that are in trouble, and the API server may go
+away again before it has told of anything better. Who never saw a bundle serve cannot tell for how long it has not, and
+takes nothing over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from cluster.objects import AddressText
+from speaker.plan import Bundle, BundleId
+
+UNSERVED_S = 60.0
+"""For which a bundle is held on. After an outage of the API server the last kubelet has spoken, and its pods are ready
+again, within half a minute (it writes every 10 s, and backs off while it fails); this is twice as much."""
+
+TAKE_OVER_S = UNSERVED_S - 10.0
+"""For which it is taken over: shorter, so that a release at the end is not answered by a speaker whose Plan lags."""
+
+BEST_TIER = 0
+NEVER = float("inf")
+UNKNOWN = float("-inf")
+
+
+class Unserved:
+    """What one speaker's Plans have told."""
+
+    def __init__(self) -> None:
+        self._since: dict[BundleId, float] = {}
+
+    def set_plan(self, former_of: Mapping[AddressText, Bundle], bundles: Iterable[Bundle], now: float) -> None:
+        """A new Plan. ``former_of`` has the last one's bundles by their addresses, which outlive a bundle's name."""
+        self._since = {bundle.id: self._begin(bundle, former_of, now) for bundle in bundles if not bundle.serving}
+
+    def _begin(self, bundle: Bundle, former_of: Mapping[AddressText, Bundle], now: float) -> float:
+        formers = [former_of[address] for address in bundle.addresses if address in former_of]
+        since = max((self._since.get(former.id, now) for former in formers), default=UNKNOWN)
+        if since + TAKE_OVER_S <= now:
+            return since
+        if bundle.candidates and all(candidate.tier > BEST_TIER for candidate in bundle.candidates):
+            return NEVER
+        return min(since, now)
+
+    def release_at(self, bundle: Bundle) -> float:
+        """Until when the holder of a bundle that does not serve holds on to it; ``NEVER`` while that is not counted."""
+        return self._since[bundle.id] + UNSERVED_S
+
+    def may_be_held(self, bundle: Bundle, now: float) -> bool:
+        """Whether it serves, or did until lately enough to be held."""
+        return bundle.serving or now < self.release_at(bundle)
+
+    def lately(self, bundle: Bundle, now: float) -> bool:
+        """Whether it serves, or did until lately enough to be taken over."""
+        return bundle.serving or now < self._since[bundle.id] + TAKE_OVER_S
