@@ -70,6 +70,7 @@ SPECS = st.fixed_dictionaries(
         "selector": st.sampled_from([{"app": "one"}, {"app": "two"}]),
     },
 )
+NODES = st.sampled_from([(), ("10.0.0.1",), ("10.0.0.3", "2001:db8::1"), ("192.168.0.1",)])
 FATES = st.sampled_from(["made", "made", "made", "answer lost", "failed"])
 POLICIES = st.sampled_from(["SingleStack", "PreferDualStack", "RequireDualStack", "PreferDualStack alone"])
 
@@ -90,7 +91,7 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(POOLS[1])
+        self.world = World(POOLS[1], remember_releases=2)
         self.world.lagging = True
         self.world.start()
         self.disturbed: set[str] = set()
@@ -157,6 +158,11 @@ class Histories(RuleBasedStateMachine):
     def label_namespace(self, namespace: str, team: str) -> None:
         self.world.label_namespace(namespace, team=team)
         self._note_evicted()
+
+    @rule(name=st.sampled_from(["n1", "n2"]), addresses=NODES)
+    def node(self, name: str, addresses: tuple[str, ...]) -> None:
+        """A node that comes, goes, or has other addresses now. Who holds one of them keeps it."""
+        self.world.node(name, *addresses)
 
     # -------------------------------------------------------------------- others who write
 
