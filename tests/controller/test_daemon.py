@@ -392,6 +392,16 @@ def test_only_its_own_class_is_served(cluster: Cluster, start: Start) -> None:
     assert cluster.condition("plain") == {}
 
 
+def test_a_deprecated_annotation_is_told_though_nothing_is_written(cluster: Cluster, start: Start) -> None:
+    cluster.pool("pool", **POOL)
+    start()
+    cluster.service("web")
+    cluster.address("web")
+    cluster.merge(f"{SERVICES}/web", {"metadata": {"annotations": {"metallb.universe.tf/address-pool": "pool"}}})
+    message = 'annotation "metallb.universe.tf/address-pool" is deprecated; use "metallb.io/address-pool"'
+    wait_until(lambda: ("web", "Warning", "deprecatedAnnotation", message) in cluster.events())
+
+
 def test_the_heartbeat_key_is_made_once(cluster: Cluster, start: Start) -> None:
     path = "/api/v1/namespaces/metallb-system/secrets"
     first = start()
