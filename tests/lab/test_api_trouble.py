@@ -118,9 +118,9 @@ def can_ask(api: ApiClient) -> bool:
     return True
 
 
-def create(api: ApiClient, name: str) -> None:
+def create(api: ApiClient, name: str, **more: str) -> None:
     """Tried again while an API server that has just started cannot give out ClusterIPs yet."""
-    spec = {"type": "LoadBalancer", "ports": [{"port": 80}], "selector": {"app": "nginx"}}
+    spec = {"type": "LoadBalancer", "ports": [{"port": 80}], "selector": {"app": "nginx"}, **more}
 
     def created() -> bool:
         try:
@@ -270,9 +270,8 @@ def test_a_history_that_was_compacted(cluster: Lab, api: ApiClient) -> None:
         wait_until(lambda: addresses(api, "new"), HEAL_S)
         assert gone_is_said(cluster) > told, "nobody was told that the history is gone"
     with measure.watching(cluster, released) as watch:
-        create(api, "again")
-        wait_until(lambda: addresses(api, "again"), HEAL_S)
-        assert released in addresses(api, "again") + addresses(api, "new"), "the address was not released"
+        create(api, "again", loadBalancerIP=released)
+        wait_until(lambda: addresses(api, "again") == [released], HEAL_S, "the address was not released")
         wait_until(watch.answers, HEAL_S)
         measure.steady_owner(watch)
     for name in ("again", "new"):

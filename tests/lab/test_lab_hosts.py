@@ -133,11 +133,11 @@ def test_a_killed_watcher_is_replaced(lab: Lab) -> None:
 
 def test_a_paused_speaker_stands_still_until_its_time_is_over(lab: Lab) -> None:
     announcer = both_processes(lab)[0]
-    lab.speaker("node-1", "pause", "announcer", seconds=0.5)
-    assert state(lab, announcer.pid) == "T"
+    lab.speaker("node-1", "pause", "announcer", seconds=2.0)
+    wait_until(lambda: state(lab, announcer.pid) == "T")
     wait_until(lambda: state(lab, announcer.pid) != "T")
     lab.speaker("node-1", "pause")
-    assert {state(lab, each.pid) for each in speaker_processes(lab)} == {"T"}
+    wait_until(lambda: {state(lab, each.pid) for each in speaker_processes(lab)} == {"T"})
     lab.speaker("node-1", "resume")
     wait_until(lambda: "T" not in {state(lab, each.pid) for each in speaker_processes(lab)})
 
@@ -148,7 +148,7 @@ def test_a_process_of_the_labs_own_can_be_ended_and_started_again(lab: Lab) -> N
 
     first = controller()
     lab.process("cp", "controller", "pause")
-    assert state(lab, first.pid) == "T"
+    wait_until(lambda: state(lab, first.pid) == "T")
     lab.process("cp", "controller", "resume")
     lab.process("cp", "controller", "kill")
     assert controller().code == -signal.SIGKILL
