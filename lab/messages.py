@@ -41,7 +41,6 @@ class Spec(msgspec.Struct, frozen=True):
     """How many replicas of the controller, of which one leads."""
     controller_args: tuple[str, ...] = ()
     speaker_args: tuple[str, ...] = ()
-    api_server_args: tuple[str, ...] = ()
     programs: dict[str, str] = {}
     """Of a real control plane: the path of each program. Empty: the embedded one."""
     proxy_mode: ProxyMode = "nftables"

@@ -40,9 +40,7 @@ class Starter:
             inside = socket.create_server(("0.0.0.0", API_PORT), backlog=1024)
         fds = (inside.fileno(), outside.fileno())
         arguments = [f"--fd={fd}" for fd in fds]
-        self.children.start_module(
-            CONTROL_PLANE, "apiserver", "lab.apiserver", *arguments, *self.spec.api_server_args, keep=fds
-        )
+        self.children.start_module(CONTROL_PLANE, "apiserver", "lab.apiserver", *arguments, keep=fds)
         inside.close()
 
     def start_stand_ins(self, to_keeper: socket.socket) -> None:
