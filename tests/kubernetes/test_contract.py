@@ -616,6 +616,13 @@ def test_taken_node_port_and_cluster_address_are_refused(access: Access) -> None
     assert (address.status, address.fields) == (422, ["spec.clusterIPs"])
 
 
+def test_cluster_address_does_not_change(access: Access) -> None:
+    path = f"{access.core}/services"
+    access.made(path, service("a"))
+    answer = access.merge(f"{path}/a", {"spec": {"clusterIP": "10.96.255.254"}})
+    assert (answer.status, answer.fields) == (422, ["spec.clusterIPs[0]"])
+
+
 def test_one_port_under_two_protocols_has_one_node_port(access: Access) -> None:
     ports = [{"name": "tcp", "port": 53, "protocol": "TCP"}, {"name": "udp", "port": 53, "protocol": "UDP"}]
     spec = access.made(f"{access.core}/services", service("a", type="NodePort", ports=ports))["spec"]
@@ -703,6 +710,29 @@ def test_custom_object_without_a_required_field_is_invalid(access: Access) -> No
 def test_custom_object_of_the_wrong_type_is_invalid(access: Access) -> None:
     answer = access.create(access.pools, pool("a", "10.0.0.0/24", autoAssign="yes"))
     assert (answer.status, answer.fields) == (422, ["spec.autoAssign"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"addresses": []}, "addresses"),
+        ({"addresses": [""]}, "addresses[0]"),
+        ({"serviceAllocation": {"namespaces": ["n" * 64]}}, "serviceAllocation.namespaces[0]"),
+        (
+            {"serviceAllocation": {"serviceSelectors": [{"matchLabels": {"a": "-"}}]}},
+            "serviceAllocation.serviceSelectors[0].matchLabels.a",
+        ),
+        (
+            {"serviceAllocation": {"serviceSelectors": [{"matchExpressions": [{"key": "a", "operator": "Near"}]}]}},
+            "serviceAllocation.serviceSelectors[0].matchExpressions[0].operator",
+        ),
+    ],
+)
+def test_value_that_a_schema_does_not_allow_is_invalid(access: Access, spec: dict[str, Any], field: str) -> None:
+    body = pool("a", "10.0.0.0/24")
+    body["spec"] |= spec
+    answer = access.create(access.pools, body)
+    assert (answer.status, answer.fields) == (422, [f"spec.{field}"])
 
 
 def test_specification_of_a_custom_object_counts_generations_and_status_does_not(access: Access) -> None:
