@@ -6,51 +6,20 @@ import asyncio
 import http.client
 import socket
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
-from lab.apiserver.kinds import load_definitions
-from lab.apiserver.server import HISTORY, WATCH_QUEUE, ApiServer
-
-CRDS = Path(__file__).parents[2] / "crds"
-SERVICE_CIDR = "10.96.0.0/16"
-SHUTDOWN_S = 1.0  # for answers under way when the server ends; watches are ended at once
-
-
-async def serve(server: ApiServer, listeners: Sequence[socket.socket], stop: asyncio.Event) -> None:
-    """Serve on open, bound sockets until told to stop."""
-    runner = web.AppRunner(
-        server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S
-    )
-    await runner.setup()
-    for listener in listeners:
-        await web.SockSite(runner, listener).start()
-    try:
-        await stop.wait()
-    finally:
-        await runner.cleanup()
-
-
-def write_kubeconfig(path: Path, url: str) -> Path:
-    """A kubeconfig for this server, which asks for no authentication. (JSON is YAML.)"""
-    config: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "current-context": "lab"}
-    config["clusters"] = [{"name": "lab", "cluster": {"server": url}}]
-    config["users"] = [{"name": "lab", "user": {}}]
-    config["contexts"] = [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}]
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(config)))
-    return path
+from lab.apiserver.server import HISTORY, WATCH_QUEUE, ApiServer, serve
+from lab.controlplane.credentials import write_kubeconfig
 
 
 class EmbeddedApi:
     """An API server on a free port of 127.0.0.1, from ``__enter__`` to ``__exit__``."""
 
-    def __init__(self, *, crds: Path = CRDS, history: int = HISTORY, watch_queue: int = WATCH_QUEUE) -> None:
-        custom = load_definitions(crds)
-        self.server = ApiServer(custom, service_cidr=SERVICE_CIDR, history=history, watch_queue=watch_queue)
+    def __init__(self, *, history: int = HISTORY, watch_queue: int = WATCH_QUEUE) -> None:
+        self.server = ApiServer(history=history, watch_queue=watch_queue)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -71,7 +40,8 @@ class EmbeddedApi:
             runner.run(serve(self.server, [self._listener], self._stop))
 
     def kubeconfig(self, path: Path) -> Path:
-        return write_kubeconfig(path, self.url)
+        write_kubeconfig(path, "embedded", {"server": self.url}, {})
+        return path
 
     def request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None

@@ -1,7 +1,7 @@
 """Refusals, as the ``metav1.Status`` objects that Kubernetes answers with.
 
-Clients decide by ``code`` and ``reason``, people read ``message``; all three have Kubernetes' own wording, because
-tests written against this server must pass against the real one.
+Clients decide by ``code``, ``reason`` and the fields that are named, and these are Kubernetes' own, because tests
+written against this server must pass against the real one. The ``message`` is for people, and mostly Kubernetes' too.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ class StatusError(Exception):
         super().__init__(message)
         self.code = code
         self.headers = {"Retry-After": str(retry_after_s)} if retry_after_s else {}
-        status: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "metadata": {}}
-        status |= {"status": "Failure", "message": message, "reason": reason, "details": details, "code": code}
-        self.status = {name: value for name, value in status.items() if value not in ("", None)}
+        self.status: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        self.status |= {"message": message, "reason": reason, "code": code, **({"details": details} if details else {})}
 
 
 class Problem(NamedTuple):
@@ -38,8 +37,8 @@ def shown(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def required(field: str, hint: str = "") -> Problem:
-    return Problem(field, "FieldValueRequired", f"Required value: {hint}" if hint else "Required value")
+def required(field: str) -> Problem:
+    return Problem(field, "FieldValueRequired", "Required value")
 
 
 def wrong(field: str, value: object, why: str) -> Problem:
@@ -53,10 +52,6 @@ def unsupported(field: str, value: object, allowed: list[Any]) -> Problem:
 
 def forbidden(field: str, why: str) -> Problem:
     return Problem(field, "FieldValueForbidden", f"Forbidden: {why}")
-
-
-def duplicate(field: str, value: object) -> Problem:
-    return Problem(field, "FieldValueDuplicate", f"Duplicate value: {shown(value)}")
 
 
 def details(kind: Kind, name: str, **more: Any) -> dict[str, Any]:
@@ -92,24 +87,5 @@ def unreadable(kind: Kind, why: object) -> StatusError:
     return bad_request(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}')
 
 
-def not_served() -> StatusError:
-    return StatusError(404, "NotFound", "the server could not find the requested resource")
-
-
-def method_not_allowed() -> StatusError:
-    return StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-
-
 def too_old(asked: int, oldest: int) -> StatusError:
     return StatusError(410, "Expired", f"too old resource version: {asked} ({oldest})")
-
-
-def too_new(asked: int, current: int) -> StatusError:
-    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
-    message = f"Timeout: Too large resource version: {asked}, current: {current}"
-    return StatusError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1}, retry_after_s=1)
-
-
-def unsupported_media_type(accepted: str) -> StatusError:
-    message = f"the body of the request was in an unknown format - accepted media types include: {accepted}"
-    return StatusError(415, "UnsupportedMediaType", message)

@@ -10,7 +10,7 @@ given), ``lag`` (seconds by which a watch's events come late). ``count`` limits 
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -48,26 +48,16 @@ class Rule(msgspec.Struct, rename="camel", forbid_unknown_fields=True, omit_defa
         return agent_and_path and self.verb in {"", asked.verb} and self.count != 0
 
 
-class Faults:
-    def __init__(self) -> None:
-        self._rules: list[Rule] = []
-
-    def add(self, rules: list[Rule]) -> None:
-        self._rules += [rule for rule in rules if not (rule.close_watches or rule.compact)]
-
-    def clear(self) -> None:
-        self._rules.clear()
-
-    def listed(self) -> Any:
-        return msgspec.to_builtins(self._rules)
+class Faults(list[Rule]):
+    """The rules in force."""
 
     def striking(self, asked: Asked) -> Rule | None:
         """The first rule that this request falls under, which is thereby used once."""
-        rule = next((rule for rule in self._rules if not rule.lag and rule.matches(asked)), None)
+        rule = next((rule for rule in self if not rule.lag and rule.matches(asked)), None)
         if rule is not None and rule.count is not None:
             rule.count -= 1
         return rule
 
     def lag(self, asked: Asked) -> float:
         """Seconds by which this watch's events must come late, as of now."""
-        return max((rule.lag for rule in self._rules if rule.matches(asked)), default=0.0)
+        return max((rule.lag for rule in self if rule.matches(asked)), default=0.0)

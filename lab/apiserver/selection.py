@@ -57,16 +57,14 @@ def _of_fields(kind: Kind, term: str) -> Requirement:
     found = _EQUALITY.match(term)
     if not found:
         raise bad_request(f"invalid selector: '{term}'; can't understand '{term}'")
-    if found["key"] not in kind.fields:
-        raise bad_request(f"field label not supported: {found['key']}")
-    path, value, equal = kind.fields[found["key"]], found["values"], found["operator"] != "!="
-    return lambda body: (_text_at(body, path) == value) is equal
+    key, value, equal = found["key"], found["values"], found["operator"] != "!="
+    if key not in {"metadata.name", "metadata.namespace", *kind.selectable}:
+        raise bad_request(f"field label not supported: {key}")
+    return lambda body: (_text_at(body, key) == value) is equal
 
 
-def _text_at(body: Mapping[str, Any], path: tuple[str, ...]) -> str:
+def _text_at(body: Mapping[str, Any], path: str) -> str:
     value: Any = body
-    for step in path:
+    for step in path.split("."):
         value = value.get(step) if isinstance(value, Mapping) else None
-    if isinstance(value, bool) or path == ("spec", "unschedulable"):
-        return "true" if value else "false"
     return str(value or "")

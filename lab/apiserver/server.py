@@ -1,63 +1,75 @@
 """HTTP: paths, queries and bodies in; objects, lists, watches and Statuses out.
 
-Paths are parsed by hand, since every kind has the same ones. All state is in the registry and its store, and is only
-touched from the event loop's thread.
+Every kind has the same paths. All state is in the registry and its store, and is only touched from the event loop's
+thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
-import random
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from socket import socket
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from lab.apiserver import errors
-from lab.apiserver.errors import StatusError, bad_request, details, forbidden, invalid, not_served
+from lab.apiserver.errors import StatusError, bad_request, details, forbidden, invalid
 from lab.apiserver.faults import Asked, Faults, Rule, reason
-from lab.apiserver.kinds import BUILT_IN, NAMESPACES, SERVICE_CIDRS, Kind
+from lab.apiserver.kinds import BUILT_IN, NAMESPACES, SERVICE_CIDRS, Kind, custom
 from lab.apiserver.registry import Registry, Target
-from lab.apiserver.selection import select
+from lab.apiserver.selection import Selection, select
 from lab.apiserver.services import ServiceNumbers
 from lab.apiserver.store import Store, Stored, watch_line
 from lab.apiserver.watch import Watcher
+from lab.layout import SERVICE_NETWORK
 
 BODY_LIMIT = 3 * 1024 * 1024  # kube-apiserver's limit of a request's body
 HISTORY = 20_000  # changes per kind that a watch can catch up on
 WATCH_QUEUE = 10_000  # lines that may wait for a slow client
-WATCH_TIMEOUT_S = (1800, 3600)  # where the client names none: kube-apiserver's --min-request-timeout, up to twice that
+WATCH_TIMEOUT_S = 1800  # where the client names none: kube-apiserver's --min-request-timeout
+SHUTDOWN_S = 1.0  # for answers under way when the server ends; watches are ended at once
 CHUNK = 500  # initial events written at once
 START_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system", "metallb-system")
+FAULTS = "/lab/faults"
 JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _YES = {"true", "1", "True"}
-_MATCHES = {("Exact", True), ("NotOlderThan", True), ("NotOlderThan", False)}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 logger = logging.getLogger(__name__)
+
+
+async def serve(server: ApiServer, listeners: Sequence[socket], stop: asyncio.Event) -> None:
+    """Serve on open, bound sockets until told to stop."""
+    runner = web.AppRunner(
+        server.application(), access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S
+    )
+    await runner.setup()
+    for listener in listeners:
+        await web.SockSite(runner, listener).start()
+    try:
+        await stop.wait()
+    finally:
+        await runner.cleanup()
 
 
 class ApiServer:
     """The server's state, and the application that serves it. Used from one event loop's thread."""
 
-    def __init__(
-        self, custom: list[Kind], *, service_cidr: str, history: int = HISTORY, watch_queue: int = WATCH_QUEUE
-    ) -> None:
-        self._rng = random.Random()
+    def __init__(self, *, history: int = HISTORY, watch_queue: int = WATCH_QUEUE) -> None:
         self._store = Store(history)
-        numbers = ServiceNumbers(service_cidr, self._rng)
-        self._registry = Registry(self._store, numbers, self._rng, self._collect_soon)
+        self._registry = Registry(self._store, ServiceNumbers(SERVICE_NETWORK))
         self._faults = Faults()
         self._watch_queue = watch_queue
         self._watchers: dict[Watcher, Asked] = {}
-        self._kinds = {(kind.group, kind.version, kind.plural): kind for kind in (*BUILT_IN, *custom)}
         for name in START_NAMESPACES:
             self._registry.create(NAMESPACES, None, {"metadata": {"name": name}})
-        self._registry.create(
-            SERVICE_CIDRS, None, {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [service_cidr]}}
-        )
+        cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [SERVICE_NETWORK]}}
+        self._registry.create(SERVICE_CIDRS, None, cidr)
 
     @property
     def watches(self) -> int:
@@ -65,98 +77,84 @@ class ApiServer:
         return len(self._watchers)
 
     def application(self) -> web.Application:
-        application = web.Application(client_max_size=BODY_LIMIT)
-        application.router.add_route("*", "/{path:.*}", self._handle)
+        application = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._answer])
+        application.router.add_route("*", FAULTS, self._control_faults)
+        application.router.add_get("/readyz", _ready)
+        for kind in (*BUILT_IN, *custom()):
+            self._add_routes(application.router, kind)
         application.on_shutdown.append(self._end_watches)
         return application
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    def _add_routes(self, router: web.UrlDispatcher, kind: Kind) -> None:
+        collection, one = kind.path("{namespace}"), kind.path("{namespace}", "{name}")
+        for path in {collection, kind.path()}:
+            router.add_get(path, partial(self._list_or_watch, kind))
+        router.add_post(collection, partial(self._create, kind))
+        if kind is not NAMESPACES:
+            router.add_delete(one, partial(self._delete, kind))
+        for path in (one, *([f"{one}/{{subresource:status}}"] if kind.status else [])):
+            router.add_get(path, partial(self._get, kind))
+            router.add_put(path, partial(self._replace, kind))
+            router.add_patch(path, partial(self._merge, kind))
+
+    @web.middleware
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What a handler answers; refusals and failures as a Status."""
         try:
-            return await self._answer(request)
+            if request.path != FAULTS:
+                await self._suffer(request)
+            return await handler(request)
         except StatusError as error:
             refused = error
-        except web.HTTPRequestEntityTooLarge:
-            refused = StatusError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {BODY_LIMIT}")
+        except web.HTTPException as error:  # an unknown path, a method that it does not have, a body over the limit
+            refused = StatusError(error.status, reason(error.status), error.reason)
         except ConnectionError:
             raise
         except Exception as error:  # whatever a body contains, the server says so and goes on
             logger.exception("%s %s", request.method, request.path)
             refused = StatusError(500, "InternalError", f"Internal error occurred: {error}")
-        return _json(refused.status, refused.code, refused.headers)
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        path, verb = request.path, _VERBS.get(request.method, "")
-        if path == "/lab/faults":
-            return await self._control_faults(request)
-        target = self._target(path) if path.startswith(("/api/", "/apis/")) else None
-        if target is not None and verb == "get" and not target.name:
-            verb = "watch" if request.query.get("watch") in _YES else "list"
-        asked = Asked(request.headers.get("User-Agent", ""), path, verb)
-        await self._suffer(request, asked)
-        if target is None:
-            return _fixed(path)
-        if verb == "watch":
-            return await self._watch(request, target, asked)
-        return self._list(request, target) if verb == "list" else await self._one(request, target, verb)
-
-    def _target(self, path: str) -> Target:
-        _, root, *parts = path.rstrip("/").split("/")
-        group = parts.pop(0) if root == "apis" and parts else ""
-        version, *rest = parts or [""]
-        namespace: str | None = None
-        if len(rest) > 2 and rest[0] == "namespaces" and rest[2] not in {"status", "finalize"}:
-            namespace, rest = rest[1], rest[2:]
-        plural, name, subresource, *more = (*rest, "", "", "")
-        kind = self._kinds.get((group, version, plural))
-        if kind is None or any(more) or subresource not in {"", "status" if kind.status else ""}:
-            raise not_served()
-        if (namespace is not None and not kind.namespaced) or (name and kind.namespaced and namespace is None):
-            raise not_served()
-        return Target(kind, namespace, name, subresource)
+        return web.json_response(refused.status, status=refused.code, headers=refused.headers)
 
     # -------------------------------------------------------------- one object
 
-    async def _one(self, request: web.Request, target: Target, verb: str) -> web.Response:
-        kind, name, strict = target.kind, target.name, request.query.get("fieldValidation") == "Strict"
-        if verb == "get":
-            return _object(self._registry.get(target))
-        if verb == "create" and not name and (target.namespace is not None or not kind.namespaced):
-            body = await _body(request, JSON)
-            return _object(self._registry.create(kind, target.namespace, body, strict=strict), 201)
-        if verb == "update" and name:
-            return _object(self._registry.replace(target, await _body(request, JSON), strict=strict))
-        if verb == "patch" and name:
-            return _object(self._registry.merge(target, await _body(request, MERGE_PATCH), strict=strict))
-        if verb == "delete" and name and not target.subresource:
-            stored, gone = self._registry.delete(target, await _body(request, JSON) if request.can_read_body else None)
-            if kind.returns_deleted or not gone:
-                return _object(stored)
-            success = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-            return _json({**success, "details": details(kind, name, uid=stored.uid)})
-        raise errors.method_not_allowed()
+    async def _get(self, kind: Kind, request: web.Request) -> web.Response:
+        return _object(self._registry.get(_target(kind, request)))
+
+    async def _create(self, kind: Kind, request: web.Request) -> web.Response:
+        body = await _body(request, JSON)
+        return _object(self._registry.create(kind, request.match_info.get("namespace"), body), 201)
+
+    async def _replace(self, kind: Kind, request: web.Request) -> web.Response:
+        return _object(self._registry.replace(_target(kind, request), await _body(request, JSON)))
+
+    async def _merge(self, kind: Kind, request: web.Request) -> web.Response:
+        return _object(self._registry.merge(_target(kind, request), await _body(request, MERGE_PATCH)))
+
+    async def _delete(self, kind: Kind, request: web.Request) -> web.Response:
+        target, options = _target(kind, request), await _body(request, JSON) if request.can_read_body else None
+        stored = self._registry.delete(target, options)
+        if kind.returns_deleted:
+            return _object(stored)
+        about = details(kind, target.name, uid=stored.uid)
+        success = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": about}
+        return web.json_response(success)
 
     # -------------------------------------------------------------- lists
 
-    def _list(self, request: web.Request, target: Target) -> web.Response:
-        kind, query, version, after = target.kind, request.query, self._store.version, ""
-        selectors = query.get("labelSelector", ""), query.get("fieldSelector", "")
-        selection = select(kind, target.namespace, *selectors)
-        limit, asked = _whole(request, "limit"), _whole(request, "resourceVersion")
-        match, token = query.get("resourceVersionMatch", ""), query.get("continue", "")
-        if match and (token or not query.get("resourceVersion") or (match, asked > 0) not in _MATCHES):
-            why = "needs a resourceVersion (but for Exact not 0), no continue, and is either Exact or NotOlderThan"
-            raise invalid(kind, "", [forbidden("resourceVersionMatch", why)])
-        if token:
-            version, after = _decode_continue(token)
-        elif match == "Exact" or asked > version or (limit and asked and not match):
-            version = asked
+    async def _list_or_watch(self, kind: Kind, request: web.Request) -> web.StreamResponse:
+        selectors = request.query.get("labelSelector", ""), request.query.get("fieldSelector", "")
+        selection = select(kind, request.match_info.get("namespace"), *selectors)
+        watch = _asked(request).verb == "watch"
+        return await self._watch(kind, selection, request) if watch else self._list(kind, selection, request)
+
+    def _list(self, kind: Kind, selection: Selection, request: web.Request) -> web.Response:
+        limit, (begun, _, after) = _whole(request, "limit"), request.query.get("continue", "").partition("/")
+        version = _number("continue", begun) if begun else self._store.version
         items = self._store.snapshot(kind, version)
         items = [stored for stored in items if stored.key > after and selection.matches(stored.body)]
         meta: dict[str, Any] = {"resourceVersion": str(version)}
         if limit and len(items) > limit:
-            meta["continue"] = _encode_continue(version, items[limit - 1].key)
-            if not any(selectors):
-                meta["remainingItemCount"] = len(items) - limit
+            meta["continue"], meta["remainingItemCount"] = f"{version}/{items[limit - 1].key}", len(items) - limit
             items = items[:limit]
         head = msgspec.json.encode({"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": meta})
         body = b"".join((head[:-1], b',"items":[', b",".join(stored.json for stored in items), b"]}"))
@@ -164,18 +162,11 @@ class ApiServer:
 
     # -------------------------------------------------------------- watches
 
-    async def _watch(self, request: web.Request, target: Target, asked: Asked) -> web.StreamResponse:
-        kind, query, loop = target.kind, request.query, asyncio.get_running_loop()
-        bookmarks = query.get("allowWatchBookmarks") in _YES
-        timeout_s = _whole(request, "timeoutSeconds") or self._rng.uniform(*WATCH_TIMEOUT_S)
-        selection = select(kind, target.namespace, query.get("labelSelector", ""), query.get("fieldSelector", ""))
-
-        def cut() -> None:
-            if request.transport is not None:
-                request.transport.abort()
-
+    async def _watch(self, kind: Kind, selection: Selection, request: web.Request) -> web.StreamResponse:
+        bookmarks, asked = request.query.get("allowWatchBookmarks") in _YES, _asked(request)
+        timeout_s = _whole(request, "timeoutSeconds") or WATCH_TIMEOUT_S
         # From here to the subscription nothing is awaited, so that no change falls between the state and the stream.
-        watcher = Watcher(selection, self._watch_queue, lambda: self._faults.lag(asked), cut)
+        watcher = Watcher(selection, self._watch_queue, lambda: self._faults.lag(asked), partial(_cut, request))
         try:
             first = self._first_lines(request, kind, selection, bookmarks=bookmarks)
         except StatusError as error:
@@ -192,24 +183,24 @@ class ApiServer:
             for start in range(0, len(first), CHUNK):
                 await response.write(b"".join(first[start : start + CHUNK]))
             bookmark = (lambda: self._bookmark(kind)) if bookmarks else None
-            await watcher.write(response, loop.time() + timeout_s, bookmark)
+            await watcher.write(response, asyncio.get_running_loop().time() + timeout_s, bookmark)
             await response.write_eof()
         finally:
             watchers.discard(watcher.offer)
             del self._watchers[watcher]
         return response
 
-    def _first_lines(self, request: web.Request, kind: Kind, selection: Any, *, bookmarks: bool) -> list[bytes]:
+    def _first_lines(self, request: web.Request, kind: Kind, selection: Selection, *, bookmarks: bool) -> list[bytes]:
         """What a watch starts with: what exists, or what happened since the version that it names."""
-        since, initial = _whole(request, "resourceVersion"), request.query.get("sendInitialEvents", "")
-        if request.query.get("resourceVersionMatch", "") != ("NotOlderThan" if initial else ""):
-            why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan, which is for nothing else"
+        since, initial = _whole(request, "resourceVersion"), request.query.get("sendInitialEvents") in _YES
+        if initial and request.query.get("resourceVersionMatch") != "NotOlderThan":
+            why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
             raise invalid(kind, "", [forbidden("resourceVersionMatch", why)])
-        if initial in _YES or (not initial and not since):
-            present = self._store.snapshot(kind, max(since, self._store.version))
+        if initial or not since:
+            present = self._store.snapshot(kind, self._store.version)
             lines = [watch_line("ADDED", stored.json) for stored in present if selection.matches(stored.body)]
             return [*lines, self._bookmark(kind, initial=True)] if initial and bookmarks else lines
-        events = self._store.events_after(kind, since) if since else []
+        events = self._store.events_after(kind, since)
         return [line for event in events if (line := event.line(selection)) is not None]
 
     def _bookmark(self, kind: Kind, *, initial: bool = False) -> bytes:
@@ -223,9 +214,6 @@ class ApiServer:
         for watcher in self._watchers:
             watcher.close()
 
-    def _collect_soon(self) -> None:
-        asyncio.get_running_loop().call_soon(self._registry.collect)
-
     # -------------------------------------------------------------- faults
 
     async def _control_faults(self, request: web.Request) -> web.Response:
@@ -236,7 +224,7 @@ class ApiServer:
                 rules = msgspec.json.decode(await request.read(), type=list[Rule])
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise bad_request(f"not a list of fault rules: {error}") from error
-            self._faults.add(rules)
+            self._faults += [rule for rule in rules if not (rule.close_watches or rule.compact)]
             for rule in rules:
                 if rule.compact:
                     self._store.compact()
@@ -245,31 +233,40 @@ class ApiServer:
                         watcher.close()
         for watcher in self._watchers:
             watcher.look_again()
-        return _json(self._faults.listed())
+        return web.json_response(msgspec.to_builtins(self._faults))
 
-    async def _suffer(self, request: web.Request, asked: Asked) -> None:
-        rule = self._faults.striking(asked)
+    async def _suffer(self, request: web.Request) -> None:
+        rule = self._faults.striking(_asked(request))
         if rule is None:
             return
         await asyncio.sleep(rule.latency)
         if rule.drop:
-            if request.transport is not None:
-                request.transport.abort()
+            _cut(request)
             raise ConnectionResetError("dropped on purpose")
         if rule.status:
             raise StatusError(rule.status, reason(rule.status), "injected fault", retry_after_s=rule.retry_after)
 
 
-def _fixed(path: str) -> web.Response:
-    if path == "/version":
-        return _json({"major": "1", "minor": "36", "gitVersion": "v1.36.0+berthlb.lab", "platform": "linux/amd64"})
-    if path in {"/healthz", "/readyz", "/livez"}:
-        return web.Response(text="ok")
-    raise not_served()
+def _cut(request: web.Request) -> None:
+    """Break the connection at once."""
+    if request.transport is not None:
+        request.transport.abort()
 
 
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type=JSON, headers=headers)
+async def _ready(_request: web.Request) -> web.Response:
+    return web.Response(text="ok")
+
+
+def _asked(request: web.Request) -> Asked:
+    verb = _VERBS.get(request.method, "")
+    if verb == "get" and "name" not in request.match_info:
+        verb = "watch" if request.query.get("watch") in _YES else "list"
+    return Asked(request.headers.get("User-Agent", ""), request.path, verb)
+
+
+def _target(kind: Kind, request: web.Request) -> Target:
+    names = request.match_info
+    return Target(kind, names.get("namespace"), names["name"], names.get("subresource", ""))
 
 
 def _object(stored: Stored, status: int = 200) -> web.Response:
@@ -280,7 +277,7 @@ async def _body(request: web.Request, accepted: str) -> Any:
     raw = await request.read()
     given = request.content_type if "Content-Type" in request.headers else JSON
     if given != accepted:
-        raise errors.unsupported_media_type(accepted)
+        raise StatusError(415, "UnsupportedMediaType", f"the body's format is unknown here: it must be {accepted}")
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -288,18 +285,11 @@ async def _body(request: web.Request, accepted: str) -> Any:
 
 
 def _whole(request: web.Request, name: str) -> int:
-    text = request.query.get(name, "") or "0"
+    """A whole number of the query; 0 where there is none."""
+    return _number(name, request.query.get(name) or "0")
+
+
+def _number(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise bad_request(f'invalid {name}: "{text}": must be a whole number')
     return int(text)
-
-
-def _encode_continue(version: int, after: str) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode([version, after])).decode()
-
-
-def _decode_continue(token: str) -> tuple[int, str]:
-    try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(token), type=tuple[int, str])
-    except (msgspec.DecodeError, ValueError) as error:
-        raise bad_request(f"continue key is not valid: {error}") from error

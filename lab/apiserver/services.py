@@ -2,37 +2,58 @@
 
 The order is that of Kubernetes' registry: on an update first what the server had allocated is put back where the client
 left it out, then what the new type has no use for is dropped, then what is still missing is allocated. Which addresses
-and ports are taken is derived from the stored Services, so that a refused request takes nothing. IPv4 only.
+and ports are taken is derived from the stored Services, so that a refused request takes nothing. IPv4 only. Of what
+Kubernetes refuses only what a person might well write is refused here.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import random
+from collections.abc import Collection
 from typing import Any
 
-from lab.apiserver.errors import Problem, duplicate, forbidden, required, unsupported, wrong
+from lab.apiserver.errors import Problem, forbidden, required, wrong
+from lab.apiserver.schema import conform
 
 Body = dict[str, Any]
 
 NODE_PORTS = range(30000, 32768)  # kube-apiserver's --service-node-port-range
-_CHOICES = {
-    "type": ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
-    "sessionAffinity": ["ClientIP", "None"],
-    "externalTrafficPolicy": ["Cluster", "Local"],
-    "internalTrafficPolicy": ["Cluster", "Local"],
-    "ipFamilyPolicy": ["PreferDualStack", "RequireDualStack", "SingleStack"],
-}
+_EXTERNAL = {"LoadBalancer", "NodePort"}
+"""The types whose business is traffic from outside (externalIPs are left aside)."""
 _ADDRESS_FIELDS = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
+_NOT_YET: Body = {"type": "ExternalName"}
+"""The specification of a Service before it exists: it holds nothing."""
+
+
+def _with(**fields: Any) -> dict[str, Any]:
+    """The schema of an object of which only these fields are looked at."""
+    return {"properties": fields, "x-kubernetes-preserve-unknown-fields": True}
+
+
+_PORT = _with(
+    port={"minimum": 1, "maximum": 65535},
+    protocol={"enum": ["SCTP", "TCP", "UDP"], "default": "TCP"},
+)
+_SPEC = _with(
+    type={"enum": ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], "default": "ClusterIP"},
+    sessionAffinity={"enum": ["ClientIP", "None"], "default": "None"},
+    externalTrafficPolicy={"enum": ["Cluster", "Local"]},
+    internalTrafficPolicy={"enum": ["Cluster", "Local"]},
+    ports={"items": _PORT},
+)
+_STATUS = _with(loadBalancer={**_with(), "default": {}})
+_SCHEMA = _with(spec={**_SPEC, "default": {}}, status={**_STATUS, "default": {}})
 
 
 class ServiceNumbers:
-    """ClusterIPs and node ports: who has which, and which is free."""
+    """ClusterIPs (as integers) and node ports: who has which, and which is free."""
 
-    def __init__(self, cluster_cidr: str, rng: random.Random) -> None:
-        self._network = ipaddress.IPv4Network(cluster_cidr)
-        self._rng = rng
-        self._holders: dict[str | int, str] = {str(self._network[1]): "default/kubernetes"}  # the API server's own
+    def __init__(self, network: str) -> None:
+        addresses = ipaddress.IPv4Network(network)
+        self._addresses = range(int(addresses[1]), int(addresses[-1]))
+        self._holders: dict[int, str] = {self._addresses[0]: "default/kubernetes"}  # the API server's own
 
     def changed(self, key: str, old: Body | None, new: Body | None) -> None:
         """Follow a committed change of a Service."""
@@ -43,65 +64,56 @@ class ServiceNumbers:
     def give(self, key: str, spec: Body) -> list[Problem]:
         """Fill in, in place, the ClusterIP and node ports that the Service must have. Returns what cannot be had."""
         problems: list[Problem] = []
+
+        def take(path: str, asked: str | int, wanted: int, allowed: range) -> int:
+            number = wanted or self._free(allowed, _node_ports(spec))
+            if number not in allowed:
+                problems.append(wrong(path, asked, "not in the valid range" if asked else "the range is full"))
+            elif self._holders.get(number, key) != key:
+                problems.append(wrong(path, asked, "already allocated"))
+            return number
+
         if spec["type"] != "ExternalName":
-            self._give_address(key, spec, problems)
+            spec["ipFamilyPolicy"] = spec.get("ipFamilyPolicy") or "SingleStack"
+            spec["ipFamilies"] = spec.get("ipFamilies") or ["IPv4"]
+            if spec["ipFamilyPolicy"] == "RequireDualStack" or spec["ipFamilies"] != ["IPv4"]:
+                problems.append(wrong("spec.ipFamilies", spec["ipFamilies"], "this cluster has IPv4 only"))
+            address = spec.get("clusterIP") or next(iter(spec.get("clusterIPs", ())), "")
+            if address != "None":
+                number = take("spec.clusterIPs", address, _as_number(address) if address else 0, self._addresses)
+                address = address or str(ipaddress.IPv4Address(number))
+            spec["clusterIP"], spec["clusterIPs"] = address, [address]
         by_number: dict[int, int] = {}  # one port under two protocols has one node port
         for index, port in enumerate(spec.get("ports", ())):
-            path, number = f"spec.ports[{index}].nodePort", port["port"]
             if port.get("nodePort") or needs_node_ports(spec):
-                wanted = port.get("nodePort") or by_number.get(number, 0)
-                by_number[number] = port["nodePort"] = self._give_port(key, wanted, path, spec, problems)
-        if needs_health_check_port(spec):
-            wanted, path = spec.get("healthCheckNodePort", 0), "spec.healthCheckNodePort"
-            spec["healthCheckNodePort"] = self._give_port(key, wanted, path, spec, problems)
+                wanted = port.get("nodePort") or by_number.get(port["port"], 0)
+                port["nodePort"] = take(f"spec.ports[{index}].nodePort", wanted, wanted, NODE_PORTS)
+                by_number[port["port"]] = port["nodePort"]
         return problems
 
-    def _give_address(self, key: str, spec: Body, problems: list[Problem]) -> None:
-        spec["ipFamilyPolicy"] = spec.get("ipFamilyPolicy") or "SingleStack"
-        spec["ipFamilies"] = spec.get("ipFamilies") or ["IPv4"]
-        if spec["ipFamilyPolicy"] == "RequireDualStack" or spec["ipFamilies"] != ["IPv4"]:
-            problems.append(wrong("spec.ipFamilies", spec["ipFamilies"], "this cluster has IPv4 only"))
-        asked = spec.get("clusterIP") or next(iter(spec.get("clusterIPs", ())), "") or self._free_address()
-        if not asked:
-            problems.append(wrong("spec.clusterIPs", [], "failed to allocate a serviceIP: range is full"))
-        elif asked != "None" and not (is_address(asked) and ipaddress.ip_address(asked) in self._network):
-            why = f"failed to allocate IP {asked}: the provided IP is not in the valid range {self._network}"
-            problems.append(wrong("spec.clusterIPs", [asked], why))
-        elif asked != "None" and self._holders.get(asked, key) != key:
-            why = f"failed to allocate IP {asked}: provided IP is already allocated"
-            problems.append(wrong("spec.clusterIPs", [asked], why))
-        spec["clusterIP"], spec["clusterIPs"] = asked, [asked]
-
-    def _free_address(self) -> str:
-        size = self._network.num_addresses - 2
-        start = self._rng.randrange(size)
-        candidates = (str(self._network[1 + (start + step) % size]) for step in range(size))
-        return next((address for address in candidates if address not in self._holders), "")
-
-    def _give_port(self, key: str, wanted: int, path: str, spec: Body, problems: list[Problem]) -> int:
-        if not wanted:
-            own = {port.get("nodePort") for port in spec.get("ports", ())}
-            start = self._rng.randrange(len(NODE_PORTS))
-            candidates = (*NODE_PORTS[start:], *NODE_PORTS[:start])
-            wanted = next((port for port in candidates if port not in self._holders and port not in own), 0)
-            if not wanted:
-                problems.append(wrong(path, 0, "failed to allocate a nodePort: range is full"))
-        elif wanted not in NODE_PORTS:
-            why = (
-                f"provided port is not in the valid range. The range of valid ports is {NODE_PORTS[0]}-{NODE_PORTS[-1]}"
-            )
-            problems.append(wrong(path, wanted, why))
-        elif self._holders.get(wanted, key) != key:
-            problems.append(wrong(path, wanted, "provided port is already allocated"))
-        return wanted
+    def _free(self, allowed: range, own: Collection[int]) -> int:
+        """A number that is nobody's, and none of the Service's own; 0 if there is none left."""
+        start = random.randrange(len(allowed))
+        candidates = itertools.chain(allowed[start:], allowed[:start])
+        return next((number for number in candidates if number not in self._holders and number not in own), 0)
 
 
-def _numbers(service: Body) -> list[str | int]:
+def _as_number(address: str) -> int:
+    """An IP address as an integer; -1 for what is none."""
+    try:
+        return int(ipaddress.ip_address(address))
+    except ValueError:
+        return -1
+
+
+def _node_ports(spec: Body) -> set[int]:
+    return {port["nodePort"] for port in spec.get("ports", ()) if port.get("nodePort")}
+
+
+def _numbers(service: Body) -> set[int]:
     """The addresses and node ports that a Service holds."""
     spec = service["spec"]
-    ports = [port.get("nodePort") for port in spec.get("ports", ())]
-    held = (*spec.get("clusterIPs", ()), *ports, spec.get("healthCheckNodePort"))
-    return [number for number in held if number and number != "None"]
+    return _node_ports(spec) | {_as_number(address) for address in spec.get("clusterIPs", ()) if address != "None"}
 
 
 def needs_node_ports(spec: Body) -> bool:
@@ -109,139 +121,83 @@ def needs_node_ports(spec: Body) -> bool:
     return spec["type"] == "NodePort" or (spec["type"] == "LoadBalancer" and not declined)
 
 
-def needs_health_check_port(spec: Body) -> bool:
-    return spec["type"] == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local"
+def prepare(new: Body, old: Body | None) -> list[Problem]:
+    """All that is done to a Service before numbers are given to it, in place. Returns what it may not say."""
+    problems = conform(new, _SCHEMA)
+    if not problems:
+        spec, before = new["spec"], old["spec"] if old is not None else _NOT_YET
+        _fill_in(new)
+        _keep_allocated(spec, before)
+        _drop_unneeded(new, before)
+        problems += _problems(new, before)
+    return problems
 
 
-def is_external(spec: Body) -> bool:
-    """Whether traffic from outside is the Service's business (``ExternallyAccessible``)."""
-    return spec["type"] in {"LoadBalancer", "NodePort"} or bool(spec.get("externalIPs"))
-
-
-def is_address(text: str) -> bool:
-    try:
-        return bool(ipaddress.ip_address(text))
-    except ValueError:
-        return False
-
-
-def fill_defaults(service: Body) -> None:
-    """Defaults that depend on nothing but the object (``SetDefaults_Service``)."""
-    spec = service.setdefault("spec", {})
-    spec["type"] = spec.get("type") or "ClusterIP"
-    spec["sessionAffinity"] = spec.get("sessionAffinity") or "None"
-    if spec["sessionAffinity"] == "ClientIP":
-        affinity = spec.setdefault("sessionAffinityConfig", {}).setdefault("clientIP", {})
-        affinity.setdefault("timeoutSeconds", 10800)
-    elif spec["sessionAffinity"] == "None":
-        spec.pop("sessionAffinityConfig", None)
+def _fill_in(service: Body) -> None:
+    """Defaults that depend on the object's other fields (``SetDefaults_Service``)."""
+    spec = service["spec"]
     for port in spec.get("ports", ()):
-        port["protocol"] = port.get("protocol") or "TCP"
         port["targetPort"] = port.get("targetPort") or port["port"]
-    if is_external(spec):
-        spec["externalTrafficPolicy"] = spec.get("externalTrafficPolicy") or "Cluster"
+    if spec["type"] in _EXTERNAL:
+        spec.setdefault("externalTrafficPolicy", "Cluster")
     if spec["type"] != "ExternalName":
-        spec["internalTrafficPolicy"] = spec.get("internalTrafficPolicy") or "Cluster"
-    balancer = service.setdefault("status", {}).setdefault("loadBalancer", {})
+        spec.setdefault("internalTrafficPolicy", "Cluster")
     if spec["type"] == "LoadBalancer":
         spec.setdefault("allocateLoadBalancerNodePorts", True)
-        for ingress in balancer.get("ingress", ()):
+        for ingress in service["status"]["loadBalancer"].get("ingress", ()):
             if ingress.get("ip"):
                 ingress.setdefault("ipMode", "VIP")
 
 
-def keep_allocated(new: Body, old: Body) -> None:
+def _keep_allocated(after: Body, before: Body) -> None:
     """Put back what the client left out of an update although it stays allocated (``patchAllocatedValues``)."""
-    after, before = new["spec"], old["spec"]
-    if "ExternalName" not in (after["type"], before["type"]):
-        for name in _ADDRESS_FIELDS:
+    for name in _ADDRESS_FIELDS:
+        if before.get(name):
             after[name] = after.get(name) or before[name]
-    if needs_node_ports(after) and needs_node_ports(before):
-        known = {(port["protocol"], port["port"]): port["nodePort"] for port in before.get("ports", ())}
-        asked = {port.get("nodePort") for port in after.get("ports", ())}
-        for port in after.get("ports", ()):
-            previous = known.get((port["protocol"], port["port"]))
-            if not port.get("nodePort") and previous and previous not in asked:
-                port["nodePort"] = previous
-    if needs_health_check_port(after) and needs_health_check_port(before):
-        after["healthCheckNodePort"] = after.get("healthCheckNodePort") or before["healthCheckNodePort"]
+    known = {(port["protocol"], port["port"]): port.get("nodePort") for port in before.get("ports", ())}
+    asked = _node_ports(after)
+    for port in after.get("ports", ()):
+        previous = known.get((port["protocol"], port["port"]))
+        if not port.get("nodePort") and previous and previous not in asked:
+            port["nodePort"] = previous
 
 
-def drop_unneeded(new: Body, old: Body) -> None:
-    """Take away what belonged to the old type and was left as it was (``dropTypeDependentFields``)."""
-    after, before = new["spec"], old["spec"]
-    gone: list[str] = []
-    if after["type"] == "ExternalName" != before["type"]:
-        gone += [*_ADDRESS_FIELDS, "internalTrafficPolicy"]
-    if needs_node_ports(before) and after["type"] not in {"LoadBalancer", "NodePort"}:
-        known = {(port["protocol"], port["port"]): port["nodePort"] for port in before.get("ports", ())}
+def _drop_unneeded(new: Body, before: Body) -> None:
+    """Take away what the type has no use for and was left as it was (``dropTypeDependentFields``)."""
+    after = new["spec"]
+    unneeded: list[str] = []
+    if after["type"] == "ExternalName":
+        unneeded += [*_ADDRESS_FIELDS, "internalTrafficPolicy"]
+    if after["type"] != "LoadBalancer":
+        unneeded += ["allocateLoadBalancerNodePorts", "loadBalancerClass"]
+        new["status"] = {**new["status"], "loadBalancer": {}}
+    if after["type"] not in _EXTERNAL:
+        unneeded.append("externalTrafficPolicy")
         for port in after.get("ports", ()):
-            if port.get("nodePort") == known.get((port["protocol"], port["port"])):
-                port.pop("nodePort", None)
-    if needs_health_check_port(before) and not needs_health_check_port(after):
-        gone.append("healthCheckNodePort")
-    if before["type"] == "LoadBalancer" != after["type"]:
-        gone += ["allocateLoadBalancerNodePorts", "loadBalancerClass"]
-    if is_external(before) and not is_external(after):
-        gone.append("externalTrafficPolicy")
-    for name in gone:
+            port.pop("nodePort", None)
+    for name in unneeded:
         if after.get(name) == before.get(name):
             after.pop(name, None)
-    if after["type"] != "LoadBalancer":
-        new["status"] = {**new["status"], "loadBalancer": {}}
 
 
-def problems_of(new: Body, old: Body | None) -> list[Problem]:
-    """What a Service may not say (``ValidateService``, the part that concerns us)."""
-    spec = new["spec"]
-    problems = [
-        unsupported(f"spec.{name}", spec[name], allowed)
-        for name, allowed in _CHOICES.items()
-        if spec.get(name) and spec[name] not in allowed
-    ]
-    if not spec.get("ports") and spec["type"] != "ExternalName" and spec.get("clusterIP") != "None":
+def _problems(service: Body, before: Body) -> list[Problem]:
+    """What a Service may not say, beyond its schema (``ValidateService``)."""
+    spec, problems = service["spec"], list[Problem]()
+    ports, wanted = spec.get("ports", ()), spec.get("loadBalancerClass")
+    if not ports and spec["type"] != "ExternalName" and spec.get("clusterIP") != "None":
         problems.append(required("spec.ports"))
+    if len(ports) > 1:
+        problems += [required(f"spec.ports[{i}].name") for i, port in enumerate(ports) if not port.get("name")]
     if spec["type"] == "ExternalName" and not spec.get("externalName"):
         problems.append(required("spec.externalName"))
-    problems += _port_problems(spec)
-    if spec["type"] != "LoadBalancer" and spec.get("loadBalancerClass"):
-        problems.append(forbidden("spec.loadBalancerClass", "may only be used when `type` is 'LoadBalancer'"))
-    if not is_external(spec) and spec.get("externalTrafficPolicy"):
-        why = "may only be set for externally-accessible services"
-        problems.append(wrong("spec.externalTrafficPolicy", spec["externalTrafficPolicy"], why))
-    before = old["spec"] if old is not None else {"type": "ExternalName"}
     if "ExternalName" not in (spec["type"], before["type"]) and spec["clusterIP"] != before["clusterIP"]:
-        problems.append(wrong("spec.clusterIPs[0]", spec["clusterIP"], "field is immutable"))
-    wanted = spec.get("loadBalancerClass")
+        problems.append(wrong("spec.clusterIPs[0]", spec["clusterIP"], "may not change once set"))
+    if spec["type"] != "LoadBalancer" and wanted:
+        problems.append(forbidden("spec.loadBalancerClass", "may only be used when `type` is 'LoadBalancer'"))
     if spec["type"] == before["type"] == "LoadBalancer" and wanted != before.get("loadBalancerClass"):
         problems.append(wrong("spec.loadBalancerClass", wanted, "may not change once set"))
-    path, ingresses = "status.loadBalancer.ingress", new["status"]["loadBalancer"].get("ingress", ())
-    if ingresses and spec["type"] != "LoadBalancer":
-        problems.append(forbidden(path, 'may only be used when `spec.type` is "LoadBalancer"'))
-    for index, ingress in enumerate(ingresses):
-        if "ip" in ingress and not is_address(ingress["ip"]):
-            why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
-            problems.append(wrong(f"{path}[{index}].ip", ingress["ip"], why))
-    return problems
-
-
-def _port_problems(spec: Body) -> list[Problem]:
-    ports, problems = spec.get("ports", ()), list[Problem]()
-    names, numbers = set[str](), set[tuple[str, int]]()
-    for index, port in enumerate(ports):
-        path, name, number = f"spec.ports[{index}]", port.get("name", ""), (port["protocol"], port["port"])
-        if not name and len(ports) > 1:
-            problems.append(required(f"{path}.name"))
-        elif name in names:
-            problems.append(duplicate(f"{path}.name", name))
-        if not 1 <= port["port"] <= 65535:
-            problems.append(wrong(f"{path}.port", port["port"], "must be between 1 and 65535, inclusive"))
-        elif number in numbers:
-            problems.append(duplicate(path, f"{number[0]} {number[1]}"))
-        if port["protocol"] not in {"TCP", "UDP", "SCTP"}:
-            problems.append(unsupported(f"{path}.protocol", port["protocol"], ["SCTP", "TCP", "UDP"]))
-        if port.get("nodePort") and spec["type"] == "ClusterIP":
-            problems.append(forbidden(f"{path}.nodePort", "may not be used when `type` is 'ClusterIP'"))
-        names.add(name)
-        numbers.add(number)
+    for index, ingress in enumerate(service["status"]["loadBalancer"].get("ingress", ())):
+        if "ip" in ingress and _as_number(ingress["ip"]) < 0:
+            path = f"status.loadBalancer.ingress[{index}].ip"
+            problems.append(wrong(path, ingress["ip"], "must be a valid IP address"))
     return problems

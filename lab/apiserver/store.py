@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
-from lab.apiserver.errors import too_new, too_old
+from lab.apiserver.errors import too_old
 from lab.apiserver.kinds import Kind
 from lab.apiserver.selection import Selection
 
@@ -49,32 +51,26 @@ class Stored:
         self.uid: str = body["metadata"]["uid"]
 
 
+@dataclass
 class Event:
     """One change: ``old`` is None for a creation, ``new`` for a deletion."""
 
-    __slots__ = ("_lines", "key", "new", "old", "version")
+    version: int
+    key: Key
+    old: Stored | None
+    new: Stored | None
 
-    def __init__(self, version: int, key: Key, old: Stored | None, new: Stored | None) -> None:
-        self.version = version
-        self.key = key
-        self.old = old
-        self.new = new
-        self._lines: dict[str, bytes] = {}
+    @cached_property
+    def last(self) -> bytes:
+        """What ended, as JSON, under the version of its end."""
+        return Stored(self.key, self.version, self.old.body).json if self.old is not None else b""
 
     def line(self, selection: Selection) -> bytes | None:
         """What a watch of this selection is told: an object that leaves the selection is DELETED for it, as it was."""
         was = self.old is not None and selection.matches(self.old.body)
         if self.new is not None and selection.matches(self.new.body):
-            return self._encoded("MODIFIED" if was else "ADDED", self.new)
-        return self._encoded("DELETED", self.old) if was and self.old is not None else None
-
-    def _encoded(self, kind: str, stored: Stored) -> bytes:
-        line = self._lines.get(kind)
-        if line is None:
-            if kind == "DELETED":  # the last state, under the version of its end
-                stored = Stored(stored.key, self.version, stored.body)
-            line = self._lines[kind] = watch_line(kind, stored.json)
-        return line
+            return watch_line("MODIFIED" if was else "ADDED", self.new.json)
+        return watch_line("DELETED", self.last) if was else None
 
 
 class Collection:
@@ -110,11 +106,9 @@ class Store:
         self._record(kind, key, old, new)
         return new
 
-    def remove(self, kind: Kind, key: Key) -> Stored:
-        """Remove an object, which counts as a version too. Returns its last state under that version."""
-        old = self.collection(kind).items.pop(key)
-        self._record(kind, key, old, None)
-        return Stored(key, self.version, old.body)
+    def remove(self, kind: Kind, key: Key) -> None:
+        """Remove an object, which counts as a version too."""
+        self._record(kind, key, self.collection(kind).items.pop(key), None)
 
     def compact(self) -> None:
         """Forget the past of every kind, as etcd's compaction does."""
@@ -123,11 +117,8 @@ class Store:
             collection.compacted = self.version
 
     def snapshot(self, kind: Kind, version: int) -> list[Stored]:
-        """All objects of a kind as they were at ``version``, in order. Refuses versions forgotten or yet to come."""
-        if version > self.version:
-            raise too_new(version, self.version)
-        collection = self.collection(kind)
-        items = dict(collection.items)
+        """All objects of a kind as they were at ``version``, in order. Refuses a version that is forgotten."""
+        items = dict(self.collection(kind).items)
         for event in reversed(self.events_after(kind, version)):
             if event.old is not None:
                 items[event.key] = event.old
