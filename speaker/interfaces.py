@@ -84,7 +84,8 @@ class StrandedServices:
 
     def _is_stranded(self, bundle: Bundle, links: frozenset[LinkName]) -> bool:
         return (
-            bool(bundle.interfaces)
+            bundle.serving  # what no endpoint serves is not announced anyway
+            and bool(bundle.interfaces)
             and links.isdisjoint(bundle.interfaces)
             and bool(bundle.candidates)
             and bundle.candidates[0].node == self._node

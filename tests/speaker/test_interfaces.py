@@ -124,6 +124,19 @@ def test_a_change_of_the_plan_tells_what_it_strands() -> None:
     assert told.plan_changed() == []
 
 
+def test_a_service_without_endpoints_is_not_announced_anyway() -> None:
+    planner = planner_with(on("eth1", prefer=OWN))
+    planner.set_slice("default/web-x", None)
+    planner.take_change()
+    told = stranded(planner)
+    assert told.set_links(links("eth0")) == []
+    slice_labels = {"kubernetes.io/service-name": "web"}
+    meta = ObjectMeta(name="web-y", namespace="default", labels=slice_labels)
+    planner.set_slice("default/web-y", EndpointSlice(meta, endpoints=(Endpoint(),)))
+    planner.take_change()
+    assert told.plan_changed() == WEB
+
+
 def test_the_message_names_what_is_missing() -> None:
     (one,) = WEB
     assert 'node "node-1" cannot announce: it has no interface "eth1"' in one.message(OWN)
