@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from controller.allocator import Reason
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -72,3 +74,8 @@ def test_the_lab_session_of_the_readme_runs_as_written(tmp_path: Path) -> None:
         subprocess.run(["bash", "-c", script], cwd=ROOT, check=True, timeout=120)
     finally:
         subprocess.run([".venv/bin/python", "-m", "lab", "down", "--name", name], cwd=ROOT, check=False, timeout=30)
+
+
+def test_every_reason_for_having_no_address_is_explained() -> None:
+    page = (ROOT / "docs/allocation.md").read_text()
+    assert {reason.value for reason in Reason} <= set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
