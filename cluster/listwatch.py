@@ -30,7 +30,7 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from cluster.errors import ApiError, Gone, Invalid, NotFound, ServerError, Throttled, TimedOut, Unreachable, refusal
-from cluster.objects import Object, RawList, RawWatchEvent, decode
+from cluster.objects import Object, RawList, RawWatchEvent, decode, is_older
 
 PAGE_SIZE = 500  # client-go's own
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
@@ -331,7 +331,7 @@ class ListWatch(Generic[T]):
             self._arriving.pop(key, None)
             return []
         # Its version is that of the deletion. A server that sends the object's last one instead does no harm.
-        if not _is_older(version, self._resource_version):
+        if not is_older(version, self._resource_version):
             self._resource_version = version or self._resource_version
         held = self._cache.get(key)
         if held is None or held.metadata.uid != deleted.metadata.uid:
@@ -342,7 +342,7 @@ class ListWatch(Generic[T]):
     def _follow(self, version: str, now: float) -> bool:
         """Go on to the version that the watch says. False if that is older than what was seen: the server's history is
         another one (restored from a backup), and everything is listed anew."""
-        if _is_older(version, self._resource_version):
+        if is_older(version, self._resource_version):
             self.failed(Gone(410, "HistoryWentBack", f"version {version} after {self._resource_version}"), now)
             return False
         self._resource_version = version or self._resource_version
@@ -408,9 +408,3 @@ def _difference(held: T | None, new: T) -> Iterator[Change[T]]:
         yield Change("added", None, new)
     elif held.metadata.resource_version != new.metadata.resource_version:
         yield Change("modified", held, new)
-
-
-def _is_older(version: str, than: str) -> bool:
-    """Whether a resourceVersion is from before another. They are decimal numbers, comparable since Kubernetes 1.35; any
-    other form is not compared."""
-    return version.isdecimal() and than.isdecimal() and int(version) < int(than)

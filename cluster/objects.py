@@ -435,6 +435,12 @@ for _shared in (Object, RawList, RawWatchEvent):
     prepare(_shared)
 
 
+def is_older(version: str, than: str) -> bool:
+    """Whether a ``resourceVersion`` is from before another one of its kind. They are decimal numbers, comparable since
+    Kubernetes 1.35; where a server has others, nothing counts as older."""
+    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
+
+
 def to_builtins(view: Struct) -> Any:
     """A view as plain dicts and lists under the API's field names, for building a patch. Defaults are left out."""
     return msgspec.to_builtins(view)

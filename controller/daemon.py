@@ -56,9 +56,10 @@ from controller.changes import Change, EventNote, Moment, Read, Tell, Write, eve
 from controller.elector import Elector, NotLeadingError
 from controller.latency import FirstAddresses
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
-from controller.reconcile import Reconciler, bears_our_mark, retry_delay
+from controller.reconcile import Reconciler, bears_our_mark
 from controller.reports import Reports
 from controller.reserved import Reservations
+from controller.retry import retry_delay
 
 WRITERS = 8
 """Requests under way at a time. An API server answers a write in a few milliseconds, most of it waiting for etcd."""

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 
 from cluster.addresses import Address, Family, RangeMap
 from cluster.config import Config
-from cluster.objects import Condition, Object, PoolName, RecentRelease, Service, ServiceOwners
+from cluster.objects import Condition, PoolName, RecentRelease, Service, ServiceOwners, is_older
 from cluster.resources import SERVICE_OWNERS, SERVICES
 from controller import events
 from controller.allocator import Reason, Refusal
@@ -60,24 +60,7 @@ from controller.request import (
     read_request,
 )
 from controller.reserved import Reserved
-
-FIRST_RETRY_S = 0.25
-LAST_RETRY_S = 15.0
-CONFLICTS_AT_ONCE = 2
-"""Conflicts in a row that are answered without a pause."""
-
-
-def retry_delay(attempts: int, retry_after: float, rng: random.Random) -> float:
-    """Seconds to wait after the ``attempts``-th failure in a row: doubling, jittered, not before the server asks."""
-    backoff = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(attempts - 1, 10))
-    return max(retry_after, backoff) * rng.uniform(1.0, 1.5)
-
-
-def is_older(view: Object, than: Object) -> bool:
-    """Whether ``view`` was superseded by ``than``. Resource versions are numbers (documented since Kubernetes 1.35);
-    where a server has others, nothing counts as older."""
-    one, other = view.metadata.resource_version, than.metadata.resource_version
-    return one.isdecimal() and other.isdecimal() and int(one) < int(other)
+from controller.retry import CONFLICTS_AT_ONCE, retry_delay
 
 
 @dataclass(slots=True)
@@ -179,8 +162,9 @@ class Reconciler:
     def observe(self, view: Service) -> None:
         """A Service as the API shows it."""
         tracked = self._tracked.get(view.key)
+        version = view.metadata.resource_version
         if tracked is not None and tracked.uid != view.metadata.uid:
-            if is_older(view, tracked.view):
+            if is_older(version, tracked.view.metadata.resource_version):
                 return
             self._forget(tracked)
             tracked = None
@@ -190,8 +174,8 @@ class Reconciler:
             tracked = self._tracked[view.key] = _Tracked(view)
             if self.started:
                 self._adopt(tracked)
-        elif not is_older(view, tracked.view):
-            if tracked.view.metadata.resource_version != view.metadata.resource_version:
+        elif not is_older(version, tracked.view.metadata.resource_version):
+            if tracked.view.metadata.resource_version != version:
                 tracked.retry_at = None  # another object, another try
                 self._retrying.discard(view.key)
             tracked.view = view

@@ -28,15 +28,16 @@ from cluster.objects import (
     NodeName,
     PoolName,
     RecentRelease,
+    is_older,
     to_builtins,
 )
 from cluster.resources import CONFIGURATION_STATES, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
 from controller import conditions
 from controller.changes import Change, Moment, Read, Write, shortened, with_conditions
 from controller.ledger import Ledger
-from controller.reconcile import CONFLICTS_AT_ONCE, is_older, retry_delay
 from controller.releases import Release, Releases
 from controller.reserved import Reserved
+from controller.retry import CONFLICTS_AT_ONCE, retry_delay
 
 COUNTERS_S = 1.0
 """Seconds between two writes of one pool's counters."""
@@ -100,7 +101,7 @@ class Reports:
         table, resource = self._table(view)
         reported = table.setdefault(view.metadata.name, _Reported(resource, view.metadata.name))
         before = reported.view
-        if before is not None and is_older(view, before):
+        if before is not None and is_older(view.metadata.resource_version, before.metadata.resource_version):
             return
         reported.view = view
         if before is None or not isinstance(before, Configured) or not _same_wish(before, view):
