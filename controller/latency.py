@@ -16,6 +16,7 @@ from datetime import datetime
 
 from cluster.objects import Service
 from controller.changes import Moment
+from controller.request import is_ours
 
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 BOUNDS_SINCE_CREATION_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -68,8 +69,7 @@ class FirstAddresses:
 
     def appeared(self, view: Service, now: Moment) -> None:
         """A Service was seen for the first time."""
-        ours = view.spec.type == "LoadBalancer" and view.spec.load_balancer_class == self._class
-        if ours and not view.status.load_balancer.ingress:
+        if is_ours(view, self._class) and not view.status.load_balancer.ingress:
             self._seen[view.metadata.uid] = now.monotonic
 
     def changed(self, view: Service, now: Moment) -> None:

@@ -357,7 +357,7 @@ class Ledger:
             return None
         found = self._locate(address)
         if found is None:
-            return self._pool_around(address)
+            return self.pool_around(address)
         shard, place = found
         withheld = self._withholds(shard, address)
         if not withheld:
@@ -379,8 +379,8 @@ class Ledger:
         if terms is not None:
             shard.list_shared(terms, place)
 
-    def _pool_around(self, address: Address) -> PoolName | None:
-        """The pool whose ranges contain an address that it does not give out."""
+    def pool_around(self, address: Address) -> PoolName | None:
+        """The pool whose ranges contain the address, whether or not it gives it out."""
         index = self._indexes[address.family]
         at = bisect_right(index.lows, address.value) - 1
         return index.places[at][0].pool if at >= 0 and address.value <= index.highs[at] else None

@@ -1,16 +1,14 @@
-"""Every Service, the configuration and the ledger, kept in agreement: what to write, and when.
+"""The controller's core: what is observed goes in, what is to be written comes out, and when.
 
-The core of the controller. It is told what is observed and what became of its writes, and answers with changes; it does
-no I/O, and time is an argument. ``settle`` decides, after a batch of observations:
+It keeps every Service, the configuration and the ledger in agreement. It does no I/O, and time is an argument. What
+each Service holds and is leaving is kept in ``holdings``, what it should have is judged in ``judgement``. ``settle``
+decides, after a batch of observations:
 
-- Nothing is decided before ``start``. Then every Service that shows an address in its status gets it into the ledger,
-  before anything new is given out: Service status is the database.
+- Nothing is decided before ``start``. Then what every Service's status shows is adopted, before anything new is given
+  out: Service status is the database.
 - From then on the ledger knows better than a status that somebody emptied or falsified. Only a Service that has no
   address is believed the one that it comes to show: a leader of before may have written it late.
-- Of two Services that show one address and cannot share it the newer loses it, at once; the speakers see it so too.
 - Of one Service at most one request is under way; what is seen meanwhile is judged when its answer has come.
-- An address that a Service leaves stays taken until the API shows the Service without it: a kill or a failed write can
-  then never leave one address with two Services.
 - Whoever waits is tried again, the oldest first, when the configuration changes, when an address became free or is
   shared on other terms, and never otherwise. Whoever would rather have both families and has one waits too.
 
@@ -27,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-from cluster.addresses import Address, Family, RangeMap
+from cluster.addresses import Family, RangeMap
 from cluster.config import Config
 from cluster.objects import Condition, PoolName, RecentRelease, Service, ServiceOwners, is_older
 from cluster.resources import SERVICE_OWNERS, SERVICES
@@ -47,6 +45,7 @@ from controller.changes import (
     shortened,
 )
 from controller.contest import Contest, Statement, last_other_writer, statement
+from controller.holdings import Holding, Holdings
 from controller.judgement import Verdict, condition, judge
 from controller.ledger import Ledger
 from controller.releases import Releases
@@ -56,7 +55,7 @@ from controller.request import (
     PREFIX,
     addresses_in_status,
     annotation,
-    read_holder,
+    is_ours,
     read_request,
 )
 from controller.reserved import Reserved
@@ -64,14 +63,9 @@ from controller.retry import CONFLICTS_AT_ONCE, retry_delay
 
 
 @dataclass(slots=True)
-class _Tracked:
-    view: Service
-    assigned: tuple[Address, ...] = ()
-    """What the Service shall have."""
-    retiring: tuple[Address, ...] = ()
-    """What it leaves and the API may still show."""
-    cleared: str | None = None
-    """Why it had to leave, until the write that says so is made."""
+class _Tracked(Holding):
+    """A Service with what it holds, and what is going on about it."""
+
     refusal: Refusal | None = None
     stated: Statement | None = None
     """What the Service said when we last knew it to be as we wrote it."""
@@ -87,13 +81,6 @@ class _Tracked:
     @property
     def uid(self) -> str:
         return self.view.metadata.uid
-
-    @property
-    def age(self) -> tuple[str, str]:
-        """Orders Services from the oldest to the newest, as the speakers do. Within one second the uid decides: it is
-        the same for everybody and after every restart."""
-        meta = self.view.metadata
-        return (meta.creation_timestamp or "", meta.uid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +103,7 @@ class Reconciler:
         """Refusals reported so far."""
         self._class = load_balancer_class
         self._rng = rng
+        self._holdings = Holdings(self.ledger, self.releases, load_balancer_class)
         self._config = Config()
         self._reserved: RangeMap[Reserved] = RangeMap()
         self._namespaces: dict[str, Mapping[str, str]] = {}
@@ -126,7 +114,6 @@ class Reconciler:
         self._thwarted: set[str] = set()
         """Services that we do not write to and that show what somebody else holds."""
         self._due: set[str] = set()
-        self._freed: set[PoolName] = set()
         self._changes: list[Change | Tell] = []
 
     # -------------------------------------------------------------------- what is observed
@@ -180,7 +167,7 @@ class Reconciler:
                 self._retrying.discard(view.key)
             tracked.view = view
             idle = not (tracked.assigned or tracked.retiring or tracked.in_flight)
-            if self.started and idle and view.status.load_balancer.ingress and self._is_ours(view):
+            if self.started and idle and view.status.load_balancer.ingress and is_ours(view, self._class):
                 self._adopt(tracked)
         self._due.add(view.key)
 
@@ -191,6 +178,21 @@ class Reconciler:
             return
         tracked.doubtful = True
         self._due.add(view.key)
+
+    def _adopt(self, tracked: _Tracked) -> None:
+        """Believe what the Service shows; who has to give way is due."""
+        self._due.update(loser.view.key for loser in self._holdings.adopt(tracked, self._tracked))
+        if find_condition(tracked.view.status.conditions, ADDRESS_ASSIGNED) is not None:
+            tracked.deprecated = events.deprecated_annotations(tracked.view)  # told then
+
+    def _forget(self, tracked: _Tracked) -> None:
+        self._holdings.release(tracked)
+        key = tracked.view.key
+        del self._tracked[key]
+        self._waiting.discard(key)
+        self._retrying.discard(key)
+        self._contested.discard(key)
+        self._thwarted.discard(key)
 
     # -------------------------------------------------------------------- what became of the changes
 
@@ -269,7 +271,7 @@ class Reconciler:
         what the pools' status remembers."""
         self.started = True
         self.releases.restore(recorded, self._config.pool_of)
-        in_order = sorted(self._tracked.values(), key=lambda each: (not self._is_ours(each.view), each.age))
+        in_order = sorted(self._tracked.values(), key=lambda each: (not is_ours(each.view, self._class), each.age))
         for tracked in in_order:
             self._adopt(tracked)
         self._due.update(self._tracked)
@@ -297,9 +299,8 @@ class Reconciler:
         while True:
             arrived, self._due = self._due, set()
             due |= arrived
-            if self._freed:
-                freed |= self._freed & self._config.pools.keys()
-                self._freed = set()
+            if newly := self._holdings.take_freed():
+                freed |= newly & self._config.pools.keys()
                 for key in self._thwarted.copy():  # before anybody is given what they show
                     self._decide(self._tracked[key], now)
                 arrived = arrived | self._waiting
@@ -338,7 +339,7 @@ class Reconciler:
         if tracked.doubtful:
             tracked.in_flight = True
             self._changes.append(Read(SERVICES, view.metadata.namespace, view.metadata.name, tracked.uid))
-        elif self._is_ours(view):
+        elif is_ours(view, self._class):
             if view.metadata.deletion_timestamp is None:
                 self._decide_ours(tracked, now)
             else:
@@ -358,7 +359,7 @@ class Reconciler:
         else:
             self._waiting.add(view.key)
         tracked.cleared = verdict.cleared or tracked.cleared
-        self._assign(tracked, verdict.addresses)
+        self._holdings.assign(tracked, verdict.addresses)
         self._warn_of_deprecated(tracked)
         if tracked.contest is not None and tracked.contest.holds(view, now.monotonic):
             self._stand_back(tracked, tracked.contest, now)
@@ -368,7 +369,7 @@ class Reconciler:
         texts = [address.text for address in verdict.addresses]
         patch = service_patch(view, texts, verdict.pool, shown, now)
         if patch is None:
-            self._settled(tracked)
+            self._holdings.settled(tracked)
             return
         body, subresource = patch
         notes = events.of_verdict(view, verdict, tracked.cleared)
@@ -381,7 +382,7 @@ class Reconciler:
 
     def _judge(self, tracked: _Tracked) -> Verdict:
         view = tracked.view
-        reading = read_request(view, self._labels_of(view))
+        reading = read_request(view, self._namespaces.get(view.metadata.namespace, {}))
         if former := self.releases.former(view.key):
             reading = replace(reading, request=replace(reading.request, former=former))
         recorded = annotation(view, ALLOCATED_FROM_POOL)
@@ -413,9 +414,7 @@ class Reconciler:
         """Somebody else keeps writing: find out who, say so once, and leave it at that."""
         view = tracked.view
         self._contested.add(view.key)
-        gone = tuple(address for address in tracked.retiring if address not in addresses_in_status(view))
-        tracked.retiring = tuple(address for address in tracked.retiring if address not in gone)
-        self._give_back(tracked, gone)
+        self._holdings.give_back_unseen(tracked)
         if not contest.asked:
             tracked.in_flight = True
             self._changes.append(Read(SERVICE_OWNERS, view.metadata.namespace, view.metadata.name, tracked.uid))
@@ -435,7 +434,7 @@ class Reconciler:
         """No LoadBalancer any more: take back what we gave and wrote."""
         view = tracked.view
         self._not_ours(tracked)
-        self._assign(tracked, ())
+        self._holdings.assign(tracked, ())
         patch = service_patch(view, (), None, None, now) if bears_our_mark(view) or tracked.retiring else None
         if patch is None:
             self._forget(tracked)
@@ -446,11 +445,7 @@ class Reconciler:
     def _occupy(self, tracked: _Tracked) -> None:
         """A Service that we do not write to, of another class for instance: what it shows is not given to another."""
         self._not_ours(tracked)
-        shown = addresses_in_status(tracked.view)
-        free = tuple(each for each in shown if self.ledger.conflict(each, read_holder(tracked.view)) is None)
-        self._assign(tracked, free)
-        self._settled(tracked)
-        if free != shown:
+        if not self._holdings.occupy(tracked):
             self._thwarted.add(tracked.view.key)
 
     def _not_ours(self, tracked: _Tracked) -> None:
@@ -481,91 +476,6 @@ class Reconciler:
                 about=tracked.view,
             )
         )
-
-    # -------------------------------------------------------------------- the ledger's side
-
-    def _adopt(self, tracked: _Tracked) -> None:
-        """Enter what the Service's status shows, except what somebody older has; somebody newer loses it."""
-        view = tracked.view
-        holder = read_holder(view)
-        rivals = [
-            (address, self._tracked[other.service])
-            for address in addresses_in_status(view)
-            for other in self.ledger.holders(address)
-            if other.service != holder.service and holder.why_not_with(other) is not None
-        ]
-        refused = {
-            address: rival
-            for address, rival in rivals
-            if not (self._is_ours(view) and self._is_ours(rival.view) and tracked.age < rival.age)
-        }
-        for address, rival in refused.items():
-            tracked.cleared = _belongs_to(address, rival)
-        for address, rival in rivals:
-            if address not in refused:
-                self._evict(rival, address)
-                rival.cleared = _belongs_to(address, tracked)
-        self._assign(tracked, tuple(each for each in addresses_in_status(view) if each not in refused))
-        if find_condition(view.status.conditions, ADDRESS_ASSIGNED) is not None:
-            tracked.deprecated = events.deprecated_annotations(view)  # told then
-
-    def _evict(self, tracked: _Tracked, address: Address) -> None:
-        """The address is another's from now on, though this Service's status may show it for a moment yet."""
-        self._assign(tracked, tuple(each for each in tracked.assigned if each != address))
-        tracked.retiring = tuple(each for each in tracked.retiring if each != address)
-        self._give_back(tracked, (address,))
-        self._due.add(tracked.view.key)
-
-    def _assign(self, tracked: _Tracked, addresses: tuple[Address, ...]) -> None:
-        """These from now on; what the Service had beside them is retiring."""
-        left = (*tracked.retiring, *tracked.assigned)
-        tracked.retiring = tuple(dict.fromkeys(address for address in left if address not in addresses))
-        tracked.assigned = addresses
-        holder = read_holder(tracked.view)
-        for address in addresses:
-            if self.ledger.take(address, holder) and (pool := self._config.pool_of(address)) is not None:
-                self._freed.add(pool.name)
-
-    def _settled(self, tracked: _Tracked) -> None:
-        """The API shows what was decided: nobody sees the Service at its former addresses any more."""
-        tracked.cleared = None
-        if tracked.assigned:
-            self.releases.forget(tracked.view.key)
-        self._give_back(tracked, tracked.retiring)
-        tracked.retiring = ()
-
-    def _forget(self, tracked: _Tracked) -> None:
-        key = tracked.view.key
-        had = tracked.assigned or tracked.retiring
-        pool = self._config.pool_of(had[0]) if had else None
-        if self.started and pool is not None and not self._is_foreign(tracked.view):
-            self.releases.remember(pool.name, key, tuple(each for each in had if self._config.pool_of(each) is pool))
-        self._give_back(tracked, (*tracked.assigned, *tracked.retiring))
-        del self._tracked[key]
-        self._waiting.discard(key)
-        self._retrying.discard(key)
-        self._contested.discard(key)
-        self._thwarted.discard(key)
-
-    def _give_back(self, tracked: _Tracked, addresses: tuple[Address, ...]) -> None:
-        for address in addresses:
-            if (pool := self.ledger.give_back(address, tracked.view.key)) is not None:
-                self._freed.add(pool)
-
-    # -------------------------------------------------------------------- questions
-
-    def _is_ours(self, view: Service) -> bool:
-        return view.spec.type == "LoadBalancer" and view.spec.load_balancer_class == self._class
-
-    def _is_foreign(self, view: Service) -> bool:
-        return view.spec.type == "LoadBalancer" and view.spec.load_balancer_class != self._class
-
-    def _labels_of(self, view: Service) -> Mapping[str, str]:
-        return self._namespaces.get(view.metadata.namespace, {})
-
-
-def _belongs_to(address: Address, older: _Tracked) -> str:
-    return f"{address.text} belongs to {older.view.key}, which is older"
 
 
 def bears_our_mark(view: Service) -> bool:

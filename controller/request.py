@@ -32,6 +32,11 @@ class Reading:
     """What is wrong with the request; ``request`` then has no wishes."""
 
 
+def is_ours(service: Service, load_balancer_class: str | None) -> bool:
+    """Whether the Service wants its addresses from a controller of this class."""
+    return service.spec.type == "LoadBalancer" and service.spec.load_balancer_class == load_balancer_class
+
+
 def annotation(service: Service, name: str) -> str:
     """The annotation's value, under its present key or else its deprecated one; empty where it is absent."""
     annotations = service.metadata.annotations

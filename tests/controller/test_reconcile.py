@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cluster.addresses import parse_address
 from controller.changes import Moment, Write
-from tests.controller.validity import assert_no_address_is_shown_twice, ours
 from tests.controller.world import KIND_POOL, World
 
 POOL_ANNOTATION = "metallb.io/ip-allocated-from-pool"
@@ -556,132 +553,6 @@ def test_a_restart_writes_nothing_and_says_nothing(world: World) -> None:
     assert (world.take_events(), world.take_writes()) == ([], [])
 
 
-def test_existing_addresses_are_restored_before_any_is_given() -> None:
-    """The older Service waits; the younger one's address must not be given to it."""
-    world = World({"a": "10.0.0.1/32"})
-    world.put("older")
-    world.put("younger", status={"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}})
-    world.start()
-    world.settle()
-    assert (world.ip("older"), world.ip("younger")) == ("", "10.0.0.1")
-
-
-def test_a_service_whose_address_left_its_pool_takes_none_that_waits_to_be_restored() -> None:
-    world = World({"a": "10.0.0.1-10.0.0.2"})
-    world.put("moved", status={"loadBalancer": {"ingress": [{"ip": "10.7.0.1"}]}})
-    world.put("stays", status={"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}})
-    world.start()
-    world.settle()
-    assert (world.ip("moved"), world.ip("stays")) == ("10.0.0.2", "10.0.0.1")
-
-
-def show(world: World, name: str, *addresses: str) -> None:
-    """Somebody writes these addresses into the Service's status."""
-    world.put(name, status={"loadBalancer": {"ingress": [{"ip": each} for each in addresses]}})
-
-
-def test_of_two_services_with_one_address_the_older_keeps_it() -> None:
-    world = World({"a": "10.0.0.1-10.0.0.2"})
-    show(world, "older", "10.0.0.1")
-    show(world, "younger", "10.0.0.1")
-    world.start()
-    world.settle()
-    assert (world.ip("older"), world.ip("younger")) == ("10.0.0.1", "10.0.0.2")
-    why = "10.0.0.1 belongs to default/older, which is older"
-    said = f'current IP for "default/younger" not allowed by config, will attempt for new IP assignment: {why}'
-    assert ("default/younger", "ClearAssignment", said) in world.take_events()
-
-
-@pytest.mark.parametrize("first", ["high", "low"])
-@pytest.mark.parametrize("when", ["before the start", "after it"])
-def test_of_two_services_of_one_second_the_lower_uid_counts_as_older(first: str, when: str) -> None:
-    """In whichever order they are seen; ``test_plan`` has the same for the speakers."""
-    world = World({"a": "10.0.0.1-10.0.0.2"})
-    for name in (first, "low" if first == "high" else "high"):
-        world.put(name)
-    for name, uid in (("low", "uid-00001"), ("high", "uid-00002")):
-        metadata = world.services[f"default/{name}"]["metadata"]
-        metadata |= {"uid": uid, "creationTimestamp": "2026-01-01T00:00:00Z"}
-    if when == "after it":
-        world.configure()
-        world.start()
-        world.settle()
-        world.configure(a="10.0.0.1-10.0.0.2")
-    show(world, first, "10.0.0.1")
-    show(world, "low" if first == "high" else "high", "10.0.0.1")
-    if when == "before the start":
-        world.start()
-    world.settle()
-    assert (world.ip("low"), world.ip("high")) == ("10.0.0.1", "10.0.0.2")
-
-
-def test_a_duplicate_that_comes_later_is_cleared_at_once_and_the_newer_service_loses(world: World) -> None:
-    assigned(world, older={}, newer={})
-    show(world, "newer", "172.18.255.200")
-    began = world.time
-    world.settle()
-    assert world.time - began < 1.0
-    assert (world.ip("older"), world.ip("newer")) == ("172.18.255.200", "172.18.255.201")
-
-
-def waiting_and_served() -> World:
-    """An older Service waits, since a newer one has the only address."""
-    world = World({"a": "10.0.0.1/32"})
-    world.put("older", annotations={ADDRESS_POOL: "b"})
-    world.put("newer")
-    world.start()
-    world.settle()
-    world.put("older", annotations={ADDRESS_POOL: None})
-    world.settle()
-    assert (world.ip("older"), world.ip("newer")) == ("", "10.0.0.1")
-    world.take_events()
-    return world
-
-
-def test_a_late_write_to_an_older_service_that_waits_takes_the_address_from_the_newer_one() -> None:
-    world = waiting_and_served()
-    show(world, "older", "10.0.0.1")
-    began = world.time
-    world.settle()
-    assert world.time - began < 1.0
-    assert (world.ip("older"), world.ip("newer")) == ("10.0.0.1", "")
-    assert world.condition("newer")[1:] == ("PoolExhausted", 'pool "a" has no free IPv4 address (1 of 1 in use)')
-    events = [event for event in world.take_events() if event[0] == "default/newer"]
-    assert [reason for _, reason, _ in events] == ["ClearAssignment", "AllocationFailed"]
-    assert "10.0.0.1 belongs to default/older, which is older" in events[0][2]
-    world.start()
-    world.settle()
-    assert (world.ip("older"), world.ip("newer")) == ("10.0.0.1", "")
-
-
-def test_the_newer_service_loses_an_address_that_is_just_being_written_to_it() -> None:
-    world = World({"a": "10.0.0.1/32"})
-    world.start()
-    world.put("older", annotations={ADDRESS_POOL: "b"})
-    world.settle()
-    world.put("newer")
-    world.decide()
-    (write,) = world.pending
-    show(world, "older", "10.0.0.1")
-    world.put("older", annotations={ADDRESS_POOL: None})
-    world.decide()
-    world.carry_out(write)
-    world.settle()
-    assert (world.ip("older"), world.ip("newer")) == ("10.0.0.1", "")
-
-
-def test_a_service_that_waits_and_shows_a_free_address_keeps_it() -> None:
-    """As it would after a restart: the status is the database."""
-    world = World({"a": "10.0.0.1-10.0.0.9"})
-    world.start()
-    world.put("web", annotations={ADDRESS_POOL: "b"})
-    world.settle()
-    show(world, "web", "10.0.0.5")
-    world.put("web", annotations={ADDRESS_POOL: None})
-    world.settle()
-    assert world.ip("web") == "10.0.0.5"
-
-
 def test_a_service_does_not_get_back_what_it_is_just_leaving(world: World) -> None:
     """The API shows the address until the write that takes it away is made, and that one failed."""
     assigned(world, web={})
@@ -775,22 +646,6 @@ def test_the_server_is_asked_again_no_sooner_than_it_says(world: World) -> None:
     assert deadline >= world.time + 60.0
 
 
-def test_the_former_address_is_given_to_nobody_before_the_api_shows_the_service_without_it() -> None:
-    world = World({"a": "10.0.0.1-10.0.0.2"})
-    world.start()
-    assigned(world, web={})
-    world.put("web", loadBalancerIP="10.0.0.2")
-    world.decide()
-    (moving,) = world.pending
-    world.put("new")
-    world.decide()
-    (refused,) = (change for change in world.pending if change is not moving)
-    assert isinstance(refused, Write)
-    assert "loadBalancer" not in refused.body["status"]
-    world.settle()
-    assert (world.ip("web"), world.ip("new")) == ("10.0.0.2", "10.0.0.1")
-
-
 def test_a_service_that_left_the_watch_keeps_its_address_until_the_api_says_that_it_is_gone() -> None:
     world = World({"tiny": "10.0.0.1/32"})
     world.start()
@@ -871,72 +726,3 @@ def test_reasons_that_do_not_pass_come_before_those_that_do() -> None:
     world.settle()
     assert world.condition("web") == before
     assert before[2] == '10.0.0.1 belongs to pool "a", and the Service asks for pool "b"'
-
-
-@pytest.mark.parametrize("theirs", [{"deletionTimestamp": "2026-01-02T00:00:00Z"}, {"loadBalancerClass": "their"}])
-def test_an_address_that_somebody_shows_whom_we_do_not_write_to_is_not_given_out_when_its_holder_leaves(
-    theirs: dict[str, Any],
-) -> None:
-    """Two showed it, of which one moved; the other's claim had been turned down, and nobody looked at it again."""
-    world = World({"a": "10.0.0.1/32", "b": {"addresses": ["10.0.1.0/24"], "autoAssign": False}})
-    shown = {"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}
-    world.put("web", status=shown)
-    world.put("theirs", status=shown, **theirs)
-    world.put("waiting")
-    world.start()
-    world.settle()
-    world.put("web", annotations={"metallb.io/address-pool": "b"})
-    world.settle()
-    assert (world.ip("web"), world.ip("waiting")) == ("10.0.1.0", "")
-    world.delete("theirs")
-    world.settle()
-    assert world.ip("waiting") == "10.0.0.1"
-
-
-# ------------------------------------------------------------------------ whoever showed it first
-
-SHOWN = st.lists(st.sampled_from(["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.9"]), max_size=1)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    births=st.lists(
-        st.tuples(st.integers(0, 2), st.integers(0, 999)), min_size=2, max_size=5, unique_by=lambda b: b[1]
-    ),
-    before=st.lists(SHOWN, min_size=5, max_size=5),
-    after=st.lists(st.tuples(st.integers(0, 4), SHOWN), max_size=6),
-    room=st.integers(1, 5),
-)
-def test_whatever_statuses_show_before_and_after_the_start_no_two_keep_one_address(
-    births: list[tuple[int, int]], before: list[list[str]], after: list[tuple[int, list[str]]], room: int
-) -> None:
-    """And the oldest of those who showed it first has it."""
-    world = World({"a": f"10.0.0.0-10.0.0.{room - 1}"})
-    names = "uvwxy"[: len(births)]
-    for name, (second, uid) in zip(names, births, strict=True):
-        world.put(name)
-        metadata = world.services[f"default/{name}"]["metadata"]
-        metadata |= {"uid": f"uid-{uid:03}", "creationTimestamp": f"2026-01-01T00:00:0{second}Z"}
-    ages = dict(zip(names, births, strict=True))
-    for name, shown_before in zip(names, before, strict=False):
-        show(world, name, *shown_before)
-    world.start()
-    claimed = {address for (address,) in (each for each in before[: len(names)] if each)}
-    keepers = {
-        address: min((n for n, each in zip(names, before, strict=False) if each == [address]), key=lambda n: ages[n])
-        for address in claimed
-    }
-    world.settle()
-    for address, name in keepers.items():
-        if address != "10.0.0.9" and int(address[-1]) < room:
-            assert world.ip(name) == address
-    for index, shown_after in after:
-        if index < len(names):
-            show(world, names[index], *shown_after)
-    world.settle()
-    assert_no_address_is_shown_twice(ours(world))
-    assert {world.ip(name) for name in names} <= {f"10.0.0.{each}" for each in range(room)} | {""}
-    world.take_writes()
-    world.start()
-    world.settle()
-    assert world.take_writes() == []
