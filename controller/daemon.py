@@ -65,6 +65,8 @@ WRITERS = 8
 """Requests under way at a time. An API server answers a write in a few milliseconds, most of it waiting for etcd."""
 BATCH = 1000
 """Observations that are judged together at most, so that a flood does not keep the first one waiting."""
+EVENT_PATIENCE_S = 1.0
+"""For which an Event waits while more writes are to be made than there are writers."""
 EVENT_QUEUE = 20_000
 """Events waiting to be recorded; more are dropped and counted. They are news, not state."""
 HOPELESS_RETRY_S = 10.0
@@ -425,6 +427,7 @@ class Daemon:
                 if self._stopping.is_set():
                     return
                 continue
+            self._let_writes_pass()
             meta = about.metadata
             name = f"{meta.name}.{secrets.token_hex(8)}"
             body = event_body(note, about, name, Moment(time.monotonic(), time.time()))
@@ -432,6 +435,12 @@ class Daemon:
                 self._client.create(EVENTS, meta.namespace, body)
             except ApiError as error:  # news; the condition on the Service says the same, and stays
                 logger.warning("Event not recorded", extra={"object": about.key, "error": str(error)})
+
+    def _let_writes_pass(self) -> None:
+        """In a flood addresses come before the news of them; but news comes, too."""
+        until = time.monotonic() + EVENT_PATIENCE_S
+        while self._outbox.qsize() > WRITERS and time.monotonic() < until and not self._stopping.is_set():
+            self._stopping.wait(0.05)
 
     # -------------------------------------------------------------------- once, when it begins to lead
 

@@ -205,6 +205,19 @@ def test_killed_in_the_middle_of_a_flood_nothing_is_given_twice(cluster: Cluster
     assert {name: addresses[name] for name in before} == before
 
 
+def test_in_a_flood_addresses_come_before_the_news_of_them(cluster: Cluster, start: Start) -> None:
+    cluster.pool("pool", addresses=["10.20.0.0/16"])
+    for number in range(100):
+        cluster.service(f"s{number:02}")
+    cluster.api.inject(userAgent="berthlb-controller", verb="patch", latency=0.05)
+    start()
+    wait_until(lambda: len(cluster.addresses()) == 100)
+    written = sorted(int(each["metadata"]["resourceVersion"]) for each in cluster.services().values())
+    wait_until(lambda: len(cluster.events()) == 100)
+    events = cluster.ask("GET", "/api/v1/namespaces/default/events")["items"]
+    assert len([each for each in events if int(each["metadata"]["resourceVersion"]) < written[50]]) < 10
+
+
 def test_deletion_and_change_of_type_make_room_for_those_who_wait(cluster: Cluster, start: Start) -> None:
     cluster.pool("tiny", addresses=["10.0.0.1/32"])
     start()
