@@ -57,7 +57,7 @@ def judge(config: Config, ledger: Ledger, reading: Reading, held: tuple[Address,
         return Verdict(held, name, reading.refusal)
     staying = what_may_stay(config, ledger, want, held)
     if staying.lost is not None and _may_come_back(config, held, recorded, staying.lost):
-        return Verdict(held, name)
+        return Verdict(held, PoolName(recorded) if recorded else name)
     cleared = staying.lost.message if staying.lost is not None else None
     if not staying.addresses:
         return _from_nothing(config, ledger, reading, cleared)
@@ -112,8 +112,10 @@ def _may_come_back(config: Config, held: tuple[Address, ...], recorded: str, los
     """Whether the addresses are in no pool only because their pool cannot be read: a typing error costs nobody his."""
     if lost.reason is not Reason.ADDRESS_NOT_IN_POOL:
         return False
-    unknown = all(config.pool_of(address) is None for address in held)
-    return unknown and (recorded in config.unreadable if recorded else bool(config.unreadable))
+    unknown = [address for address in held if config.pool_of(address) is None]
+    if recorded:  # another pool may have come to contain some of them meanwhile
+        return bool(unknown) and recorded in config.unreadable
+    return len(unknown) == len(held) and bool(config.unreadable)
 
 
 def _remark(ledger: Ledger, held: tuple[Address, ...]) -> str | None:

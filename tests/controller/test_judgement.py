@@ -149,6 +149,20 @@ def test_one_family_leaves_the_pool(policy: dict[str, str], pools: dict[str, Any
     assert_restart_changes_nothing(world)
 
 
+def test_a_typing_error_costs_no_family_also_where_another_pool_has_come_to_contain_the_other() -> None:
+    """After a restart nobody knows what the pool was; one address was taken for the other pool's, and the rest lost."""
+    world = started(a=["10.0.0.0/24", "2001:db8::/64"])
+    assert settled(world, "web", **PREFER, **BOTH) == "10.0.0.0,2001:db8::"
+    world.configure(a="10.0.0.9-10.0.0.1", b="10.0.0.0/24")
+    world.start()
+    world.settle()
+    assert world.ip("web") == "10.0.0.0,2001:db8::"
+    assert_restart_changes_nothing(world)
+    world.configure(a="2001:db8::/64", b="10.0.0.0/24")
+    world.settle()
+    assert world.ip("web") == "10.0.0.0"
+
+
 def test_prefer_dual_stack_on_a_single_stack_cluster_with_a_dual_pool_comes_to_rest() -> None:
     world = started(p=DUAL)
     assert settled(world, "web", **PREFER, **ONLY_V4) == "10.0.0.1"

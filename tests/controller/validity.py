@@ -52,16 +52,15 @@ def _assert_served_as_it_may_be(world: World, view: Service) -> None:
     reading = read_request(view, world.namespaces.get(view.metadata.namespace, {}))
     want = reading.request
     pools = {_pool_of(config.pools, address) for address in addresses}
-    assert len(pools) <= 1, f"{view.key} has addresses of several pools"
     assert len({address.family for address in addresses}) == len(addresses)
-    if addresses and None not in pools:
-        (name,) = pools
-        assert view.metadata.annotations["metallb.io/ip-allocated-from-pool"] == name
-        assert name is not None
-        assert _is_for(config.pools[name], view, world.namespaces.get(view.metadata.namespace, {}))
-    elif addresses:
+    if None in pools:
         assert config.unreadable, f"{view.key} has {message}, which is in no pool"
         return
+    assert len(pools) <= 1, f"{view.key} has addresses of several pools"
+    for name in pools:
+        assert name is not None
+        assert view.metadata.annotations["metallb.io/ip-allocated-from-pool"] == name
+        assert _is_for(config.pools[name], view, world.namespaces.get(view.metadata.namespace, {}))
     if reading.refusal is not None:
         return
     if not addresses or why_not_requested(config, want, addresses) is not None:
