@@ -480,31 +480,34 @@ def test_both_controllers_of_a_pair_paused_in_turn(cluster: Lab, api: ApiClient)
 
 @pytest.mark.long
 def test_a_watch_that_goes_silent_without_closing(cluster: Lab, api: ApiClient) -> None:
-    """Its connection lives, and nothing that the server says on it arrives: found by the bookmarks that are missing."""
+    """The nodes' connections live, and nothing that the server says on them arrives: the missing bookmarks tell."""
+    rule = f"tcp sport {API_PORT} ip length > 80 tcp dport . ip daddr @silent drop"
+    table = f"""table ip trouble {{
+        set silent {{ type inet_service . ipv4_addr; }}
+        chain out {{ type filter hook output priority 0; {rule}; }}
+    }}"""
+    nodes = {node.address for node in cluster.status().layout.nodes}
     with undisturbed(cluster, api):
-        address = cluster.status().layout.control_plane.address
-        table = f"""table ip trouble {{
-            set silent {{ type inet_service . ipv4_addr; }}
-            chain out {{ type filter hook output priority 0; tcp sport {API_PORT} ip length > 80
-                         tcp dport . ip daddr @silent drop; }} }}"""
-        shown = cluster.run(CONTROL_PLANE, ["cat", "/proc/net/tcp"], check=True).output
-        silent = ", ".join(f"{port} . {peer}" for port, peer in connections(shown) if peer != "127.0.0.1")
+        shown = cluster.run(CONTROL_PLANE, ["cat", "/proc/net/tcp6"], check=True).output
+        silent = ", ".join(f"{port} . {peer}" for port, peer in connections(shown) if peer in nodes)
         cluster.run(CONTROL_PLANE, ["nft", "-f", "-"], input=table, check=True)
         cluster.run(CONTROL_PLANE, ["nft", "add", "element", "ip", "trouble", "silent", f"{{ {silent} }}"], check=True)
         try:
             create(api, "unheard")
-            wait_until(lambda: addresses(api, "unheard"), 150.0, f"still silent towards {address}")
+            address = wait_until(lambda: addresses(api, "unheard"), HEAL_S)[0]
+            with measure.watching(cluster, address) as watch:
+                wait_until(watch.answers, 150.0, "the speakers do not notice")
         finally:
             cluster.run(CONTROL_PLANE, ["nft", "delete", "table", "ip", "trouble"], check=True)
         api.delete(SERVICES, "dev", "unheard")
 
 
 def connections(table: str) -> list[tuple[int, str]]:
-    """Port and address of the peer of each connection to the API server, from ``/proc/net/tcp``."""
+    """Port and IPv4 address of the peer of each connection to the API server, from ``/proc/net/tcp6``."""
     found = []
     for line in table.splitlines()[1:]:
         local, remote, state = line.split()[1:4]
         if state == "01" and int(local.partition(":")[2], 16) == API_PORT:
             host, _, port = remote.partition(":")
-            found.append((int(port, 16), socket.inet_ntoa(bytes.fromhex(host)[::-1])))
+            found.append((int(port, 16), socket.inet_ntoa(bytes.fromhex(host[-8:])[::-1])))
     return found
