@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from functools import cache
 
 from lab.assets.gather import Assets, find
 from lab.assets.pinned import Program
+from lab.client import Lab
 
 
 @cache
@@ -26,6 +28,14 @@ def real_assets() -> Assets:
     found = _found()
     assert found is not None, why_not()
     return found
+
+
+def kubectl(lab: Lab, *arguments: str, given: str = "") -> str:
+    """What kubectl prints, as the lab's administrator; it must succeed."""
+    argv = [program("kubectl"), f"--kubeconfig={lab.kubeconfig}", *arguments]
+    done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def program(name: Program) -> str:

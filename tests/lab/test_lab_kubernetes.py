@@ -20,7 +20,7 @@ from lab.launch import Wanted
 from lab.layout import lay_out
 from lab.workloads import start_workload
 from tests.lab.conftest import end, make, new_name
-from tests.real import program, real_assets
+from tests.real import kubectl, program, real_assets
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.real]
@@ -31,13 +31,6 @@ def lab() -> Iterator[Lab]:
     made = make(control_plane="kubernetes", node_grace=4.0)
     yield made
     end(made)
-
-
-def kubectl(lab: Lab, *arguments: str, given: str = "") -> str:
-    argv = [program("kubectl"), f"--kubeconfig={lab.kubeconfig}", *arguments]
-    done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_nodes_are_ready_and_of_the_lan(lab: Lab) -> None:

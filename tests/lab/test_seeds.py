@@ -15,7 +15,7 @@ from lab.client import Lab
 from lab.demo import SEEDS
 from lab.workloads import start_workload
 from tests.lab.conftest import end, make
-from tests.real import program
+from tests.real import kubectl
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("seeds"), pytest.mark.timeout(120)]
@@ -30,13 +30,6 @@ def lab() -> Iterator[Lab]:
     apply(made, "kind-metallb-pool.yaml")
     yield made
     end(made)
-
-
-def kubectl(lab: Lab, *arguments: str, given: str = "") -> str:
-    argv = [program("kubectl"), f"--kubeconfig={lab.kubeconfig}", *arguments]
-    done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def apply(lab: Lab, seed: str) -> None:
