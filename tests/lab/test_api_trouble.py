@@ -35,7 +35,7 @@ from lab.kinds import Whole, by_word
 from lab.layout import API_PORT, CONTROL_PLANE, lay_out
 from lab.manifests import api_of
 from lab.messages import SPEC, ProcessStatus, Spec
-from tests.lab.test_faults import ADDRESS, addresses, new_mac, page_from_client, with_service
+from tests.lab.test_faults import ADDRESS, addresses, new_mac, page_from_client, serving
 from tests.real import real_assets
 from tests.waiting import wait_until
 
@@ -65,13 +65,8 @@ def cluster() -> Iterator[Lab]:
         controllers=2,
         controller_args=(f"--lease-duration={LEASE_S}",),
     )
-    held = launch.up(wanted)
-    try:
-        with_service(held.lab)
-        yield held.lab
-    finally:
-        held.lab.down()
-        held.holder.close()
+    with serving(wanted) as lab:
+        yield lab
 
 
 @pytest.fixture

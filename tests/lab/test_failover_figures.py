@@ -21,7 +21,7 @@ from lab.controlplane.commands import DEFAULT_GRACE_S
 from lab.figures import Outage
 from lab.layout import lay_out
 from lab.manifests import api_of
-from tests.lab.test_faults import ADDRESS, page_from_client, with_service
+from tests.lab.test_faults import ADDRESS, page_from_client, serving
 from tests.real import real_assets
 from tests.waiting import wait_until
 
@@ -34,16 +34,9 @@ WATCHED_S = DEFAULT_GRACE_S + 40.0
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Lab]:
     """Three nodes with a replica each; everything of Kubernetes at its defaults."""
-    wanted = launch.Wanted(
-        f"figures-{os.getpid()}", lay_out(3), node_grace=DEFAULT_GRACE_S, assets=real_assets(), daemons=True
-    )
-    held = launch.up(wanted)
-    try:
-        with_service(held.lab)
-        yield held.lab
-    finally:
-        held.lab.down()
-        held.holder.close()
+    wanted = launch.Wanted(f"figures-{os.getpid()}", lay_out(3), node_grace=DEFAULT_GRACE_S, assets=real_assets())
+    with serving(wanted) as lab:
+        yield lab
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import os
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,14 @@ SETTLED_S = 1.0
 def cluster(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Three nodes, and the tutorial's Service at ``ADDRESS``."""
     assets = real_assets() if request.param == "kubernetes" else None
-    held = launch.up(launch.Wanted(f"faults-test-{os.getpid()}", lay_out(3), node_grace=2.0, assets=assets))
+    with serving(launch.Wanted(f"faults-test-{os.getpid()}", lay_out(3), node_grace=2.0, assets=assets)) as lab:
+        yield lab
+
+
+@contextmanager
+def serving(wanted: launch.Wanted) -> Iterator[Lab]:
+    """A lab whose Service answers at ``ADDRESS``; it ends with the block, and with whoever runs the tests."""
+    held = launch.up(wanted)
     try:
         with_service(held.lab)
         yield held.lab
@@ -203,17 +211,12 @@ def test_addresses_fail_over_while_the_api_server_is_away(cluster: Lab) -> None:
 
 def test_of_two_nodes_without_a_gateway_the_survivor_takes_over() -> None:
     """Nobody else can be heard: carrier is the proof that the survivor is not the isolated one."""
-    held = launch.up(launch.Wanted(f"two-test-{os.getpid()}", lay_out(2, gateway=False), node_grace=2.0))
-    try:
-        with_service(held.lab)
-        with measure.watching(held.lab, ADDRESS) as watch:
-            old = measure.steady_owner(watch)
-            cut = time.monotonic()
-            held.lab.stop_node(measure.node_of(held.lab, old))
-            new_mac(watch, old, cut)
-    finally:
-        held.lab.down()
-        held.holder.close()
+    wanted = launch.Wanted(f"two-test-{os.getpid()}", lay_out(2, gateway=False), node_grace=2.0)
+    with serving(wanted) as lab, measure.watching(lab, ADDRESS) as watch:
+        old = measure.steady_owner(watch)
+        cut = time.monotonic()
+        lab.stop_node(measure.node_of(lab, old))
+        new_mac(watch, old, cut)
 
 
 def test_a_deleted_service_is_answered_for_by_nobody(cluster: Lab, tmp_path: Path) -> None:
