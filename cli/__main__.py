@@ -17,16 +17,12 @@ from typing import NoReturn
 
 from cli.convert import DEFAULT_NAMESPACE, ConversionError, convert
 from cli.yaml_text import written
-
-
-class _OneLine(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+from cluster.command_line import OneLineParser
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    arguments = _OneLine(prog="berthlb", description="What a person runs beside a cluster with BerthLB.")
+    arguments = OneLineParser(prog="berthlb", description="What a person runs beside a cluster with BerthLB.")
     commands = arguments.add_subparsers(required=True, metavar="COMMAND")
     converting = commands.add_parser(
         "convert",

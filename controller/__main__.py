@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from cluster import logs
 from cluster.client import connect
+from cluster.command_line import OneLineParser
 from cluster.errors import ClientConfigError
 from cluster.http_status import StatusServer, parse_listen
 from controller.daemon import Daemon
@@ -25,11 +26,6 @@ LONGEST_LEASE_S = 3600
 REMEMBER_RELEASES = 64
 MOST_RELEASES = 1000
 """As many as the definition of an IPAddressPool lets its status list."""
-
-
-class _OneLine(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def _listen(text: str) -> tuple[str, int]:
@@ -62,7 +58,7 @@ def _file(text: str) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    arguments = _OneLine(
+    arguments = OneLineParser(
         prog="python -m controller",
         description="Gives addresses from IPAddressPools to Services of type LoadBalancer.",
     )

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from cluster import logs
+from cluster.command_line import EXIT_USAGE
 from speaker import child
 from speaker.options import parse
 
@@ -37,8 +38,8 @@ def main() -> int:
     from speaker.announcer import run  # noqa: PLC0415  # after the fork: the watcher needs none of it
     from speaker.settings import Settings  # noqa: PLC0415
 
-    if not _begins(heard) and os.waitstatus_to_exitcode(os.waitpid(first.pid, 0)[1]) == child.EXIT_USAGE:
-        return child.EXIT_USAGE  # it has said why; nothing else has been said or sent yet
+    if not _begins(heard) and os.waitstatus_to_exitcode(os.waitpid(first.pid, 0)[1]) == EXIT_USAGE:
+        return EXIT_USAGE  # it has said why; nothing else has been said or sent yet
     return run(options.node, Settings(detection_floor_s=options.detection_floor_s), first, partial(child.spawn, watch))
 
 

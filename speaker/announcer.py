@@ -29,10 +29,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from cluster.command_line import EXIT_USAGE
 from cluster.objects import AddressText, NodeName
 from speaker import frames, process
 from speaker.channel import Claims, Credentials, Notice, Stats, WholePlan
-from speaker.child import EXIT_USAGE, Child
+from speaker.child import Child
 from speaker.effects import (
     Announce,
     ArpSeen,

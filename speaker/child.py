@@ -20,10 +20,6 @@ from typing import NamedTuple, NoReturn
 
 logger = logging.getLogger(__name__)
 
-EXIT_USAGE = 2
-"""Exit code of a watcher that cannot work with its arguments (a kubeconfig that is none); it has said why in one line.
-Another watcher would fare no better."""
-
 PR_SET_PDEATHSIG = 1  # prctl(2)
 PR_SET_NAME = 15
 

@@ -13,8 +13,9 @@ import os
 import signal
 from collections.abc import Callable
 
+from cluster.command_line import EXIT_USAGE
 from speaker.channel import AnnouncerEnd, ChannelError, ToAnnouncer, ToWatcher, announcer_end
-from speaker.child import EXIT_USAGE, Child
+from speaker.child import Child
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0

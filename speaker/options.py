@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
+from cluster.command_line import OneLineParser
 from cluster.listen import parse_listen
 from cluster.objects import NodeName
-from speaker.child import EXIT_USAGE
 from speaker.keys import BadKeyError, checked_key
 
 DETECTION_FLOOR_S = 0.35
@@ -38,15 +37,9 @@ class Options:
     """Announce also from nodes that are excluded from load balancers."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, exit code 2."""
-        self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
-
-
 def parse(arguments: list[str]) -> Options:
     """The command line. Ends the process with one line and exit code 2 when it is not right."""
-    parser = _Parser(prog="speaker", description="Answers for Service addresses on the local network.")
+    parser = OneLineParser(prog="speaker", description="Answers for Service addresses on the local network.")
     parser.add_argument(
         "--kubeconfig", type=_readable, metavar="FILE", help="how to reach the API; without it, as a pod"
     )

@@ -39,6 +39,7 @@ from cluster.client import (
     ClientConfigError,
     connect,
 )
+from cluster.command_line import EXIT_USAGE
 from cluster.config import Config, Problem, load
 from cluster.http_status import StatusServer
 from cluster.objects import SERVICE_NAME_LABEL, Object, Secret
@@ -56,7 +57,6 @@ from speaker.channel import (
     WholePlan,
     watcher_end,
 )
-from speaker.child import EXIT_USAGE
 from speaker.interfaces import Stranded, StrandedServices, advertisements_without_interface
 from speaker.keys import KEY_SECRET, BadKeyError, keys_of
 from speaker.metrics import SpeakerCollector, View

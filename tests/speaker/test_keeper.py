@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from cluster.command_line import EXIT_USAGE
 from speaker.channel import Credentials, Notice, WatcherEnd, watcher_end
-from speaker.child import EXIT_USAGE, Child
+from speaker.child import Child
 from speaker.keeper import LASTING_S, WatcherKeeper
 from tests.waiting import wait_until
 
