@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(probe: Callable[[], T], timeout: float = 10.0, message: str = "") -> T:
+def wait_until(probe: Callable[[], T | None], timeout: float = 10.0, message: str = "") -> T:
     """Ask every 10 ms until the answer is truthy, and return it; ``AssertionError`` after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:

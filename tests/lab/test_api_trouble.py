@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
 
-from cluster.client import LEASES, SERVICES, ApiClient, ApiError, NotFound, ServerError
+from cluster.client import ENDPOINT_SLICES, LEASES, SERVICES, AlreadyExists, ApiClient, ApiError, NotFound, ServerError
+from cluster.objects import SERVICE_NAME_LABEL, Object
 from cluster.resources import Resource
 from lab import launch, measure
 from lab.client import Lab
@@ -39,6 +40,7 @@ from tests.lab.test_faults import ADDRESS, addresses, new_mac, page_from_client,
 from tests.real import real_assets
 from tests.waiting import wait_until
 
+T = TypeVar("T", bound=Object)
 pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("trouble"), pytest.mark.timeout(180)]
 
 HEAL_S = 60.0
@@ -50,6 +52,8 @@ LEASE_S = 6
 """Shorter than by default, and long enough for a busy machine."""
 LEEWAY_S = 60.0
 """So long the API server still takes a token that has expired."""
+NO_POD = "10.244.255.250"
+"""An endpoint that nobody asks: what counts is who answers for the Service's address."""
 ASKED_PER_WATCH = 12
 """Requests that a healing watch may need, and writes beside it: a storm would be hundreds."""
 
@@ -114,17 +118,30 @@ def can_ask(api: ApiClient) -> bool:
 
 
 def create(api: ApiClient, name: str, **more: str) -> None:
+    """A Service with an endpoint of its own: kube-controller-manager, which would make those of a selector, may wait
+    for a minute before it asks an API server again that was away."""
+    spec = {"type": "LoadBalancer", "ports": [{"port": 80}], **more}
+    uid = made(api, SERVICES, {"metadata": {"name": name}, "spec": spec}).metadata.uid
+    metadata = {
+        "generateName": f"{name}-",
+        "labels": {SERVICE_NAME_LABEL: name},
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": name, "uid": uid}],
+    }
+    made(api, ENDPOINT_SLICES, {"metadata": metadata, "addressType": "IPv4", "endpoints": [{"addresses": [NO_POD]}]})
+
+
+def made(api: ApiClient, resource: Resource[T], body: dict[str, Any]) -> T:
     """Tried again while an API server that has just started cannot give out ClusterIPs yet."""
-    spec = {"type": "LoadBalancer", "ports": [{"port": 80}], "selector": {"app": "nginx"}, **more}
 
-    def created() -> bool:
+    def created() -> T | None:
         try:
-            api.create(SERVICES, "dev", {"metadata": {"name": name}, "spec": spec})
+            return api.create(resource, "dev", body)
+        except AlreadyExists:  # an error that was none
+            return api.get(resource, "dev", body["metadata"]["name"])
         except ServerError:
-            return False
-        return True
+            return None
 
-    wait_until(created, HEAL_S)
+    return wait_until(created, HEAL_S)
 
 
 def create_one_that_waits(api: ApiClient, name: str, refused: Callable[[], bool]) -> None:
