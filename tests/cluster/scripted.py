@@ -44,7 +44,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
         script.asked.append(Asked(self.command, self.path, dict(self.headers), body, certificate))
         script.answers.pop(0)(self)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _handle  # noqa: N815 -- the names that http.server calls
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_CONNECT = _handle  # noqa: N815 -- the names that http.server calls
 
     def log_message(self, *args: object) -> None:
         """Say nothing: the test looks at ``Script.asked``."""

@@ -272,6 +272,30 @@ def test_a_refusal_that_is_no_status_object_still_has_its_type(client: ApiClient
     assert caught.value.message
 
 
+def test_a_server_below_a_path_is_asked_there(script: Script, tmp_path: Path) -> None:
+    """As Rancher has its clusters."""
+    script.answers = [answer(200, {"metadata": {"name": "web"}})]
+    kubeconfig = write_kubeconfig(tmp_path / "config", f"{script.url}/k8s/clusters/c-1")
+    connect(kubeconfig, user_agent="t").get(SERVICES, "dev", "web")
+    assert script.asked[0].path == "/k8s/clusters/c-1/api/v1/namespaces/dev/services/web"
+
+
+def test_a_proxy_is_asked_for_the_whole_address(script: Script, tmp_path: Path) -> None:
+    script.answers = [answer(200, {"metadata": {"name": "web"}})]
+    kubeconfig = write_kubeconfig(tmp_path / "config", "http://api.example:8080/c", proxy_url=script.url)
+    connect(kubeconfig, user_agent="t").get(SERVICES, "dev", "web")
+    assert script.asked[0].path == "http://api.example:8080/c/api/v1/namespaces/dev/services/web"
+    assert script.asked[0].headers["Host"] == "api.example:8080"
+
+
+def test_a_proxy_tunnels_to_a_server_with_tls(script: Script, tmp_path: Path) -> None:
+    script.answers = [answer(403)]
+    kubeconfig = write_kubeconfig(tmp_path / "config", "https://api.example:6443", proxy_url=script.url)
+    with pytest.raises(Unreachable, match="403"):
+        connect(kubeconfig, user_agent="t").get(SERVICES, "dev", "web")
+    assert (script.asked[0].method, script.asked[0].path) == ("CONNECT", "api.example:6443")
+
+
 def test_a_redirect_is_not_followed(client: ApiClient, script: Script) -> None:
     """The next server would be given our token."""
     script.answers = [answer(302, b"", Location=f"{script.url}/elsewhere")]

@@ -34,6 +34,19 @@ def script() -> Iterator[Script]:
         yield one
 
 
+@pytest.fixture
+def refresh_due(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have so much time pass that credentials are looked at again."""
+    now = 1000.0
+    monkeypatch.setattr(credentials, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def pass_() -> None:
+        nonlocal now
+        now += credentials.REFRESH_S
+
+    return pass_
+
+
 def header_seen(script: Script, kubeconfig: Path) -> str | None:
     script.answers = [WEB]
     connect(kubeconfig, user_agent="t").get(SERVICES, "dev", "web")
@@ -50,23 +63,21 @@ def test_a_token_file_beside_the_kubeconfig_is_read(script: Script, tmp_path: Pa
 
 
 def test_a_token_file_that_was_renewed_is_read_again(
-    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: Script, tmp_path: Path, refresh_due: Callable[[], None]
 ) -> None:
-    now = 1000.0
-    monkeypatch.setattr(credentials, "time", SimpleNamespace(monotonic=lambda: now))
     (tmp_path / "token").write_text("first")
     client = connect(script.kubeconfig(tmp_path / "config", {"tokenFile": "token"}), user_agent="t")
     script.answers = [WEB, WEB, WEB]
     client.get(SERVICES, "dev", "web")
     (tmp_path / "token").write_text("second\n")
     client.get(SERVICES, "dev", "web")
-    now += credentials.TOKEN_FILE_S
+    refresh_due()
     client.get(SERVICES, "dev", "web")
     assert [one.headers["Authorization"] for one in script.asked] == ["Bearer first", "Bearer first", "Bearer second"]
 
     for unusable in ((tmp_path / "token").unlink, (tmp_path / "token").touch):
         unusable()
-        now += credentials.TOKEN_FILE_S
+        refresh_due()
         with pytest.raises(Unauthorized, match="token"):
             client.get(SERVICES, "dev", "web")
 
@@ -81,17 +92,22 @@ def plugin(path: Path, body: str) -> dict[str, Any]:
     return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(path), "interactiveMode": "Never"}}
 
 
-def test_an_exec_plugin_gives_the_token_and_is_asked_again_when_it_expires(script: Script, tmp_path: Path) -> None:
+def test_an_exec_plugin_gives_the_token_and_is_asked_again_when_it_expires(
+    script: Script, tmp_path: Path, refresh_due: Callable[[], None]
+) -> None:
     status = '{"token": "t-\'$(wc -l < %s)\'", "expirationTimestamp": "2020-01-01T00:00:00Z"}' % (tmp_path / "runs")
     credential = '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": ' + status + "}"
     user = plugin(tmp_path / "plugin", f"echo run >> {tmp_path / 'runs'}\necho '{credential}'")
     client = connect(script.kubeconfig(tmp_path / "config", user), user_agent="t")
-    script.answers = [WEB, WEB]
+    script.answers = [WEB, WEB, WEB]
+    client.get(SERVICES, "dev", "web")
+    refresh_due()
     client.get(SERVICES, "dev", "web")
     client.get(SERVICES, "dev", "web")
-    first, second = [one.headers["Authorization"] for one in script.asked]
+    first, second, third = [one.headers["Authorization"] for one in script.asked]
     assert first.startswith("Bearer t-")
     assert first != second
+    assert second == third
 
 
 # -------------------------------------------------------------------- kubeconfigs that cannot be used
@@ -308,7 +324,9 @@ def test_a_pod_uses_its_service_account(pod: Path, tls_script: Script) -> None:
     assert tls_script.asked[0].headers["Authorization"] == "bearer first"
 
 
-def test_a_token_that_was_renewed_is_read_again(pod: Path, tls_script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_was_renewed_is_read_again(
+    pod: Path, tls_script: Script, monkeypatch: pytest.MonkeyPatch, refresh_due: Callable[[], None]
+) -> None:
     start = datetime.now(UTC)
     clock = SimpleNamespace(now=lambda: start)
     monkeypatch.setattr(OFFICIAL, "datetime", SimpleNamespace(datetime=clock, timedelta=timedelta))
@@ -317,11 +335,13 @@ def test_a_token_that_was_renewed_is_read_again(pod: Path, tls_script: Script, m
     tls_script.answers = [WEB, WEB]
     client.get(SERVICES, "dev", "web")
     clock.now = lambda: start + timedelta(hours=1)
+    refresh_due()
     client.get(SERVICES, "dev", "web")
     assert [one.headers["Authorization"] for one in tls_script.asked] == ["bearer first", "bearer second"]
 
     (pod / "token").unlink()
     clock.now = lambda: start + timedelta(hours=2)
+    refresh_due()
     with pytest.raises(Unauthorized, match="token"):
         client.get(SERVICES, "dev", "web")
 
