@@ -81,6 +81,11 @@ class Cluster:
         conditions = self.services()[name]["status"].get("conditions", [])
         return next((each for each in conditions if each["type"] == "berthlb.io/AddressAssigned"), {})
 
+    def configuration_state(self) -> dict[str, Any]:
+        """The status of the controller's ConfigurationState, empty where there is none yet."""
+        found = self.ask("GET", f"{METALLB}/configurationstates")["items"]
+        return next((each.get("status", {}) for each in found if each["metadata"]["name"] == "controller"), {})
+
     def events(self) -> list[tuple[str, str, str, str]]:
         return [
             (each["involvedObject"]["name"], each["type"], each["reason"], each["message"])
@@ -163,7 +168,7 @@ def test_a_service_gets_an_address_and_the_objects_say_so(cluster: Cluster, star
         "Overlapping": "False",
         "Exhausted": "False",
     }
-    state = wait_until(lambda: cluster.ask("GET", f"{METALLB}/configurationstates/controller").get("status"))
+    state = wait_until(cluster.configuration_state)
     assert state["result"] == "Valid"
 
 
@@ -177,7 +182,7 @@ def test_a_restart_after_a_kill_writes_nothing(cluster: Cluster, start: Start) -
     wait_until(lambda: len(cluster.events()) == 2)
     pool_path = f"{METALLB}/ipaddresspools/pool"
     wait_until(lambda: cluster.ask("GET", pool_path)["status"].get("assignedIPv4") == 1)
-    wait_until(lambda: cluster.ask("GET", f"{METALLB}/configurationstates/controller").get("status"))
+    wait_until(cluster.configuration_state)
     before = [cluster.services(), cluster.ask("GET", pool_path), cluster.events()]
     first.end(signal.SIGKILL)
     start().ready()

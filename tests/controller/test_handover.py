@@ -270,6 +270,9 @@ def test_a_duplicate_is_cleared_and_the_newer_service_loses(cluster: Cluster, st
     before = cluster.addresses()
     write_status(cluster, newer, before[older])
     wait_until(lambda: cluster.addresses() == before, message="the duplicate stays")
+    wait_until(
+        lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) > cluster.age(newer)[0]
+    )  # ages are in seconds
     cluster.service("waits", {"metallb.io/address-pool": "none"})
     wait_until(lambda: cluster.condition("waits"))
     cluster.merge(f"{SERVICES}/waits", {"metadata": {"annotations": {"metallb.io/address-pool": None}}})
