@@ -50,6 +50,11 @@ class ObjectMeta(View, frozen=True):
     finalizers: tuple[str, ...] = ()
     owner_references: tuple[OwnerReference, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """``namespace/name``, or ``name`` for cluster-scoped kinds: the cache key, and how people write it."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
 
 class Object(View, frozen=True):
     """Anything with metadata: the part that list, watch and cache need."""
@@ -58,9 +63,8 @@ class Object(View, frozen=True):
 
     @property
     def key(self) -> str:
-        """``namespace/name``, or ``name`` for cluster-scoped kinds: the cache key, and how people write it."""
-        meta = self.metadata
-        return f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
+        """Of its metadata."""
+        return self.metadata.key
 
 
 class Condition(View, frozen=True):

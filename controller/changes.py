@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from cluster.objects import Condition, Service
+from cluster.objects import Condition, ObjectMeta, Service
 from cluster.resources import Resource
 from controller.request import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
 
@@ -77,8 +77,8 @@ class Write:
     subresource: str | None = None
     create: bool = False
     events: tuple[EventNote, ...] = ()
-    about: Service | None = None
-    """The Service that the Events are about."""
+    about: ObjectMeta | None = None
+    """Of the Service that the Events are about."""
 
     @property
     def key(self) -> str:
@@ -90,7 +90,7 @@ class Tell:
     """Record Events about a Service to which nothing needs to be written. Nobody is told what became of it."""
 
     events: tuple[EventNote, ...]
-    about: Service
+    about: ObjectMeta
 
 
 Change = Read | Write
@@ -184,18 +184,17 @@ def _annotations(service: Service, pool: str | None) -> dict[str, str | None]:
     return changes
 
 
-def event_body(note: EventNote, about: Service, name: str, now: Moment) -> dict[str, Any]:
+def event_body(note: EventNote, about: ObjectMeta, name: str, now: Moment) -> dict[str, Any]:
     """The ``core/v1 Event`` of a note, to be created in the Service's namespace under this name."""
-    meta = about.metadata
     return {
-        "metadata": {"name": name, "namespace": meta.namespace},
+        "metadata": {"name": name, "namespace": about.namespace},
         "involvedObject": {
             "apiVersion": "v1",
             "kind": "Service",
-            "namespace": meta.namespace,
-            "name": meta.name,
-            "uid": meta.uid,
-            "resourceVersion": meta.resource_version,
+            "namespace": about.namespace,
+            "name": about.name,
+            "uid": about.uid,
+            "resourceVersion": about.resource_version,
         },
         "type": note.type,
         "reason": note.reason,

@@ -36,6 +36,7 @@ from cluster.objects import (
     Namespace,
     Node,
     Object,
+    ObjectMeta,
     Service,
     ServiceCIDR,
 )
@@ -65,6 +66,12 @@ WRITERS = 8
 """Requests under way at a time. An API server answers a write in a few milliseconds, most of it waiting for etcd."""
 BATCH = 1000
 """Observations that are judged together at most, so that a flood does not keep the first one waiting."""
+AHEAD = 128
+"""Requests decided ahead of the writers at most. What is decided later knows more, and takes no memory meanwhile."""
+ENOUGH = 32
+"""With more requests than these before them the writers are left to it. Observations judged together cost half."""
+GATHER_S = 0.01
+"""For which observations are left to gather then. A fast API server takes 32 writes in that time."""
 EVENT_PATIENCE_S = 1.0
 """For which an Event waits while more writes are to be made than there are writers."""
 EVENT_QUEUE = 20_000
@@ -129,9 +136,11 @@ class Daemon:
         self._first_addresses = FirstAddresses(load_balancer_class)
         self._inbox: queue.SimpleQueue[Seen[Any] | _Outcome | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[tuple[int, Change] | None] = queue.SimpleQueue()
-        self._events: queue.Queue[tuple[EventNote, Service]] = queue.Queue(EVENT_QUEUE)
+        self._events: queue.Queue[tuple[EventNote, ObjectMeta]] = queue.Queue(EVENT_QUEUE)
         self._stopping = threading.Event()
         self._last_turn = time.monotonic()
+        self._backlog = 0
+        """Services to be judged as soon as there is room."""
         self._updates = 0
         self._update_errors = 0
         self._snapshot = Snapshot()
@@ -219,13 +228,20 @@ class Daemon:
         for problem in self._reports.take_new_problems():
             logger.warning("not in force", extra={"problem": problem.text})
         now = Moment(time.monotonic(), time.time())
-        if self._term is not None and self._core.started:
-            for change in (*self._core.settle(now), *self._reports.settle(self._core.ledger, self._core.releases, now)):
+        if self._term is not None and self._core.started and not self._busy:
+            decided = self._core.settle(now, AHEAD)
+            self._backlog = self._core.backlog
+            for change in (*decided, *self._reports.settle(self._core.ledger, self._core.releases, now)):
                 if isinstance(change, Tell):
                     self._note_all(change.events, change.about)
                 else:
                     self._outbox.put((self._term, change))
         self._measure(now)
+
+    @property
+    def _busy(self) -> bool:
+        """Whether the writers have enough to do. What becomes of that is observed, and ends it."""
+        return self._outbox.qsize() > ENOUGH
 
     def _follow_leadership(self) -> None:
         """With a term everything that was decided in it ends."""
@@ -271,6 +287,9 @@ class Daemon:
             wait = min([wait, *(max(0.0, at - time.monotonic()) for at in deadlines)])
         elif self._term is not None:
             wait = RESTORE_POLL_S  # ``refreshed`` is a state and wakes nobody
+        if self._busy:
+            self._stopping.wait(GATHER_S)
+            wait = 0.0
         received: list[Seen[Any] | _Outcome | None] = []
         try:
             received.append(self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait())
@@ -412,7 +431,7 @@ class Daemon:
 
     # -------------------------------------------------------------------- Events
 
-    def _note_all(self, notes: Sequence[EventNote], about: Service) -> None:
+    def _note_all(self, notes: Sequence[EventNote], about: ObjectMeta) -> None:
         for note in notes:
             try:
                 self._events.put_nowait((note, about))
@@ -428,18 +447,21 @@ class Daemon:
                     return
                 continue
             self._let_writes_pass()
-            meta = about.metadata
-            name = f"{meta.name}.{secrets.token_hex(8)}"
+            name = f"{about.name}.{secrets.token_hex(8)}"
             body = event_body(note, about, name, Moment(time.monotonic(), time.time()))
             try:
-                self._client.create(EVENTS, meta.namespace, body)
+                self._client.create(EVENTS, about.namespace, body)
             except ApiError as error:  # news; the condition on the Service says the same, and stays
                 logger.warning("Event not recorded", extra={"object": about.key, "error": str(error)})
 
     def _let_writes_pass(self) -> None:
         """In a flood addresses come before the news of them; but news comes, too."""
         until = time.monotonic() + EVENT_PATIENCE_S
-        while self._outbox.qsize() > WRITERS and time.monotonic() < until and not self._stopping.is_set():
+        while (
+            (self._backlog or self._outbox.qsize() > WRITERS)
+            and time.monotonic() < until
+            and not self._stopping.is_set()
+        ):
             self._stopping.wait(0.05)
 
     # -------------------------------------------------------------------- once, when it begins to lead

@@ -18,16 +18,15 @@ that exists loses its address in the API first and in the ledger afterwards.
 
 from __future__ import annotations
 
-import heapq
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from cluster.addresses import Family, RangeMap
 from cluster.config import Config
-from cluster.objects import Condition, PoolName, RecentRelease, Service, ServiceOwners, is_older
+from cluster.objects import Condition, RecentRelease, Service, ServiceOwners, is_older
 from cluster.resources import SERVICE_OWNERS, SERVICES
 from controller import events
 from controller.allocator import Reason, Refusal
@@ -60,6 +59,7 @@ from controller.request import (
 )
 from controller.reserved import Reserved
 from controller.retry import CONFLICTS_AT_ONCE, retry_delay
+from controller.turns import Age, Turns
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class Reconciler:
         self._contested: set[str] = set()
         self._thwarted: set[str] = set()
         """Services that we do not write to and that show what somebody else holds."""
-        self._due: set[str] = set()
+        self._turns = Turns(self._age_of)
         self._changes: list[Change | Tell] = []
 
     # -------------------------------------------------------------------- what is observed
@@ -125,7 +125,7 @@ class Reconciler:
         self._config = config
         self.ledger.set_pools(config.pools)
         self.releases.regroup(config.pool_of)
-        self._due.update(self._tracked)
+        self._turns.give(*self._tracked)
 
     def set_reserved(self, reserved: RangeMap[Reserved]) -> None:
         """The addresses that the cluster uses itself. Where pools contain other ones now, every Service is judged anew;
@@ -134,7 +134,7 @@ class Reconciler:
             return
         self._reserved = reserved
         affected = self.ledger.set_pools(self._config.pools, reserved)
-        self._due.update(self._tracked if affected else self._waiting)
+        self._turns.give(*(self._tracked if affected else self._waiting))
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
         """A namespace's labels; None: it is gone."""
@@ -144,7 +144,7 @@ class Reconciler:
         elif labels != before:
             self._namespaces[name] = labels
             if any(pool.allocation and pool.allocation.namespace_selectors for pool in self._config.pools.values()):
-                self._due.update(key for key, each in self._tracked.items() if each.view.metadata.namespace == name)
+                self._turns.give(*(key for key, each in self._tracked.items() if each.view.metadata.namespace == name))
 
     def observe(self, view: Service) -> None:
         """A Service as the API shows it."""
@@ -161,15 +161,18 @@ class Reconciler:
             tracked = self._tracked[view.key] = _Tracked(view)
             if self.started:
                 self._adopt(tracked)
+        elif tracked.view.metadata.resource_version == version:
+            tracked.view = view  # the copy that is held anyway, instead of the one that a write was answered with
+            if not tracked.doubtful:
+                return  # it is judged already, or will be when the answer under way has come
         elif not is_older(version, tracked.view.metadata.resource_version):
-            if tracked.view.metadata.resource_version != version:
-                tracked.retry_at = None  # another object, another try
-                self._retrying.discard(view.key)
+            tracked.retry_at = None  # another object, another try
+            self._retrying.discard(view.key)
             tracked.view = view
             idle = not (tracked.assigned or tracked.retiring or tracked.in_flight)
             if self.started and idle and view.status.load_balancer.ingress and is_ours(view, self._class):
                 self._adopt(tracked)
-        self._due.add(view.key)
+        self._turns.give(view.key)
 
     def vanished(self, view: Service) -> None:
         """A Service left the watched selection, as ``view``."""
@@ -177,11 +180,11 @@ class Reconciler:
         if tracked is None or tracked.uid != view.metadata.uid:
             return
         tracked.doubtful = True
-        self._due.add(view.key)
+        self._turns.give(view.key)
 
     def _adopt(self, tracked: _Tracked) -> None:
         """Believe what the Service shows; who has to give way is due."""
-        self._due.update(loser.view.key for loser in self._holdings.adopt(tracked, self._tracked))
+        self._turns.give(*(loser.view.key for loser in self._holdings.adopt(tracked, self._tracked)))
         if find_condition(tracked.view.status.conditions, ADDRESS_ASSIGNED) is not None:
             tracked.deprecated = events.deprecated_annotations(tracked.view)  # told then
 
@@ -218,7 +221,7 @@ class Reconciler:
             if view is None:
                 self._forget(tracked)
             elif isinstance(view, ServiceOwners):
-                self._due.add(change.key)
+                self._turns.give(change.key)
                 if tracked.contest is not None:
                     tracked.contest.asked = True
                     tracked.contest.rival = last_other_writer(view.metadata.managed_fields, COMPONENT)
@@ -226,6 +229,7 @@ class Reconciler:
                 tracked.doubtful = False
         if isinstance(view, Service):
             self.observe(view)
+            self._turns.give(change.key)
 
     def superseded(self, change: Change, view: Service | None, now: Moment) -> None:
         """Somebody else wrote first; ``view`` is what the object has become. Judged anew at once, but whoever is always
@@ -274,48 +278,47 @@ class Reconciler:
         in_order = sorted(self._tracked.values(), key=lambda each: (not is_ours(each.view, self._class), each.age))
         for tracked in in_order:
             self._adopt(tracked)
-        self._due.update(self._tracked)
+        self._turns.give(*self._tracked)
 
-    def settle(self, now: Moment) -> list[Change | Tell]:
-        """Decide whatever is due. Returns the changes to carry out, in order."""
+    def settle(self, now: Moment, room: int = sys.maxsize) -> list[Change | Tell]:
+        """Decide whatever is due, until ``room`` requests have come of it; the rest stays due. Returns the changes to
+        carry out, in order."""
         if self.started:
             for tracked in self._later():
                 if (self._wakes_at(tracked) or 0.0) <= now.monotonic:
                     self._retrying.discard(tracked.view.key)
                     self._contested.discard(tracked.view.key)
                     tracked.retry_at = None
-                    self._due.add(tracked.view.key)
-            self._decide_all(now)
+                    self._turns.give(tracked.view.key)
+            self._decide_all(now, room)
         self.releases.stamp(now)
         changes, self._changes = self._changes, []
         return changes
 
-    def _decide_all(self, now: Moment) -> None:
-        """Whoever is due, the oldest first; whoever waits comes in between, in turn, as soon as something is free."""
-        queue: list[tuple[tuple[str, str], str]] = []
-        queued: set[str] = set()
-        due: set[str] = set()
-        freed: set[PoolName] = set()
-        while True:
-            arrived, self._due = self._due, set()
-            due |= arrived
-            if newly := self._holdings.take_freed():
-                freed |= newly & self._config.pools.keys()
+    def _decide_all(self, now: Moment, room: int) -> None:
+        """Everybody whose turn it is, while there is room."""
+        while room > 0:
+            if freed := self._holdings.take_freed():
                 for key in self._thwarted.copy():  # before anybody is given what they show
                     self._decide(self._tracked[key], now)
-                arrived = arrived | self._waiting
-            for key in arrived - queued:
-                if (tracked := self._tracked.get(key)) is not None:
-                    queued.add(key)
-                    heapq.heappush(queue, (tracked.age, key))
-            if not queue:
+                self._turns.offer(freed & self._config.pools.keys(), self._waiting)
+            if (turn := self._turns.next()) is None:
                 return
-            _, key = heapq.heappop(queue)
-            queued.discard(key)
-            next_ = self._tracked.get(key)
-            if next_ is not None and (key in due or self._may_profit(next_, freed)):
-                due.discard(key)
-                self._decide(next_, now)
+            key, due = turn
+            tracked = self._tracked.get(key)
+            if tracked is not None and (due or self._may_profit(tracked)):
+                was_in_flight = tracked.in_flight
+                self._decide(tracked, now)
+                room -= tracked.in_flight and not was_in_flight
+
+    def _age_of(self, key: str) -> Age | None:
+        tracked = self._tracked.get(key)
+        return None if tracked is None else tracked.age
+
+    @property
+    def backlog(self) -> int:
+        """How many still have a turn, for which there was no room."""
+        return len(self._turns)
 
     def figures(self) -> Figures:
         waiting = Counter(
@@ -325,11 +328,11 @@ class Reconciler:
         )
         return Figures(len(self._tracked), dict(waiting))
 
-    def _may_profit(self, waiting: _Tracked, freed: AbstractSet[PoolName]) -> bool:
+    def _may_profit(self, waiting: _Tracked) -> bool:
         """Whether one of the pools still has something for it."""
         if annotation(waiting.view, ALLOW_SHARED_IP):
             return True
-        return any(self.ledger.counts(pool, family)[1] for pool in freed for family in Family)
+        return any(self.ledger.counts(pool, family)[1] for pool in self._turns.freed for family in Family)
 
     def _decide(self, tracked: _Tracked, now: Moment) -> None:
         view = tracked.view
@@ -397,7 +400,7 @@ class Reconciler:
     def _warn_of_deprecated(self, tracked: _Tracked) -> None:
         present = events.deprecated_annotations(tracked.view)
         if fresh := present - tracked.deprecated:
-            self._changes.append(Tell(events.of_deprecated(fresh), tracked.view))
+            self._changes.append(Tell(events.of_deprecated(fresh), tracked.view.metadata))
         tracked.deprecated = present
 
     def _notice_others(self, tracked: _Tracked, now: Moment) -> None:
@@ -473,7 +476,7 @@ class Reconciler:
                 uid=meta.uid,
                 subresource=subresource,
                 events=events,
-                about=tracked.view,
+                about=tracked.view.metadata,
             )
         )
 

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from cluster.config import load
 from cluster.objects import Service
@@ -102,6 +109,10 @@ class Histories(RuleBasedStateMachine):
         self.evicted: set[str] = set()
         """Services whose pool, since the last rest, did not let them keep what they had, be it for a moment."""
         self.rested: dict[str, Service] = {}
+
+    @initialize(room=st.sampled_from([1, 2, 1000]))
+    def writers_have_room(self, room: int) -> None:
+        self.world.room = room
 
     # -------------------------------------------------------------------- people
 

@@ -28,6 +28,30 @@ def assigned(world: World, **services: Any) -> None:
         world.settle()
 
 
+def test_no_more_is_decided_than_there_is_room_for_and_the_oldest_first() -> None:
+    world = World(room=2)
+    world.start()
+    for name in ("e", "d", "c", "b", "a"):
+        world.put(name)
+    decided = []
+    for _ in range(3):
+        world.decide()
+        decided.append([change.name for change in world.pending])
+        for change in list(world.pending):
+            world.carry_out(change)
+    assert decided == [["e", "d"], ["c", "b"], ["a"]]
+
+
+def test_whoever_waits_is_tried_also_where_there_was_no_room_when_an_address_became_free() -> None:
+    world = World({"a": "10.0.0.1-10.0.0.2"}, room=1)
+    world.start()
+    assigned(world, first={}, second={}, third={}, fourth={})
+    world.delete("first")
+    world.delete("second")
+    world.settle()
+    assert {world.ip("third"), world.ip("fourth")} == {"10.0.0.1", "10.0.0.2"}
+
+
 def test_a_service_gets_the_first_address_with_annotation_condition_and_event_in_one_write(world: World) -> None:
     world.put("web")
     world.settle()

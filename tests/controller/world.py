@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import random
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,7 +61,9 @@ class World:
         load_balancer_class: str | None = None,
         *,
         remember_releases: int = 0,
+        room: int = sys.maxsize,
     ) -> None:
+        """``room``: how many requests are decided in one turn at most."""
         self.services: dict[str, dict[str, Any]] = {}
         self.namespaces: dict[str, dict[str, str]] = {}
         self.reservations = Reservations()
@@ -73,6 +76,7 @@ class World:
         """Whether what the watch says waits for ``deliver``."""
         self._unseen: list[tuple[bool, Service]] = []
         self._class = load_balancer_class
+        self.room = room
         self._remember_releases = remember_releases
         self._version = 0
         self._born = 0
@@ -163,7 +167,7 @@ class World:
     def decide(self) -> None:
         """One turn of the deciding thread."""
         self.time += 0.001
-        for change in self.controller.settle(self.now):
+        for change in self.controller.settle(self.now, self.room):
             if isinstance(change, Tell):
                 self.events += [(change.about.key, note) for note in change.events]
             else:
