@@ -14,6 +14,7 @@ from bisect import bisect_right, insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
@@ -114,6 +115,7 @@ _UNUSABLE = (
 """Addresses that no Service can be reached under."""
 
 
+@lru_cache(maxsize=4096)  # an object is looked at several times in a row
 def parse_address(text: str) -> Address:
     """One address; spaces around it are allowed. Raises ``AddressError``."""
     stripped = text.strip()

@@ -68,7 +68,8 @@ def judge(config: Config, ledger: Ledger, reading: Reading, held: tuple[Address,
             return _verdict(config, ledger, want, outcome, cleared)
         refusal = outcome
     verdict = _with_what_stays(config, ledger, reading, staying, refusal)
-    return replace(verdict, remark=_remark(ledger, verdict.addresses))
+    remark = _remark(ledger, verdict.addresses)
+    return verdict if remark is None else replace(verdict, remark=remark)
 
 
 def _with_what_stays(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from cluster.addresses import Address, AddressError, Family, parse_address
@@ -74,34 +74,39 @@ def _same(ports: tuple[Port, ...]) -> tuple[Port, ...]:
 
 def read_request(service: Service, namespace_labels: Mapping[str, str]) -> Reading:
     """What the Service needs and asks for."""
-    needs = Request(
+    families, refusal = _wanted_families(service)
+    addresses: tuple[Address, ...] = ()
+    pool = None
+    if refusal is None:
+        try:
+            addresses = _asked_addresses(service)
+            pool = PoolName(annotation(service, ADDRESS_POOL)) or None
+        except AddressError as error:
+            refusal = Refusal(Reason.INVALID_REQUEST, str(error))
+    request = Request(
         holder=read_holder(service),
-        families=(),
+        families=families,
         namespace=service.metadata.namespace,
         namespace_labels=namespace_labels,
         labels=service.metadata.labels,
+        pool=pool,
+        addresses=addresses,
     )
+    return Reading(request, refusal)
+
+
+def _wanted_families(service: Service) -> tuple[tuple[tuple[Family, ...], ...], Refusal | None]:
+    """What would do, best first; and why that makes no sense."""
     families = _cluster_families(service)
     if not families:
-        return Reading(needs, Refusal(Reason.NO_CLUSTER_IP, "the Service has no ClusterIP yet"))
+        return (), Refusal(Reason.NO_CLUSTER_IP, "the Service has no ClusterIP yet")
     policy = service.spec.ip_family_policy
-    if len(families) == 1:
-        needs = replace(needs, families=(families,))
-        if policy == "RequireDualStack":
-            detail = (
-                f"spec.ipFamilyPolicy is RequireDualStack, but the Service has only an {families[0].text} ClusterIP"
-            )
-            return Reading(needs, Refusal(Reason.INVALID_REQUEST, detail))
-    elif policy == "PreferDualStack":
-        needs = replace(needs, families=(families, families[:1], families[1:]))
-    else:
-        needs = replace(needs, families=(families,))
-    try:
-        addresses = _asked_addresses(service)
-    except AddressError as error:
-        return Reading(needs, Refusal(Reason.INVALID_REQUEST, str(error)))
-    pool = annotation(service, ADDRESS_POOL)
-    return Reading(replace(needs, pool=PoolName(pool) if pool else None, addresses=addresses))
+    if policy == "RequireDualStack" and len(families) == 1:
+        detail = f"spec.ipFamilyPolicy is RequireDualStack, but the Service has only an {families[0].text} ClusterIP"
+        return (families,), Refusal(Reason.INVALID_REQUEST, detail)
+    if policy == "PreferDualStack" and len(families) == 2:
+        return (families, families[:1], families[1:]), None
+    return (families,), None
 
 
 def _cluster_families(service: Service) -> tuple[Family, ...]:
