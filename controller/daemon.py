@@ -2,8 +2,7 @@
 
 One thread decides: it drains a queue that the reflectors and the writers fill, and hands what comes out to a few
 writing threads. Of one Service (or pool) at most one change is under way at a time, the core sees to that, so the
-writers share one queue and a slow write holds up nobody else's. Events have a thread and a bounded queue of their own,
-behind the writes that they tell of.
+writers share one queue and a slow write holds up nobody else's. Of the decisions' Events a ``recorder`` takes care.
 
 Of several replicas one decides (``leadership``). The others hold their copies of the API's objects and nothing else:
 when one of them begins to lead, it lists everything anew, to see no less than its predecessor wrote, and hands the
@@ -19,7 +18,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -36,7 +35,6 @@ from cluster.objects import (
     Namespace,
     Node,
     Object,
-    ObjectMeta,
     Service,
     ServiceCIDR,
 )
@@ -44,7 +42,6 @@ from cluster.reflector import Change as Seen
 from cluster.reflector import Reflector
 from cluster.resources import (
     CONFIGURATION_STATES,
-    EVENTS,
     IP_ADDRESS_POOLS,
     L2_ADVERTISEMENTS,
     NAMESPACES,
@@ -53,11 +50,12 @@ from cluster.resources import (
     SERVICE_CIDRS,
     SERVICES,
 )
-from controller.changes import Change, EventNote, Moment, Read, Tell, Write, event_body
+from controller.changes import Change, Moment, Read, Tell, Write
 from controller.elector import Elector, NotLeadingError
 from controller.latency import FirstAddresses
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
 from controller.reconcile import Reconciler, bears_our_mark
+from controller.recorder import Recorder
 from controller.reports import Reports
 from controller.reserved import Reservations
 from controller.retry import retry_delay
@@ -72,10 +70,6 @@ ENOUGH = 32
 """With more requests than these before them the writers are left to it. Observations judged together cost half."""
 GATHER_S = 0.01
 """For which observations are left to gather then. A fast API server takes 32 writes in that time."""
-EVENT_PATIENCE_S = 1.0
-"""For which an Event waits while more writes are to be made than there are writers."""
-EVENT_QUEUE = 20_000
-"""Events waiting to be recorded; more are dropped and counted. They are news, not state."""
 HOPELESS_RETRY_S = 10.0
 """After an answer that only a person can change (403, 422)."""
 IDLE_S = 1.0
@@ -136,11 +130,11 @@ class Daemon:
         self._first_addresses = FirstAddresses(load_balancer_class)
         self._inbox: queue.SimpleQueue[Seen[Any] | _Outcome | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[tuple[int, Change] | None] = queue.SimpleQueue()
-        self._events: queue.Queue[tuple[EventNote, ObjectMeta]] = queue.Queue(EVENT_QUEUE)
         self._stopping = threading.Event()
         self._last_turn = time.monotonic()
         self._backlog = 0
         """Services to be judged as soon as there is room."""
+        self._recorder = Recorder(client, flood=lambda: self._backlog > 0 or self._outbox.qsize() > WRITERS)
         self._updates = 0
         self._update_errors = 0
         self._snapshot = Snapshot()
@@ -184,9 +178,9 @@ class Daemon:
 
     def run(self) -> None:
         writers = [threading.Thread(target=self._write_on, name=f"write-{n}", daemon=True) for n in range(WRITERS)]
-        recorder = threading.Thread(target=self._record_on, name="events", daemon=True)
-        for thread in (*writers, recorder):
+        for thread in writers:
             thread.start()
+        self._recorder.start()
         self._elector.attempt()  # first the Lease, then the lists: who gets it need not list twice
         self._follow_leadership()
         for reflector in self._reflectors:
@@ -201,7 +195,7 @@ class Daemon:
         for thread in writers:
             thread.join(max(0.0, give_up - time.monotonic()))
         self._elector.stop()
-        recorder.join(LAST_EVENTS_S)
+        self._recorder.stop(LAST_EVENTS_S)
 
     def stop(self) -> None:
         """End ``run`` soon. Safe in a signal handler."""
@@ -233,7 +227,7 @@ class Daemon:
             self._backlog = self._core.backlog
             for change in (*decided, *self._reports.settle(self._core.ledger, self._core.releases, now)):
                 if isinstance(change, Tell):
-                    self._note_all(change.events, change.about)
+                    self._recorder.note(change.events, change.about)
                 else:
                     self._outbox.put((self._term, change))
         self._measure(now)
@@ -412,7 +406,7 @@ class Daemon:
         self._updates += change.resource is SERVICES
         logger.info(change.decision, extra={"kind": change.resource.kind, "object": change.key})
         if change.about is not None:
-            self._note_all(change.events, change.about)
+            self._recorder.note(change.events, change.about)
         return _Outcome(term, change, view)
 
     def _make(self, change: Write, limit_s: float) -> Any:
@@ -428,41 +422,6 @@ class Daemon:
             return self._client.get(change.resource, change.namespace, change.name)
         except NotFound:
             return None
-
-    # -------------------------------------------------------------------- Events
-
-    def _note_all(self, notes: Sequence[EventNote], about: ObjectMeta) -> None:
-        for note in notes:
-            try:
-                self._events.put_nowait((note, about))
-            except queue.Full:
-                logger.warning("Event dropped", extra={"object": about.key, "reason": note.reason})
-
-    def _record_on(self) -> None:
-        while True:
-            try:
-                note, about = self._events.get(timeout=0.1)
-            except queue.Empty:
-                if self._stopping.is_set():
-                    return
-                continue
-            self._let_writes_pass()
-            name = f"{about.name}.{secrets.token_hex(8)}"
-            body = event_body(note, about, name, Moment(time.monotonic(), time.time()))
-            try:
-                self._client.create(EVENTS, about.namespace, body)
-            except ApiError as error:  # news; the condition on the Service says the same, and stays
-                logger.warning("Event not recorded", extra={"object": about.key, "error": str(error)})
-
-    def _let_writes_pass(self) -> None:
-        """In a flood addresses come before the news of them; but news comes, too."""
-        until = time.monotonic() + EVENT_PATIENCE_S
-        while (
-            (self._backlog or self._outbox.qsize() > WRITERS)
-            and time.monotonic() < until
-            and not self._stopping.is_set()
-        ):
-            self._stopping.wait(0.05)
 
     # -------------------------------------------------------------------- once, when it begins to lead
 

@@ -1,0 +1,78 @@
+"""Records Events: from a thread of its own, and behind the writes that they tell of.
+
+Events are news, not state: what they say the condition on the Service says too, and stays. So one that cannot be
+recorded is not tried again, and when too many wait, the latest are dropped; both are logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from cluster.client import ApiClient
+from cluster.errors import ApiError
+from cluster.objects import ObjectMeta
+from cluster.resources import EVENTS
+from controller.changes import EventNote, Moment, event_body
+
+PATIENCE_S = 1.0
+"""For which an Event waits in a flood of writes: addresses come before the news of them; but news comes, too."""
+LIMIT = 20_000
+"""Events waiting to be recorded at most."""
+LOOK_S = 0.05
+"""Between two looks whether the flood is over."""
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder:
+    """See the module's docstring. ``start`` once, ``stop`` once. ``flood`` says whether writes are to be made that
+    should come first."""
+
+    def __init__(self, client: ApiClient, flood: Callable[[], bool]) -> None:
+        self._client = client
+        self._flood = flood
+        self._waiting: queue.Queue[tuple[EventNote, ObjectMeta]] = queue.Queue(LIMIT)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, limit_s: float) -> None:
+        """End, once all that waits is recorded, or after ``limit_s`` seconds."""
+        self._stopping.set()
+        self._thread.join(limit_s)
+
+    def note(self, notes: Sequence[EventNote], about: ObjectMeta) -> None:
+        """Have these recorded, about that Service. From any thread; returns at once."""
+        for note in notes:
+            try:
+                self._waiting.put_nowait((note, about))
+            except queue.Full:
+                logger.warning("Event dropped", extra={"object": about.key, "reason": note.reason})
+
+    def _run(self) -> None:
+        while True:
+            try:
+                note, about = self._waiting.get(timeout=LOOK_S)
+            except queue.Empty:
+                if self._stopping.is_set():
+                    return
+                continue
+            self._let_writes_pass()
+            name = f"{about.name}.{secrets.token_hex(8)}"
+            body = event_body(note, about, name, Moment(time.monotonic(), time.time()))
+            try:
+                self._client.create(EVENTS, about.namespace, body)
+            except ApiError as error:
+                logger.warning("Event not recorded", extra={"object": about.key, "error": str(error)})
+
+    def _let_writes_pass(self) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while self._flood() and time.monotonic() < until and not self._stopping.is_set():
+            self._stopping.wait(LOOK_S)
