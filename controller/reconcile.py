@@ -1,8 +1,8 @@
 """The controller's core: what is observed goes in, what is to be written comes out, and when.
 
 It keeps every Service, the configuration and the ledger in agreement. It does no I/O, and time is an argument. What
-each Service holds and is leaving is kept in ``holdings``, what it should have is judged in ``judgement``. ``settle``
-decides, after a batch of observations:
+each Service holds and is leaving is kept in ``holdings``, what it should have is judged in ``judgement``, whose turn it
+is in ``turns``. ``settle`` decides, after a batch of observations and as far as there is room for requests:
 
 - Nothing is decided before ``start``. Then what every Service's status shows is adopted, before anything new is given
   out: Service status is the database.
