@@ -29,6 +29,7 @@ from lab.namespaces import (
     unshare,
 )
 
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 NOT_STARTED = 127  # the shells' exit code for a command that could not be run
 
 
@@ -54,9 +55,12 @@ class Process:
                 os.kill(self.pid, number)
 
     def signal_group(self, number: int) -> None:
+        """Send a signal to it and all that it started; to itself where it has just been forked and leads no group."""
         if self.running:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.killpg(self.pid, number)
+            except ProcessLookupError:
+                self.signal(number)
 
 
 def run_program(
@@ -74,7 +78,7 @@ def run_program(
 
     What goes wrong from here on is written to its standard error, and it ends with code 127.
     """
-    pid = os.fork()
+    pid = fork()
     if pid:
         return pid
     try:
@@ -104,7 +108,7 @@ def run_function(
 
     Returns its process id. The descriptors have other numbers there.
     """
-    pid = os.fork()
+    pid = fork()
     if pid:
         return pid
     code = 1
@@ -123,11 +127,31 @@ def run_function(
         os._exit(code)
 
 
-def _become(host: str, namespace: int, streams: tuple[int, int, int]) -> None:
+def fork() -> int:
+    """Fork. In the child the signals that end it wait for ``reset_signals``: until then they would be taken as the
+    parent's, whose handlers it has."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        raise
+    if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    return pid
+
+
+def reset_signals() -> None:
+    """In a child: signals do what they do by default, also those that came since the fork."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGPIPE, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGPIPE, signal.SIGCHLD, *_ENDING):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+
+def _become(host: str, namespace: int, streams: tuple[int, int, int]) -> None:
     os.setsid()
+    reset_signals()
     for target, source in enumerate([os.dup(fd) for fd in streams]):
         os.dup2(source, target)
         os.close(source)
