@@ -28,6 +28,10 @@ from controller.ledger import Ledger
 from controller.releases import Releases
 from controller.request import addresses_in_status, is_ours, read_holder
 
+Age = tuple[str, str]
+"""Orders Services from the oldest to the newest, as the speakers do. Within one second the uid decides: it is the same
+for everybody and after every restart."""
+
 
 @dataclass(slots=True)
 class Holding:
@@ -43,9 +47,7 @@ class Holding:
     """Why it had to leave, until the write that says so is made."""
 
     @property
-    def age(self) -> tuple[str, str]:
-        """Orders Services from the oldest to the newest, as the speakers do. Within one second the uid decides: it is
-        the same for everybody and after every restart."""
+    def age(self) -> Age:
         meta = self.view.metadata
         return (meta.creation_timestamp or "", meta.uid)
 

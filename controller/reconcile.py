@@ -44,7 +44,7 @@ from controller.changes import (
     shortened,
 )
 from controller.contest import Contest, Statement, last_other_writer, statement
-from controller.holdings import Holding, Holdings
+from controller.holdings import Age, Holding, Holdings
 from controller.judgement import Verdict, condition, judge
 from controller.ledger import Ledger
 from controller.releases import Releases
@@ -59,7 +59,7 @@ from controller.request import (
 )
 from controller.reserved import Reserved
 from controller.retry import CONFLICTS_AT_ONCE, retry_delay
-from controller.turns import Age, Turns
+from controller.turns import Turns
 
 
 @dataclass(slots=True)
@@ -317,7 +317,7 @@ class Reconciler:
 
     @property
     def backlog(self) -> int:
-        """How many still have a turn, for which there was no room."""
+        """How many still have a turn. From any thread."""
         return len(self._turns)
 
     def figures(self) -> Figures:

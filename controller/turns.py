@@ -11,9 +11,7 @@ import heapq
 from collections.abc import Callable, Iterable
 
 from cluster.objects import PoolName
-
-Age = tuple[str, str]
-"""Orders Services from the oldest to the newest."""
+from controller.holdings import Age
 
 
 class Turns:
