@@ -132,9 +132,7 @@ class Daemon:
         self._outbox: queue.SimpleQueue[tuple[int, Change] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._last_turn = time.monotonic()
-        self._backlog = 0
-        """Services to be judged as soon as there is room."""
-        self._recorder = Recorder(client, flood=lambda: self._backlog > 0 or self._outbox.qsize() > WRITERS)
+        self._recorder = Recorder(client, flood=lambda: self._core.backlog > 0 or self._outbox.qsize() > WRITERS)
         self._updates = 0
         self._update_errors = 0
         self._snapshot = Snapshot()
@@ -224,7 +222,6 @@ class Daemon:
         now = Moment(time.monotonic(), time.time())
         if self._term is not None and self._core.started and not self._busy:
             decided = self._core.settle(now, AHEAD)
-            self._backlog = self._core.backlog
             for change in (*decided, *self._reports.settle(self._core.ledger, self._core.releases, now)):
                 if isinstance(change, Tell):
                     self._recorder.note(change.events, change.about)
@@ -276,14 +273,14 @@ class Daemon:
 
     def _received(self) -> list[Seen[Any] | _Outcome | None]:
         wait = IDLE_S
-        if self._core.started:
+        if self._busy:
+            self._stopping.wait(GATHER_S)
+            wait = 0.0
+        elif self._core.started:
             deadlines = [at for at in (self._core.next_deadline(), self._reports.next_deadline()) if at is not None]
             wait = min([wait, *(max(0.0, at - time.monotonic()) for at in deadlines)])
         elif self._term is not None:
             wait = RESTORE_POLL_S  # ``refreshed`` is a state and wakes nobody
-        if self._busy:
-            self._stopping.wait(GATHER_S)
-            wait = 0.0
         received: list[Seen[Any] | _Outcome | None] = []
         try:
             received.append(self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait())

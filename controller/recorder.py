@@ -26,7 +26,7 @@ LIMIT = 20_000
 LOOK_S = 0.05
 """Between two looks whether the flood is over."""
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("controller")
 
 
 class Recorder:
@@ -36,7 +36,7 @@ class Recorder:
     def __init__(self, client: ApiClient, flood: Callable[[], bool]) -> None:
         self._client = client
         self._flood = flood
-        self._waiting: queue.Queue[tuple[EventNote, ObjectMeta]] = queue.Queue(LIMIT)
+        self._waiting: queue.SimpleQueue[tuple[EventNote, ObjectMeta] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
@@ -46,24 +46,20 @@ class Recorder:
     def stop(self, limit_s: float) -> None:
         """End, once all that waits is recorded, or after ``limit_s`` seconds."""
         self._stopping.set()
+        self._waiting.put(None)
         self._thread.join(limit_s)
 
     def note(self, notes: Sequence[EventNote], about: ObjectMeta) -> None:
         """Have these recorded, about that Service. From any thread; returns at once."""
         for note in notes:
-            try:
-                self._waiting.put_nowait((note, about))
-            except queue.Full:
+            if self._waiting.qsize() < LIMIT:
+                self._waiting.put((note, about))
+            else:
                 logger.warning("Event dropped", extra={"object": about.key, "reason": note.reason})
 
     def _run(self) -> None:
-        while True:
-            try:
-                note, about = self._waiting.get(timeout=LOOK_S)
-            except queue.Empty:
-                if self._stopping.is_set():
-                    return
-                continue
+        while (item := self._waiting.get()) is not None:
+            note, about = item
             self._let_writes_pass()
             name = f"{about.name}.{secrets.token_hex(8)}"
             body = event_body(note, about, name, Moment(time.monotonic(), time.time()))

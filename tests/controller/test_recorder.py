@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ def note(message: str) -> EventNote:
     return EventNote("Normal", "IPAllocated", message)
 
 
+@contextmanager
+def recording(client: ApiClient, flood: Callable[[], bool] = lambda: False) -> Iterator[Recorder]:
+    """A recorder at work; at the block's end it has recorded all that waited."""
+    one = Recorder(client, flood)
+    one.start()
+    yield one
+    one.stop(5.0)
+
+
 @pytest.fixture
 def client(embedded_api: EmbeddedApi, tmp_path: Path) -> Iterator[ApiClient]:
     embedded_api.kubeconfig(tmp_path / "kubeconfig")
@@ -41,12 +51,10 @@ def recorded(embedded_api: EmbeddedApi) -> Callable[[], list[str]]:
 def test_events_are_recorded_and_what_waits_at_the_end_too(
     client: ApiClient, recorded: Callable[[], list[str]]
 ) -> None:
-    one = Recorder(client, flood=lambda: False)
-    one.start()
-    one.note([note("first")], WEB)
-    wait_until(lambda: recorded() == ["first"])
-    one.note([note("second"), note("third")], WEB)
-    one.stop(5.0)
+    with recording(client) as one:
+        one.note([note("first")], WEB)
+        wait_until(lambda: recorded() == ["first"])
+        one.note([note("second"), note("third")], WEB)
     assert sorted(recorded()) == ["first", "second", "third"]
 
 
@@ -61,11 +69,9 @@ def test_in_a_flood_an_event_waits_until_it_is_over(
         seen.append(recorded())
         return next(looks, False)
 
-    one = Recorder(client, flood)
-    one.start()
-    one.note([note("news")], WEB)
-    wait_until(lambda: recorded() == ["news"])
-    one.stop(5.0)
+    with recording(client, flood) as one:
+        one.note([note("news")], WEB)
+        wait_until(lambda: recorded() == ["news"])
     assert seen == [[]] * 6
 
 
@@ -73,11 +79,9 @@ def test_in_a_flood_without_end_news_come_all_the_same(
     client: ApiClient, recorded: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder, "PATIENCE_S", 0.2)
-    one = Recorder(client, flood=lambda: True)
-    one.start()
-    one.note([note("news")], WEB)
-    wait_until(lambda: recorded() == ["news"])
-    one.stop(5.0)
+    with recording(client, flood=lambda: True) as one:
+        one.note([note("news")], WEB)
+        wait_until(lambda: recorded() == ["news"])
 
 
 def test_an_event_that_is_refused_is_logged_and_the_next_one_recorded(
@@ -86,16 +90,13 @@ def test_an_event_that_is_refused_is_logged_and_the_next_one_recorded(
     recorded: Callable[[], list[str]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    one = Recorder(client, flood=lambda: False)
-    one.start()
     embedded_api.inject(path=EVENTS, verb="create", status=500)
-    with caplog.at_level(logging.WARNING):
+    with recording(client) as one, caplog.at_level(logging.WARNING):
         one.note([note("lost")], WEB)
         wait_until(lambda: "Event not recorded" in caplog.text)
-    embedded_api.clear_faults()
-    one.note([note("kept")], WEB)
-    wait_until(lambda: recorded() == ["kept"])
-    one.stop(5.0)
+        embedded_api.clear_faults()
+        one.note([note("kept")], WEB)
+        wait_until(lambda: recorded() == ["kept"])
 
 
 def test_when_too_many_wait_the_latest_are_dropped(
