@@ -131,7 +131,7 @@ class ApiClient:
     """
 
     def __init__(self, configuration: Any, user_agent: str) -> None:
-        self._configuration = configuration
+        self._authorization = credentials.Authorization(configuration)
         pools: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
         self._connections = pools.connection_from_url(configuration.host)
         server = urlsplit(configuration.host)
@@ -347,7 +347,7 @@ class ApiClient:
         headers = {"Accept": "application/json", "User-Agent": self._user_agent}
         if body is not None:
             headers["Content-Type"] = content_type
-        authorization = credentials.authorization(self._configuration)
+        authorization = self._authorization.header()
         if authorization:
             headers["Authorization"] = authorization
         try:

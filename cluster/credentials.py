@@ -70,21 +70,33 @@ def load(kubeconfig: Path | None) -> Any:
         _load_kubeconfig(kubeconfig, configuration)
         source = str(kubeconfig)
     _check_certificates(configuration, source)
-    if configuration.refresh_api_key_hook is not None:
-        configuration.refresh_api_key_hook = _NowAndThen(configuration.refresh_api_key_hook)
     return configuration
 
 
-def authorization(configuration: Any) -> str | None:
-    """The Authorization header to send now, refreshed if it is due; None where a certificate says who we are.
+class Authorization:
+    """The Authorization header of a ``Configuration``, which is asked for it every ``REFRESH_S`` seconds, and after a
+    failure each time: it refreshes its token first, and for that the official hooks go through the whole environment,
+    a third of a request's CPU."""
 
-    Raises ``Unauthorized`` when a token file that was there at the start cannot be read any more.
-    """
-    try:
-        token: str | None = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-    except (ConfigException, OSError) as error:
-        raise Unauthorized(0, "NoCredentials", f"the token cannot be refreshed: {error}") from error
-    return token.strip() if token else None
+    def __init__(self, configuration: Any) -> None:
+        self._configuration = configuration
+        self._header: str | None = None
+        self._asked_at = float("-inf")
+
+    def header(self) -> str | None:
+        """What to send now; None where a certificate says who we are. From any thread.
+
+        Raises ``Unauthorized`` when a token file that was there at the start cannot be read any more.
+        """
+        now = time.monotonic()
+        if now >= self._asked_at + REFRESH_S:
+            try:
+                token: str | None = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+            except (ConfigException, OSError) as error:
+                raise Unauthorized(0, "NoCredentials", f"the token cannot be refreshed: {error}") from error
+            self._header = token.strip() if token else None
+            self._asked_at = now
+        return self._header
 
 
 def _load_kubeconfig(path: Path, configuration: Any) -> None:
@@ -117,22 +129,6 @@ def _load_kubeconfig(path: Path, configuration: Any) -> None:
         raise ClientConfigError(f"kubeconfig {path}: the cluster of the current context has no server")
     if runs_plugin and not configuration.api_key and not configuration.cert_file:
         raise ClientConfigError(f"kubeconfig {path}: the exec plugin gave no credentials (its error is in the log)")
-
-
-class _NowAndThen:
-    """A hook for ``refresh_api_key_hook``, which is called before each request: it passes every ``REFRESH_S`` seconds,
-    and after a failure each time. The official hooks go through the whole environment, a third of a request's CPU."""
-
-    def __init__(self, refresh: Callable[[Any], object]) -> None:
-        self._refresh = refresh
-        self._asked_at = time.monotonic()
-
-    def __call__(self, configuration: Any) -> None:
-        now = time.monotonic()
-        if now >= self._asked_at + REFRESH_S:
-            self._refresh(configuration)
-            configuration.refresh_api_key_hook = self  # an official hook puts itself there
-            self._asked_at = now
 
 
 def _token_file(path: Path) -> Callable[[Any], None]:
