@@ -141,14 +141,6 @@ def updates(lab: Lab) -> int:
     return int(float(lines[0].split()[1])) if lines else 0
 
 
-def await_updates(lab: Lab, count: int) -> None:
-    give_up = time.monotonic() + LONG_S
-    while updates(lab) < count:
-        if time.monotonic() > give_up:
-            raise SystemExit(f"not {count} writes within {LONG_S:g} s")
-        time.sleep(LOOK_S)
-
-
 def cpu_s(lab: Lab, pid: int) -> float:
     fields = lab.run(CONTROL_PLANE, ["cat", f"/proc/{pid}/stat"], check=True).output.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -163,20 +155,20 @@ def run_controller(lab: Lab, count: int) -> dict[str, float]:
         log_file.open("wb") as log,
         lab.start(CONTROL_PLANE, arguments, stdout=log, stderr=log, environment=environment) as running,
     ):
-        await_updates(lab, count)
+        wait_for(lambda: updates(lab) >= count, LONG_S, "every address", every=LOOK_S)
         quiet(lab, running.pid)
         kib = lab.run(CONTROL_PLANE, ["sh", "-c", f"sed -n 's/^Pss: *//p' /proc/{running.pid}/smaps_rollup"]).output
         found = {"cpu_s": cpu_s(lab, running.pid), "pss_mib": int(kib.split()[0]) / 1024}
         running.terminate()
         running.wait(10)
-    written = [at.timestamp() for at in writes(log_file)]
+    written = writes(log_file)
     return {"assigned_s": written[-1] - written[0], **found}
 
 
-def writes(log: Path) -> list[datetime]:
-    """When the controller had written to each Service."""
+def writes(log: Path) -> list[float]:
+    """When the controller had written to each Service, in seconds since 1970."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    return [datetime.fromisoformat(line["time"]) for line in lines if line.get("kind") == "Service"]
+    return [datetime.fromisoformat(line["time"]).timestamp() for line in lines if line.get("kind") == "Service"]
 
 
 def quiet(lab: Lab, pid: int) -> None:

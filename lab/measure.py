@@ -93,13 +93,13 @@ def watching(lab: Lab, address: str, *, url: str | None = None, rate: float = 50
             command.terminate()
 
 
-def wait_for(probe: Callable[[], T | None], seconds: float, what: str) -> T:
-    """The first true result of ``probe``, asked every 10 ms. Raises ``LabError`` when the time is over."""
+def wait_for(probe: Callable[[], T | None], seconds: float, what: str, every: float = 0.01) -> T:
+    """The first true result of ``probe``, asked ``every`` so many seconds. Raises ``LabError`` after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not (result := probe()):
         if time.monotonic() > deadline:
             raise LabError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.01)
+        time.sleep(every)
     return result
 
 
