@@ -131,13 +131,12 @@ def fork() -> int:
     """Fork. In the child the signals that end it wait for ``reset_signals``: until then they would be taken as the
     parent's, whose handlers it has."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    pid = -1
     try:
         pid = os.fork()
-    except OSError:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-        raise
-    if pid:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    finally:
+        if pid:  # the parent, also where there is no child
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     return pid
 
 
