@@ -147,6 +147,10 @@ class ApiClient:
 
     # -------------------------------------------------------------------- reading
 
+    def check_ready(self) -> None:
+        """Return if the server says that it is ready (``/readyz``). Raises ``ServerError`` where it is not yet."""
+        self._ask("GET", "/readyz")
+
     def get(self, resource: Resource[T], namespace: str | None, name: str, *, limit_s: float | None = None) -> T:
         """The object as it is now, given up after ``limit_s`` seconds. Raises ``NotFound``."""
         return self._decode(resource, self._ask("GET", resource.path(namespace, quote(name, safe="")), limit_s=limit_s))

@@ -153,7 +153,10 @@ class RealKubelets(Kubelets):
 
 
 def prepare(client: ApiClient) -> None:
-    """Give a new API server our namespace and our kinds; returns when it serves them."""
+    """Give a new API server our namespace and our kinds; returns when it serves them, and is ready in all else.
+
+    kube-controller-manager, which is started then, ends where it meets one that is not for ten seconds.
+    """
     _until_it_works(lambda: _create(client, NAMESPACES, {"metadata": {"name": OUR_NAMESPACE}}))
     for path in sorted(CRDS.glob("*.yaml")):
         for body in yaml.safe_load_all(path.read_text()):
@@ -162,6 +165,7 @@ def prepare(client: ApiClient) -> None:
         if kind not in BUILT_IN:
             _until_it_works(partial(_list, client, kind.resource))
     _until_it_works(lambda: client.get(NAMESPACES, None, LEASE_NAMESPACE))
+    _until_it_works(client.check_ready)
 
 
 def permissions() -> Iterator[dict[str, Any]]:

@@ -272,6 +272,14 @@ def test_a_refusal_that_is_no_status_object_still_has_its_type(client: ApiClient
     assert caught.value.message
 
 
+def test_a_server_that_is_not_ready_yet_says_so(client: ApiClient, script: Script) -> None:
+    script.answers = [answer(500, b"[-]poststarthook/rbac/bootstrap-roles failed"), answer(200, b"ok")]
+    with pytest.raises(ServerError):
+        client.check_ready()
+    client.check_ready()
+    assert [asked.path for asked in script.asked] == ["/readyz", "/readyz"]
+
+
 def test_a_server_below_a_path_is_asked_there(script: Script, tmp_path: Path) -> None:
     """As Rancher has its clusters."""
     script.answers = [answer(200, {"metadata": {"name": "web"}})]
