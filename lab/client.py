@@ -8,6 +8,7 @@ connection of its own, so a ``Lab`` may be used by several threads.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -51,7 +52,13 @@ class Command:
         """Process id inside the lab."""
         self.stdin, self.stdout, self.stderr = pipes.get("stdin"), pipes.get("stdout"), pipes.get("stderr")
         self.code: int | None = None
-        """As ``Completed.code``; None until ``wait`` has seen the end."""
+        """As ``Completed.code``; None until ``poll`` or ``wait`` has seen the end."""
+
+    def poll(self) -> int | None:
+        """Its exit code, if it has ended."""
+        if self.code is None and select.select([self], [], [], 0.0)[0]:
+            self.wait()
+        return self.code
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code, when it has ended. Raises ``TimeoutError``."""

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
@@ -29,22 +29,29 @@ CLIENT = "client"
 
 
 class Watch:
-    """Lines of the programs that watch, as far as they have come."""
+    """Lines of the programs that watch, as far as they have come.
 
-    def __init__(self, answers: IO[bytes], requests: IO[bytes] | None) -> None:
+    Every method raises ``LabError`` where one of them has ended: it would look as if nobody answered any more.
+    """
+
+    def __init__(self, programs: Sequence[Command], answers: IO[bytes], requests: IO[bytes] | None) -> None:
+        self._programs = programs
         self._answers = answers
         self._requests = requests
 
     def ready(self) -> bool:
         """Whether all of them have begun."""
+        self._check()
         return all(b"ready" in _content(f) for f in (self._answers, self._requests) if f is not None)
 
     def answers(self) -> list[Answer]:
         """ARP Replies so far, in order of time."""
+        self._check()
         return [msgspec.json.decode(line, type=Answer) for line in _lines(self._answers)]
 
     def requests(self) -> list[Request]:
         """Requests that have ended so far, in order of their start."""
+        self._check()
         if self._requests is None:
             return []
         return sorted((msgspec.json.decode(line, type=Request) for line in _lines(self._requests)), key=_start)
@@ -52,6 +59,11 @@ class Watch:
     def outage(self, fault_at: float) -> Outage:
         """The figures of a fault at that time."""
         return outage(self.answers(), self.requests(), fault_at)
+
+    def _check(self) -> None:
+        for program in self._programs:
+            if (code := program.poll()) is not None:
+                raise LabError(f"a program that watches has ended with {code}")
 
 
 def _start(request: Request) -> float:
@@ -86,7 +98,7 @@ def watching(lab: Lab, address: str, *, url: str | None = None, rate: float = 50
 
         answers = begin("lab.arpwatch", INTERFACE, address)
         requests = begin("lab.load", url, "--rate", str(rate)) if url else None
-        watch = Watch(answers, requests)
+        watch = Watch(commands, answers, requests)
         wait_for(watch.ready, START_S, "the programs that watch")
         yield watch
         for command in commands:
@@ -112,7 +124,17 @@ def steady_owner(watch: Watch, seconds: float = 0.3) -> str:
         recent = [a.mac for a in answers if a.at > now - seconds]
         return recent[0] if len(recent) >= 3 and len(set(recent)) == 1 and answers[0].at < now - seconds else None
 
-    return wait_for(alone, 20.0, "one node, and no other, answers for the address")
+    try:
+        return wait_for(alone, 20.0, "one node, and no other, answers for the address")
+    except LabError as error:
+        raise LabError(f"{error}; {_who_answers(watch)}") from error
+
+
+def _who_answers(watch: Watch) -> str:
+    """In words, for whoever waited for something else."""
+    last = {answer.mac: answer.at for answer in watch.answers()}
+    now = time.monotonic()
+    return ", ".join(f"{mac} answered {now - at:.1f} s ago" for mac, at in last.items()) or "nobody ever answered"
 
 
 def node_of(lab: Lab, mac: str) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from datetime import datetime
 
 import pytest
 
@@ -17,6 +21,34 @@ from tests.real import real_assets
 
 _numbers = itertools.count(1)
 MakeLab = Callable[..., Lab]
+
+
+SHOWN = 40
+"""Log lines beside a test that failed."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Beside a failure, what the daemons of its lab last said: the lab is gone when somebody reads it."""
+    report = yield
+    if report.when == "call" and report.failed:
+        labs = [each for each in getattr(item, "funcargs", {}).values() if isinstance(each, Lab)]
+        report.sections += [(f"lab {lab.name}", "\n".join(last_said(lab))) for lab in labs if is_alive(lab.directory)]
+    return report
+
+
+def last_said(lab: Lab) -> list[str]:
+    """The last log lines of our daemons on all hosts, each with its age in seconds."""
+    now = time.time()
+    lines = []
+    logs = lab.directory / "logs"
+    for log in (*logs.glob("*/speaker.log"), *logs.glob("*/controller*.log")):
+        for line in log.read_text(errors="replace").splitlines()[-SHOWN:]:
+            with suppress(ValueError, KeyError, AttributeError):  # a line that is none of ours
+                said = json.loads(line)
+                age = now - datetime.fromisoformat(said.pop("time")).timestamp()
+                lines.append((age, f"{-age:8.3f} {log.parent.name} {' '.join(map(str, said.values()))}"))
+    return [line[:200] for _, line in sorted(lines, reverse=True)[-SHOWN:]]
 
 
 def new_name() -> str:

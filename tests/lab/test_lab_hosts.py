@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lab import measure
 from lab.client import Lab
 from lab.errors import LabError
 from lab.messages import ProcessStatus
@@ -179,3 +180,13 @@ def test_a_node_without_power_refuses_what_needs_it(lab: Lab) -> None:
     for host in ("cp", "client", "gw"):
         with pytest.raises(LabError, match=f"{host} is not a node"):
             lab.stop_node(host)
+
+
+def test_who_watches_notices_that_the_program_has_gone(lab: Lab) -> None:
+    """Its silence would look like the network's."""
+    with measure.watching(lab, "172.18.255.200") as watch:
+        assert watch.answers() == []
+        [program] = [each for each in lab.status().processes if each.name.startswith("exec ") and each.running]
+        lab.run("client", ["kill", "-KILL", str(program.pid)], check=True)
+        with pytest.raises(LabError, match="ended with -9"):
+            wait_until(watch.answers)
