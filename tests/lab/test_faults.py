@@ -58,6 +58,7 @@ def with_service(lab: Lab) -> None:
     apply_files(lab, [SEEDS / "kind-nginx-service.yaml"])
     api = api_of(lab)
     wait_until(lambda: addresses(api, "nginx-service") == [ADDRESS])
+    wait_until(lambda: page_from_client(lab), 20)
 
 
 def addresses(api: ApiClient, name: str) -> list[str]:
