@@ -78,11 +78,11 @@ class Holdings:
             if not (is_ours(view, self._class) and is_ours(rival.view, self._class) and holding.age < rival.age)
         }
         for address, rival in refused.items():
-            holding.cleared = _belongs_to(address, rival)
+            holding.cleared = _belongs_to(address, rival, holding)
         losers = [(address, rival) for address, rival in rivals if address not in refused]
         for address, rival in losers:
             self._evict(rival, address)
-            rival.cleared = _belongs_to(address, holding)
+            rival.cleared = _belongs_to(address, holding, rival)
         self.assign(holding, tuple(each for each in addresses_in_status(view) if each not in refused))
         return [rival for _, rival in losers]
 
@@ -148,5 +148,6 @@ class Holdings:
                 self._freed.add(pool)
 
 
-def _belongs_to(address: Address, older: Holding) -> str:
-    return f"{address.text} belongs to {older.view.key}, which is older"
+def _belongs_to(address: Address, owner: Holding, loser: Holding) -> str:
+    why = "is older" if owner.age < loser.age else "had it before"
+    return f"{address.text} belongs to {owner.view.key}, which {why}"

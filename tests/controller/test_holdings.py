@@ -182,6 +182,20 @@ def test_an_address_that_somebody_shows_whom_we_do_not_write_to_is_not_given_out
     assert world.ip("waiting") == "10.0.0.1"
 
 
+def test_a_newer_service_that_is_not_ours_and_had_the_address_is_not_called_older() -> None:
+    world = World({"a": "10.0.0.1/32"})
+    world.put("our", annotations={ADDRESS_POOL: "b"})
+    world.put("their", loadBalancerClass="their")
+    show(world, "their", "10.0.0.1")
+    world.start()
+    world.settle()
+    world.take_events()
+    show(world, "our", "10.0.0.1")
+    world.settle()
+    [cleared] = [said for _, reason, said in world.take_events() if reason == "ClearAssignment"]
+    assert cleared.endswith("10.0.0.1 belongs to default/their, which had it before")
+
+
 # ------------------------------------------------------------------------ whoever showed it first
 
 SHOWN = st.lists(st.sampled_from(["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.9"]), max_size=1)
