@@ -215,5 +215,14 @@ class Invariants:
             return
         for at, address, _ in changes:
             calm = self._last_fault() + DEAF_S + max(SETTLED_S, *(self.detection({n}) + 1.0 for n in self.world.nodes))
-            if at > calm:
+            if at > calm and not self._was_postponed(address, at):
                 self._fail(f"the owner of {address} changed without a fault")
+
+    def _was_postponed(self, address: AddressText, at: float) -> bool:
+        """Whether a provisional claim moves only now, since its bundle did not serve when its turn to move came."""
+        moved = any(
+            report.reason == "Released" and (report.fields["address"], report.fields["why"]) == (address, "provisional")
+            for released, _, report in self.world.reports
+            if at - DEAF_S <= released <= at
+        )
+        return moved and at <= self.world.resumed_at + SETTLED_S

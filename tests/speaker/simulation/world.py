@@ -105,6 +105,8 @@ class World:
         self.quiet_plans: set[int] = set()
         self.api_frozen_at = float("inf")
         self.last_fault = 0.0
+        self.resumed_at = float("-inf")
+        """When a speaker last saw that a bundle serves again."""
         self.trace: list[str] = []
         self.client_cache: dict[AddressText, str] = {}
         self.owner_changes: list[tuple[float, AddressText, frozenset[str]]] = []
@@ -306,6 +308,8 @@ class World:
             for bundle in self.plans[seen][1]:
                 if bundle.serving:
                     node.stopped.pop(bundle.id, None)
+                    if bundle.id not in served:
+                        self.resumed_at = self.clock.now
                 elif bundle.id in served:
                     node.stopped[bundle.id] = self.clock.now
             node.protocol.set_plan(Plan(seen, NodeName(node.name), self.plans[seen][1]), self.clock.now)
