@@ -71,6 +71,8 @@ class Membership:
             if state.gateway != segment.state.gateway:
                 segment.gateway_at, segment.ask_next = NEVER, NEVER
             segment.state = state
+            if not state.up:
+                segment.quiet_since = None
             self._roster.links[state.name] = segment
             if came_up:
                 self.fence(state.name, now)

@@ -101,7 +101,6 @@ class Protocol:
         self._outbox: dict[tuple[type, int, int], Message] = {}
         self._outbox_at = NEVER
         self._sent_to_asker: dict[tuple[type, int, int], float] = {}
-        self._quiet: dict[LinkName, float] = {}
         self._held = Held(0, {})
         self._rivals = Rivals(self._roster)
         self._counters: dict[str, int] = {}
@@ -133,8 +132,6 @@ class Protocol:
         self._ownership.links_changed(now)
         if fenced and self._log.claims:
             self._fenced("LinkUp", 0.0)
-        up = {state.name for state in links if state.up}
-        self._quiet = {name: at for name, at in self._quiet.items() if name in up}
         self._begin(now)
         self._settle(now)
 
@@ -191,8 +188,9 @@ class Protocol:
         self._timer_at = now
         for name, segment in self._roster.links.items():
             if segment.state.up:
+                if not segment.came_up:
+                    segment.quiet_since = now
                 self._membership.fence(name, now)
-                self._quiet[name] = now
         self._fenced("LoopLate", seconds)
         self._tick_at = now
         self._settle(now)
@@ -238,7 +236,9 @@ class Protocol:
                 if segment.state.up and segment.fenced_since is None
             }
             quiet = frozenset(
-                name for name, segment in self._roster.links.items() if segment.isolated or name in self._quiet
+                name
+                for name, segment in self._roster.links.items()
+                if segment.isolated or segment.quiet_since is not None
             )
             answered = {
                 address: here for address in self._log.claims if (here := self._ownership.links_of(address) & links)
@@ -395,7 +395,7 @@ class Protocol:
             flags |= Flag.STARTING
         if segment.fenced_since is not None or self._spoke_at == LONG_AGO:
             flags |= Flag.ANSWER
-        if segment.fenced_since is not None and segment.state.name not in self._quiet:
+        if segment.came_up:
             flags |= Flag.CUT_OFF
         heard = self._roster.heard(segment.state.name, now)
         self._rng.shuffle(heard)
@@ -462,15 +462,14 @@ class Protocol:
     def _lift_fences(self, now: float) -> None:
         settings = self._settings
         for name, segment in self._roster.links.items():
-            since = segment.fenced_since
-            if since is None and name in self._quiet and self._roster.third_party_since(name, self._quiet[name]):
-                del self._quiet[name]
+            since, quiet_since = segment.fenced_since, segment.quiet_since
+            if since is None and quiet_since is not None and self._roster.third_party_since(name, quiet_since):
+                segment.quiet_since = None
                 self._ownership.changed = True
             if since is None or not segment.state.up or now < since + settings.interval_s:
                 continue
             heard = self._roster.third_party_since(name, since)
-            stalled = name in self._quiet
-            patience = settings.detection_floor_s if stalled else settings.link_silence_s
+            patience = settings.link_silence_s if segment.came_up else settings.detection_floor_s
             if heard and self._roster.behind(name, now, BEHIND_PATIENCE_S):
                 continue
             if not heard and now < since + patience:
@@ -479,9 +478,9 @@ class Protocol:
             self._roster.changed = True
             self._roster.speak_now = True
             if heard:
-                self._quiet.pop(name, None)
-            else:
-                self._quiet.setdefault(name, now)
+                segment.quiet_since = None
+            elif quiet_since is None:
+                segment.quiet_since = now
             resumed = tuple(a for a in self._log.claims if name in self._ownership.links_of(a))
             if resumed:
                 self._effects.append(Report("Resumed", {"link": name, "addresses": len(resumed), "heard": int(heard)}))

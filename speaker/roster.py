@@ -104,12 +104,19 @@ class Segment:
     neighbours: OrderedDict[Mac, tuple[AddressText, float]] = field(default_factory=OrderedDict)
     fenced_since: float | None = None
     """Answering is suspended here since then (``fencing`` in ``protocol``)."""
+    quiet_since: float | None = None
+    """Nothing is announced here since then, and nobody else was heard: we stalled, or the link came up long ago."""
     unproven: bool = False
     """Somebody is suspected, and nothing has proved since that we can hear."""
     isolated: bool = False
     """And that has lasted for longer than D."""
     rejoined_at: float = NEVER
     """When the last isolation ended."""
+
+    @property
+    def came_up(self) -> bool:
+        """Whether it is fenced because it has just come up: a switch may still block the port."""
+        return self.fenced_since is not None and self.quiet_since is None
 
 
 class Roster:

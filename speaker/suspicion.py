@@ -7,8 +7,8 @@ after 50 ms, and each 100 ms while it lasts. Who hears a suspicion says at once 
 **Death** needs all of: nobody who answers has heard the suspect for longer than D; the suspect's MAC did not answer
 for its address; every peer has answered or ignored two questions; and a frame from a third party since the suspicion,
 which proves that we can hear. Third parties are the other peers not known to be dead, the gateway and the last eight
-neighbours, each if heard in the last five minutes. Where there is none, carrier is the proof. A datagram refused by the
-suspect's kernel and one unanswered ARP question are a death at once.
+neighbours, each if heard in the last five minutes. Where there is none, carrier is the proof, but not on a link that
+has just come up. A datagram refused by the suspect's kernel and one unanswered ARP question are a death at once.
 
 **Isolation** is a suspicion without that proof: then we may be the ones who are cut off, and claim nothing. When it
 ends, silence counts from then: the first frame through a healed network may be the gateway's.
@@ -170,7 +170,7 @@ class Suspicions:
             if at > since:
                 return name
             known = known or at > recently
-        return None if known or segment.fenced_since is not None else "carrier"
+        return None if known or segment.came_up else "carrier"
 
     def _bury(self, peer: Peer, link: LinkName, sighting: Sighting, proof: str, now: float) -> None:
         self._roster.forget_suspicion(peer, sighting)

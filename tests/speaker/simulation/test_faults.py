@@ -195,6 +195,21 @@ def test_a_holder_whose_only_peer_leaves_right_after_a_stall_is_back_as_soon_as_
             assert world.owner(VIP) == owner, world.story()
 
 
+def test_who_lost_its_address_in_a_stall_has_it_back_when_its_only_peer_is_gone_whatever_it_has_heard_of_that() -> None:
+    """Also where the peer has said that it claims something, and not yet what."""
+    for seed in SEEDS:
+        for delay in (0.0, 0.001, 0.002, 0.01, 0.05):
+            world = settled(seed, 2, gateway=False, client=False)
+            former = owner_of(world)
+            successor = next(name for name in world.nodes if name != former)
+            world.pause(former, 0.7)
+            world.run(0.7 + delay)
+            assert owner_of(world) == successor
+            world.unplug(successor)
+            assert seconds_until_answered(world) < 0.6, world.story()
+            assert owner_of(world) == former
+
+
 def test_the_isolated_holder_keeps_what_it_holds_and_claims_nothing() -> None:
     for seed in range(8):
         world = settled(seed, bundles=6)
