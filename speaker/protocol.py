@@ -7,7 +7,8 @@ out ``take_effects`` in order and lets the responder answer for ``held``. The pa
 
 **Speaking.** A heartbeat goes out on every link each 100 ms while this node holds something, suspects somebody or is
 starting, otherwise each second; each says when the next is due. Who is waited for speaks at once, but not twice within
-20 ms. Changes of the claim set go out at once and with the next two heartbeats.
+20 ms, except to say that it is idle no more, since its silence tells little before that is heard. Changes of the claim
+set go out at once and with the next two heartbeats.
 
 **Fencing.** Who was away — the loop was late by half the detection floor, or a link came up — does not know who has
 taken over meanwhile. Everything queued is discarded and answering is suspended on the links concerned; peers are asked
@@ -93,6 +94,8 @@ class Protocol:
         self._leaving = 0
         self._sequence = 0
         self._spoke_at = LONG_AGO
+        self._announced_s = NEVER
+        """When the next heartbeat was said to be due, in seconds after the last."""
         self._tick_at = now
         self._timer_at = now
         self._soon_at = NEVER
@@ -322,10 +325,10 @@ class Protocol:
                 self._queue(step, now)
                 self._repeats.append((step, SAID - 1))
             self._empty_outbox(now)
-            self._soon_at = min(self._soon_at, max(now, self._spoke_at + self._settings.early_gap_s))
-        if roster.speak_now:
+        if steps or roster.speak_now:
             roster.speak_now = False
-            self._soon_at = min(self._soon_at, max(now, self._spoke_at + self._settings.early_gap_s))
+            gap = self._settings.early_gap_s if self._interval() >= self._announced_s else 0.0
+            self._soon_at = min(self._soon_at, max(now, self._spoke_at + gap))
 
     # ------------------------------------------------------------------------------------------------ speaking
 
@@ -377,7 +380,7 @@ class Protocol:
             to = dict.fromkeys(self._roster.deaf_to_us(name, now, interval))
             to.update((address, None) for link, address in unicast if link == name)
             self._effects += [SendUnicast(name, address, data) for address in to]
-        self._spoke_at = now
+        self._spoke_at, self._announced_s = now, interval
         self._soon_at = NEVER
         self._tick_at = now + self._pace(interval) * self._rng.uniform(0.95, 1.0)
         if self._leaving > 0:

@@ -14,7 +14,7 @@ from speaker.effects import ArpSeen, Mac
 from speaker.protocol import Protocol
 from tests.speaker.simulation.invariants import Invariants
 from tests.speaker.simulation.network import Weather
-from tests.speaker.simulation.world import KEYS, LINK, World, bundle_of
+from tests.speaker.simulation.world import KEYS, LINK, World, bundle_of, rank
 
 pytestmark = pytest.mark.slow
 
@@ -208,6 +208,25 @@ def test_who_lost_its_address_in_a_stall_has_it_back_when_its_only_peer_is_gone_
             world.unplug(successor)
             assert seconds_until_answered(world) < 0.6, world.story()
             assert owner_of(world) == former
+
+
+def test_a_speaker_that_dies_with_its_first_claim_is_replaced_as_soon_as_any_holder() -> None:
+    """Until then it was idle, and has just said that its next heartbeat is due in a second."""
+    late = AddressText("10.0.9.2")
+    for seed in SEEDS:
+        world = settled(seed)
+        id_ = next(f"b{n}" for n in range(100) if rank(f"b{n}", world.nodes)[0] != owner_of(world))
+        idle, said = rank(id_, world.nodes)[0], list[tuple[str, bytes]]()
+        world.on_datagram = partial(record, said)
+        while idle not in {name for name, _ in said}:
+            world.run(0.001)
+        world.set_bundles([bundle_of("b0000", [VIP], world.nodes), bundle_of(id_, [late], world.nodes)])
+        while world.owner(late) is None:
+            world.run(0.001)
+        assert world.owner(late) == idle
+        world.power_cut(idle)
+        world.run(0.7)
+        assert world.owner(late) not in {None, idle}, world.story()
 
 
 def test_the_isolated_holder_keeps_what_it_holds_and_claims_nothing() -> None:
