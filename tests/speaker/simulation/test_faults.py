@@ -210,6 +210,25 @@ def test_who_lost_its_address_in_a_stall_has_it_back_when_its_only_peer_is_gone_
             assert owner_of(world) == former
 
 
+def test_a_stall_does_not_shorten_the_silence_on_a_link_that_came_up() -> None:
+    """The switch blocks the port for half a minute: that nobody is heard proves nothing, stalled or not."""
+    for seed in range(8):
+        world = settled(seed)
+        holder = owner_of(world)
+        world.unplug(holder)
+        world.run(2.0)
+        world.network.partition({holder}, world.hosts())
+        world.plug(holder)
+        world.run(1.0)
+        world.pause(holder, 0.5)
+        world.run(30.0)
+        assert owner_of(world) != holder, world.story()
+        world.network.heal()
+        world.fault("the port forwards")
+        world.run(2.0)
+        assert owner_of(world) != holder, world.story()
+
+
 def test_a_speaker_that_dies_with_its_first_claim_is_replaced_as_soon_as_any_holder() -> None:
     """Until then it was idle, and has just said that its next heartbeat is due in a second."""
     late = AddressText("10.0.9.2")
