@@ -44,6 +44,7 @@ from speaker.effects import (
     Report,
     SendHeartbeat,
     SendUnicast,
+    WatchFrames,
 )
 from speaker.gratuitous import GratuitousSchedule
 from speaker.keeper import WatcherKeeper
@@ -236,12 +237,14 @@ class Announcer:
             case SendHeartbeat(link, data):
                 if link in self._ports:
                     self._count_sent("heartbeats", self._ports[link].heartbeat.send(data))
-            case SendUnicast(link, to, data):
+            case SendUnicast(link, to, _, data):
                 if link in self._ports:
                     self._count_sent("heartbeats", self._ports[link].heartbeat.send(data, to))
             case AskAddress(link, target, mac):
                 if link in self._ports and frames.is_ipv4(target):
                     self._count_sent("questions", self._ports[link].ask(target, mac or frames.BROADCAST))
+            case WatchFrames():
+                pass  # nobody asks for them yet
             case Announce():
                 self._schedule.announce(effect)
             case Report():

@@ -42,6 +42,8 @@ class ArpSeen:
     sender_mac: Mac
     target: AddressText
     is_reply: bool
+    proof: bytes = b""
+    """Of a Reply to a question with a nonce: what only the speaker that holds the address can have made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class SendUnicast:
 
     link: LinkName
     to: AddressText
+    mac: Mac
     data: bytes
 
 
@@ -71,6 +74,17 @@ class AskAddress:
     link: LinkName
     target: AddressText
     mac: Mac | None = None
+    nonce: bytes = b""
+    """Eight octets that go behind the packet, in the frame's padding: a speaker that answers puts a proof there."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchFrames:
+    """Tell of frames of any kind that arrive on the link (``receive_frame``), or do so no longer: whoever hears
+    anything at all is not cut off."""
+
+    link: LinkName
+    wanted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +109,7 @@ class Report:
     fields: Mapping[str, str | int | float]
 
 
-Effect = SendHeartbeat | SendUnicast | AskAddress | Announce | Report
+Effect = SendHeartbeat | SendUnicast | AskAddress | WatchFrames | Announce | Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,5 +119,15 @@ class Held:
     revision: int
     """Changes whenever the rest does."""
     links: Mapping[AddressText, frozenset[LinkName]]
+    quiet: frozenset[LinkName] = frozenset()
+    """Links on which nothing gratuitous may be sent now: we may be the ones who are cut off there."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldChange:
+    """What to answer for from now on, as far as it differs from before."""
+
+    links: Mapping[AddressText, frozenset[LinkName]]
+    """Addresses whose links changed, with the links on which they are answered now: none, where they are not."""
     quiet: frozenset[LinkName] = frozenset()
     """Links on which nothing gratuitous may be sent now: we may be the ones who are cut off there."""

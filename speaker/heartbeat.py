@@ -42,6 +42,7 @@ MAX_PREFERENCE = 1 << 31
 MAX_AGE_MS = 0x7FFF
 SUSPECTED = 0x8000
 LONGEST_INTERVAL_MS = 60_000
+PROOF_OCTETS = 12
 
 _HEADER = struct.Struct(">4s8sQQ16s")
 _SIGNED = struct.Struct(">4s8sQQ")
@@ -185,6 +186,14 @@ class Authenticator:
         """Bytes that ``encode`` would make of it."""
         return _HEADER.size + len(self._encoder.encode(message))
 
+    def prove(self, nonce: bytes, mac: bytes, address: AddressText) -> bytes:
+        """What only a member of the cluster can make of a question's nonce: it answers for the address, at this MAC."""
+        return _proof(self._keys[0], self._cluster, nonce, mac, address)
+
+    def proves(self, proof: bytes, nonce: bytes, mac: bytes, address: AddressText) -> bool:
+        """Whether ``proof`` is what ``prove`` makes of the rest, with any of our keys."""
+        return any(hmac.compare_digest(proof, _proof(key, self._cluster, nonce, mac, address)) for key in self._keys)
+
     def parse(self, data: bytes) -> Envelope:
         """Raises ``HeartbeatError`` and nothing else."""
         if not _HEADER.size < len(data) <= MAX_DATAGRAM:
@@ -203,6 +212,11 @@ class Authenticator:
             raise HeartbeatError(Drop.MALFORMED, str(error)) from error
         _check(message)
         return Envelope(session, sequence, message)
+
+
+def _proof(key: bytes, cluster: bytes, nonce: bytes, mac: bytes, address: AddressText) -> bytes:
+    said = b"".join((b"answers", cluster, nonce, mac, pack_address(address)))
+    return blake2b(said, key=key, digest_size=PROOF_OCTETS).digest()
 
 
 def _tag(key: bytes, signed: bytes, payload: bytes) -> bytes:

@@ -102,7 +102,7 @@ class Membership:
 
     # ------------------------------------------------------------------------------------------------ receiving
 
-    def receive(self, link: LinkName, source: AddressText, envelope: Envelope, now: float) -> None:
+    def receive(self, link: LinkName, source: AddressText, envelope: Envelope, now: float, *, by_group: bool) -> None:
         """Take an authenticated datagram. Raises ``HeartbeatError`` for one that does not count."""
         session, message = envelope.session, envelope.message
         if session == self.session:
@@ -128,6 +128,7 @@ class Membership:
         sighting = peer.sightings.get(link)
         if sighting is not None:
             sighting.heard_at = now
+            sighting.by_group_at = now if by_group else sighting.by_group_at
         mirror = peer.mirror
         changes = mirror.take_part(message) if isinstance(message, ClaimPart) else mirror.take_step(message)
         for address, claim in changes.items():
@@ -265,7 +266,7 @@ class Membership:
             if answered <= 3:
                 self._roster.speak_now = True
                 if session == self.session:
-                    self._roster.unicast[(link, sighting.address)] = None
+                    self._roster.unicast[(link, sighting.contact)] = None
         peer.suspicions = suspicions
         if not suspicions:
             return youngest_ms <= MAX_AGE_MS

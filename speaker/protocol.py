@@ -33,7 +33,9 @@ from speaker.effects import (
     ArpSeen,
     Effect,
     Held,
+    HeldChange,
     LinkState,
+    Mac,
     Report,
     SendHeartbeat,
     SendUnicast,
@@ -55,7 +57,7 @@ from speaker.heartbeat import (
 )
 from speaker.membership import Membership
 from speaker.ownership import Ownership
-from speaker.plan import LinkName, Plan
+from speaker.plan import LinkName, Plan, PlanChange, apply_change
 from speaker.rivals import Rivals
 from speaker.roster import Roster, Segment, Standing
 from speaker.settings import Settings
@@ -89,6 +91,7 @@ class Protocol:
         self._ownership = Ownership(self._roster, self._log)
         self._authenticator: Authenticator | None = None
         self._planned = False
+        self._plan = Plan(0, node)
         self._speaking_since: float | None = None
         self._ready = False
         self._leaving = 0
@@ -105,6 +108,8 @@ class Protocol:
         self._outbox_at = NEVER
         self._sent_to_asker: dict[tuple[type, int, int], float] = {}
         self._held = Held(0, {})
+        self._told_held = self._held
+        self._told_claims: dict[AddressText, int] = {}
         self._rivals = Rivals(self._roster)
         self._counters: dict[str, int] = {}
 
@@ -117,9 +122,13 @@ class Protocol:
         self._begin(now)
 
     def set_plan(self, plan: Plan, now: float) -> None:
-        self._planned = True
+        self._planned, self._plan = True, plan
         self._ownership.set_plan(plan, now)
         self._settle(now)
+
+    def change_plan(self, change: PlanChange, now: float) -> None:
+        """What changed in the Plan since the last call. A Plan must have been set."""
+        self.set_plan(apply_change(self._plan, change), now)
 
     def plan_lost(self, now: float) -> None:
         """Nobody keeps the Plan up to date any more: what is held stays, nothing is claimed until the next
@@ -138,13 +147,15 @@ class Protocol:
         self._begin(now)
         self._settle(now)
 
-    def receive_datagram(self, link: LinkName, source: AddressText, data: bytes, now: float) -> None:
-        """A datagram that arrived with TTL 255 on UDP 7948."""
+    def receive_datagram(
+        self, link: LinkName, source: AddressText, data: bytes, now: float, *, by_group: bool = True
+    ) -> None:
+        """A datagram that arrived with TTL 255 on UDP 7948, addressed to the group or to this node alone."""
         segment = self._roster.links.get(link)
         if self._authenticator is None or segment is None or not segment.state.up:
             return
         try:
-            self._membership.receive(link, source, self._authenticator.parse(data), now)
+            self._membership.receive(link, source, self._authenticator.parse(data), now, by_group=by_group)
         except HeartbeatError as error:
             self._count(f"heartbeats_dropped:{error.reason.value}")
             return
@@ -152,6 +163,19 @@ class Protocol:
 
     def datagram_refused(self, link: LinkName, to: AddressText, now: float) -> None:
         self._membership.refused(link, to, now)
+
+    def receive_frame(self, link: LinkName, sender: Mac, now: float) -> None:
+        """A frame of any kind, while ``WatchFrames`` asks for them."""
+
+    def set_sending(self, link: LinkName, works: bool, now: float) -> None:
+        """Whether the kernel takes heartbeats for this link, each time that this changes; it does until told."""
+
+    def frames_lost(self, link: LinkName, now: float) -> None:
+        """The kernel had to drop frames that were for us: what was not heard on this link tells nothing."""
+
+    def prove(self, nonce: bytes, mac: Mac, address: AddressText) -> bytes:
+        """What goes behind an ARP Reply to a question with a nonce: twelve octets, empty without a key."""
+        return self._authenticator.prove(nonce, mac, address) if self._authenticator is not None else b""
 
     def receive_arp(self, seen: ArpSeen, now: float) -> None:
         segment = self._roster.links.get(seen.link)
@@ -249,6 +273,26 @@ class Protocol:
             if answered != self._held.links or quiet != self._held.quiet:
                 self._held = Held(self._held.revision + 1, answered, quiet)
         return self._held
+
+    def take_held(self) -> HeldChange | None:
+        """What changed in ``held`` since the last call; ``None`` when nothing."""
+        before, after = self._told_held, self.held()
+        if before.revision == after.revision:
+            return None
+        self._told_held = after
+        nowhere: frozenset[LinkName] = frozenset()
+        changed = {
+            address: after.links.get(address, nowhere)
+            for address in before.links.keys() | after.links.keys()
+            if before.links.get(address) != after.links.get(address)
+        }
+        return HeldChange(changed, after.quiet)
+
+    def take_claims(self) -> Mapping[AddressText, int | None]:
+        """Own claims that changed since the last call, with their epochs; ``None`` for one that is no more."""
+        before, after = self._told_claims, dict(self.claims())
+        self._told_claims = after
+        return {a: after.get(a) for a in before.keys() | after.keys() if before.get(a) != after.get(a)}
 
     def claims(self) -> Mapping[AddressText, int]:
         """Own claims with their epochs, those that are suspended included."""
@@ -378,8 +422,8 @@ class Protocol:
             self._effects.append(SendHeartbeat(name, data))
             self._count("sent_heartbeats")
             to = dict.fromkeys(self._roster.deaf_to_us(name, now, interval))
-            to.update((address, None) for link, address in unicast if link == name)
-            self._effects += [SendUnicast(name, address, data) for address in to]
+            to.update((contact, None) for link, contact in unicast if link == name)
+            self._effects += [SendUnicast(name, address, mac, data) for address, mac in to]
         self._spoke_at, self._announced_s = now, interval
         self._soon_at = NEVER
         self._tick_at = now + self._pace(interval) * self._rng.uniform(0.95, 1.0)
@@ -451,7 +495,8 @@ class Protocol:
                     self._effects.append(SendHeartbeat(name, data))
                     self._count("sent_claims")
                     self._effects += [
-                        SendUnicast(name, address, data) for address in self._roster.deaf_to_us(name, now, interval)
+                        SendUnicast(name, address, mac, data)
+                        for address, mac in self._roster.deaf_to_us(name, now, interval)
                     ]
         self._outbox_at = now + BURST_GAP_S if self._outbox else NEVER
 

@@ -20,6 +20,10 @@ from speaker.plan import LinkName
 from speaker.settings import Settings
 
 NEIGHBOURS = 8
+
+Contact = tuple[AddressText, Mac]
+"""Where a speaker is reached by unicast."""
+
 NEVER = float("-inf")
 
 
@@ -54,6 +58,8 @@ class Sighting:
     detector: Detector
     heard_at: float
     """Last believed datagram."""
+    by_group_at: float = NEVER
+    """The last of these that was addressed to the group."""
     life_at: float = NEVER
     """Last sign of life."""
     able_since: float | None = None
@@ -63,6 +69,10 @@ class Sighting:
     prefixes: tuple[str, ...] = ()
     standing: Standing = Standing.DEAD
     suspicion: Suspicion | None = None
+
+    @property
+    def contact(self) -> Contact:
+        return self.address, self.mac
 
 
 @dataclass(slots=True)
@@ -145,7 +155,7 @@ class Roster:
         """Somebody's standing or ability changed, or whether we may claim."""
         self.speak_now = False
         """Somebody waits for a heartbeat of ours."""
-        self.unicast: dict[tuple[LinkName, AddressText], None] = {}
+        self.unicast: dict[tuple[LinkName, Contact], None] = {}
         """Who is to get that heartbeat by unicast too."""
         self.asked_of_us: dict[int, None] = {}
         """Versions after which peers want our claims."""
@@ -214,16 +224,16 @@ class Roster:
         ]
         return entries
 
-    def deaf_to_us(self, link: LinkName, now: float, interval: float) -> list[AddressText]:
-        """Addresses of live peers on the link that multicast does not reach."""
+    def deaf_to_us(self, link: LinkName, now: float, interval: float) -> list[Contact]:
+        """Live peers on the link that multicast does not reach."""
         late = [
-            sighting.address
+            sighting.contact
             for _, sighting in self.on(link)
             if sighting.standing is not Standing.DEAD
             and now - sighting.hears_us_at > 2.5 * interval + sighting.detector.interval
         ]
         waiting = (p for p in self.pending.values() if p.link == link and now - p.first_at > 2.5 * interval)
-        return late + [pending.address for pending, _ in zip(waiting, range(NEIGHBOURS), strict=False)]
+        return late + [(pending.address, pending.mac) for pending, _ in zip(waiting, range(NEIGHBOURS), strict=False)]
 
     def asks(self, now: float) -> list[tuple[int, int]]:
         """(session, version) of the peers whose claims we lack for more than a moment."""

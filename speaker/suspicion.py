@@ -108,7 +108,7 @@ class Suspicions:
             gap = self._roster.settings.idle_interval_s
         suspicion.ask_next = now + gap
         self._roster.speak_now = True
-        self._roster.unicast[(link, sighting.address)] = None
+        self._roster.unicast[(link, sighting.contact)] = None
         if suspicion.address not in peer.mirror.claims:
             suspicion.address = min(peer.mirror.claims, default=None)
             suspicion.address_asked_at = float("inf")

@@ -24,6 +24,7 @@ from speaker.effects import (
     Report,
     SendHeartbeat,
     SendUnicast,
+    WatchFrames,
 )
 from speaker.plan import Bundle, BundleId, Candidate, LinkName, Plan
 from speaker.protocol import Protocol, Settings
@@ -361,6 +362,8 @@ class World:
         elif isinstance(effect, Announce):
             self.announced.append((self.clock.now, node.name, effect))
             self._announce(node, effect)
+        elif isinstance(effect, WatchFrames):
+            pass
         else:
             fields = " ".join(f"{key}={value}" for key, value in effect.fields.items())
             self.note(f"{node.name} {effect.reason} {fields}")
