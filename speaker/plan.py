@@ -31,6 +31,8 @@ class Candidate(Struct, frozen=True, array_like=True, gc=False):
     every node of the earlier ones is absent or unable."""
     preference: int
     """Sum of the matching advertisements' preference weights, said in claims: a higher one may take back."""
+    interfaces: tuple[LinkName, ...] = ()
+    """Interfaces that the advertisements name for this node; empty means any. A node with none of them cannot."""
 
 
 class Bundle(Struct, frozen=True, array_like=True, gc=False):
@@ -44,7 +46,7 @@ class Bundle(Struct, frozen=True, array_like=True, gc=False):
     candidates: tuple[Candidate, ...]
     """In order of rank: by tier, then preference descending, then rendezvous hash of node and bundle id."""
     interfaces: tuple[LinkName, ...] = ()
-    """Interfaces to announce on; empty means every announced one."""
+    """Interfaces to announce on from the Plan's own node; empty means every announced one."""
     serving: bool = True
     """Some endpoint of some Service of it can serve. Without one it is not claimed, and held on to only for a while."""
 

@@ -35,7 +35,7 @@ READY_TIER = 0
 NOT_READY_TIER = 1
 
 MAX_STANDINGS = 1024  # distinct (advertisements, local endpoints) kept ready: beyond it they are made anew
-MAX_CANDIDATES = 16_384  # distinct (node, tier, preference) shared between bundles
+MAX_CANDIDATES = 16_384  # distinct (node, tier, preference, interfaces) shared between bundles
 
 Advertisements = frozenset[str]
 """Names of L2Advertisements."""
@@ -77,6 +77,7 @@ class Standing(NamedTuple):
     levels: tuple[dict[NodeName, Candidate], ...]
     """The candidates, those of one tier and preference together: within a level the hash alone decides."""
     interfaces: tuple[LinkName, ...]
+    """Of the own node, candidate or not."""
 
 
 class Rendezvous:
@@ -190,18 +191,19 @@ class Ranking:
         levels: dict[tuple[int, int], dict[NodeName, Candidate]] = {}
         for node in eligible:
             tier, preference = self._nodes[node].tier, sum(each.get(node, 0) for each in weights)
-            levels.setdefault((tier, -preference), {})[node] = self._candidate(node, tier, preference)
-        return Standing(tuple(levels[each] for each in sorted(levels)), self._interfaces(names))
+            candidate = Candidate(node, tier, preference, self._interfaces(node, names))
+            levels.setdefault((tier, -preference), {})[node] = self._shared(candidate)
+        return Standing(tuple(levels[each] for each in sorted(levels)), self._interfaces(self._own, names))
 
-    def _candidate(self, node: NodeName, tier: int, preference: int) -> Candidate:
+    def _shared(self, candidate: Candidate) -> Candidate:
         """One object for all equal ones: bundles then share them, and comparing two bundles is quick."""
         if len(self._candidates) >= MAX_CANDIDATES:
             self._candidates.clear()
-        candidate = Candidate(node, tier, preference)
         return self._candidates.setdefault(candidate, candidate)
 
-    def _interfaces(self, names: Sequence[str]) -> tuple[LinkName, ...]:
-        applying = [self._advertisements[name] for name in names if self._own in self._weights_of(name)]
+    def _interfaces(self, node: NodeName, names: Sequence[str]) -> tuple[LinkName, ...]:
+        """Where a node announces by these advertisements; empty: everywhere."""
+        applying = [self._advertisements[name] for name in names if node in self._weights_of(name)]
         if any(not advertisement.interfaces for advertisement in applying):
             return ()
         return tuple(sorted({LinkName(name) for advertisement in applying for name in advertisement.interfaces}))

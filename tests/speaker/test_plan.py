@@ -326,6 +326,25 @@ def test_interfaces_are_those_named_for_the_own_node_unless_an_advertisement_nam
     assert bundles(nodes=nodes, config=a_config(named("one", "eth1"), named("all")))[0].interfaces == ()
 
 
+def test_each_candidate_comes_with_the_interfaces_named_for_its_node() -> None:
+    """Whether another node can announce at all is only known by what the advertisements name for that node."""
+
+    def named(name: str, rack: str, *interfaces: str) -> L2Advertisement:
+        selector = LabelSelector(match_labels={"rack": rack})
+        return an_advertisement(name, L2AdvertisementSpec(node_selectors=(selector,), interfaces=interfaces))
+
+    nodes = [a_node(f"node-{i}", labels={"rack": rack}) for i, rack in enumerate("abc", 1)]
+    config = a_config(named("one", "a", "eth1"), named("two", "a", "eth0"), named("three", "b", "lan"), named("c", "c"))
+    services = [a_service(name, f"192.0.2.{i}") for i, name in enumerate(("web", "api"), 1)]
+    first, second = bundles(services, [a_slice("web"), a_slice("api")], nodes, config)
+    assert {each.node: each.interfaces for each in first.candidates} == {
+        "node-1": ("eth0", "eth1"),
+        "node-2": ("lan",),
+        "node-3": (),
+    }
+    assert {id(each) for each in first.candidates} == {id(each) for each in second.candidates}, "they are shared"
+
+
 def test_bundles_spread_over_nodes_and_a_node_that_comes_takes_only_its_share() -> None:
     services = [a_service(f"s{i}", f"192.0.2.{i + 1}", uid=f"uid-{i:04}") for i in range(200)]
     slices = [a_slice(f"s{i}") for i in range(200)]
