@@ -94,7 +94,7 @@ class Announcer:
         self._unopened: dict[LinkName, str] = {}
         """Links without sockets, and why: said once, tried again each second."""
         self._plan: Plan | None = None
-        self._held = Held(0, {})
+        self._held: dict[AddressText, frozenset[LinkName]] = {}
         self._claims: dict[AddressText, int] = {}
         self._claims_at: float | None = None
         """When the watcher is told of claims that it has not heard of."""
@@ -217,9 +217,12 @@ class Announcer:
     def _settle(self, now: float) -> None:
         """Carry out what the protocol decided."""
         self._touched = True
-        held = self._protocol.held()
-        if held.revision != self._held.revision:
-            self._held = held
+        change = self._protocol.take_held()
+        if change is not None:
+            self._held.update(change.links)
+            for gone in [address for address, links in change.links.items() if not links]:
+                del self._held[gone]
+            held = Held(0, dict(self._held), change.quiet)
             for link in self._responder.set_held(held):
                 if link in self._ports:
                     self._ports[link].arp.attach(self._ports[link].responder.octets)
@@ -445,7 +448,7 @@ class Announcer:
 
     def _tell_claims(self, now: float) -> None:
         self._claims_at = None
-        links = {address: tuple(sorted(where)) for address, where in self._held.links.items()}
+        links = {address: tuple(sorted(where)) for address, where in self._held.items()}
         self._keeper.send(Claims(self._plan.revision if self._plan else 0, self._claims, links), now)
 
     def _tell_statistics(self, now: float) -> None:

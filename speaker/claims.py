@@ -146,6 +146,22 @@ class ClaimMirror:
         """Whether this is what the peer last said that it claims."""
         return self.version >= self._announced
 
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for others."""
+        return len(self._buffered) + len(self._parts)
+
+    def would_wait(self, message: ClaimStep | ClaimPart) -> bool:
+        """Whether it is of no use before others are here."""
+        if isinstance(message, ClaimPart):
+            return message.total > 1
+        return message.version != self.version + 1
+
+    def clear(self) -> None:
+        """Know nothing any more."""
+        self.claims, self.version, self._digest, self._announced = {}, 0, 0, 0
+        self._buffered, self._parts = {}, {}
+
     def note(self, version: int, digest: int) -> None:
         """A heartbeat said that the set is at ``version`` with this digest."""
         self._announced = max(self._announced, version)

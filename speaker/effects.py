@@ -117,7 +117,6 @@ class Held:
     """What the responder answers for now: per address the links on which it does."""
 
     revision: int
-    """Changes whenever the rest does."""
     links: Mapping[AddressText, frozenset[LinkName]]
     quiet: frozenset[LinkName] = frozenset()
     """Links on which nothing gratuitous may be sent now: we may be the ones who are cut off there."""

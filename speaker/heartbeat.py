@@ -33,15 +33,22 @@ from cluster.objects import AddressText
 MAGIC = b"BLB1"
 MAX_DATAGRAM = 1400
 MAX_NAME = 253  # bytes; RFC 1123 subdomain, the longest node name
+MAX_LINK_NAME = 60  # octets, whatever the encoding: IFNAMSIZ is 16
 MAX_PREFIXES = 8
 MAX_HEARD = 128
 MAX_ASKS = 8
-MAX_PARTS = 1024
-MAX_EPOCH = 1 << 48
+MAX_PARTS = 600
+"""Enough for 20,000 claims on IPv6 addresses."""
+MAX_EPOCH = 1 << 32
+"""An address that moves once a second gets there in a lifetime."""
 MAX_PREFERENCE = 1 << 31
-MAX_AGE_MS = 0x7FFF
+MAX_AGE_MS = 0x1FFF
+RETURNED = 0x2000
+BY_GROUP = 0x4000
 SUSPECTED = 0x8000
-LONGEST_INTERVAL_MS = 60_000
+LONGEST_INTERVAL_MS = 6_000
+"""Of 256 speakers that all hold something, when they are idle. A member that says more is wrong."""
+NONCE_OCTETS = 8
 PROOF_OCTETS = 12
 
 _HEADER = struct.Struct(">4s8sQQ16s")
@@ -60,6 +67,8 @@ class Drop(enum.Enum):
     REPLAYED = "replayed"
     UNKNOWN_SESSION = "unknown_session"
     TABLE_FULL = "table_full"
+    NONSENSE = "nonsense"
+    """A message of a member, out of bounds."""
 
 
 class HeartbeatError(Exception):
@@ -94,10 +103,14 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):
     due_ms: int
     """When the next one is due at the latest, in milliseconds from this one."""
     flags: int
+    link: str
+    """The name that the sending link has on its node."""
     mac: bytes
     """Of the sending link: what the ARP frames of this speaker carry."""
     prefixes: tuple[str, ...]
     """Connected subnets of the sending link."""
+    elsewhere: tuple[str, ...]
+    """Connected subnets of the node's other links: addresses in these do not belong here."""
     heard: bytes
     """``Heard`` pairs of ten bytes each: ``pack_heard``, ``unpack_heard``."""
     version: int
@@ -142,7 +155,8 @@ class Envelope:
 
 Heard = tuple[int, int]
 """A peer's session, and how it is heard: the age of its last sign of life in milliseconds, at most ``MAX_AGE_MS``, plus
-``SUSPECTED`` if it is. A bare pair, since a speaker reads thousands of these each second."""
+``SUSPECTED`` if it is, ``BY_GROUP`` if what it says to the group arrives, and ``RETURNED`` if it was taken for dead
+until a moment ago. A bare pair, since a speaker reads thousands of these each second."""
 
 
 def pack_heard(entries: Iterable[Heard]) -> bytes:
@@ -231,9 +245,11 @@ def _check(message: Message) -> None:
             0 < len(message.node.encode()) <= MAX_NAME
             and 0 < message.due_ms <= LONGEST_INTERVAL_MS
             and 0 <= message.flags < 1 << 16
+            and 0 < len(message.link) <= MAX_LINK_NAME
             and len(message.mac) == 6
             and len(message.prefixes) <= MAX_PREFIXES
-            and all(len(prefix) <= 64 for prefix in message.prefixes)
+            and len(message.elsewhere) <= MAX_PREFIXES
+            and all(len(prefix) <= 64 for prefix in (*message.prefixes, *message.elsewhere))
             and len(message.heard) % HEARD_BYTES == 0
             and len(message.heard) <= MAX_HEARD * HEARD_BYTES
             and 0 <= message.version < _UNSIGNED_64
@@ -248,7 +264,7 @@ def _check(message: Message) -> None:
         if isinstance(message, ClaimPart):
             fine = fine and 0 <= message.index < message.total <= MAX_PARTS
     if not fine:
-        raise HeartbeatError(Drop.MALFORMED, "out of bounds")
+        raise HeartbeatError(Drop.NONSENSE, "out of bounds")
 
 
 class ReplayWindow:

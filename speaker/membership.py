@@ -1,17 +1,27 @@
 """Heartbeats + now -> who else is there: peers, their flags, their claims, their signs of life.
 
 **Identity.** A peer is a node with one session. Another session of the same node counts only once it names our present
-session; then the former one is retired and never counts again. So a recording cannot bring anybody back.
+session; then the former one is retired and never counts again. So a recording cannot bring anybody back. It waits
+while the former one goes on speaking from another place: then two machines have one name, and the one that was there
+first stays the peer. Of two machines with *our* name the one that is able stays, of two such the one with the lower
+session; the other yields (``yields``): it answers for nothing until the twin has been silent for five seconds.
 
 **Life.** Each (peer, link) pair is a *sighting*: alive, suspected or dead there (``suspicion`` decides). Any believed
-heartbeat is a sign of life, except from a peer that hears nobody while we hear others: it cannot be asked for anything,
-so it does not count.
+heartbeat is a sign of life, except from a peer that hears nobody while we hear others: it cannot be asked for
+anything, so it does not count.
 
-**Several links.** Liveness is per link; a peer's claims are taken from any link. A peer counts for an address while it
-is alive on any of the links where the address may be answered. A link that is down declares nobody dead.
+**Return.** A peer that was dead and is back may have claimed what we hold. Until its claims are known, for a second at
+most, nothing is answered on the link (``Segment.doubted``). D is doubled for it only where it heard us all the while:
+if neither heard the other, the network was cut, and the silence was what it seemed.
 
-Every table has a bound: 256 nodes, 256 unconfirmed sessions, 4,096 retired ones, eight neighbours per link, and the
-claims of ``ClaimMirror``.
+**Several links.** Liveness is per link; a peer's claims are taken from any link. What it says on one link of the
+subnets there, and of those on its other links, tells where an address belongs (``subnets``). A link that is down
+declares nobody dead. One that is new, or came up, is fenced, and nothing is claimed on it for as long as at a start:
+everybody who holds something there will have been heard by then.
+
+Every table has a bound, also against a member that has the key: 256 nodes, 256 unconfirmed sessions, 4,096 retired
+ones, eight neighbours and 64 subnets per link, 60,000 claims of all peers together, 4,096 messages that wait for
+others. Who claims more than there can be is ignored, and named.
 """
 
 from __future__ import annotations
@@ -22,9 +32,12 @@ from cluster.objects import AddressText, NodeName
 from speaker.detector import SUSPICION_INTERVALS, Detector
 from speaker.effects import ArpSeen, LinkState, Mac
 from speaker.heartbeat import (
+    BY_GROUP,
     MAX_AGE_MS,
+    RETURNED,
     SUSPECTED,
     ClaimPart,
+    ClaimStep,
     Drop,
     Envelope,
     Flag,
@@ -39,7 +52,12 @@ from speaker.roster import NEIGHBOURS, NEVER, Peer, Pending, Roster, Segment, Si
 MAX_PEERS = 256
 MAX_PENDING = 256
 MAX_RETIRED = 4096
+MAX_NETWORKS = 64
+MAX_ALL_CLAIMS = 60_000  # of all peers: 20,000 addresses, each claimed by three for a moment
+MAX_WAITING = 4096  # claim messages of all peers that wait for others before them
 PENDING_S = 5.0  # an unconfirmed session not heard for longer is forgotten
+TWIN_S = 5.0  # of silence, until a node that has our name is believed to be gone
+NETWORKS_GAP_S = 60.0  # between notes of when a subnet was last said
 FOREVER = (1 << 64) - 1
 ABLE, STARTING, LEAVING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING)
 ANSWER, CUT_OFF = int(Flag.ANSWER), int(Flag.CUT_OFF)
@@ -50,54 +68,83 @@ class Membership:
 
     def __init__(self, session: int, roster: Roster) -> None:
         self.session = session
+        self.able = False
+        """Whether we say of ourselves that we can claim: told to whoever has our name."""
         self._roster = roster
         self._by_session: dict[int, Peer] = {}
         self._by_mac: dict[Mac, NodeName] = {}
         self._retired: OrderedDict[int, int] = OrderedDict()
         """Session -> its datagrams up to this sequence never count again."""
         self._duplicate_reported_at = NEVER
+        self._yields_until = NEVER
+        self._claims = 0
+        """Of all peers together."""
+        self._waiting = 0
+        """Claim messages of all peers that wait for others."""
 
     # ------------------------------------------------------------------------------------------------ links
 
-    def set_links(self, states: tuple[LinkState, ...], now: float) -> bool:
-        """Take over the links as they are now. One that came up is fenced; what was heard on it is not held against
-        anybody. Returns whether one did."""
+    def set_links(self, states: tuple[LinkState, ...], began: bool, now: float) -> bool:
+        """Take over the links as they are now, known by their index. One that is new since heartbeats ``began`` to
+        flow, or came up, is fenced and listened on; what was heard on it is not held against anybody. Returns whether
+        there is one."""
+        roster = self._roster
+        former = {segment.state.index: segment for segment in roster.links.values()}
+        self._remember_own_networks(now)
+        roster.links = {}
         fenced = False
-        known = self._roster.links
-        self._roster.links = {}
         for state in states:
-            segment = known.get(state.name) or Segment(state)
-            came_up = state.up and not segment.state.up
+            segment = former.pop(state.index, None)
+            came_up = state.up and (began if segment is None else not segment.state.up)
+            if segment is None:
+                segment = Segment(state)
+            elif segment.state.name != state.name:
+                self._rename(segment.state.name, state.name)
             if state.gateway != segment.state.gateway:
                 segment.gateway_at, segment.ask_next = NEVER, NEVER
             segment.state = state
             if not state.up:
                 segment.quiet_since = None
-            self._roster.links[state.name] = segment
+            roster.links[state.name] = segment
             if came_up:
                 self.fence(state.name, now)
+                segment.listening_until = now + roster.settings.listening_s
                 fenced = True
-        for peer in self._roster.peers.values():
-            for link in [link for link in peer.sightings if link not in self._roster.links]:
-                self._roster.forget_suspicion(peer, peer.sightings[link])
+        for peer in roster.peers.values():
+            for link in [link for link in peer.sightings if link not in roster.links]:
+                roster.forget_suspicion(peer, peer.sightings[link])
                 del peer.sightings[link]
-                self._roster.mark_claims(peer, f"loss of link {link}")
-        self._roster.changed = True
-        self._roster.check_at = now
+                roster.mark_claims(peer, f"loss of link {link}")
+        for segment in roster.links.values():
+            segment.also = {link: at for link, at in segment.also.items() if link in roster.links}
+        roster.changed = True
+        roster.check_at = now
         return fenced
+
+    def _rename(self, before: LinkName, after: LinkName) -> None:
+        for peer in self._roster.peers.values():
+            if before in peer.sightings:
+                peer.sightings[after] = peer.sightings.pop(before)
+        for pending in self._roster.pending.values():
+            if pending.link == before:
+                pending.link = after
 
     def fence(self, link: LinkName, now: float) -> None:
         """We were away from this link: suspend it, and count nobody's silence from before."""
         segment = self._roster.links[link]
         segment.fenced_since = now
         segment.ask_next = now
+        self.excuse(link, now)
+        self._roster.changed = True
+
+    def excuse(self, link: LinkName, now: float) -> None:
+        """Count nobody's silence from before."""
         for peer, sighting in self._roster.on(link):
             if sighting.standing is not Standing.DEAD:
                 sighting.life_at = now
                 sighting.detector.skip(sighting.detector.interval, now)
                 self._roster.forget_suspicion(peer, sighting)
                 sighting.standing = Standing.ALIVE
-        self._roster.changed = True
         self._roster.check_at = now
 
     # ------------------------------------------------------------------------------------------------ receiving
@@ -106,6 +153,7 @@ class Membership:
         """Take an authenticated datagram. Raises ``HeartbeatError`` for one that does not count."""
         session, message = envelope.session, envelope.message
         if session == self.session:
+            self._note_own(link, source, now)
             raise HeartbeatError(Drop.OWN)
         if envelope.sequence <= self._retired.get(session, -1):
             raise HeartbeatError(Drop.REPLAYED)
@@ -116,10 +164,10 @@ class Membership:
                 if peer is None:
                     return
             elif message.node != peer.node:
-                raise HeartbeatError(Drop.MALFORMED, "a session has one node")
+                raise HeartbeatError(Drop.NONSENSE, "a session has one node")
             elif not self._fresh(peer, envelope.sequence):
                 return
-            self._hear(peer, link, source, message, now)
+            self._hear(peer, link, source, message, now, by_group=by_group)
             return
         if peer is None:
             raise HeartbeatError(Drop.UNKNOWN_SESSION)
@@ -128,13 +176,51 @@ class Membership:
         sighting = peer.sightings.get(link)
         if sighting is not None:
             sighting.heard_at = now
-            sighting.by_group_at = now if by_group else sighting.by_group_at
+            if by_group:
+                sighting.by_group_at = now
+        if not peer.ignored:
+            self._take_claims(peer, message)
+            self._note_behind(peer, now)
+
+    def _take_claims(self, peer: Peer, message: ClaimStep | ClaimPart) -> None:
         mirror = peer.mirror
+        had, waited = len(mirror.claims), mirror.waiting
+        if self._waiting >= MAX_WAITING and mirror.would_wait(message):
+            raise HeartbeatError(Drop.TABLE_FULL)  # it is asked for again
         changes = mirror.take_part(message) if isinstance(message, ClaimPart) else mirror.take_step(message)
+        self._claims += len(mirror.claims) - had
+        self._waiting += mirror.waiting - waited
         for address, claim in changes.items():
             self._roster.note_claimant(address, peer.node, claim is not None)
             self._roster.dirty_addresses[address] = f"released by {peer.node}"
-        self._note_behind(peer, now)
+        if self._claims > MAX_ALL_CLAIMS:
+            self._ignore(max(self._roster.peers.values(), key=lambda other: len(other.mirror.claims)))
+
+    def _ignore(self, peer: Peer) -> None:
+        """Its claims count no more, in this session of its."""
+        peer.ignored = True
+        self._forget_claims(peer, f"nonsense of {peer.node}")
+        peer.behind_since = None
+        contact = next((sighting.contact for sighting in peer.sightings.values()), None)
+        where = {"address": contact[0], "mac": contact[1].hex(":")} if contact is not None else {}
+        self._roster.report("MemberNonsense", node=peer.node, what="more claims than there can be", **where)
+
+    def _forget_claims(self, peer: Peer, why: str) -> None:
+        self._roster.mark_claims(peer, why)
+        for address in peer.mirror.claims:
+            self._roster.note_claimant(address, peer.node, False)
+        self._claims -= len(peer.mirror.claims)
+        self._waiting -= peer.mirror.waiting
+        peer.mirror.clear()
+
+    def _note_own(self, link: LinkName, source: AddressText, now: float) -> None:
+        """A datagram of ours came back. On another link than it went out on: both are one segment."""
+        for name, segment in self._roster.links.items():
+            if name != link and any(prefix.partition("/")[0] == source for prefix in segment.state.prefixes):
+                for one, other in ((name, link), (link, name)):
+                    if other not in self._roster.links[one].also:
+                        self._roster.networks_changed = True
+                    self._roster.links[one].also[other] = now
 
     @staticmethod
     def _fresh(party: Peer | Pending, sequence: int) -> bool:
@@ -148,7 +234,7 @@ class Membership:
     def _introduce(
         self, link: LinkName, source: AddressText, envelope: Envelope, message: Heartbeat, now: float
     ) -> Peer | None:
-        """A session that is not known: it waits until it names ours."""
+        """A session that is not known: it waits until it names ours, and its node has no other that lives."""
         session = envelope.session
         pending = self._roster.pending.get(session)
         if pending is None:
@@ -166,11 +252,11 @@ class Membership:
             self._roster.speak_now = True
             return None
         if pending.node == self._roster.node:
-            if now - self._duplicate_reported_at > self._roster.settings.defence_gap_s:
-                self._duplicate_reported_at = now
-                self._roster.report("DuplicateNode", address=source)
+            self._meet_twin(session, pending, message, now)
             return None
         former = self._roster.peers.get(pending.node)
+        if former is not None and self._lives_elsewhere(former, pending, now):
+            return None
         if former is None and len(self._roster.peers) >= MAX_PEERS and not self._make_room():
             raise HeartbeatError(Drop.TABLE_FULL)
         del self._roster.pending[session]
@@ -181,6 +267,36 @@ class Membership:
         self._roster.peers[peer.node] = peer
         self._by_session[session] = peer
         return peer
+
+    @staticmethod
+    def _lives_elsewhere(former: Peer, pending: Pending, now: float) -> bool:
+        """Whether a node's former session may still be another machine's: it comes from another place, and has not
+        been silent since the new one began for as long as makes a suspect."""
+        heard = [sighting for sighting in former.sightings.values() if sighting.standing is not Standing.DEAD]
+        if any(sighting.contact == (pending.address, pending.mac) for sighting in heard):
+            return False
+        return any(now < max(sighting.heard_at, pending.first_at) + sighting.detector.suspicion() for sighting in heard)
+
+    def _meet_twin(self, session: int, twin: Pending, message: Heartbeat, now: float) -> None:
+        """Another machine has our name. One of the two is able and stays; if both are, the one of the lower session."""
+        able = bool(message.flags & ABLE)
+        if (not able, session) < (not self.able, self.session):
+            self._yields_until = now + TWIN_S
+            self._roster.changed = True
+        if now - self._duplicate_reported_at > self._roster.settings.defence_gap_s:
+            self._duplicate_reported_at = now
+            self._roster.report(
+                "DuplicateNode",
+                node=twin.node,
+                link=twin.link,
+                address=twin.address,
+                mac=twin.mac.hex(":"),
+                yields=int(self.yields(now)),
+            )
+
+    def yields(self, now: float) -> bool:
+        """Whether another machine with our name is there, and it is ours to be silent."""
+        return now < self._yields_until
 
     def _forget_pending(self, now: float) -> None:
         pending = self._roster.pending
@@ -202,65 +318,87 @@ class Membership:
         self._roster.suspects.pop(peer.session, None)
         del self._roster.peers[peer.node]
         del self._by_session[peer.session]
+        self._trust(peer)
         self._retired[peer.session] = retire_at
         while len(self._retired) > MAX_RETIRED:
             self._retired.popitem(last=False)
-        self._roster.mark_claims(peer, f"death of {peer.node}")
-        for address in peer.mirror.claims:
-            self._roster.note_claimant(address, peer.node, False)
+        self._forget_claims(peer, f"death of {peer.node}")
         self._roster.changed = True
 
-    def _hear(self, peer: Peer, link: LinkName, source: AddressText, message: Heartbeat, now: float) -> None:
+    def _hear(
+        self, peer: Peer, link: LinkName, source: AddressText, message: Heartbeat, now: float, *, by_group: bool
+    ) -> None:
         sighting = peer.sightings.get(link)
         if sighting is None:
-            sighting = Sighting(source, Mac(message.mac), Detector(message.due_ms / 1000, now), now)
+            interval = self._interval(message)
+            sighting = Sighting(source, Mac(message.mac), Detector(interval, now), now, LinkName(message.link))
             peer.sightings[link] = sighting
         if sighting.mac != message.mac or sighting.address != source:
             self._by_mac.pop(sighting.mac, None)
             sighting.mac, sighting.address = Mac(message.mac), source
+        if sighting.link != message.link:
+            sighting.link = LinkName(message.link)
+            self._roster.changed = True
         self._by_mac[sighting.mac] = peer.node
         sighting.heard_at = now
-        if self._roster.links[link].unproven:
+        if by_group:
+            sighting.by_group_at = now
+        segment = self._roster.links[link]
+        segment.alone = False
+        if not segment.shared:
+            segment.shared = self._roster.networks_changed = True
+        if segment.unproven:
             self._roster.check_at = now
-        sighting.prefixes = message.prefixes
-        hears = self._read_heard(peer, link, sighting, message.heard, now)
+        self._note_networks(segment, sighting, message, now)
+        hears, heard_all_along = self._read_heard(peer, link, sighting, message.heard, now)
         if message.flags & LEAVING:
             self._remove(peer, retire_at=FOREVER)
             self._roster.report("PeerDead", node=peer.node, link=link, proof="left")
             return
         if message.flags & ANSWER:
             self._roster.speak_now = True
+        if not peer.ignored:
+            peer.mirror.note(message.version, message.digest)
+            self._note_behind(peer, now)
         if hears or not any(
             other is not peer and theirs.standing is Standing.ALIVE for other, theirs in self._roster.on(link)
         ):
-            self._take_life(peer, link, sighting, message, now)
-        able = bool(message.flags & ABLE)
+            self._take_life(peer, link, sighting, message, now, heard_all_along=heard_all_along)
+        able = bool(message.flags & ABLE) and not peer.ignored
         if able != (sighting.able_since is not None):
             sighting.able_since = now if able else None
             self._roster.changed = True
         sighting.starting = bool(message.flags & STARTING)
-        peer.mirror.note(message.version, message.digest)
-        self._note_behind(peer, now)
         for session, version in message.asks:
             if session == self.session:
                 self._roster.asked_of_us[version] = None
 
-    def _read_heard(self, peer: Peer, link: LinkName, sighting: Sighting, packed: bytes, now: float) -> bool:
+    def _interval(self, message: Heartbeat) -> float:
+        """Seconds until the peer's next heartbeat as it says, but no longer than anybody's may be."""
+        return min(message.due_ms / 1000, self._roster.settings.idle_interval_s * max(self._roster.scale, 1.0))
+
+    def _read_heard(
+        self, peer: Peer, link: LinkName, sighting: Sighting, packed: bytes, now: float
+    ) -> tuple[bool, bool]:
         """Take what the peer says about us and about those whom anybody suspects. Returns whether it shows that its
         sender can hear: everybody answers a suspicion at once, so who says one and has heard nobody for 2.5 short
-        intervals hears nobody."""
+        intervals hears nobody. And whether it shows that the sender has heard *us* all along."""
         suspicions: dict[int, int] = {}
         youngest_ms = MAX_AGE_MS + 1
+        heard_us = False
         for session, how in unpack_heard(packed):
             age_ms = how & MAX_AGE_MS
             if session == self.session:
                 sighting.hears_us_at = max(sighting.hears_us_at, now - age_ms / 1000)
+                heard_us = not how & RETURNED and age_ms / 1000 < self._roster.detection(sighting, now)
+                if how & BY_GROUP:
+                    sighting.hears_group_at = now
             elif self._roster.suspects and (suspect := self._roster.suspects.get(session)) is not None:
                 theirs = suspect.sightings.get(link)
                 if theirs is not None and theirs.suspicion is not None:
                     theirs.suspicion.told_at = max(theirs.suspicion.told_at, now - age_ms / 1000)
             if how < SUSPECTED:
-                youngest_ms = min(youngest_ms, how)
+                youngest_ms = min(youngest_ms, age_ms)
                 continue
             answered = suspicions[session] = peer.suspicions.get(session, 0) + 1
             if answered <= 3:
@@ -269,12 +407,15 @@ class Membership:
                     self._roster.unicast[(link, sighting.contact)] = None
         peer.suspicions = suspicions
         if not suspicions:
-            return youngest_ms <= MAX_AGE_MS
+            return youngest_ms <= MAX_AGE_MS, heard_us
         self._roster.alarm_until = max(self._roster.alarm_until, now + self._roster.settings.idle_interval_s)
-        return youngest_ms <= SUSPICION_INTERVALS * self._roster.settings.interval_s * self._roster.scale * 1000
+        limit_ms = SUSPICION_INTERVALS * self._roster.settings.interval_s * self._roster.scale * 1000
+        return youngest_ms <= limit_ms, heard_us
 
-    def _take_life(self, peer: Peer, link: LinkName, sighting: Sighting, message: Heartbeat, now: float) -> None:
-        interval = message.due_ms / 1000
+    def _take_life(
+        self, peer: Peer, link: LinkName, sighting: Sighting, message: Heartbeat, now: float, *, heard_all_along: bool
+    ) -> None:
+        interval = self._interval(message)
         cut_off = bool(message.flags & CUT_OFF)
         if sighting.standing is Standing.ALIVE and not cut_off:
             sighting.detector.heard(interval, now)
@@ -283,12 +424,16 @@ class Membership:
         else:
             silence = now - sighting.life_at
             if sighting.life_at > NEVER and silence > self._roster.detection(sighting, now) and not cut_off:
-                sighting.detector.false_alarm(now)
+                sighting.returned_at = now
+                if heard_all_along:
+                    sighting.detector.false_alarm(now)
             sighting.detector.skip(interval, now)
             self._roster.forget_suspicion(peer, sighting)
             if sighting.standing is Standing.DEAD:
                 self._roster.mark_claims(peer, f"return of {peer.node}")
                 self._roster.speak_now = True
+                if not cut_off and not peer.mirror.in_step:
+                    self._roster.links[link].doubted[peer.session] = now
             sighting.standing = Standing.ALIVE
             self._roster.changed = True
             self._roster.report("PeerAlive", node=peer.node, link=link)
@@ -298,8 +443,42 @@ class Membership:
     def _note_behind(self, peer: Peer, now: float) -> None:
         if peer.mirror.in_step:
             peer.behind_since = None
+            self._trust(peer)
         elif peer.behind_since is None:
             peer.behind_since = now
+
+    def _trust(self, peer: Peer) -> None:
+        """Its claims are known, or it has none any more."""
+        for segment in self._roster.links.values():
+            if segment.doubted.pop(peer.session, None) is not None:
+                self._roster.changed = True
+
+    # ------------------------------------------------------------------------------------------------ subnets
+
+    def _note_networks(self, segment: Segment, sighting: Sighting, message: Heartbeat, now: float) -> None:
+        """Remember what a peer says of the subnets here and elsewhere; most say the same each time."""
+        if (sighting.prefixes, sighting.elsewhere) != (message.prefixes, message.elsewhere):
+            sighting.prefixes, sighting.elsewhere = message.prefixes, message.elsewhere
+            self._roster.networks_changed = True
+        for table, prefixes in ((segment.networks, message.prefixes), (self._roster.elsewhere, message.elsewhere)):
+            for prefix in prefixes:
+                if now - table.get(prefix, NEVER) > NETWORKS_GAP_S:
+                    self._note_network(table, prefix, now)
+
+    def _remember_own_networks(self, now: float) -> None:
+        """An address on a subnet of ours belongs there, also while we lack it."""
+        for segment in self._roster.links.values():
+            for prefix in segment.state.prefixes:
+                self._note_network(self._roster.elsewhere, prefix, now)
+
+    @staticmethod
+    def _note_network(table: OrderedDict[str, float], prefix: str, now: float) -> None:
+        table[prefix] = now
+        table.move_to_end(prefix)
+        while len(table) > MAX_NETWORKS:
+            table.popitem(last=False)
+
+    # ------------------------------------------------------------------------------------------------ frames
 
     def refused(self, link: LinkName, to: AddressText, now: float) -> None:
         """The kernel at ``to`` says that no speaker listens there (ICMP port unreachable, RFC 792)."""
@@ -309,6 +488,27 @@ class Membership:
                 sighting.suspicion.refused_at = now
                 self._roster.check_at = now
 
+    def proved(self, link: LinkName, node: NodeName, now: float) -> None:
+        """A suspect has answered a question of ours for its address, with a proof that only a speaker can make."""
+        peer = self._roster.peers.get(node)
+        sighting = peer.sightings.get(link) if peer is not None else None
+        if sighting is not None and sighting.suspicion is not None:
+            sighting.suspicion.served_at = now
+            self._roster.check_at = now
+
+    def frame(self, link: LinkName, sender: Mac, now: float) -> None:
+        """Take a frame of any kind: unless a suspect's own, it proves that we can hear."""
+        segment = self._roster.links.get(link)
+        if segment is None:
+            return
+        node = self._by_mac.get(sender)
+        peer = self._roster.peers.get(node) if node is not None else None
+        sighting = peer.sightings.get(link) if peer is not None else None
+        if sighting is None or sighting.standing is Standing.ALIVE:
+            segment.frame_at = now
+            segment.alone = False
+            self._roster.check_at = now
+
     def arp(self, seen: ArpSeen, now: float) -> NodeName | None:
         """Take an ARP frame as a sign that its sender is there. Returns the peer whose MAC it carries."""
         segment = self._roster.links.get(seen.link)
@@ -316,12 +516,8 @@ class Membership:
             return None
         node = self.whose(seen.sender_mac)
         if node is not None:
-            peer = self._roster.peers.get(node)
-            sighting = peer.sightings.get(seen.link) if peer is not None else None
-            suspicion = sighting.suspicion if sighting is not None else None
-            if peer is not None and suspicion is not None and seen.is_reply and seen.sender in peer.mirror.claims:
-                suspicion.served_at = now
             return node
+        segment.alone = False
         if seen.sender == segment.state.gateway:
             segment.gateway_at = now
         else:

@@ -1,27 +1,37 @@
 """The speaker's protocol as one sans-IO object: heartbeats in and out, who holds what, what to answer for.
 
-The announcer feeds it what the sockets and netlink say, calls ``handle_timer`` when ``next_deadline`` has come, carries
-out ``take_effects`` in order and lets the responder answer for ``held``. The parts: ``roster``, ``membership`` and
-``suspicion`` (who is there, and lives), ``ownership`` (who claims), ``claims`` (how claim sets travel), ``heartbeat``
-(the datagram). What is here beside their composition is when to speak, and fencing.
+The announcer feeds it what the sockets and netlink say, calls ``handle_timer`` when ``next_deadline`` has come, has
+the responder answer by ``take_held`` and then carries out ``take_effects`` in order. The parts: ``roster``,
+``membership`` and ``suspicion`` (who is there, and lives), ``ownership`` (who claims), ``claims`` (how claim sets
+travel), ``heartbeat`` (the datagram). What is here beside their composition is when to speak, and fencing.
 
 **Speaking.** A heartbeat goes out on every link each 100 ms while this node holds something, suspects somebody or is
-starting, otherwise each second; each says when the next is due. Who is waited for speaks at once, but not twice within
-20 ms, except to say that it is idle no more, since its silence tells little before that is heard. Changes of the claim
-set go out at once and with the next two heartbeats.
+starting, otherwise each second; each says when the next is due. To say it to whom the group does not reach, it goes by
+unicast, and so do claims. A node for which somebody waits speaks at once, but not twice within 20 ms, except to say
+that it is idle no more, since its silence tells little before that is heard. Changes of the claim set go out at once
+and with the next two heartbeats. A node that is cut off speaks four times as often for ten seconds, so that it is
+found at once when the network is whole again.
 
-**Fencing.** Who was away — the loop was late by half the detection floor, or a link came up — does not know who has
-taken over meanwhile. Everything queued is discarded and answering is suspended on the links concerned; peers are asked
-for their claims, and answering is resumed after an interval in which somebody was heard and whose claims are known.
-If nobody is heard: after a stall, answering is resumed after the detection floor, without gratuitous frames; after a
-link came up, not for 40 s, since a switch may still block the port. Claims stay, and are said, all the while.
+**Fencing.** Who was away — the loop was late by half the detection floor, or a link came up or is new — does not know
+who has taken over meanwhile. Everything queued is discarded and answering is suspended on the links concerned; peers
+are asked for their claims, and answering is resumed after an interval in which somebody was heard and whose claims are
+known. If nobody is heard: after a stall, answering is resumed after the detection floor, without gratuitous frames;
+after a link came up, not for 40 s, since a switch may still block the port. Claims stay, and are said, all the while.
+
+**Trouble of one's own.** Where the kernel does not take our heartbeats, or has thrown frames away that were for us,
+the silence of others proves nothing: nobody is declared dead on a link of the first kind, and D grows by half a second
+after the second. A node whose name another machine has (``membership``) and whose turn it is to yield gives up what it
+holds and answers for nothing.
+
+**Work per call is bounded**, whatever has to be taken over (``ownership``): ``next_deadline`` is in the past until all
+is done, and the caller looks after its sockets in between.
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
@@ -46,9 +56,11 @@ from speaker.heartbeat import (
     MAX_DATAGRAM,
     MAX_HEARD,
     MAX_PREFIXES,
+    NONCE_OCTETS,
     Authenticator,
     ClaimPart,
     ClaimStep,
+    Drop,
     Flag,
     Heartbeat,
     HeartbeatError,
@@ -56,8 +68,9 @@ from speaker.heartbeat import (
     pack_heard,
 )
 from speaker.membership import Membership
+from speaker.owners import NOWHERE
 from speaker.ownership import Ownership
-from speaker.plan import LinkName, Plan, PlanChange, apply_change
+from speaker.plan import LinkName, Plan, PlanChange
 from speaker.rivals import Rivals
 from speaker.roster import Roster, Segment, Standing
 from speaker.settings import Settings
@@ -70,6 +83,12 @@ BEHIND_PATIENCE_S = 1.0  # for peers' claims that are known to exist and do not 
 STARTING_INTERVALS = 3
 BUSY_HOLDERS = 50  # interval and floor grow beyond
 LATENESS_HALF_LIFE_S = 1.0
+LOST_FRAMES_S = 0.5
+"""What is added to D when frames were lost here: some heartbeats of each peer, for the time of a full queue."""
+CUT_OFF_S = 10.0  # for which an isolated node speaks more often
+CUT_OFF_PACE = 4
+NONSENSE_GAP_S = 600.0  # between reports of one member that says nonsense
+MAX_NONSENSE = 64  # members remembered
 NEVER = float("inf")
 LONG_AGO = float("-inf")
 
@@ -87,11 +106,10 @@ class Protocol:
         self._emit = self._effects.append
         self._roster = Roster(node, settings, self._emit)
         self._membership = Membership(session, self._roster)
-        self._suspicions = Suspicions(self._roster)
+        self._suspicions = Suspicions(self._roster, lambda: rng.getrandbits(8 * NONCE_OCTETS).to_bytes(NONCE_OCTETS))
         self._ownership = Ownership(self._roster, self._log)
         self._authenticator: Authenticator | None = None
         self._planned = False
-        self._plan = Plan(0, node)
         self._speaking_since: float | None = None
         self._ready = False
         self._leaving = 0
@@ -107,9 +125,14 @@ class Protocol:
         self._outbox: dict[tuple[type, int, int], Message] = {}
         self._outbox_at = NEVER
         self._sent_to_asker: dict[tuple[type, int, int], float] = {}
-        self._held = Held(0, {})
-        self._told_held = self._held
+        self._held: dict[AddressText, frozenset[LinkName]] = {}
+        self._held_changes: dict[AddressText, frozenset[LinkName]] = {}
+        self._quiet: frozenset[LinkName] = frozenset()
+        self._told_quiet: frozenset[LinkName] = frozenset()
+        self._answering: frozenset[LinkName] = frozenset()
         self._told_claims: dict[AddressText, int] = {}
+        self._claim_changes: dict[AddressText, None] = {}
+        self._nonsense: dict[AddressText, float] = {}
         self._rivals = Rivals(self._roster)
         self._counters: dict[str, int] = {}
 
@@ -122,13 +145,14 @@ class Protocol:
         self._begin(now)
 
     def set_plan(self, plan: Plan, now: float) -> None:
-        self._planned, self._plan = True, plan
+        self._planned = True
         self._ownership.set_plan(plan, now)
         self._settle(now)
 
     def change_plan(self, change: PlanChange, now: float) -> None:
         """What changed in the Plan since the last call. A Plan must have been set."""
-        self.set_plan(apply_change(self._plan, change), now)
+        self._ownership.change_plan(change, now)
+        self._settle(now)
 
     def plan_lost(self, now: float) -> None:
         """Nobody keeps the Plan up to date any more: what is held stays, nothing is claimed until the next
@@ -140,7 +164,7 @@ class Protocol:
 
     def set_links(self, links: tuple[LinkState, ...], now: float) -> None:
         """All announced interfaces as they are now."""
-        fenced = self._membership.set_links(links, now)
+        fenced = self._membership.set_links(links, self._speaking_since is not None, now)
         self._ownership.links_changed(now)
         if fenced and self._log.claims:
             self._fenced("LinkUp", 0.0)
@@ -158,7 +182,10 @@ class Protocol:
             self._membership.receive(link, source, self._authenticator.parse(data), now, by_group=by_group)
         except HeartbeatError as error:
             self._count(f"heartbeats_dropped:{error.reason.value}")
-            return
+            if error.reason is Drop.NONSENSE:
+                self._tell_nonsense(link, source, str(error), now)
+            if not self._roster.networks_changed:
+                return
         self._settle(now)
 
     def datagram_refused(self, link: LinkName, to: AddressText, now: float) -> None:
@@ -166,12 +193,26 @@ class Protocol:
 
     def receive_frame(self, link: LinkName, sender: Mac, now: float) -> None:
         """A frame of any kind, while ``WatchFrames`` asks for them."""
+        if not self._is_own(sender):
+            self._membership.frame(link, sender, now)
 
     def set_sending(self, link: LinkName, works: bool, now: float) -> None:
         """Whether the kernel takes heartbeats for this link, each time that this changes; it does until told."""
+        segment = self._roster.links.get(link)
+        if segment is None or segment.mute is not works:
+            return
+        segment.mute = not works
+        if works:
+            self._membership.excuse(link, now)  # nobody could answer what we did not say
+            segment.listening_until = now + self._settings.listening_s
+        self._roster.changed = True
+        self._settle(now)
 
     def frames_lost(self, link: LinkName, now: float) -> None:
         """The kernel had to drop frames that were for us: what was not heard on this link tells nothing."""
+        if link in self._roster.links:
+            self._roster.own_lateness = max(self._roster.own_lateness, LOST_FRAMES_S)
+            self._roster.check_at = now
 
     def prove(self, nonce: bytes, mac: Mac, address: AddressText) -> bytes:
         """What goes behind an ARP Reply to a question with a nonce: twelve octets, empty without a key."""
@@ -179,11 +220,40 @@ class Protocol:
 
     def receive_arp(self, seen: ArpSeen, now: float) -> None:
         segment = self._roster.links.get(seen.link)
-        if segment is None or any(seen.sender_mac == s.state.mac for s in self._roster.links.values()):
+        if segment is None or self._is_own(seen.sender_mac):
             return
         node = self._membership.arp(seen, now)
-        if seen.sender in self._log.claims and seen.link in self._held.links.get(seen.sender, ()):
-            self._rivals.meet(seen, node, self._held.quiet, now)
+        if node is not None and seen.proof and self._is_proof(seen, node):
+            self._membership.proved(seen.link, node, now)
+        if seen.sender in self._log.claims and seen.link in self._held.get(seen.sender, ()):
+            self._rivals.meet(seen, node, self._quiet, now)
+
+    def _is_own(self, mac: Mac) -> bool:
+        return any(mac == segment.state.mac for segment in self._roster.links.values())
+
+    def _is_proof(self, seen: ArpSeen, node: NodeName) -> bool:
+        """Whether a reply has been made by a member for one of our latest questions to a suspect."""
+        peer = self._roster.peers.get(node)
+        sighting = peer.sightings.get(seen.link) if peer is not None else None
+        suspicion = sighting.suspicion if sighting is not None else None
+        return (
+            self._authenticator is not None
+            and suspicion is not None
+            and seen.is_reply
+            and seen.sender == suspicion.address
+            and any(
+                self._authenticator.proves(seen.proof, nonce, seen.sender_mac, seen.sender)
+                for nonce in suspicion.nonces
+            )
+        )
+
+    def _tell_nonsense(self, link: LinkName, source: AddressText, what: str, now: float) -> None:
+        if now - self._nonsense.get(source, LONG_AGO) < NONSENSE_GAP_S:
+            return
+        self._nonsense = {who: at for who, at in self._nonsense.items() if now - at < NONSENSE_GAP_S}
+        if len(self._nonsense) < MAX_NONSENSE:
+            self._nonsense[source] = now
+            self._roster.report("MemberNonsense", link=link, address=source, what=what)
 
     def handle_timer(self, now: float) -> None:
         """Do what is due. To be called when ``next_deadline`` has come; calling it early does no harm."""
@@ -193,6 +263,7 @@ class Protocol:
         self._timer_at = now
         self._suspicions.check(now)
         self._lift_fences(now)
+        self._yield_to_twin(now)
         self._settle(now)
         if not self._ready and self._may_start(now):
             self._ready = True
@@ -239,6 +310,7 @@ class Protocol:
         deadlines = [self._roster.check_at, self._ownership.next_deadline(), self._outbox_at]
         if self._authenticator is not None:
             deadlines += [self._tick_at, self._soon_at]
+            deadlines += [self._doubts_end(), self._listening_ends()]
             deadlines += [
                 since + self._settings.interval_s
                 for segment in self._roster.links.values()
@@ -255,44 +327,64 @@ class Protocol:
 
     def held(self) -> Held:
         """What to answer for, and the links on which no gratuitous frame may be sent now."""
-        if self._ownership.changed:
-            self._ownership.changed = False
-            links = {
-                name
-                for name, segment in self._roster.links.items()
-                if segment.state.up and segment.fenced_since is None
-            }
-            quiet = frozenset(
+        self._note_held(self._timer_at)
+        return Held(0, self._held, self._quiet)
+
+    def take_held(self) -> HeldChange | None:
+        """What changed in ``held`` since the last call; ``None`` when nothing. To be called before ``take_effects``:
+        what is announced is to be answered for."""
+        self._note_held(self._timer_at)
+        if not self._held_changes and self._quiet == self._told_quiet:
+            return None
+        changes, self._held_changes = self._held_changes, {}
+        self._told_quiet = self._quiet
+        return HeldChange(changes, self._quiet)
+
+    def _note_held(self, now: float) -> None:
+        ownership = self._ownership
+        if not ownership.touched and not ownership.all_touched:
+            return
+        touched: Iterable[AddressText] = ownership.touched
+        if ownership.all_touched:
+            touched = {*self._held, *self._log.claims, *ownership.touched}
+            self._quiet = frozenset(
                 name
                 for name, segment in self._roster.links.items()
                 if segment.isolated or segment.quiet_since is not None
             )
-            answered = {
-                address: here for address in self._log.claims if (here := self._ownership.links_of(address) & links)
-            }
-            if answered != self._held.links or quiet != self._held.quiet:
-                self._held = Held(self._held.revision + 1, answered, quiet)
-        return self._held
-
-    def take_held(self) -> HeldChange | None:
-        """What changed in ``held`` since the last call; ``None`` when nothing."""
-        before, after = self._told_held, self.held()
-        if before.revision == after.revision:
-            return None
-        self._told_held = after
-        nowhere: frozenset[LinkName] = frozenset()
-        changed = {
-            address: after.links.get(address, nowhere)
-            for address in before.links.keys() | after.links.keys()
-            if before.links.get(address) != after.links.get(address)
-        }
-        return HeldChange(changed, after.quiet)
+        moved: list[AddressText] = []
+        for address in touched:
+            before, here = self._held.get(address, NOWHERE), ownership.answered(address, now)
+            if before == here:
+                continue
+            if here:
+                self._held[address] = here
+            else:
+                del self._held[address]
+            self._held_changes[address] = here
+            if before and here - before:
+                moved.append(address)  # whoever knows its former MAC is to learn the new one
+        self._claim_changes.update(dict.fromkeys(ownership.touched))
+        ownership.touched, ownership.all_touched = {}, False
+        if moved:
+            self._emit(Announce(tuple(moved)))
 
     def take_claims(self) -> Mapping[AddressText, int | None]:
         """Own claims that changed since the last call, with their epochs; ``None`` for one that is no more."""
-        before, after = self._told_claims, dict(self.claims())
-        self._told_claims = after
-        return {a: after.get(a) for a in before.keys() | after.keys() if before.get(a) != after.get(a)}
+        self._note_held(self._timer_at)
+        changes: dict[AddressText, int | None] = {}
+        for address in self._claim_changes:
+            claim = self._log.claims.get(address)
+            epoch = claim.epoch if claim is not None else None
+            if self._told_claims.get(address) == epoch:
+                continue
+            changes[address] = epoch
+            if epoch is None:
+                del self._told_claims[address]
+            else:
+                self._told_claims[address] = epoch
+        self._claim_changes.clear()
+        return changes
 
     def claims(self) -> Mapping[AddressText, int]:
         """Own claims with their epochs, those that are suspended included."""
@@ -343,6 +435,8 @@ class Protocol:
             and self._planned
             and self._speaking_since is not None
             and now >= self._speaking_since + wait
+            and not self._membership.yields(now)
+            and any(segment.open(now) for segment in self._roster.links.values())
             and not any(self._roster.behind(link, now, BEHIND_PATIENCE_S) for link in self._roster.links)
         )
 
@@ -351,9 +445,15 @@ class Protocol:
     def _settle(self, now: float) -> None:
         """Carry what one part found out to the others."""
         roster, ownership = self._roster, self._ownership
+        self._membership.able = self._ready
+        answering = frozenset(name for name, segment in roster.links.items() if segment.answering)
+        if roster.networks_changed or (answering != self._answering and len(roster.links) > 1):
+            roster.networks_changed = False
+            ownership.links_changed(now)
+        self._answering = answering
         if roster.changed:
             roster.changed = False
-            ownership.changed = True
+            ownership.all_touched = True
             ownership.wake(now)
             holders = sum(bool(peer.mirror.claims) for peer in roster.peers.values()) + bool(self._log.claims)
             roster.scale = max(1.0, holders / BUSY_HOLDERS)
@@ -426,7 +526,9 @@ class Protocol:
             self._effects += [SendUnicast(name, address, mac, data) for address, mac in to]
         self._spoke_at, self._announced_s = now, interval
         self._soon_at = NEVER
-        self._tick_at = now + self._pace(interval) * self._rng.uniform(0.95, 1.0)
+        cut_off = any(s.isolated and now - s.isolated_at < CUT_OFF_S for s in self._roster.links.values())
+        pace = self._pace(interval) / (CUT_OFF_PACE if cut_off else 1)
+        self._tick_at = now + pace * self._rng.uniform(0.95, 1.0)
         if self._leaving > 0:
             self._leaving = self._leaving - 1 or -1
             self._tick_at = now + self._settings.early_gap_s if self._leaving > 0 else now + interval
@@ -436,7 +538,7 @@ class Protocol:
         flags = Flag(0)
         if self._leaving:
             flags |= Flag.LEAVING
-        elif self._ready and segment.fenced_since is None:
+        elif self._ready and segment.open(now):
             flags |= Flag.ABLE
         elif self._planned and not self._ready:
             flags |= Flag.STARTING
@@ -450,8 +552,10 @@ class Protocol:
             self._node,
             max(1, round(interval * 1000)),
             int(flags),
+            segment.state.name,
             segment.state.mac,
             segment.state.prefixes[:MAX_PREFIXES],
+            self._elsewhere(segment),
             b"",
             self._log.version,
             self._log.digest,
@@ -461,6 +565,10 @@ class Protocol:
         if len(heard) > room:
             message = replace(message, flags=int(flags | Flag.MORE))
         return self._encode(authenticator, replace(message, heard=pack_heard(heard[:room])))
+
+    def _elsewhere(self, here: Segment) -> tuple[str, ...]:
+        others = (s.state.prefixes for s in self._roster.links.values() if s is not here)
+        return tuple(prefix for prefixes in others for prefix in prefixes)[:MAX_PREFIXES]
 
     def _encode(self, authenticator: Authenticator, message: Message) -> bytes:
         self._sequence += 1
@@ -503,7 +611,7 @@ class Protocol:
     # ------------------------------------------------------------------------------------------------ fencing
 
     def _fenced(self, why: str, seconds: float) -> None:
-        self._ownership.changed = True
+        self._ownership.all_touched = True
         self._roster.speak_now = True
         self._effects.append(Report(why, {"late_ms": int(seconds * 1000), "suspended": len(self._log.claims)}))
 
@@ -513,7 +621,11 @@ class Protocol:
             since, quiet_since = segment.fenced_since, segment.quiet_since
             if since is None and quiet_since is not None and self._roster.third_party_since(name, quiet_since):
                 segment.quiet_since = None
-                self._ownership.changed = True
+                self._ownership.all_touched = True
+            self._end_doubts(segment, now)
+            if segment.listening_until > LONG_AGO and now >= segment.listening_until:
+                segment.listening_until = LONG_AGO
+                self._roster.changed = self._roster.speak_now = True
             if since is None or not segment.state.up or now < since + settings.interval_s:
                 continue
             heard = self._roster.third_party_since(name, since)
@@ -529,11 +641,34 @@ class Protocol:
                 segment.quiet_since = None
             elif quiet_since is None:
                 segment.quiet_since = now
-            resumed = tuple(a for a in self._log.claims if name in self._ownership.links_of(a))
+            resumed = tuple(a for a in self._log.claims if name in self._ownership.links_of(a, now))
             if resumed:
                 self._effects.append(Report("Resumed", {"link": name, "addresses": len(resumed), "heard": int(heard)}))
                 if heard:
                     self._effects.append(Announce(resumed))
+
+    def _listening_ends(self) -> float:
+        """When we are able to claim on a link that was new."""
+        until = (segment.listening_until for segment in self._roster.links.values() if segment.state.up)
+        return min((at for at in until if at > LONG_AGO), default=NEVER)
+
+    def _doubts_end(self) -> float:
+        """When the claims of a peer that is back have had their time to come."""
+        since = (at for segment in self._roster.links.values() for at in segment.doubted.values())
+        return min(since, default=NEVER) + BEHIND_PATIENCE_S
+
+    def _end_doubts(self, segment: Segment, now: float) -> None:
+        for session in [s for s, at in segment.doubted.items() if now >= at + BEHIND_PATIENCE_S]:
+            del segment.doubted[session]
+            self._roster.changed = True
+
+    def _yield_to_twin(self, now: float) -> None:
+        """Another machine with our name is there, and it is ours to be silent."""
+        if self._ready and self._membership.yields(now):
+            self._ready = False
+            self._ownership.set_able(False, now)
+            self._ownership.give_up("another machine has this node's name")
+            self._roster.speak_now = True
 
     # ------------------------------------------------------------------------------------------------ counting
 

@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 
 from cluster.objects import AddressText, NodeName
 from speaker.claims import ClaimMirror
-from speaker.detector import Detector
+from speaker.detector import SUSPICION_INTERVALS, Detector
 from speaker.effects import Effect, LinkState, Mac, Report
-from speaker.heartbeat import MAX_AGE_MS, SUSPECTED, Heard, ReplayWindow
+from speaker.heartbeat import BY_GROUP, MAX_AGE_MS, RETURNED, SUSPECTED, Heard, ReplayWindow
 from speaker.plan import LinkName
 from speaker.settings import Settings
 
 NEIGHBOURS = 8
+
+RETURNED_S = 1.0  # for which a peer that is no more dead is told that it was
 
 Contact = tuple[AddressText, Mac]
 """Where a speaker is reached by unicast."""
@@ -40,11 +42,13 @@ class Suspicion:
     questions: int = 0
     address: AddressText | None = None
     """Held by the suspect, asked for by ARP."""
+    nonces: dict[bytes, None] = field(default_factory=dict)
+    """Of the latest of these questions: only a reply with a proof made of one of them counts."""
     address_asked_at: float = float("inf")
     told_at: float = NEVER
     """The latest time at which a peer says that it heard the suspect."""
     served_at: float = NEVER
-    """The suspect's MAC last answered for an address that it holds."""
+    """The suspect last proved that it answers for an address that it holds."""
     refused_at: float = NEVER
     """Its kernel refused a datagram."""
 
@@ -58,15 +62,22 @@ class Sighting:
     detector: Detector
     heard_at: float
     """Last believed datagram."""
+    link: LinkName
+    """The name that the peer's own link to this segment has."""
     by_group_at: float = NEVER
     """The last of these that was addressed to the group."""
     life_at: float = NEVER
     """Last sign of life."""
+    returned_at: float = NEVER
+    """When it was found to be no more dead."""
     able_since: float | None = None
     starting: bool = False
     hears_us_at: float = NEVER
     """When it last heard us on this link, as it says."""
+    hears_group_at: float = NEVER
+    """When it last said that what we say to the group arrives."""
     prefixes: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
     standing: Standing = Standing.DEAD
     suspicion: Suspicion | None = None
 
@@ -86,13 +97,15 @@ class Peer:
     mirror: ClaimMirror = field(default_factory=ClaimMirror)
     behind_since: float | None = None
     """Since when we lack some of its claims."""
+    ignored: bool = False
+    """It claimed more than anybody can hold: its claims count no more."""
     suspicions: dict[int, int] = field(default_factory=dict)
     """Session that it suspects -> how often we answered that."""
 
 
 @dataclass(slots=True)
 class Pending:
-    """A session that has not named ours yet."""
+    """A session that has not named ours yet, or whose node has another one that lives."""
 
     node: NodeName
     window: ReplayWindow
@@ -109,9 +122,25 @@ class Segment:
     """One link, and what proves that it works."""
 
     state: LinkState
+    listening_until: float = NEVER
+    """Nothing is claimed here before: the link is new, and who holds what on it may not have been heard yet."""
+    shared: bool = False
+    """Another speaker was heard here."""
+    mute: bool = False
+    """The kernel does not take our heartbeats here."""
     gateway_at: float = NEVER
+    frame_at: float = NEVER
+    """The last frame of somebody who is no suspect, while frames are watched."""
+    watched: bool = False
+    """Frames of any kind are told of."""
     ask_next: float = NEVER
     neighbours: OrderedDict[Mac, tuple[AddressText, float]] = field(default_factory=OrderedDict)
+    networks: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    """Subnets that peers have said to be here, and when last."""
+    also: dict[LinkName, float] = field(default_factory=dict)
+    """Own links on which our words from here were heard: the same segment. And when last."""
+    doubted: dict[int, float] = field(default_factory=dict)
+    """Sessions that are back after a death, with claims that we have not heard: they may have what we hold."""
     fenced_since: float | None = None
     """Answering is suspended here since then (``fencing`` in ``protocol``)."""
     quiet_since: float | None = None
@@ -120,13 +149,25 @@ class Segment:
     """Somebody is suspected, and nothing has proved since that we can hear."""
     isolated: bool = False
     """And that has lasted for longer than D."""
+    isolated_at: float = NEVER
     rejoined_at: float = NEVER
     """When the last isolation ended."""
+    alone: bool = False
+    """Somebody was taken for dead although nothing proved that we can hear, and nobody has been heard since."""
 
     @property
     def came_up(self) -> bool:
         """Whether it is fenced because it has just come up: a switch may still block the port."""
         return self.fenced_since is not None and self.quiet_since is None
+
+    @property
+    def answering(self) -> bool:
+        """Whether what is held may be answered here now."""
+        return self.state.up and self.fenced_since is None and not self.doubted
+
+    def open(self, now: float) -> bool:
+        """Whether this node is able to claim here."""
+        return self.answering and not self.mute and now >= self.listening_until
 
 
 class Roster:
@@ -147,12 +188,16 @@ class Roster:
         """By session: who is suspected on some link."""
         self.claimants: dict[AddressText, dict[NodeName, None]] = {}
         """Who claims an address, alive or not, as far as is known."""
+        self.elsewhere: OrderedDict[str, float] = OrderedDict()
+        """Subnets that some node has, or this one had, on whatever link, and when that was last so."""
         self.check_at = float("inf")
         """When ``suspicion`` has to look next."""
         self.dirty_addresses: dict[AddressText, str] = {}
         """Claims on these, or the standing of who made them, changed; and why."""
         self.changed = False
         """Somebody's standing or ability changed, or whether we may claim."""
+        self.networks_changed = False
+        """Addresses may belong on other links than before."""
         self.speak_now = False
         """Somebody waits for a heartbeat of ours."""
         self.unicast: dict[tuple[LinkName, Contact], None] = {}
@@ -170,9 +215,11 @@ class Roster:
             for link in links
         )
 
-    def able_since(self, node: NodeName, links: Iterable[LinkName], starting: bool = False) -> float | None:
-        """Since when the peer is believed able to claim on any of the links; ``None`` if it is not. With ``starting``
-        one that will be able soon counts too."""
+    def able_since(
+        self, node: NodeName, links: Iterable[LinkName], interfaces: tuple[LinkName, ...] = (), starting: bool = False
+    ) -> float | None:
+        """Since when the peer is believed able to claim on any of the links, by one of its own interfaces if these
+        are named; ``None`` if it is not. With ``starting`` one that will be able soon counts too."""
         peer = self.peers.get(node)
         if peer is None:
             return None
@@ -180,22 +227,38 @@ class Roster:
             sighting = peer.sightings.get(link)
             if sighting is None or sighting.standing is not Standing.ALIVE:
                 continue
+            if interfaces and sighting.link not in interfaces:
+                continue
             if sighting.able_since is not None:
                 return sighting.able_since
             if starting and sighting.starting:
                 return sighting.life_at
         return None
 
-    def may_claim(self, link: LinkName) -> bool:
-        """Whether something new may be claimed there: it is up, not fenced, and we know that we can hear."""
+    def latest_able(self) -> float:
+        """When a peer last became able to claim, of those that are."""
+        sightings = (sighting for peer in self.peers.values() for sighting in peer.sightings.values())
+        return max((sighting.able_since for sighting in sightings if sighting.able_since is not None), default=NEVER)
+
+    def lateness(self, node: NodeName, links: Iterable[LinkName]) -> float:
+        """How late the peer's heartbeats usually come on these links, in seconds, with four deviations; never longer
+        than its death may take."""
+        peer = self.peers.get(node)
+        seen = [peer.sightings[link].detector for link in links if link in peer.sightings] if peer is not None else []
+        late = max((detector.lateness + 4 * detector.deviation for detector in seen), default=0.0)
+        return min(late, self.settings.detection_floor_s)
+
+    def may_claim(self, link: LinkName, now: float) -> bool:
+        """Whether something new may be claimed there: we are able to, and know that we can hear."""
         segment = self.links.get(link)
-        return segment is not None and segment.state.up and segment.fenced_since is None and not segment.unproven
+        return segment is not None and segment.open(now) and not segment.unproven
 
     def third_party_since(self, link: LinkName, since: float) -> bool:
         """Whether anybody was heard on the link after ``since``."""
         segment = self.links[link]
         return (
             segment.gateway_at > since
+            or segment.frame_at > since
             or any(at > since for _, at in segment.neighbours.values())
             or any(sighting.heard_at > since for _, sighting in self.on(link))
         )
@@ -212,16 +275,19 @@ class Roster:
     def heard(self, link: LinkName, now: float) -> list[Heard]:
         """Everybody heard on the link, for our heartbeat."""
 
-        def entry(session: int, at: float, suspected: bool) -> Heard:
-            age_ms = min(max(int((now - at) * 1000), 0), MAX_AGE_MS)
-            return session, age_ms | (SUSPECTED if suspected else 0)
+        def entry(session: int, at: float, how: int) -> Heard:
+            return session, min(max(int((now - at) * 1000), 0), MAX_AGE_MS) | how
 
-        entries = [entry(s, pending.heard_at, False) for s, pending in self.pending.items() if pending.link == link]
-        entries += [
-            entry(peer.session, sighting.life_at, sighting.standing is Standing.SUSPECTED)
-            for peer, sighting in self.on(link)
-            if sighting.standing is not Standing.DEAD
-        ]
+        entries = [entry(s, pending.heard_at, 0) for s, pending in self.pending.items() if pending.link == link]
+        for peer, sighting in self.on(link):
+            if sighting.standing is Standing.DEAD:
+                continue
+            how = SUSPECTED if sighting.standing is Standing.SUSPECTED else 0
+            if now - sighting.by_group_at < SUSPICION_INTERVALS * sighting.detector.interval:
+                how |= BY_GROUP
+            if now - sighting.returned_at < RETURNED_S:
+                how |= RETURNED
+            entries.append(entry(peer.session, sighting.life_at, how))
         return entries
 
     def deaf_to_us(self, link: LinkName, now: float, interval: float) -> list[Contact]:
@@ -230,9 +296,11 @@ class Roster:
             sighting.contact
             for _, sighting in self.on(link)
             if sighting.standing is not Standing.DEAD
-            and now - sighting.hears_us_at > 2.5 * interval + sighting.detector.interval
+            and now - sighting.hears_group_at > SUSPICION_INTERVALS * interval + sighting.detector.interval
         ]
-        waiting = (p for p in self.pending.values() if p.link == link and now - p.first_at > 2.5 * interval)
+        waiting = (
+            p for p in self.pending.values() if p.link == link and now - p.first_at > SUSPICION_INTERVALS * interval
+        )
         return late + [(pending.address, pending.mac) for pending, _ in zip(waiting, range(NEIGHBOURS), strict=False)]
 
     def asks(self, now: float) -> list[tuple[int, int]]:
@@ -241,9 +309,12 @@ class Roster:
             (peer.session, peer.mirror.version)
             for peer in self.peers.values()
             if peer.behind_since is not None
-            and now - peer.behind_since >= self.settings.early_gap_s
+            and (now - peer.behind_since >= self.settings.early_gap_s or self._doubts(peer))
             and any(sighting.standing is not Standing.DEAD for sighting in peer.sightings.values())
         ]
+
+    def _doubts(self, peer: Peer) -> bool:
+        return any(peer.session in segment.doubted for segment in self.links.values())
 
     def detection(self, sighting: Sighting, now: float) -> float:
         """D of a peer on a link, in seconds."""

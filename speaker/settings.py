@@ -17,16 +17,23 @@ class Settings:
     """D is never more, however late a peer's heartbeats are."""
     start_wait_s: float = 1.0
     """Listening before the first claim; three intervals are added."""
+    listening_s: float = 1.3
+    """On a link that is new, or came up, before the first claim there: as at a start."""
     rank_delay_s: float = 0.1
     """Each better candidate's time to claim first."""
+    plan_lag_s: float = 0.4
+    """More time for it where nobody has held the address yet: its Plan may come later."""
     question_gap_s: float = 0.05
     """Between the two questions to a suspect."""
     early_gap_s: float = 0.02
     """Between heartbeats at the least, however many ask for one."""
     provisional_s: float = 120.0
-    """A claim made at a cold start moves to a better candidate that arrives within this."""
+    """A claim made at a cold start is given on to a candidate that arrives within this."""
     cold_start_s: float = 30.0
-    """Claims made this soon after one's own start, where nobody held before, are provisional."""
+    """Claims made this soon after one's own start, where nobody held before, are provisional. A start is over when
+    no speaker has arrived for as long."""
+    alone_s: float = 3.5
+    """Without a frame of anybody, although others were known: then whoever has carrier takes over."""
     take_back_s: float = 60.0
     """Health of a node of higher preference before the holder steps aside for it; doubles each time."""
     link_silence_s: float = 40.0

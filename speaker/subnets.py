@@ -2,17 +2,32 @@
 
 Own subnets come from the links, the peers' from their heartbeats. A client on the subnet asks everybody on its link,
 but only a node that has the subnet can answer the client itself without a router: such nodes come first.
+
+**Where an address belongs.** Named means named: the interfaces that the advertisement names, whatever their subnets.
+Where it names none, an address belongs on the links of its subnet: those with an own address in it, or else those on
+which a peer has one. If none of the links has it, but some node has it on another network, or this one had it within
+the last hour, the address belongs there and nowhere here. An address on nobody's subnet is one that a router sends to
+the LAN, and belongs on every link on which a speaker was ever heard; on all, where none was.
+
+**One answer per segment.** Of several links on one segment one answers, or clients would get two MACs. Links are on
+one segment if our heartbeats from one were heard on the other within the last ten seconds, or if both have the
+address's subnet and nothing was named. The first by name that is up, and not fenced, is the one.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 
 from cluster.objects import AddressText, NodeName
 from speaker.plan import LinkName
-from speaker.roster import Roster
+from speaker.roster import NEVER, Roster
+
+KNOWN_S = 3600.0  # for which a subnet is remembered that nobody has any more
+SAME_SEGMENT_S = 10.0  # since the last heartbeat of ours that came back on another link
+SHORTEST_PREFIX = 8  # a shorter one says nothing of where an address belongs
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -23,7 +38,9 @@ def networks_of(prefixes: tuple[str, ...]) -> tuple[Network, ...]:
     networks: list[Network] = []
     for prefix in prefixes:
         with suppress(ValueError):
-            networks.append(ipaddress.ip_interface(prefix).network)
+            network = ipaddress.ip_interface(prefix).network
+            if network.prefixlen >= SHORTEST_PREFIX:
+                networks.append(network)
     return tuple(networks)
 
 
@@ -33,14 +50,34 @@ class Subnets:
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
 
-    def links(self, address: AddressText, interfaces: tuple[LinkName, ...]) -> frozenset[LinkName]:
-        """Where the address may be answered: on the interfaces named (none: on all), and of those only on the ones with
-        a subnet that contains it, if any has one."""
-        wanted = [name for name in self._roster.links if not interfaces or name in interfaces]
-        if len(wanted) < 2:
-            return frozenset(wanted)
-        inside = [name for name in wanted if _contain(networks_of(self._roster.links[name].state.prefixes), address)]
-        return frozenset(inside or wanted)
+    def belongs(self, address: AddressText, interfaces: tuple[LinkName, ...], now: float) -> list[LinkName]:
+        """The links of the address."""
+        links = self._roster.links
+        if interfaces:
+            return [name for name in links if name in interfaces]
+        own = [name for name in links if _contain(networks_of(links[name].state.prefixes), address)]
+        if own:
+            return own
+        near = [name for name in links if _contain(_said(links[name].networks, now), address)]
+        if near or _contain(_said(self._roster.elsewhere, now), address):
+            return near
+        return [name for name in links if links[name].shared] or list(links)
+
+    def answered_on(
+        self, address: AddressText, belongs: list[LinkName], named: bool, now: float
+    ) -> frozenset[LinkName]:
+        """Of the links of an address, those on which it may be answered: one for each segment."""
+        links = self._roster.links
+        chosen: list[LinkName] = []
+        for name in sorted(belongs, key=lambda name: (not links[name].answering, name)):
+            also = links[name].also
+            same = any(now - also.get(other, NEVER) < SAME_SEGMENT_S for other in chosen)
+            if not same and not named:
+                own = networks_of(links[name].state.prefixes)
+                same = any(_both(own, networks_of(links[other].state.prefixes), address) for other in chosen)
+            if not same:
+                chosen.append(name)
+        return frozenset(chosen)
 
     def differ(self) -> bool:
         """Whether not all nodes have the same subnets: otherwise nobody is nearer than another."""
@@ -62,3 +99,11 @@ class Subnets:
 def _contain(networks: tuple[Network, ...], address: AddressText) -> bool:
     ip = ipaddress.ip_address(address)
     return any(ip in network for network in networks)
+
+
+def _both(one: tuple[Network, ...], other: tuple[Network, ...], address: AddressText) -> bool:
+    return _contain(one, address) and _contain(other, address)
+
+
+def _said(table: Mapping[str, float], now: float) -> tuple[Network, ...]:
+    return networks_of(tuple(prefix for prefix, at in table.items() if now - at < KNOWN_S))

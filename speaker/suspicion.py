@@ -1,37 +1,56 @@
 """Silence + now -> suspicion, questions, death; and whether it may be us who are cut off.
 
-**Suspicion** is silence of 2.5 announced intervals, or to ignore two questions about another suspect. It is said in the
-next heartbeat, at once; the suspect is asked by unicast, and an address that it holds is asked for by ARP; both again
-after 50 ms, and each 100 ms while it lasts. Who hears a suspicion says at once when it last heard the suspect.
+**Suspicion** is silence of 2.5 announced intervals, or to ignore two questions about another suspect. It is said in
+the next heartbeat, at once; the suspect is asked by unicast, and an address that it holds is asked for by ARP with a
+nonce; both again after 50 ms, and each 100 ms while it lasts. Who hears a suspicion says at once when it last heard
+the suspect.
 
-**Death** needs all of: nobody who answers has heard the suspect for longer than D; the suspect's MAC did not answer
-for its address; every peer has answered or ignored two questions; and a frame from a third party since the suspicion,
-which proves that we can hear. Third parties are the other peers not known to be dead, the gateway and the last eight
-neighbours, each if heard in the last five minutes. Where there is none, carrier is the proof, but not on a link that
-has just come up. A datagram refused by the suspect's kernel and one unanswered ARP question are a death at once.
+**Proof of service.** Anybody can send ARP Replies in a dead node's name, and some switches and access points do so in
+good faith. A Reply counts only if it carries what a member of the cluster makes of the nonce of one of our latest
+questions (``Heartbeat``'s key). A suspect that goes on proving that it answers is alive, though its datagrams do not
+arrive; that is reported, since something blocks the port.
+
+**Death** needs all of: nobody who answers has heard the suspect for longer than D; the suspect has not proved that it
+answers for its address; every peer has answered or ignored two questions; and a frame from a third party since the
+suspicion, which proves that we can hear: any frame of anybody who is no suspect (``WatchFrames``). Where no third
+party was heard in the last five minutes, be it a peer, the gateway or one of the last eight neighbours, carrier is the
+proof, but not on a link that has just come up. A datagram refused by the suspect's kernel and one unanswered ARP
+question are a death at once.
 
 **Isolation** is a suspicion without that proof: then we may be the ones who are cut off, and claim nothing. When it
-ends, silence counts from then: the first frame through a healed network may be the gateway's.
+ends, silence counts from then: the first frame through a healed network may be the gateway's. When 3.5 s bring no
+frame of anybody, the others may as well be gone together (a router that ran on the holder's machine, a neighbour that
+went to sleep): the suspects are taken for dead. We are ``alone`` then, and what is claimed gives way to whoever is
+back (``epochs``).
 
-Liveness is per link. A link that is down declares nobody dead.
+Liveness is per link. A link that is down, or on which we cannot send, declares nobody dead.
 """
 
 from __future__ import annotations
 
-from speaker.effects import AskAddress
+from collections.abc import Callable
+
+from cluster.objects import NodeName
+from speaker.effects import AskAddress, WatchFrames
 from speaker.plan import LinkName
 from speaker.roster import NEVER, Peer, Roster, Segment, Sighting, Standing, Suspicion
 
 SLOW_QUESTIONS_S = 3.0  # a suspicion older than this is asked about once a second
 WAITING_S = 0.2  # between questions to third parties while fenced or isolated: everything waits for their answer
 LONGEST_WAIT_S = 5.0  # between looks, whatever happens
+NONCES = 4  # of the latest questions to a suspect: an answer to an older one is no news
+BLOCKED_S = 1.0  # of a suspect that proves to be alive, until it is reported that its datagrams do not arrive
+BLOCKED_AGAIN_S = 600.0
 
 
 class Suspicions:
     """Judges the roster when its ``check_at`` has come."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, nonce: Callable[[], bytes]) -> None:
         self._roster = roster
+        self._nonce = nonce
+        self._blocked: dict[tuple[LinkName, NodeName], float] = {}
+        """When it was last reported that a peer's datagrams do not arrive."""
 
     def check(self, now: float) -> None:
         """Suspect the silent, ask about suspects, declare the dead."""
@@ -39,7 +58,8 @@ class Suspicions:
             return
         deadlines = [now + LONGEST_WAIT_S]
         for link, segment in self._roster.links.items():
-            if not segment.state.up:
+            if not segment.state.up or segment.mute:
+                self._watch(link, segment, False)
                 continue
             if now >= segment.ask_next:
                 self._ask_third_parties(link, segment)
@@ -68,11 +88,20 @@ class Suspicions:
             if isolated != segment.isolated:
                 segment.isolated = isolated
                 segment.ask_next = now
-                if not isolated:
-                    segment.rejoined_at = now
                 self._roster.changed = True
-                self._roster.report("Isolated" if isolated else "Rejoined", link=link)
+                if isolated:
+                    segment.isolated_at = now
+                    self._roster.report("Isolated", link=link)
+                elif not segment.alone:
+                    segment.rejoined_at = now
+                    self._roster.report("Rejoined", link=link)
+            self._watch(link, segment, unproven or segment.came_up)
         self._roster.check_at = max(min(deadlines), now + 0.001)
+
+    def _watch(self, link: LinkName, segment: Segment, wanted: bool) -> None:
+        if wanted != segment.watched:
+            segment.watched = wanted
+            self._roster.emit(WatchFrames(link, wanted))
 
     def _ignored_since(self, link: LinkName, now: float) -> float:
         """Who was not heard since then has ignored two questions about somebody, and becomes a suspect too."""
@@ -102,7 +131,7 @@ class Suspicions:
         suspicion.questions += 1
         if suspicion.questions == 1:
             gap = self._roster.settings.question_gap_s
-        elif now - suspicion.since < SLOW_QUESTIONS_S:
+        elif now - max(suspicion.since, suspicion.served_at) < SLOW_QUESTIONS_S:
             gap = self._roster.settings.interval_s
         else:
             gap = self._roster.settings.idle_interval_s
@@ -112,8 +141,13 @@ class Suspicions:
         if suspicion.address not in peer.mirror.claims:
             suspicion.address = min(peer.mirror.claims, default=None)
             suspicion.address_asked_at = float("inf")
+            suspicion.nonces.clear()
         if suspicion.address is not None:
-            self._roster.emit(AskAddress(link, suspicion.address))
+            nonce = self._nonce()
+            suspicion.nonces[nonce] = None
+            while len(suspicion.nonces) > NONCES:
+                del suspicion.nonces[next(iter(suspicion.nonces))]
+            self._roster.emit(AskAddress(link, suspicion.address, nonce=nonce))
             suspicion.address_asked_at = min(suspicion.address_asked_at, now)
         others = [
             theirs for other, theirs in self._roster.on(link) if other is not peer and theirs.standing is Standing.ALIVE
@@ -128,6 +162,7 @@ class Suspicions:
         """Declare the suspect dead if that is proved. Otherwise: when to look again, and whether what is missing is
         the proof that we can hear."""
         gap = self._roster.settings.question_gap_s
+        self._tell_blocked(peer, link, sighting, suspicion, now)
         if suspicion.refused_at > sighting.life_at and suspicion.served_at < suspicion.since:
             unanswered_at = suspicion.address_asked_at + gap
             if now >= unanswered_at:
@@ -145,13 +180,27 @@ class Suspicions:
         due = max(due, self._roster.links[link].rejoined_at + self._roster.detection(sighting, now))
         if now < due:
             return due, False
+        segment = self._roster.links[link]
         proof = self._proof(link, peer, suspicion, now)
         if proof is None:
-            return suspicion.ask_next, True
-        if self._roster.links[link].isolated:
+            alone_at = max(due, suspicion.since) + self._roster.settings.alone_s
+            if segment.came_up or (now < alone_at and not segment.alone):
+                return min(suspicion.ask_next, alone_at), True
+            segment.alone = True
+            proof = "nobody is heard"
+        elif segment.isolated:
             return now, False  # the others could not reach us either: their silence counts from now
         self._bury(peer, link, sighting, proof, now)
         return now, False
+
+    def _tell_blocked(self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float) -> None:
+        if suspicion.served_at < suspicion.since + BLOCKED_S:
+            return
+        if now - self._blocked.get((link, peer.node), NEVER) < BLOCKED_AGAIN_S:
+            return
+        self._blocked = {key: at for key, at in self._blocked.items() if now - at < BLOCKED_AGAIN_S}
+        self._blocked[(link, peer.node)] = now
+        self._roster.report("DatagramsBlocked", node=peer.node, link=link, address=sighting.address)
 
     def _proof(self, link: LinkName, suspect: Peer, suspicion: Suspicion, now: float) -> str | None:
         """What shows that we can hear, although we do not hear the suspect."""
@@ -164,6 +213,8 @@ class Suspicions:
                 if theirs.heard_at > since:
                     return f"peer {other.node}"
                 known = True
+        if segment.frame_at > since:
+            return "a frame"
         for name, at in [("gateway", segment.gateway_at)] + [
             (f"neighbour {address}", at) for address, at in segment.neighbours.values()
         ]:

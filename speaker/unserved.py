@@ -36,9 +36,21 @@ class Unserved:
     def __init__(self) -> None:
         self._since: dict[BundleId, float] = {}
 
-    def set_plan(self, former_of: Mapping[AddressText, Bundle], bundles: Iterable[Bundle], now: float) -> None:
-        """A new Plan. ``former_of`` has the last one's bundles by their addresses, which outlive a bundle's name."""
-        self._since = {bundle.id: self._begin(bundle, former_of, now) for bundle in bundles if not bundle.serving}
+    def change(
+        self,
+        former_of: Mapping[AddressText, Bundle],
+        changed: Iterable[Bundle],
+        removed: Iterable[BundleId],
+        now: float,
+    ) -> None:
+        """A change of the Plan. ``former_of`` has the bundles before it by their addresses, which outlive a bundle's
+        name."""
+        begun = {bundle.id: self._begin(bundle, former_of, now) for bundle in changed if not bundle.serving}
+        for id_ in removed:
+            self._since.pop(id_, None)
+        for bundle in changed:
+            self._since.pop(bundle.id, None)
+        self._since.update(begun)
 
     def _begin(self, bundle: Bundle, former_of: Mapping[AddressText, Bundle], now: float) -> float:
         formers = [former_of[address] for address in bundle.addresses if address in former_of]
@@ -48,6 +60,10 @@ class Unserved:
         if bundle.candidates and all(candidate.tier > BEST_TIER for candidate in bundle.candidates):
             return NEVER
         return min(since, now)
+
+    def ids(self) -> Iterable[BundleId]:
+        """The bundles that do not serve."""
+        return self._since.keys()
 
     def release_at(self, bundle: Bundle) -> float:
         """Until when the holder of a bundle that does not serve holds on to it; ``NEVER`` while that is not counted."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.objects import AddressText
 from speaker.heartbeat import (
+    LONGEST_INTERVAL_MS,
     MAX_AGE_MS,
     MAX_DATAGRAM,
     MAX_EPOCH,
@@ -46,10 +47,12 @@ claims = st.lists(
 heartbeats = st.builds(
     Heartbeat,
     node=st.text("abcdefghijklmnopqrstuvwxyz0123456789.-", min_size=1, max_size=253),
-    due_ms=st.integers(1, 60_000),
+    due_ms=st.integers(1, LONGEST_INTERVAL_MS),
     flags=st.integers(0, 0xFFFF),
+    link=st.text("abcdefghijklmnopqrstuvwxyz0123456789.-", min_size=1, max_size=15),
     mac=st.binary(min_size=6, max_size=6),
     prefixes=st.lists(st.sampled_from(["192.0.2.11/24", "2001:db8::1/64"]), max_size=8).map(tuple),
+    elsewhere=st.lists(st.sampled_from(["198.51.100.1/24", "2001:db8:1::1/64"]), max_size=8).map(tuple),
     heard=heard.map(pack_heard),
     version=WORDS,
     digest=WORDS,
@@ -66,7 +69,7 @@ parts = st.builds(
 
 
 def example(**changes: object) -> Heartbeat:
-    plain = Heartbeat("node-1", 100, 1, b"\2\0\0\0\0\1", ("192.0.2.11/24",), b"", 0, 0, ())
+    plain = Heartbeat("node-1", 100, 1, "eth0", b"\2\0\0\0\0\1", ("192.0.2.11/24",), (), b"", 0, 0, ())
     return msgspec.structs.replace(plain, **changes)
 
 
@@ -116,7 +119,7 @@ def test_the_former_key_is_still_accepted_and_a_third_is_not() -> None:
         {"node": ""},
         {"node": "n" * 254},
         {"due_ms": 0},
-        {"due_ms": 60_001},
+        {"due_ms": LONGEST_INTERVAL_MS + 1},
         {"mac": b"12345"},
         {"prefixes": ("192.0.2.1/24",) * 9},
         {"prefixes": ("1" * 65,)},
@@ -126,8 +129,8 @@ def test_the_former_key_is_still_accepted_and_a_third_is_not() -> None:
         {"asks": ((1, 1),) * 9},
     ],
 )
-def test_a_heartbeat_out_of_bounds_is_malformed(changes: dict[str, object]) -> None:
-    assert reason(OURS.encode(1, 1, example(**changes))) is Drop.MALFORMED
+def test_a_heartbeat_out_of_bounds_is_nonsense(changes: dict[str, object]) -> None:
+    assert reason(OURS.encode(1, 1, example(**changes))) is Drop.NONSENSE
 
 
 @pytest.mark.parametrize(
@@ -141,8 +144,8 @@ def test_a_heartbeat_out_of_bounds_is_malformed(changes: dict[str, object]) -> N
         ClaimPart(1, 0, MAX_PARTS + 1, ()),
     ],
 )
-def test_claims_out_of_bounds_are_malformed(message: Message) -> None:
-    assert reason(OURS.encode(1, 1, message)) is Drop.MALFORMED
+def test_claims_out_of_bounds_are_nonsense(message: Message) -> None:
+    assert reason(OURS.encode(1, 1, message)) is Drop.NONSENSE
 
 
 def test_a_datagram_too_long_is_malformed() -> None:

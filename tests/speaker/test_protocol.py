@@ -27,7 +27,7 @@ def bundle(id_: str, *addresses: str, interfaces: tuple[str, ...] = ()) -> Bundl
 
 
 def link(name: LinkName, node: int, *prefixes: str, up: bool = True) -> LinkState:
-    return LinkState(name, 2, Mac(bytes([2, 0, 0, 0, name == ETH1, node])), up, prefixes)
+    return LinkState(name, 2 + (name == ETH1), Mac(bytes([2, 0, 0, 0, name == ETH1, node])), up, prefixes)
 
 
 class Pair:
@@ -117,13 +117,15 @@ def test_a_link_that_breaks_moves_what_is_answered_there_and_nothing_else() -> N
     assert AddressText("10.0.9.1") not in pair.speakers[holder].claims()  # heard over the other link
 
 
-def test_an_address_of_both_links_stays_while_one_of_them_works() -> None:
+def test_an_address_of_both_links_goes_to_a_node_that_has_both_when_its_holder_loses_one() -> None:
+    """Ownership is per link: where the holder does not live, nobody would answer although it lives on the other."""
     pair = Pair(bundle("b1", "192.0.2.1"))
     pair.run(2.0)
     (holder,) = pair.answering("192.0.2.1", ETH0)
+    (other,) = set(NODES) - {holder}
     pair.unplug(holder, ETH0)
     pair.run(2.0)
-    assert pair.answering("192.0.2.1", ETH1) == [holder]
+    assert pair.answering("192.0.2.1", ETH0) == pair.answering("192.0.2.1", ETH1) == [other]
 
 
 # ------------------------------------------------------------------------------------------------ starting and ending
@@ -175,7 +177,7 @@ def test_release_is_said_three_times_and_nothing_is_claimed_after_it() -> None:
 
 def said_by(session: int, sequence: int, node: str, names: Iterable[int] = ()) -> bytes:
     heard = pack_heard((other, 0) for other in names)
-    message = Heartbeat(node, 100, int(Flag.ABLE), b"\2\0\0\0\0\x09", (), heard, 0, 0, ())
+    message = Heartbeat(node, 100, int(Flag.ABLE), "eth0", b"\2\0\0\0\0\x09", (), (), heard, 0, 0, ())
     return Authenticator(CLUSTER, KEYS).encode(session, sequence, message)
 
 

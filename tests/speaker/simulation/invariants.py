@@ -6,7 +6,8 @@ G2  On each side of a partition on which it can be proved that one hears, somebo
     proof of a lone speaker that took itself for isolated meanwhile.
 G3  At most one on each side: G1 for every pair of that side. After healing: G1.
 G4  Nothing of this needs the API: schedules freeze it.
-    While a speaker is starting, an address that nobody is known to have held may wait for it.
+    While a speaker is starting, an address that nobody is known to have held may wait for it. One whose link has just
+    come up is none that can claim, for 1.3 s.
     And an owner stays: without a fault nobody becomes or ceases to be one. That endpoints vanish and come back is none.
     A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long
     as somebody there knows by its own Plan that it served lately, and by having heard the owner that it had one.
@@ -166,7 +167,7 @@ class Invariants:
             return
         missing: dict[tuple[AddressText, frozenset[str]], float] = {}
         for side in sides:
-            ready = [n for n in side if (p := self.world.nodes[n].protocol) is not None and p.ready]
+            ready = [n for n in side if self._able(n)]
             if not ready or not self._proved(side):
                 continue
             if self._overheard(side):
@@ -191,9 +192,19 @@ class Invariants:
                     missing[(address, side)] = since
                     grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
                     grace += self.detection(side) + deaf + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
-                    if now > max(self._last_fault(), since, self._proof_came(side)) + grace:
+                    if now > max(self._last_fault(), since, self._proof_came(side), self._listened(ready)) + grace:
                         self._fail(f"G2: {address} has no owner among {', '.join(sorted(side))}")
         self._missing = missing
+
+    def _able(self, name: str) -> bool:
+        """Whether the node may claim: started, and not listening on a link that has just come up."""
+        node = self.world.nodes[name]
+        listening = self.world.now < node.plugged_at + self.world.settings.listening_s
+        return node.protocol is not None and node.protocol.ready and not listening
+
+    def _listened(self, ready: list[str]) -> float:
+        """When the first of them was able."""
+        return min(self.world.nodes[name].plugged_at for name in ready) + self.world.settings.listening_s
 
     def _proof_came(self, side: frozenset[str]) -> float:
         """When a lone speaker whose witness's answers were lost heard one: silence counts from then (decision 0010).

@@ -248,18 +248,29 @@ def test_a_speaker_that_dies_with_its_first_claim_is_replaced_as_soon_as_any_hol
         assert world.owner(late) not in {None, idle}, world.story()
 
 
-def test_the_isolated_holder_keeps_what_it_holds_and_claims_nothing() -> None:
+def test_the_isolated_holder_keeps_what_it_holds_stands_in_for_the_others_and_gives_way_to_all_of_them() -> None:
+    """It cannot tell whether it is cut off or all the others have gone together."""
     for seed in range(8):
         world = settled(seed, bundles=6)
         owner = owner_of(world)
         mine = {address for address, answerers in world.answerers.items() if owner in answerers}
         world.network.partition({owner}, world.hosts())
         world.fault(f"{owner} is cut off beyond its switch")
-        world.run(30.0)
+        world.run(2.0)
         assert {address for address, answerers in world.answerers.items() if owner in answerers} == mine
-        protocol = world.nodes[owner].protocol
-        assert protocol is not None
-        assert LINK in protocol.held().quiet
+        assert LINK in protocol_of(world, owner).held().quiet
+        world.run(3.0)
+        assert all(owner in answerers for answerers in world.answerers.values()), world.story()
+        others = {address: answerers - {owner} for address, answerers in world.answerers.items()}
+        assert all(len(answerers) == 1 for answerers in others.values()), world.story()
+        world.run(25.0)
+        world.network.heal()
+        world.fault("healed")
+        world.run(0.15)
+        assert world.answerers == others, world.story()
+        changes = len(world.owner_changes)
+        world.run(5.0)
+        assert len(world.owner_changes) == changes, world.story()
 
 
 def test_after_a_partition_one_owner_is_left_within_an_interval_and_a_round_trip() -> None:

@@ -332,6 +332,7 @@ class World:
         protocol = node.protocol
         if protocol is None:
             return
+        protocol.take_held()
         for effect in protocol.take_effects():
             self._carry_out(node, effect)
         self._answering(node)
@@ -355,7 +356,7 @@ class World:
                     self._datagram(node, other, effect.data, multicast=True)
         elif isinstance(effect, SendUnicast):
             for other in self.nodes.values():
-                if other.address == effect.to:
+                if other.mac == effect.mac:
                     self._datagram(node, other, effect.data, multicast=False)
         elif isinstance(effect, AskAddress):
             self._ask(node, effect)
@@ -369,7 +370,7 @@ class World:
             self.note(f"{node.name} {effect.reason} {fields}")
             self.reports.append((self.clock.now, node.name, effect))
 
-    def _datagram(self, node: Node, other: Node, data: bytes, multicast: bool) -> None:
+    def _datagram(self, node: Node, other: Node, data: bytes, *, multicast: bool) -> None:
         source = node.address
 
         def deliver() -> None:
@@ -379,7 +380,7 @@ class World:
 
         def receive() -> None:
             if other.protocol is not None:
-                other.protocol.receive_datagram(LINK, source, data, self.clock.now)
+                other.protocol.receive_datagram(LINK, source, data, self.clock.now, by_group=multicast)
 
         self.network.send(node.name, other.name, deliver, multicast)
 

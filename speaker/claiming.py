@@ -1,0 +1,294 @@
+"""Unowned bundles + who is able -> what it is this node's turn to claim.
+
+A bundle with an address that nobody owns on some link (``owners``) is *unowned*. Unowned bundles are taken in order of
+id, and for each the first equally suited able candidate is chosen whose claims, plus those just given, stay below 1.25
+× its fair share. The chosen one claims at once, the next able candidate 100 ms later, and so on: longer by how late
+the chosen one usually is, and by 400 ms where nobody has held the bundle yet, since its Plan may come later. Who was
+unable until now counts from then, so that a start does not find every delay expired.
+
+A bundle is claimed whole. Where several nodes hold parts of one, the holder of the highest claim among them takes the
+rest by higher claims, once this has lasted for a second; that needs only *its* Plan to know of the bundle.
+
+A bundle without an endpoint that serves is not claimed, unless it did serve until lately and was held (``unserved``).
+
+**Work per call is bounded.** ``evaluate`` looks at 200 bundles and asks to be called again; a round goes on where the
+last call ended. Whatever has to be taken over, heartbeats and answers have their turn between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from math import ceil
+from typing import NamedTuple
+
+from cluster.objects import AddressText, NodeName
+from speaker.bundles import Bundles
+from speaker.claims import ClaimLog
+from speaker.owners import Owners
+from speaker.plan import Bundle, BundleId, Candidate, LinkName
+from speaker.roster import Roster
+
+LOAD_BOUND = 1.25
+JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
+EVALUATE_GAP_S = 0.01  # between rounds at the least, so that a burst of claims is judged together
+LOOKED_AT = 200  # bundles in one call
+NEVER = float("inf")
+
+
+class Taken(NamedTuple):
+    """A bundle to be claimed now."""
+
+    bundle: Bundle
+    own: Candidate
+    addresses: tuple[AddressText, ...]
+    why: str
+
+
+class _Round:
+    """One look at all unowned bundles, in as many calls as it takes."""
+
+    def __init__(self, unowned: Iterable[BundleId], partial: Iterable[BundleId], able_since: float) -> None:
+        self.ids = chain(((id_, False) for id_ in sorted(unowned)), ((id_, True) for id_ in sorted(partial)))
+        self.able_since = able_since
+        self.given: dict[NodeName, int] = {}
+        self.next_at = NEVER
+
+
+class Claiming:
+    def __init__(self, roster: Roster, log: ClaimLog, bundles: Bundles, owners: Owners) -> None:
+        self.able_since: float | None = None
+        """Since when this node may claim at all: started, not leaving, with a Plan that is kept up to date."""
+        self._roster = roster
+        self._log = log
+        self._bundles = bundles
+        self._owners = owners
+        self._unowned: dict[BundleId, float] = {}
+        self._partial: dict[BundleId, float] = {}
+        self._reasons: dict[BundleId, str] = {}
+        self._ability: dict[tuple[Candidate, frozenset[LinkName], bool], bool] = {}
+        self._subnets_differ = False
+        self._round: _Round | None = None
+        self._again = False
+        self._evaluate_at = NEVER
+        self._next_round_at = float("-inf")
+
+    # ------------------------------------------------------------------------------------------------ what is unowned
+
+    def look(self, bundle: Bundle, now: float, why: str | None = None) -> None:
+        """Keep the lists of bundles without owner and with several; ``why`` a bundle may have none any more."""
+        owners = {owner.node if owner is not None else None for owner in self._owners.of_bundle(bundle, now)}
+        if None in owners and bundle.candidates:
+            self._unowned.setdefault(bundle.id, now)
+            if why is not None:
+                self._reasons[bundle.id] = why
+        else:
+            self._unowned.pop(bundle.id, None)
+            self._reasons.pop(bundle.id, None)
+        if len(owners) > 1:
+            self._partial.setdefault(bundle.id, now)
+        else:
+            self._partial.pop(bundle.id, None)
+
+    def forget(self, id_: BundleId) -> None:
+        """The bundle is gone."""
+        for table in (self._unowned, self._partial, self._reasons):
+            table.pop(id_, None)
+
+    def begin_turns(self, id_: BundleId) -> None:
+        """The turns of the bundle's candidates begin anew."""
+        self._unowned.pop(id_, None)
+        self._reasons.pop(id_, None)
+
+    def wake(self, now: float) -> None:
+        """Something changed that decides who should claim."""
+        if self._round is not None:
+            self._again = True
+        elif self._unowned or self._partial:
+            self._evaluate_at = min(self._evaluate_at, max(now, self._next_round_at))
+
+    @property
+    def next_deadline(self) -> float:
+        return self._evaluate_at
+
+    # ------------------------------------------------------------------------------------------------ whose turn it is
+
+    def evaluate(self, now: float) -> Iterator[Taken]:
+        """What is to be claimed now, each to be claimed before the next is asked for."""
+        self._evaluate_at = NEVER
+        self._ability.clear()
+        if self.able_since is None:
+            self._round = None
+            return
+        if self._round is None:
+            self._round = _Round(self._unowned, self._partial, self.able_since)
+            self._again = False
+            self._subnets_differ = self._owners.subnets_differ()
+        round_, looked = self._round, 0
+        for id_, is_partial in islice(round_.ids, LOOKED_AT):
+            looked += 1
+            turn = self._turn_at_partial if is_partial else self._turn_at_unowned
+            taken = turn(id_, round_, now)
+            if taken is not None:
+                yield taken
+        if looked == LOOKED_AT:
+            self._evaluate_at = now
+            return
+        self._round = None
+        self._next_round_at = now + EVALUATE_GAP_S
+        self._evaluate_at = round_.next_at
+        if self._again:
+            self.wake(now)
+
+    def _turn_at_unowned(self, id_: BundleId, round_: _Round, now: float) -> Taken | None:
+        bundle = self._bundles.by_id.get(id_)
+        if bundle is None or id_ not in self._unowned or not self._wanted(bundle, now):
+            return None
+        vacant = self._owners.vacant(bundle, now)
+        cold = self._owners.is_cold(bundle)
+        chosen = self.choose(bundle, vacant, cold, round_.given, now)
+        if chosen is None:
+            return None
+        own = candidate_of(bundle, self._roster.node)
+        mine = own is not None and any(self._roster.may_claim(link, now) for link in vacant)
+        due = NEVER
+        if mine:
+            since = max(self._unowned[id_], round_.able_since)
+            due = self._turn(bundle, chosen, vacant, since, now)
+        if own is None or due > now:
+            round_.given[chosen.node] = round_.given.get(chosen.node, 0) + len(bundle.addresses)
+            round_.next_at = min(round_.next_at, due)
+            return None
+        wanted = tuple(a for a in bundle.addresses if self._owners_missing(a, now))
+        return Taken(bundle, own, wanted, self._reasons.get(id_) or "unowned")
+
+    def _turn_at_partial(self, id_: BundleId, round_: _Round, now: float) -> Taken | None:
+        bundle, since = self._bundles.by_id.get(id_), self._partial.get(id_)
+        if bundle is None or since is None or not self._wanted(bundle, now):
+            return None
+        if since + JOIN_WAIT_S > now:
+            round_.next_at = min(round_.next_at, since + JOIN_WAIT_S)
+            return None
+        own = candidate_of(bundle, self._roster.node)
+        if own is None or not self._may_claim(bundle, now) or not self._leads(bundle, now):
+            return None
+        me = self._roster.node
+        wanted = tuple(
+            a for a in bundle.addresses if self._owners_missing(a, now) or self._owned_by_another(a, me, now)
+        )
+        return Taken(bundle, own, wanted, "joined bundle") if wanted else None
+
+    def _owners_missing(self, address: AddressText, now: float) -> bool:
+        return any(self._owners.owner(address, link) is None for link in self._owners.counts(address, now))
+
+    def _owned_by_another(self, address: AddressText, me: NodeName, now: float) -> bool:
+        owners = [self._owners.owner(address, link) for link in self._owners.counts(address, now)]
+        return any(owner is not None and owner.node != me for owner in owners)
+
+    def _may_claim(self, bundle: Bundle, now: float) -> bool:
+        return any(self._roster.may_claim(link, now) for link in self._owners.counts(bundle.addresses[0], now))
+
+    def _wanted(self, bundle: Bundle, now: float) -> bool:
+        """Whether it is to be claimed if nobody holds it: it serves, or did until lately and was held."""
+        return bundle.serving or (self._bundles.unserved.lately(bundle, now) and not self._owners.is_cold(bundle))
+
+    def _turn(
+        self,
+        bundle: Bundle,
+        chosen: Candidate,
+        links: frozenset[LinkName],
+        since: float,
+        now: float,
+    ) -> float:
+        """When this node may claim the bundle, whose turns began, for this node, at ``since``."""
+        settings, cold = self._roster.settings, self._owners.is_cold(bundle)
+        if bundle.id in self._partial:
+            if self._leads(bundle, now):
+                return since
+            since += JOIN_WAIT_S  # the leader is to claim the rest
+        if chosen.node == self._roster.node:
+            return since
+        chosen_since = self._roster.able_since(chosen.node, links, chosen.interfaces)
+        if chosen_since is None:
+            since += settings.start_wait_s  # it is starting, as everybody is
+        else:
+            since = max(since, chosen_since)
+        delay = settings.rank_delay_s
+        since += self._roster.lateness(chosen.node, links) + (settings.plan_lag_s if cold else 0.0)
+        if now < since + delay:
+            return since + delay
+        better = 1
+        for candidate in bundle.candidates:
+            if candidate.node == self._roster.node:
+                break
+            if candidate.node != chosen.node and self.able(candidate, links, cold):
+                better += 1
+        return since + better * delay
+
+    def _leads(self, bundle: Bundle, now: float) -> bool:
+        """Whether the highest claim on any of the bundle's addresses is this node's."""
+        owners = [owner for owner in self._owners.of_bundle(bundle, now) if owner is not None]
+        best = max(owners, key=lambda owner: (owner.claim, owner.node), default=None)
+        return best is not None and best.node == self._roster.node
+
+    # ------------------------------------------------------------------------------------------ who should have it
+
+    def able(self, candidate: Candidate, links: frozenset[LinkName], cold: bool = False) -> bool:
+        """Whether a candidate is believed able to claim on any of the links; where ``cold``, or will be soon."""
+        if candidate.node == self._roster.node:
+            return True
+        key = candidate, links, cold
+        able = self._ability.get(key)
+        if able is None:
+            since = self._roster.able_since(candidate.node, links, candidate.interfaces, starting=cold)
+            able = self._ability[key] = since is not None
+        return able
+
+    def load(self, node: NodeName) -> int:
+        """How many addresses a node claims."""
+        if node == self._roster.node:
+            return len(self._log.claims)
+        peer = self._roster.peers.get(node)
+        return len(peer.mirror.claims) if peer is not None else 0
+
+    def choose(
+        self, bundle: Bundle, links: frozenset[LinkName], cold: bool, given: dict[NodeName, int], now: float
+    ) -> Candidate | None:
+        """The first equally suited able candidate whose load stays below its bound; the first able one if none is.
+        Only those on the address's own subnet count, if an able one is (as heartbeats say)."""
+        total = self._bundles.load(now)
+        least_bound = ceil(LOAD_BOUND * total / max(len(bundle.candidates), 1))
+        equals: list[Candidate] = []
+        for candidate in self._near(bundle, links, cold):
+            if equals and (candidate.tier, candidate.preference) != (equals[0].tier, equals[0].preference):
+                break
+            if self.able(candidate, links, cold):
+                if not equals and self._load_with(candidate, bundle, given) <= least_bound:
+                    return candidate  # whatever its fair share is, as most are: spares looking at all the others
+                equals.append(candidate)
+        if len(equals) < 2:
+            return equals[0] if equals else None
+        bound = ceil(LOAD_BOUND * total / len(equals))
+        for limit in (least_bound, bound):
+            for candidate in equals:
+                if self._load_with(candidate, bundle, given) <= limit:
+                    return candidate
+        return equals[0]
+
+    def _near(self, bundle: Bundle, links: frozenset[LinkName], cold: bool) -> Sequence[Candidate]:
+        if not self._subnets_differ:
+            return bundle.candidates
+        near = [
+            candidate
+            for candidate in bundle.candidates
+            if self.able(candidate, links, cold) and self._owners.near(candidate.node, bundle.addresses[0])
+        ]
+        return near or bundle.candidates
+
+    def _load_with(self, candidate: Candidate, bundle: Bundle, given: dict[NodeName, int]) -> int:
+        return self.load(candidate.node) + given.get(candidate.node, 0) + len(bundle.addresses)
+
+
+def candidate_of(bundle: Bundle, node: NodeName) -> Candidate | None:
+    """The node's candidacy for the bundle."""
+    return next((candidate for candidate in bundle.candidates if candidate.node == node), None)

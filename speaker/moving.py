@@ -1,0 +1,242 @@
+"""Held bundles + who is able -> which of them this node should step aside from, and when to look again.
+
+**Stepping aside** is how a holder moves a bundle: it releases, and the better candidate, whose turn it is, claims; if
+that one does not, the former holder claims again after its rank's delay. Only the holder starts a move, by its own
+Plan, so two Plans cannot fight. The reasons:
+
+- *No candidate any more*, while an able one exists: 0.3 s after, since the successor's Plan may lag.
+- *Provisional.* A claim made at a cold start, where nobody was known to have held before, is the first comer's. It is
+  given on, once, to an equally suited candidate that has been able for a second: to a better one that was absent, and
+  to any that has less than its fair share while this node has more. A share is reckoned by all candidates in the Plan
+  until no speaker has arrived for 30 s, and then once more by those that are there; after 120 s the claim is final.
+- *Preference.* A higher one after 60 s of that node's health, doubling each time. The wait counts from the last time,
+  too.
+- *No endpoint serves*, for as long as ``unserved`` says.
+
+**A promise to move is kept once.** A node counts as better only if it is able by its own heartbeats, on the interfaces
+that the advertisements name for it. One that was named and did not claim, so that this node did again, is not named
+again for that bundle in the same session of its.
+
+**Work per call is bounded**: ``review`` looks at 500 bundles and asks to be called again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil
+from typing import NamedTuple
+
+from cluster.objects import NodeName
+from speaker.bundles import Bundles
+from speaker.claiming import Claiming, candidate_of
+from speaker.owners import Owners
+from speaker.plan import Bundle, BundleId, Candidate, LinkName
+from speaker.roster import Roster
+
+MISFIT_WAIT_S = 0.3  # before stepping aside as no candidate: the successor's Plan may lag
+STEADY_S = 1.0  # ability of a successor before a provisional claim moves to it
+REVIEW_S = 1.0  # between looks at claims that may have a better holder
+LONGEST_TAKE_BACK_S = 3600.0
+LOOKED_AT = 500  # bundles in one call
+NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class Tenure:
+    """What this node remembers about a bundle that it holds."""
+
+    claimed_at: float
+    made_on: frozenset[int]
+    """The interfaces on which the bundle belonged when it was claimed, and since."""
+    provisional: bool = False
+    """Claimed at a cold start: it is given on to who arrives."""
+    awaited: frozenset[NodeName] = frozenset()
+    """Better candidates that were absent then."""
+    misfit_since: float | None = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """For the next time that a bundle goes to a higher preference."""
+
+    times: int
+    since: float
+
+
+class Move(NamedTuple):
+    """A bundle to be released, for a reason, at a time: now or later."""
+
+    why: str
+    at: float
+    to: NodeName | None = None
+
+
+class Moving:
+    def __init__(self, roster: Roster, bundles: Bundles, owners: Owners, claiming: Claiming) -> None:
+        self.tenures: dict[BundleId, Tenure] = {}
+        self._roster = roster
+        self._settings = roster.settings
+        self._bundles = bundles
+        self._owners = owners
+        self._claiming = claiming
+        self._take_backs: dict[BundleId, _Waiting] = {}
+        self._named: dict[BundleId, tuple[NodeName, int]] = {}
+        """Who was named a better holder last, in which session, until somebody else claims."""
+        self._failed: dict[BundleId, tuple[NodeName, int]] = {}
+        """Who was named and did not claim."""
+        self._round: Iterator[BundleId] | None = None
+        self._given: dict[NodeName, int] = {}
+        self._review_at = NEVER
+        self._arrived_at = float("-inf")
+        """When a speaker last became able."""
+
+    @property
+    def next_deadline(self) -> float:
+        return self._review_at
+
+    def wake(self, now: float) -> None:
+        """Something changed that decides who should hold."""
+        if self.tenures:
+            self._review_at = min(self._review_at, now + REVIEW_S)
+
+    def claimed(self, id_: BundleId, tenure: Tenure, now: float) -> None:
+        """This node has claimed a bundle, or more of one."""
+        self.tenures.setdefault(id_, tenure)
+        named = self._named.pop(id_, None)
+        if named is not None:
+            self._failed[id_] = named
+        self._review_at = min(self._review_at, now + REVIEW_S)
+
+    def taken(self, id_: BundleId) -> None:
+        """Another node has claimed a bundle."""
+        self._named.pop(id_, None)
+
+    def moved(self, id_: BundleId, move: Move, now: float) -> None:
+        """A bundle was released for the reason given."""
+        peer = self._roster.peers.get(move.to) if move.to is not None else None
+        if peer is not None:
+            self._named[id_] = peer.node, peer.session
+        if move.why == "preference":
+            times = self._take_backs[id_].times if id_ in self._take_backs else 0
+            self._take_backs[id_] = _Waiting(times + 1, now)
+
+    def forget(self, id_: BundleId) -> None:
+        """The bundle is gone."""
+        self.tenures.pop(id_, None)
+        for table in (self._take_backs, self._named, self._failed):
+            table.pop(id_, None)
+
+    # ------------------------------------------------------------------------------------------------ review
+
+    def review(self, now: float) -> Iterator[tuple[Bundle, Move]]:
+        """What is to be released now, each to be released before the next is asked for."""
+        if self._claiming.able_since is None:
+            self._review_at, self._round = NEVER, None
+            return
+        if self._round is None:
+            self._round, self._given = iter(list(self.tenures)), {}
+            self._review_at = NEVER
+            self._arrived_at = max(self._arrived_at, self._roster.latest_able())
+        looked, next_at = 0, self._review_at
+        for id_ in islice(self._round, LOOKED_AT):
+            looked += 1
+            tenure, bundle = self.tenures.get(id_), self._bundles.by_id.get(id_)
+            if tenure is None or bundle is None:
+                continue
+            if self._stays(bundle, tenure):
+                tenure.misfit_since = None
+                continue
+            move = self._reason_to_move(bundle, tenure, now)
+            if move is None:
+                continue
+            if move.at <= now:
+                if move.to is not None and move.why == "provisional":
+                    self._given[move.to] = self._given.get(move.to, 0) + len(bundle.addresses)
+                yield bundle, move
+            elif move.at < NEVER:
+                next_at = min(next_at, max(move.at, now + MISFIT_WAIT_S))
+        if looked == LOOKED_AT:
+            self._review_at = now
+        else:
+            self._round = None
+            self._review_at = min(self._review_at, next_at)
+
+    def _stays(self, bundle: Bundle, tenure: Tenure) -> bool:
+        best = bundle.candidates[0].node if bundle.candidates else self._roster.node
+        return bundle.serving and best == self._roster.node and not tenure.provisional
+
+    def _reason_to_move(self, bundle: Bundle, tenure: Tenure, now: float) -> Move | None:
+        """Why the bundle should move, and from when on; or that nothing is to be expected before a change."""
+        if not bundle.serving:
+            tenure.misfit_since = None
+            return Move("no endpoint serves", self._bundles.unserved.release_at(bundle))
+        links = frozenset(self._owners.counts(bundle.addresses[0], now))
+        own = candidate_of(bundle, self._roster.node)
+        if own is None:
+            if not any(self._claiming.able(candidate, links) for candidate in bundle.candidates):
+                tenure.misfit_since = None
+                return None
+            tenure.misfit_since = now if tenure.misfit_since is None else tenure.misfit_since
+            return Move("no candidate any more", tenure.misfit_since + MISFIT_WAIT_S)
+        tenure.misfit_since = None
+        moves = [
+            self._give_on(bundle, own, tenure, links, now) if tenure.provisional else None,
+            self._take_back(bundle, own, links),
+        ]
+        return min((move for move in moves if move is not None), key=lambda move: move.at, default=None)
+
+    # ------------------------------------------------------------------------------------------ provisional claims
+
+    def _give_on(
+        self, bundle: Bundle, own: Candidate, tenure: Tenure, links: frozenset[LinkName], now: float
+    ) -> Move | None:
+        settings = self._settings
+        over_at = min(
+            tenure.claimed_at + settings.provisional_s, max(self._arrived_at, tenure.claimed_at) + settings.cold_start_s
+        )
+        equals = [c for c in bundle.candidates if (c.tier, c.preference) == (own.tier, own.preference)]
+        able = [c for c in equals if c.node != own.node and self._able_since(bundle, c, links) is not None]
+        over = now >= over_at
+        if over:
+            tenure.provisional = False
+        elif not able:
+            return Move("provisional", over_at)
+        shares = len(able) + 1 if over else len(equals)
+        share = ceil(self._bundles.load(now) / max(shares, 1))
+        mine = self._claiming.load(self._roster.node) - len(bundle.addresses)
+        rank = equals.index(own)
+        for candidate in able:
+            room = share - self._claiming.load(candidate.node) - self._given.get(candidate.node, 0)
+            better = candidate.node in tenure.awaited and equals.index(candidate) < rank
+            if room >= len(bundle.addresses) and (better or mine >= share):
+                since = self._able_since(bundle, candidate, links) or now
+                return Move("provisional", since + STEADY_S, candidate.node)
+        return None if over else Move("provisional", over_at)
+
+    # ------------------------------------------------------------------------------------------------ preference
+
+    def _take_back(self, bundle: Bundle, own: Candidate, links: frozenset[LinkName]) -> Move | None:
+        before = self._take_backs.get(bundle.id)
+        times, last = (before.times, before.since) if before is not None else (0, float("-inf"))
+        wait = min(self._settings.take_back_s * 2.0**times, LONGEST_TAKE_BACK_S)
+        best: Move | None = None
+        for candidate in bundle.candidates[: bundle.candidates.index(own)]:
+            if candidate.preference > own.preference and candidate.tier <= own.tier:
+                able_since = self._able_since(bundle, candidate, links)
+                if able_since is not None:
+                    move = Move("preference", max(able_since, last) + wait, candidate.node)
+                    best = move if best is None or move.at < best.at else best
+        return best
+
+    def _able_since(self, bundle: Bundle, candidate: Candidate, links: frozenset[LinkName]) -> float | None:
+        """Since when a candidate could take the bundle, as its heartbeats say; None also where it was named before
+        and did not."""
+        peer = self._roster.peers.get(candidate.node)
+        if peer is None or self._failed.get(bundle.id) == (peer.node, peer.session):
+            return None
+        return self._roster.able_since(candidate.node, links, candidate.interfaces)
+
+
+__all__ = ["REVIEW_S", "Move", "Moving", "Tenure"]
