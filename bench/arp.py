@@ -197,7 +197,7 @@ def main() -> None:
         try:
             speaker.plan(1, *(bundle(address, (address,), "node") for address in addresses))
             wait_until(lambda: speaker.holds(*addresses), 30)
-            wait_until(lambda: speaker.stats is not None and sum(speaker.stats.gratuitous.values()) >= 9000, 60)
+            wait_until(lambda: sum(speaker.traffic.gratuitous.values()) >= 9000, 60)
             figures = measure(client, addresses, options.seconds, speaker.process.pid)
             idle = foreign_cpu_share(client, speaker.process.pid, 0, options.seconds)
             figures["CPU of 50k/s foreign questions, %"] = 100 * (

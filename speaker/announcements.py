@@ -7,12 +7,12 @@ object, a log line) follows from transitions, so an unchanged state, however oft
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
 from cluster.objects import AddressText
-from speaker.channel import Claims
+from speaker.channel import Holding
 from speaker.plan import LinkName
 from speaker.planner import Planner
 
@@ -48,15 +48,21 @@ class Transition(NamedTuple):
 class Announcements:
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
-        self._claims: Claims | None = None
+        self._claims: dict[AddressText, Holding] = {}
         self.held: dict[str, Announced] = {}
         """The Services announced here, by key."""
 
-    def set_claims(self, claims: Claims) -> list[Transition]:
-        """What changed with these claims."""
-        before = self._claims.held.keys() if self._claims else frozenset[AddressText]()
-        self._claims = claims
-        return self._consider(key for each in before ^ claims.held.keys() for key in self._planner.holders(each))
+    def change_claims(self, changes: Mapping[AddressText, Holding | None]) -> list[Transition]:
+        """What changed with these claims of the announcer; ``None`` for an address that it holds no more."""
+        turned: list[AddressText] = []
+        for address, holding in changes.items():
+            if (holding is None) is (address in self._claims):
+                turned.append(address)
+            if holding is None:
+                self._claims.pop(address, None)
+            else:
+                self._claims[address] = holding
+        return self._consider(key for each in turned for key in self._planner.holders(each))
 
     def plan_changed(self) -> list[Transition]:
         """What changed with the change that was last taken from the planner."""
@@ -80,7 +86,7 @@ class Announcements:
     def _announced(self, key: str) -> Announced | None:
         bundle = self._planner.bundle_of(key)
         service = self._planner.service(key)
-        if bundle is None or service is None or self._claims is None:
+        if bundle is None or service is None:
             return None
-        addresses = tuple(each for each in self._planner.addresses_of(key) if each in self._claims.held)
+        addresses = tuple(each for each in self._planner.addresses_of(key) if each in self._claims)
         return Announced(key, service.metadata.uid, addresses, bundle.interfaces) if addresses else None

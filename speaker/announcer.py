@@ -6,10 +6,14 @@ sockets, and what keeps the loop honest about time:
 
 - Each socket is drained up to a bound before the next has its turn, and timers have theirs in every round, so that a
   flood on one costs the others no more than some milliseconds.
+- Whatever there is to do for thousands of addresses is done in pieces, with the sockets and the timers between them:
+  a take-over must not look like a death. How long turns took is counted (``turns``).
+- Heartbeats that have arrived are read before the protocol judges who is silent.
 - A loop that comes back later than half the detection floor does not know any more what it holds: it throws away
   everything that was received meanwhile, forgets what it had to announce, and tells the protocol (rule 8). A reply is
   sent only while the batch that it belongs to is younger than that.
-- The watcher is talked to through a channel that never blocks, and may die: nothing here needs it.
+- The watcher is talked to through a channel that never blocks, and may die: nothing here needs it. What it is told of
+  claims and decisions is the `Informer`'s.
 
 Whatever the protocol decides takes effect in this order: first the responder and the filters follow what is held now,
 then the effects are carried out. A node that loses an address is therefore silent before it says so, and one that gains
@@ -24,7 +28,7 @@ import secrets
 import selectors
 import signal
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -32,14 +36,14 @@ from functools import partial
 from cluster.command_line import EXIT_USAGE
 from cluster.objects import AddressText, NodeName
 from speaker import frames, process
-from speaker.channel import Claims, Credentials, Notice, Stats, WholePlan
+from speaker.channel import AnnouncerEnd, Credentials, Stats
 from speaker.child import Child
 from speaker.effects import (
     Announce,
     ArpSeen,
     AskAddress,
     Effect,
-    Held,
+    HeldChange,
     LinkState,
     Report,
     SendHeartbeat,
@@ -47,30 +51,29 @@ from speaker.effects import (
     WatchFrames,
 )
 from speaker.gratuitous import GratuitousSchedule
+from speaker.informer import Informer
 from speaker.keeper import WatcherKeeper
 from speaker.links import LinkSocket
-from speaker.plan import LinkName, Plan, apply_change
+from speaker.parts import Joiner
+from speaker.plan import LinkName, Plan
 from speaker.ports import Port
 from speaker.process import boottime
 from speaker.protocol import Protocol, Settings
 from speaker.responder import Responder
 from speaker.sockets import FRAME_OCTETS, OUR_FAULT, discard
+from speaker.turns import Turns
 
 FRAMES_PER_TURN = 64
 DATAGRAMS_PER_TURN = 64
+DATAGRAMS_BEFORE_JUDGING = 256
+"""Of each link, when the protocol is due: some milliseconds, and about what a socket's buffer holds."""
+JUDGING_LATE_S = 0.05
+"""For so long the protocol waits until all that has arrived is read; a flood must not hold it off for longer."""
 REFUSALS_PER_TURN = 16
 HOUSEKEEPING_S = 1.0
 """Seconds between statistics, and between attempts at what failed (a socket on an interface)."""
-GARBAGE_S = 10.0
 NEIGHBOUR_SAMPLE_S = 0.05
 """Of the askers that are answered on a link, the protocol sees one in so many seconds: enough to know some."""
-CLAIMS_GAP_S = 0.05
-"""Seconds between two Claims messages: with thousands of addresses each takes milliseconds to encode."""
-REPORTS_PER_BURST = 32
-REPORTS_GAP_S = 0.01
-"""Seconds between bursts of reports, of which each takes some 50 µs to log and to pass on."""
-MAX_REPORTS = 20_000
-"""Reports that wait; beyond it the oldest is dropped."""
 FAREWELL_S = 0.4
 """Seconds in which, after SIGTERM, the releases must have been said (three times)."""
 
@@ -93,19 +96,16 @@ class Announcer:
         """Those of the links that have their sockets."""
         self._unopened: dict[LinkName, str] = {}
         """Links without sockets, and why: said once, tried again each second."""
-        self._plan: Plan | None = None
-        self._held: dict[AddressText, frozenset[LinkName]] = {}
-        self._claims: dict[AddressText, int] = {}
-        self._claims_at: float | None = None
-        """When the watcher is told of claims that it has not heard of."""
-        self._reports: deque[Report] = deque(maxlen=MAX_REPORTS)
-        self._reports_at = 0.0
+        self._joiner = Joiner()
+        self._plan_revision = 0
         self._counters: Counter[str] = Counter()
         self._gratuitous: Counter[AddressText] = Counter()
+        """Frames sent since this was last told."""
+        self._informer = Informer(keeper, self._responder, self._counters)
+        self._turns = Turns()
         now = boottime()
         self._protocol_deadline = protocol.next_deadline()
         self._housekeeping_at = now
-        self._garbage_at = now + GARBAGE_S
         self._ends_at: float | None = None
         self._ended = False
         self._touched = True
@@ -113,6 +113,9 @@ class Announcer:
         self._deadline = now
         self._unregistered: set[object] = set()
         """Sockets that were closed in this turn, which may still be among those that were ready."""
+        self._channel: AnnouncerEnd | None = None
+        self._channel_events = 0
+        """The channel that is waited for, and for what."""
 
         self._netlink = LinkSocket()
         self._selector.register(self._netlink.socket, selectors.EVENT_READ, self._receive_links)
@@ -154,6 +157,8 @@ class Announcer:
             self._handle_timers(boottime())
             self._watch_channel()
             self._deadline = self._next_deadline()
+        process.collect_garbage()
+        self._turns.note(boottime() - now)
 
     def close(self) -> None:
         self._keeper.end()
@@ -163,28 +168,31 @@ class Announcer:
             opened.close()
 
     def _next_deadline(self) -> float:
-        moments = (
+        moments = [
             self._housekeeping_at,
             self._protocol_deadline,
             self._schedule.next_deadline(),
             self._keeper.next_deadline(),
-            self._claims_at,
-            self._reports_at if self._reports else None,
+            self._informer.next_deadline(),
             self._ends_at,
-        )
+            *(port.tighten_at for port in self._ports.values()),
+        ]
         return min(moment for moment in moments if moment is not None)
 
     def _handle_timers(self, now: float) -> None:
-        if self._protocol_deadline is not None and now >= self._protocol_deadline:
+        due = self._protocol_deadline
+        if due is not None and now >= due and (self._read_heartbeats() or now >= due + JUDGING_LATE_S):
+            now = boottime()
             self._protocol.handle_timer(now)
             self._settle(now)
         self._send_gratuitous(now)
-        if self._claims_at is not None and now >= self._claims_at:
-            self._tell_claims(now)
-        if self._reports and now >= self._reports_at:
-            self._tell_reports(now)
+        self._informer.handle_timer(self._plan_revision, now)
         if self._keeper.handle_timer(now):
-            self._claims_at = now
+            self._joiner = Joiner()
+            self._informer.begin()
+        for port in self._ports.values():
+            if port.tighten_at is not None and now >= port.tighten_at:
+                port.tighten(now)
         if now >= self._housekeeping_at:
             self._keep_house(now)
         if self._ends_at is not None and (now >= self._ends_at or self._protocol.released):
@@ -196,11 +204,8 @@ class Announcer:
         self._housekeeping_at = now + HOUSEKEEPING_S
         if self._unopened:
             self._open_ports(now)
-        self._take_claims(now)
-        self._tell_statistics(now)
-        if now >= self._garbage_at:
-            self._garbage_at = now + GARBAGE_S
-            process.collect_garbage()
+        if self._keeper.has_read(Stats):
+            self._tell_statistics(now)
 
     def _come_back_late(self, late: float, now: float) -> None:
         """Rule 8: what was received is stale, and what we hold may be another's by now."""
@@ -217,23 +222,28 @@ class Announcer:
     def _settle(self, now: float) -> None:
         """Carry out what the protocol decided."""
         self._touched = True
-        change = self._protocol.take_held()
-        if change is not None:
-            self._held.update(change.links)
-            for gone in [address for address, links in change.links.items() if not links]:
-                del self._held[gone]
-            held = Held(0, dict(self._held), change.quiet)
-            for link in self._responder.set_held(held):
-                if link in self._ports:
-                    self._ports[link].arp.attach(self._ports[link].responder.octets)
-            self._schedule.set_held(held, now)
-            for address in self._gratuitous.keys() - held.links.keys():
-                del self._gratuitous[address]
-            self._take_claims(now, changed=True)
+        held = self._protocol.take_held()
+        if held is not None:
+            self._follow(held, now)
+        claims = self._protocol.take_claims()
+        if held is not None or claims:
+            self._informer.change_claims(claims, held.links if held is not None else ())
+        reports = []
         for effect in self._protocol.take_effects():
-            self._carry_out(effect)
-        self._send_gratuitous(now)
+            if isinstance(effect, Report):
+                reports.append(effect)
+            else:
+                self._carry_out(effect)
+        if reports:
+            self._informer.decide(reports)
         self._protocol_deadline = self._protocol.next_deadline()
+
+    def _follow(self, held: HeldChange, now: float) -> None:
+        """Answer and announce what is held now."""
+        for link in self._responder.change_held(held):
+            if link in self._ports:
+                self._ports[link].let_pass(now)
+        self._schedule.change_held(held, now)
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -250,19 +260,6 @@ class Announcer:
                 pass  # nobody asks for them yet
             case Announce():
                 self._schedule.announce(effect)
-            case Report():
-                self._counters[f"decisions:{effect.reason}"] += 1
-                if len(self._reports) == MAX_REPORTS:
-                    self._counters["reports_dropped"] += 1
-                self._reports.append(effect)
-
-    def _tell_reports(self, now: float) -> None:
-        """Some of the reports: taking over ten thousand addresses must not keep the loop from the wire."""
-        for _ in range(min(len(self._reports), REPORTS_PER_BURST)):
-            report = self._reports.popleft()
-            logger.info(report.reason, extra=dict(report.fields))
-            self._keeper.send(Notice(report.reason, dict(report.fields)), now)
-        self._reports_at = now + REPORTS_GAP_S
 
     def _send_gratuitous(self, now: float) -> None:
         for frame in self._schedule.handle_timer(now):
@@ -314,13 +311,22 @@ class Announcer:
         if touched:
             self._settle(boottime())
 
-    def _receive_heartbeats(self, port: Port) -> None:
+    def _read_heartbeats(self) -> bool:
+        """Read what has arrived on all links; whether that is all."""
+        read = True
+        for port in self._ports.values():
+            read = self._receive_heartbeats(port, DATAGRAMS_BEFORE_JUDGING) and read
+        return read
+
+    def _receive_heartbeats(self, port: Port, most: int = DATAGRAMS_PER_TURN) -> bool:
+        """Read what has arrived, up to so many datagrams; whether that is all."""
         link = port.state.name
-        touched = False
+        received, touched = 0, False
         for address in port.heartbeat.refused(REFUSALS_PER_TURN):
             self._protocol.datagram_refused(link, address, boottime())
             touched = True
-        for datagram in port.heartbeat.receive(DATAGRAMS_PER_TURN):
+        for datagram in port.heartbeat.receive(most):
+            received += 1
             if datagram is None:
                 self._counters["heartbeats_dropped:not_from_this_link"] += 1
             else:
@@ -328,6 +334,7 @@ class Announcer:
                 touched = True
         if touched:
             self._settle(boottime())
+        return received < most
 
     def _receive_links(self) -> None:
         if not self._netlink.receive() or not self._netlink.table.complete:
@@ -346,24 +353,25 @@ class Announcer:
     def _receive_channel(self) -> None:
         now = boottime()
         self._keeper.flush(now)
-        plan = self._plan
         for message in self._keeper.receive(now):
             if isinstance(message, Credentials):
                 self._protocol.set_credentials(message.cluster, message.keys, now)
-            elif isinstance(message, WholePlan):
-                plan = message.plan
-            elif plan is not None:
-                plan = apply_change(plan, message)
-        if plan is not None and plan is not self._plan:
-            self._plan = plan
-            self._protocol.set_plan(plan, now)
+                continue
+            joined = self._joiner.take(message)
+            if joined is None:
+                continue
+            self._plan_revision = joined.revision
+            if isinstance(joined, Plan):
+                self._protocol.set_plan(joined, now)
+            else:
+                self._protocol.change_plan(joined, now)
         self._settle(boottime())
 
     def _receive_signal(self) -> None:
         discard(self._wakeup)
         if self._ends_at is None:
             now = boottime()
-            logger.info("ending", extra={"claims": len(self._protocol.claims())})
+            logger.info("ending", extra={"claims": len(self._informer.claims)})
             self._ends_at = now + FAREWELL_S
             self._protocol.release_all(now)
             self._settle(now)
@@ -431,38 +439,29 @@ class Announcer:
             lost.close()
         channel = self._keeper.channel
         if channel is None:
+            self._channel = None
             return
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.waiting else 0)
-        watched = self._selector.get_map().get(channel)
-        if watched is None:
+        if channel is not self._channel:
             self._selector.register(channel, events, self._receive_channel)
-        elif watched.events != events:
+        elif events != self._channel_events:
             self._selector.modify(channel, events, self._receive_channel)
-
-    def _take_claims(self, now: float, changed: bool = False) -> None:
-        """Note whether the watcher is to hear of other claims than before."""
-        claims = dict(self._protocol.claims())
-        if (changed or claims != self._claims) and self._claims_at is None:
-            self._claims_at = now
-        self._claims = claims
-
-    def _tell_claims(self, now: float) -> None:
-        self._claims_at = None
-        links = {address: tuple(sorted(where)) for address, where in self._held.items()}
-        self._keeper.send(Claims(self._plan.revision if self._plan else 0, self._claims, links), now)
+        self._channel, self._channel_events = channel, events
 
     def _tell_statistics(self, now: float) -> None:
-        answered = self._responder.answered()
+        claims = self._informer.claims
+        answered, self._gratuitous, sent = self._responder.take_answered(), Counter(), self._gratuitous
         self._keeper.send(
             Stats(
                 loop_at=now,
                 ready=self._protocol.ready,
                 counters={**self._protocol.counters(), **self._counters},
-                requests=answered,
-                responses=answered,
-                gratuitous=dict(self._gratuitous),
+                answered={address: count for address, count in answered.items() if address in claims},
+                gratuitous={address: count for address, count in sent.items() if address in claims},
                 peers=self._protocol.peers(),
                 links=tuple(state.name for state in self._announced) if self._netlink.table.complete else None,
+                turns=self._turns.counts,
+                turns_s=self._turns.seconds,
             ),
             now,
         )

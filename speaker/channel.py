@@ -1,8 +1,10 @@
 """What the speaker's two processes say to each other, and how it is framed on the socketpair between them.
 
 Each message is a msgpack value behind a 4-byte big-endian length. The announcer never blocks on the channel: it reads
-what is there, and when the watcher does not read, statistics and claims are superseded by later ones and notices are
-dropped, oldest first.
+what is there, and when the watcher does not read, it makes no further claims or statistics before the last have gone
+out (what changes meanwhile is told then, as it is then), and notices are dropped, oldest first.
+
+What may be large goes out in parts (``parts``), so that neither process is busy with one of them for long.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from msgspec import Struct
 
 from cluster.objects import AddressText, NodeName
 from speaker.plan import LinkName, Plan, PlanChange
+from speaker.turns import NO_TURNS
 
 # ------------------------------------------------------------------------------------------------ watcher -> announcer
 
@@ -32,18 +35,38 @@ class Credentials(Struct, frozen=True, tag=True):
 
 
 class WholePlan(Struct, frozen=True, tag=True):
+    """A watcher's first Plan, with some of its bundles or all."""
+
     plan: Plan
+    more: bool = False
+    """Others follow, in another message like this; the Plan takes effect when all have come."""
 
 
 # ------------------------------------------------------------------------------------------------ announcer -> watcher
 
 
+class Holding(Struct, frozen=True, array_like=True, gc=False):
+    """An address that this node holds."""
+
+    epoch: int
+    """Of the claim."""
+    links: tuple[LinkName, ...] = ()
+    """Where it is answered: nowhere, while answering is suspended."""
+
+
 class Claims(Struct, frozen=True, tag=True):
-    """The addresses that this node holds now, whole, after every change, with each claim's epoch."""
+    """The addresses that this node holds, for a watcher that knows of none; the rest of them follows as changes."""
 
     plan_revision: int
-    held: dict[AddressText, int]
-    links: dict[AddressText, tuple[LinkName, ...]] = {}
+    held: dict[AddressText, Holding]
+
+
+class ClaimsChange(Struct, frozen=True, tag=True):
+    """What changed in the addresses that this node holds, since they were told last."""
+
+    plan_revision: int
+    held: dict[AddressText, Holding | None]
+    """None: held no more."""
 
 
 class PeerView(Struct, frozen=True, array_like=True, gc=False):
@@ -56,7 +79,8 @@ class PeerView(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Stats(Struct, frozen=True, tag=True):
-    """Counters since the announcer's start, each second; the watcher serves them as metrics."""
+    """Each second: the announcer's counters since its start, and those by address since it told them last, so that an
+    address without traffic costs nothing. The watcher serves them as metrics."""
 
     loop_at: float
     """CLOCK_BOOTTIME of the announcer's last loop, seconds."""
@@ -65,12 +89,17 @@ class Stats(Struct, frozen=True, tag=True):
     counters: dict[str, int]
     """A bounded set of names: ``conflicts``, or ``frames_dropped:not_held`` where one label tells the reason. They
     become ``berthlb_speaker_conflicts_total`` and ``berthlb_speaker_frames_dropped_total{reason="not_held"}``."""
-    requests: dict[AddressText, int] = {}
-    responses: dict[AddressText, int] = {}
+    answered: dict[AddressText, int] = {}
+    """Requests that were answered, lately."""
     gratuitous: dict[AddressText, int] = {}
+    """Gratuitous frames sent, lately."""
     peers: tuple[PeerView, ...] = ()
     links: tuple[LinkName, ...] | None = None
     """The links that can be announced on, with or without carrier; None: not known yet."""
+    turns: tuple[int, ...] = NO_TURNS
+    """Turns of the loop by their length: up to each of ``turns.BOUNDS_S``, and beyond the last."""
+    turns_s: float = 0.0
+    """Seconds that all of them took together."""
 
 
 class Notice(Struct, frozen=True, tag=True):
@@ -78,10 +107,12 @@ class Notice(Struct, frozen=True, tag=True):
 
     reason: str
     fields: dict[str, str | int | float] = {}
+    at: float = 0.0
+    """When it was decided, in seconds since 1970."""
 
 
 ToAnnouncer = Credentials | WholePlan | PlanChange
-ToWatcher = Claims | Stats | Notice
+ToWatcher = Claims | ClaimsChange | Stats | Notice
 
 Sends = TypeVar("Sends", bound=ToAnnouncer | ToWatcher)
 Receives = TypeVar("Receives", bound=ToAnnouncer | ToWatcher)
@@ -90,11 +121,8 @@ Receives = TypeVar("Receives", bound=ToAnnouncer | ToWatcher)
 
 MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes of one message. A whole Plan of 10,000 bundles and 50 nodes takes about 11 MB."""
-READ_AT_ONCE = 1024 * 1024  # bytes taken from the socket in one turn of a loop, so that the loop gets its turn
+READ_AT_ONCE = 256 * 1024  # bytes taken from the socket in one turn of a loop, so that the loop gets its turn
 MAX_QUEUED = 256  # messages that wait for a reader; beyond it the oldest that may be lost is dropped
-
-SUPERSEDED: tuple[type[Struct], ...] = (Claims, Stats)
-"""Messages that carry a whole state: one that still waits is replaced by the next of its type."""
 
 _LENGTH = struct.Struct(">I")
 
@@ -153,8 +181,8 @@ class Decoder(Generic[Receives]):
 class Channel(Generic[Sends, Receives]):
     """One end of the socketpair. Nothing here waits: what cannot be written now is written by a later ``flush``.
 
-    A side that does not read costs the other a bounded queue: states are superseded, and of the rest the oldest Notice
-    goes first. Plans are never dropped; who sends them waits until ``waiting`` is false.
+    A side that does not read costs the other a bounded queue: who sends a state waits until ``waits_for`` its like is
+    false, who sends Plans until ``waiting`` is false, and of Notices the oldest are dropped.
     """
 
     def __init__(self, sock: socket.socket, receives: type[Receives]) -> None:
@@ -177,27 +205,23 @@ class Channel(Generic[Sends, Receives]):
         """Something is still to be written: call ``flush`` when the socket is writable."""
         return bool(self._queue)
 
+    def waits_for(self, *kinds: type) -> bool:
+        """Whether a message of one of these types is still to be written."""
+        return any(kind in kinds for kind, _ in self._queue)
+
     def send(self, message: Sends) -> None:
         """Write a message, or queue it. ``ChannelClosedError`` when nobody will ever read it."""
-        kind = type(message)
-        if len(self._queue) > 1:
-            self._make_room(kind)
-        self._queue.append((kind, encode(message)))
+        if len(self._queue) >= MAX_QUEUED:
+            self._drop_notice()
+        self._queue.append((type(message), encode(message)))
         self.flush()
 
-    def _make_room(self, kind: type) -> None:
-        # The first message may be half written: it stays.
-        if kind in SUPERSEDED:
-            self._forget(kind)
-        elif len(self._queue) >= MAX_QUEUED and self._forget(Notice):
-            self.dropped += 1
-
-    def _forget(self, kind: type) -> bool:
-        for at in range(1, len(self._queue)):
-            if self._queue[at][0] is kind:
+    def _drop_notice(self) -> None:
+        for at in range(1, len(self._queue)):  # the first message may be half written: it stays
+            if self._queue[at][0] is Notice:
                 del self._queue[at]
-                return True
-        return False
+                self.dropped += 1
+                return
 
     def flush(self) -> None:
         """Write as much as the socket takes. ``ChannelClosedError`` when nobody will ever read it."""

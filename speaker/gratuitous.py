@@ -11,8 +11,8 @@ at once, and again for those who missed it. Per link there are three queues, ser
    forgets a MAC, IEEE 802.1Q §8.8.3, so a host that heard nothing of the above is wrong no longer than a switch may
    be), up to 100 frames a second; beyond 15,000 addresses the period grows instead.
 
-Nothing is sent on a link that is down or *quiet* (`Held.quiet`: nobody is heard there, so others may hold by now what
-is held here), and what was to be sent there lapses.
+Nothing is sent on a link that is down or *quiet* (`HeldChange.quiet`: nobody is heard there, so others may hold by now
+what is held here), and what was to be sent there lapses.
 
 An answer to a rival is one Request and Reply, ahead of everything else. An address that is not held any more drops out
 of all queues at once.
@@ -21,12 +21,12 @@ of all queues at once.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
 from cluster.objects import AddressText
 from speaker import frames
-from speaker.effects import Announce, Held, LinkState
+from speaker.effects import Announce, HeldChange, LinkState
 from speaker.frames import Operation
 from speaker.plan import LinkName
 
@@ -43,6 +43,7 @@ _BURST_S = 0.01
 """Frames are sent in bursts of at most this many seconds' worth, so that requests are answered between them."""
 
 _Moment = TypeVar("_Moment")
+_NOWHERE: frozenset[LinkName] = frozenset()
 _BOTH = (Operation.REQUEST, Operation.REPLY)
 
 
@@ -180,7 +181,7 @@ class GratuitousSchedule:
 
     def __init__(self) -> None:
         self._links: dict[LinkName, _LinkSchedule] = {}
-        self._held: Mapping[AddressText, frozenset[LinkName]] = {}
+        self._held: dict[AddressText, frozenset[LinkName]] = {}
         self._quiet: frozenset[LinkName] = frozenset()
 
     def set_links(self, links: Iterable[LinkState], now: float) -> None:
@@ -206,22 +207,25 @@ class GratuitousSchedule:
                 if state.up:
                     link.announce_all()
 
-    def set_held(self, held: Held, now: float) -> None:
-        """What is held from now on; the rest falls silent."""
-        before, after = self._held, held.links
-        for address in before.keys() | after.keys():
-            was, is_now = before.get(address, frozenset()), after.get(address, frozenset())
-            if was != is_now and frames.is_ipv4(address):
-                for name in was ^ is_now:
-                    link = self._links.get(name)
-                    if link is not None and name in is_now:
-                        link.hold(address, now)
-                    elif link is not None:
-                        link.release(address)
-        self._held = after
+    def change_held(self, change: HeldChange, now: float) -> None:
+        """What changed in what is held; what is not held any more falls silent."""
+        for address, where in change.links.items():
+            before = self._held.get(address, _NOWHERE)
+            if where:
+                self._held[address] = where
+            else:
+                self._held.pop(address, None)
+            if before == where or not frames.is_ipv4(address):
+                continue
+            for name in before ^ where:
+                link = self._links.get(name)
+                if link is not None and name in where:
+                    link.hold(address, now)
+                elif link is not None:
+                    link.release(address)
         for name, link in self._links.items():
-            link.be_quiet(name in held.quiet, now)
-        self._quiet = held.quiet
+            link.be_quiet(name in change.quiet, now)
+        self._quiet = change.quiet
 
     def announce(self, effect: Announce) -> None:
         """Start from the first round for these, on every link where they are held."""

@@ -71,6 +71,10 @@ class WatcherKeeper:
             except ChannelError as error:
                 self._lose(str(error), now)
 
+    def has_read(self, *kinds: type) -> bool:
+        """Whether there is a watcher, for which no message of these types waits any more."""
+        return self._channel is not None and not self._channel.waits_for(*kinds)
+
     def flush(self, now: float) -> None:
         """Write what waits."""
         if self._channel is not None:

@@ -9,17 +9,25 @@ exposed without a type.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, UnknownMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    UnknownMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from cluster.objects import AddressText, NodeName
 from speaker.announcements import Announced
 from speaker.channel import Stats
+from speaker.traffic import Totals
+from speaker.turns import BOUNDS_S
 
 MAX_COUNTERS = 256  # names of counters taken from the announcer
 
@@ -46,6 +54,7 @@ class View:
     node: NodeName
     stats: Stats | None
     """The announcer's latest; None before the first."""
+    traffic: Totals = field(default_factory=lambda: Totals({}, {}))
     announced: tuple[Announced, ...] = ()
     loop_age_s: float | None = None
     plan_revision: int = 0
@@ -83,7 +92,8 @@ class SpeakerCollector(Collector):
             failures.add_metric([resource], count)
         yield failures
         if view.stats:
-            yield from _by_address(view.stats)
+            yield from _by_address(view.traffic)
+            yield _turns(view.stats)
             yield from _peers(view.stats)
             yield from _counters(view.stats)
 
@@ -126,17 +136,28 @@ def _single(view: View) -> Iterator[Metric]:
         )
 
 
-def _by_address(stats: Stats) -> Iterator[Metric]:
+def _by_address(traffic: Totals) -> Iterator[Metric]:
     families: tuple[tuple[str, str, Mapping[AddressText, int]], ...] = (
-        ("requests_received", "ARP requests received for an address that this node holds.", stats.requests),
-        ("responses_sent", "ARP replies sent for an address.", stats.responses),
-        ("gratuitous_sent", "Gratuitous ARP frames sent for an address.", stats.gratuitous),
+        ("requests_received", "ARP requests received for an address that this node holds.", traffic.answered),
+        ("responses_sent", "ARP replies sent for an address.", traffic.answered),
+        ("gratuitous_sent", "Gratuitous ARP frames sent for an address.", traffic.gratuitous),
     )
     for name, documentation, counts in families:
         family = UnknownMetricFamily(f"metallb_layer2_{name}", documentation, labels=["ip"])
         for address, count in counts.items():
             family.add_metric([address], count)
         yield family
+
+
+def _turns(stats: Stats) -> Metric:
+    counts = itertools.accumulate(stats.turns)
+    bounds = (*map(str, BOUNDS_S), "+Inf")
+    return HistogramMetricFamily(
+        "berthlb_speaker_loop_seconds",
+        "How long a turn of the announcer's loop took, waiting for work apart.",
+        buckets=list(zip(bounds, counts, strict=True)),
+        sum_value=stats.turns_s,
+    )
 
 
 def _peers(stats: Stats) -> Iterator[Metric]:

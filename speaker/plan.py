@@ -66,6 +66,8 @@ class PlanChange(Struct, frozen=True, tag=True):
     changed: tuple[Bundle, ...] = ()
     """New bundles, and the new form of those that were there; in order of id."""
     removed: tuple[BundleId, ...] = ()
+    more: bool = False
+    """This is a part of the difference: others follow, and all are applied together."""
 
 
 FEW_CHANGES = 64  # up to here insertion into the sorted bundles is cheaper than sorting them all anew

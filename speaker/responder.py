@@ -8,23 +8,29 @@ Replies are ready-made. All that differs between two replies for one address on 
 and protocol address stand together in the request and stand together again in the reply; the 26 octets between are
 prepared when an address becomes held. A test holds these replies equal to the codec's.
 
+What is held comes as changes, and what was answered is told as changes: neither costs more where more is held.
+
 A frame that claims a held address for another MAC is never answered: it is handed on as a rival's (`ArpSeen`), for
 ownership to judge. Senders whose MAC is a group address are dropped: a reply would go to everybody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
 from cluster.objects import AddressText
 from speaker import frames
-from speaker.effects import ArpSeen, Held, LinkState, Mac
+from speaker.arp_filter import ArpFilter
+from speaker.effects import ArpSeen, HeldChange, LinkState, Mac
 from speaker.frames import ARP_FRAME_OCTETS, BROADCAST, FIXED_FIELDS, ArpFrame, FrameError, Operation
 from speaker.plan import LinkName
 
 _REQUEST_FIELDS = FIXED_FIELDS + Operation.REQUEST.to_bytes(2, "big")
 _REPLY_FIELDS = FIXED_FIELDS + Operation.REPLY.to_bytes(2, "big")
+
+
+_NOWHERE: frozenset[LinkName] = frozenset()
 
 
 class DropReason(Enum):
@@ -41,7 +47,8 @@ class DropReason(Enum):
 
 
 class _Ready:
-    """A held address on one link: the octets of its reply between the asker's, and its counters."""
+    """A held address on one link: the octets of its reply between the asker's, and the requests answered since this
+    was last told."""
 
     __slots__ = ("address", "answered", "middle")
 
@@ -52,18 +59,16 @@ class _Ready:
 
 
 class LinkResponder:
-    """The responder of one link."""
+    """The responder of one link, and the filter before it."""
 
     def __init__(self, link: LinkName, mac: Mac) -> None:
         self.link = link
+        self.filter = ArpFilter()
         self._mac = mac
         self._own_macs: frozenset[Mac] = frozenset((mac,))
         self._ready: dict[bytes, _Ready] = {}
-
-    @property
-    def octets(self) -> Iterable[bytes]:
-        """The held addresses as four octets each, for the filter."""
-        return self._ready.keys()
+        self._answered: list[_Ready] = []
+        """Those with requests answered that were not told yet."""
 
     def set_macs(self, mac: Mac, own: frozenset[Mac]) -> None:
         """Answer with ``mac`` from now on; frames from any of ``own`` are our own."""
@@ -76,13 +81,19 @@ class LinkResponder:
     def hold(self, address: AddressText) -> None:
         octets = frames.ipv4_octets(address)
         self._ready[octets] = _Ready(address, self._middle(octets))
+        self.filter.hold(octets)
 
     def release(self, address: AddressText) -> None:
-        self._ready.pop(frames.ipv4_octets(address), None)
+        octets = frames.ipv4_octets(address)
+        self._ready.pop(octets, None)
+        self.filter.release(octets)
 
-    def answered(self) -> Iterable[tuple[AddressText, int]]:
-        """Requests answered since each address became held here."""
-        return ((ready.address, ready.answered) for ready in self._ready.values() if ready.answered)
+    def take_answered(self) -> Iterator[tuple[AddressText, int]]:
+        """Addresses that were asked for, with the requests answered since they were last told."""
+        answered, self._answered = self._answered, []
+        for ready in answered:
+            yield ready.address, ready.answered
+            ready.answered = 0
 
     def receive(self, frame: bytes) -> bytes | ArpSeen | DropReason:
         """A reply to send out of the same link, or what ownership should see, or why the frame counts for nothing."""
@@ -94,6 +105,8 @@ class LinkResponder:
         ready = self._ready.get(frame[38:42])
         if ready is None or frame[22] & 1 or frame[28:32] in self._ready:
             return self._judge(frame)
+        if not ready.answered:
+            self._answered.append(ready)
         ready.answered += 1
         return frame[22:28] + ready.middle + frame[22:32]
 
@@ -140,11 +153,15 @@ class Responder:
 
     def __init__(self) -> None:
         self._links: dict[LinkName, LinkResponder] = {}
-        self._held: Mapping[AddressText, frozenset[LinkName]] = {}
+        self._held: dict[AddressText, frozenset[LinkName]] = {}
 
     def on(self, link: LinkName) -> LinkResponder:
         """The responder of an announced link; ``KeyError`` for another."""
         return self._links[link]
+
+    def links_of(self, address: AddressText) -> frozenset[LinkName]:
+        """Where the address is answered; nowhere, if it is not held."""
+        return self._held.get(address, _NOWHERE)
 
     def set_links(self, links: Iterable[LinkState]) -> None:
         """The announced links as they are now, MACs included."""
@@ -160,12 +177,15 @@ class Responder:
                         self._links[name].hold(address)
             self._links[name].set_macs(state.mac, own)
 
-    def set_held(self, held: Held) -> frozenset[LinkName]:
-        """Answer for exactly these from now on; the links whose set changed (their filters are to follow)."""
+    def change_held(self, change: HeldChange) -> frozenset[LinkName]:
+        """Answer for what changed as it is from now on; the links whose set changed (their filters are to follow)."""
         changed: set[LinkName] = set()
-        before, after = self._held, held.links
-        for address in before.keys() | after.keys():
-            was, now = before.get(address, frozenset()), after.get(address, frozenset())
+        for address, now in change.links.items():
+            was = self._held.get(address, _NOWHERE)
+            if now:
+                self._held[address] = now
+            else:
+                self._held.pop(address, None)
             if was == now or not frames.is_ipv4(address):
                 continue
             for link in was ^ now:
@@ -175,13 +195,12 @@ class Responder:
                     else:
                         self._links[link].release(address)
                     changed.add(link)
-        self._held = after
         return frozenset(changed)
 
-    def answered(self) -> dict[AddressText, int]:
-        """Requests answered per held address, over all links, since it became held."""
+    def take_answered(self) -> dict[AddressText, int]:
+        """Requests answered per address since they were last told, over all links."""
         totals: dict[AddressText, int] = {}
         for link in self._links.values():
-            for address, count in link.answered():
+            for address, count in link.take_answered():
                 totals[address] = totals.get(address, 0) + count
         return totals

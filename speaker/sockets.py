@@ -11,11 +11,11 @@ import array
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from cluster.objects import AddressText
-from speaker import filter as arp_filter
+from speaker.arp_filter import INSTRUCTION, ArpFilter
 from speaker.frames import ETHERTYPE_ARP
 from speaker.plan import LinkName
 
@@ -34,8 +34,6 @@ _IP_RECVERR = 11
 _ICMP_ERROR = struct.Struct("=IBBBBII")  # struct sock_extended_err
 _ORIGIN_ICMP = 2
 _UNREACHABLE, _PORT_UNREACHABLE = 3, 3
-_FILTER_SIZES = (arp_filter.MAX_INSTRUCTIONS, 1024, 256, 64)
-"""Tried in turn: kernels before 6.8 lend a socket 20 KiB of option memory, for the old and the new filter together."""
 
 FRAME_OCTETS = 64
 """What is read of a frame: ARP ends at 42."""
@@ -50,29 +48,26 @@ forged ICMP message asks for: EPROTO, ENOPROTOOPT, EACCES …), and the next fra
 class ArpSocket:
     """Every ARP frame on one interface that passes the filter."""
 
-    def __init__(self, link: LinkName, held: Iterable[bytes]) -> None:
+    def __init__(self, link: LinkName, let_pass: ArpFilter) -> None:
         """Raises ``OSError`` if the interface has gone, ``PermissionError`` without NET_RAW."""
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SO_RCVBUF_OCTETS)
-            self.attach(held)  # protocol 0 receives nothing: no frame gets in ahead of the filter
+            self.attach(let_pass)  # protocol 0 receives nothing: no frame gets in ahead of the filter
             self.socket.bind((link, ETHERTYPE_ARP))
         except OSError:
             self.socket.close()
             raise
 
-    def attach(self, held: Iterable[bytes]) -> None:
-        """Let pass what matters for these addresses (four octets each), from the next frame on."""
-        addresses = tuple(held)
-        for size in _FILTER_SIZES:
-            program = arp_filter.program(addresses, size)
-            code = array.array("B", arp_filter.assemble(program))
+    def attach(self, let_pass: ArpFilter) -> None:
+        """Let pass what the filter does now, from the next frame on."""
+        while True:
+            code = array.array("B", let_pass.code)
+            option = struct.pack("@HP", len(code) // INSTRUCTION.size, code.buffer_info()[0])
             try:
-                self.socket.setsockopt(
-                    socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), code.buffer_info()[0])
-                )
+                self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
             except OSError as error:
-                if error.errno != errno.ENOMEM or size == _FILTER_SIZES[-1]:
+                if error.errno != errno.ENOMEM or not let_pass.shrink():
                     raise
             else:
                 return

@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -42,19 +42,20 @@ from cluster.client import (
 from cluster.command_line import EXIT_USAGE
 from cluster.config import Config, Problem, load
 from cluster.http_status import StatusServer
-from cluster.objects import SERVICE_NAME_LABEL, Object, Secret
+from cluster.objects import SERVICE_NAME_LABEL, AddressText, Object, Secret
 from cluster.reflector import Change, Reflector
 from cluster.resources import Resource
 from speaker.announcements import Announcements
 from speaker.channel import (
     ChannelClosedError,
     Claims,
+    ClaimsChange,
     Credentials,
+    Holding,
     Notice,
     Stats,
     ToWatcher,
     WatcherEnd,
-    WholePlan,
     watcher_end,
 )
 from speaker.interfaces import Stranded, StrandedServices, advertisements_without_interface
@@ -62,10 +63,12 @@ from speaker.keys import KEY_SECRET, BadKeyError, keys_of
 from speaker.metrics import SpeakerCollector, View
 from speaker.notices import NoticeGate, alert
 from speaker.options import Options
+from speaker.parts import change_in_parts, plan_in_parts
 from speaker.plan import LinkName
 from speaker.planner import Planner
 from speaker.publisher import Publisher
 from speaker.records import NODE_LABEL
+from speaker.traffic import Traffic
 from speaker.writer import Writer
 
 SLICES_OF_SERVICES = f"{SERVICE_NAME_LABEL},!service.kubernetes.io/headless"
@@ -101,7 +104,10 @@ class Watcher:
         self._next_plan_at = 0.0
 
         self._announcements = Announcements(self._planner)
-        self._claims: Claims | None = None
+        self._claims: dict[AddressText, Holding] = {}
+        self._unpublished: set[AddressText] = set()
+        """Addresses of which ``announcements`` has to hear."""
+        self._traffic = Traffic()
         self._publishing = False
         self._writer = Writer()
         self._publisher = Publisher(client, self._writer, options.node, options.namespace)
@@ -243,7 +249,8 @@ class Watcher:
             self._load_config()
             self._planner.take_change()
             plan = self._planner.plan()
-            self._channel.send(WholePlan(plan))
+            for part in plan_in_parts(plan):
+                self._channel.send(part)
             self._synced_at, self._next_plan_at = now, now + SPACING_S
             logger.info("first plan", extra={"revision": plan.revision, "bundles": len(plan.bundles)})
             gc.collect()
@@ -254,7 +261,8 @@ class Watcher:
             self._load_config()
             change = self._planner.take_change()
             if change:
-                self._channel.send(change)
+                for change_part in change_in_parts(change):
+                    self._channel.send(change_part)
                 self._next_plan_at = now + SPACING_S
                 counts = {"changed": len(change.changed), "removed": len(change.removed)}
                 logger.info("plan", extra={"revision": change.revision, **counts})
@@ -313,19 +321,33 @@ class Watcher:
     def _heard(self, message: ToWatcher) -> None:
         self._heard_at = _boottime()
         match message:
-            case Claims():
-                self._claims = message
-                self._publish_claims()
+            case Claims(_, held):
+                self._take_claims({**dict.fromkeys(self._claims), **held})
+            case ClaimsChange(_, held):
+                self._take_claims(held)
             case Stats():
                 self._stats = message
+                self._traffic.add(message)
                 if message.links is not None and (links := frozenset(message.links)) != self._links:
                     self._links, self._links_changed = links, True
             case Notice():
                 self._tell_notice(message)
 
+    def _take_claims(self, changes: Mapping[AddressText, Holding | None]) -> None:
+        for address, holding in changes.items():
+            if holding is None:
+                self._claims.pop(address, None)
+                self._traffic.forget(address)
+            else:
+                self._claims[address] = holding
+        self._unpublished.update(changes)
+        self._publish_claims()
+
     def _publish_claims(self) -> None:
-        if self._publishing and self._claims:
-            self._publisher.tell(self._announcements.set_claims(self._claims), self._planner.service)
+        if self._publishing and self._unpublished:
+            changes = {address: self._claims.get(address) for address in self._unpublished}
+            self._unpublished.clear()
+            self._publisher.tell(self._announcements.change_claims(changes), self._planner.service)
 
     def _tell_interfaces(self, stranded: list[Stranded], now: float) -> None:
         """Which advertisements name interfaces that this node lacks, and which Services became stranded by that."""
@@ -390,6 +412,7 @@ class Watcher:
         return View(
             node=self._options.node,
             stats=self._stats,
+            traffic=self._traffic.totals(),
             announced=tuple(dict(self._announcements.held).values()),
             loop_age_s=self._loop_age(),
             plan_revision=self._planner.revision,

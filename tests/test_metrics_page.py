@@ -15,6 +15,8 @@ from controller.metrics import ControllerCollector, PoolFigures, Snapshot
 from speaker.announcements import Announced
 from speaker.channel import PeerView, Stats
 from speaker.metrics import COUNTERS, SpeakerCollector, View
+from speaker.traffic import Totals
+from speaker.turns import BOUNDS_S
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/reference/metrics.md"
@@ -41,10 +43,10 @@ def controller_registry() -> CollectorRegistry:
 def speaker_registry() -> CollectorRegistry:
     counters = {f"{name}:x" if label else name: 1 for name, (_, label) in COUNTERS.items()}
     peer = PeerView(NodeName("node-2"), True, 0.5, 0.1, 1)
-    counts = {ADDRESS: 1}
-    stats = Stats(1.0, True, counters, requests=counts, responses=counts, gratuitous=counts, peers=(peer,))
+    stats = Stats(1.0, True, counters, peers=(peer,), turns=(1,) * (len(BOUNDS_S) + 1))
+    traffic = Totals({ADDRESS: 1}, {ADDRESS: 1})
     announced = Announced("default/web", "uid", (ADDRESS,), ())
-    full = View(NodeName("node-1"), stats, (announced,), loop_age_s=0.0, watch_failures={"services": 0})
+    full = View(NodeName("node-1"), stats, traffic, (announced,), loop_age_s=0.0, watch_failures={"services": 0})
     registry = CollectorRegistry()
     registry.register(SpeakerCollector(lambda: full))
     ProcessCollector(registry=registry)
@@ -76,7 +78,7 @@ def test_the_page_lists_every_metric_and_no_other(daemon: str, registry: Collect
     assert told(daemon) == exposed(registry)
 
 
-@pytest.mark.parametrize("module", ["speaker/announcer.py", "speaker/protocol.py"])
+@pytest.mark.parametrize("module", ["speaker/announcer.py", "speaker/informer.py", "speaker/protocol.py"])
 def test_what_the_announcer_counts_is_explained(module: str) -> None:
     counted = re.findall(r"""(?:_counters\[|_count\()f?["']([a-z_]+)""", (ROOT / module).read_text())
     assert counted

@@ -24,9 +24,10 @@ from cluster.objects import (
     ServiceStatus,
 )
 from speaker.announcements import Announcements, Transition, Turn
-from speaker.channel import Claims
+from speaker.channel import Holding
 from speaker.planner import Planner
 
+HELD = Holding(1)
 WEB = AddressText("192.0.2.1")
 DB = AddressText("192.0.2.2")
 
@@ -68,16 +69,16 @@ def test_a_claim_to_an_address_announces_every_service_that_has_it() -> None:
     set_service(planner, a_service("secure", WEB, port=443))
     set_service(planner, a_service("db", DB))
     announcements = Announcements(planner)
-    transitions = announcements.set_claims(Claims(1, {WEB: 1}))
+    transitions = announcements.change_claims({WEB: HELD})
     assert told(transitions) == [(Turn.GAINED, "default/secure"), (Turn.GAINED, "default/web")]
-    assert announcements.set_claims(Claims(1, {WEB: 2})) == []
+    assert announcements.change_claims({WEB: Holding(2)}) == []
 
 
 def test_a_service_that_joins_a_held_address_is_announced() -> None:
     planner = a_planner()
     set_service(planner, a_service("web", WEB, port=80))
     announcements = Announcements(planner)
-    announcements.set_claims(Claims(1, {WEB: 1}))
+    announcements.change_claims({WEB: HELD})
     set_service(planner, a_service("secure", WEB, port=443))
     assert told(announcements.plan_changed()) == [(Turn.GAINED, "default/secure")]
 
@@ -87,12 +88,12 @@ def test_losing_the_address_and_ending_the_service_are_told_apart() -> None:
     set_service(planner, a_service("web", WEB))
     set_service(planner, a_service("db", DB))
     announcements = Announcements(planner)
-    announcements.set_claims(Claims(1, {WEB: 1, DB: 1}))
-    assert told(announcements.set_claims(Claims(1, {DB: 1}))) == [(Turn.LOST, "default/web")]
+    announcements.change_claims({WEB: HELD, DB: HELD})
+    assert told(announcements.change_claims({WEB: None})) == [(Turn.LOST, "default/web")]
     planner.set_service("default/db", None)
     planner.take_change()
     assert told(announcements.plan_changed()) == [(Turn.ENDED, "default/db")]
-    assert announcements.set_claims(Claims(2, {})) == []
+    assert announcements.change_claims({DB: None}) == []
 
 
 def test_a_service_without_endpoints_is_not_announced_though_its_address_is_held() -> None:
@@ -100,19 +101,19 @@ def test_a_service_without_endpoints_is_not_announced_though_its_address_is_held
     set_service(planner, a_service("web", WEB, port=80))
     set_service(planner, a_service("idle", WEB, port=443), serving=False)
     announcements = Announcements(planner)
-    assert told(announcements.set_claims(Claims(1, {WEB: 1}))) == [(Turn.GAINED, "default/web")]
+    assert told(announcements.change_claims({WEB: HELD})) == [(Turn.GAINED, "default/web")]
 
 
 def test_endpoints_that_are_away_for_a_moment_are_no_news_and_letting_go_without_them_is_an_end() -> None:
     planner = a_planner()
     set_service(planner, a_service("web", WEB))
     announcements = Announcements(planner)
-    announcements.set_claims(Claims(1, {WEB: 1}))
+    announcements.change_claims({WEB: HELD})
     for serving in (False, True, False):
         set_service(planner, a_service("web", WEB), serving=serving)
         assert told(announcements.plan_changed()) == []
         assert list(announcements.held) == ["default/web"]
-    assert told(announcements.set_claims(Claims(1, {}))) == [(Turn.ENDED, "default/web")]
+    assert told(announcements.change_claims({WEB: None})) == [(Turn.ENDED, "default/web")]
 
 
 ADDRESSES = st.sampled_from([AddressText(f"192.0.2.{i}") for i in range(1, 5)])
@@ -137,8 +138,9 @@ def test_transitions_lead_from_one_state_to_the_next(
     known: dict[str, object] = {}
     for step in steps:
         if isinstance(step, frozenset):
+            gained, lost = dict.fromkeys(step - held, HELD), dict.fromkeys(held - step)
             held = step
-            transitions = announcements.set_claims(Claims(1, dict.fromkeys(step, 1)))
+            transitions = announcements.change_claims({**lost, **gained})
         else:
             name, addresses, port, serving = step
             set_service(planner, a_service(name, *addresses, port=port), serving=serving)
@@ -150,5 +152,5 @@ def test_transitions_lead_from_one_state_to_the_next(
             else:
                 del known[announced.service]
         fresh = Announcements(planner)
-        fresh.set_claims(Claims(1, dict.fromkeys(held, 1)))
+        fresh.change_claims(dict.fromkeys(held, HELD))
         assert known == announcements.held == fresh.held

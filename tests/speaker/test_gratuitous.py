@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.objects import AddressText
-from speaker.effects import Announce, Held, LinkState, Mac
+from speaker.effects import Announce, HeldChange, LinkState, Mac
 from speaker.frames import ArpFrame, Operation
 from speaker.gratuitous import REPEAT_S, SLOW_PERIOD_S, Frame, GratuitousSchedule
 from speaker.plan import LinkName
@@ -23,8 +23,12 @@ def many(count: int) -> tuple[AddressText, ...]:
     return tuple(AddressText(f"10.0.{n // 250}.{n % 250}") for n in range(count))
 
 
-def held(*addresses: AddressText, links: frozenset[LinkName] = frozenset((ETH0,)), quiet: bool = False) -> Held:
-    return Held(1, dict.fromkeys(addresses, links), frozenset((ETH0,)) if quiet else frozenset())
+def held(*addresses: AddressText, links: frozenset[LinkName] = frozenset((ETH0,)), quiet: bool = False) -> HeldChange:
+    return HeldChange(dict.fromkeys(addresses, links), frozenset((ETH0,)) if quiet else frozenset())
+
+
+def released(*addresses: AddressText) -> HeldChange:
+    return held(*addresses, links=frozenset())
 
 
 def link(name: LinkName = ETH0, mac: Mac = OWN, up: bool = True) -> LinkState:
@@ -34,7 +38,7 @@ def link(name: LinkName = ETH0, mac: Mac = OWN, up: bool = True) -> LinkState:
 def schedule(*addresses: AddressText) -> GratuitousSchedule:
     made = GratuitousSchedule()
     made.set_links([link()], 0.0)
-    made.set_held(held(*addresses), 0.0)
+    made.change_held(held(*addresses), 0.0)
     return made
 
 
@@ -111,7 +115,7 @@ def test_slow_repeats_of_many_addresses_are_spread() -> None:
 def test_released_address_drops_out_at_once() -> None:
     made = schedule(VIP, OTHER)
     made.announce(Announce((VIP, OTHER)))
-    made.set_held(held(OTHER), 0.0)
+    made.change_held(released(VIP), 0.0)
     assert {frame.address for _, frame in run(made, 700.0)} == {OTHER}
 
 
@@ -152,10 +156,10 @@ def test_cancelled_schedule_says_nothing_but_the_slow_rounds() -> None:
 def test_quiet_link_says_nothing_and_keeps_nothing_for_later() -> None:
     made = schedule(VIP)
     made.announce(Announce((VIP,)))
-    made.set_held(held(VIP, quiet=True), 0.0)
+    made.change_held(held(VIP, quiet=True), 0.0)
     made.announce(Announce((VIP,)))
     assert run(made, 1000.0) == []
-    made.set_held(held(VIP), 1000.0)
+    made.change_held(held(VIP), 1000.0)
     assert made.handle_timer(1000.0) == []
 
 
@@ -177,7 +181,7 @@ def test_new_mac_is_announced_for_all_that_is_held() -> None:
 
 def test_each_link_announces_what_is_held_there_with_its_own_mac() -> None:
     made = GratuitousSchedule()
-    made.set_held(Held(1, {VIP: frozenset((ETH0, ETH1)), OTHER: frozenset((ETH1,))}), 0.0)
+    made.change_held(HeldChange({VIP: frozenset((ETH0, ETH1)), OTHER: frozenset((ETH1,))}), 0.0)
     made.set_links([link(), link(ETH1, SECOND)], 0.0)
     made.announce(Announce((VIP, OTHER, AddressText("2001:db8::1"))))
     frames = made.handle_timer(0.0)
@@ -204,8 +208,9 @@ def test_only_held_addresses_are_said_whatever_happens(steps: list[tuple[float, 
     for wait, what, numbers in steps:
         addresses = tuple(AddressText(f"10.0.0.{n}") for n in sorted(numbers))
         if what == "hold":
+            made.change_held(released(*(holding - set(addresses))), now)
             holding = frozenset(addresses)
-            made.set_held(held(*addresses), now)
+            made.change_held(held(*addresses), now)
         elif what in ("announce", "defend"):
             made.announce(Announce(addresses, defend=what == "defend"))
         elif what == "cancel":

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from cluster.objects import AddressText
 from speaker import frames
-from speaker.effects import ArpSeen, Held, LinkState, Mac
+from speaker.arp_filter import ArpFilter
+from speaker.effects import ArpSeen, HeldChange, LinkState, Mac
 from speaker.frames import BROADCAST, NO_MAC, ArpFrame, Operation
 from speaker.plan import LinkName
 from speaker.responder import DropReason, LinkResponder, Responder
@@ -31,7 +32,7 @@ def link(name: LinkName = ETH0, mac: Mac = OWN) -> LinkState:
 def responder(held: dict[AddressText, frozenset[LinkName]] | None = None) -> Responder:
     made = Responder()
     made.set_links([link(), link(ETH1, SECOND)])
-    made.set_held(Held(1, {VIP: frozenset((ETH0,))} if held is None else held))
+    made.change_held(HeldChange({VIP: frozenset((ETH0,))} if held is None else held))
     return made
 
 
@@ -55,7 +56,7 @@ def test_only_held_addresses_are_answered_and_only_on_their_links() -> None:
 
 def test_released_address_is_silent_at_once_and_a_new_one_answers() -> None:
     made = responder()
-    assert made.set_held(Held(2, {OTHER: frozenset((ETH0, ETH1))})) == {ETH0, ETH1}
+    assert made.change_held(HeldChange({VIP: frozenset(), OTHER: frozenset((ETH0, ETH1))})) == {ETH0, ETH1}
     assert made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode()) is DropReason.NOT_HELD
     for name, mac in ((ETH0, OWN), (ETH1, SECOND)):
         reply = made.on(name).receive(frames.request(OTHER, ASKER, CLIENT).encode())
@@ -64,12 +65,12 @@ def test_released_address_is_silent_at_once_and_a_new_one_answers() -> None:
 
 
 def test_unchanged_links_are_not_named_as_changed() -> None:
-    assert responder().set_held(Held(2, {VIP: frozenset((ETH0,)), OTHER: frozenset((ETH1,))})) == {ETH1}
+    assert responder().change_held(HeldChange({VIP: frozenset((ETH0,)), OTHER: frozenset((ETH1,))})) == {ETH1}
 
 
 def test_address_held_before_its_link_appeared_is_answered_there() -> None:
     made = Responder()
-    made.set_held(Held(1, {VIP: frozenset((ETH0,))}))
+    made.change_held(HeldChange({VIP: frozenset((ETH0,))}))
     made.set_links([link()])
     assert isinstance(made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode()), bytes)
 
@@ -121,14 +122,18 @@ def test_frame_for_another_host_is_dropped(operation: Operation) -> None:
 
 def test_ipv6_addresses_are_left_to_neighbour_discovery() -> None:
     made = responder({AddressText("2001:db8::1"): frozenset((ETH0,)), VIP: frozenset((ETH0,))})
-    assert list(made.on(ETH0).octets) == [bytes([192, 0, 2, 200])]
+    made.on(ETH0).filter.tighten()
+    assert made.on(ETH0).filter.code == ArpFilter([bytes([192, 0, 2, 200])]).code
 
 
 def test_answers_are_counted_per_address_over_all_links() -> None:
     made = responder({VIP: frozenset((ETH0, ETH1)), OTHER: frozenset((ETH0,))})
     for name in (ETH0, ETH1, ETH1):
         made.on(name).receive(frames.request(VIP, ASKER, CLIENT).encode())
-    assert made.answered() == {VIP: 3}
+    assert made.take_answered() == {VIP: 3}
+    made.on(ETH0).receive(frames.request(OTHER, ASKER, CLIENT).encode())
+    assert made.take_answered() == {OTHER: 1}, "since they were last told"
+    assert made.take_answered() == {}
 
 
 @given(
@@ -146,3 +151,37 @@ def test_hostile_frames_get_a_verdict_and_a_reply_only_for_a_held_address(frame:
         question = ArpFrame.parse(frame)
         assert question.target == VIP
         assert verdict == frames.reply_to(question, OWN).encode()
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["hold", "release", "links"]), st.sets(ipv4, max_size=6), st.booleans()), max_size=20
+    )
+)
+def test_changes_lead_to_what_a_responder_that_begins_now_answers(
+    steps: list[tuple[str, set[AddressText], bool]],
+) -> None:
+    made, both = Responder(), frozenset((ETH0, ETH1))
+    made.set_links([link(), link(ETH1, SECOND)])
+    holding: dict[AddressText, frozenset[LinkName]] = {}
+    states, seen = [link(), link(ETH1, SECOND)], set[AddressText]()
+    for what, addresses, second in steps:
+        seen |= addresses
+        if what == "links":
+            states = [link(), link(ETH1, SECOND)] if second else [link()]
+            made.set_links(states)
+            continue
+        where = frozenset[LinkName]() if what == "release" else both if second else frozenset((ETH0,))
+        made.change_held(HeldChange(dict.fromkeys(addresses, where)))
+        holding.update(dict.fromkeys(addresses, where))
+    fresh = Responder()
+    fresh.set_links(states)
+    fresh.change_held(HeldChange(holding))
+    for state in states:
+        made.on(state.name).filter.tighten()
+        fresh.on(state.name).filter.tighten()
+        assert made.on(state.name).filter.code == fresh.on(state.name).filter.code
+        for address in seen:
+            question = frames.request(address, ASKER, CLIENT).encode()
+            assert made.on(state.name).receive(question) == fresh.on(state.name).receive(question)
+            assert made.links_of(address) == holding.get(address, frozenset())

@@ -21,6 +21,7 @@ from speaker.channel import (
     AnnouncerEnd,
     Claims,
     Credentials,
+    Holding,
     Notice,
     PeerView,
     Stats,
@@ -148,7 +149,7 @@ class Announcer:
         return [message for message in self.received if isinstance(message, kind)]
 
     def hold(self, *addresses: AddressText) -> None:
-        self.channel.send(Claims(1, dict.fromkeys(addresses, 1)))
+        self.channel.send(Claims(1, dict.fromkeys(addresses, Holding(1))))
 
     def tell_links(self, *names: str | None) -> None:
         """The links that there are; None: they are not known yet."""
@@ -559,7 +560,9 @@ def test_metrics_have_the_names_that_dashboards_know(cluster: Cluster, start: St
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     counters = {"frames_dropped:not_held": 5, "conflicts": 2}
     peers = (PeerView(NodeName("node-2"), True, 0.4, 0.01, 3),)
-    announcer.channel.send(Stats(now, True, counters, {WEB: 7}, {WEB: 6}, {WEB: 9}, peers))
+    announcer.channel.send(
+        Stats(now, True, counters, {WEB: 7}, {WEB: 9}, peers, turns=(5, 1, 0, 0, 0, 1), turns_s=0.75)
+    )
     registry = CollectorRegistry()
     registry.register(SpeakerCollector(watcher.view))
     wait_until(lambda: watcher.view().announced and watcher.view().stats)
@@ -567,12 +570,15 @@ def test_metrics_have_the_names_that_dashboards_know(cluster: Cluster, start: St
     for line in (
         'metallb_speaker_announced{ip="192.0.2.1",node="node-1",protocol="layer2",service="default/web"} 1.0',
         'metallb_layer2_requests_received{ip="192.0.2.1"} 7.0',
-        'metallb_layer2_responses_sent{ip="192.0.2.1"} 6.0',
+        'metallb_layer2_responses_sent{ip="192.0.2.1"} 7.0',
         'metallb_layer2_gratuitous_sent{ip="192.0.2.1"} 9.0',
         "metallb_k8s_client_config_loaded_bool 1.0",
         "metallb_k8s_client_config_stale_bool 0.0",
         'berthlb_speaker_frames_dropped_total{reason="not_held"} 5.0',
         "berthlb_speaker_conflicts_total 2.0",
+        'berthlb_speaker_loop_seconds_bucket{le="0.005"} 6.0',
+        'berthlb_speaker_loop_seconds_bucket{le="+Inf"} 7.0',
+        "berthlb_speaker_loop_seconds_sum 0.75",
         'berthlb_speaker_peer_detection_seconds{peer="node-2"} 0.4',
     ):
         assert line in lines

@@ -16,8 +16,20 @@ import threading
 from pathlib import Path
 
 from cluster.objects import AddressText, NodeName
-from speaker.channel import ChannelError, Claims, Credentials, Notice, Stats, ToAnnouncer, WholePlan, watcher_end
-from speaker.plan import Bundle, BundleId, Candidate, Plan
+from speaker.channel import (
+    ChannelError,
+    Claims,
+    ClaimsChange,
+    Credentials,
+    Holding,
+    Notice,
+    Stats,
+    ToAnnouncer,
+    watcher_end,
+)
+from speaker.parts import plan_in_parts
+from speaker.plan import Bundle, BundleId, Candidate, LinkName, Plan
+from speaker.traffic import Totals, Traffic
 from tests.wire.network import Host
 
 ROOT = Path(__file__).parents[2]
@@ -53,8 +65,12 @@ class Speaker:
     def __init__(self, host: Host, *, net_raw_only: bool = False) -> None:
         self.host = host
         self.node = NodeName(host.name)
-        self.claims: Claims | None = None
+        self.claims: dict[AddressText, Holding] = {}
+        """What it holds, as it told last."""
+        self.has_told = False
+        """It has told of its claims at all."""
         self.stats: Stats | None = None
+        self._traffic = Traffic()
         self.notices: list[Notice] = []
         ours, theirs = socket.socketpair()
         self._channel = watcher_end(ours)
@@ -83,10 +99,26 @@ class Speaker:
                 self._channel.send(message)
 
     def plan(self, revision: int, *bundles: Bundle) -> None:
-        self.say(CREDENTIALS, WholePlan(Plan(revision, self.node, bundles)))
+        self.say(CREDENTIALS, *plan_in_parts(Plan(revision, self.node, bundles)))
 
     def holds(self, *addresses: AddressText) -> bool:
-        return self.claims is not None and set(self.claims.links) == set(addresses)
+        """Whether it answers for these and no others."""
+        claims = dict(self.claims)
+        return self.has_told and {address for address in claims if claims[address].links} == set(addresses)
+
+    def answers_on(self, address: AddressText) -> tuple[LinkName, ...]:
+        holding = self.claims.get(address)
+        return holding.links if holding is not None else ()
+
+    @property
+    def traffic(self) -> Totals:
+        """ARP by address, as it told last."""
+        return self._traffic.totals()
+
+    @property
+    def busy(self) -> bool:
+        """It has not read all that was said to it."""
+        return self._channel.waiting
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -124,12 +156,23 @@ class Speaker:
             except ChannelError:
                 return
             for message in messages:
-                if isinstance(message, Claims):
-                    self.claims = message
-                elif isinstance(message, Stats):
-                    self.stats = message
-                else:
-                    self.notices.append(message)
+                match message:
+                    case Claims(_, held):
+                        self.claims, self.has_told = dict(held), True
+                    case ClaimsChange(_, held):
+                        self._change_claims(held)
+                    case Stats():
+                        self._traffic.add(message)
+                        self.stats = message
+                    case Notice():
+                        self.notices.append(message)
+
+    def _change_claims(self, changes: dict[AddressText, Holding | None]) -> None:
+        for address, holding in changes.items():
+            if holding is None:
+                self.claims.pop(address, None)
+            else:
+                self.claims[address] = holding
 
     def _read_log(self) -> None:
         assert self.process.stderr is not None

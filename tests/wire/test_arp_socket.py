@@ -12,7 +12,8 @@ from functools import partial
 import pytest
 
 from cluster.objects import AddressText
-from speaker.effects import Held, LinkState, Mac
+from speaker.arp_filter import ArpFilter
+from speaker.effects import HeldChange, LinkState, Mac
 from speaker.frames import Operation, gratuitous, ipv4_octets, request
 from speaker.plan import LinkName
 from speaker.responder import Responder
@@ -35,8 +36,8 @@ def answering(host: Host, *held: AddressText) -> Iterator[None]:
     """A bare loop of socket and responder in a thread."""
     responder = Responder()
     responder.set_links([LinkState(ETH0, 2, mac_of(host), up=True)])
-    responder.set_held(Held(1, dict.fromkeys(held, frozenset((ETH0,)))))
-    arp = host.call(lambda: ArpSocket(ETH0, responder.on(ETH0).octets))
+    responder.change_held(HeldChange(dict.fromkeys(held, frozenset((ETH0,)))))
+    arp = host.call(lambda: ArpSocket(ETH0, responder.on(ETH0).filter))
     done = threading.Event()
 
     def loop() -> None:
@@ -80,8 +81,8 @@ class Inbox:
 
 def test_kernel_passes_what_concerns_held_addresses_and_nothing_else(wire: Wire, stack: ExitStack) -> None:
     node, client = wire.host("node"), wire.host("client")
-    arp = node.call(lambda: ArpSocket(ETH0, [ipv4_octets(VIP)]))
-    rival = client.call(lambda: ArpSocket(ETH0, []))
+    arp = node.call(lambda: ArpSocket(ETH0, ArpFilter([ipv4_octets(VIP)])))
+    rival = client.call(lambda: ArpSocket(ETH0, ArpFilter()))
     stack.callback(arp.close)
     stack.callback(rival.close)
     mac, asker = mac_of(client), AddressText("192.0.2.2")
@@ -106,15 +107,15 @@ def test_kernel_passes_what_concerns_held_addresses_and_nothing_else(wire: Wire,
 
 def test_replacing_the_filter_loses_no_frame_of_an_address_that_stays(wire: Wire, stack: ExitStack) -> None:
     node, client = wire.host("node"), wire.host("client")
-    arp = node.call(lambda: ArpSocket(ETH0, [ipv4_octets(VIP)]))
-    asker = client.call(lambda: ArpSocket(ETH0, []))
+    arp = node.call(lambda: ArpSocket(ETH0, ArpFilter([ipv4_octets(VIP)])))
+    asker = client.call(lambda: ArpSocket(ETH0, ArpFilter()))
     stack.callback(arp.close)
     stack.callback(asker.close)
     question = request(VIP, AddressText("192.0.2.2"), mac_of(client)).encode()
     scattered = [(0x0A000000 + 5 * n).to_bytes(4, "big") for n in range(1200)]
     inbox = Inbox(arp)
     for turn in range(40):
-        arp.attach([ipv4_octets(VIP), *scattered[: 30 * turn]])
+        arp.attach(ArpFilter([ipv4_octets(VIP), *scattered[: 30 * turn]]))
         assert asker.send(question)
         wait_until(partial(inbox.has, turn + 1))
     assert inbox.frames == [question] * 40

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from cluster.objects import AddressText
-from speaker.effects import Announce, Held, LinkState, Mac
+from speaker.arp_filter import ArpFilter
+from speaker.effects import Announce, HeldChange, LinkState, Mac
 from speaker.frames import BROADCAST, ArpFrame, Operation, gratuitous
 from speaker.gratuitous import GratuitousSchedule
 from speaker.plan import LinkName
@@ -27,7 +28,7 @@ def mac_of(host: Host) -> Mac:
 
 
 def opened(host: Host, stack: ExitStack) -> ArpSocket:
-    made = host.call(lambda: ArpSocket(ETH0, []))
+    made = host.call(lambda: ArpSocket(ETH0, ArpFilter()))
     stack.callback(made.close)
     return made
 
@@ -42,7 +43,7 @@ def fresh_entry(client: Host, holder: Host, arp: ArpSocket, stack: ExitStack) ->
 def first_round(state: LinkState) -> list[bytes]:
     schedule = GratuitousSchedule()
     schedule.set_links([state], 0.0)
-    schedule.set_held(Held(1, {VIP: frozenset((ETH0,))}), 0.0)
+    schedule.change_held(HeldChange({VIP: frozenset((ETH0,))}), 0.0)
     schedule.announce(Announce((VIP,)))
     return [frame.data for frame in schedule.handle_timer(0.0)]
 

@@ -1,0 +1,351 @@
+"""What many addresses cost the announcers, and what they do when thousands have to be taken over at once.
+
+    python -m bench.scale [--services 10000] [--kill] [--json FILE]
+
+Needs root (network namespaces). Three announcers run on a wire with the rights that they have in a cluster, fed with
+Plans as their watchers would feed them, so nothing here depends on an API server.
+
+- *Changes*: with 10, 1,000 and so on up to N addresses in the Plan, new bundles come one after the other; the CPU of
+  each announcer per change, the claim, its frames and its part of the heartbeats' claims included.
+- *Growth*: N bundles one after another from nothing; seconds, CPU and peak memory of each announcer, and how many
+  addresses were claimed more than once.
+- ``--kill``: a holder's announcer is killed with SIGKILL, then (with three announcers again) a holder's cable is
+  pulled. A client asks for a sample of its addresses; how long the last of them was without an answer, how many
+  addresses were claimed more than once, who was believed dead and lived, and how long the longest turns were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from cluster.objects import AddressText, NodeName
+from speaker import frames
+from speaker.effects import Mac
+from speaker.plan import Bundle, BundleId, Candidate, PlanChange
+from speaker.ranking import Rendezvous
+from tests.waiting import wait_until
+from tests.wire.network import Host, Wire
+from tests.wire.speakers import Speaker
+
+NODES = ("node-1", "node-2", "node-3")
+SPACING_S = 0.02
+"""Between two changes of one Plan, as in the watcher; what comes meanwhile is in the next."""
+CHANGES = 200
+GAP_S = 0.05
+FRAMES_S = 6.0  # in which the frames of a claim are sent
+SAMPLE = 100
+ASK_S = 0.02
+LONG_S = 600.0
+
+Figures = dict[str, float]
+
+
+def _ranking() -> Rendezvous:
+    ranking = Rendezvous()
+    for node in NODES:
+        ranking.add(NodeName(node))
+    return ranking
+
+
+_RANKING = _ranking()
+
+
+def made(number: int) -> Bundle:
+    address = AddressText(f"10.{32 + (number >> 16)}.{number >> 8 & 255}.{number & 255}")
+    id_ = BundleId(f"{number:08x}-0000-4000-8000-000000000000")
+    nodes = _RANKING.order(id_)
+    return Bundle(id_, (address,), (f"bench/service-{number}",), tuple(Candidate(node, 0, 0) for node in nodes))
+
+
+class Fleet:
+    """Three announcers, a client, and the Plan that all of them are told."""
+
+    def __init__(self) -> None:
+        self._wire = Wire()
+        self._hosts = {name: self._wire.host(name) for name in NODES}
+        self.client = self._wire.host("client")
+        self.speakers = {name: Speaker(host, net_raw_only=True) for name, host in self._hosts.items()}
+        self.bundles: list[Bundle] = []
+        self._told: dict[str, int] = {}
+        self._told_at: dict[str, float] = {}
+
+    def end(self) -> None:
+        for speaker in self.speakers.values():
+            speaker.end()
+        self._wire.end()
+
+    def fill(self, count: int) -> None:
+        """The Plan as it is from the start, whole, and everything claimed."""
+        self.bundles += [made(number) for number in range(len(self.bundles), count)]
+        for name, speaker in self.speakers.items():
+            speaker.plan(count, *self.bundles)
+            self._told[name] = count
+        self.await_claims()
+
+    def add(self) -> None:
+        self.bundles.append(made(len(self.bundles)))
+
+    def tell(self) -> bool:
+        """Send what is due as a watcher does; whether everybody has everything."""
+        now = time.monotonic()
+        for name, speaker in self.speakers.items():
+            told = self._told.get(name, 0)
+            if told == len(self.bundles) or speaker.busy or now < self._told_at.get(name, 0.0) + SPACING_S:
+                continue
+            speaker.say(PlanChange(len(self.bundles), tuple(self.bundles[told:])))
+            self._told[name], self._told_at[name] = len(self.bundles), now
+        return all(told == len(self.bundles) for told in self._told.values())
+
+    def await_claims(self) -> None:
+        wait_until(lambda: self.claimed() >= len(self.bundles), LONG_S, "not everything is claimed")
+
+    def claimed(self) -> int:
+        return len(frozenset[AddressText]().union(*(tuple(speaker.claims) for speaker in self.speakers.values())))
+
+    def cpu_s(self) -> dict[str, float]:
+        return {name: cpu_seconds(speaker.process.pid) for name, speaker in self.speakers.items()}
+
+    def counted(self, name: str) -> int:
+        """A counter, over all announcers that have not ended."""
+        return sum(
+            speaker.stats.counters.get(name, 0) for speaker in self.speakers.values() if speaker.stats is not None
+        )
+
+    def cut(self, name: str) -> None:
+        self._wire.cable(self._hosts[name], "down")
+
+    def mac(self, name: str) -> str:
+        return self._hosts[name].mac()
+
+
+@contextlib.contextmanager
+def fleet() -> Iterator[Fleet]:
+    running = Fleet()
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def cpu_seconds(pid: int) -> float:
+    # schedstat: nanoseconds; the ticks of /proc/PID/stat are too coarse for single changes
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def peak_mib(pid: int) -> float:
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024
+
+
+def changes(size: int) -> Figures:
+    """CPU per change at a size."""
+    with fleet() as running:
+        running.fill(size)
+        time.sleep(FRAMES_S + size / 100)  # until the frames of these are sent, at 1,000 a second
+        before, began = running.cpu_s(), time.monotonic()
+        time.sleep(FRAMES_S)
+        idle = {name: (after - before[name]) / (time.monotonic() - began) for name, after in running.cpu_s().items()}
+        before, began = running.cpu_s(), time.monotonic()
+        for _ in range(CHANGES):
+            running.add()
+            due = time.monotonic() + GAP_S
+            while time.monotonic() < due:
+                running.tell()
+                time.sleep(0.002)
+        wait_until(running.tell, LONG_S)
+        running.await_claims()
+        time.sleep(FRAMES_S)
+        passed = time.monotonic() - began
+        each = [
+            (after - before[name] - idle[name] * passed) / CHANGES * 1000 for name, after in running.cpu_s().items()
+        ]
+        return {
+            f"{size}: CPU per change, ms (mean)": sum(each) / len(each),
+            f"{size}: CPU per change, ms (most)": max(each),
+            f"{size}: idle, % of a core (mean)": 100 * sum(idle.values()) / len(idle),
+            f"{size}: peak memory, MiB (most)": max(peak_mib(s.process.pid) for s in running.speakers.values()),
+        }
+
+
+def growth(count: int, rate: float) -> Figures:
+    """From nothing to ``count`` bundles, one after another."""
+    with fleet() as running:
+        running.fill(0)
+        wait_until(lambda: all(s.stats is not None and s.stats.ready for s in running.speakers.values()), 30)
+        before, began = running.cpu_s(), time.monotonic()
+        while len(running.bundles) < count:
+            while len(running.bundles) < min(count, (time.monotonic() - began) * rate):
+                running.add()
+            running.tell()
+            time.sleep(0.002)
+        wait_until(running.tell, LONG_S)
+        running.await_claims()
+        seconds = time.monotonic() - began
+        time.sleep(FRAMES_S)
+        used = [after - before[name] for name, after in running.cpu_s().items()]
+        return {
+            f"growth to {count} at {rate:g}/s: seconds": seconds,
+            "growth: CPU seconds of an announcer (most)": max(used),
+            "growth: peak memory, MiB (most)": max(peak_mib(s.process.pid) for s in running.speakers.values()),
+            "growth: claims beyond one for each address": running.counted("decisions:Claimed") - count,
+            **{f"growth: {name}": value for name, value in troubles(running, ()).items()},
+        }
+
+
+def troubles(running: Fleet, dead: Sequence[str]) -> Figures:
+    """What should not happen to those who live."""
+    alive = len(running.speakers)
+    figures = {
+        "false deaths": running.counted("decisions:PeerDead") - alive * len(dead),
+        "late loops": running.counted("late_loops"),
+        "claims withdrawn": running.counted("decisions:Withdrawn"),
+    }
+    return figures | {f"turns {name}": value for name, value in long_turns(running).items()}
+
+
+def long_turns(running: Fleet) -> Figures:
+    """How many turns of the loops were longer than some; nothing where announcers do not tell."""
+    totals: dict[str, float] = {}
+    for speaker in running.speakers.values():
+        turns = getattr(speaker.stats, "turns", None)
+        if turns:
+            from speaker.turns import BOUNDS_S  # noqa: PLC0415
+
+            for bound, count in zip((*BOUNDS_S, float("inf")), turns, strict=True):
+                if bound > 0.005:
+                    name = f"up to {bound * 1000:g} ms"
+                    totals[name] = totals.get(name, 0) + count
+    return totals
+
+
+class Asking:
+    """A client that goes on asking for some addresses, and who answers when."""
+
+    def __init__(self, client: Host, addresses: Sequence[AddressText]) -> None:
+        mac = Mac(bytes.fromhex(client.mac().replace(":", "")))
+        asker = AddressText("192.0.2.4")
+        self._questions = [frames.request(address, asker, mac).encode() for address in addresses]
+        self._socket = client.call(_arp_socket)
+        self.answers: dict[bytes, list[tuple[float, str]]] = {frames.ipv4_octets(each): [] for each in addresses}
+        self._next = time.monotonic()
+
+    def run(self, seconds: float, done: Callable[[], bool] = lambda: False) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not done():
+            if time.monotonic() >= self._next:
+                self._next = max(self._next + ASK_S, time.monotonic())
+                for question in self._questions:
+                    self._socket.send(question)
+            select.select([self._socket], [], [], 0.002)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(1000):
+                    frame = self._socket.recv(64)
+                    if frame[20:22] == b"\0\2" and frame[28:32] in self.answers:
+                        self.answers[frame[28:32]].append((time.monotonic(), frame[22:28].hex(":")))
+
+    def silences(self, since: float, dead: str) -> list[float]:
+        """For each address how long nobody but the dead answered; infinite where nobody ever did."""
+        return [
+            next((at - since for at, mac in answers if at > since and mac != dead), float("inf"))
+            for answers in self.answers.values()
+        ]
+
+    def by_two(self, since: float, dead: str) -> int:
+        """Addresses that more than one of the living answered for."""
+        return sum(
+            len({mac for at, mac in answers if at > since and mac != dead}) > 1 for answers in self.answers.values()
+        )
+
+
+def _arp_socket() -> socket.socket:
+    opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    opened.bind(("eth0", frames.ETHERTYPE_ARP))
+    return opened
+
+
+def mass_takeover(count: int, what: str, cause: Callable[[Fleet, str], None]) -> Figures:
+    with fleet() as running:
+        running.fill(count)
+        time.sleep(FRAMES_S + count / 100)
+        victim = max(running.speakers, key=lambda name: len(running.speakers[name].claims))
+        theirs = sorted(running.speakers[victim].claims)
+        chosen = theirs[:: max(1, len(theirs) // SAMPLE)][:SAMPLE]
+        dead_mac = running.mac(victim)
+        asking = Asking(running.client, chosen)
+        asking.run(1.0)
+        at = time.monotonic()
+        cause(running, victim)
+        gone = running.speakers.pop(victim)
+        claims, before = running.counted("decisions:Claimed"), troubles(running, ())
+        try:
+            taken = frozenset(theirs)
+            asking.run(60.0, lambda: min(map(len, asking.answers.values())) > 0 and _all_taken(running, taken))
+            asking.run(3.0)
+            time.sleep(2.0)  # for the last statistics
+            silences = asking.silences(at, dead_mac)
+            after = troubles(running, (victim,))
+            return {
+                f"{what} of {len(theirs)} of {count}: seconds without an answer (median)": sorted(silences)[
+                    len(silences) // 2
+                ],
+                f"{what}: seconds without an answer (most)": max(silences),
+                f"{what}: addresses of {len(chosen)} asked for that two answered": asking.by_two(at, dead_mac),
+                f"{what}: claims beyond one for each address": running.counted("decisions:Claimed")
+                - claims
+                - len(theirs),
+                **{f"{what}: {name}": value - before.get(name, 0) for name, value in after.items()},
+            }
+        finally:
+            gone.end()
+
+
+def _all_taken(running: Fleet, addresses: frozenset[AddressText]) -> bool:
+    return addresses <= frozenset[AddressText]().union(
+        *(tuple(speaker.claims) for speaker in running.speakers.values())
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--services", type=int, default=10_000, metavar="N")
+    parser.add_argument("--rate", type=float, default=100.0, metavar="N", help="of growth, bundles a second")
+    parser.add_argument("--kill", action="store_true", help="only what follows on a death")
+    parser.add_argument("--changes", action="store_true", help="only the cost of single changes")
+    parser.add_argument("--growth", action="store_true", help="only growth")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    given = parser.parse_args()
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, -10)  # what measures is not what is measured
+    whole = not (given.kill or given.changes or given.growth)
+    parts: list[Callable[[], Figures]] = []
+    if whole or given.changes:
+        parts += [lambda size=size: changes(size) for size in (10, 1000, 10_000) if size <= given.services]
+    if whole or given.growth:
+        parts.append(lambda: growth(given.services, given.rate))
+    if whole or given.kill:
+        parts += [
+            lambda: mass_takeover(given.services, "kill -9", lambda f, name: f.speakers[name].signal(signal.SIGKILL)),
+            lambda: mass_takeover(given.services, "power cut", lambda f, name: f.cut(name)),
+        ]
+    figures: Figures = {}
+    for part in parts:
+        found = part()
+        figures |= found
+        for name, value in found.items():
+            print(f"{name:75} {value:10,.3f}", flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
