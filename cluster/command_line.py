@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from typing import NoReturn
 
 EXIT_USAGE = 2
@@ -13,4 +15,11 @@ class OneLineParser(argparse.ArgumentParser):
     """Refuses with one line and ``EXIT_USAGE``, where argparse would print its usage as well."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
+        complain(self.prog, message)
+        sys.exit(EXIT_USAGE)
+
+
+def complain(program: str, message: str) -> None:
+    """Say on the standard error why a program cannot begin, if there is one and somebody reads it."""
+    with contextlib.suppress(AttributeError, OSError):
+        sys.stderr.write(f"{program}: {message}\n")

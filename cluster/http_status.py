@@ -1,25 +1,26 @@
 """The small HTTP server that both daemons show their state on: ``/metrics``, ``/healthz``, ``/readyz``.
 
 A probe is a function that returns None when all is well, or one line that says what is not; that line is the body of
-the 503, so that ``kubectl describe pod`` shows it. The server reads one request per connection, bounds how long it
-waits for it and how much of it it reads, and answers from its own thread.
+the 503, so that ``kubectl describe pod`` shows it. The server listens at one address or several, reads one request per
+connection, bounds how long it waits for it and how much of it it reads, and answers from its own thread.
 """
 
 from __future__ import annotations
 
+import os
+import selectors
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from cluster.listen import parse_listen
-
-__all__ = ["Probe", "StatusServer", "parse_listen"]
+from cluster.listen import Listen
 
 Probe = Callable[[], str | None]
 """None: all is well. Text: what is not."""
@@ -29,52 +30,102 @@ REQUEST_TIMEOUT_S = 5.0
 
 
 MAX_CLIENTS = 32
-"""Requests served at a time; more are hung up on, so that nobody on the network can make threads without end."""
+"""Requests served at a time at each address; more are hung up on, so that nobody on the network can make threads
+without end."""
+
+NO_CLIENT_S = 0.1
+"""Seconds to the next attempt where a client could not be accepted."""
 
 _Request = socket.socket | tuple[bytes, socket.socket]
 
 
-class StatusServer:
-    """Serves until ``stop``. ``address`` is where it listens, with the port that the system gave where 0 was asked."""
+class CannotListenError(Exception):
+    """An address that somebody else has, or that this machine has not; the text says which and why."""
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, healthy: Probe, ready: Probe) -> None:
-        """Bind at once, so that an address that cannot be had raises ``OSError`` here; nothing is served yet."""
+
+class StatusServer:
+    """Serves from ``start`` to ``stop``, at every address of ``listen``. ``addresses`` are these, with the port that
+    the system gave where 0 was asked."""
+
+    def __init__(self, listen: Iterable[Listen], registry: CollectorRegistry, healthy: Probe, ready: Probe) -> None:
+        """Bind at once; nothing is served yet. Raises ``CannotListenError`` for an address that cannot be had."""
 
         class Handler(_Handler):
             metrics: ClassVar = registry
             probes: ClassVar = {"/healthz": healthy, "/readyz": ready}
 
-        self._server = _Server(host, port, Handler)
-        bound = self._server.server_address
-        self.address: tuple[str, int] = (str(bound[0]), int(bound[1]))
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="status", daemon=True)
+        self._servers: list[_Server] = []
+        for each in listen:
+            try:
+                self._servers.append(_Server(each, Handler))
+            except OSError as error:
+                self._close()
+                raise CannotListenError(f"cannot listen on {each}: {error.strerror}") from error
+        bound = [server.socket.getsockname() for server in self._servers]
+        self.addresses = tuple(Listen(host, port) for host, port, *_ in bound)
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._serve, name="status", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening; returns within about 0.1 s."""
+        """Stop listening. Once."""
+        os.eventfd_write(self._stop, 1)
         if self._thread.is_alive():
-            self._server.shutdown()
             self._thread.join()
-        self._server.server_close()
+        self._close()
+        os.close(self._stop)
+
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stop, selectors.EVENT_READ)
+            for server in self._servers:
+                selector.register(server, selectors.EVENT_READ, server)
+            while True:
+                ready = [key.data for key, _ in selector.select()]
+                if None in ready:
+                    return
+                for server in ready:
+                    server.handle_request()
+
+    def _close(self) -> None:
+        for server in self._servers:
+            server.server_close()
 
 
 class _Server(ThreadingMixIn, TCPServer):
+    """One listening socket. What is served at a time is bounded for each: whoever exhausts what the network may use
+    does not keep the node's own probes out."""
+
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 64
 
-    def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    def __init__(self, listen: Listen, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
         self._free = threading.BoundedSemaphore(MAX_CLIENTS)
-        super().__init__((host, port), handler)
+        super().__init__(listen, handler)
+        self.socket.setblocking(False)  # a client may hang up before it is accepted
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except BlockingIOError:
+            raise
+        except OSError:  # such as no descriptor to be had: the client goes on waiting, and we must not spin meanwhile
+            time.sleep(NO_CLIENT_S)
+            raise
 
     def process_request(self, request: _Request, client_address: object) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        if not self._free.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread to be had
+            self._free.release()
+            raise
 
     def process_request_thread(self, request: _Request, client_address: object) -> None:
         try:

@@ -2,33 +2,40 @@
 
 This process is the announcer, the one to signal and to wait for; the watcher is its child and dies with it. Nothing
 heavy is imported before the fork, and the announcer's side never imports what talks to the API. What only the watcher
-can tell of the arguments (whether the kubeconfig is one, whether the port is free) is awaited before anything is sent.
+can tell of the arguments (whether the kubeconfig is one, whether the port is free) is awaited before anything is sent,
+for as long as that takes: without a watcher there is nothing to announce.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from cluster import logs
-from cluster.command_line import EXIT_USAGE
-from speaker import child
-from speaker.options import parse
+from cluster.starting import begin
 
-PATIENCE_S = 3.0  # reading a kubeconfig takes 0.3 s of CPU, of which the announcer's own imports overlap most
+if TYPE_CHECKING:
+    from speaker.child import Child
 
 
 def main() -> int:
+    begin()
+
+    from cluster import logs  # noqa: PLC0415  # all of these after ``begin``
+    from cluster.command_line import EXIT_USAGE  # noqa: PLC0415
+    from speaker import child  # noqa: PLC0415
+    from speaker.options import parse  # noqa: PLC0415
+
     options = parse(sys.argv[1:])
     logs.set_up()
 
     def watch(channel: socket.socket, begun: Callable[[], object] = lambda: None) -> int:
         from speaker.watcher import main as watcher_main  # noqa: PLC0415  # only the child pays for the API client
 
+        logs.set_up()  # a later one has the announcer's log, which waits for nobody
         return watcher_main(channel, options, begun)
 
     heard, said = os.pipe()
@@ -38,18 +45,17 @@ def main() -> int:
     from speaker.announcer import run  # noqa: PLC0415  # after the fork: the watcher needs none of it
     from speaker.settings import Settings  # noqa: PLC0415
 
-    if not _begins(heard) and os.waitstatus_to_exitcode(os.waitpid(first.pid, 0)[1]) == EXIT_USAGE:
+    begins = os.read(heard, 1)
+    os.close(heard)
+    if not begins and _exit_code(first) == EXIT_USAGE:
         return EXIT_USAGE  # it has said why; nothing else has been said or sent yet
     return run(options.node, Settings(detection_floor_s=options.detection_floor_s), first, partial(child.spawn, watch))
 
 
-def _begins(heard: int) -> bool:
-    """Whether the watcher can work with its arguments; false when it ended instead of saying so. One that is slow to
-    say so gets the benefit of the doubt."""
-    readable, _, _ = select.select([heard], [], [], PATIENCE_S)
-    answer = os.read(heard, 1) if readable else b"?"
-    os.close(heard)
-    return answer != b""
+def _exit_code(ending: Child) -> int:
+    """Of a watcher that is about to end. It is left for the announcer to reap, which starts another."""
+    ended = os.waitid(os.P_PID, ending.pid, os.WEXITED | os.WNOWAIT)
+    return -1 if ended is None or ended.si_code != os.CLD_EXITED else ended.si_status
 
 
 if __name__ == "__main__":

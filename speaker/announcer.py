@@ -33,6 +33,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from cluster import logs
 from cluster.command_line import EXIT_USAGE
 from cluster.objects import AddressText, NodeName
 from speaker import frames, process
@@ -213,7 +214,6 @@ class Announcer:
             port.discard()
         self._schedule.cancel(now)
         self._counters["late_loops"] += 1
-        logger.warning("loop late", extra={"seconds": round(late, 3)})
         self._protocol.loop_late(late, now)
         self._settle(now)
 
@@ -473,7 +473,7 @@ def run(node: NodeName, settings: Settings, first: Child, spawn: Callable[[], Ch
     Returns the exit code: 0 after a signal, `EXIT_USAGE` if the watcher cannot work with the command line. Raises
     ``OSError`` when the kernel refuses what nothing works without (AF_PACKET sockets excepted: those are tried again).
     """
-    process.log_without_waiting()
+    logs.set_up(patience_s=0.0)
     granted = process.be_punctual()
     now = boottime()
     session = secrets.randbits(63) | 1

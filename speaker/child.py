@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -64,7 +63,6 @@ def _be_watcher(
     except Exception:  # whatever it is, it is said, and the announcer starts another
         logger.exception("watcher failed")
     finally:
-        sys.stderr.flush()
         os._exit(code)
 
 

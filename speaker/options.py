@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.command_line import OneLineParser
-from cluster.listen import parse_listen
+from cluster.listen import DEFAULT, Listen, add_listen
 from cluster.objects import NodeName
 from speaker.keys import BadKeyError, checked_key
 
@@ -27,8 +27,8 @@ class Options:
     """Where pools, advertisements, the key and our status objects are."""
     lb_class: str | None = None
     """Announce Services of this ``spec.loadBalancerClass`` only; None: only those without one."""
-    listen: tuple[str, int] = ("0.0.0.0", 7472)
-    """Address and port of ``/metrics``, ``/healthz`` and ``/readyz``."""
+    listen: tuple[Listen, ...] = (DEFAULT,)
+    """Where ``/metrics``, ``/healthz`` and ``/readyz`` are served."""
     key: bytes | None = None
     """The heartbeat key, instead of the Secret's."""
     detection_floor_s: float = DETECTION_FLOOR_S
@@ -46,9 +46,7 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--node-name", required=True, type=_name, metavar="NODE", help="the Node that this host is")
     parser.add_argument("--namespace", default="metallb-system", help="where pools and advertisements are")
     parser.add_argument("--lb-class", metavar="CLASS", help="announce Services of this loadBalancerClass only")
-    parser.add_argument(
-        "--listen", type=_listen, default=("0.0.0.0", 7472), metavar="ADDRESS:PORT", help="/metrics, /healthz, /readyz"
-    )
+    add_listen(parser)
     parser.add_argument("--key-file", type=_key, metavar="FILE", help="heartbeat key, instead of the Secret's")
     parser.add_argument(
         "--detection-floor",
@@ -68,7 +66,7 @@ def parse(arguments: list[str]) -> Options:
         node=NodeName(given.node_name),
         namespace=given.namespace,
         lb_class=given.lb_class,
-        listen=given.listen,
+        listen=tuple(given.listen or (DEFAULT,)),
         key=given.key_file,
         detection_floor_s=given.detection_floor,
         ignore_exclude=given.ignore_exclude_lb,
@@ -97,13 +95,6 @@ def _name(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("is empty")
     return text
-
-
-def _listen(text: str) -> tuple[str, int]:
-    try:
-        return parse_listen(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _detection_floor(text: str) -> float:

@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import logging
 import os
 import resource
-import select
-import sys
 import time
-
-from cluster.logs import JsonFormatter
 
 YOUNG_OBJECTS = 10_000
 _FIFO_PRIORITY = 1  # ahead of every ordinary process, behind every other real-time one
 _NICE = -10
 _MCL_CURRENT = 1
-_LOG_LINE_OCTETS = 4000
-"""A pipe that poll(2) calls writable takes PIPE_BUF (4,096) octets without blocking."""
 
 
 def boottime() -> float:
@@ -46,35 +39,6 @@ def collect_garbage() -> None:
     millisecond or two. To be called often."""
     if gc.get_count()[0] > YOUNG_OBJECTS:
         gc.collect(1)
-
-
-class UnwaitingHandler(logging.Handler):
-    """Writes log lines to stderr, and drops them while nobody reads it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(JsonFormatter())
-        self._poll = select.poll()
-        self._poll.register(sys.stderr.fileno(), select.POLLOUT)
-        self.dropped = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        line = self.format(record).encode()[:_LOG_LINE_OCTETS] + b"\n"
-        ready = self._poll.poll(0)
-        try:
-            if ready and ready[0][1] & select.POLLOUT:
-                os.write(sys.stderr.fileno(), line)
-                return
-        except OSError:
-            pass  # nobody will ever read it
-        self.dropped += 1
-
-
-def log_without_waiting() -> UnwaitingHandler:
-    """Make this process's log such that writing it never waits."""
-    handler = UnwaitingHandler()
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    return handler
 
 
 def _priority() -> str:

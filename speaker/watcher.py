@@ -18,7 +18,6 @@ import os
 import queue
 import selectors
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -39,9 +38,9 @@ from cluster.client import (
     ClientConfigError,
     connect,
 )
-from cluster.command_line import EXIT_USAGE
+from cluster.command_line import EXIT_USAGE, complain
 from cluster.config import Config, Problem, load
-from cluster.http_status import StatusServer
+from cluster.http_status import CannotListenError, StatusServer
 from cluster.objects import SERVICE_NAME_LABEL, AddressText, Object, Secret
 from cluster.reflector import Change, Reflector
 from cluster.resources import Resource
@@ -440,17 +439,16 @@ def main(sock: socket.socket, options: Options, begun: Callable[[], object]) -> 
     try:
         client = connect(options.kubeconfig, user_agent="berthlb-speaker")
     except ClientConfigError as error:
-        sys.stderr.write(f"speaker: {error}\n")
+        complain("speaker", str(error))
         return EXIT_USAGE
     watcher = Watcher(client, watcher_end(sock), options)
     registry = CollectorRegistry()
     registry.register(SpeakerCollector(watcher.view))
     ProcessCollector(registry=registry)
     try:
-        server = StatusServer(*options.listen, registry, watcher.healthy, watcher.ready)
-    except OSError as error:
-        host, port = options.listen
-        sys.stderr.write(f"speaker: cannot listen on {host}:{port}: {error.strerror}\n")
+        server = StatusServer(options.listen, registry, watcher.healthy, watcher.ready)
+    except CannotListenError as error:
+        complain("speaker", str(error))
         return EXIT_USAGE
     begun()
     server.start()

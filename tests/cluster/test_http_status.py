@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import http.client
+import os
+import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from cluster.http_status import StatusServer, parse_listen
+from cluster.http_status import MAX_CLIENTS, CannotListenError, StatusServer
+from cluster.listen import Listen, parse_listen
+from tests.waiting import wait_until
+
+ANY_PORT = Listen("127.0.0.1", 0)
+
+
+def ask_at(address: Listen, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(*address, timeout=5)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def idle_clients(address: Listen) -> list[socket.socket]:
+    """As many as are served at a time."""
+    return [socket.create_connection(address, timeout=5) for _ in range(MAX_CLIENTS)]
 
 
 class State:
@@ -26,16 +46,9 @@ def state() -> State:
 def ask(state: State) -> Iterator[Callable[[str], tuple[int, str]]]:
     registry = CollectorRegistry()
     Gauge("berthlb_example", "An example.", registry=registry).set(7)
-    server = StatusServer("127.0.0.1", 0, registry, lambda: state.healthy, lambda: state.ready)
+    server = StatusServer([ANY_PORT], registry, lambda: state.healthy, lambda: state.ready)
     server.start()
-
-    def get(path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection(*server.address, timeout=5)
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-
-    yield get
+    yield lambda path: ask_at(server.addresses[0], path)
     server.stop()
 
 
@@ -57,11 +70,11 @@ def test_other_paths_are_not_found(ask: Callable[[str], tuple[int, str]]) -> Non
 
 
 def test_clients_that_never_ask_do_not_grow_without_end() -> None:
-    server = StatusServer("127.0.0.1", 0, CollectorRegistry(), lambda: None, lambda: None)
+    server = StatusServer([ANY_PORT], CollectorRegistry(), lambda: None, lambda: None)
     server.start()
-    idle = [socket.create_connection(server.address, timeout=5) for _ in range(32)]
+    idle = idle_clients(server.addresses[0])
     try:
-        with socket.create_connection(server.address, timeout=5) as one_more:
+        with socket.create_connection(server.addresses[0], timeout=5) as one_more:
             assert one_more.recv(1) == b""
     finally:
         for each in idle:
@@ -69,16 +82,59 @@ def test_clients_that_never_ask_do_not_grow_without_end() -> None:
         server.stop()
 
 
-def test_an_address_in_use_is_said_at_once() -> None:
+def test_who_exhausts_one_address_does_not_keep_the_probes_from_another() -> None:
+    listen = [ANY_PORT, Listen("127.0.0.2", 0), Listen("::1", 0)]
+    server = StatusServer(listen, CollectorRegistry(), lambda: None, lambda: None)
+    server.start()
+    exhausted, *others = server.addresses
+    idle = idle_clients(exhausted)
+    try:
+        assert [ask_at(each, "/healthz") for each in others] == [(200, "ok\n"), (200, "ok\n")]
+    finally:
+        for each in idle:
+            each.close()
+        server.stop()
+
+
+def test_where_no_descriptor_is_left_a_client_waits_and_nothing_spins() -> None:
+    """``accept`` fails with EMFILE and leaves the client in the queue, so that the socket stays readable."""
+    server = StatusServer([ANY_PORT], CollectorRegistry(), lambda: None, lambda: None)
+    server.start()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
+        taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(highest)]  # no number below the limit is free
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
+        try:
+            client.settimeout(10)
+            client.connect(server.addresses[0])
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            began, used = time.monotonic(), time.process_time()
+            wait_until(lambda: time.monotonic() > began + 0.5)
+            assert time.process_time() - used < 0.25
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for each in taken:
+                os.close(each)
+        assert client.recv(12) == b"HTTP/1.0 200"
+    server.stop()
+
+
+def test_an_address_that_cannot_be_had_is_named_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match="in use"):
-            StatusServer("127.0.0.1", port, CollectorRegistry(), lambda: None, lambda: None)
+        with pytest.raises(CannotListenError, match=rf"127\.0\.0\.1:{port}: Address already in use"):
+            StatusServer([ANY_PORT, Listen("127.0.0.1", port)], CollectorRegistry(), lambda: None, lambda: None)
 
 
 @pytest.mark.parametrize(
     ("text", "meaning"),
-    [("127.0.0.1:7472", ("127.0.0.1", 7472)), (":80", ("0.0.0.0", 80)), ("[::1]:0", ("::1", 0))],
+    [
+        ("127.0.0.1:7472", ("127.0.0.1", 7472)),
+        (":80", ("0.0.0.0", 80)),
+        ("[::1]:0", ("::1", 0)),
+        ("[192.0.2.1]:7472", ("192.0.2.1", 7472)),
+    ],
 )
 def test_listen_addresses(text: str, meaning: tuple[str, int]) -> None:
     assert parse_listen(text) == meaning

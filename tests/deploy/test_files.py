@@ -12,10 +12,10 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
 from cluster.objects import NodeName
-from controller.__main__ import parser
+from controller import options as controller_options
 from controller.metrics import ControllerCollector, Snapshot
+from speaker import options as speaker_options
 from speaker.metrics import SpeakerCollector, View
-from speaker.options import parse
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/berthlb.yaml"
@@ -42,8 +42,8 @@ def test_the_daemons_understand_their_arguments() -> None:
     def arguments(kind: str) -> list[str]:
         return [re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], each) for each in container(kind)["args"]]
 
-    assert parser().parse_args(arguments("Deployment")).namespace == "metallb-system"
-    assert parse(arguments("DaemonSet")).node == "node-1"
+    assert controller_options.parse(arguments("Deployment")).namespace == "metallb-system"
+    assert speaker_options.parse(arguments("DaemonSet")).node == "node-1"
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_node_alone_is_enough() -> None:
     options = parse(["--node-name", "node-1"])
-    assert (options.node, options.namespace, options.listen) == ("node-1", "metallb-system", ("0.0.0.0", 7472))
+    assert (options.node, options.namespace, options.listen) == ("node-1", "metallb-system", (("127.0.0.1", 7472),))
     assert options.kubeconfig is None
     assert options.lb_class is None
     assert options.key is None
@@ -34,11 +34,21 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     options = parse(
         [
             *("--node-name", "node-1", "--kubeconfig", str(kubeconfig), "--namespace", "lb", "--lb-class", "berth"),
-            *("--listen", "[::1]:9000", "--key-file", str(key), "--detection-floor", "0.5", "--ignore-exclude-lb"),
+            *(
+                "--listen",
+                "[::1]:9000",
+                "--listen",
+                ":80",
+                "--key-file",
+                str(key),
+                "--detection-floor",
+                "0.5",
+                "--ignore-exclude-lb",
+            ),
         ]
     )
     assert options.kubeconfig == kubeconfig
-    assert (options.namespace, options.lb_class, options.listen) == ("lb", "berth", ("::1", 9000))
+    assert (options.namespace, options.lb_class, options.listen) == ("lb", "berth", (("::1", 9000), ("0.0.0.0", 80)))
     assert (options.key, options.detection_floor_s, options.ignore_exclude) == (b"k" * 32, 0.5, True)
 
 

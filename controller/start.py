@@ -1,0 +1,67 @@
+"""The controller's process: arguments, signals, and the order in which things start and end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+from prometheus_client import CollectorRegistry
+
+from cluster import logs
+from cluster.client import connect
+from cluster.command_line import EXIT_USAGE, complain
+from cluster.errors import ClientConfigError
+from cluster.http_status import CannotListenError, StatusServer
+from cluster.starting import ENDING
+from controller.daemon import Daemon
+from controller.options import PROGRAM, parse
+
+USER_AGENT = "berthlb-controller"
+
+logger = logging.getLogger("controller")
+
+
+def run() -> NoReturn:
+    """Be the controller until SIGTERM or SIGINT."""
+    options = parse(sys.argv[1:])
+    logs.set_up()
+    registry = CollectorRegistry()
+    try:
+        client = connect(options.kubeconfig, user_agent=USER_AGENT)
+        daemon = Daemon(
+            client,
+            options.namespace,
+            options.lb_class,
+            registry,
+            name=options.identity or f"{socket.gethostname()}_{os.getpid()}",
+            lease_s=options.lease_s,
+            remember_releases=options.remember_releases,
+        )
+        status = StatusServer(options.listen, registry, daemon.trouble, daemon.not_ready)
+    except (ClientConfigError, CannotListenError) as error:
+        complain(PROGRAM, str(error))
+        sys.exit(EXIT_USAGE)
+    _when_told_to_end(daemon.stop)
+    status.start()
+    logger.info("serving", extra={"listen": ", ".join(map(str, status.addresses))})
+    daemon.run()
+    logger.info("stopped")
+    os._exit(0)  # the reflectors' threads wait for the API server; nothing that they hold is lost
+
+
+def _when_told_to_end(stop: Callable[[], object]) -> None:
+    """From now on SIGTERM and SIGINT call ``stop``, from a thread of its own: what it does takes locks, and a signal's
+    handler might find the very thread that it interrupts holding them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # in every thread that is started from here on
+
+    def wait() -> None:
+        signal.sigwait(ENDING)
+        stop()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
