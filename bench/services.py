@@ -38,8 +38,10 @@ from controller.daemon import WRITERS
 from lab import launch
 from lab.assets.gather import gather
 from lab.client import Lab
+from lab.container import confined
 from lab.layout import CONTROL_PLANE, lay_out
 from lab.measure import wait_for
+from lab.rights import rights_of
 
 console = Console(stderr=True)
 CREATORS = 12
@@ -148,7 +150,8 @@ def cpu_s(lab: Lab, pid: int) -> float:
 
 def run_controller(lab: Lab, count: int) -> dict[str, float]:
     """From its start with everything waiting until all is quiet; then what it weighs and has used."""
-    arguments = [sys.executable, "-m", "controller", f"--kubeconfig={lab.status().kubeconfig_inside}"]
+    controller = [sys.executable, "-m", "controller", f"--kubeconfig={lab.status().kubeconfig_inside}"]
+    arguments = [*confined(rights_of("controller")), *controller]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     log_file = lab.directory / "bench-controller.log"
     with (

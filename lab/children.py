@@ -10,6 +10,7 @@ from pathlib import Path
 from lab import processes
 from lab.hosts import Hosts
 from lab.processes import Process
+from lab.rights import Rights
 
 
 class Children:
@@ -61,25 +62,41 @@ class Children:
             if process.on_end is not None:
                 process.on_end(code)
 
-    def start_module(self, host: str, name: str, module: str, *arguments: str, keep: tuple[int, ...] = ()) -> Process:
-        """Start one of our Python programs on a host, its output going to its log."""
+    def start_module(
+        self,
+        host: str,
+        name: str,
+        module: str,
+        *arguments: str,
+        keep: tuple[int, ...] = (),
+        rights: Rights | None = None,
+    ) -> Process:
+        """Start one of our Python programs on a host, its output going to its log. ``rights``: as ``run_program``."""
         environment = {
             **os.environ,
             "PYTHONPATH": processes.python_path(),
             "PYTHONUNBUFFERED": "1",
             "KUBECONFIG": self.kubeconfig,
         }
-        return self.start_program(host, name, (sys.executable, "-m", module, *arguments), environment, keep)
+        argv = (sys.executable, "-m", module, *arguments)
+        return self.start_program(host, name, argv, environment, keep=keep, rights=rights)
 
     def start_program(
-        self, host: str, name: str, argv: Sequence[str], environment: Mapping[str, str], keep: tuple[int, ...] = ()
+        self,
+        host: str,
+        name: str,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        keep: tuple[int, ...] = (),
+        rights: Rights | None = None,
     ) -> Process:
-        """Start a program on a host, its output going to its log."""
+        """Start a program on a host, its output going to its log. ``rights``: as ``run_program``."""
         log = self.log(host, name)
         try:
             streams = (self._hosts.null, log, log)
             namespace = self._hosts.namespace(host)
-            pid = processes.run_program(host, namespace, argv, environment, streams=streams, keep=keep)
+            pid = processes.run_program(host, namespace, argv, environment, streams=streams, keep=keep, rights=rights)
         finally:
             os.close(log)
         return self.keep(host, name, pid)

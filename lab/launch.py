@@ -32,6 +32,7 @@ from lab.errors import FailedError, LabError, UnusableError
 from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Layout
 from lab.messages import ANSWERS, SPEAKER, SPEC, Done, LabStatus, ProxyMode, Refused, Release, Spec
 from lab.processes import python_path
+from lab.rights import DAEMONS, rights_of
 
 BUILD_S = 30.0  # for the namespaces and the LAN; takes a tenth of a second
 END_S = 10.0
@@ -146,6 +147,7 @@ def _build(wanted: Wanted, lock: int, held: Held, theirs: socket.socket) -> None
                 controllers=wanted.controllers,
                 controller_args=wanted.controller_args,
                 speaker_args=wanted.speaker_args,
+                rights={daemon: rights_of(daemon) for daemon in DAEMONS},
                 programs={each: str(found.path) for each, found in wanted.assets.programs.items()}
                 if wanted.assets
                 else {},
@@ -244,9 +246,9 @@ def _awaited(lab: Lab, status: LabStatus) -> list[_Awaited]:
         """kube-controller-manager makes each namespace's first ServiceAccount, without which it takes no pods."""
         return api.get("/api/v1/namespaces/default/serviceaccounts/default") is not None
 
-    def is_healthy(address: str, port: int, path: str) -> bool:
+    def is_healthy(address: str, port: int, path: str, asker: str = CONTROL_PLANE) -> bool:
         connection = http.client.HTTPConnection(address, port, timeout=2.0)
-        with lab.open_socket(CONTROL_PLANE) as connection.sock:
+        with lab.open_socket(asker) as connection.sock:
             connection.sock.settimeout(2.0)
             try:
                 connection.sock.connect((address, port))
@@ -264,9 +266,12 @@ def _awaited(lab: Lab, status: LabStatus) -> list[_Awaited]:
             proxy_is_ready = partial(is_healthy, node.address, PROXY_HEALTH_PORT, "/healthz")
             waiting.append(_Awaited(node.name, "kube-proxy", proxy_is_ready))
     if status.daemons:
-        controllers = [(status.layout.control_plane, name, port) for name, port in status.controller_ports.items()]
-        for host, name, port in (*controllers, *((node, SPEAKER, STATUS_PORT) for node in status.layout.nodes)):
-            waiting.append(_Awaited(host.name, name, partial(is_healthy, host.address, port, "/readyz")))
+        address = status.layout.control_plane.address
+        for name, port in status.controller_ports.items():
+            waiting.append(_Awaited(CONTROL_PLANE, name, partial(is_healthy, address, port, "/readyz")))
+        for node in status.layout.nodes:  # a speaker answers its own node, whose kubelet would ask
+            asked = partial(is_healthy, "127.0.0.1", STATUS_PORT, "/readyz", asker=node.name)
+            waiting.append(_Awaited(node.name, SPEAKER, asked))
     return waiting
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from lab.layout import STATUS_PORT, Host, Layout
+from lab.rights import DaemonName, Rights
 
 MAX_MESSAGE = 200_000  # octets; just under the kernel's default limit for one datagram (net.core.wmem_default)
 
@@ -41,6 +42,8 @@ class Spec(msgspec.Struct, frozen=True):
     """How many replicas of the controller, of which one leads."""
     controller_args: tuple[str, ...] = ()
     speaker_args: tuple[str, ...] = ()
+    rights: dict[DaemonName, Rights] = {}
+    """What each of our daemons may do."""
     programs: dict[str, str] = {}
     """Of a real control plane: the path of each program. Empty: the embedded one."""
     proxy_mode: ProxyMode = "nftables"

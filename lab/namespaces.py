@@ -17,7 +17,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 1 << 18  # sys/mount.h
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 0x1000, 0x4000, 1 << 18  # sys/mount.h
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,6 +41,11 @@ def enter_network(fd: int) -> None:
 def mount(kind: str, at: str, flags: int) -> None:
     """Mount a new file system of a kind that needs no source."""
     _check(_libc.mount(kind.encode(), at.encode(), kind.encode(), ctypes.c_ulong(flags), None), f"mount {at}")
+
+
+def bind(source: str, at: str) -> None:
+    """Show a directory, and what is mounted below it, at another one."""
+    _check(_libc.mount(source.encode(), at.encode(), b"none", ctypes.c_ulong(MS_BIND | MS_REC), None), f"mount {at}")
 
 
 def make_mounts_private() -> None:
@@ -93,13 +98,17 @@ def isolate() -> None:
 
     Whoever is not root becomes root of a user namespace in which only the own user id exists.
     """
-    uid, gid = os.getuid(), os.getgid()
-    flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID
-    if os.geteuid() == 0:
-        unshare(flags)
-    else:
-        unshare(flags | CLONE_NEWUSER)
-        for name, line in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 (not a file of ours: no path arithmetic here)
-                file.write(line)
+    if os.geteuid() != 0:
+        unshare_user(0, 0)
+    unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID)
     make_mounts_private()
+
+
+def unshare_user(uid: int, gid: int) -> None:
+    """Put the calling process into a user namespace of its own, in which its user and group have these ids and no
+    others exist."""
+    own_uid, own_gid = os.geteuid(), os.getegid()
+    unshare(CLONE_NEWUSER)
+    for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {own_uid} 1"), ("gid_map", f"{gid} {own_gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 (not a file of ours: no path arithmetic here)
+            file.write(line)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.container import confine
 from lab.namespaces import (
     CLONE_NEWNS,
     CLONE_NEWUTS,
@@ -28,6 +29,7 @@ from lab.namespaces import (
     set_host_name,
     unshare,
 )
+from lab.rights import Rights
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 NOT_STARTED = 127  # the shells' exit code for a command that could not be run
@@ -73,8 +75,10 @@ def run_program(
     keep: Sequence[int] = (),
     directory: str = "/",
     terminal: bool = False,
+    rights: Rights | None = None,
 ) -> int:
-    """Start a program on a host, as leader of a session of its own. Returns its process id.
+    """Start a program on a host, as leader of a session of its own, with ``rights`` or all that the lab has. Returns
+    its process id.
 
     What goes wrong from here on is written to its standard error, and it ends with code 127.
     """
@@ -89,9 +93,12 @@ def run_program(
             os.set_inheritable(fd, True)
         with contextlib.suppress(OSError):  # a directory that only the caller sees
             os.chdir(directory)
+        if rights is not None:
+            confine(rights)
         os.execvpe(argv[0], list(argv), dict(environment))  # noqa: S606 (no shell is wanted)
     except OSError as error:
-        os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+        where = f"{error.filename}: " if error.filename else ""
+        os.write(2, f"{argv[0]}: {where}{error.strerror}\n".encode())
     finally:
         os._exit(NOT_STARTED)
 

@@ -11,8 +11,9 @@ from lab.children import Children
 from lab.controlplane import commands
 from lab.controlplane.credentials import kubeconfig_of
 from lab.hosts import Hosts
-from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Host
+from lab.layout import API_PORT, CONTROL_PLANE, Host
 from lab.messages import SPEAKER, SPEC, Spec
+from lab.rights import DaemonName
 
 
 class Starter:
@@ -76,8 +77,9 @@ class Starter:
         """Whatever needs an API server."""
         if self.spec.daemons:
             for name, port in self.spec.controller_ports.items():
-                arguments = (f"--identity={name}", *self.spec.controller_args)
-                self._start_daemon(CONTROL_PLANE, name, "controller", *arguments, port=port)
+                listen = f"--listen={self.spec.layout.control_plane.address}:{port}"
+                arguments = (f"--identity={name}", listen, *self.spec.controller_args)
+                self._start_daemon(CONTROL_PLANE, name, "controller", *arguments)
         for node in self.spec.layout.nodes:
             if self.hosts.has_power(node.name):
                 self.start_node_daemons(node)
@@ -89,10 +91,12 @@ class Starter:
         if self.spec.daemons:
             self._start_daemon(node.name, SPEAKER, "speaker", f"--node-name={node.name}", *self.spec.speaker_args)
 
-    def _start_daemon(self, host: str, name: str, module: str, *arguments: str, port: int = STATUS_PORT) -> None:
-        """One of ours: with the permissions that we ship, where the API server knows of permissions."""
+    def _start_daemon(self, host: str, name: str, module: DaemonName, *arguments: str) -> None:
+        """One of ours: with the rights of its container and, where the API server knows of permissions, with those of
+        its ServiceAccount."""
         kubeconfig = self.children.kubeconfig
         if self.spec.control_plane == "kubernetes":
             kubeconfig = str(kubeconfig_of(self.spec, f"berthlb-{module}"))
-        all_arguments = (f"--kubeconfig={kubeconfig}", f"--listen=0.0.0.0:{port}", *arguments)
-        self._start(host, name, lambda: self.children.start_module(host, name, module, *all_arguments))
+        all_arguments = (f"--kubeconfig={kubeconfig}", *arguments)
+        rights = self.spec.rights[module]
+        self._start(host, name, lambda: self.children.start_module(host, name, module, *all_arguments, rights=rights))

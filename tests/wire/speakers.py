@@ -16,6 +16,8 @@ import threading
 from pathlib import Path
 
 from cluster.objects import AddressText, NodeName
+from lab.container import confined
+from lab.rights import rights_of
 from speaker.channel import (
     ChannelError,
     Claims,
@@ -33,6 +35,7 @@ from speaker.traffic import Totals, Traffic
 from tests.wire.network import Host
 
 ROOT = Path(__file__).parents[2]
+RIGHTS = rights_of("speaker")
 CREDENTIALS = Credentials("0c1d2e3f-cluster", (bytes(range(32)),))
 
 _PROGRAM = """
@@ -60,9 +63,9 @@ sys.exit(announcer.run(NodeName(sys.argv[1]), Settings(), Child(stands_for_watch
 
 
 class Speaker:
-    """One announcer and the test's end of its channel."""
+    """One announcer, with the rights of its container, and the test's end of its channel."""
 
-    def __init__(self, host: Host, *, net_raw_only: bool = False) -> None:
+    def __init__(self, host: Host) -> None:
         self.host = host
         self.node = NodeName(host.name)
         self.claims: dict[AddressText, Holding] = {}
@@ -75,9 +78,8 @@ class Speaker:
         ours, theirs = socket.socketpair()
         self._channel = watcher_end(ours)
         self._lock = threading.Lock()
-        restricted = ["setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all"] if net_raw_only else []
         self.process = host.start(
-            *restricted, sys.executable, "-c", _PROGRAM, self.node, str(theirs.fileno()),
+            *confined(RIGHTS), sys.executable, "-c", _PROGRAM, self.node, str(theirs.fileno()),
             pass_fds=(theirs.fileno(),),
             cwd=ROOT,
             stderr=subprocess.PIPE,

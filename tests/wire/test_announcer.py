@@ -30,8 +30,8 @@ Start = Callable[..., Speaker]
 
 @pytest.fixture
 def start(stack: ExitStack) -> Start:
-    def start(host: Host, **options: bool) -> Speaker:
-        speaker = Speaker(host, **options)
+    def start(host: Host) -> Speaker:
+        speaker = Speaker(host)
         stack.callback(speaker.end)
         return speaker
 
@@ -49,10 +49,9 @@ def holder_and_spare(wire: Wire, start: Start) -> tuple[Speaker, Speaker, Host]:
     return first, second, client
 
 
-@pytest.mark.parametrize("net_raw_only", [False, True], ids=["root", "NET_RAW alone"])
-def test_lone_speaker_claims_what_is_planned_and_answers(wire: Wire, start: Start, net_raw_only: bool) -> None:
+def test_lone_speaker_claims_what_is_planned_and_answers(wire: Wire, start: Start) -> None:
     node, client = wire.host("node-1"), wire.host("client")
-    speaker = start(node, net_raw_only=net_raw_only)
+    speaker = start(node)
     speaker.plan(1, bundle("a", (VIP,), "node-1"))
     wait_until(lambda: speaker.holds(VIP))
     assert client.resolve(VIP) == node.mac()

@@ -1,0 +1,50 @@
+"""What a daemon's container may do, as the manifests that we install say.
+
+Whoever runs a daemon outside a cluster (a lab, a test, a benchmark) gives it these rights (``lab.container``), so that
+what is shown and measured there is what a cluster gets. They are read from ``deploy/parts``, never written twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+PARTS = Path(__file__).parents[1] / "deploy/parts"
+
+DaemonName = Literal["controller", "speaker"]
+DAEMONS: tuple[DaemonName, ...] = ("controller", "speaker")
+
+
+class Rights(msgspec.Struct, frozen=True):
+    """Of one container; Kubernetes' names are those of its securityContext."""
+
+    user: int
+    """Its user id (``runAsUser``)."""
+    group: int
+    """Its group id (``runAsGroup``); 0 where it is not said."""
+    capabilities: tuple[str, ...]
+    """All that it can ever have, without ``CAP_`` (``capabilities.add``)."""
+
+
+def rights_of(daemon: DaemonName) -> Rights:
+    """The rights of one of our daemons. Raises ``ValueError`` where the manifest gives more than ``Rights`` can say."""
+    objects: list[dict[str, Any]] = list(yaml.safe_load_all((PARTS / f"{daemon}.yaml").read_text()))
+    (pod,) = [each["spec"]["template"]["spec"] for each in objects if "template" in each.get("spec", {})]
+    (container,) = pod["containers"]
+    context = {**pod["securityContext"], **container["securityContext"]}
+    if (
+        context["capabilities"]["drop"] != ["ALL"]
+        or context["allowPrivilegeEscalation"] is not False
+        or context["readOnlyRootFilesystem"] is not True
+    ):
+        raise ValueError(
+            f"{daemon}: not all capabilities are dropped, or privileges can be escalated, or files written"
+        )
+    return Rights(
+        user=context["runAsUser"],
+        group=context.get("runAsGroup", 0),
+        capabilities=tuple(context["capabilities"].get("add", ())),
+    )
