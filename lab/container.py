@@ -45,11 +45,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def confine(rights: Rights) -> None:
     """Give the calling process these rights for good, and all that it starts. Raises ``OSError``."""
+    if os.geteuid() == 0:  # whoever else runs it can see the programs without any capability
+        _own_mounts()
+        _uncover(program_directories())
     if rights.user != os.getuid():
         namespaces.unshare_user(rights.user, rights.group)
-    namespaces.unshare(namespaces.CLONE_NEWNS)
-    namespaces.make_mounts_private()
-    _uncover(program_directories())
+    _own_mounts()
     _make_files_read_only()
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     if os.getpriority(os.PRIO_PROCESS, 0) < 0:
@@ -87,6 +88,11 @@ def _limit_capabilities(kept: set[int]) -> None:
 
 
 # ------------------------------------------------------------------------ files
+
+
+def _own_mounts() -> None:
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    namespaces.make_mounts_private()
 
 
 def _make_files_read_only() -> None:
