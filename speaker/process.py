@@ -1,7 +1,7 @@
 """What the announcer asks of the kernel and of the interpreter for itself, so that it is on time.
 
 Real-time priority and locked memory are refused to a container that has NET_RAW only; nothing depends on them, and one
-log line says what was granted. Neither garbage collection nor a log that nobody reads may hold the loop up.
+log line says what was granted. Garbage collection may not hold the loop up.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import gc
 import os
 import resource
 import time
+from pathlib import Path
 
 YOUNG_OBJECTS = 10_000
 _FIFO_PRIORITY = 1  # ahead of every ordinary process, behind every other real-time one
 _NICE = -10
 _MCL_CURRENT = 1
+_CAP_IPC_LOCK = 14  # linux/capability.h
 
 
 def boottime() -> float:
@@ -59,6 +61,15 @@ def _priority() -> str:
 
 def _memory() -> str:
     # Only without a limit, and only what is there now: future allocations that hit a limit end in MemoryError.
-    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY:
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY and not _has_ipc_lock():
         return "pageable"
     return "pageable" if ctypes.CDLL(None).mlockall(_MCL_CURRENT) else "locked"
+
+
+def _has_ipc_lock() -> bool:
+    """Whether no limit of locked memory holds for us (mlock(2))."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name == "CapEff":
+            return bool(int(value, 16) >> _CAP_IPC_LOCK & 1)
+    return False

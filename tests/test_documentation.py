@@ -18,6 +18,10 @@ RUN_ELSEWHERE = {
     "make check": "a part of make test",
     "make test": "this run",
     ".venv/bin/pytest -m long --log-cli-level=INFO tests/lab/test_failover_figures.py": "a part of make test-long",
+    "kubectl patch daemonset berthlb-speaker --namespace metallb-system --type json --patch "
+    """'[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--listen=[$(HOST_IP)]:7472"}]'""": (
+        "tests/kubernetes/test_manifests.py"
+    ),
     "python -m controller --kubeconfig FILE": "tests/controller",
     "python -m speaker --kubeconfig FILE --node-name NODE": "tests/lab",
 }

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from lab.apiserver.embedded import EmbeddedApi
+from lab.container import confined
+from lab.rights import rights_of
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.slow
 POOL = {"addresses": ["172.18.255.200-172.18.255.250"]}
 METALLB = "/apis/metallb.io/v1beta1/namespaces/metallb-system"
 SERVICES = "/api/v1/namespaces/default/services"
+RIGHTS = rights_of("controller")
 LEASE_S = 2  # after a kill it must be waited out
 
 
@@ -94,10 +97,11 @@ class Cluster:
 
 
 class Controller:
-    """One process."""
+    """One process, with the rights of its container."""
 
     def __init__(self, kubeconfig: Path, *flags: str) -> None:
-        command = [sys.executable, "-m", "controller", "--kubeconfig", str(kubeconfig), "--listen", "127.0.0.1:0"]
+        python = [*confined(RIGHTS), sys.executable]
+        command = [*python, "-m", "controller", "--kubeconfig", str(kubeconfig), "--listen", "127.0.0.1:0"]
         lease = ["--lease-duration", str(LEASE_S)]
         self.process = subprocess.Popen([*command, *lease, *flags], stderr=subprocess.PIPE, text=True)
         self.lines: list[dict[str, Any]] = []

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
+from cluster.listen import Listen
 from cluster.objects import NodeName
 from controller import options as controller_options
 from controller.metrics import ControllerCollector, Snapshot
@@ -23,11 +24,38 @@ MONITORING: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "deploy/monit
 OBJECTS: list[dict[str, Any]] = list(yaml.safe_load_all(MANIFEST.read_text()))
 
 
-def container(kind: str) -> dict[str, Any]:
+VALUES = {
+    "metadata.namespace": "metallb-system",
+    "spec.nodeName": "node-1",
+    "status.hostIP": "192.0.2.1",
+    "status.podIP": "2001:db8::7",
+}
+"""What a pod's fields are on some node."""
+
+
+def pod(kind: str) -> dict[str, Any]:
     (found,) = [each for each in OBJECTS if each["kind"] == kind]
-    (only,) = found["spec"]["template"]["spec"]["containers"]
+    spec = found["spec"]["template"]["spec"]
+    assert isinstance(spec, dict)
+    return spec
+
+
+def container(kind: str) -> dict[str, Any]:
+    (only,) = pod(kind)["containers"]
     assert isinstance(only, dict)
     return only
+
+
+def arguments(kind: str) -> list[str]:
+    """As the container gets them."""
+    values = {each["name"]: VALUES[each["valueFrom"]["fieldRef"]["fieldPath"]] for each in container(kind)["env"]}
+    return [re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], each) for each in container(kind)["args"]]
+
+
+def listens(kind: str) -> tuple[Listen, ...]:
+    if kind == "Deployment":
+        return controller_options.parse(arguments(kind)).listen
+    return speaker_options.parse(arguments(kind)).listen
 
 
 def test_the_manifest_is_made_of_its_parts(tmp_path: Path) -> None:
@@ -37,13 +65,32 @@ def test_the_manifest_is_made_of_its_parts(tmp_path: Path) -> None:
 
 
 def test_the_daemons_understand_their_arguments() -> None:
-    values = {"NAMESPACE": "metallb-system", "NODE_NAME": "node-1"}
-
-    def arguments(kind: str) -> list[str]:
-        return [re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], each) for each in container(kind)["args"]]
-
     assert controller_options.parse(arguments("Deployment")).namespace == "metallb-system"
     assert speaker_options.parse(arguments("DaemonSet")).node == "node-1"
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])
+def test_what_is_served_can_be_reached_by_the_probes_and_not_by_the_whole_lan(kind: str) -> None:
+    spec = pod(kind)
+    (port,) = [each["containerPort"] for each in container(kind)["ports"] if each["name"] == "status"]
+    own = VALUES["status.hostIP" if spec.get("hostNetwork") else "status.podIP"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = container(kind)[probe]["httpGet"]
+        assert asked["port"] == "status"
+        assert (asked.get("host", own), port) in listens(kind), probe
+    if spec.get("hostNetwork"):
+        assert {each.host for each in listens(kind)} == {"127.0.0.1"}
+    else:
+        assert {each.host for each in listens(kind)} == {own}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])
+def test_a_start_and_an_end_have_the_time_that_a_loaded_node_takes(kind: str) -> None:
+    """Four times what they take with a twentieth of a core and an API server that does not answer, which is what
+    tests/lab/test_daemons.py does."""
+    startup = container(kind)["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 60
+    assert pod(kind)["terminationGracePeriodSeconds"] >= 30
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any
 
 import pytest
 import yaml
 
+from speaker.options import parse
 from tests.kubernetes.control_plane import MANIFEST, ROOT, ControlPlane
+from tests.test_documentation import commands
 
 pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow]
 
@@ -72,6 +75,17 @@ def test_the_speakers_pod_needs_privileged_and_says_why(control_plane: ControlPl
     assert "host namespaces (hostNetwork=true)" in refused.stderr
     assert "NET_RAW" in refused.stderr
     control_plane.kubectl("create", "--dry-run=server", "-f", "-", stdin=pod("DaemonSet", "pss-privileged"))
+
+
+def test_the_speakers_metrics_can_be_opened_as_documented(control_plane: ControlPlane) -> None:
+    (command,) = commands(ROOT / "docs/reference/metrics.md")
+    program, *words = shlex.split(command)
+    assert program == "kubectl"
+    changed = json.loads(control_plane.kubectl(*words, "--dry-run=server", "--output=json"))
+    (container,) = changed["spec"]["template"]["spec"]["containers"]
+    assert "HOST_IP" in {each["name"] for each in container["env"]}
+    arguments = [each.replace("$(HOST_IP)", "192.0.2.1") for each in container["args"]]
+    assert parse(arguments).listen == (("127.0.0.1", 7472), ("192.0.2.1", 7472))
 
 
 def enforce(control_plane: ControlPlane, level: str) -> None:

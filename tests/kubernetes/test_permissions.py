@@ -22,7 +22,9 @@ import pytest
 import yaml
 from kubernetes import config
 
+from lab.container import confined
 from lab.controlplane.audit import Request
+from lab.rights import DaemonName, rights_of
 from tests.kubernetes.access import Access
 from tests.kubernetes.control_plane import MANIFEST, MORTAL, ROOT, ControlPlane
 from tests.waiting import wait_until
@@ -73,12 +75,13 @@ def granted(service_account: str) -> list[Permission]:
 
 
 class Daemon:
-    """A daemon as a process on a host."""
+    """A daemon as a process on a host, with the rights of its container."""
 
-    def __init__(self, host: Host, log: Path, *command: str) -> None:
+    def __init__(self, host: Host, log: Path, name: DaemonName, *arguments: str) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = (*confined(rights_of(name)), *MORTAL, sys.executable, "-m", name, *arguments)
         with log.open("ab") as stream:
-            self.process = host.start(*MORTAL, sys.executable, "-m", *command, stderr=stream, cwd=ROOT, env=environment)
+            self.process = host.start(*command, stderr=stream, cwd=ROOT, env=environment)
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)

@@ -27,6 +27,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lab
 ROOT = Path(__file__).parents[2]
+NET_RAW = 1 << 13
 NOBODY = 65534
 
 
@@ -200,9 +201,21 @@ def test_an_ordinary_user_can_run_a_lab() -> None:
         return subprocess.run(argv, capture_output=True, text=True, cwd="/", env=environment, timeout=60, check=False)
 
     try:
-        made = run("up", "--nodes", "2", "--no-daemons", "--json")
+        made = run("up", "--nodes", "2", "--json")
         assert made.returncode == 0, made.stderr
         keeper = json.loads(made.stdout)["keeperPid"]
+        capabilities = {
+            each["name"]: run(
+                "exec", each["host"], "--", "grep", "CapEff", f"/proc/{each['pid']}/status"
+            ).stdout.split()[1]
+            for each in json.loads(made.stdout)["processes"]
+            if each["name"].startswith(("controller", "speaker"))
+        }
+        assert {name: int(found, 16) for name, found in capabilities.items()} == {
+            "controller": 0,
+            "speaker": NET_RAW,
+            "speaker watcher": NET_RAW,
+        }
         assert Path(f"/proc/{keeper}").stat().st_uid == NOBODY
         assert run("exec", "client", "--", "arping", "-f", "-w5", "-I", "eth0", "172.18.0.12").returncode == 0
         rules = run("exec", "node-1", "--", "nft", "list", "tables")
