@@ -198,16 +198,18 @@ class Planner:
 
     def take_change(self) -> PlanChange | None:
         """What the inputs since the last call changed in the Plan; None when nothing."""
+        touched, self._touched = self._touched, set()
         if self._all_touched:
-            self._touched |= self._services.keys() | self._bundles_of.keys()
+            touched |= self._services.keys() | self._bundles_of.keys()
+        self._all_touched = False
         self.reconsidered = frozenset()
-        if not self._touched:
+        if not touched:
             return None
         before: set[BundleId] = set()
         now: dict[BundleId, Bundle] = {}
         bundles_of: dict[str, BundleId] = {}
         seen: set[str] = set()
-        for key in self._touched:
+        for key in touched:
             if key in seen:
                 continue
             component = self._component(key)
@@ -217,8 +219,6 @@ class Planner:
             for bundle in self._bundles_from(members):
                 now[bundle.id] = bundle
                 bundles_of.update((each, bundle.id) for each in bundle.services)
-        self._touched.clear()
-        self._all_touched = False
         self.reconsidered = frozenset(seen)
         self._bundles_of.update(bundles_of)
         changed = tuple(now[each] for each in sorted(now) if self._bundles.get(each) != now[each])

@@ -506,6 +506,18 @@ def test_what_does_not_matter_changes_nothing() -> None:
     assert planner.take_change() is None
 
 
+@pytest.mark.parametrize("services", [(), (a_service(),)])
+def test_nothing_is_pending_once_the_change_was_taken(services: Sequence[Service]) -> None:
+    """A change of nodes or of the configuration in a cluster without Services stayed pending for ever, and its due time
+    in the past: the watcher's loop spun."""
+    planner = a_planner(services)
+    assert not planner.pending
+    planner.set_node("node-4", a_node("node-4"))
+    assert planner.pending
+    planner.take_change()
+    assert not planner.pending
+
+
 def test_taking_the_changes_twice_gives_nothing_the_second_time() -> None:
     assert a_planner([a_service()]).take_change() is None
 
