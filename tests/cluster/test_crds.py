@@ -324,7 +324,7 @@ def parse(kind: str, spec: dict[str, Any]) -> None:
 
 
 def specs(key: str) -> list[Any]:
-    cases = yaml.safe_load(CEL_CASES.read_text())["rules"]
+    cases = [case for part in yaml.safe_load(CEL_CASES.read_text()).values() for case in part]
     return [pytest.param(case["kind"], spec, id=str(spec)) for case in cases for spec in case.get(key, ())]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from lab.apiserver.embedded import EmbeddedApi
 from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.metallb import definitions
 from tests.real import why_not
 from tests.wire.network import Wire
 
@@ -19,6 +21,7 @@ REAL = pytest.param("kubernetes", marks=pytest.mark.xdist_group("kubernetes"))
 # A test without its control plane is not collected at all; tests/conftest.py's header line says why.
 NEED_THE_REAL_ONE = [
     "test_allocation.py",
+    "test_apply.py",
     "test_cel.py",
     "test_conversion.py",
     "test_manifests.py",
@@ -36,8 +39,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """The real one with our manifests. Tests share it, and share nothing in it."""
+    with running(tmp_path_factory.mktemp("kubernetes")) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def metallbs_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """The real one with the definitions of MetalLB 0.15 instead of ours."""
+    with running(tmp_path_factory.mktemp("metallb"), definitions("0.15.2")) as plane:
+        yield plane
+
+
+@contextmanager
+def running(directory: Path, definitions: Path | None = None) -> Iterator[ControlPlane]:
     wire = Wire()
-    plane = ControlPlane(wire, tmp_path_factory.mktemp("kubernetes"))
+    plane = ControlPlane(wire, directory, definitions=definitions)
     try:
         yield plane.start()
     finally:

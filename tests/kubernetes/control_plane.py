@@ -17,6 +17,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lab.assets.pinned import Program
 from lab.controlplane import audit
 from lab.controlplane.credentials import DAEMONS
@@ -29,6 +31,7 @@ MANIFEST = ROOT / "deploy/berthlb.yaml"
 PORT = 6443
 START_S = 60.0  # about five, alone on two cores
 ADMIN_TOKEN = "admin"
+DEFINITION = "CustomResourceDefinition"
 MORTAL = ("setpriv", "--pdeathsig", "KILL")
 """Before a command: it ends with this process, however that ends."""
 _CLONE_NEWNET = 0x40000000
@@ -36,11 +39,13 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class ControlPlane:
-    """Runs from ``start`` to ``end``, on a host of the wire."""
+    """Runs from ``start`` to ``end``, on a host of the wire. ``definitions``: a directory of CustomResourceDefinitions
+    that it has instead of ours."""
 
-    def __init__(self, wire: Wire, directory: Path, *flags: str) -> None:
+    def __init__(self, wire: Wire, directory: Path, *flags: str, definitions: Path | None = None) -> None:
         self._directory = directory
         self._flags = flags
+        self._definitions = definitions
         self._processes: list[subprocess.Popen[bytes]] = []
         self._audit = directory / "audit.log"
         self.host = wire.host("cp")
@@ -79,7 +84,12 @@ class ControlPlane:
         )
         self._relay.start()
         wait_until(self._is_ready, START_S, f"kube-apiserver is not ready; its log is in {self._directory}")
-        self.kubectl("apply", "-f", str(MANIFEST))
+        if self._definitions is None:
+            self.kubectl("apply", "-f", str(MANIFEST))
+        else:
+            self.kubectl("apply", "-f", str(self._definitions))
+            rest = [each for each in yaml.safe_load_all(MANIFEST.read_text()) if each["kind"] != DEFINITION]
+            self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rest))
         self.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=30s")
         return self
 

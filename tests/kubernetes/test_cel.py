@@ -1,4 +1,5 @@
-"""The CEL rules of ``crds/`` on a real API server, which alone judges them: ``cel_cases.yaml``, case by case."""
+"""The CEL rules of ``crds/``, and the schemas around them, on a real API server, which alone judges them:
+``cel_cases.yaml``, case by case."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from tests.kubernetes.access import Access
 from tests.kubernetes.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow]
-RULES: list[dict[str, Any]] = yaml.safe_load(Path(__file__).with_name("cel_cases.yaml").read_text())["rules"]
+CASES: dict[str, list[dict[str, Any]]] = yaml.safe_load(Path(__file__).with_name("cel_cases.yaml").read_text())
 PLURALS = {"IPAddressPool": "ipaddresspools", "L2Advertisement": "l2advertisements"}
 
 
@@ -28,7 +29,8 @@ def access(control_plane: ControlPlane) -> Iterator[Access]:
 
 
 def cases(*keys: str) -> list[Any]:
-    found = [(rule["kind"], case) for rule in RULES for key in keys for case in rule.get(key, ())]
+    of = [*CASES["rules"], *CASES["schema"]]
+    found = [(each["kind"], case) for each in of for key in keys for case in each.get(key, ())]
     return [pytest.param(kind, case, id=json.dumps(case)[:80]) for kind, case in found]
 
 
@@ -49,7 +51,7 @@ def test_server_takes_it(access: Access, kind: str, spec: dict[str, Any]) -> Non
 @pytest.mark.parametrize(("kind", "case"), cases("refuses"))
 def test_server_refuses_it_and_says_why(access: Access, kind: str, case: dict[str, Any]) -> None:
     answer = access.create(path(access, kind), example(kind, case["spec"]), dryRun="All", fieldValidation="Strict")
-    assert (answer.status, answer.reason) == (422, "Invalid")
+    assert answer.status in {400, 422}  # 400: a field that no schema knows
     assert case["says"] in answer.body["message"]
 
 
