@@ -8,6 +8,9 @@ The ratios of the controller's time to these two are what deciding costs.
 
 The controller's time is that from its first write to its last, by its log. It also records its Events meanwhile, and
 afterwards. CPU and memory (PSS) are those of its process, all of it. A machine's speed varies: see ``--rounds``.
+
+Then the same controller, which is the only one, is ended (SIGTERM) and started anew, and killed and started anew: how
+long does a Service wait that is created at that moment?
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import json
 import multiprocessing
 import os
 import queue
+import signal
 import statistics
 import sys
 import threading
@@ -37,7 +41,7 @@ from controller.changes import ADDRESS_ASSIGNED, Moment, service_patch
 from controller.daemon import WRITERS
 from lab import launch
 from lab.assets.gather import gather
-from lab.client import Lab
+from lab.client import Command, Lab
 from lab.container import confined
 from lab.layout import CONTROL_PLANE, lay_out
 from lab.measure import wait_for
@@ -46,6 +50,7 @@ from lab.rights import rights_of
 console = Console(stderr=True)
 CREATORS = 12
 POOL = "10.32.0.0/14"
+SPEC = {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False, "ports": [{"port": 80}]}
 BARE_CLASS = "bench.berthlb.io/bare"
 PORT = 7472
 LONG_S = 1800.0
@@ -77,9 +82,7 @@ def in_parallel(count: int, threads: int, act: Callable[[int], object]) -> float
 
 
 def create(api: ApiClient, count: int, prefix: str, load_balancer_class: str | None) -> float:
-    spec = {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False, "ports": [{"port": 80}]}
-    if load_balancer_class is not None:
-        spec["loadBalancerClass"] = load_balancer_class
+    spec = SPEC if load_balancer_class is None else {**SPEC, "loadBalancerClass": load_balancer_class}
 
     def one(number: int) -> None:
         api.create(SERVICES, "default", {"metadata": {"name": f"{prefix}-{number}"}, "spec": spec})
@@ -148,24 +151,70 @@ def cpu_s(lab: Lab, pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def run_controller(lab: Lab, count: int) -> dict[str, float]:
-    """From its start with everything waiting until all is quiet; then what it weighs and has used."""
-    controller = [sys.executable, "-m", "controller", f"--kubeconfig={lab.status().kubeconfig_inside}"]
-    arguments = [*confined(rights_of("controller")), *controller]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    log_file = lab.directory / "bench-controller.log"
-    with (
-        log_file.open("wb") as log,
-        lab.start(CONTROL_PLANE, arguments, stdout=log, stderr=log, environment=environment) as running,
-    ):
+class Controller:
+    """The only one, on the control plane's host: started, and ended and started again."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        controller = [sys.executable, "-m", "controller", f"--kubeconfig={lab.status().kubeconfig_inside}"]
+        self._arguments = [*confined(rights_of("controller")), *controller]
+        self._environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        self.log = lab.directory / "bench-controller.log"
+        self.log.unlink(missing_ok=True)
+        self._process = self._start()
+
+    def _start(self) -> Command:
+        with self.log.open("ab") as log:
+            where, environment = CONTROL_PLANE, self._environment
+            return self._lab.start(where, self._arguments, stdout=log, stderr=log, environment=environment)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def end(self, number: int) -> None:
+        self._process.send_signal(number)
+        self._process.wait(10)
+        self._process.close()
+
+    def restart(self, number: int) -> None:
+        self.end(number)
+        self._process = self._start()
+
+    def pss_mib(self) -> float:
+        ask = ["sh", "-c", f"sed -n 's/^Pss: *//p' /proc/{self.pid}/smaps_rollup"]
+        return int(self._lab.run(CONTROL_PLANE, ask).output.split()[0]) / 1024
+
+
+def run_controller(lab: Lab, api: ApiClient, count: int) -> dict[str, float]:
+    """From its start with everything waiting until all is quiet; what it weighs and has used; then its restarts."""
+    controller = Controller(lab)
+    try:
         wait_for(lambda: updates(lab) >= count, LONG_S, "every address", every=LOOK_S)
-        quiet(lab, running.pid)
-        kib = lab.run(CONTROL_PLANE, ["sh", "-c", f"sed -n 's/^Pss: *//p' /proc/{running.pid}/smaps_rollup"]).output
-        found = {"cpu_s": cpu_s(lab, running.pid), "pss_mib": int(kib.split()[0]) / 1024}
-        running.terminate()
-        running.wait(10)
-    written = writes(log_file)
-    return {"assigned_s": written[-1] - written[0], **found}
+        quiet(lab, controller.pid)
+        written = writes(controller.log)
+        found = {"assigned_s": written[-1] - written[0], "cpu_s": cpu_s(lab, controller.pid)}
+        found["pss_mib"] = controller.pss_mib()
+        for name, number in (("restarted", signal.SIGTERM), ("killed", signal.SIGKILL)):
+            controller.restart(number)
+            found[f"{name}_s"] = waits(api, name)
+            quiet(lab, controller.pid)
+            found[f"{name}_pss_mib"] = controller.pss_mib()
+        return found
+    finally:
+        controller.end(signal.SIGTERM)
+
+
+def waits(api: ApiClient, name: str) -> float:
+    """How long a new Service waits for its address, in seconds."""
+    began = time.monotonic()
+    api.create(SERVICES, "default", {"metadata": {"name": name}, "spec": SPEC})
+    wait_for(
+        lambda: bool(api.get(SERVICES, "default", name).status.load_balancer.ingress), LONG_S, "an address", every=0.01
+    )
+    waited = time.monotonic() - began
+    api.delete(SERVICES, "default", name)
+    return waited
 
 
 def writes(log: Path) -> list[float]:
@@ -194,7 +243,7 @@ def one_round(lab: Lab, api: ApiClient, count: int) -> dict[str, float]:
         result["watched_s"] = write_bare(api, count)
     delete(api, count, "bare")
     create(api, count, "ours", None)
-    result |= run_controller(lab, count)
+    result |= run_controller(lab, api, count)
     assigned = [
         each.status.load_balancer.ingress[0].ip
         for page in api.list_pages(SERVICES, "default")

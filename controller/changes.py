@@ -164,7 +164,7 @@ def service_patch(
     conditions = with_conditions(service.status.conditions, {ADDRESS_ASSIGNED: condition}, now)
     if conditions is not None:
         status["conditions"] = conditions
-    annotations = _annotations(service, pool)
+    annotations = _annotations(service, pool, along=bool(status))
     if annotations:
         body["metadata"]["annotations"] = annotations
     if status:
@@ -172,14 +172,15 @@ def service_patch(
     return (body, None) if annotations else None
 
 
-def _annotations(service: Service, pool: str | None) -> dict[str, str | None]:
-    """What to change of the annotations that name the pool."""
+def _annotations(service: Service, pool: str | None, *, along: bool) -> dict[str, str | None]:
+    """What to change of the annotations that name the pool. The old spelling is hidden by the new one: it is taken out
+    ``along`` with something else that is written, and is no reason to write, since some tool may keep it."""
     present = service.metadata.annotations
     key, old_key = PREFIX + ALLOCATED_FROM_POOL, DEPRECATED_PREFIX + ALLOCATED_FROM_POOL
     changes: dict[str, str | None] = {}
     if present.get(key) != pool:
         changes[key] = pool
-    if old_key in present and present[old_key] != pool:
+    if present.get(old_key) not in {None, pool} and (along or changes):
         changes[old_key] = None
     return changes
 

@@ -1,4 +1,4 @@
-"""Somebody else who writes what we write: noticed, named, and not fought.
+"""Somebody else who writes a Service's status: noticed, named, and not fought.
 
 k3s' ServiceLB, a MetalLB that was left running, kube-vip and a cloud's controller all take a Service's status for
 theirs. Two controllers that correct each other would do so for ever, and each correction is a change for every node. A
@@ -7,17 +7,23 @@ reserved, the Service's condition names who wrote instead (``metadata.managedFie
 Service itself is changed, or once after a pause, counted from the other's last write, that doubles each time up to an
 hour.
 
+It is about the addresses in the status and nothing else. Who takes our annotation or condition away is no rival: they
+are put back, as often as ``pace`` allows. And one thing is not left alone in a contest: an address that another Service
+holds. It is taken out of the status each time, a second after the last at the latest.
+
 After a restart the condition on the Service says that there was a contest, and the pause begins anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cluster.addresses import Address
 from cluster.objects import ManagedFields, Service
 from controller.allocator import Reason, Refusal
 from controller.changes import ADDRESS_ASSIGNED, find_condition
+from controller.record import reserved_words
 from controller.request import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
 
 REWRITES = 3
@@ -26,27 +32,28 @@ CALM_S = 3600.0
 """After so long without a rewrite the next one is the first again. Most rivals answer within seconds; some only when
 they go over everything, every few minutes."""
 FIRST_PAUSE_S = 300.0
+AGAIN_S = 30.0
+"""Between two tries because the Service was changed, at least: rivals change Services, too."""
 LAST_PAUSE_S = 3600.0
 
-Statement = tuple[tuple[str, ...], str | None, tuple[str, str] | None]
-"""What we write into a Service: the addresses, the pool's annotation, and the condition's status and message."""
+Shown = tuple[str, ...]
+"""The addresses in a Service's status, as text."""
 
 
-def statement(view: Service) -> Statement:
-    """What the Service says now in the places where we write."""
-    said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
-    return (
-        tuple(each.ip for each in view.status.load_balancer.ingress),
-        view.metadata.annotations.get(PREFIX + ALLOCATED_FROM_POOL),
-        (said.status, said.message) if said is not None else None,
-    )
+def shown(view: Service) -> Shown:
+    """What the Service shows now."""
+    return tuple(each.ip for each in view.status.load_balancer.ingress)
 
 
 def wish(view: Service) -> object:
-    """What people say about the Service; another one is a reason to try again."""
-    ours = (PREFIX + ALLOCATED_FROM_POOL, DEPRECATED_PREFIX + ALLOCATED_FROM_POOL)
-    annotations = {key: value for key, value in view.metadata.annotations.items() if key not in ours}
-    return (view.spec, view.metadata.labels, annotations)
+    """What people say to us in the Service; another one is a reason to try again. Annotations that are not for us are
+    none: rivals write some of their own beside the status."""
+    ours = {
+        key: value
+        for key, value in view.metadata.annotations.items()
+        if key.startswith((PREFIX, DEPRECATED_PREFIX)) and not key.endswith("/" + ALLOCATED_FROM_POOL)
+    }
+    return (view.spec, view.metadata.labels, ours)
 
 
 def last_other_writer(entries: Iterable[ManagedFields], ourselves: str) -> str | None:
@@ -76,6 +83,8 @@ class Contest:
     """No write before this; None: there is no contest."""
     about: object = None
     """The Service's ``wish`` when it began."""
+    tried: float = float("-inf")
+    """When it was last tried because of another wish."""
     asked: bool = False
     """Whether the API has told who it is."""
     rival: str | None = None
@@ -88,7 +97,7 @@ class Contest:
         said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
         if said is None or said.reason != Reason.CONTESTED.value:
             return None
-        return cls(REWRITES, now, FIRST_PAUSE_S, now + FIRST_PAUSE_S, wish(view), asked=True, told=True)
+        return cls(REWRITES, now, FIRST_PAUSE_S, now + FIRST_PAUSE_S, wish(view), told=True)
 
     def rewritten(self, view: Service, now: float) -> None:
         """Somebody replaced what we wrote."""
@@ -102,22 +111,33 @@ class Contest:
             self.asked, self.rival, self.told = False, None, False
 
     def holds(self, view: Service, now: float) -> bool:
-        """Whether we keep from writing. Asking ends a contest that is over."""
+        """Whether we keep from writing. Asking ends a contest that is over: that is one more try, and the next rewrite
+        begins it anew."""
         if self.until is None:
             return False
-        if self.about != wish(view):
-            self.rewrites, self.pause, self.until = 0, FIRST_PAUSE_S, None
-        elif now >= self.until:  # one more try: the next rewrite begins the contest anew
+        if self.about != wish(view) and now >= self.tried + AGAIN_S:
+            self.tried, self.until = now, None
+        elif now >= self.until:
             self.last, self.pause, self.until = now, min(LAST_PAUSE_S, 2 * self.pause), None
         return self.until is not None
 
-    def refusal(self, addresses: Iterable[str]) -> Refusal:
-        """For the condition and the Event."""
+    def next_try(self, view: Service) -> float | None:
+        """When to ask again though nothing was observed."""
+        if self.until is None or self.about == wish(view):
+            return self.until
+        return min(self.until, self.tried + AGAIN_S)
+
+    def refusal(self, reserved: Sequence[Address], *, written: bool) -> Refusal:
+        """For the condition and the Event. ``written``: the Service's addresses stand in its status all the same."""
         who = f'"{self.rival}"' if self.rival else "something that the API does not name"
-        kept = ", ".join(addresses)
-        reserved = f"{kept} stays reserved for it, but is" if kept else "it is"
+        kept = f"{reserved_words(reserved)}, {'and' if written else 'but'}" if reserved else "it"
+        then = (
+            "is written again each time, since other Services hold what was put there"
+            if written
+            else "is not written again until the Service is changed or the other stops"
+        )
         return Refusal(
             Reason.CONTESTED,
-            f"{who} keeps replacing what is written to the Service's status; {reserved} not written again until the "
-            "Service is changed or the other stops. Remove one of the two, or give the Service a loadBalancerClass",
+            f"{who} keeps replacing what is written to the Service's status; {kept} {then}. "
+            "Remove one of the two, or give the Service a loadBalancerClass",
         )

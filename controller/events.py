@@ -9,6 +9,7 @@ from cluster.objects import Service
 from controller.allocator import Reason
 from controller.changes import ADDRESS_ASSIGNED, EventNote, find_condition, shortened
 from controller.judgement import Verdict, condition, why_lacking
+from controller.record import recorded
 from controller.request import DEPRECATED_PREFIX, PREFIX
 
 _NONE: Final[frozenset[str]] = frozenset()  # one for all: each would weigh 216 bytes
@@ -23,7 +24,9 @@ def of_verdict(view: Service, verdict: Verdict, cleared: str | None) -> tuple[Ev
         message = f'current IP for "{view.key}" not allowed by config, will attempt for new IP assignment: {cleared}'
         events.append(EventNote("Normal", "ClearAssignment", shortened(message)))
     added = [text for text in after if text not in before]
-    if before and added and before < set(after):
+    if recorded(view) == verdict.addresses:
+        pass  # somebody replaced it; to put it right is no news
+    elif before and added and before < set(after):
         events += [EventNote("Normal", "IPAllocated", f'Assigned additional IP "{text}"') for text in added]
     elif after and before != set(after):
         quoted = " ".join(f'"{text}"' for text in after)

@@ -4,12 +4,23 @@ A Service is assigned addresses, and some that it had before may be retiring: th
 are taken in the ledger. An address is given back when the API shows the Service without it, or does not know the
 Service any more: a kill or a failed write can then never leave one address with two Services.
 
-Service status is the database. What a status shows is entered into the ledger, in one of two ways:
+**At the start** the API is the database (``restore``). Whose an address is that several Services claim, is told by what
+each says of itself, and then by age:
 
-- ``adopt``: where we know nothing better, at the start and for a Service that holds nothing. Of two Services of ours
-  that show one address and cannot share it, the older has it and the newer loses it at once; the speakers see it so
-  too. Against a Service that is not ours, whoever held the address first has it.
-- ``occupy``: for a Service that we do not write to. It takes nothing from anybody.
+1. its status shows the address, and its condition says that it was given it (``record``);
+2. its status shows it, and it is a Service to which we do not write and that has no such condition;
+3. its condition says so, but somebody has put something else into the status;
+4. its status shows the address, and it has no condition that could say anything.
+
+A Service whose condition says that it has something else, or nothing, has not been given what its status shows.
+
+**From then on** the ledger knows better than any status: whoever holds an address keeps it, whatever others come to
+show. What a Service shows beyond what it holds is a ``stray``: while it is shown, nobody else is given it. A Service to
+which we do not write, of another class for instance, *occupies* what it shows, and what its condition says that it was
+given; nothing of that is given out. Where one of ours holds it already, another controller gave it at the same moment.
+If that is one like this, both see both, and both see it alike: of two whose conditions say that the address was given
+them the newer one gives way. If it is another kind, ours gives way where its status does not show the address yet. In
+all other cases ours keeps it and says in its condition who else shows it.
 
 What a Service had when it was released is remembered until it shows an address again. Which pools have something more
 to give, or to share, is kept for whoever tries the waiting ones again.
@@ -19,12 +30,13 @@ Which addresses a Service shall have is decided elsewhere (``judgement``), and s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cluster.addresses import Address
 from cluster.objects import PoolName, Service
-from controller.ledger import Ledger
+from controller.ledger import Holder, Ledger
+from controller.record import recorded
 from controller.releases import Releases
 from controller.request import addresses_in_status, is_ours, read_holder
 
@@ -43,6 +55,8 @@ class Holding:
     """What the Service shall have."""
     retiring: tuple[Address, ...] = ()
     """What it leaves and the API may still show."""
+    strays: tuple[Address, ...] = ()
+    """What its status shows beside these, and nobody else holds."""
     cleared: str | None = None
     """Why it had to leave, until the write that says so is made."""
 
@@ -60,31 +74,107 @@ class Holdings:
         self._releases = releases
         self._class = load_balancer_class
         self._freed: set[PoolName] = set()
+        self._turned_down: dict[str, tuple[Address, ...]] = {}
+        """Services that show what somebody else holds."""
+        self._shown_by: dict[Address, list[str]] = {}
+        """Those of them to which we do not write, by address."""
+        self._disputed: set[Address] = set()
+        """Addresses of which that has changed."""
 
-    def adopt(self, holding: Holding, known: Mapping[str, Holding]) -> list[Holding]:
-        """Enter what the Service's status shows, except what somebody older has. ``known``: everybody who may hold
-        something, by ``namespace/name``. Returns the newer ones who lose an address by it."""
-        view = holding.view
-        holder = read_holder(view)
-        rivals = [
-            (address, known[other.service])
-            for address in addresses_in_status(view)
-            for other in self._ledger.holders(address)
-            if other.service != holder.service and holder.why_not_with(other) is not None
-        ]
-        refused = {
-            address: rival
-            for address, rival in rivals
-            if not (is_ours(view, self._class) and is_ours(rival.view, self._class) and holding.age < rival.age)
-        }
-        for address, rival in refused.items():
-            holding.cleared = _belongs_to(address, rival, holding)
-        losers = [(address, rival) for address, rival in rivals if address not in refused]
-        for address, rival in losers:
-            self._evict(rival, address)
-            rival.cleared = _belongs_to(address, holding, rival)
-        self.assign(holding, tuple(each for each in addresses_in_status(view) if each not in refused))
-        return [rival for _, rival in losers]
+    def restore(self, everybody: Mapping[str, Holding]) -> None:
+        """Enter all that there is by what the API shows of it. ``everybody`` by ``namespace/name``."""
+        unclear = []
+        for holding in sorted(everybody.values(), key=lambda each: each.age):
+            shown, given = addresses_in_status(holding.view), recorded(holding.view)
+            if shown == given:
+                self._grant(holding, shown, everybody)
+            elif shown or given:
+                unclear.append((holding, shown, given))
+        for holding, shown, given in unclear:
+            self._grant(holding, tuple(each for each in shown if given and each in given), everybody)
+        for holding, shown, given in unclear:
+            self._grant(holding, shown if given is None and not self._is_ours(holding) else (), everybody)
+        for holding, _, given in unclear:
+            self._grant(holding, given or (), everybody)
+        for holding, shown, given in unclear:
+            self._grant(holding, shown if given is None else (), everybody)
+        for holding, _, _ in unclear:
+            self.note_strays(holding)
+
+    def _grant(self, holding: Holding, claimed: tuple[Address, ...], known: Mapping[str, Holding]) -> None:
+        """Have it hold what it claims, except what others hold already."""
+        granted = list(holding.assigned)
+        holder = read_holder(holding.view)
+        for address in claimed:
+            if address in granted:
+                continue
+            if (owner := self._in_the_way(address, holder)) is None:
+                granted.append(address)
+            else:
+                holding.cleared = _belongs_to(address, known[owner.service], holding)
+        self.assign(holding, tuple(granted))
+
+    def _in_the_way(self, address: Address, holder: Holder) -> Holder | None:
+        """One of those who hold the address and cannot share it with this one."""
+        if self._ledger.conflict(address, holder) is None:
+            return None
+        others = (each for each in self._ledger.holders(address) if each.service != holder.service)
+        return next((each for each in others if holder.why_not_with(each) is not None), None)
+
+    def note_strays(self, holding: Holding) -> bool:
+        """Take note of what the Service shows and does not hold. Whether nobody else holds it."""
+        shown = addresses_in_status(holding.view)
+        beside = [each for each in shown if each not in holding.assigned and each not in holding.retiring]
+        self._stray(holding, beside)
+        refused = tuple(each for each in beside if each not in holding.strays)
+        self._turn_down(holding, refused)
+        for address in refused:
+            if holding.cleared is None and (owner := self._in_the_way(address, read_holder(holding.view))) is not None:
+                holding.cleared = f"{address.text} belongs to {owner.service}, which had it before"
+        return not refused
+
+    def _stray(self, holding: Holding, beside: Iterable[Address]) -> None:
+        holder = read_holder(holding.view)
+        strays = tuple(each for each in beside if self._ledger.conflict(each, holder) is None)
+        for address in strays:
+            self._ledger.take(address, holder)
+        kept = {*strays, *holding.assigned, *holding.retiring}
+        self._give_back(holding, tuple(each for each in holding.strays if each not in kept))
+        holding.strays = strays
+
+    def occupy(self, holding: Holding, known: Mapping[str, Holding]) -> list[Holding]:
+        """Have a Service that we do not write to hold what it shows and was given. Returns those who give way to it."""
+        shown, given = addresses_in_status(holding.view), recorded(holding.view)
+        holder = read_holder(holding.view)
+        yielding, taken, refused = [], [], []
+        kept = tuple(each for each in given or () if shown or each in holding.assigned)  # whoever emptied it
+        for address in dict.fromkeys((*shown, *kept)):
+            while (owner := self._in_the_way(address, holder)) is not None:
+                rival = known[owner.service]
+                if address not in shown or not self._gives_way(rival, address, holding, given):
+                    break
+                self._evict(rival, address)
+                rival.cleared = _belongs_to(address, holding, rival)
+                yielding.append(rival)
+            if owner is None:
+                taken.append(address)
+            elif address in shown:
+                refused.append(address)
+        self.assign(holding, tuple(taken))
+        self.settled(holding)
+        self._turn_down(holding, tuple(refused))
+        return yielding
+
+    def _gives_way(self, rival: Holding, address: Address, to: Holding, given: tuple[Address, ...] | None) -> bool:
+        """Whether ``rival`` has to give up what ``to`` shows, whose condition says that it was ``given`` that."""
+        if not self._is_ours(rival):
+            return False
+        if given is None:
+            return address not in addresses_in_status(rival.view)
+        return address in given and to.age < rival.age
+
+    def _is_ours(self, holding: Holding) -> bool:
+        return is_ours(holding.view, self._class)
 
     def _evict(self, holding: Holding, address: Address) -> None:
         """The address is another's from now on, though this Service's status may show it for a moment yet."""
@@ -92,19 +182,44 @@ class Holdings:
         holding.retiring = tuple(each for each in holding.retiring if each != address)
         self._give_back(holding, (address,))
 
-    def occupy(self, holding: Holding) -> bool:
-        """Have the Service hold all that it shows and nobody else has. Whether that is everything."""
-        shown = addresses_in_status(holding.view)
-        free = tuple(each for each in shown if self._ledger.conflict(each, read_holder(holding.view)) is None)
-        self.assign(holding, free)
-        self.settled(holding)
-        return free == shown
+    def _turn_down(self, holding: Holding, refused: tuple[Address, ...]) -> None:
+        """Somebody else holds these, which the Service shows."""
+        key, elsewhere = holding.view.key, () if self._is_ours(holding) else refused
+        for address in set(self._turned_down.pop(key, ())) - set(elsewhere):
+            self._set_shown_by(address, key, shows=False)
+        for address in elsewhere:
+            self._set_shown_by(address, key, shows=True)
+        if refused:
+            self._turned_down[key] = refused
+
+    def _set_shown_by(self, address: Address, key: str, *, shows: bool) -> None:
+        showing = self._shown_by.setdefault(address, [])
+        if shows != (key in showing):
+            showing.append(key) if shows else showing.remove(key)
+            self._disputed.add(address)
+        if not showing:
+            del self._shown_by[address]
+
+    def shown_by(self, address: Address) -> str | None:
+        """A Service that we do not write to and that shows this address, which somebody else holds."""
+        return next(iter(self._shown_by.get(address, ())), None)
+
+    @property
+    def turned_down(self) -> tuple[str, ...]:
+        """Services that show what somebody else holds."""
+        return tuple(self._turned_down)
+
+    def take_disputed(self) -> set[str]:
+        """Services of which ``shown_by`` may have something else to tell since the last call."""
+        disputed, self._disputed = self._disputed, set()
+        return {holder.service for address in disputed for holder in self._ledger.holders(address)}
 
     def assign(self, holding: Holding, addresses: tuple[Address, ...]) -> None:
         """These from now on; what the Service had beside them is retiring."""
         left = (*holding.retiring, *holding.assigned)
         holding.retiring = tuple(dict.fromkeys(address for address in left if address not in addresses))
         holding.assigned = addresses
+        holding.strays = tuple(address for address in holding.strays if address not in addresses)
         holder = read_holder(holding.view)
         for address in addresses:
             if self._ledger.take(address, holder) and (pool := self._ledger.pool_around(address)) is not None:
@@ -115,8 +230,8 @@ class Holdings:
         holding.cleared = None
         if holding.assigned:
             self._releases.forget(holding.view.key)
-        self._give_back(holding, holding.retiring)
-        holding.retiring = ()
+        self._give_back(holding, (*holding.retiring, *holding.strays))
+        holding.retiring = holding.strays = ()
 
     def give_back_unseen(self, holding: Holding) -> None:
         """Of what the Service leaves, give back what the API does not show any more."""
@@ -125,17 +240,23 @@ class Holdings:
         holding.retiring = tuple(address for address in holding.retiring if address not in gone)
         self._give_back(holding, gone)
 
+    def vacate(self, holding: Holding) -> None:
+        """It has nothing any more, and what the API shows of it is not ours."""
+        self.assign(holding, ())
+        self.settled(holding)
+
     def release(self, holding: Holding) -> None:
         """The Service is gone, or is no LoadBalancer any more: give back all that it had, and remember that unless the
         Service is another class's."""
         view = holding.view
         had = holding.assigned or holding.retiring
         pool = self._ledger.pool_around(had[0]) if had else None
-        foreign = view.spec.type == "LoadBalancer" and not is_ours(view, self._class)
+        foreign = view.spec.type == "LoadBalancer" and not self._is_ours(holding)
         if pool is not None and not foreign:
             of_pool = tuple(each for each in had if self._ledger.pool_around(each) == pool)
             self._releases.remember(pool, view.key, of_pool)
-        self._give_back(holding, (*holding.assigned, *holding.retiring))
+        self._turn_down(holding, ())
+        self._give_back(holding, (*holding.assigned, *holding.retiring, *holding.strays))
 
     def take_freed(self) -> set[PoolName]:
         """The pools that have had something more to give, or to share, since the last call."""

@@ -29,6 +29,7 @@ from controller.allocator import (
 )
 from controller.changes import ADDRESS_ASSIGNED, shortened
 from controller.ledger import Ledger
+from controller.record import assigned_words
 from controller.request import Reading
 
 
@@ -42,7 +43,7 @@ class Verdict:
     """Why a Service that would rather have both families has one."""
     cleared: str | None = None
     """Why it may not keep what it held."""
-    remark: str | None = None
+    remark: Refusal | None = None
     """What is wrong with an address that it keeps all the same."""
 
 
@@ -70,6 +71,16 @@ def judge(config: Config, ledger: Ledger, reading: Reading, held: tuple[Address,
     verdict = _with_what_stays(config, ledger, reading, staying, refusal)
     remark = _remark(ledger, verdict.addresses)
     return verdict if remark is None else replace(verdict, remark=remark)
+
+
+def may_be_believed(config: Config, ledger: Ledger, reading: Reading, shown: tuple[Address, ...]) -> bool:
+    """Whether a Service that has no address may have what its status has come to show: where that is what it asks for,
+    and what it could be given."""
+    want = reading.request
+    if reading.refusal is not None or any(ledger.withheld(address) is not None for address in shown):
+        return False
+    staying = what_may_stay(config, ledger, want, shown)
+    return staying.addresses == shown and why_not_requested(config, want, shown) is None
 
 
 def _with_what_stays(
@@ -119,9 +130,9 @@ def _may_come_back(config: Config, held: tuple[Address, ...], recorded: str, los
     return len(unknown) == len(held) and bool(config.unreadable)
 
 
-def _remark(ledger: Ledger, held: tuple[Address, ...]) -> str | None:
+def _remark(ledger: Ledger, held: tuple[Address, ...]) -> Refusal | None:
     texts = [f"{address.text} is {what.text}" for address in held if (what := ledger.withheld(address)) is not None]
-    return "; ".join(texts) or None
+    return Refusal(Reason.ADDRESS_RESERVED, "; ".join(texts)) if texts else None
 
 
 def condition(verdict: Verdict) -> Condition:
@@ -131,13 +142,13 @@ def condition(verdict: Verdict) -> Condition:
         if refusal is None:
             raise ValueError("a verdict has addresses or a refusal")
         return Condition(ADDRESS_ASSIGNED, "False", refusal.reason.value, shortened(refusal.message))
-    message = ", ".join(address.text for address in verdict.addresses) + f' from pool "{verdict.pool}"'
+    message = assigned_words(verdict.addresses, verdict.pool)
     if verdict.remark is not None:
-        message = f"{message}, which it keeps although {verdict.remark}"
+        message = f"{message}, which it keeps although {verdict.remark.message}"
     if verdict.lacking is not None:
         message = f"{message}; {why_lacking(verdict, verdict.lacking)}"
     if refusal is None:
-        reason = "Assigned" if verdict.remark is None else Reason.ADDRESS_RESERVED.value
+        reason = "Assigned" if verdict.remark is None else verdict.remark.reason.value
         return Condition(ADDRESS_ASSIGNED, "True", reason, shortened(message))
     message = f"{message}; what the Service asks for cannot be had: {refusal.message}"
     return Condition(ADDRESS_ASSIGNED, "True", refusal.reason.value, shortened(message))

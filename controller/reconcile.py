@@ -2,12 +2,14 @@
 
 It keeps every Service, the configuration and the ledger in agreement. It does no I/O, and time is an argument. What
 each Service holds and is leaving is kept in ``holdings``, what it should have is judged in ``judgement``, whose turn it
-is in ``turns``. ``settle`` decides, after a batch of observations and as far as there is room for requests:
+is in ``turns``, what may be asked about it now in ``requests``. ``settle`` decides, after a batch of observations and
+as far as there is room for requests:
 
-- Nothing is decided before ``start``. Then what every Service's status shows is adopted, before anything new is given
+- Nothing is decided before ``start``. Then everything that every Service has is restored, before anything new is given
   out: Service status is the database.
 - From then on the ledger knows better than a status that somebody emptied or falsified. Only a Service that has no
-  address is believed the one that it comes to show: a leader of before may have written it late.
+  address is believed the one that it comes to show, where nobody else has that and it could ask for it: a leader of
+  before may have written it late.
 - Of one Service at most one request is under way; what is seen meanwhile is judged when its answer has come.
 - Whoever waits is tried again, the oldest first, when the configuration changes, when an address became free or is
   shared on other terms, and never otherwise. Whoever would rather have both families and has one waits too.
@@ -24,7 +26,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from cluster.addresses import Family, RangeMap
+from cluster.addresses import Address, Family, RangeMap
 from cluster.config import Config
 from cluster.objects import Condition, RecentRelease, Service, ServiceOwners, is_older
 from cluster.resources import SERVICE_OWNERS, SERVICES
@@ -43,10 +45,11 @@ from controller.changes import (
     service_patch,
     shortened,
 )
-from controller.contest import Contest, Statement, last_other_writer, statement
-from controller.holdings import Age, Holding, Holdings
-from controller.judgement import Verdict, condition, judge
+from controller.contest import Contest, Shown, last_other_writer, shown
+from controller.holdings import Holdings
+from controller.judgement import Verdict, condition, judge, may_be_believed
 from controller.ledger import Ledger
+from controller.record import recorded
 from controller.releases import Releases
 from controller.request import (
     ALLOCATED_FROM_POOL,
@@ -57,30 +60,10 @@ from controller.request import (
     is_ours,
     read_request,
 )
+from controller.requests import Patch, Requests
 from controller.reserved import Reserved
-from controller.retry import CONFLICTS_AT_ONCE, retry_delay
-from controller.turns import Turns
-
-
-@dataclass(slots=True)
-class _Tracked(Holding):
-    """A Service with what it holds, and what is going on about it."""
-
-    refusal: Refusal | None = None
-    stated: Statement | None = None
-    """What the Service said when we last knew it to be as we wrote it."""
-    contest: Contest | None = None
-    deprecated: frozenset[str] = frozenset()
-    """The annotations that it was told are deprecated."""
-    doubtful: bool = False
-    """It left the watched selection and has not been read since."""
-    in_flight: bool = False
-    attempts: int = 0
-    retry_at: float | None = None
-
-    @property
-    def uid(self) -> str:
-        return self.view.metadata.uid
+from controller.tracked import Tracked
+from controller.turns import Rank, Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +85,15 @@ class Reconciler:
         self.refusals: Counter[Reason] = Counter()
         """Refusals reported so far."""
         self._class = load_balancer_class
-        self._rng = rng
+        self._requests = Requests(rng)
         self._holdings = Holdings(self.ledger, self.releases, load_balancer_class)
         self._config = Config()
         self._reserved: RangeMap[Reserved] = RangeMap()
         self._namespaces: dict[str, Mapping[str, str]] = {}
-        self._tracked: dict[str, _Tracked] = {}
+        self._tracked: dict[str, Tracked] = {}
         self._waiting: set[str] = set()
-        self._retrying: set[str] = set()
         self._contested: set[str] = set()
-        self._thwarted: set[str] = set()
-        """Services that we do not write to and that show what somebody else holds."""
-        self._turns = Turns(self._age_of)
-        self._changes: list[Change | Tell] = []
+        self._turns = Turns(self._rank_of)
 
     # -------------------------------------------------------------------- what is observed
 
@@ -158,20 +137,20 @@ class Reconciler:
         if tracked is None:
             if view.spec.type != "LoadBalancer" and not bears_our_mark(view):
                 return
-            tracked = self._tracked[view.key] = _Tracked(view)
-            if self.started:
-                self._adopt(tracked)
+            tracked = self._tracked[view.key] = Tracked(view)
+            if find_condition(view.status.conditions, ADDRESS_ASSIGNED) is not None:
+                tracked.deprecated = events.deprecated_annotations(view)  # told then
         elif tracked.view.metadata.resource_version == version:
             tracked.view = view  # the copy that is held anyway, instead of the one that a write was answered with
             if not tracked.doubtful:
                 return  # it is judged already, or will be when the answer under way has come
         elif not is_older(version, tracked.view.metadata.resource_version):
             tracked.retry_at = None  # another object, another try
-            self._retrying.discard(view.key)
+            if is_ours(tracked.view, self._class) and view.spec.load_balancer_class != self._class:
+                self._holdings.vacate(tracked)  # it has been something else in between
             tracked.view = view
-            idle = not (tracked.assigned or tracked.retiring or tracked.in_flight)
-            if self.started and idle and view.status.load_balancer.ingress and is_ours(view, self._class):
-                self._adopt(tracked)
+        if self.started:
+            self._enter(tracked)
         self._turns.give(view.key)
 
     def vanished(self, view: Service) -> None:
@@ -182,20 +161,22 @@ class Reconciler:
         tracked.doubtful = True
         self._turns.give(view.key)
 
-    def _adopt(self, tracked: _Tracked) -> None:
-        """Believe what the Service shows; who has to give way is due."""
-        self._turns.give(*(loser.view.key for loser in self._holdings.adopt(tracked, self._tracked)))
-        if find_condition(tracked.view.status.conditions, ADDRESS_ASSIGNED) is not None:
-            tracked.deprecated = events.deprecated_annotations(tracked.view)  # told then
+    def _enter(self, tracked: Tracked) -> None:
+        """Take note of what the Service shows, before anybody else is given it; who has to give way to it is due."""
+        if is_ours(tracked.view, self._class):
+            self._holdings.note_strays(tracked)
+        elif tracked.view.spec.type == "LoadBalancer":
+            yielding = self._holdings.occupy(tracked, self._tracked)
+            self._turns.give(*(each.view.key for each in yielding))
+        self._turns.give(*self._holdings.take_disputed())
 
-    def _forget(self, tracked: _Tracked) -> None:
+    def _forget(self, tracked: Tracked) -> None:
         self._holdings.release(tracked)
         key = tracked.view.key
         del self._tracked[key]
+        self._requests.wake(tracked, None)
         self._waiting.discard(key)
-        self._retrying.discard(key)
         self._contested.discard(key)
-        self._thwarted.discard(key)
 
     # -------------------------------------------------------------------- what became of the changes
 
@@ -208,7 +189,7 @@ class Reconciler:
             and isinstance(view, Service)
             and tracked.uid == change.uid
         ):
-            tracked.stated = statement(view)
+            tracked.stated = shown(view)
             if tracked.contest is not None:
                 tracked.contest.told = True
         self._learn(change, view)
@@ -216,8 +197,7 @@ class Reconciler:
     def _learn(self, change: Change, view: Service | ServiceOwners | None) -> None:
         tracked = self._tracked.get(change.key)
         if tracked is not None and tracked.uid == change.uid:
-            tracked.in_flight = False
-            tracked.attempts = 0
+            self._requests.answered(tracked)
             if view is None:
                 self._forget(tracked)
             elif isinstance(view, ServiceOwners):
@@ -238,35 +218,19 @@ class Reconciler:
         attempts = tracked.attempts if tracked is not None else 0
         self._learn(change, view)
         if tracked is not None and view is not None and tracked.uid == view.metadata.uid:
-            tracked.attempts = attempts + 1
-            if tracked.attempts > CONFLICTS_AT_ONCE:
-                self._retry_later(tracked, 0.0, now)
+            self._requests.superseded(tracked, attempts, now)
 
     def failed(self, change: Change, retry_after: float, now: Moment) -> None:
         """The change could not be made; it is judged anew after a while, at the earliest in ``retry_after`` seconds."""
         tracked = self._tracked.get(change.key)
         if tracked is None or tracked.uid != change.uid:
             return
-        tracked.in_flight = False
-        tracked.attempts += 1
         tracked.stated = None  # it may have been made all the same
-        self._retry_later(tracked, retry_after, now)
-
-    def _retry_later(self, tracked: _Tracked, retry_after: float, now: Moment) -> None:
-        tracked.retry_at = now.monotonic + retry_delay(tracked.attempts, retry_after, self._rng)
-        self._retrying.add(tracked.view.key)
+        self._requests.failed(tracked, retry_after, now)
 
     def next_deadline(self) -> float | None:
         """When ``settle`` wants to be called next, in monotonic seconds, though nothing was observed."""
-        return min((at for each in self._later() if (at := self._wakes_at(each)) is not None), default=None)
-
-    def _later(self) -> list[_Tracked]:
-        return [self._tracked[key] for key in self._retrying | self._contested]
-
-    @staticmethod
-    def _wakes_at(tracked: _Tracked) -> float | None:
-        """When it is to be judged though nothing was observed; None: at once."""
-        return tracked.retry_at or (tracked.contest.until if tracked.contest is not None else None)
+        return self._requests.next_deadline()
 
     # -------------------------------------------------------------------- deciding
 
@@ -275,32 +239,27 @@ class Reconciler:
         what the pools' status remembers."""
         self.started = True
         self.releases.restore(recorded, self._config.pool_of)
-        in_order = sorted(self._tracked.values(), key=lambda each: (not is_ours(each.view, self._class), each.age))
-        for tracked in in_order:
-            self._adopt(tracked)
+        self._holdings.restore(self._tracked)
         self._turns.give(*self._tracked)
 
-    def settle(self, now: Moment, room: int = sys.maxsize) -> list[Change | Tell]:
-        """Decide whatever is due, until ``room`` requests have come of it; the rest stays due. Returns the changes to
-        carry out, in order."""
+    def settle(self, now: Moment, room: int = sys.maxsize, turns: int = sys.maxsize) -> list[Change | Tell]:
+        """Decide whatever is due, until ``room`` requests have come of it or ``turns`` were taken; the rest stays due.
+        Returns the changes to carry out, in order."""
         if self.started:
-            for tracked in self._later():
-                if (self._wakes_at(tracked) or 0.0) <= now.monotonic:
-                    self._retrying.discard(tracked.view.key)
-                    self._contested.discard(tracked.view.key)
-                    tracked.retry_at = None
-                    self._turns.give(tracked.view.key)
-            self._decide_all(now, room)
+            for key in self._requests.take_due(now):
+                self._requests.due(self._tracked[key], now)
+                self._turns.give(key)
+            self._decide_all(now, room, turns)
         self.releases.stamp(now)
-        changes, self._changes = self._changes, []
-        return changes
+        return self._requests.take()
 
-    def _decide_all(self, now: Moment, room: int) -> None:
+    def _decide_all(self, now: Moment, room: int, turns: int) -> None:
         """Everybody whose turn it is, while there is room."""
-        while room > 0:
+        while room > 0 and turns > 0:
+            turns -= 1
             if freed := self._holdings.take_freed():
-                for key in self._thwarted.copy():  # before anybody is given what they show
-                    self._decide(self._tracked[key], now)
+                for key in self._holdings.turned_down:  # before anybody is given what they show
+                    self._enter(self._tracked[key])
                 self._turns.offer(freed & self._config.pools.keys(), self._waiting)
             if (turn := self._turns.next()) is None:
                 return
@@ -311,9 +270,9 @@ class Reconciler:
                 self._decide(tracked, now)
                 room -= tracked.in_flight and not was_in_flight
 
-    def _age_of(self, key: str) -> Age | None:
+    def _rank_of(self, key: str) -> Rank | None:
         tracked = self._tracked.get(key)
-        return None if tracked is None else tracked.age
+        return None if tracked is None else (bool(tracked.assigned), tracked.age)
 
     @property
     def backlog(self) -> int:
@@ -328,34 +287,32 @@ class Reconciler:
         )
         return Figures(len(self._tracked), dict(waiting))
 
-    def _may_profit(self, waiting: _Tracked) -> bool:
+    def _may_profit(self, waiting: Tracked) -> bool:
         """Whether one of the pools still has something for it."""
         if annotation(waiting.view, ALLOW_SHARED_IP):
             return True
         return any(self.ledger.counts(pool, family)[1] for pool in self._turns.freed for family in Family)
 
-    def _decide(self, tracked: _Tracked, now: Moment) -> None:
+    def _decide(self, tracked: Tracked, now: Moment) -> None:
         view = tracked.view
-        if tracked.in_flight or tracked.retry_at is not None:
+        if not self._requests.may_ask(tracked):
             return
-        self._thwarted.discard(view.key)
+        self._requests.wake(tracked, None)
         if tracked.doubtful:
-            tracked.in_flight = True
-            self._changes.append(Read(SERVICES, view.metadata.namespace, view.metadata.name, tracked.uid))
-        elif is_ours(view, self._class):
-            if view.metadata.deletion_timestamp is None:
-                self._decide_ours(tracked, now)
-            else:
-                self._occupy(tracked)  # it keeps what it shows until its finalizers are gone, and gets nothing more
-        elif view.spec.type != "LoadBalancer":
-            self._decide_leftover(tracked, now)
+            self._requests.read(tracked, SERVICES)
+        elif not is_ours(view, self._class):
+            self._not_ours(tracked)
+            if view.spec.type != "LoadBalancer":
+                self._decide_leftover(tracked, now)
+        elif view.metadata.deletion_timestamp is None:
+            self._decide_ours(tracked, now)
         else:
-            self._occupy(tracked)
+            self._decide_leaving(tracked, now)
 
-    def _decide_ours(self, tracked: _Tracked, now: Moment) -> None:
+    def _decide_ours(self, tracked: Tracked, now: Moment) -> None:
         view = tracked.view
         self._notice_others(tracked, now)
-        verdict = self._judge(tracked)
+        verdict = self._with_remark(self._judge(tracked))
         tracked.refusal = verdict.refusal
         if verdict.refusal is None and verdict.lacking is None:
             self._waiting.discard(view.key)
@@ -364,121 +321,132 @@ class Reconciler:
         tracked.cleared = verdict.cleared or tracked.cleared
         self._holdings.assign(tracked, verdict.addresses)
         self._warn_of_deprecated(tracked)
-        if tracked.contest is not None and tracked.contest.holds(view, now.monotonic):
-            self._stand_back(tracked, tracked.contest, now)
+        if self._stands_back(tracked, now):
             return
-        self._contested.discard(view.key)
-        shown = condition(verdict)
-        texts = [address.text for address in verdict.addresses]
-        patch = service_patch(view, texts, verdict.pool, shown, now)
-        if patch is None:
-            self._holdings.settled(tracked)
-            return
-        body, subresource = patch
         notes = events.of_verdict(view, verdict, tracked.cleared)
-        if (
-            any(note.reason in {"AllocationFailed", "LoadBalancerFailed"} for note in notes)
-            and verdict.refusal is not None
-        ):
+        refused = {"AllocationFailed", "LoadBalancerFailed"} & {note.reason for note in notes}
+        said = condition(verdict)
+        patch = service_patch(view, texts(tracked.assigned), verdict.pool, said, now)
+        if self._write(tracked, patch, said.message, notes, now) and refused and verdict.refusal is not None:
             self.refusals[verdict.refusal.reason] += 1
-        self._send(tracked, body, subresource, shown.message, notes)
 
-    def _judge(self, tracked: _Tracked) -> Verdict:
+    def _decide_leaving(self, tracked: Tracked, now: Moment) -> None:
+        """It is being deleted: it keeps what it has until its finalizers are gone, and gets nothing more."""
+        view = tracked.view
+        self._waiting.discard(view.key)
+        self._notice_others(tracked, now)
+        on_display, given = addresses_in_status(view), recorded(view) or ()
+        had = (*tracked.assigned, *tracked.retiring)
+        if set(on_display) <= set(had or tracked.strays):  # also where it was about to move, or to get its first
+            self._holdings.assign(tracked, on_display or tuple(each for each in had if each in given))
+        if not self._stands_back(tracked, now):
+            said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
+            patch = service_patch(view, texts(tracked.assigned), pool_named(view), said, now)
+            self._write(tracked, patch, "put right: the Service is being deleted", (), now)
+
+    def _judge(self, tracked: Tracked) -> Verdict:
         view = tracked.view
         reading = read_request(view, self._namespaces.get(view.metadata.namespace, {}))
         if former := self.releases.former(view.key):
             reading = replace(reading, request=replace(reading.request, former=former))
-        recorded = annotation(view, ALLOCATED_FROM_POOL)
-        shown = addresses_in_status(view)
-        if tracked.retiring and set(shown) <= {*tracked.assigned, *tracked.retiring}:
+        pool = annotation(view, ALLOCATED_FROM_POOL)
+        on_display = addresses_in_status(view)
+        if tracked.retiring and set(on_display) <= {*tracked.assigned, *tracked.retiring}:
             # A move that nobody has seen yet: if its reason is gone, so is the move.
-            still = judge(self._config, self.ledger, reading, shown, recorded)
-            if still.refusal is None and still.addresses == shown:
+            still = judge(self._config, self.ledger, reading, on_display, pool)
+            if still.refusal is None and still.addresses == on_display:
                 return still
-        return judge(self._config, self.ledger, reading, tracked.assigned, recorded)
+        held = tracked.assigned
+        if not held and on_display and may_be_believed(self._config, self.ledger, reading, on_display):
+            held = on_display
+        return judge(self._config, self.ledger, reading, held, pool)
 
-    def _warn_of_deprecated(self, tracked: _Tracked) -> None:
-        present = events.deprecated_annotations(tracked.view)
-        if fresh := present - tracked.deprecated:
-            self._changes.append(Tell(events.of_deprecated(fresh), tracked.view.metadata))
-        tracked.deprecated = present
+    def _with_remark(self, verdict: Verdict) -> Verdict:
+        for address in verdict.addresses:
+            if verdict.remark is None and (key := self._holdings.shown_by(address)) is not None:
+                served = self._tracked[key].view.spec.load_balancer_class
+                who = f'{key}, of the class "{served}",' if served else f"{key}, which has no class,"
+                verdict = replace(verdict, remark=Refusal(Reason.ADDRESS_IN_USE, f"{who} shows {address.text} too"))
+        return verdict
 
-    def _notice_others(self, tracked: _Tracked, now: Moment) -> None:
-        """Whether the Service still says what we wrote."""
-        said = statement(tracked.view)
+    def _warn_of_deprecated(self, tracked: Tracked) -> None:
+        if fresh := events.deprecated_annotations(tracked.view) - tracked.deprecated:
+            self._requests.tell(tracked, events.of_deprecated(fresh))
+            tracked.deprecated |= fresh
+
+    def _notice_others(self, tracked: Tracked, now: Moment) -> None:
+        """Whether the Service still shows what we wrote."""
+        present = shown(tracked.view)
         if tracked.stated is None:
             tracked.contest = tracked.contest or Contest.remembered(tracked.view, now.monotonic)
-        elif said != tracked.stated:
+        elif present != tracked.stated:
             tracked.contest = tracked.contest or Contest()
             tracked.contest.rewritten(tracked.view, now.monotonic)
-        tracked.stated = said
+        tracked.stated = present
 
-    def _stand_back(self, tracked: _Tracked, contest: Contest, now: Moment) -> None:
-        """Somebody else keeps writing: find out who, say so once, and leave it at that."""
-        view = tracked.view
+    def _stands_back(self, tracked: Tracked, now: Moment) -> bool:
+        """Whether somebody else keeps writing the status. Then find out who, say so once, and leave it at that; except
+        that what another Service holds is taken out of it each time."""
+        view, contest = tracked.view, tracked.contest
+        alone = self._holdings.note_strays(tracked)
+        if contest is None or not contest.holds(view, now.monotonic):
+            self._contested.discard(view.key)
+            return False
         self._contested.add(view.key)
+        self._requests.wake(tracked, contest.next_try(view))
         self._holdings.give_back_unseen(tracked)
-        if not contest.asked:
-            tracked.in_flight = True
-            self._changes.append(Read(SERVICE_OWNERS, view.metadata.namespace, view.metadata.name, tracked.uid))
-            return
-        refusal = tracked.refusal = contest.refusal([address.text for address in tracked.assigned])
-        if contest.told:
-            return
-        shown = Condition(ADDRESS_ASSIGNED, "False", refusal.reason.value, shortened(refusal.message))
-        present = [each.ip for each in view.status.load_balancer.ingress]
-        patch = service_patch(view, present, view.metadata.annotations.get(PREFIX + ALLOCATED_FROM_POOL), shown, now)
-        if patch is not None:
+        present, own = shown(view), texts(tracked.assigned)
+        displayed = own if not alone else present
+        status = "True" if displayed and displayed == own else "False"
+        said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
+        if said is not None and (said.reason, said.status) == (Reason.CONTESTED.value, status):
+            tracked.refusal = Refusal(Reason.CONTESTED, said.message)
+            self._write(tracked, service_patch(view, displayed, pool_named(view), said, now), said.message, (), now)
+            return True
+        if not contest.asked and (alone or not tracked.attempts):
+            self._requests.read(tracked, SERVICE_OWNERS)
+            return True
+        refusal = tracked.refusal = contest.refusal(tracked.assigned, written=status == "True")
+        message = shortened(refusal.message)
+        notes = () if contest.told else (EventNote("Warning", refusal.reason.value, message),)
+        say = Condition(ADDRESS_ASSIGNED, status, refusal.reason.value, message)
+        patch = service_patch(view, displayed, pool_named(view), say, now)
+        if self._write(tracked, patch, refusal.message, notes, now) and notes:
             self.refusals[refusal.reason] += 1
-            note = EventNote("Warning", refusal.reason.value, shortened(refusal.message))
-            self._send(tracked, *patch, refusal.message, (note,))
+        return True
 
-    def _decide_leftover(self, tracked: _Tracked, now: Moment) -> None:
+    def _decide_leftover(self, tracked: Tracked, now: Moment) -> None:
         """No LoadBalancer any more: take back what we gave and wrote."""
         view = tracked.view
-        self._not_ours(tracked)
         self._holdings.assign(tracked, ())
         patch = service_patch(view, (), None, None, now) if bears_our_mark(view) or tracked.retiring else None
         if patch is None:
             self._forget(tracked)
-            return
-        body, subresource = patch
-        self._send(tracked, body, subresource, f"released: the Service's type is {view.spec.type}", ())
+        else:
+            self._requests.write(tracked, patch, f"released: the Service's type is {view.spec.type}", (), now)
 
-    def _occupy(self, tracked: _Tracked) -> None:
-        """A Service that we do not write to, of another class for instance: what it shows is not given to another."""
-        self._not_ours(tracked)
-        if not self._holdings.occupy(tracked):
-            self._thwarted.add(tracked.view.key)
-
-    def _not_ours(self, tracked: _Tracked) -> None:
+    def _not_ours(self, tracked: Tracked) -> None:
         self._waiting.discard(tracked.view.key)
         self._contested.discard(tracked.view.key)
         tracked.contest, tracked.stated, tracked.refusal = None, None, None
 
-    def _send(
-        self,
-        tracked: _Tracked,
-        body: dict[str, object],
-        subresource: str | None,
-        decision: str,
-        events: tuple[EventNote, ...],
-    ) -> None:
-        tracked.in_flight = True
-        meta = tracked.view.metadata
-        self._changes.append(
-            Write(
-                SERVICES,
-                meta.namespace,
-                meta.name,
-                body,
-                decision,
-                uid=meta.uid,
-                subresource=subresource,
-                events=events,
-                about=tracked.view.metadata,
-            )
-        )
+    def _write(
+        self, tracked: Tracked, patch: Patch | None, decision: str, notes: tuple[EventNote, ...], now: Moment
+    ) -> bool:
+        """Whether a write is made of it now; None: the Service says already what it should."""
+        if shown(tracked.view) == texts(tracked.assigned):
+            self._holdings.settled(tracked)
+        return patch is not None and self._requests.write(tracked, patch, decision, notes, now)
+
+
+def texts(addresses: Iterable[Address]) -> Shown:
+    """As a status shows them."""
+    return tuple(address.text for address in addresses)
+
+
+def pool_named(view: Service) -> str | None:
+    """The pool that our annotation names now."""
+    return view.metadata.annotations.get(PREFIX + ALLOCATED_FROM_POOL)
 
 
 def bears_our_mark(view: Service) -> bool:

@@ -1,8 +1,9 @@
-"""Whose turn it is to be judged: of all whose turn it is, the oldest.
+"""Whose turn it is to be judged: first of those who wait for an address, then of the others, the oldest.
 
 Due is whoever something was observed about; that turn comes in any case. Whoever waits for an address gets a turn when
 a pool has something to give, and loses it when nothing is left by then. There may be no time for all turns at once; the
-rest keep their place.
+rest keep their place. After a start it is everybody's turn, and whoever comes without an address meanwhile does not
+wait for ten thousand who have one.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from collections.abc import Callable, Iterable
 from cluster.objects import PoolName
 from controller.holdings import Age
 
+Rank = tuple[bool, Age]
+"""Whether it has an address already, and how old it is."""
+
 
 class Turns:
-    """Services are known by their keys. ``age_of`` gives a Service's age, None where it is gone."""
+    """Services are known by their keys. ``rank_of`` gives a Service's rank, None where it is gone."""
 
-    def __init__(self, age_of: Callable[[str], Age | None]) -> None:
+    def __init__(self, rank_of: Callable[[str], Rank | None]) -> None:
         self.freed: set[PoolName] = set()
         """The pools that have had something to give since nobody was left whose turn it was."""
-        self._age_of = age_of
+        self._rank_of = rank_of
         self._arrived: set[str] = set()
-        self._queue: list[tuple[Age, str]] = []
+        self._queue: list[tuple[Rank, str]] = []
         self._queued: set[str] = set()
         self._due: set[str] = set()
 
@@ -39,7 +43,7 @@ class Turns:
         self._line_up(waiting)
 
     def next(self) -> tuple[str, bool] | None:
-        """The oldest whose turn it is, and whether it is due; None when nobody is left."""
+        """Whose turn it is next, and whether it is due; None when nobody is left."""
         self._due |= self._arrived
         self._line_up(self._arrived)
         self._arrived.clear()
@@ -55,6 +59,6 @@ class Turns:
 
     def _line_up(self, keys: Iterable[str]) -> None:
         for key in keys:
-            if key not in self._queued and (age := self._age_of(key)) is not None:
+            if key not in self._queued and (rank := self._rank_of(key)) is not None:
                 self._queued.add(key)
-                heapq.heappush(self._queue, (age, key))
+                heapq.heappush(self._queue, (rank, key))

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from cluster.objects import ManagedFields, ServiceOwners, decode
-from controller.contest import CALM_S, FIRST_PAUSE_S, LAST_PAUSE_S, last_other_writer
+from controller.contest import AGAIN_S, CALM_S, FIRST_PAUSE_S, LAST_PAUSE_S, last_other_writer
+from controller.pace import WORDS
 from tests.controller.world import World
 
 THEIRS = [{"ip": "192.168.1.7"}]
@@ -81,12 +82,135 @@ def test_the_third_time_the_other_is_named_and_not_fought(world: World) -> None:
     assert world.ip("other") == "172.18.255.201", "the address stays reserved"
 
 
-def test_one_that_undoes_the_condition_or_the_annotation_is_not_fought_either(world: World) -> None:
-    for _ in range(20):
+def test_who_takes_the_annotation_or_the_condition_away_is_no_rival(world: World) -> None:
+    """``kubectl replace``, an operator, GitOps: they are put back at once, and then ever so often."""
+    for _ in range(3 * WORDS.at_once):
         world.put("web", annotations={"metallb.io/ip-allocated-from-pool": None})
         world.put("web", status={"conditions": []})
         world.rest()
+        assert world.ip("web") == OURS
+    assert len(world.take_writes()) == WORDS.at_once
+    assert (world.take_events(), world.controller.figures().waiting) == ([], {})
+    world.time += WORDS.every_s
+    world.rest()
+    assert world.condition("web")[:2] == ("True", "Assigned")
+    assert world.view("web").metadata.annotations == {"metallb.io/ip-allocated-from-pool": "kind"}
+
+
+def test_an_old_annotation_that_somebody_keeps_is_let_alone(world: World) -> None:
+    """It was taken out each time, and put back each time, with an Event."""
+    for _ in range(20):
+        world.put("web", annotations={"metallb.universe.tf/ip-allocated-from-pool": "former"})
+        world.rest()
+        world.put("web", annotations={"metallb.universe.tf/ip-allocated-from-pool": None})
+        world.rest()
+    assert world.take_writes() == []
+    assert [reason for _, reason, _ in world.take_events()] == ["deprecatedAnnotation"]
+
+
+def test_a_rival_that_writes_annotations_of_its_own_is_noticed(world: World) -> None:
+    """Each of them was taken for a change of what the Service asks for."""
+    for number in range(60):
+        world.put("web", annotations={"k3s.example/synced": str(number)})
+        rewrite(world)
     assert len(world.take_writes()) == 3
+    assert world.condition("web")[1] == "Contested"
+    assert len(world.take_events()) == 1
+
+
+def test_a_rival_that_changes_what_the_service_asks_for_meets_a_bounded_answer(world: World) -> None:
+    for number in range(60):
+        world.put("web", labels={"synced": str(number)})
+        rewrite(world)
+        world.time += 1.0
+    assert len(world.take_writes()) <= 2 + 2 * (1 + 60 / AGAIN_S)
+    assert world.ip("web") == "192.168.1.7"
+
+
+def neighbours(victim_first: bool) -> World:
+    """``web`` and a neighbour, each with an address."""
+    world = World()
+    world.start()
+    for name in ("victim", "web") if victim_first else ("web", "victim"):
+        world.put(name)
+        world.settle()
+    world.take_events(), world.take_writes()
+    return world
+
+
+@pytest.mark.parametrize("victim_first", [True, False])
+def test_a_status_falsified_to_a_neighbours_address_never_stands(victim_first: bool) -> None:
+    """From the third time on it was let alone, and two Services showed one address."""
+    world = neighbours(victim_first)
+    own, theirs = world.ip("web"), world.ip("victim")
+    for _ in range(60):
+        rewrite(world, [{"ip": theirs}])
+        began = world.time
+        while world.ip("web") == theirs:
+            deadline = world.controller.next_deadline()
+            assert deadline is not None
+            world.time = deadline
+            world.rest()
+        assert world.time - began <= 1.1
+        assert (world.ip("web"), world.ip("victim")) == (own, theirs)
+        world.time += 0.1
+    assert {write.key for write in world.take_writes()} == {"default/web"}
+    assert world.condition("web")[:2] == ("True", "Contested")
+    assert f"{own} stays reserved for it, and is written again each time" in world.condition("web")[2]
+    reasons = [reason for _, reason, _ in world.take_events()]
+    assert reasons == ["ClearAssignment", "ClearAssignment", "Contested"]
+    world.settle()
+    assert world.condition("web")[:2] == ("True", "Assigned")
+
+
+@pytest.mark.parametrize("victim_first", [True, False])
+@pytest.mark.parametrize("shown", ["theirs", None, "192.168.1.7"])
+def test_after_a_restart_in_a_contest_everybody_has_what_he_had(victim_first: bool, shown: str | None) -> None:
+    """With the duplicate, or nothing, or anything in the status; the ledger of before is gone."""
+    world = neighbours(victim_first)
+    own, theirs = world.ip("web"), world.ip("victim")
+    rewrites = None if shown is None else [{"ip": theirs if shown == "theirs" else shown}]
+    contested(world)
+    world.put("web", status={"loadBalancer": {"ingress": rewrites}})
+    world.start()
+    world.put("new")
+    world.rest()
+    assert world.ip("victim") == theirs
+    assert world.ip("new") not in {own, theirs}
+    world.settle()
+    assert (world.ip("web"), world.ip("victim")) == (own, theirs)
+
+
+def test_after_a_restart_a_status_that_was_emptied_or_falsified_meanwhile_is_put_right() -> None:
+    world = neighbours(victim_first=False)
+    own, theirs = world.ip("web"), world.ip("victim")
+    for ingress in (None, [{"ip": "172.18.255.222"}], [{"ip": theirs}]):
+        world.put("web", status={"loadBalancer": {"ingress": ingress}})
+        world.start()
+        world.put("new")
+        world.settle()
+        assert (world.ip("web"), world.ip("victim")) == (own, theirs)
+        world.delete("new")
+    assert not [event for event in world.take_events() if event[1] == "IPAllocated" and event[0] != "default/new"]
+
+
+def test_what_a_contested_service_shows_is_given_to_nobody() -> None:
+    """A MetalLB that was left running with the same pools gives another address of theirs."""
+    world = World({"a": "10.0.0.1-10.0.0.2"})
+    world.start()
+    world.put("web")
+    world.settle()
+    for _ in range(3):
+        rewrite(world, [{"ip": "10.0.0.2"}])
+    assert world.condition("web")[1] == "Contested"
+    world.put("new")
+    world.rest()
+    assert (world.ip("web"), world.ip("new")) == ("10.0.0.2", "")
+    world.start()
+    world.rest()
+    assert (world.ip("web"), world.ip("new")) == ("10.0.0.2", "")
+    world.settle()
+    assert (world.ip("web"), world.ip("new")) == ("10.0.0.1", "10.0.0.2")
 
 
 def test_after_a_pause_that_doubles_it_is_tried_once_more(world: World) -> None:
@@ -131,7 +255,12 @@ def test_once_the_other_is_gone_all_is_as_before(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"labels": {"a": "b"}}, {"annotations": {"a": "b"}}, {"externalTrafficPolicy": "Local"}]
+    "change",
+    [
+        {"labels": {"a": "b"}},
+        {"annotations": {"metallb.io/allow-shared-ip": "b"}},
+        {"externalTrafficPolicy": "Local"},
+    ],
 )
 def test_a_change_of_the_service_ends_the_pause(world: World, change: dict[str, Any]) -> None:
     contested(world)

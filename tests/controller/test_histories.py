@@ -26,6 +26,7 @@ from tests.controller.validity import (
     assert_a_restart_changes_nothing,
     assert_no_address_is_shown_twice,
     assert_valid_at_rest,
+    load_balancers,
     ours,
 )
 from tests.controller.world import World
@@ -57,6 +58,8 @@ POOLS: list[dict[str, Any]] = [
 KEYS = st.sampled_from(["default/u", "default/v", "default/w", "default/x", "dev/y", "dev/z"])
 V4, V6 = "10.96.0.1", "fd00:96::1"
 V6_FIRST = {"default/x", "dev/z"}
+THEIRS = {"default/w", "dev/z"}
+"""Born under the other installation's class."""
 PREFIX = "metallb.io/"
 WISHES = st.fixed_dictionaries(
     {},
@@ -78,6 +81,11 @@ SPECS = st.fixed_dictionaries(
     },
 )
 NODES = st.sampled_from([(), ("10.0.0.1",), ("10.0.0.3", "2001:db8::1"), ("192.168.0.1",)])
+CLASSES = st.sampled_from([None, "their"])
+"""Two installations, each of which serves one."""
+FALSE = st.sampled_from(
+    [None, "10.0.0.1", "10.0.0.2", "10.9.9.9", "2001:db8::1", "host name", "another's", "another's"]
+)
 FATES = st.sampled_from(["made", "made", "made", "answer lost", "failed"])
 POLICIES = st.sampled_from(["SingleStack", "PreferDualStack", "RequireDualStack", "PreferDualStack alone"])
 
@@ -94,25 +102,32 @@ def families(key: str, policy: str) -> dict[str, Any]:
 
 
 class Histories(RuleBasedStateMachine):
-    """What users, other controllers and the network do; and the controller, step by step, in between."""
+    """What users, others who write and the network do; and two controllers, step by step, in between."""
 
     def __init__(self) -> None:
         super().__init__()
         self.world = World(POOLS[1], remember_releases=2)
-        self.world.lagging = True
-        self.world.start()
+        self.theirs = World(POOLS[1], "their", beside=self.world)
+        self.worlds = {None: self.world, "their": self.theirs}
+        for world in self.worlds.values():
+            world.lagging = True
+            world.start()
         self.disturbed: set[str] = set()
-        """Services whose own rules, or status, somebody touched since the last rest."""
+        """Services whose own rules somebody touched since the last rest."""
         self.falsified: set[str] = set()
+        """Services whose status somebody touched since."""
+        self.wiped = False
+        """Whether a condition was among that: it is the record."""
         self.sharers: set[str] = set()
         """Services that ever had a sharing key."""
         self.evicted: set[str] = set()
-        """Services whose pool, since the last rest, did not let them keep what they had, be it for a moment."""
+        """Services that, since the last rest, could not keep what they had, be it for a moment."""
         self.rested: dict[str, Service] = {}
 
     @initialize(room=st.sampled_from([1, 2, 1000]))
     def writers_have_room(self, room: int) -> None:
-        self.world.room = room
+        for world in self.worlds.values():
+            world.room = room
 
     # -------------------------------------------------------------------- people
 
@@ -120,6 +135,8 @@ class Histories(RuleBasedStateMachine):
     def put(self, key: str, wishes: dict[str, Any], spec: dict[str, Any], policy: str, tier: str | None) -> None:
         namespace, name = key.split("/")
         present = self.world.services.get(key)
+        if present is None and key in THEIRS:
+            spec = {**spec, "loadBalancerClass": "their"}
         if present is None or present["spec"]["type"] == "LoadBalancer":
             self._put(key, annotations=wishes, labels={"tier": tier}, **families(key, policy), **spec)
         assert self.world.view(name, namespace)
@@ -145,6 +162,7 @@ class Histories(RuleBasedStateMachine):
         present = self.world.services.get(key)
         type_ = to.rsplit(maxsplit=1)[-1]
         if present is not None and present["spec"]["type"] != type_:
+            self.falsified.discard(key)  # the API takes the addresses out with the type
             self._put(key, type=type_, loadBalancerClass="their" if to.startswith("their") else None)
 
     @rule(key=KEYS)
@@ -160,68 +178,91 @@ class Histories(RuleBasedStateMachine):
         if key in self.world.services:
             self._put(key, deletionTimestamp="2026-01-02T00:00:00Z")
 
-    @rule(pools=st.sampled_from(POOLS))
-    def configure(self, pools: dict[str, Any]) -> None:
-        self.world.configure(**pools)
+    @rule(whose=CLASSES, pools=st.sampled_from(POOLS))
+    def configure(self, whose: str | None, pools: dict[str, Any]) -> None:
+        self.worlds[whose].configure(**pools)
         self._note_evicted()
 
     @rule(namespace=st.sampled_from(["default", "dev"]), team=st.sampled_from(["blue", "red"]))
     def label_namespace(self, namespace: str, team: str) -> None:
-        self.world.label_namespace(namespace, team=team)
+        for world in self.worlds.values():
+            world.label_namespace(namespace, team=team)
         self._note_evicted()
 
     @rule(name=st.sampled_from(["n1", "n2"]), addresses=NODES)
     def node(self, name: str, addresses: tuple[str, ...]) -> None:
         """A node that comes, goes, or has other addresses now. Who holds one of them keeps it."""
-        self.world.node(name, *addresses)
+        for world in self.worlds.values():
+            world.node(name, *addresses)
 
     # -------------------------------------------------------------------- others who write
 
-    @rule(key=KEYS, ingress=st.sampled_from([None, [{"ip": "10.0.0.1"}], [{"ip": "10.9.9.9"}], [{"hostname": "x"}]]))
-    def falsify(self, key: str, ingress: Any) -> None:
+    @rule(key=KEYS, what=FALSE, other=KEYS, wiped=st.sampled_from([False, False, False, True]))
+    def falsify(self, key: str, what: str | None, other: str, wiped: bool) -> None:
         present = self.world.services.get(key)
-        if present is not None and present["spec"].get("loadBalancerClass") is None:
-            self.falsified.add(key)
-            if not addresses_in_status(self.world.look(key)):  # one without an address is believed, and may be older
-                self.falsified.update(self.world.services)
-                self.disturbed.update(self.world.services)
-            self._write(key, status={"loadBalancer": {"ingress": ingress}})
+        if present is None or present["spec"]["type"] != "LoadBalancer":
+            return
+        if what == "another's":
+            shown = addresses_in_status(self.world.look(other)) if other in self.world.services else ()
+            what = shown[0].text if shown else None
+        ingress = [{"hostname" if what == "host name" else "ip": what}] if what else None
+        self.falsified.add(key)
+        if not addresses_in_status(self.world.look(key)):
+            self.disturbed.add(key)  # it may be believed
+        self.wiped |= wiped
+        self._write(key, status={"loadBalancer": {"ingress": ingress}, **({"conditions": None} if wiped else {})})
 
-    # -------------------------------------------------------------------- the controller, and what it meets
+    @rule(key=KEYS, what=FALSE, other=KEYS)
+    def contest(self, key: str, what: str | None, other: str) -> None:
+        """Somebody falsifies again and again what the controllers put right."""
+        for _ in range(3):
+            self.falsify(key, what, other, wiped=False)
+            for world in self.worlds.values():
+                world.rest()
+        self.falsify(key, what, other, wiped=False)
+        self.a_moment_passes()
 
-    @rule(count=st.integers(1, 3))
-    def deliver(self, count: int) -> None:
-        self.world.deliver(count)
+    @rule(key=KEYS)
+    def take_the_annotation_away(self, key: str) -> None:
+        if key in self.world.services:
+            self._write(key, annotations={PREFIX + ALLOCATED_FROM_POOL: None})
 
-    @rule()
-    def decide(self) -> None:
-        self.world.decide()
+    # -------------------------------------------------------------------- the controllers, and what they meet
 
-    @precondition(lambda self: self.world.pending)
+    @rule(whose=CLASSES, count=st.integers(1, 3))
+    def deliver(self, whose: str | None, count: int) -> None:
+        self.worlds[whose].deliver(count)
+
+    @rule(whose=CLASSES)
+    def decide(self, whose: str | None) -> None:
+        self.worlds[whose].decide()
+
+    @precondition(lambda self: any(world.pending for world in self.worlds.values()))
     @rule(which=st.integers(0, 9), fate=FATES)
     def carry_out(self, which: int, fate: str) -> None:
-        pending = self.world.pending
-        change = pending[which % len(pending)]
+        pending = [(world, change) for world in self.worlds.values() for change in world.pending]
+        world, change = pending[which % len(pending)]
         if fate != "failed":
-            self.world.carry_out(change, tell=fate == "made")
+            world.carry_out(change, tell=fate == "made")
         else:
-            pending.remove(change)
+            world.pending.remove(change)
         if fate != "made":
-            self.world.controller.failed(change, 0.0, self.world.now)
+            world.controller.failed(change, 0.0, world.now)
 
     @rule(seconds=st.sampled_from([0.3, 5.0, 400.0]))
     def wait(self, seconds: float) -> None:
         self.world.time += seconds
 
-    @rule()
-    def kill(self) -> None:
+    @rule(whose=CLASSES)
+    def kill(self, whose: str | None) -> None:
         """What the dead controller had under way may still arrive."""
-        orphans = [change for change in self.world.pending if not isinstance(change, Read)]
+        world = self.worlds[whose]
+        orphans = [change for change in world.pending if not isinstance(change, Read)]
         for change in orphans[::2]:
-            self.world.carry_out(change, tell=False)
-        if self.falsified or self.sharers:
-            self.disturbed.update(self.world.services)  # what it knew better than the API is lost with it
-        self.world.start()
+            world.carry_out(change, tell=False)
+        if self.wiped or self.sharers:
+            self.disturbed.update(world.services)  # what it knew better than the API is lost with it
+        world.start()
         self._note_evicted()  # with a last good version of a pool that only the dead one knew
 
     # -------------------------------------------------------------------- what must hold
@@ -230,18 +271,48 @@ class Histories(RuleBasedStateMachine):
     def no_address_is_shown_twice(self) -> None:
         """Except where a user wrote it into the status, or changed the terms of those who share."""
         excused = self.falsified | (self.disturbed & self.sharers)
-        assert_no_address_is_shown_twice(view for view in ours(self.world) if view.key not in excused)
+        for world in self.worlds.values():
+            assert_no_address_is_shown_twice(view for view in ours(world) if view.key not in excused)
+
+    @invariant()
+    def two_installations_may_give_one_address_at_one_moment(self) -> None:
+        """Then one gives way."""
+        shown: dict[tuple[Any, Any], set[str]] = {}
+        for view in load_balancers(self.world):
+            for address in addresses_in_status(view):
+                shown.setdefault((address, view.spec.load_balancer_class), set()).add(view.key)
+        for (address, whose), keys in shown.items():
+            if whose is None and (other := shown.get((address, "their"))):
+                self.evicted |= (keys | other) - self.falsified
+
+    @rule()
+    def a_moment_passes(self) -> None:
+        """However contested a status is, and whoever falsified it: no duplicate stands."""
+        until = self.world.time + 2.0
+        while self.world.time < until:
+            for world in self.worlds.values():
+                world.rest()
+            self.no_address_is_shown_twice()
+            self.two_installations_may_give_one_address_at_one_moment()
+            self.world.time += 0.1
+        excused = {
+            view.key for view in load_balancers(self.world) if self._is_past_mending(view) or self._is_retried(view)
+        }
+        assert_no_address_is_shown_twice(view for view in load_balancers(self.world) if view.key not in excused)
 
     @rule()
     def rest(self) -> None:
         self.world.settle()
-        past_mending = {view.key for view in ours(self.world) if self._is_past_mending(view)}
-        assert_valid_at_rest(self.world, past_mending)
+        past_mending = {view.key for view in load_balancers(self.world) if self._is_past_mending(view)}
+        for world in self.worlds.values():
+            assert_valid_at_rest(world, past_mending)
         self._assert_nobody_moved_who_need_not()
-        if not past_mending and not load(self.world.pool_objects(), [], None).problems:
-            assert_a_restart_changes_nothing(self.world)
+        for world in self.worlds.values():
+            if not past_mending and not load(world.pool_objects(), [], None).problems:
+                assert_a_restart_changes_nothing(world)
         self.disturbed.clear()
         self.falsified &= past_mending
+        self.wiped = False
         self.rested = {key: view for key, view in self._shown().items() if addresses_in_status(view)}
         self.evicted.clear()
         self._note_evicted()
@@ -252,9 +323,10 @@ class Histories(RuleBasedStateMachine):
             namespace, name = key.split("/")
             self.world.delete(name, namespace)
         self.world.settle()
-        assert_valid_at_rest(self.world)
-        assert self.world.controller.next_deadline() is None
-        assert self.world.controller.figures().services == 0
+        for world in self.worlds.values():
+            assert_valid_at_rest(world)
+            assert world.controller.next_deadline() is None
+            assert world.controller.figures().services == 0
 
     def _assert_nobody_moved_who_need_not(self) -> None:
         now = self._shown()
@@ -267,24 +339,33 @@ class Histories(RuleBasedStateMachine):
     def _note_evicted(self) -> None:
         """Whom the rules as they are now do not let keep all that it had, or who asks for something else anyway."""
         for key, view in self.rested.items():
-            if annotation(view, ALLOCATED_FROM_POOL) in self.world.config.unreadable:
+            world = self.worlds[view.spec.load_balancer_class]
+            if annotation(view, ALLOCATED_FROM_POOL) in world.config.unreadable:
                 continue  # a typing error costs nobody anything
             addresses = addresses_in_status(view)
-            labels = self.world.namespaces.get(view.metadata.namespace, {})
+            labels = world.namespaces.get(view.metadata.namespace, {})
             want = read_request(view, labels).request
-            staying = what_may_stay(self.world.config, Ledger(self.world.config.pools), want, addresses)
-            if staying.addresses != addresses or why_not_requested(self.world.config, want, addresses) is not None:
+            staying = what_may_stay(world.config, Ledger(world.config.pools), want, addresses)
+            if staying.addresses != addresses or why_not_requested(world.config, want, addresses) is not None:
                 self.evicted.add(key)
 
     # -------------------------------------------------------------------- inside
 
     def _is_past_mending(self, view: Service) -> bool:
-        """Nothing is written to a Service that is being deleted, also where its status was falsified or it shares no
-        longer on the terms on which it came to its address."""
-        return view.key in self.falsified | self.sharers and view.metadata.deletion_timestamp is not None
+        """A Service that is being deleted keeps its address where it shares no longer on the terms on which it came to
+        it."""
+        return view.key in self.sharers and view.metadata.deletion_timestamp is not None
+
+    def _is_retried(self, view: Service) -> bool:
+        """Its last write failed."""
+        return any(
+            tracked.retry_at is not None
+            for world in self.worlds.values()
+            if (tracked := world.controller._tracked.get(view.key)) is not None
+        )
 
     def _shown(self) -> dict[str, Service]:
-        return {view.key: view for view in ours(self.world)}
+        return {view.key: view for view in load_balancers(self.world)}
 
     def _put(self, key: str, **parts: Any) -> None:
         self.disturbed.add(key)

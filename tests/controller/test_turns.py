@@ -6,9 +6,9 @@ from cluster.objects import PoolName
 from controller.turns import Turns
 
 
-def turns() -> Turns:
+def turns(*served: str) -> Turns:
     """Services "1" to "9", the lower the older; there are no others."""
-    return Turns(lambda key: ("2026-01-01T00:00:00Z", key) if key in "123456789" else None)
+    return Turns(lambda key: (key in served, ("2026-01-01T00:00:00Z", key)) if key in "123456789" else None)
 
 
 def test_the_oldest_comes_first_and_each_once() -> None:
@@ -37,6 +37,15 @@ def test_who_comes_late_and_is_older_is_next() -> None:
     assert len(some) == 2
     assert [some.next(), some.next()] == [("2", True), ("5", True)]
     assert len(some) == 0
+
+
+def test_who_has_no_address_comes_before_those_who_have() -> None:
+    some = turns("1", "2")
+    some.give("1", "2", "4")
+    assert some.next() == ("4", True)
+    assert some.next() == ("1", True)
+    some.give("3")
+    assert [some.next(), some.next(), some.next()] == [("3", True), ("2", True), None]
 
 
 def test_who_is_gone_has_no_turn() -> None:

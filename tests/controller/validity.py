@@ -9,18 +9,19 @@ from cluster.addresses import Address, Family
 from cluster.config import Pool, load
 from cluster.objects import PoolName, Service
 from controller.allocator import Refusal, allocate, why_not_requested
-from controller.contest import statement
+from controller.contest import shown
 from controller.request import addresses_in_status, read_holder, read_request
 from tests.controller.world import World
 
 
 def ours(world: World) -> list[Service]:
-    """The Services of our class, in the order of their names."""
-    return [
-        view
-        for key in sorted(world.services)
-        if (view := world.look(key)).spec.type == "LoadBalancer" and view.spec.load_balancer_class is None
-    ]
+    """The Services of the controller's class, in the order of their names."""
+    return [view for view in load_balancers(world) if view.spec.load_balancer_class == world.load_balancer_class]
+
+
+def load_balancers(world: World) -> list[Service]:
+    """Those of all classes."""
+    return [view for key in sorted(world.services) if (view := world.look(key)).spec.type == "LoadBalancer"]
 
 
 def assert_no_address_is_shown_twice(services: Iterable[Service]) -> None:
@@ -37,7 +38,7 @@ def assert_no_address_is_shown_twice(services: Iterable[Service]) -> None:
 def assert_valid_at_rest(world: World, past_mending: Collection[str] = ()) -> None:
     """No address twice, none outside its pool's rules, the counters right, nobody waiting who could be served, and
     every condition says what is so."""
-    assert_no_address_is_shown_twice(view for view in ours(world) if view.key not in past_mending)
+    assert_no_address_is_shown_twice(view for view in load_balancers(world) if view.key not in past_mending)
     for view in ours(world):
         if view.metadata.deletion_timestamp is None:
             _assert_served_as_it_may_be(world, view)
@@ -119,11 +120,17 @@ def assert_a_restart_changes_nothing(world: World) -> None:
     Except that a Service that waits may hear a fresher reason: who else came to hold what it waits for is not told to
     it each time."""
     assert not load(world.pool_objects(), [], None).problems
-    before = {view.key: statement(view)[:2] for view in ours(world)}
+    before = {
+        view.key: (shown(view), view.metadata.annotations.get("metallb.io/ip-allocated-from-pool"))
+        for view in ours(world)
+    }
     content = {view.key for view in ours(world) if world.is_content(view.key)}
     world.take_events(), world.take_writes()
     world.start()
     world.settle()
     assert not content & {write.key for write in world.take_writes()}
     assert not content & {key for key, _, _ in world.take_events()}
-    assert {view.key: statement(view)[:2] for view in ours(world)} == before
+    assert {
+        view.key: (shown(view), view.metadata.annotations.get("metallb.io/ip-allocated-from-pool"))
+        for view in ours(world)
+    } == before

@@ -10,6 +10,7 @@ import copy
 import random
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -52,8 +53,20 @@ def merge(target: Any, patch: Any) -> Any:
     return result
 
 
+@dataclass
+class Table:
+    """What the API has, and who watches it."""
+
+    services: dict[str, dict[str, Any]] = field(default_factory=dict)
+    version: int = 0
+    born: int = 0
+    time: float = 1000.0
+    worlds: list[World] = field(default_factory=list)
+
+
 class World:
-    """The API's table, and one controller that watches it (until it is killed and started anew)."""
+    """The API's table, and one controller that watches it (until it is killed and started anew). Several worlds may
+    share a table: each is an installation."""
 
     def __init__(
         self,
@@ -62,26 +75,38 @@ class World:
         *,
         remember_releases: int = 0,
         room: int = sys.maxsize,
+        beside: World | None = None,
     ) -> None:
-        """``room``: how many requests are decided in one turn at most."""
-        self.services: dict[str, dict[str, Any]] = {}
+        """``room``: how many requests are decided in one turn at most. ``beside``: an installation in the same
+        cluster."""
+        self._table: Table = beside._table if beside else Table()
+        self._table.worlds.append(self)
         self.namespaces: dict[str, dict[str, str]] = {}
         self.reservations = Reservations()
         self.pools: dict[str, Any] = {"kind": KIND_POOL} if pools is None else dict(pools)
         self.events: list[tuple[str, EventNote]] = []
         self.writes: list[Write] = []
-        self.time = 1000.0
         self.pending: list[Change] = []
         self.lagging = False
         """Whether what the watch says waits for ``deliver``."""
-        self._unseen: list[tuple[bool, Service]] = []
-        self._class = load_balancer_class
+        self.unseen: list[tuple[bool, Service]] = []
+        self.load_balancer_class = load_balancer_class
         self.room = room
         self._remember_releases = remember_releases
-        self._version = 0
-        self._born = 0
         self.config = Config()
         self.controller = Reconciler(load_balancer_class, random.Random(1), remember_releases)
+
+    @property
+    def services(self) -> dict[str, dict[str, Any]]:
+        return self._table.services
+
+    @property
+    def time(self) -> float:
+        return self._table.time
+
+    @time.setter
+    def time(self, now: float) -> None:
+        self._table.time = now
 
     # -------------------------------------------------------------------- what users do
 
@@ -90,13 +115,13 @@ class World:
         key, parts = f"{namespace}/{name}", copy.deepcopy(parts)
         body = self.services.get(key)
         if body is None:
-            self._born += 1
-            created = f"2026-01-01T{self._born // 3600:02d}:{self._born // 60 % 60:02d}:{self._born % 60:02d}Z"
+            self._table.born = born = self._table.born + 1
+            created = f"2026-01-01T{born // 3600:02d}:{born // 60 % 60:02d}:{born % 60:02d}Z"
             body = {
                 "metadata": {
                     "name": name,
                     "namespace": namespace,
-                    "uid": f"uid-{self._born:05d}",
+                    "uid": f"uid-{born:05d}",
                     "creationTimestamp": created,
                 },
                 "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1"]},
@@ -114,7 +139,8 @@ class World:
     def delete(self, name: str, namespace: str = "default") -> None:
         view = self.view(name, namespace)
         del self.services[view.key]
-        self._say(view, gone=True)
+        for world in self._table.worlds:
+            world._say(view, gone=True)
 
     def configure(self, **pools: Any) -> None:
         """Replace the pools."""
@@ -148,9 +174,9 @@ class World:
         """A new controller, which knows nothing but the API; what the old one had under way is lost. What it remembers
         of releases is in the status of the pools."""
         recorded = self.recorded_releases()
-        self.controller = Reconciler(self._class, random.Random(1), self._remember_releases)
+        self.controller = Reconciler(self.load_balancer_class, random.Random(1), self._remember_releases)
         self.pending = []
-        self._unseen = []
+        self.unseen = []
         self.config = config_of(self.pools)
         self.controller.set_config(self.config)
         self.controller.set_reserved(self.reservations.ranges)
@@ -175,7 +201,7 @@ class World:
 
     def deliver(self, count: int | None = None) -> None:
         """What the watch has to say, or the first ``count`` news of it."""
-        said, self._unseen = self._unseen[:count], self._unseen[count:] if count is not None else []
+        said, self.unseen = self.unseen[:count], self.unseen[count:] if count is not None else []
         for gone, view in said:
             self.controller.vanished(view) if gone else self.controller.observe(view)
 
@@ -217,17 +243,20 @@ class World:
         raise AssertionError(f"it never comes to rest: {self.pending}")
 
     def settle(self) -> None:
-        """Turn until nothing is left to do."""
-        self.deliver()
+        """Turn until nothing is left to do, for any of the installations."""
+        worlds = self._table.worlds
         for _ in range(1000):
-            self.decide()
-            if not self.pending:
-                deadline = self.controller.next_deadline()
-                if deadline is None:
+            for each in worlds:
+                each.deliver()
+                each.decide()
+            deadlines = [at for each in worlds if (at := each.controller.next_deadline()) is not None]
+            if not any(each.pending or each.unseen for each in worlds):
+                if not deadlines:
                     return
-                self.time = max(self.time, deadline)
-            for change in list(self.pending):
-                self.carry_out(change)
+                self.time = max(self.time, min(deadlines))
+            for each in worlds:
+                for change in list(each.pending):
+                    each.carry_out(change)
         raise AssertionError(f"it never comes to rest: {self.pending}")
 
     # -------------------------------------------------------------------- what one sees
@@ -266,6 +295,10 @@ class World:
         events, self.events = self.events, []
         return [(key, note.reason, note.message) for key, note in events]
 
+    def events_of(self, reason: str) -> list[tuple[str, str, str]]:
+        """Those of one reason so far."""
+        return [(key, note.reason, note.message) for key, note in self.events if note.reason == reason]
+
     def take_writes(self) -> list[Write]:
         writes, self.writes = self.writes, []
         return writes
@@ -284,11 +317,12 @@ class World:
         self._store(change.key, changed)
 
     def _store(self, key: str, body: dict[str, Any]) -> Service:
-        self._version += 1
+        self._table.version += 1
         left = key in self.services and self.services[key]["spec"]["type"] == "LoadBalancer"
-        self.services[key] = merge(body, {"metadata": {"resourceVersion": str(self._version)}})
+        self.services[key] = merge(body, {"metadata": {"resourceVersion": str(self._table.version)}})
         if left or self.services[key]["spec"]["type"] == "LoadBalancer":
-            self._tell(key)
+            for world in self._table.worlds:
+                world._tell(key)
         return self.look(key)
 
     def _tell(self, key: str) -> None:
@@ -299,7 +333,7 @@ class World:
             self._say(view, gone=gone)
 
     def _say(self, view: Service, *, gone: bool) -> None:
-        self._unseen.append((gone, view))
+        self.unseen.append((gone, view))
         if not self.lagging:
             self.deliver()
 

@@ -1,0 +1,50 @@
+"""What a Service's own condition tells of the addresses that we gave it.
+
+The status shows addresses, and anybody who may write it can put others there. The condition
+``berthlb.io/AddressAssigned`` is written in the same patch as the addresses and begins with them, and rivals leave it
+alone: they write ``status.loadBalancer``. What replaces whole objects (``kubectl replace``, GitOps) does not touch a
+status at all, though it does take annotations away. So after a restart the condition tells whose an address is that two
+Services show, which one a Service had whose status was emptied or falsified, and what stays reserved in a contest.
+
+It is read for that and for nothing else. Where it is missing, as with everything that MetalLB served, the status is all
+there is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from cluster.addresses import Address, AddressError, parse_address
+from cluster.objects import Condition, Service
+from controller.changes import ADDRESS_ASSIGNED, find_condition
+
+_TEXTS: Final = r"([0-9a-f:.]+(?:, [0-9a-f:.]+)*)"
+_ASSIGNED: Final = re.compile(_TEXTS + ' from pool "')
+_RESERVED: Final = re.compile(f".*; {_TEXTS} stays reserved for it", re.DOTALL)
+"""The last such words: before them stands a name that somebody else chose."""
+
+
+def assigned_words(addresses: Iterable[Address], pool: str | None) -> str:
+    """How the condition of a Service that has addresses begins."""
+    return ", ".join(address.text for address in addresses) + f' from pool "{pool}"'
+
+
+def reserved_words(addresses: Iterable[Address]) -> str:
+    """How the condition of a contested Service says what it has; to be put behind "; "."""
+    return ", ".join(address.text for address in addresses) + " stays reserved for it"
+
+
+def recorded(view: Service) -> tuple[Address, ...] | None:
+    """What the Service has by its condition; empty: nothing. None: it does not say."""
+    said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
+    return None if said is None else _read(said)
+
+
+def _read(said: Condition) -> tuple[Address, ...]:
+    found = _ASSIGNED.match(said.message) or _RESERVED.match(said.message)
+    try:
+        return tuple(parse_address(text) for text in found[1].split(", ")) if found else ()
+    except AddressError:
+        return ()
