@@ -315,6 +315,7 @@ class Membership:
         for sighting in peer.sightings.values():
             self._roster.forget_suspicion(peer, sighting)
             self._by_mac.pop(sighting.mac, None)
+            self._by_mac.pop(sighting.other_mac, None)
         self._roster.suspects.pop(peer.session, None)
         del self._roster.peers[peer.node]
         del self._by_session[peer.session]
@@ -333,13 +334,14 @@ class Membership:
             interval = self._interval(message)
             sighting = Sighting(source, Mac(message.mac), Detector(interval, now), now, LinkName(message.link))
             peer.sightings[link] = sighting
-        if sighting.mac != message.mac or sighting.address != source:
-            self._by_mac.pop(sighting.mac, None)
-            sighting.mac, sighting.address = Mac(message.mac), source
-        if sighting.link != message.link:
-            sighting.link = LinkName(message.link)
-            self._roster.changed = True
-        self._by_mac[sighting.mac] = peer.node
+        first = sighting.link == message.link or now - sighting.link_at >= sighting.detector.suspicion()
+        if first:
+            self._note_interface(peer, sighting, source, message)
+            sighting.link_at = now
+        elif sighting.other_mac != message.mac:
+            self._by_mac.pop(sighting.other_mac, None)
+            sighting.other_mac = Mac(message.mac)
+            self._by_mac[sighting.other_mac] = peer.node
         sighting.heard_at = now
         if by_group:
             sighting.by_group_at = now
@@ -349,7 +351,8 @@ class Membership:
             segment.shared = self._roster.networks_changed = True
         if segment.unproven:
             self._roster.check_at = now
-        self._note_networks(segment, sighting, message, now)
+        if first:
+            self._note_networks(segment, sighting, message, now)
         hears, heard_all_along = self._read_heard(peer, link, sighting, message.heard, now)
         if message.flags & LEAVING:
             self._remove(peer, retire_at=FOREVER)
@@ -365,13 +368,24 @@ class Membership:
         ):
             self._take_life(peer, link, sighting, message, now, heard_all_along=heard_all_along)
         able = bool(message.flags & ABLE) and not peer.ignored
-        if able != (sighting.able_since is not None):
+        if first and able != (sighting.able_since is not None):
             sighting.able_since = now if able else None
             self._roster.changed = True
         sighting.starting = bool(message.flags & STARTING)
         for session, version in message.asks:
             if session == self.session:
                 self._roster.asked_of_us[version] = None
+
+    def _note_interface(self, peer: Peer, sighting: Sighting, source: AddressText, message: Heartbeat) -> None:
+        """The interface by which the peer is on this link. Another one of its on the same segment counts only when
+        this one has been silent for as long as makes a suspect: else the two would take turns."""
+        if sighting.mac != message.mac or sighting.address != source:
+            self._by_mac.pop(sighting.mac, None)
+            sighting.mac, sighting.address = Mac(message.mac), source
+        self._by_mac[sighting.mac] = peer.node
+        if sighting.link != message.link:
+            sighting.link = LinkName(message.link)
+            self._roster.changed = True
 
     def _interval(self, message: Heartbeat) -> float:
         """Seconds until the peer's next heartbeat as it says, but no longer than anybody's may be."""

@@ -21,6 +21,7 @@ from speaker.settings import Settings
 
 NEIGHBOURS = 8
 
+NO_MAC = Mac(b"")
 RETURNED_S = 1.0  # for which a peer that is no more dead is told that it was
 
 Contact = tuple[AddressText, Mac]
@@ -64,6 +65,10 @@ class Sighting:
     """Last believed datagram."""
     link: LinkName
     """The name that the peer's own link to this segment has."""
+    link_at: float = NEVER
+    """When it was last heard from there."""
+    other_mac: Mac = NO_MAC
+    """Of another interface that it has on this segment."""
     by_group_at: float = NEVER
     """The last of these that was addressed to the group."""
     life_at: float = NEVER

@@ -166,9 +166,13 @@ def test_interface_that_is_switched_off_and_on_answers_again(wire: Wire, start: 
 def test_interface_that_appears_is_announced_and_one_that_vanishes_does_no_harm(wire: Wire, start: Start) -> None:
     first, _, client = holder_and_spare(wire, start)
     wire.plug(first.host, "lan1", "192.0.2.77/24")
-    wait_until(lambda: "lan1" in first.answers_on(VIP))
-    wait_until(lambda: first.host.mac("lan1") in client.answerers(VIP))
     wait_until(lambda: first.stats is not None and first.stats.links == ("eth0", "lan1"))
+    assert client.answerers(VIP) == {first.host.mac()}, "of two interfaces on one LAN one answers"
+    wire.cable(first.host, "down")
+    wait_until(lambda: client.neighbour(VIP) == first.host.mac("lan1"), 5, "the other interface does not take over")
+    assert client.answerers(VIP) == {first.host.mac("lan1")}
+    wire.cable(first.host, "up")
+    wait_until(lambda: client.answerers(VIP) == {first.host.mac()}, 10)
     first.host.run("ip", "link", "delete", "lan1")
     wait_until(lambda: first.answers_on(VIP) == ("eth0",))
     assert client.answerers(VIP) == {first.host.mac()}
