@@ -170,7 +170,7 @@ class Claiming:
             round_.next_at = min(round_.next_at, since + JOIN_WAIT_S)
             return None
         own = candidate_of(bundle, self._roster.node)
-        if own is None or not self._may_claim(bundle, now) or not self._leads(bundle, now):
+        if own is None or not self._may_claim(bundle, now) or self._leader(bundle, now) != self._roster.node:
             return None
         me = self._roster.node
         wanted = tuple(
@@ -203,9 +203,11 @@ class Claiming:
         """When this node may claim the bundle, whose turns began, for this node, at ``since``."""
         settings, cold = self._roster.settings, self._owners.is_cold(bundle)
         if bundle.id in self._partial:
-            if self._leads(bundle, now):
+            leader = self._leader(bundle, now)
+            if leader == self._roster.node:
                 return since
-            since += JOIN_WAIT_S  # the leader is to claim the rest
+            if leader is not None and self._roster.hears(leader, links):
+                since += JOIN_WAIT_S  # it is to claim the rest
         if chosen.node == self._roster.node:
             return since
         chosen_since = self._roster.able_since(chosen.node, links, chosen.interfaces)
@@ -225,11 +227,11 @@ class Claiming:
                 better += 1
         return since + better * delay
 
-    def _leads(self, bundle: Bundle, now: float) -> bool:
-        """Whether the highest claim on any of the bundle's addresses is this node's."""
+    def _leader(self, bundle: Bundle, now: float) -> NodeName | None:
+        """Whose is the highest claim on any of the bundle's addresses."""
         owners = [owner for owner in self._owners.of_bundle(bundle, now) if owner is not None]
         best = max(owners, key=lambda owner: (owner.claim, owner.node), default=None)
-        return best is not None and best.node == self._roster.node
+        return best.node if best is not None else None
 
     # ------------------------------------------------------------------------------------------ who should have it
 

@@ -6,9 +6,10 @@ Plan, so two Plans cannot fight. The reasons:
 
 - *No candidate any more*, while an able one exists: 0.3 s after, since the successor's Plan may lag.
 - *Provisional.* A claim made at a cold start, where nobody was known to have held before, is the first comer's. It is
-  given on, once, to an equally suited candidate that has been able for a second: to a better one that was absent, and
-  to any that has less than its fair share while this node has more. A share is reckoned by all candidates in the Plan
-  until no speaker has arrived for 30 s, and then once more by those that are there; after 120 s the claim is final.
+  given on, once, to an equally suited candidate that was absent then and has been able for a second, while it has less
+  than its fair share: to one of better rank, and to any while this node has more than its own share. A share is
+  reckoned by all candidates in the Plan until no speaker has arrived for 30 s, and then once more by those that are
+  there; after 120 s the claim is final.
 - *Preference.* A higher one after 60 s of that node's health, doubling each time. The wait counts from the last time,
   too.
 - *No endpoint serves*, for as long as ``unserved`` says.
@@ -53,7 +54,7 @@ class Tenure:
     provisional: bool = False
     """Claimed at a cold start: it is given on to who arrives."""
     awaited: frozenset[NodeName] = frozenset()
-    """Better candidates that were absent then."""
+    """Candidates that were absent then."""
     misfit_since: float | None = None
 
 
@@ -197,7 +198,7 @@ class Moving:
             tenure.claimed_at + settings.provisional_s, max(self._arrived_at, tenure.claimed_at) + settings.cold_start_s
         )
         equals = [c for c in bundle.candidates if (c.tier, c.preference) == (own.tier, own.preference)]
-        able = [c for c in equals if c.node != own.node and self._able_since(bundle, c, links) is not None]
+        able = [c for c in equals if c.node in tenure.awaited and self._able_since(bundle, c, links) is not None]
         over = now >= over_at
         if over:
             tenure.provisional = False
@@ -209,7 +210,7 @@ class Moving:
         rank = equals.index(own)
         for candidate in able:
             room = share - self._claiming.load(candidate.node) - self._given.get(candidate.node, 0)
-            better = candidate.node in tenure.awaited and equals.index(candidate) < rank
+            better = equals.index(candidate) < rank
             if room >= len(bundle.addresses) and (better or mine >= share):
                 since = self._able_since(bundle, candidate, links) or now
                 return Move("provisional", since + STEADY_S, candidate.node)

@@ -54,6 +54,7 @@ class Ownership:
         self._judge_at = NEVER
         self._started_at = NEVER
         self._leaving = False
+        self._absent: frozenset[NodeName] = frozenset()
 
     # ------------------------------------------------------------------------------------------------ inputs
 
@@ -209,10 +210,9 @@ class Ownership:
         tenure = self._tenure(bundle, now)
         if self._owners.is_cold(bundle) and now - self._started_at < self._roster.settings.cold_start_s:
             links = frozenset(self._owners.counts(bundle.addresses[0], now))
-            own = next(i for i, candidate in enumerate(bundle.candidates) if candidate.node == self.node)
-            better = bundle.candidates[:own]
+            absent = (each for each in bundle.candidates if not self._claiming.able(each, links))
             tenure.provisional = True
-            tenure.awaited = frozenset(each.node for each in better if not self._claiming.able(each, links))
+            tenure.awaited = self._shared(frozenset(each.node for each in absent))
         counts = self._owners.counts(bundle.addresses[0], now)
         alone = any(self._roster.links[link].alone for link in counts)
         epoch = self._owners.next_epoch(bundle, alone)
@@ -223,6 +223,12 @@ class Ownership:
         self._moving.claimed(bundle.id, tenure, now)
         self._touch(addresses)
         self._claiming.look(bundle, now)
+
+    def _shared(self, absent: frozenset[NodeName]) -> frozenset[NodeName]:
+        """One object for all equal ones: thousands of claims at a start await the same nodes."""
+        if absent != self._absent:
+            self._absent = absent
+        return self._absent
 
     # ------------------------------------------------------------------------------------------------ letting go
 
