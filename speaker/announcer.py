@@ -68,6 +68,8 @@ FRAMES_PER_TURN = 64
 DATAGRAMS_PER_TURN = 64
 DATAGRAMS_BEFORE_JUDGING = 256
 """Of each link, when the protocol is due: some milliseconds, and about what a socket's buffer holds."""
+LOOK_AGAIN_S = 0.002
+"""Seconds after which more may have arrived than the selector told of."""
 JUDGING_LATE_S = 0.05
 """For so long the protocol waits until all that has arrived is read; a flood must not hold it off for longer."""
 REFUSALS_PER_TURN = 16
@@ -77,6 +79,8 @@ NEIGHBOUR_SAMPLE_S = 0.05
 """Of the askers that are answered on a link, the protocol sees one in so many seconds: enough to know some."""
 FAREWELL_S = 0.4
 """Seconds in which, after SIGTERM, the releases must have been said (three times)."""
+
+NEVER, AT_ONCE = float("inf"), 0.0
 
 logger = logging.getLogger(__name__)
 
@@ -105,13 +109,15 @@ class Announcer:
         self._informer = Informer(keeper, self._responder, self._counters)
         self._turns = Turns()
         now = boottime()
-        self._protocol_deadline = protocol.next_deadline()
+        self._protocol_at = NEVER
+        """When the protocol has something to do."""
+        self._rest_at = now
+        """When anything else has; whatever may bring that forward sets it to `AT_ONCE`."""
         self._housekeeping_at = now
         self._ends_at: float | None = None
         self._ended = False
-        self._touched = True
-        """Something happened in this turn that may have moved a deadline or filled the channel."""
-        self._deadline = now
+        self._unread = False
+        """In this turn heartbeats were left in a socket."""
         self._unregistered: set[object] = set()
         """Sockets that were closed in this turn, which may still be among those that were ready."""
         self._channel: AnnouncerEnd | None = None
@@ -143,23 +149,22 @@ class Announcer:
 
     def turn(self) -> None:
         """Wait for the next thing to do, and do it."""
-        deadline = self._deadline
+        deadline = min(self._protocol_at, self._rest_at)
         ready = self._selector.select(max(0.0, deadline - boottime()))
-        now = boottime()
-        if now - deadline > self._late_s:
-            self._come_back_late(now - deadline, now)
+        began = boottime()
+        if began - deadline > self._late_s:
+            self._come_back_late(began - deadline, began)
         self._unregistered.clear()
+        self._unread = False
         for key, _ in ready:
             if key.fileobj not in self._unregistered:
                 key.data()
-        if self._touched or now >= deadline:
-            # Frames that were only answered come this way: everything else may have moved a deadline.
-            self._touched = False
+        if (now := boottime()) >= self._protocol_at:
+            self._let_protocol_judge(began, now)
+        if now >= self._rest_at:
             self._handle_timers(boottime())
-            self._watch_channel()
-            self._deadline = self._next_deadline()
         process.collect_garbage()
-        self._turns.note(boottime() - now)
+        self._turns.note(boottime() - began)
 
     def close(self) -> None:
         self._keeper.end()
@@ -168,24 +173,20 @@ class Announcer:
         for opened in (self._netlink, self._wakeup, self._signalled, self._selector):
             opened.close()
 
-    def _next_deadline(self) -> float:
-        moments = [
-            self._housekeeping_at,
-            self._protocol_deadline,
-            self._schedule.next_deadline(),
-            self._keeper.next_deadline(),
-            self._informer.next_deadline(),
-            self._ends_at,
-            *(port.tighten_at for port in self._ports.values()),
-        ]
-        return min(moment for moment in moments if moment is not None)
-
-    def _handle_timers(self, now: float) -> None:
-        due = self._protocol_deadline
-        if due is not None and now >= due and (self._read_heartbeats() or now >= due + JUDGING_LATE_S):
+    def _let_protocol_judge(self, looked_at: float, now: float) -> None:
+        """What the protocol has to do now; but what has arrived is read first, or it would take for silence what is
+        only our own delay. The sockets that were ready at ``looked_at`` have been read."""
+        if self._unread or now > looked_at + LOOK_AGAIN_S:
+            self._unread = False
+            for port in self._ports.values():
+                self._receive_heartbeats(port, DATAGRAMS_BEFORE_JUDGING)
             now = boottime()
+        if not self._unread or now >= self._protocol_at + JUDGING_LATE_S:
             self._protocol.handle_timer(now)
             self._settle(now)
+
+    def _handle_timers(self, now: float) -> None:
+        """What there is to do besides, and when there is next."""
         self._send_gratuitous(now)
         self._informer.handle_timer(self._plan_revision, now)
         if self._keeper.handle_timer(now):
@@ -200,6 +201,16 @@ class Announcer:
             self._ended = True
         if self._keeper.unusable_arguments:
             self._ended = True
+        self._watch_channel()
+        moments = [
+            self._housekeeping_at,
+            self._schedule.next_deadline(),
+            self._keeper.next_deadline(),
+            self._informer.next_deadline(),
+            self._ends_at,
+            *(port.tighten_at for port in self._ports.values()),
+        ]
+        self._rest_at = min(moment for moment in moments if moment is not None)
 
     def _keep_house(self, now: float) -> None:
         self._housekeeping_at = now + HOUSEKEEPING_S
@@ -213,6 +224,7 @@ class Announcer:
         for port in self._ports.values():
             port.discard()
         self._schedule.cancel(now)
+        self._rest_at = AT_ONCE
         self._counters["late_loops"] += 1
         self._protocol.loop_late(late, now)
         self._settle(now)
@@ -221,13 +233,13 @@ class Announcer:
 
     def _settle(self, now: float) -> None:
         """Carry out what the protocol decided."""
-        self._touched = True
         held = self._protocol.take_held()
         if held is not None:
             self._follow(held, now)
         claims = self._protocol.take_claims()
         if held is not None or claims:
             self._informer.change_claims(claims, held.links if held is not None else ())
+            self._rest_at = AT_ONCE
         reports = []
         for effect in self._protocol.take_effects():
             if isinstance(effect, Report):
@@ -236,7 +248,11 @@ class Announcer:
                 self._carry_out(effect)
         if reports:
             self._informer.decide(reports)
-        self._protocol_deadline = self._protocol.next_deadline()
+            self._rest_at = AT_ONCE
+        deadline = self._protocol.next_deadline()
+        self._protocol_at = NEVER if deadline is None else deadline
+        if self._ends_at is not None:
+            self._rest_at = AT_ONCE
 
     def _follow(self, held: HeldChange, now: float) -> None:
         """Answer and announce what is held now."""
@@ -260,6 +276,7 @@ class Announcer:
                 pass  # nobody asks for them yet
             case Announce():
                 self._schedule.announce(effect)
+                self._rest_at = AT_ONCE
 
     def _send_gratuitous(self, now: float) -> None:
         for frame in self._schedule.handle_timer(now):
@@ -311,15 +328,8 @@ class Announcer:
         if touched:
             self._settle(boottime())
 
-    def _read_heartbeats(self) -> bool:
-        """Read what has arrived on all links; whether that is all."""
-        read = True
-        for port in self._ports.values():
-            read = self._receive_heartbeats(port, DATAGRAMS_BEFORE_JUDGING) and read
-        return read
-
-    def _receive_heartbeats(self, port: Port, most: int = DATAGRAMS_PER_TURN) -> bool:
-        """Read what has arrived, up to so many datagrams; whether that is all."""
+    def _receive_heartbeats(self, port: Port, most: int = DATAGRAMS_PER_TURN) -> None:
+        """Read what has arrived, up to so many datagrams."""
         link = port.state.name
         received, touched = 0, False
         for address in port.heartbeat.refused(REFUSALS_PER_TURN):
@@ -332,9 +342,9 @@ class Announcer:
             else:
                 self._protocol.receive_datagram(link, datagram.source, datagram.data, boottime())
                 touched = True
+        self._unread = self._unread or received == most
         if touched:
             self._settle(boottime())
-        return received < most
 
     def _receive_links(self) -> None:
         if not self._netlink.receive() or not self._netlink.table.complete:
@@ -352,6 +362,7 @@ class Announcer:
 
     def _receive_channel(self) -> None:
         now = boottime()
+        self._rest_at = AT_ONCE
         self._keeper.flush(now)
         for message in self._keeper.receive(now):
             if isinstance(message, Credentials):
@@ -418,6 +429,7 @@ class Announcer:
         self._announced = opened
         self._responder.set_links(opened)
         self._schedule.set_links(opened, now)
+        self._rest_at = AT_ONCE
         self._protocol.set_links(opened, now)
         self._settle(now)
 
@@ -433,10 +445,12 @@ class Announcer:
     def _watch_channel(self) -> None:
         """Wait for what the channel can do now, if there is one."""
         for lost in self._keeper.take_lost():
-            self._protocol.plan_lost(boottime())
             self._selector.unregister(lost)
             self._unregistered.add(lost)
             lost.close()
+            now = boottime()
+            self._protocol.plan_lost(now)
+            self._settle(now)
         channel = self._keeper.channel
         if channel is None:
             self._channel = None
