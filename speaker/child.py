@@ -36,7 +36,8 @@ def spawn(run: Callable[[socket.socket], int], keep: tuple[int, ...] = ()) -> Ch
     descriptors it keeps the standard ones and ``keep``."""
     parent = os.getpid()
     ours, theirs = socket.socketpair()
-    gc.collect()
+    if gc.isenabled():  # an announcer that has begun must not be away for as long as this takes
+        gc.collect()
     gc.freeze()  # what exists now is never collected: no reference counts of shared pages are written for it
     pid = os.fork()
     if pid == 0:
@@ -52,6 +53,7 @@ def _be_watcher(
     code = 1
     try:
         _die_with(parent)
+        gc.enable()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -103,3 +103,21 @@ def test_what_the_two_processes_import_before_the_fork_is_little() -> None:
     assert not {"kubernetes", "urllib3", "ssl", "prometheus_client", "yaml", "pyroute2", "http"} & set(
         ended.stdout.split()
     )
+
+
+def test_a_watcher_of_an_announcer_that_collects_no_garbage_collects_its_own() -> None:
+    watch = "import gc; os.write(1, b'enabled' if gc.isenabled() else b'disabled'); time.sleep(60)"
+    source = ANNOUNCER.format(watch=watch, announce="time.sleep(60)").replace(
+        "spawned =", "import gc; gc.disable(); spawned ="
+    )
+    with subprocess.Popen([sys.executable, "-c", source], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            said = b""
+            while b"abled" not in said:
+                read = os.read(process.stdout.fileno(), 100)
+                assert read, "it ended"
+                said += read
+            assert b"enabled" in said
+        finally:
+            process.kill()

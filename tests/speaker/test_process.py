@@ -40,3 +40,33 @@ def test_what_is_granted_is_said_and_what_is_refused_does_no_harm(
     granted = json.loads(done.stdout)
     assert granted["scheduling"] in scheduling
     assert granted["memory"] == memory
+
+
+def test_garbage_of_a_loop_that_runs_for_ever_is_collected_a_little_at_a_time() -> None:
+    program = """
+import gc
+from speaker.process import YOUNG_OBJECTS, collect_garbage, freeze_garbage
+
+class Ring:
+    alive = 0
+    def __init__(self):
+        self.ring = self
+        Ring.alive += 1
+    def __del__(self):
+        Ring.alive -= 1
+
+freeze_garbage()
+looked_at = []
+gc.callbacks.append(lambda phase, info: looked_at.append(info["generation"]) if phase == "start" else None)
+most = 0
+kept = []
+for _ in range(5 * YOUNG_OBJECTS):
+    Ring()
+    kept.append([])
+    collect_garbage()
+    most = max(most, Ring.alive)
+assert most <= YOUNG_OBJECTS + 1, most
+assert looked_at, "it was never looked for"
+assert set(looked_at) == {1}, "only among what is new"
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
