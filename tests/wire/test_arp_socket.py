@@ -119,3 +119,35 @@ def test_replacing_the_filter_loses_no_frame_of_an_address_that_stays(wire: Wire
         assert asker.send(question)
         wait_until(partial(inbox.has, turn + 1))
     assert inbox.frames == [question] * 40
+
+
+def test_kernel_passes_a_new_address_at_once_and_only_what_is_held_in_the_end(wire: Wire, stack: ExitStack) -> None:
+    node, client = wire.host("node"), wire.host("client")
+    held = [(0x0A000000 + 5 * n).to_bytes(4, "big") for n in range(900)]
+    let_pass = ArpFilter(held)
+    arp = node.call(lambda: ArpSocket(ETH0, let_pass))
+    asker = client.call(lambda: ArpSocket(ETH0, ArpFilter()))
+    stack.callback(arp.close)
+    stack.callback(asker.close)
+    mac = mac_of(client)
+    new, gone, foreign = (AddressText(address) for address in ("10.1.0.7", "10.0.0.5", "10.1.0.9"))
+    let_pass.hold(ipv4_octets(new))
+    let_pass.release(ipv4_octets(gone))
+    arp.attach(let_pass)
+    inbox = Inbox(arp)
+
+    def ask(*targets: AddressText) -> list[bytes]:
+        questions = [request(target, AddressText("192.0.2.2"), mac).encode() for target in targets]
+        for question in questions:
+            assert asker.send(question)
+        return questions
+
+    expected = ask(new, AddressText("10.0.0.10"))
+    wait_until(lambda: inbox.has(2))
+    assert inbox.frames == expected
+    let_pass.tighten()
+    arp.attach(let_pass)
+    ask(gone, foreign)
+    expected += ask(new)
+    wait_until(lambda: inbox.has(3))
+    assert inbox.frames == expected
