@@ -2,7 +2,8 @@
 
 ``python -m bench.faults`` runs all of them, ``python -m bench.faults power-cut cable --runs 20 --json FILE`` some. Each
 scenario has a lab of its own; an address is watched by ARP every 10 ms from the client. The time of a fault is taken
-before it is caused.
+before it is caused. The daemons have the rights that ``deploy/parts`` gives them: change it to see what other rights
+would bring. ``--busy 4`` keeps four processes busy meanwhile.
 """
 
 from __future__ import annotations
@@ -165,20 +166,27 @@ def burn() -> None:
         pass
 
 
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """So many busy processes beside."""
+    processes = [multiprocessing.Process(target=burn, daemon=True) for _ in range(count)]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def calm(minutes: float) -> Result:
     """No fault: two busy processes per core, and nothing may move."""
     with cluster("calm") as (lab, address), measure.watching(lab, address) as watch:
         mac, _ = owner_of(lab, watch)
-        busy = [multiprocessing.Process(target=burn, daemon=True) for _ in range(2 * multiprocessing.cpu_count())]
-        for process in busy:
-            process.start()
-        try:
+        with busy(2 * multiprocessing.cpu_count()):
             began = time.monotonic()
             time.sleep(60 * minutes)
             answers = [a for a in watch.answers() if a.at > began]
-        finally:
-            for process in busy:
-                process.kill()
         return {
             "answers by another node": [sum(1 for a in answers if a.mac != mac)],
             "longest silence": [longest_silence(answers, began, answers[-1].at)],
@@ -210,6 +218,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.faults", description="What each fault costs a client, repeated.")
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join([*SCENARIOS, 'calm'])}")
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--busy", type=int, default=0, help="processes that are busy beside (0)")
     parser.add_argument("--minutes", type=float, default=5, help="of calm (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     args = parser.parse_args()
@@ -219,7 +228,8 @@ def main() -> int:
     results: dict[str, Result] = {}
     for name in args.scenario or [*SCENARIOS, "calm"]:
         console.print(f"[bold]{name}[/]")
-        results[name] = calm(args.minutes) if name == "calm" else SCENARIOS[name](args.runs)
+        with busy(args.busy):
+            results[name] = calm(args.minutes) if name == "calm" else SCENARIOS[name](args.runs)
     table = Table("scenario", "figure", "runs", "min", "median", "max")
     for name, result in results.items():
         for figure, values in result.items():
