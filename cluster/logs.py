@@ -15,6 +15,8 @@ from __future__ import annotations
 import logging
 import os
 import select
+import sys
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -104,9 +106,17 @@ def _of_ours(message: str, **fields: object) -> logging.LogRecord:
 
 
 def set_up(patience_s: float = PATIENCE_S) -> StderrHandler:
-    """Send every log record of this process from INFO up to the standard error, in JSON, instead of wherever they went.
-    ``patience_s``: see ``StderrHandler``."""
+    """Send every log record of this process from INFO up to the standard error, in JSON, instead of wherever they went,
+    and what ends a thread or the process as well. ``patience_s``: see ``StderrHandler``."""
     handler = StderrHandler(patience_s)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings repeat what our typed errors already say
+    sys.excepthook = lambda *raised: _say_uncaught(raised, "MainThread")
+    threading.excepthook = lambda args: _say_uncaught(
+        (args.exc_type, args.exc_value, args.exc_traceback), args.thread.name if args.thread else ""
+    )
     return handler
+
+
+def _say_uncaught(raised: Any, thread: str) -> None:
+    logging.getLogger(__name__).critical("ended by a defect", exc_info=raised, extra={"in_thread": thread})

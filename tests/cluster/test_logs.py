@@ -157,6 +157,38 @@ def test_a_log_whose_reader_has_gone_ends_nobody(pipe: tuple[int, int]) -> None:
     assert int(done.stdout) == 5000
 
 
+def test_what_ends_a_thread_or_the_process_is_one_line_and_waits_for_nobody(pipe: tuple[int, int]) -> None:
+    source = """
+import threading
+from cluster import logs
+
+def fail():
+    raise KeyError("lost")
+
+logs.set_up()
+thread = threading.Thread(target=fail, name="lease")
+thread.start()
+thread.join()
+fail()
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["message"], line["in_thread"]) for line in lines] == [
+        ("ended by a defect", "lease"),
+        ("ended by a defect", "MainThread"),
+    ]
+    assert all("KeyError: 'lost'" in line["traceback"] for line in lines)
+
+    _, writer = pipe
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    assert subprocess.run([sys.executable, "-c", source], stderr=writer, timeout=30, check=False).returncode == 1
+
+
 def test_a_value_that_cannot_be_shown_ends_nobody() -> None:
     source = """
 import logging

@@ -95,6 +95,12 @@ def test_paused_announcer_answers_nothing_that_was_asked_meanwhile(wire: Wire, s
         client.answerers(VIP)
     assert first.host.mac() not in {reply.sender_mac.hex(":") for reply in replies if reply.sender == VIP}
 
+    def said_once() -> bool:
+        late = first.stats.counters.get("late_loops", 0) if first.stats else 0
+        return late > 0 and sum("late" in line.lower() for line in first.log.splitlines()) == late
+
+    wait_until(said_once, 10, "a late loop is one line")
+
 
 def test_pulled_cable_moves_the_address_and_back_in_there_is_one_answerer(wire: Wire, start: Start) -> None:
     first, second, client = holder_and_spare(wire, start)
