@@ -41,7 +41,7 @@ BACKOFF_LIMIT_S = 30.0
 RETRY_AFTER_LIMIT_S = 120.0  # longer than any server asks for; a wrong number must not switch us off
 RELIST_S = 1.0  # a server that says that the history is gone is there again: lists begin within this time, spread out
 HEALTHY_S = 10.0  # a watch that lasted this long was a success, however it ended
-UNSERVED_S = 300.0  # until a kind that the server does not have is asked for again: servers are upgraded now and then
+UNSERVED_S = (1.0, 60.0)  # until a kind that the server need not have is asked for again: as long as it was missing
 RELIST_AFTER = 5  # answers that ended a watch at once, in a row: perhaps this version is what the server cannot serve
 
 _CLOSED = "Closed"
@@ -146,6 +146,7 @@ class ListWatch(Generic[T]):
         self._opened_at: float | None = None
         self._not_before = float("-inf")
         self._barren_watches = 0
+        self._unserved_wait = UNSERVED_S[0]
         self._gone_again = False
         """The history was gone, and no watch has lasted since."""
         self._skipped: list[str] = []
@@ -235,10 +236,11 @@ class ListWatch(Generic[T]):
         opened = self.watching
         self._opened_at = None
         self.counters.last_error = str(error)
-        self.unserved = self._optional and isinstance(error, NotFound) and self._phase is not _Phase.WATCH
-        if self.unserved:
+        self.unserved = isinstance(error, NotFound) and self._phase is not _Phase.WATCH
+        if self.unserved and self._optional:
             self._list_anew()
-            self._not_before = now + UNSERVED_S * self._rng.uniform(0.5, 1.0)
+            self._not_before = now + self._unserved_wait * self._rng.uniform(0.5, 1.0)
+            self._unserved_wait = min(2 * self._unserved_wait, UNSERVED_S[1])
             return
         match self._phase:
             case _Phase.INITIAL:
@@ -356,7 +358,7 @@ class ListWatch(Generic[T]):
         self._phase = _Phase.WATCH
         self._page_size = PAGE_SIZE
         self.synced = True
-        self.unserved = False
+        self.unserved, self._unserved_wait = False, UNSERVED_S[0]
         self.counters.lists += 1
         changes: list[Change[T]] = [Change("deleted", gone, None) for key, gone in before.items() if key not in after]
         for key, new in after.items():

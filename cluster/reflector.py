@@ -56,7 +56,7 @@ class Reflector(Generic[T]):
         optional: bool = False,
         on_change: Callable[[Change[T]], object],
     ) -> None:
-        """``optional``: a server that does not have this kind has none of it; it is asked again every few minutes."""
+        """``optional``: a server that does not have this kind has none of it; it is asked again now and then."""
         self.resource = resource
         self.callback_errors = 0
         """Times that ``on_change`` raised."""
@@ -71,6 +71,8 @@ class Reflector(Generic[T]):
         self._refresh_asked = 0
         self._refresh_begun = 0
         self._refreshed = 0
+        self._optional = optional
+        self._unserved_said = False
         self._stopping = threading.Event()
         self._woken = threading.Event()  # during a wait
         self._stream: WatchStream | None = None
@@ -97,6 +99,28 @@ class Reflector(Generic[T]):
         """Whether the whole initial state has been received and reported to ``on_change``, or the kind is optional and
         the server does not have it. Never false again."""
         return self._synced.is_set()
+
+    @property
+    def unserved(self) -> bool:
+        """Whether the server has no such kind, as it said last: of a custom one the definition is not installed."""
+        return self._core.unserved
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is heard of changes at present, as the latest request failed; empty: they are heard, or the kind
+        is optional and the server does not have it."""
+        fine = self._core.watching or (self._core.unserved and self._optional) or not self.counters.failures
+        return "" if fine else self.counters.last_error
+
+    @property
+    def with_trouble(self) -> str:
+        """The kind, and in brackets the ``trouble`` with it: for people."""
+        if not self.trouble:
+            return self.resource.plural
+        if self.unserved:
+            name = self.resource.full_name
+            return f"{self.resource.plural} (the server has no such kind: the definition {name} is not installed)"
+        return f"{self.resource.plural} ({self.trouble})"
 
     def wait_synced(self, timeout: float | None = None) -> bool:
         """Wait until ``synced``, at most ``timeout`` seconds; says whether it is."""
@@ -224,14 +248,17 @@ class Reflector(Generic[T]):
                     logger.exception("on_change failed", extra={"resource": self.resource.plural, "object": change.key})
         if self.counters.lists != self._lists_said:
             self._lists_said = self.counters.lists
+            self._unserved_said = False
             logger.info("listed", extra={"resource": self.resource.plural, "objects": len(self._core.held)})
             self._refreshed = self._refresh_begun
             self._synced.set()
 
     def _log_failure(self) -> None:
         counters = self._core.counters
-        if self._core.unserved:
-            logger.info("not served", extra={"resource": self.resource.plural})
+        if self._core.unserved and self._optional:
+            if not self._unserved_said:
+                self._unserved_said = True
+                logger.warning("the server has no such kind", extra={"resource": self.resource.full_name})
             self._refreshed = self._refresh_begun
             self._synced.set()
             return

@@ -30,6 +30,11 @@ class Resource(Generic[T]):
         """As ``apiVersion`` is written in an object."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
+    @property
+    def full_name(self) -> str:
+        """``ipaddresspools.metallb.io``: also the name of a custom kind's definition."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
         """The URL path of a collection, or with ``name`` of an object, or of its subresource ("status").
 

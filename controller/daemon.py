@@ -51,7 +51,7 @@ from cluster.resources import (
     SERVICES,
 )
 from controller.changes import Change, Moment, Read, Tell, Write
-from controller.elector import Elector, NotLeadingError
+from controller.elector import Elector, NotLeadingError, lease_name
 from controller.latency import FirstAddresses
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
 from controller.reconcile import Reconciler, bears_our_mark
@@ -137,16 +137,21 @@ class Daemon:
         self._update_errors = 0
         self._snapshot = Snapshot()
         self._snapshot_at = 0.0
+        self._namespaces = Reflector(client, NAMESPACES, on_change=self._inbox.put)
+        self._states = Reflector(
+            client, CONFIGURATION_STATES, namespace=namespace, optional=True, on_change=self._inbox.put
+        )
         self._reflectors: Final[tuple[Reflector[Any], ...]] = (
             Reflector(client, SERVICES, field_selector="spec.type=LoadBalancer", on_change=self._inbox.put),
             Reflector(client, IP_ADDRESS_POOLS, namespace=namespace, on_change=self._inbox.put),
-            Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, on_change=self._inbox.put),
-            Reflector(client, NAMESPACES, on_change=self._inbox.put),
+            Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, optional=True, on_change=self._inbox.put),
+            self._namespaces,
             Reflector(client, NODES, on_change=self._inbox.put),
-            Reflector(client, CONFIGURATION_STATES, namespace=namespace, on_change=self._inbox.put),
+            self._states,
             Reflector(client, SERVICE_CIDRS, optional=True, on_change=self._inbox.put),
         )
-        self._elector = Elector(client, namespace, name, lease_s, on_change=lambda: self._inbox.put(None))
+        lease, wake = lease_name(load_balancer_class), lambda: self._inbox.put(None)
+        self._elector = Elector(client, namespace, lease, name, lease_s=lease_s, on_change=wake)
         registry.register(ControllerCollector(self._figures))
 
     # -------------------------------------------------------------------- for the probes
@@ -157,20 +162,20 @@ class Daemon:
         return f"the deciding thread has not moved for {age:.0f} s" if age > STUCK_S else None
 
     def not_ready(self) -> str | None:
-        """What is still missing; None: as leader every Service's address has been restored and new ones are given out,
-        as standby everything is there to begin with that at once."""
-        if self._core.started:
-            return None
-        missing = [
-            f"{each.resource.plural} ({each.counters.last_error})" if each.counters.last_error else each.resource.plural
-            for each in self._reflectors
-            if not each.synced
-        ]
-        if missing:
-            return f"waiting for the first list of {', '.join(missing)}"
-        if self._elector.trouble:
-            return f"the Lease cannot be had: {self._elector.trouble}"
-        return None if self._term is None else "restoring addresses"
+        """What is missing at present; None: as leader every Service's address has been restored and new ones are given
+        out, as standby everything is there to begin with that at once."""
+        missing = []
+        if self._namespaces.synced and self._namespace not in self._namespaces.items():
+            missing.append(f'there is no namespace "{self._namespace}" (--namespace)')
+        elif self._term is None and self._elector.trouble:
+            missing.append(f"the Lease {self._elector.lease} cannot be had: {self._elector.trouble}")
+        if unlisted := [each.with_trouble for each in self._reflectors if not each.synced]:
+            missing.append(f"waiting for the first list of {', '.join(unlisted)}")
+        if deaf := [each.with_trouble for each in self._reflectors if each.synced and each.trouble]:
+            missing.append(f"no news of {', '.join(deaf)}")
+        if not missing and self._term is not None and not self._core.started:
+            missing.append("restoring addresses")
+        return "; ".join(missing) or None
 
     # -------------------------------------------------------------------- the deciding thread
 
@@ -220,6 +225,7 @@ class Daemon:
         for problem in self._reports.take_new_problems():
             logger.warning("not in force", extra={"problem": problem.text})
         now = Moment(time.monotonic(), time.time())
+        self._reports.states_served = not self._states.unserved
         if self._term is not None and self._core.started and not self._busy:
             decided = self._core.settle(now, AHEAD)
             for change in (*decided, *self._reports.settle(self._core.ledger, self._core.releases, now)):

@@ -8,13 +8,16 @@ Lease is not released and no new term may begin to read.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
+import re
 import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from cluster.client import ApiClient
 from cluster.errors import AlreadyExists, ApiError, Conflict, NotFound
@@ -23,13 +26,23 @@ from cluster.reflector import Change, Reflector
 from cluster.resources import LEASES
 from controller.leadership import Leadership, Look, Put
 
-LEASE = "berthlb-controller"
+NAME_LIMIT = 40
+"""Of a class's name that is repeated in the Lease's name, for people."""
 RELEASE_S = 1.0
 """What the release of the Lease may take; one that does not succeed leaves the standby to wait the Lease out."""
 FIRST_STEPS = 4
 """Requests that the first attempt makes at most: look, take; and once more if somebody else was faster."""
 
 logger = logging.getLogger("controller")
+
+
+def lease_name(load_balancer_class: str | None) -> str:
+    """The Lease of the controllers that serve this class: they stand by for each other, and for no others."""
+    if load_balancer_class is None:
+        return "berthlb-controller"
+    words = re.sub(r"[^a-z0-9]+", "-", load_balancer_class.lower()).strip("-")[-NAME_LIMIT:].strip("-")
+    digest = hashlib.sha256(load_balancer_class.encode()).hexdigest()[:8]
+    return "-".join(part for part in ("berthlb-controller", words, digest) if part)
 
 
 class NotLeadingError(Exception):
@@ -45,9 +58,11 @@ class Elector:
     """See the module's docstring. ``attempt`` once, ``start`` once, then ``close`` and ``stop``."""
 
     def __init__(
-        self, client: ApiClient, namespace: str, name: str, lease_s: int, on_change: Callable[[], object]
+        self, client: ApiClient, namespace: str, lease: str, name: str, *, lease_s: int, on_change: Callable[[], object]
     ) -> None:
-        """``name`` is how people recognize this process; ``on_change`` is called when it begins or ceases to lead."""
+        """``lease`` is the Lease's name, ``name`` how people recognize this process; ``on_change`` is called when it
+        begins or ceases to lead."""
+        self.lease: Final = lease
         self._client = client
         self._namespace = namespace
         self._on_change = on_change
@@ -58,11 +73,11 @@ class Elector:
         self._closed = False
         self._under_way = 0
         self._unsure_until = float("-inf")
-        self._asked = False
         self._error = ""
+        """The latest failure, while it is not known who leads; empty: that is known."""
         self._said: tuple[int | None, str] = (None, "")
         self._watch = Reflector(
-            client, LEASES, namespace=namespace, field_selector=f"metadata.name={LEASE}", on_change=self._hear
+            client, LEASES, namespace=namespace, field_selector=f"metadata.name={lease}", on_change=self._hear
         )
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
@@ -110,8 +125,8 @@ class Elector:
 
     @property
     def trouble(self) -> str:
-        """Why it is not even known who leads; empty: it is."""
-        return "" if self._asked else self._error
+        """Why it is not even known who leads, at present; empty: it is."""
+        return self._error
 
     # -------------------------------------------------------------------- beginning and end
 
@@ -162,6 +177,8 @@ class Elector:
     def _hear(self, change: Change[Lease]) -> None:
         with self._lock:
             self._core.heard(change.new, _clock())
+        if change.new is not None:
+            self._error = ""
         self._woken.set()
 
     def _do_next(self) -> bool:
@@ -184,12 +201,15 @@ class Elector:
         except ApiError as error:
             self._failed(error)
         else:
-            self._asked, self._error = True, ""
+            with self._lock:
+                there = self._core.exists
+            if there:  # of a Lease that cannot be made either nothing is known
+                self._error = ""
 
     def _look(self, limit_s: float) -> None:
         lease: Lease | None
         try:
-            lease = self._client.get(LEASES, self._namespace, LEASE, limit_s=limit_s)
+            lease = self._client.get(LEASES, self._namespace, self.lease, limit_s=limit_s)
         except NotFound:
             lease = None
         with self._lock:
@@ -199,11 +219,13 @@ class Elector:
         sent = _clock()
         try:
             if put.create:
-                body = {**put.body, "metadata": {"name": LEASE}}
+                body = {**put.body, "metadata": {"name": self.lease}}
                 lease = self._client.create(LEASES, self._namespace, body, limit_s=limit_s)
             else:
-                lease = self._client.patch(LEASES, self._namespace, LEASE, put.body, limit_s=limit_s)
-        except (Conflict, AlreadyExists, NotFound):
+                lease = self._client.patch(LEASES, self._namespace, self.lease, put.body, limit_s=limit_s)
+        except (Conflict, AlreadyExists, NotFound) as error:
+            if put.create and isinstance(error, NotFound):  # there is no such namespace
+                raise
             with self._lock:
                 self._core.put_refused(_clock())
         else:
@@ -224,7 +246,7 @@ class Elector:
             if put is None:
                 return
             try:
-                self._client.patch(LEASES, self._namespace, LEASE, put.body, limit_s=RELEASE_S)
+                self._client.patch(LEASES, self._namespace, self.lease, put.body, limit_s=RELEASE_S)
             except Conflict:
                 self._do(Look(), RELEASE_S)
             except ApiError as error:

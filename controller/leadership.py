@@ -1,6 +1,6 @@
 """Which of several replicas decides: one Lease, and what it takes to write safely under it.
 
-**Mechanism.** The Lease ``berthlb-controller`` names its holder. Whoever holds it renews it by compare-and-swap, and
+**Mechanism.** A Lease names its holder. Whoever holds it renews it by compare-and-swap, and
 leads while its latest renewal that succeeded was *sent* less than the renew deadline ago. A record that has not been
 seen to change for its own duration has expired, and whoever swaps it for one of his own leads from then on. Only this
 process's own clock is asked, never the times in the record; it must be one that goes on while the machine is suspended
@@ -125,6 +125,11 @@ class Leadership:
     def holder(self) -> str:
         """Whom the Lease names, as far as is known; empty: nobody."""
         return _holder(self._known)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a Lease, as far as is known."""
+        return self._known is not None
 
     @property
     def transitions(self) -> int:

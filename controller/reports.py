@@ -4,8 +4,9 @@ It holds the pools and advertisements that exist, makes them into the ``Config``
 API up to date: the conditions of each pool and advertisement (``conditions``), the counters and recent releases of each
 pool, and the ConfigurationState named ``controller``. What allocations change may lag by a second, so that a
 thousand allocations are not a thousand writes; the rest is said at once. Where the CRDs are not ours (MetalLB's know no
-conditions) the API server drops what it does not know: it is then not told again and again. Sans-IO, as ``reconcile``
-is.
+conditions) the API server drops what it does not know: it is then not told again and again. What somebody else keeps
+replacing is said ever more seldom: two controllers of different classes in one namespace report on the same pools, and
+know of different releases. Sans-IO, as ``reconcile`` is.
 """
 
 from __future__ import annotations
@@ -41,6 +42,10 @@ from controller.retry import CONFLICTS_AT_ONCE, retry_delay
 
 COUNTERS_S = 1.0
 """Seconds between two writes of one pool's counters."""
+AGAIN_S = (1.0, 300.0)
+"""Seconds until the same is said once more on an object where somebody else replaces it: at first, and at most."""
+CALM_S = 3600.0
+"""After so long the next time is the first again."""
 LARGEST_COUNT = 2**63 - 1
 """The API's integers end here; an IPv6 /64 has more addresses."""
 STATE_NAME = "controller"
@@ -68,6 +73,10 @@ class _Reported:
     """The status of the last write …"""
     said_at: str = ""
     """… and the ``resourceVersion`` that the object had after it."""
+    sent: float = float("-inf")
+    """When the last write was decided, in monotonic seconds."""
+    again_s: float = AGAIN_S[0]
+    """How long after it the same may be said once more."""
 
 
 class Reports:
@@ -78,6 +87,8 @@ class Reports:
         self.config = Config()
         """What is in force, as of the last ``reload``."""
         self.problems: tuple[Problem, ...] = ()
+        self.states_served = True
+        """Whether the API has the kind ConfigurationState; MetalLB up to 0.15 did not."""
         self._namespace = namespace
         self._rng = rng
         self._previous = previous
@@ -237,7 +248,7 @@ class Reports:
             body = self._report(reported, wrong.get((reported.resource.kind, reported.name)), ledger, releases, now)
             if body:
                 changes += self._sent(reported, self._write(reported, body, "reported on the object"), now)
-        state = self._state_change(now)
+        state = self._state_change(now) if self.states_served else None
         if state is not None:
             changes += self._sent(self._state, state, now)
         return changes
@@ -246,17 +257,23 @@ class Reports:
         """The change, if it may be sent now."""
         if not self._may_send(reported, change, now):
             return ()
+        if isinstance(change, Write):
+            again = _words(change) == reported.said and now.monotonic - reported.sent < CALM_S
+            reported.again_s = min(2 * reported.again_s, AGAIN_S[1]) if again else AGAIN_S[0]
+            reported.sent = now.monotonic
         reported.in_flight = True
         return (change,)
 
     def _may_send(self, reported: _Reported, change: Change, now: Moment) -> bool:
         if reported.in_flight:
             return False
-        unchanged = reported.view is not None and reported.view.metadata.resource_version == reported.said_at
-        if unchanged and isinstance(change, Write) and _words(change) == reported.said:
-            return False
-        if now.monotonic < reported.not_before:
-            self._wake_at(reported.not_before)
+        not_before = reported.not_before
+        if isinstance(change, Write) and _words(change) == reported.said:
+            if reported.view is not None and reported.view.metadata.resource_version == reported.said_at:
+                return False  # the server dropped it
+            not_before = max(not_before, reported.sent + reported.again_s)  # somebody else replaced it
+        if now.monotonic < not_before:
+            self._wake_at(not_before)
             return False
         return True
 

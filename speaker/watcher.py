@@ -395,7 +395,7 @@ class Watcher:
             missing.clear()
         if self._cluster is None:
             missing.append("the cluster's identity is not known")
-        if unsynced := [each.resource.plural for each in self._for_plan if not each.synced]:
+        if unsynced := [each.with_trouble for each in self._for_plan if not each.synced]:
             missing.append(f"not synced: {', '.join(unsynced)}")
         if self._stats is None or not self._stats.ready:
             missing.append("the announcer is not ready")

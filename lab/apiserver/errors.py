@@ -59,15 +59,15 @@ def details(kind: Kind, name: str, **more: Any) -> dict[str, Any]:
 
 
 def not_found(kind: Kind, name: str) -> StatusError:
-    return StatusError(404, "NotFound", f'{kind.resource} "{name}" not found', details(kind, name))
+    return StatusError(404, "NotFound", f'{kind.full_name} "{name}" not found', details(kind, name))
 
 
 def already_exists(kind: Kind, name: str) -> StatusError:
-    return StatusError(409, "AlreadyExists", f'{kind.resource} "{name}" already exists', details(kind, name))
+    return StatusError(409, "AlreadyExists", f'{kind.full_name} "{name}" already exists', details(kind, name))
 
 
 def conflict(kind: Kind, name: str, why: str) -> StatusError:
-    message = f'Operation cannot be fulfilled on {kind.resource} "{name}": {why}'
+    message = f'Operation cannot be fulfilled on {kind.full_name} "{name}": {why}'
     return StatusError(409, "Conflict", message, details(kind, name))
 
 

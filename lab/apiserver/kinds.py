@@ -33,11 +33,6 @@ class Kind(Resource[Object]):
     schema: Mapping[str, Any] | None = None
     """Structural schema of a custom kind; None for the built-in ones, whose fields are taken as they come."""
 
-    @property
-    def resource(self) -> str:
-        """``services``, ``leases.coordination.k8s.io``: how messages name it."""
-        return f"{self.plural}.{self.group}" if self.group else self.plural
-
 
 def _served(resource: Resource[Any], *selectable: str, **more: Any) -> Kind:
     where = {each.name: getattr(resource, each.name) for each in fields(resource)}

@@ -291,7 +291,7 @@ def test_without_access_to_the_lease_it_is_not_ready_and_says_why(cluster: Clust
     cluster.api.inject(userAgent="berthlb-controller", path=LEASE, status=403)
     controller = Controller(cluster.kubeconfig)
     try:
-        wait_until(lambda: "the Lease cannot be had: 403" in controller.ask("/readyz")[1])
+        wait_until(lambda: "the Lease berthlb-controller cannot be had: 403" in controller.ask("/readyz")[1])
         cluster.service("web")
         assert not cluster.condition("web")
     finally:

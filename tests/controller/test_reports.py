@@ -122,6 +122,10 @@ class Api:
             self.reports.answered(change, self.view(kind, change.name) if there else None)
         return len(changes)
 
+    def rewrite(self, kind: str, name: str, status: dict[str, Any]) -> None:
+        """Somebody else writes the object's status."""
+        self._store(kind, name, merge(self.objects[kind, name], {"status": status}))
+
     def settle(self) -> None:
         for _ in range(20):
             while self.turn():
@@ -456,3 +460,26 @@ def test_a_report_that_somebody_forestalled_is_made_on_the_newer_object(api: Api
     api.settle()
     assert api.verdict("IPAddressPool", "p")[0] == "True"
     assert api.status("IPAddressPool", "p")["availableIPv4"] == 128
+
+
+@pytest.mark.parametrize(
+    "rival",
+    [
+        {"conditions": None},
+        {"assignedIPv4": 7},
+        {"recentReleases": [{"service": "a/b", "addresses": ["10.0.0.3"], "time": "2026-01-01T00:00:00Z"}]},
+    ],
+)
+def test_what_somebody_else_keeps_replacing_is_written_ever_more_seldom(api: Api, rival: dict[str, Any]) -> None:
+    """A second controller of another class in the same namespace, for instance, which remembers other releases."""
+    api.pool("p", "10.0.0.0/30")
+    api.settle()
+    api.writes.clear()
+    for _ in range(36_000):
+        api.time += 0.1
+        api.rewrite("IPAddressPool", "p", rival)
+        api.turn()
+    assert 10 <= len([each for each in api.writes if each.name == "p"]) <= 25, "in an hour"
+    api.pool("p", "10.0.0.4/30")
+    api.turn()
+    assert api.verdict("IPAddressPool", "p") == ("True", "InForce", ""), "what is new is said at once"

@@ -94,14 +94,9 @@ class ControlPlane:
         return self
 
     def end(self) -> None:
-        for process in reversed(self._processes):
-            process.terminate()
         for process in self._processes:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()  # an end by request waits ten seconds for watches, and nothing is kept
+            process.wait()
         self._relay.end()
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
