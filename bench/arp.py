@@ -6,7 +6,8 @@ Needs root (network namespaces). Measured, with the announcer as it runs in a cl
 
 - replies a second with up to 64 questions outstanding, for one and for many senders and addresses;
 - the time from one question to its answer, one at a time;
-- the CPU that other people's questions cost: 50,000 a second for addresses that are not held.
+- the CPU that other people's questions cost: 50,000 a second for addresses that are not held;
+- the same for 200,000 UDP datagrams a second that are no heartbeats.
 
 The generator uses sendmmsg and recvmmsg, so that it is faster than what it measures. It needs a processor of its own.
 """
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from cluster.objects import AddressText
 from speaker import frames
+from speaker.datagrams import UdpFrame
 from speaker.effects import Mac
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
@@ -141,9 +143,21 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def foreign_cpu_share(client: Host, pid: int, rate: int, seconds: float) -> float:
-    """Share of one processor that the speaker uses while others' questions pass by at this rate."""
-    batch = Batch(questions([AddressText(f"192.0.2.{n}") for n in range(100, 150)], 1000, 100))
+def foreign_questions() -> list[bytes]:
+    return questions([AddressText(f"192.0.2.{n}") for n in range(100, 150)], 1000, 100)
+
+
+def foreign_datagrams(node: Host) -> list[bytes]:
+    """To a port of the node that nobody has: what a filter has to look at before it knows."""
+    to = Mac(bytes.fromhex(node.mac().replace(":", "")))
+    here, sender = AddressText("192.0.2.1"), AddressText("192.0.2.2")
+    frame = UdpFrame(to, Mac(b"\x02\x00\x00\x01\x00\x00"), here, sender, 9, 9, 64, b"no heartbeat")
+    return [frame.encode()] * 100
+
+
+def foreign_cpu_share(client: Host, pid: int, frames: Sequence[bytes], rate: int, seconds: float) -> float:
+    """Share of one processor that the speaker uses while others' frames pass by at this rate."""
+    batch = Batch(frames)
     with opened(client, receives=False) as wire:
         before, started, sent = cpu_seconds(pid), time.perf_counter(), 0
         while (passed := time.perf_counter() - started) < seconds:
@@ -199,10 +213,11 @@ def main() -> None:
             wait_until(lambda: speaker.holds(*addresses), 30)
             wait_until(lambda: sum(speaker.traffic.gratuitous.values()) >= 9000, 60)
             figures = measure(client, addresses, options.seconds, speaker.process.pid)
-            idle = foreign_cpu_share(client, speaker.process.pid, 0, options.seconds)
-            figures["CPU of 50k/s foreign questions, %"] = 100 * (
-                foreign_cpu_share(client, speaker.process.pid, 50_000, options.seconds) - idle
-            )
+            pid, asked = speaker.process.pid, foreign_questions()
+            idle = foreign_cpu_share(client, pid, asked, 0, options.seconds)
+            for what, sent, rate in (("questions", asked, 50_000), ("datagrams", foreign_datagrams(node), 200_000)):
+                share = foreign_cpu_share(client, pid, sent, rate, options.seconds)
+                figures[f"CPU of {rate // 1000}k/s foreign {what}, %"] = 100 * (share - idle)
             figures["idle CPU, %"] = 100 * idle
             return figures
         finally:

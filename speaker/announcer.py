@@ -52,6 +52,7 @@ from speaker.effects import (
     WatchFrames,
 )
 from speaker.gratuitous import GratuitousSchedule
+from speaker.heartbeat_socket import HeartbeatDrop, Refusal
 from speaker.informer import Informer
 from speaker.keeper import WatcherKeeper
 from speaker.links import LinkSocket
@@ -72,7 +73,6 @@ LOOK_AGAIN_S = 0.002
 """Seconds after which more may have arrived than the selector told of."""
 JUDGING_LATE_S = 0.05
 """For so long the protocol waits until all that has arrived is read; a flood must not hold it off for longer."""
-REFUSALS_PER_TURN = 16
 HOUSEKEEPING_S = 1.0
 """Seconds between statistics, and between attempts at what failed (a socket on an interface)."""
 NEIGHBOUR_SAMPLE_S = 0.05
@@ -92,7 +92,7 @@ class Announcer:
         self._protocol = protocol
         self._keeper = keeper
         self._late_s = settings.detection_floor_s / 2
-        self._responder = Responder()
+        self._responder = Responder(protocol.prove)
         self._schedule = GratuitousSchedule()
         self._selector = selectors.DefaultSelector()
         self._ports: dict[LinkName, Port] = {}
@@ -216,6 +216,8 @@ class Announcer:
         self._housekeeping_at = now + HOUSEKEEPING_S
         if self._unopened:
             self._open_ports(now)
+        for port in self._ports.values():
+            self._note_lost(port, now)
         if self._keeper.has_read(Stats):
             self._tell_statistics(now)
 
@@ -266,12 +268,12 @@ class Announcer:
             case SendHeartbeat(link, data):
                 if link in self._ports:
                     self._count_sent("heartbeats", self._ports[link].heartbeat.send(data))
-            case SendUnicast(link, to, _, data):
-                if link in self._ports:
-                    self._count_sent("heartbeats", self._ports[link].heartbeat.send(data, to))
-            case AskAddress(link, target, mac):
+            case SendUnicast(link, to, mac, data):
+                if link in self._ports and frames.is_ipv4(to):
+                    self._count_sent("heartbeats", self._ports[link].heartbeat.send(data, to, mac))
+            case AskAddress(link, target, to, nonce):
                 if link in self._ports and frames.is_ipv4(target):
-                    self._count_sent("questions", self._ports[link].ask(target, mac or frames.BROADCAST))
+                    self._count_sent("questions", self._ports[link].ask(target, to or frames.BROADCAST, nonce))
             case WatchFrames():
                 pass  # nobody asks for them yet
             case Announce():
@@ -281,17 +283,17 @@ class Announcer:
     def _send_gratuitous(self, now: float) -> None:
         for frame in self._schedule.handle_timer(now):
             if self._ports[frame.link].arp.send(frame.data):
-                self._gratuitous[frame.address] += 1
-            else:
                 self._counters["sends_failed:gratuitous"] += 1
+            else:
+                self._gratuitous[frame.address] += 1
 
-    def _count_sent(self, what: str, sent: bool) -> None:
-        self._counters[f"sent:{what}" if sent else f"sends_failed:{what}"] += 1
+    def _count_sent(self, what: str, error: int) -> None:
+        self._counters[f"sends_failed:{what}" if error else f"sent:{what}"] += 1
 
     # ---------------------------------------------------------------- what comes in
 
-    def _receive_arp(self, port: Port) -> None:
-        receive, send, answer = port.arp.socket.recv, port.arp.socket.send, port.responder.receive
+    def _receive_arp(self, port: Port, waiting: socket.socket) -> None:
+        receive, send, answer = waiting.recv, port.arp.socket.send, port.responder.receive
         late = boottime() + self._late_s
         touched = False
         for _ in range(FRAMES_PER_TURN):
@@ -303,10 +305,10 @@ class Announcer:
                 if error.errno in OUR_FAULT:
                     raise
                 break
-            verdict = answer(frame)
             now = boottime()
             if now > late:
                 break
+            verdict = answer(frame, now)
             if isinstance(verdict, bytes):
                 try:
                     send(verdict)
@@ -325,6 +327,8 @@ class Announcer:
                 touched = True
             else:
                 self._counters[f"frames_dropped:{verdict.value}"] += 1
+        else:
+            touched |= self._note_lost(port, now)
         if touched:
             self._settle(boottime())
 
@@ -332,19 +336,35 @@ class Announcer:
         """Read what has arrived, up to so many datagrams."""
         link = port.state.name
         received, touched = 0, False
-        for address in port.heartbeat.refused(REFUSALS_PER_TURN):
-            self._protocol.datagram_refused(link, address, boottime())
-            touched = True
-        for datagram in port.heartbeat.receive(most):
+        for heard in port.heartbeat.receive(most):
             received += 1
-            if datagram is None:
-                self._counters["heartbeats_dropped:not_from_this_link"] += 1
+            if isinstance(heard, HeartbeatDrop):
+                self._counters[f"heartbeats_dropped:{heard.value}"] += 1
+                continue
+            touched = True
+            if isinstance(heard, Refusal):
+                self._protocol.datagram_refused(link, heard.source, boottime())
             else:
-                self._protocol.receive_datagram(link, datagram.source, datagram.data, boottime())
-                touched = True
+                self._protocol.receive_datagram(link, heard.source, heard.data, boottime(), by_group=heard.by_group)
         self._unread = self._unread or received == most
+        if received >= DATAGRAMS_PER_TURN:
+            touched |= self._note_lost(port, boottime())
         if touched:
             self._settle(boottime())
+
+    def _note_lost(self, port: Port, now: float) -> bool:
+        """Whether the protocol was told that frames on a link were lost in a queue that was full.
+
+        Asked for when a turn ends by its bound, since a queue holds more than that, and each second. Lost questions of
+        others cost them an answer, and tell nothing about anybody.
+        """
+        tells = False
+        for what, count in port.lost():
+            self._counters[f"frames_lost:{what}"] += count
+            tells |= what != "questions"
+        if tells:
+            self._protocol.frames_lost(port.state.name, now)
+        return tells
 
     def _receive_links(self) -> None:
         if not self._netlink.receive() or not self._netlink.table.complete:
@@ -405,7 +425,7 @@ class Announcer:
         self._responder.set_links(self._links)
         for state in self._links:
             if state.name in self._ports:
-                self._ports[state.name].state = state
+                self._ports[state.name].set_state(state)
                 continue
             try:
                 port = Port(state, self._responder.on(state.name))
@@ -417,7 +437,8 @@ class Announcer:
             self._unopened.pop(state.name, None)
             self._ports[state.name] = port
             logger.info("interface announced", extra={"link": state.name, "mac": state.mac.hex(":")})
-            self._selector.register(port.arp.socket, selectors.EVENT_READ, partial(self._receive_arp, port))
+            for asked in (port.arp.socket, port.answers.socket):
+                self._selector.register(asked, selectors.EVENT_READ, partial(self._receive_arp, port, asked))
             self._selector.register(
                 port.heartbeat.socket, selectors.EVENT_READ, partial(self._receive_heartbeats, port)
             )
@@ -434,9 +455,9 @@ class Announcer:
         self._settle(now)
 
     def _close_port(self, port: Port) -> None:
-        for opened in port.sockets:
-            self._selector.unregister(opened)
-            self._unregistered.add(opened)
+        for opened in port.sockets.values():
+            self._selector.unregister(opened.socket)
+            self._unregistered.add(opened.socket)
         port.close()
         logger.info("interface no longer announced", extra={"link": port.state.name})
 

@@ -1,8 +1,11 @@
 """Ethernet frames that carry ARP for IPv4: parse and encode (RFC 826; probes and announcements, RFC 5227).
 
 A frame is 42 octets: the Ethernet header (destination, source, type 0x0806) and the ARP packet for Ethernet and IPv4.
-Senders pad it to Ethernet's minimum of 60; what follows the packet is ignored. The kernel has taken VLAN tags off
-before an AF_PACKET socket sees a frame.
+Senders pad it to Ethernet's minimum of 60. The kernel has taken VLAN tags off before an AF_PACKET socket sees a frame.
+
+Everybody ignores the padding, so speakers say more there to each other: a question may carry a *nonce*, and the answer
+to it a *proof*, each behind four octets that tell it from padding. An answer without a proof may come from anybody who
+answers ARP; whether a proof is one, ``heartbeat`` knows.
 
 Everything here comes from the LAN and may be hostile: lengths and fixed fields are checked before anything else, and a
 frame that is not what it says raises `FrameError`. Whether its content is believable is the responder's question.
@@ -27,6 +30,13 @@ NO_ADDRESS = AddressText("0.0.0.0")
 
 FIXED_FIELDS = struct.pack("!HHHBB", ETHERTYPE_ARP, 1, 0x0800, 6, 4)
 """Octets 12 to 20 of every frame here: EtherType, then hardware Ethernet, protocol IPv4 and their address lengths."""
+PADDED_OCTETS = 60
+"""Ethernet's least, without the frame check sequence."""
+NONCE_MAGIC, PROOF_MAGIC = b"BLB?", b"BLB!"
+NONCE_OCTETS, PROOF_OCTETS = 8, 12
+TRAILER_MAGIC = slice(42, 46)
+NONCE = slice(46, 46 + NONCE_OCTETS)
+_PROOF = slice(46, 46 + PROOF_OCTETS)
 _OPERATION = slice(20, 22)
 _KNOWN_OPERATIONS = frozenset((1, 2))
 
@@ -55,10 +65,14 @@ class ArpFrame:
     sender: AddressText
     target_mac: Mac
     target: AddressText
+    nonce: bytes = b""
+    """Of a Request that asks for a proof: eight octets."""
+    proof: bytes = b""
+    """Of a Reply to such a Request: twelve octets."""
 
     @classmethod
     def parse(cls, frame: bytes) -> ArpFrame:
-        """Read a frame as received; octets after the 42nd are padding.
+        """Read a frame as received; octets after the 42nd are padding, unless they say that they are more.
 
         Raises `FrameError` for a short frame, another protocol or an unknown operation.
         """
@@ -69,6 +83,9 @@ class ArpFrame:
         operation = int.from_bytes(frame[_OPERATION], "big")
         if operation not in _KNOWN_OPERATIONS:
             raise FrameError(f"unknown operation {operation}")
+        magic = frame[TRAILER_MAGIC]
+        asks = operation == Operation.REQUEST and magic == NONCE_MAGIC and len(frame) >= NONCE.stop
+        proves = operation == Operation.REPLY and magic == PROOF_MAGIC and len(frame) >= _PROOF.stop
         return cls(
             destination=Mac(frame[0:6]),
             source=Mac(frame[6:12]),
@@ -77,11 +94,13 @@ class ArpFrame:
             sender=address_text(frame[28:32]),
             target_mac=Mac(frame[32:38]),
             target=address_text(frame[38:42]),
+            nonce=frame[NONCE] if asks else b"",
+            proof=frame[_PROOF] if proves else b"",
         )
 
     def encode(self) -> bytes:
-        """The 42 octets to send; the driver pads them."""
-        return b"".join(
+        """The 42 octets to send, which the driver pads; 60 with a nonce or a proof."""
+        packet = b"".join(
             (
                 self.destination,
                 self.source,
@@ -93,19 +112,28 @@ class ArpFrame:
                 ipv4_octets(self.target),
             )
         )
+        if self.nonce:
+            packet = (packet + NONCE_MAGIC + self.nonce).ljust(PADDED_OCTETS, b"\0")
+        elif self.proof:
+            packet += proof_trailer(self.proof)
+        return packet
 
 
-def request(target: AddressText, sender: AddressText, mac: Mac, to: Mac = BROADCAST) -> ArpFrame:
+def request(target: AddressText, sender: AddressText, mac: Mac, to: Mac = BROADCAST, nonce: bytes = b"") -> ArpFrame:
     """The question who has ``target``, asked by ``sender`` at ``mac``; to everybody, or as a poll to one MAC
     (RFC 1122 §2.3.2.1)."""
-    return ArpFrame(to, mac, Operation.REQUEST, mac, sender, NO_MAC, target)
+    return ArpFrame(to, mac, Operation.REQUEST, mac, sender, NO_MAC, target, nonce)
 
 
-def reply_to(question: ArpFrame, mac: Mac) -> ArpFrame:
+def reply_to(question: ArpFrame, mac: Mac, proof: bytes = b"") -> ArpFrame:
     """The answer of RFC 826: the asked-for address is at ``mac``, said to the asker alone."""
-    return ArpFrame(
-        question.sender_mac, mac, Operation.REPLY, mac, question.target, question.sender_mac, question.sender
-    )
+    asker_mac, asker = question.sender_mac, question.sender
+    return ArpFrame(asker_mac, mac, Operation.REPLY, mac, question.target, asker_mac, asker, proof=proof)
+
+
+def proof_trailer(proof: bytes) -> bytes:
+    """What follows the 42 octets of a Reply with a proof, up to Ethernet's least."""
+    return (PROOF_MAGIC + proof).ljust(PADDED_OCTETS - ARP_FRAME_OCTETS, b"\0")
 
 
 def gratuitous(operation: Operation, address: AddressText, mac: Mac) -> ArpFrame:

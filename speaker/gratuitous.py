@@ -26,6 +26,7 @@ from typing import NamedTuple, TypeVar
 
 from cluster.objects import AddressText
 from speaker import frames
+from speaker.allowance import Allowance
 from speaker.effects import Announce, HeldChange, LinkState
 from speaker.frames import Operation
 from speaker.plan import LinkName
@@ -55,28 +56,6 @@ class Frame(NamedTuple):
     data: bytes
 
 
-class _Allowance:
-    """How many frames a rate allows now: a token bucket of one burst."""
-
-    def __init__(self, per_second: float, now: float) -> None:
-        self._per_second = per_second
-        self._most = max(2.0, per_second * _BURST_S)
-        self._left = self._most
-        self._at = now
-
-    def take(self, count: int, now: float) -> bool:
-        self._left = min(self._most, self._left + (now - self._at) * self._per_second)
-        self._at = now
-        if self._left < count:
-            return False
-        self._left -= count
-        return True
-
-    def ready_at(self, count: int) -> float:
-        """When ``count`` frames are allowed."""
-        return self._at + max(0.0, count - self._left) / self._per_second
-
-
 class _LinkSchedule:
     """The queues of one link. Each maps addresses in order of their turn; an address is in a queue at most once."""
 
@@ -92,9 +71,9 @@ class _LinkSchedule:
         """When due, and how many are left after it. In order of time, as each is appended one interval ahead."""
         self._slow: OrderedDict[AddressText, float] = OrderedDict()
         """When each held address was announced last, in that order."""
-        self._first_rate = _Allowance(FIRST_FRAMES_PER_S, now)
-        self._repeat_rate = _Allowance(REPEAT_FRAMES_PER_S, now)
-        self._slow_rate = _Allowance(SLOW_FRAMES_PER_S, now)
+        self._first_rate = _allowance(FIRST_FRAMES_PER_S, now)
+        self._repeat_rate = _allowance(REPEAT_FRAMES_PER_S, now)
+        self._slow_rate = _allowance(SLOW_FRAMES_PER_S, now)
 
     def hold(self, address: AddressText, now: float) -> None:
         self._slow[address] = now
@@ -245,6 +224,10 @@ class GratuitousSchedule:
     def next_deadline(self) -> float | None:
         moments = (link.next_deadline() for link in self._links.values() if link.may_send)
         return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _allowance(per_second: float, now: float) -> Allowance:
+    return Allowance(per_second, max(2.0, per_second * _BURST_S), now)
 
 
 def _earliest(queue: OrderedDict[AddressText, _Moment]) -> _Moment:

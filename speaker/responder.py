@@ -10,22 +10,42 @@ prepared when an address becomes held. A test holds these replies equal to the c
 
 What is held comes as changes, and what was answered is told as changes: neither costs more where more is held.
 
+A question that carries a nonce comes from a speaker that wants to know whether it is really us who answers: the reply
+carries a proof, which only somebody with the cluster's key can make. It is the same reply otherwise. Making a proof
+costs half as much as all the rest, so that there is a limit to how many are made in a second; a question beyond it gets
+the reply alone.
+
 A frame that claims a held address for another MAC is never answered: it is handed on as a rival's (`ArpSeen`), for
 ownership to judge. Senders whose MAC is a group address are dropped: a reply would go to everybody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 
 from cluster.objects import AddressText
 from speaker import frames
+from speaker.allowance import Allowance
 from speaker.arp_filter import ArpFilter
 from speaker.effects import ArpSeen, HeldChange, LinkState, Mac
 from speaker.frames import ARP_FRAME_OCTETS, BROADCAST, FIXED_FIELDS, ArpFrame, FrameError, Operation
 from speaker.plan import LinkName
 
+PROOFS_PER_S = 1000.0
+"""Per link; fifty peers that each ask for one every 50 ms."""
+PROOFS_AT_ONCE = 100
+
+Prove = Callable[[bytes, Mac, AddressText], bytes]
+"""Nonce, own MAC, held address -> the proof that we answer for it, or nothing while there is no key."""
+
+
+def no_proof(*_: object) -> bytes:
+    """What there is without a key."""
+    return b""
+
+
+_NONCE_MAGIC, _TRAILER_MAGIC = frames.NONCE_MAGIC, frames.TRAILER_MAGIC
 _REQUEST_FIELDS = FIXED_FIELDS + Operation.REQUEST.to_bytes(2, "big")
 _REPLY_FIELDS = FIXED_FIELDS + Operation.REPLY.to_bytes(2, "big")
 
@@ -61,8 +81,12 @@ class _Ready:
 class LinkResponder:
     """The responder of one link, and the filter before it."""
 
-    def __init__(self, link: LinkName, mac: Mac) -> None:
+    def __init__(self, link: LinkName, mac: Mac, prove: Prove = no_proof) -> None:
         self.link = link
+        self._prove = prove
+        self._proofs = Allowance(PROOFS_PER_S, PROOFS_AT_ONCE)
+        self._proofs_at = 0.0
+        """When the next proof may be made."""
         self.filter = ArpFilter()
         self._mac = mac
         self._own_macs: frozenset[Mac] = frozenset((mac,))
@@ -95,7 +119,7 @@ class LinkResponder:
             yield ready.address, ready.answered
             ready.answered = 0
 
-    def receive(self, frame: bytes) -> bytes | ArpSeen | DropReason:
+    def receive(self, frame: bytes, now: float) -> bytes | ArpSeen | DropReason:
         """A reply to send out of the same link, or what ownership should see, or why the frame counts for nothing."""
         if frame[12:22] != _REQUEST_FIELDS or len(frame) < ARP_FRAME_OCTETS:
             return self._receive_other(frame)
@@ -108,7 +132,10 @@ class LinkResponder:
         if not ready.answered:
             self._answered.append(ready)
         ready.answered += 1
-        return frame[22:28] + ready.middle + frame[22:32]
+        reply = frame[22:28] + ready.middle + frame[22:32]
+        if frame[_TRAILER_MAGIC] == _NONCE_MAGIC and now >= self._proofs_at:
+            return reply + self._proof(frame[frames.NONCE], ready.address, now)
+        return reply
 
     def seen(self, frame: bytes) -> ArpSeen:
         """What a well-formed frame says."""
@@ -119,7 +146,17 @@ class LinkResponder:
             sender_mac=parsed.sender_mac,
             target=parsed.target,
             is_reply=parsed.operation is Operation.REPLY,
+            proof=parsed.proof,
         )
+
+    def _proof(self, nonce: bytes, address: AddressText, now: float) -> bytes:
+        """What the reply to a question with this nonce ends in."""
+        allowed = self._proofs.take(1, now)
+        self._proofs_at = self._proofs.ready_at(1)
+        if not allowed or len(nonce) != frames.NONCE_OCTETS:
+            return b""
+        proof = self._prove(nonce, self._mac, address)
+        return frames.proof_trailer(proof) if proof else b""
 
     def _receive_other(self, frame: bytes) -> ArpSeen | DropReason:
         try:
@@ -151,7 +188,8 @@ class Responder:
     Each link's part is reached through `on`, once per batch of frames.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prove: Prove = no_proof) -> None:
+        self._prove = prove
         self._links: dict[LinkName, LinkResponder] = {}
         self._held: dict[AddressText, frozenset[LinkName]] = {}
 
@@ -171,7 +209,7 @@ class Responder:
             del self._links[gone]
         for name, state in states.items():
             if name not in self._links:
-                self._links[name] = LinkResponder(name, state.mac)
+                self._links[name] = LinkResponder(name, state.mac, self._prove)
                 for address, where in self._held.items():
                     if name in where and frames.is_ipv4(address):
                         self._links[name].hold(address)

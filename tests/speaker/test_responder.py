@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,13 +14,16 @@ from speaker.arp_filter import ArpFilter
 from speaker.effects import ArpSeen, HeldChange, LinkState, Mac
 from speaker.frames import BROADCAST, NO_MAC, ArpFrame, Operation
 from speaker.plan import LinkName
-from speaker.responder import DropReason, LinkResponder, Responder
+from speaker.responder import PROOFS_AT_ONCE, PROOFS_PER_S, DropReason, LinkResponder, Responder
 
 ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
 OWN = Mac(bytes.fromhex("020000000001"))
 SECOND = Mac(bytes.fromhex("020000000002"))
 CLIENT = Mac(bytes.fromhex("0200000000aa"))
 VIP, OTHER, ASKER = AddressText("192.0.2.200"), AddressText("192.0.2.201"), AddressText("192.0.2.50")
+
+NOW = 100.0
+KEY = b"a key"
 
 macs = st.binary(min_size=6, max_size=6).map(Mac)
 unicast_macs = macs.map(lambda mac: Mac(bytes([mac[0] & 0xFE]) + mac[1:]))
@@ -29,8 +34,13 @@ def link(name: LinkName = ETH0, mac: Mac = OWN) -> LinkState:
     return LinkState(name, 2, mac, up=True)
 
 
+def prove(nonce: bytes, mac: Mac, address: AddressText) -> bytes:
+    """Stands for the protocol's: twelve octets that depend on everything."""
+    return blake2b(nonce + mac + address.encode(), key=KEY, digest_size=12).digest()
+
+
 def responder(held: dict[AddressText, frozenset[LinkName]] | None = None) -> Responder:
-    made = Responder()
+    made = Responder(prove)
     made.set_links([link(), link(ETH1, SECOND)])
     made.change_held(HeldChange({VIP: frozenset((ETH0,))} if held is None else held))
     return made
@@ -39,27 +49,27 @@ def responder(held: dict[AddressText, frozenset[LinkName]] | None = None) -> Res
 @given(mac=unicast_macs, asker=ipv4.filter(lambda a: a != VIP), padding=st.binary(max_size=18), unicast=st.booleans())
 def test_reply_equals_the_codecs(mac: Mac, asker: AddressText, padding: bytes, unicast: bool) -> None:
     question = frames.request(VIP, asker, mac, to=OWN if unicast else BROADCAST)
-    assert responder().on(ETH0).receive(question.encode() + padding) == frames.reply_to(question, OWN).encode()
+    assert responder().on(ETH0).receive(question.encode() + padding, NOW) == frames.reply_to(question, OWN).encode()
 
 
 def test_probe_without_a_sender_address_is_answered() -> None:
-    reply = responder().on(ETH0).receive(frames.request(VIP, frames.NO_ADDRESS, CLIENT).encode())
+    reply = responder().on(ETH0).receive(frames.request(VIP, frames.NO_ADDRESS, CLIENT).encode(), NOW)
     assert isinstance(reply, bytes)
     assert ArpFrame.parse(reply) == ArpFrame(CLIENT, OWN, Operation.REPLY, OWN, VIP, CLIENT, frames.NO_ADDRESS)
 
 
 def test_only_held_addresses_are_answered_and_only_on_their_links() -> None:
     made = responder()
-    assert made.on(ETH0).receive(frames.request(OTHER, ASKER, CLIENT).encode()) is DropReason.NOT_HELD
-    assert made.on(ETH1).receive(frames.request(VIP, ASKER, CLIENT).encode()) is DropReason.NOT_HELD
+    assert made.on(ETH0).receive(frames.request(OTHER, ASKER, CLIENT).encode(), NOW) is DropReason.NOT_HELD
+    assert made.on(ETH1).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW) is DropReason.NOT_HELD
 
 
 def test_released_address_is_silent_at_once_and_a_new_one_answers() -> None:
     made = responder()
     assert made.change_held(HeldChange({VIP: frozenset(), OTHER: frozenset((ETH0, ETH1))})) == {ETH0, ETH1}
-    assert made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode()) is DropReason.NOT_HELD
+    assert made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW) is DropReason.NOT_HELD
     for name, mac in ((ETH0, OWN), (ETH1, SECOND)):
-        reply = made.on(name).receive(frames.request(OTHER, ASKER, CLIENT).encode())
+        reply = made.on(name).receive(frames.request(OTHER, ASKER, CLIENT).encode(), NOW)
         assert isinstance(reply, bytes)
         assert ArpFrame.parse(reply).sender_mac == mac
 
@@ -69,29 +79,29 @@ def test_unchanged_links_are_not_named_as_changed() -> None:
 
 
 def test_address_held_before_its_link_appeared_is_answered_there() -> None:
-    made = Responder()
+    made = Responder(prove)
     made.change_held(HeldChange({VIP: frozenset((ETH0,))}))
     made.set_links([link()])
-    assert isinstance(made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode()), bytes)
+    assert isinstance(made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW), bytes)
 
 
 def test_new_mac_of_the_interface_is_in_the_next_reply() -> None:
     made = responder()
     made.set_links([link(mac=Mac(bytes.fromhex("020000000099")))])
-    reply = made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode())
+    reply = made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW)
     assert isinstance(reply, bytes)
     assert ArpFrame.parse(reply).source == bytes.fromhex("020000000099")
 
 
 @pytest.mark.parametrize("operation", list(Operation))
 def test_rival_is_handed_on_and_never_answered(operation: Operation) -> None:
-    seen = responder().on(ETH0).receive(frames.gratuitous(operation, VIP, CLIENT).encode())
+    seen = responder().on(ETH0).receive(frames.gratuitous(operation, VIP, CLIENT).encode(), NOW)
     assert seen == ArpSeen(ETH0, VIP, CLIENT, VIP, is_reply=operation is Operation.REPLY)
 
 
 def test_answer_to_our_question_is_handed_on() -> None:
     answer = ArpFrame(OWN, CLIENT, Operation.REPLY, CLIENT, ASKER, OWN, AddressText("192.0.2.11"))
-    assert responder().on(ETH0).receive(answer.encode()) == ArpSeen(
+    assert responder().on(ETH0).receive(answer.encode(), NOW) == ArpSeen(
         ETH0, ASKER, CLIENT, AddressText("192.0.2.11"), is_reply=True
     )
 
@@ -100,24 +110,25 @@ def test_own_frames_that_come_back_are_dropped() -> None:
     made = responder()
     for mac in (OWN, SECOND):
         frame = frames.gratuitous(Operation.REPLY, VIP, mac).encode()
-        assert made.on(ETH0).receive(frame) is DropReason.OWN_FRAME
+        assert made.on(ETH0).receive(frame, NOW) is DropReason.OWN_FRAME
 
 
 @pytest.mark.parametrize("mac", [BROADCAST, Mac(bytes.fromhex("01005e000001"))])
 def test_asker_with_a_group_mac_gets_no_reply(mac: Mac) -> None:
-    assert responder().on(ETH0).receive(frames.request(VIP, ASKER, mac).encode()) is DropReason.BAD_SENDER
+    assert responder().on(ETH0).receive(frames.request(VIP, ASKER, mac).encode(), NOW) is DropReason.BAD_SENDER
 
 
 def test_rival_without_a_mac_is_dropped() -> None:
     assert (
-        responder().on(ETH0).receive(frames.gratuitous(Operation.REPLY, VIP, NO_MAC).encode()) is DropReason.BAD_SENDER
+        responder().on(ETH0).receive(frames.gratuitous(Operation.REPLY, VIP, NO_MAC).encode(), NOW)
+        is DropReason.BAD_SENDER
     )
 
 
 @pytest.mark.parametrize("operation", list(Operation))
 def test_frame_for_another_host_is_dropped(operation: Operation) -> None:
     frame = ArpFrame(SECOND, CLIENT, operation, CLIENT, VIP, OWN, VIP)
-    assert responder().on(ETH0).receive(frame.encode()) is DropReason.NOT_FOR_US
+    assert responder().on(ETH0).receive(frame.encode(), NOW) is DropReason.NOT_FOR_US
 
 
 def test_ipv6_addresses_are_left_to_neighbour_discovery() -> None:
@@ -129,9 +140,9 @@ def test_ipv6_addresses_are_left_to_neighbour_discovery() -> None:
 def test_answers_are_counted_per_address_over_all_links() -> None:
     made = responder({VIP: frozenset((ETH0, ETH1)), OTHER: frozenset((ETH0,))})
     for name in (ETH0, ETH1, ETH1):
-        made.on(name).receive(frames.request(VIP, ASKER, CLIENT).encode())
+        made.on(name).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW)
     assert made.take_answered() == {VIP: 3}
-    made.on(ETH0).receive(frames.request(OTHER, ASKER, CLIENT).encode())
+    made.on(ETH0).receive(frames.request(OTHER, ASKER, CLIENT).encode(), NOW)
     assert made.take_answered() == {OTHER: 1}, "since they were last told"
     assert made.take_answered() == {}
 
@@ -144,13 +155,13 @@ def test_answers_are_counted_per_address_over_all_links() -> None:
     )
 )
 def test_hostile_frames_get_a_verdict_and_a_reply_only_for_a_held_address(frame: bytes) -> None:
-    made = LinkResponder(ETH0, OWN)
+    made = LinkResponder(ETH0, OWN, prove)
     made.hold(VIP)
-    verdict = made.receive(frame)
+    verdict = made.receive(frame, NOW)
     if isinstance(verdict, bytes):
         question = ArpFrame.parse(frame)
         assert question.target == VIP
-        assert verdict == frames.reply_to(question, OWN).encode()
+        assert verdict[:42] == frames.reply_to(question, OWN).encode()
 
 
 @given(
@@ -183,5 +194,49 @@ def test_changes_lead_to_what_a_responder_that_begins_now_answers(
         assert made.on(state.name).filter.code == fresh.on(state.name).filter.code
         for address in seen:
             question = frames.request(address, ASKER, CLIENT).encode()
-            assert made.on(state.name).receive(question) == fresh.on(state.name).receive(question)
+            assert made.on(state.name).receive(question, NOW) == fresh.on(state.name).receive(question, NOW)
             assert made.links_of(address) == holding.get(address, frozenset())
+
+
+NONCE = b"a nonce!"
+
+
+@given(nonce=st.binary(min_size=8, max_size=8), asker=ipv4.filter(lambda a: a != VIP), unicast=st.booleans())
+def test_question_with_a_nonce_is_answered_with_the_proof(nonce: bytes, asker: AddressText, unicast: bool) -> None:
+    question = frames.request(VIP, asker, CLIENT, to=OWN if unicast else BROADCAST, nonce=nonce)
+    reply = responder().on(ETH0).receive(question.encode(), NOW)
+    assert reply == frames.reply_to(question, OWN, prove(nonce, OWN, VIP)).encode()
+    assert isinstance(reply, bytes)
+    assert len(reply) == 60
+
+
+def test_proof_of_an_answer_to_us_is_handed_on() -> None:
+    question = frames.request(ASKER, AddressText("192.0.2.11"), OWN, nonce=NONCE)
+    seen = responder().on(ETH0).receive(frames.reply_to(question, CLIENT, b"twelveoctets").encode(), NOW)
+    assert isinstance(seen, ArpSeen)
+    assert (seen.sender, seen.proof) == (ASKER, b"twelveoctets")
+
+
+def test_without_a_key_the_answer_goes_without_a_proof() -> None:
+    made = Responder()
+    made.set_links([link()])
+    made.change_held(HeldChange({VIP: frozenset((ETH0,))}))
+    question = frames.request(VIP, ASKER, CLIENT, nonce=NONCE)
+    assert made.on(ETH0).receive(question.encode(), NOW) == frames.reply_to(question, OWN).encode()
+
+
+def test_flood_of_nonces_makes_a_limited_number_of_proofs_and_no_answer_less() -> None:
+    made = responder()
+    question = frames.request(VIP, ASKER, CLIENT, nonce=NONCE).encode()
+    replies = [made.on(ETH0).receive(question, NOW + n / 50_000) for n in range(100_000)]
+    assert all(isinstance(reply, bytes) for reply in replies)
+    proved = sum(len(reply) == 60 for reply in replies if isinstance(reply, bytes))
+    assert 2 * PROOFS_PER_S <= proved <= 2 * PROOFS_PER_S + PROOFS_AT_ONCE
+    assert made.take_answered() == {VIP: 100_000}
+
+
+def test_truncated_nonce_is_padding() -> None:
+    question = frames.request(VIP, ASKER, CLIENT, nonce=NONCE)
+    for length in range(42, 54):
+        reply = responder().on(ETH0).receive(question.encode()[:length], NOW)
+        assert reply == frames.reply_to(question, OWN).encode()

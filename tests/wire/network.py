@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cluster.objects import AddressText
 from speaker.frames import ETHERTYPE_ARP, ArpFrame
 from tests.waiting import wait_until
 
@@ -70,6 +71,14 @@ class Host:
         if failure:
             raise failure[0]
         return result[0]
+
+    def nft(self, rules: str) -> None:
+        """Add these rules to the host's packet filter."""
+        done = subprocess.run(
+            ["nsenter", f"--net={self.namespace}", "nft", "-f", "-"],
+            input=rules, capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{self.name}: {done.stderr}"
 
     def mac(self, interface: str = "eth0") -> str:
         return str(self.link(interface)["address"])
@@ -162,8 +171,8 @@ class Wire:
         """Pull a host's cable (``down``) or put it back (``up``)."""
         self._switch.run("ip", "link", "set", f"{host.name}-{interface}"[:15], state)
 
-    def address(self, host: Host) -> str:
-        return f"192.0.2.{self.hosts.index(host) + 1}"
+    def address(self, host: Host) -> AddressText:
+        return AddressText(f"192.0.2.{self.hosts.index(host) + 1}")
 
     def end(self) -> None:
         for host in (*self.hosts, self._switch):

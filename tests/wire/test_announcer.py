@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -11,14 +12,15 @@ from contextlib import ExitStack
 import pytest
 
 from cluster.objects import AddressText
-from speaker.arp_filter import ArpFilter
-from speaker.effects import Mac
-from speaker.frames import Operation, gratuitous, request
+from speaker.frames import ArpFrame, Operation, gratuitous, request
+from speaker.heartbeat import Authenticator
+from speaker.heartbeat_socket import HEARTBEAT_PORT
 from speaker.plan import LinkName
-from speaker.sockets import HEARTBEAT_PORT, ArpSocket
+from speaker.sockets import FRAME_OCTETS
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
-from tests.wire.speakers import Speaker, bundle
+from tests.wire.opened import answer_socket, arp_socket, mac_of
+from tests.wire.speakers import CREDENTIALS, Speaker, bundle
 
 VIP, OTHER = AddressText("192.0.2.200"), AddressText("192.0.2.201")
 ETH0 = LinkName("eth0")
@@ -123,7 +125,7 @@ def test_cable_that_was_out_for_a_moment_suspends_the_answering_until_a_peer_is_
 def test_flood_of_questions_and_forged_heartbeats_moves_nothing(wire: Wire, start: Start) -> None:
     first, second, client = holder_and_spare(wire, start)
     claims = dict(first.claims)
-    question = request(VIP, AddressText("192.0.2.3"), Mac(bytes.fromhex(client.mac().replace(":", "")))).encode()
+    question = request(VIP, AddressText("192.0.2.3"), mac_of(client)).encode()
 
     def flood() -> None:
         with (
@@ -142,6 +144,55 @@ def test_flood_of_questions_and_forged_heartbeats_moves_nothing(wire: Wire, star
     wait_until(lambda: first.traffic.answered.get(VIP, 0) > 1000)
     assert first.claims == claims, "the same claim, of the same epoch"
     assert not second.claims
+
+
+def test_host_firewall_that_drops_heartbeats_in_both_directions_moves_nothing(wire: Wire, start: Start) -> None:
+    """The holder's firewall, reloaded with a rule that nobody thought through: its speaker lives and answers."""
+    first, second, client = holder_and_spare(wire, start)
+    claims = dict(first.claims)
+    first.host.nft("""table ip closed {
+        chain in { type filter hook input priority 0; udp dport 7948 drop; }
+        chain out { type filter hook output priority 0; udp dport 7948 drop; }
+    }""")  # fmt: skip
+    stays_so_while_the_other_speaks(first, second)
+    assert first.claims == claims, "the same claim, of the same epoch"
+    assert not second.claims
+    assert client.answerers(VIP) == {first.host.mac()}
+    assert all("PeerSuspected" not in speaker.log for speaker in (first, second))
+
+
+def test_question_with_a_nonce_is_answered_with_a_proof_that_only_a_speaker_can_make(
+    wire: Wire, start: Start, stack: ExitStack
+) -> None:
+    first, _, client = holder_and_spare(wire, start)
+    first.host.run("ip", "address", "add", f"{OTHER}/32", "dev", "eth0")  # which its kernel answers for
+    asker, answers = arp_socket(client), answer_socket(client)
+    for opened in (asker, answers):
+        stack.callback(opened.close)
+
+    def asked(target: AddressText, nonce: bytes = b"") -> ArpFrame:
+        question = request(target, wire.address(client), mac_of(client), mac_of(first.host), nonce)
+        assert asker.send(question.encode()) == 0
+        select.select([answers.socket], [], [], 5)
+        return ArpFrame.parse(answers.socket.recv(FRAME_OCTETS))
+
+    members, nonce = Authenticator(CREDENTIALS.cluster, CREDENTIALS.keys), b"a nonce!"
+    proof = asked(VIP, nonce).proof
+    assert members.proves(proof, nonce, mac_of(first.host), VIP)
+    assert not members.proves(proof, b"another!", mac_of(first.host), VIP)
+    assert not Authenticator(CREDENTIALS.cluster, (b"k" * 32,)).proves(proof, nonce, mac_of(first.host), VIP)
+    assert asked(VIP).proof == b"", "an ordinary question has an ordinary answer"
+    assert asked(OTHER, nonce).proof == b"", "a kernel answers too, and proves nothing"
+
+
+def stays_so_while_the_other_speaks(first: Speaker, second: Speaker) -> None:
+    """Time passes: each speaker sends heartbeats for longer than any detection takes."""
+    spoken = [sent_heartbeats(speaker) for speaker in (first, second)]
+    wait_until(lambda: sent_heartbeats(first) > spoken[0] + 50 and sent_heartbeats(second) > spoken[1] + 5, 30)
+
+
+def sent_heartbeats(speaker: Speaker) -> int:
+    return speaker.stats.counters.get("sent_heartbeats", 0) if speaker.stats is not None else 0
 
 
 def test_announcer_goes_on_without_its_watcher(wire: Wire, start: Start) -> None:
@@ -203,9 +254,9 @@ def test_container_networks_bridge_ports_and_interfaces_without_address_are_left
 def test_strangers_claim_is_reported_with_its_mac_and_answered(wire: Wire, start: Start, stack: ExitStack) -> None:
     first, _, client = holder_and_spare(wire, start)
     stranger = wire.host("stranger")
-    arp = stranger.call(lambda: ArpSocket(ETH0, ArpFilter()))
+    arp = arp_socket(stranger)
     stack.callback(arp.close)
-    mac = Mac(bytes.fromhex(stranger.mac().replace(":", "")))
+    mac = mac_of(stranger)
     arp.send(gratuitous(Operation.REQUEST, VIP, mac).encode())
     notice = wait_until(lambda: next((n for n in first.notices if n.reason == "AddressConflict"), None))
     assert notice is not None

@@ -14,21 +14,18 @@ import pytest
 from cluster.objects import AddressText
 from speaker.arp_filter import ArpFilter
 from speaker.effects import HeldChange, LinkState, Mac
-from speaker.frames import Operation, gratuitous, ipv4_octets, request
+from speaker.frames import ArpFrame, Operation, gratuitous, ipv4_octets, reply_to, request
 from speaker.plan import LinkName
 from speaker.responder import Responder
-from speaker.sockets import FRAME_OCTETS, ArpSocket
+from speaker.sockets import FRAME_OCTETS, PacketSocket
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
+from tests.wire.opened import answer_socket, arp_socket, mac_of
 
 ETH0 = LinkName("eth0")
 VIP, OTHER = AddressText("192.0.2.200"), AddressText("192.0.2.201")
 
 pytestmark = pytest.mark.lab
-
-
-def mac_of(host: Host) -> Mac:
-    return Mac(bytes.fromhex(host.mac().replace(":", "")))
 
 
 @contextlib.contextmanager
@@ -37,13 +34,13 @@ def answering(host: Host, *held: AddressText) -> Iterator[None]:
     responder = Responder()
     responder.set_links([LinkState(ETH0, 2, mac_of(host), up=True)])
     responder.change_held(HeldChange(dict.fromkeys(held, frozenset((ETH0,)))))
-    arp = host.call(lambda: ArpSocket(ETH0, responder.on(ETH0).filter))
+    arp = arp_socket(host, responder.on(ETH0).filter)
     done = threading.Event()
 
     def loop() -> None:
         while not done.is_set():
             if select.select([arp.socket], [], [], 0.05)[0]:
-                verdict = responder.on(ETH0).receive(arp.socket.recv(FRAME_OCTETS))
+                verdict = responder.on(ETH0).receive(arp.socket.recv(FRAME_OCTETS), 0.0)
                 if isinstance(verdict, bytes):
                     arp.send(verdict)
 
@@ -69,20 +66,20 @@ def test_client_resolves_a_held_address_to_the_speakers_mac_and_no_other(wire: W
 class Inbox:
     """Frames that a socket receives, collected."""
 
-    def __init__(self, arp: ArpSocket) -> None:
+    def __init__(self, arp: PacketSocket) -> None:
         self._socket = arp.socket
         self.frames: list[bytes] = []
 
     def has(self, count: int) -> bool:
         while select.select([self._socket], [], [], 0)[0]:
-            self.frames.append(self._socket.recv(FRAME_OCTETS)[:42])
+            self.frames.append(self._socket.recv(FRAME_OCTETS))
         return len(self.frames) >= count
 
 
 def test_kernel_passes_what_concerns_held_addresses_and_nothing_else(wire: Wire, stack: ExitStack) -> None:
     node, client = wire.host("node"), wire.host("client")
-    arp = node.call(lambda: ArpSocket(ETH0, ArpFilter([ipv4_octets(VIP)])))
-    rival = client.call(lambda: ArpSocket(ETH0, ArpFilter()))
+    arp = arp_socket(node, ArpFilter([ipv4_octets(VIP)]))
+    rival = arp_socket(client)
     stack.callback(arp.close)
     stack.callback(rival.close)
     mac, asker = mac_of(client), AddressText("192.0.2.2")
@@ -98,8 +95,9 @@ def test_kernel_passes_what_concerns_held_addresses_and_nothing_else(wire: Wire,
         gratuitous(Operation.REPLY, OTHER, mac),
     ]
     for frame in (*unwanted, *wanted):
-        assert rival.send(frame.encode())
-    assert arp.send(gratuitous(Operation.REPLY, VIP, mac_of(node)).encode()), "our own frame, which must not come back"
+        assert rival.send(frame.encode()) == 0
+    ours = gratuitous(Operation.REPLY, VIP, mac_of(node)).encode()
+    assert arp.send(ours) == 0, "our own frame, which must not come back"
     inbox = Inbox(arp)
     wait_until(lambda: inbox.has(len(wanted)))
     assert inbox.frames == [frame.encode() for frame in wanted]
@@ -107,8 +105,8 @@ def test_kernel_passes_what_concerns_held_addresses_and_nothing_else(wire: Wire,
 
 def test_replacing_the_filter_loses_no_frame_of_an_address_that_stays(wire: Wire, stack: ExitStack) -> None:
     node, client = wire.host("node"), wire.host("client")
-    arp = node.call(lambda: ArpSocket(ETH0, ArpFilter([ipv4_octets(VIP)])))
-    asker = client.call(lambda: ArpSocket(ETH0, ArpFilter()))
+    arp = arp_socket(node, ArpFilter([ipv4_octets(VIP)]))
+    asker = arp_socket(client)
     stack.callback(arp.close)
     stack.callback(asker.close)
     question = request(VIP, AddressText("192.0.2.2"), mac_of(client)).encode()
@@ -116,7 +114,7 @@ def test_replacing_the_filter_loses_no_frame_of_an_address_that_stays(wire: Wire
     inbox = Inbox(arp)
     for turn in range(40):
         arp.attach(ArpFilter([ipv4_octets(VIP), *scattered[: 30 * turn]]))
-        assert asker.send(question)
+        assert asker.send(question) == 0
         wait_until(partial(inbox.has, turn + 1))
     assert inbox.frames == [question] * 40
 
@@ -125,8 +123,7 @@ def test_kernel_passes_a_new_address_at_once_and_only_what_is_held_in_the_end(wi
     node, client = wire.host("node"), wire.host("client")
     held = [(0x0A000000 + 5 * n).to_bytes(4, "big") for n in range(900)]
     let_pass = ArpFilter(held)
-    arp = node.call(lambda: ArpSocket(ETH0, let_pass))
-    asker = client.call(lambda: ArpSocket(ETH0, ArpFilter()))
+    arp, asker = arp_socket(node, let_pass), arp_socket(client)
     stack.callback(arp.close)
     stack.callback(asker.close)
     mac = mac_of(client)
@@ -139,7 +136,7 @@ def test_kernel_passes_a_new_address_at_once_and_only_what_is_held_in_the_end(wi
     def ask(*targets: AddressText) -> list[bytes]:
         questions = [request(target, AddressText("192.0.2.2"), mac).encode() for target in targets]
         for question in questions:
-            assert asker.send(question)
+            assert asker.send(question) == 0
         return questions
 
     expected = ask(new, AddressText("10.0.0.10"))
@@ -151,3 +148,27 @@ def test_kernel_passes_a_new_address_at_once_and_only_what_is_held_in_the_end(wi
     expected += ask(new)
     wait_until(lambda: inbox.has(3))
     assert inbox.frames == expected
+
+
+def question_to(node: Host, client: Host, nonce: bytes = b"") -> bytes:
+    return request(VIP, AddressText("192.0.2.2"), mac_of(client), to=mac_of(node), nonce=nonce).encode()
+
+
+def test_flood_of_questions_takes_nothing_from_the_answers_to_ours(wire: Wire, stack: ExitStack) -> None:
+    """The answers have a queue of their own."""
+    node, client = wire.host("node"), wire.host("client")
+    questions = arp_socket(node, ArpFilter([ipv4_octets(VIP)]))
+    answers = answer_socket(node)
+    flooder = arp_socket(client)
+    for opened in (questions, answers, flooder):
+        stack.callback(opened.close)
+    question = question_to(node, client)
+    while not questions.lost():
+        assert flooder.send(question) == 0
+    answer = ArpFrame.parse(request(OTHER, AddressText("192.0.2.1"), mac_of(node)).encode())
+    assert flooder.send(reply_to(answer, mac_of(client), b"twelveoctets").encode()) == 0
+    inbox = Inbox(answers)
+    wait_until(lambda: inbox.has(1))
+    assert [ArpFrame.parse(frame).proof for frame in inbox.frames] == [b"twelveoctets"]
+    assert answers.lost() == 0
+    assert Inbox(questions).has(100), "and the questions wait, as many as there is room for"

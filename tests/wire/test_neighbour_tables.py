@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 
 from cluster.objects import AddressText
-from speaker.arp_filter import ArpFilter
-from speaker.effects import Announce, HeldChange, LinkState, Mac
+from speaker.effects import Announce, HeldChange, LinkState
 from speaker.frames import BROADCAST, ArpFrame, Operation, gratuitous
 from speaker.gratuitous import GratuitousSchedule
 from speaker.plan import LinkName
 from speaker.sockets import ArpSocket
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
+from tests.wire.opened import arp_socket, mac_of
 
 ETH0 = LinkName("eth0")
 VIP = AddressText("192.0.2.200")
@@ -23,12 +23,8 @@ VIP = AddressText("192.0.2.200")
 pytestmark = pytest.mark.lab
 
 
-def mac_of(host: Host) -> Mac:
-    return Mac(bytes.fromhex(host.mac().replace(":", "")))
-
-
 def opened(host: Host, stack: ExitStack) -> ArpSocket:
-    made = host.call(lambda: ArpSocket(ETH0, ArpFilter()))
+    made = arp_socket(host)
     stack.callback(made.close)
     return made
 
