@@ -19,12 +19,12 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from cluster.objects import AddressText, NodeName
-from speaker.heartbeat import MAX_PARTS, ClaimPart, ClaimStep, WireClaim, pack_address, unpack_address
+from speaker.heartbeat import LONGEST_SAID, MAX_PARTS, ClaimPart, ClaimStep, WireClaim, pack_address, unpack_address
 
 MAX_CLAIMS = 20_000  # per peer
 MAX_BUFFERED_STEPS = 1024
 LOG_STEPS = 1024
-_ROOM = 1280  # bytes for claims in one datagram, beside header and message fields
+_ROOM = LONGEST_SAID - 120  # bytes for claims in one datagram, beside header and message fields
 
 
 class Claim(NamedTuple):

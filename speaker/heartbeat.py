@@ -6,9 +6,9 @@ session is a recording: therefore a session that was never heard before counts o
 *our* present session (``membership``), which no recording from before our start can do.
 
 Layout, big-endian: magic (4), cluster (8, digest of the cluster's identity), session (8, random), sequence (8), tag
-(16, over all of the rest), then one message as msgpack. A datagram has at most 1,400 bytes, so that it is never
-fragmented. Three messages: ``Heartbeat``, and for claims ``ClaimStep`` (what changed) and ``ClaimPart`` (a piece of
-the whole set).
+(16, over all of the rest), then one message as msgpack. A datagram that is said has at most 1,252 bytes, so that it is
+never fragmented. Three messages: ``Heartbeat``, and for claims ``ClaimStep`` (what changed) and ``ClaimPart`` (a piece
+of the whole set).
 
 Guarantees: ``parse`` raises nothing but ``HeartbeatError``, whatever it is given; what it returns is within bounds.
 Not protected: who holds the key can say anything.
@@ -31,7 +31,8 @@ from msgspec import Struct
 from cluster.objects import AddressText
 
 MAGIC = b"BLB1"
-MAX_DATAGRAM = 1400
+MAX_DATAGRAM = 1400  # what is taken
+LONGEST_SAID = 1280 - 28  # every link that can carry IPv6 carries this (RFC 8200 §5), with the headers of IPv4 and UDP
 MAX_NAME = 253  # bytes; RFC 1123 subdomain, the longest node name
 MAX_LINK_NAME = 60  # octets, whatever the encoding: IFNAMSIZ is 16
 MAX_PREFIXES = 8
@@ -191,7 +192,7 @@ class Authenticator:
         self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
     def encode(self, session: int, sequence: int, message: Message) -> bytes:
-        """The datagram. A message that would not fit ``MAX_DATAGRAM`` is a mistake of the caller."""
+        """The datagram. A message that would not fit ``LONGEST_SAID`` is a mistake of the caller."""
         payload = self._encoder.encode(message)
         signed = _SIGNED.pack(MAGIC, self._cluster, session, sequence)
         return signed + _tag(self._keys[0], signed, payload) + payload

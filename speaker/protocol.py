@@ -52,8 +52,8 @@ from speaker.effects import (
 )
 from speaker.heartbeat import (
     HEARD_BYTES,
+    LONGEST_SAID,
     MAX_ASKS,
-    MAX_DATAGRAM,
     MAX_HEARD,
     MAX_PREFIXES,
     NONCE_OCTETS,
@@ -561,7 +561,7 @@ class Protocol:
             self._log.digest,
             tuple(self._roster.asks(now)[:MAX_ASKS]),
         )
-        room = min((MAX_DATAGRAM - 8 - authenticator.size(message)) // HEARD_BYTES, MAX_HEARD)
+        room = min((LONGEST_SAID - 8 - authenticator.size(message)) // HEARD_BYTES, MAX_HEARD)
         if len(heard) > room:
             message = replace(message, flags=int(flags | Flag.MORE))
         return self._encode(authenticator, replace(message, heard=pack_heard(heard[:room])))

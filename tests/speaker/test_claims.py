@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cluster.objects import AddressText, NodeName
 from speaker.claims import LOG_STEPS, MAX_CLAIMS, Claim, ClaimLog, ClaimMirror, outranks
-from speaker.heartbeat import MAX_DATAGRAM, Authenticator, ClaimPart, ClaimStep, pack_address
+from speaker.heartbeat import LONGEST_SAID, Authenticator, ClaimPart, ClaimStep, pack_address
 
 SEALER = Authenticator("c", (b"k" * 32,))
 
@@ -64,7 +64,7 @@ def test_every_message_fits_a_datagram(family: str) -> None:
     for i in range(500):
         log.put(AddressText(family.format(i // 250, i % 250 + 1)), Claim((1 << 48) - 1, (1 << 31) - 1))
     messages = [*log.commit(), *log.after(-1)]
-    assert max(len(SEALER.encode(2**64 - 1, 1, message)) for message in messages) <= MAX_DATAGRAM
+    assert max(len(SEALER.encode(2**64 - 1, 1, message)) for message in messages) <= LONGEST_SAID
 
 
 @given(st.integers(0, 1 << 32))
