@@ -87,6 +87,8 @@ class Moving:
         """Who was named a better holder last, in which session, until somebody else claims."""
         self._failed: dict[BundleId, tuple[NodeName, int]] = {}
         """Who was named and did not claim."""
+        self._arrivals: dict[NodeName, float] = {}
+        """When each node was first seen to be able, of those that were awaited."""
         self._round: Iterator[BundleId] | None = None
         self._given: dict[NodeName, int] = {}
         self._review_at = NEVER
@@ -198,7 +200,7 @@ class Moving:
             tenure.claimed_at + settings.provisional_s, max(self._arrived_at, tenure.claimed_at) + settings.cold_start_s
         )
         equals = [c for c in bundle.candidates if (c.tier, c.preference) == (own.tier, own.preference)]
-        able = [c for c in equals if c.node in tenure.awaited and self._able_since(bundle, c, links) is not None]
+        able = [c for c in equals if c.node in tenure.awaited and self._has_arrived(bundle, c, links)]
         over = now >= over_at
         if over:
             tenure.provisional = False
@@ -215,6 +217,12 @@ class Moving:
                 since = self._able_since(bundle, candidate, links) or now
                 return Move("provisional", since + STEADY_S, candidate.node)
         return None if over else Move("provisional", over_at)
+
+    def _has_arrived(self, bundle: Bundle, candidate: Candidate, links: frozenset[LinkName]) -> bool:
+        """Whether the candidate is able, and has been ever since it was for the first time: who comes back has had its
+        share."""
+        since = self._able_since(bundle, candidate, links)
+        return since is not None and self._arrivals.setdefault(candidate.node, since) == since
 
     # ------------------------------------------------------------------------------------------------ preference
 
