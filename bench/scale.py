@@ -73,7 +73,7 @@ class Fleet:
         self._wire = Wire()
         self._hosts = {name: self._wire.host(name) for name in NODES}
         self.client = self._wire.host("client")
-        self.speakers = {name: Speaker(host, net_raw_only=True) for name, host in self._hosts.items()}
+        self.speakers = {name: Speaker(host) for name, host in self._hosts.items()}
         self.bundles: list[Bundle] = []
         self._told: dict[str, int] = {}
         self._told_at: dict[str, float] = {}
