@@ -25,6 +25,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from cluster.objects import AddressText, NodeName
@@ -329,7 +330,7 @@ def main() -> None:
     whole = not (given.kill or given.changes or given.growth)
     parts: list[Callable[[], Figures]] = []
     if whole or given.changes:
-        parts += [lambda size=size: changes(size) for size in (10, 1000, 10_000) if size <= given.services]
+        parts += [partial(changes, size) for size in (10, 1000, 10_000) if size <= given.services]
     if whole or given.growth:
         parts.append(lambda: growth(given.services, given.rate))
     if whole or given.kill:
