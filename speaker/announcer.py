@@ -13,7 +13,7 @@ sockets, and what keeps the loop honest about time:
   everything that was received meanwhile, forgets what it had to announce, and tells the protocol (rule 8). A reply is
   sent only while the batch that it belongs to is younger than that.
 - The watcher is talked to through a channel that never blocks, and may die: nothing here needs it. What it is told of
-  claims and decisions is the `Informer`'s.
+  claims, decisions and traffic is the `Informer`'s.
 
 Whatever the protocol decides takes effect in this order: first the responder and the filters follow what is held now,
 then the effects are carried out. A node that loses an address is therefore silent before it says so, and one that gains
@@ -35,9 +35,9 @@ from functools import partial
 
 from cluster import logs
 from cluster.command_line import EXIT_USAGE
-from cluster.objects import AddressText, NodeName
+from cluster.objects import NodeName
 from speaker import frames, process
-from speaker.channel import AnnouncerEnd, Credentials, Stats
+from speaker.channel import AnnouncerEnd, Credentials
 from speaker.child import Child
 from speaker.effects import (
     Announce,
@@ -104,10 +104,8 @@ class Announcer:
         self._joiner = Joiner()
         self._plan_revision = 0
         self._counters: Counter[str] = Counter()
-        self._gratuitous: Counter[AddressText] = Counter()
-        """Frames sent since this was last told."""
-        self._informer = Informer(keeper, self._responder, self._counters)
         self._turns = Turns()
+        self._informer = Informer(keeper, protocol, self._responder, self._counters, self._turns)
         now = boottime()
         self._protocol_at = NEVER
         """When the protocol has something to do."""
@@ -218,8 +216,8 @@ class Announcer:
             self._open_ports(now)
         for port in self._ports.values():
             self._note_lost(port, now)
-        if self._keeper.has_read(Stats):
-            self._tell_statistics(now)
+        links = tuple(state.name for state in self._announced) if self._netlink.table.complete else None
+        self._informer.tell_statistics(links, now)
 
     def _come_back_late(self, late: float, now: float) -> None:
         """Rule 8: what was received is stale, and what we hold may be another's by now."""
@@ -285,7 +283,7 @@ class Announcer:
             if self._ports[frame.link].arp.send(frame.data):
                 self._counters["sends_failed:gratuitous"] += 1
             else:
-                self._gratuitous[frame.address] += 1
+                self._informer.gratuitous[frame.address] += 1
 
     def _count_sent(self, what: str, error: int) -> None:
         self._counters[f"sends_failed:{what}" if error else f"sent:{what}"] += 1
@@ -482,24 +480,6 @@ class Announcer:
         elif events != self._channel_events:
             self._selector.modify(channel, events, self._receive_channel)
         self._channel, self._channel_events = channel, events
-
-    def _tell_statistics(self, now: float) -> None:
-        claims = self._informer.claims
-        answered, self._gratuitous, sent = self._responder.take_answered(), Counter(), self._gratuitous
-        self._keeper.send(
-            Stats(
-                loop_at=now,
-                ready=self._protocol.ready,
-                counters={**self._protocol.counters(), **self._counters},
-                answered={address: count for address, count in answered.items() if address in claims},
-                gratuitous={address: count for address, count in sent.items() if address in claims},
-                peers=self._protocol.peers(),
-                links=tuple(state.name for state in self._announced) if self._netlink.table.complete else None,
-                turns=self._turns.counts,
-                turns_s=self._turns.seconds,
-            ),
-            now,
-        )
 
 
 def run(node: NodeName, settings: Settings, first: Child, spawn: Callable[[], Child]) -> int:

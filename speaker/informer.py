@@ -1,10 +1,11 @@
-"""What the announcer tells its watcher of claims and decisions, and when.
+"""What the announcer tells its watcher of claims, decisions and traffic, and when.
 
 Taking over ten thousand addresses must not keep the loop from the wire, so all of it is done in bounded pieces:
 
 - *Claims* are told as changes. What is told of an address is what is so when the message is made: changes that wait
   merge, none is lost, and a watcher that does not read costs a set of addresses. A new watcher is told everything.
 - *Reports* become log lines and notices, some at a time. Both carry the time of the decision, not of the telling.
+- *Statistics* go out each second; of the addresses those that had traffic since the last.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 
 from cluster.objects import AddressText
-from speaker.channel import Claims, ClaimsChange, Holding, Notice
+from speaker.channel import Claims, ClaimsChange, Holding, Notice, Stats
 from speaker.effects import Report
 from speaker.keeper import WatcherKeeper
+from speaker.plan import LinkName
+from speaker.protocol import Protocol
 from speaker.responder import Responder
+from speaker.turns import Turns
 
 CLAIMS_GAP_S = 0.05
 """Seconds between two messages of claims."""
@@ -39,10 +43,16 @@ logger = logging.getLogger(__name__)
 class Informer:
     """Tells whichever watcher the keeper has."""
 
-    def __init__(self, keeper: WatcherKeeper, responder: Responder, counters: Counter[str]) -> None:
+    def __init__(
+        self, keeper: WatcherKeeper, protocol: Protocol, responder: Responder, counters: Counter[str], turns: Turns
+    ) -> None:
         self._keeper = keeper
+        self._protocol = protocol
         self._responder = responder
         self._counters = counters
+        self._turns = turns
+        self.gratuitous: Counter[AddressText] = Counter()
+        """Frames sent since statistics were last told."""
         self.claims: dict[AddressText, int] = {}
         """Own claims with their epochs, those that are suspended included."""
         self._untold: dict[AddressText, None] = {}
@@ -94,6 +104,26 @@ class Informer:
         if self._reports and now >= self._reports_at:
             self._reports_at = now + REPORTS_GAP_S
             self._tell_reports(now)
+
+    def tell_statistics(self, links: tuple[LinkName, ...] | None, now: float) -> None:
+        """``links`` are those that can be announced on. Where the last statistics were not read, these wait with what
+        there is to add."""
+        if not self._keeper.has_read(Stats):
+            return
+        answered, sent = self._responder.take_answered(), self.gratuitous
+        self.gratuitous = Counter()
+        stats = Stats(
+            loop_at=now,
+            ready=self._protocol.ready,
+            counters={**self._protocol.counters(), **self._counters},
+            answered={address: count for address, count in answered.items() if address in self.claims},
+            gratuitous={address: count for address, count in sent.items() if address in self.claims},
+            peers=self._protocol.peers(),
+            links=links,
+            turns=self._turns.counts,
+            turns_s=self._turns.seconds,
+        )
+        self._keeper.send(stats, now)
 
     def _tell_claims(self, plan_revision: int, now: float) -> None:
         told: dict[AddressText, Holding | None] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import socket
 import time
 from collections import Counter
@@ -13,14 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.objects import AddressText
-from speaker.channel import Claims, ClaimsChange, Holding, Notice, ToWatcher, WatcherEnd, watcher_end
+from cluster.objects import AddressText, NodeName
+from speaker.channel import Claims, ClaimsChange, Holding, Notice, Stats, ToWatcher, WatcherEnd, watcher_end
 from speaker.child import Child
-from speaker.effects import HeldChange, Report
+from speaker.effects import HeldChange, LinkState, Mac, Report
+from speaker.frames import request
 from speaker.informer import CLAIMS_AT_ONCE, CLAIMS_GAP_S, REPORTS_PER_BURST, Informer
 from speaker.keeper import WatcherKeeper
 from speaker.plan import LinkName
+from speaker.protocol import Protocol
 from speaker.responder import Responder
+from speaker.settings import Settings
+from speaker.traffic import Traffic
+from speaker.turns import Turns
 
 ETH0 = LinkName("eth0")
 HERE, NOWHERE = frozenset((ETH0,)), frozenset[LinkName]()
@@ -35,7 +41,8 @@ class World:
         self.responder = Responder()
         self.counters: Counter[str] = Counter()
         self.keeper = WatcherKeeper(Child(os.getpid(), ours), _no_other, 0.0)
-        self.informer = Informer(self.keeper, self.responder, self.counters)
+        protocol = Protocol(NodeName("node-1"), 1, Settings(), random.Random(1), 0.0)
+        self.informer = Informer(self.keeper, protocol, self.responder, self.counters, Turns())
         self.now = 0.0
 
     def change(self, claims: dict[AddressText, int | None], held: HeldChange | None = None) -> None:
@@ -180,3 +187,50 @@ def test_reports_go_out_in_bursts_and_say_when_they_were_decided(
     assert [record.created for record in caplog.records] == [notice.at for notice in notices]
     assert {record.getMessage() for record in caplog.records} == {"Claimed"}
     assert world.counters["decisions:Claimed"] == 100
+
+
+def test_traffic_is_told_once_and_only_where_there_was_some(world: World) -> None:
+    mac, client = Mac(bytes.fromhex("020000000001")), Mac(bytes.fromhex("0200000000aa"))
+    world.responder.set_links([LinkState(ETH0, 2, mac, up=True)])
+    asked, quiet, left = many(3)
+    world.change(dict.fromkeys(many(3), 1), HeldChange(dict.fromkeys(many(3), HERE)))
+    traffic, told = Traffic(), []
+    for second in range(4):
+        for address in (asked, left):
+            world.responder.on(ETH0).receive(request(address, AddressText("10.9.9.9"), client).encode(), float(second))
+            world.informer.gratuitous[address] += 2
+        if second == 2:
+            world.change({left: None})
+            traffic.forget(left)
+        world.informer.tell_statistics(None, float(second))
+        for message in world.watcher.receive():
+            assert isinstance(message, Stats)
+            traffic.add(message)
+            told.append((message.answered, message.gratuitous))
+    both = {asked: 1, left: 1}, {asked: 2, left: 2}
+    assert told == [both, both, ({asked: 1}, {asked: 2}), ({asked: 1}, {asked: 2})], "what is held no more is no news"
+    assert traffic.totals() == ({asked: 4}, {asked: 8})
+    assert quiet not in traffic.totals().answered
+
+
+def test_statistics_that_are_not_read_add_up(world: World) -> None:
+    address = many(1)[0]
+    world.change({address: 1})
+    channel = world.keeper.channel
+    assert channel is not None
+    sent = 0
+    while world.keeper.has_read(Stats):
+        world.informer.gratuitous[address] += 1
+        world.informer.tell_statistics(None, 0.0)
+        sent += 1
+    for _ in range(50):
+        world.informer.gratuitous[address] += 1
+        world.informer.tell_statistics(None, 0.0)
+    traffic = Traffic()
+    for _ in range(10):
+        for message in world.watcher.receive():
+            if isinstance(message, Stats):
+                traffic.add(message)
+        channel.flush()
+        world.informer.tell_statistics(None, 0.0)
+    assert traffic.totals().gratuitous == {address: sent + 50}
