@@ -7,6 +7,7 @@ replace. What the last one wrote is what there is: a list is never made of what 
 from __future__ import annotations
 
 import json
+import signal
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -15,9 +16,11 @@ import pytest
 import yaml
 from kubernetes import config
 
+from tests.controller.test_daemon import Controller
 from tests.kubernetes.access import Access
 from tests.kubernetes.control_plane import ROOT, ControlPlane
 from tests.kubernetes.metallb import SUMS, definitions
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +71,16 @@ class Cluster:
         assert answer.status == 200, answer.body
         found: Object = answer.body
         return found
+
+    def wait_for(self, service: Object, address: str) -> None:
+        """Until the Service shows this address, and the annotation that names its pool."""
+
+        def shown() -> bool:
+            stored = self.stored(service)
+            ingress = [each["ip"] for each in stored["status"]["loadBalancer"].get("ingress", ())]
+            return ingress == [address] and "metallb.io/ip-allocated-from-pool" in stored["metadata"]["annotations"]
+
+        wait_until(shown, 20, f"the address is never {address}")
 
     def path(self, written: Object) -> str:
         return f"{PLURALS[written['kind']].format(self.namespace)}/{written['metadata']['name']}"
@@ -217,6 +230,38 @@ def test_what_people_have_is_taken_from_anybody(cluster: Cluster) -> None:
 
 def managers_of(stored: Object) -> set[str]:
     return {each["manager"] for each in stored["metadata"].get("managedFields", ())}
+
+
+SERVED: list[tuple[Object, Object, str]] = [
+    (pool("10.77.1.1-10.77.1.14", B), service(), "10.77.1.1"),
+    (pool(B), service(), "10.77.2.0"),
+    (pool(B, A), service(asks="10.77.1.5"), "10.77.1.5"),
+    (pool(A), service(ports=[{"port": 443}]), "10.77.1.5"),
+    (pool(A, B), service(ports=[{"port": 443}]), "10.77.1.5"),
+    (pool(C), service(ports=[{"port": 443}], selector={"app": "a"}), "10.77.3.1"),
+    (pool(A), service(ports=[{"port": 443}], selector={"app": "b"}), "10.77.1.0"),
+]
+"""At each turn a pool, a Service, and the address that the Service has then."""
+
+
+def test_an_address_follows_what_was_written_last(cluster: Cluster) -> None:
+    lb_class = f"{cluster.namespace}.example/a"
+    controller = Controller(
+        cluster.plane.kubeconfig(), "--namespace", cluster.namespace, "--lb-class", lb_class
+    ).ready()
+    try:
+        for how, (its_pool, its_service, address) in zip(TURNS, SERVED, strict=True):
+            lan = {**its_pool, "metadata": {"name": "lan"}}
+            announced = {**advertisement(ipAddressPools=["lan"], nodeSelectors=[BLUE]), "metadata": {"name": "lan"}}
+            web = {
+                **its_service,
+                "metadata": {"name": "web", **its_service["metadata"]},
+                "spec": {**its_service["spec"], "loadBalancerClass": lb_class},
+            }
+            cluster.write(how, [lan, announced, web])
+            cluster.wait_for(web, address)
+    finally:
+        controller.end(signal.SIGKILL)
 
 
 def test_who_does_not_insist_is_told_who_has_the_list(cluster: Cluster) -> None:
