@@ -57,8 +57,8 @@ from speaker.informer import Informer
 from speaker.keeper import WatcherKeeper
 from speaker.links import LinkSocket
 from speaker.parts import Joiner
-from speaker.plan import LinkName, Plan
-from speaker.ports import Port
+from speaker.plan import Plan
+from speaker.ports import Port, Ports
 from speaker.process import boottime
 from speaker.protocol import Protocol, Settings
 from speaker.responder import Responder
@@ -95,12 +95,9 @@ class Announcer:
         self._responder = Responder(protocol.prove)
         self._schedule = GratuitousSchedule()
         self._selector = selectors.DefaultSelector()
-        self._ports: dict[LinkName, Port] = {}
-        self._links: tuple[LinkState, ...] = ()
+        self._ports = Ports(self._responder, self._wait_for, self._wait_no_longer_for)
         self._announced: tuple[LinkState, ...] = ()
-        """Those of the links that have their sockets."""
-        self._unopened: dict[LinkName, str] = {}
-        """Links without sockets, and why: said once, tried again each second."""
+        """The links that the protocol knows of."""
         self._joiner = Joiner()
         self._plan_revision = 0
         self._counters: Counter[str] = Counter()
@@ -166,9 +163,7 @@ class Announcer:
 
     def close(self) -> None:
         self._keeper.end()
-        for port in self._ports.values():
-            port.close()
-        for opened in (self._netlink, self._wakeup, self._signalled, self._selector):
+        for opened in (self._ports, self._netlink, self._wakeup, self._signalled, self._selector):
             opened.close()
 
     def _let_protocol_judge(self, looked_at: float, now: float) -> None:
@@ -176,7 +171,7 @@ class Announcer:
         only our own delay. The sockets that were ready at ``looked_at`` have been read."""
         if self._unread or now > looked_at + LOOK_AGAIN_S:
             self._unread = False
-            for port in self._ports.values():
+            for port in self._ports:
                 self._receive_heartbeats(port, DATAGRAMS_BEFORE_JUDGING)
             now = boottime()
         if not self._unread or now >= self._protocol_at + JUDGING_LATE_S:
@@ -190,7 +185,7 @@ class Announcer:
         if self._keeper.handle_timer(now):
             self._joiner = Joiner()
             self._informer.begin()
-        for port in self._ports.values():
+        for port in self._ports:
             if port.tighten_at is not None and now >= port.tighten_at:
                 port.tighten(now)
         if now >= self._housekeeping_at:
@@ -206,22 +201,23 @@ class Announcer:
             self._keeper.next_deadline(),
             self._informer.next_deadline(),
             self._ends_at,
-            *(port.tighten_at for port in self._ports.values()),
+            *(port.tighten_at for port in self._ports),
         ]
         self._rest_at = min(moment for moment in moments if moment is not None)
 
     def _keep_house(self, now: float) -> None:
         self._housekeeping_at = now + HOUSEKEEPING_S
-        if self._unopened:
-            self._open_ports(now)
-        for port in self._ports.values():
+        if self._ports.refused:
+            self._ports.open_missing()
+            self._announce_links(now)
+        for port in self._ports:
             self._note_lost(port, now)
         links = tuple(state.name for state in self._announced) if self._netlink.table.complete else None
         self._informer.tell_statistics(links, now)
 
     def _come_back_late(self, late: float, now: float) -> None:
         """Rule 8: what was received is stale, and what we hold may be another's by now."""
-        for port in self._ports.values():
+        for port in self._ports:
             port.discard()
         self._schedule.cancel(now)
         self._rest_at = AT_ONCE
@@ -257,21 +253,21 @@ class Announcer:
     def _follow(self, held: HeldChange, now: float) -> None:
         """Answer and announce what is held now."""
         for link in self._responder.change_held(held):
-            if link in self._ports:
-                self._ports[link].let_pass(now)
+            if port := self._ports.get(link):
+                port.let_pass(now)
         self._schedule.change_held(held, now)
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case SendHeartbeat(link, data):
-                if link in self._ports:
-                    self._count_sent("heartbeats", self._ports[link].heartbeat.send(data))
+                if port := self._ports.get(link):
+                    self._count_sent("heartbeats", port.heartbeat.send(data))
             case SendUnicast(link, to, mac, data):
-                if link in self._ports and frames.is_ipv4(to):
-                    self._count_sent("heartbeats", self._ports[link].heartbeat.send(data, to, mac))
+                if (port := self._ports.get(link)) and frames.is_ipv4(to):
+                    self._count_sent("heartbeats", port.heartbeat.send(data, to, mac))
             case AskAddress(link, target, to, nonce):
-                if link in self._ports and frames.is_ipv4(target):
-                    self._count_sent("questions", self._ports[link].ask(target, to or frames.BROADCAST, nonce))
+                if (port := self._ports.get(link)) and frames.is_ipv4(target):
+                    self._count_sent("questions", port.ask(target, to or frames.BROADCAST, nonce))
             case WatchFrames():
                 pass  # nobody asks for them yet
             case Announce():
@@ -280,7 +276,8 @@ class Announcer:
 
     def _send_gratuitous(self, now: float) -> None:
         for frame in self._schedule.handle_timer(now):
-            if self._ports[frame.link].arp.send(frame.data):
+            port = self._ports.get(frame.link)
+            if port is None or port.arp.send(frame.data):
                 self._counters["sends_failed:gratuitous"] += 1
             else:
                 self._informer.gratuitous[frame.address] += 1
@@ -368,14 +365,16 @@ class Announcer:
         if not self._netlink.receive() or not self._netlink.table.complete:
             return
         now = boottime()
-        links = self._netlink.table.links()
+        links, before = self._netlink.table.links(), self._ports.links
         flapped = self._netlink.table.take_flapped()
         if flapped:  # over before we looked: the protocol is to know all the same
-            self._set_links(
-                tuple(replace(state, up=False) if state.index in flapped else state for state in self._links),
-                now,
-            )
-        if links != self._links:
+            before = tuple(replace(state, up=False) if state.index in flapped else state for state in before)
+            self._set_links(before, now)
+        named = {state.name: state.index for state in links}
+        if any(named.get(state.name, state.index) != state.index for state in before):
+            # Another interface has the name by now: first the one is gone, then the other is there.
+            self._set_links(tuple(state for state in before if state.index in named.values()), now)
+        if links != self._ports.links:
             self._set_links(links, now)
 
     def _receive_channel(self) -> None:
@@ -408,56 +407,28 @@ class Announcer:
     # ---------------------------------------------------------------- links
 
     def _set_links(self, links: tuple[LinkState, ...], now: float) -> None:
-        before = {state.name: state for state in self._links}
-        self._links = links
-        wanted = {state.name: state for state in links}
-        for name, port in list(self._ports.items()):
-            if name not in wanted or wanted[name].index != port.state.index:
-                self._close_port(self._ports.pop(name))
-            elif wanted[name].up and not before[name].up:
-                port.discard()  # received before it went down
-        self._open_ports(now)
+        self._ports.set_links(links)
+        self._announce_links(now)
 
-    def _open_ports(self, now: float) -> None:
-        """Make the sockets that are missing; only links that have theirs are announced."""
-        self._responder.set_links(self._links)
-        for state in self._links:
-            if state.name in self._ports:
-                self._ports[state.name].set_state(state)
-                continue
-            try:
-                port = Port(state, self._responder.on(state.name))
-            except OSError as error:
-                if self._unopened.get(state.name) != str(error):
-                    self._unopened[state.name] = str(error)
-                    logger.warning("interface not announced", extra={"link": state.name, "reason": str(error)})
-                continue
-            self._unopened.pop(state.name, None)
-            self._ports[state.name] = port
-            logger.info("interface announced", extra={"link": state.name, "mac": state.mac.hex(":")})
-            for asked in (port.arp.socket, port.answers.socket):
-                self._selector.register(asked, selectors.EVENT_READ, partial(self._receive_arp, port, asked))
-            self._selector.register(
-                port.heartbeat.socket, selectors.EVENT_READ, partial(self._receive_heartbeats, port)
-            )
-        for name in self._unopened.keys() - {state.name for state in self._links}:
-            del self._unopened[name]
-        opened = tuple(state for state in self._links if state.name in self._ports)
-        if opened == self._announced:
+    def _announce_links(self, now: float) -> None:
+        announced = self._ports.announced
+        if announced == self._announced:
             return
-        self._announced = opened
-        self._responder.set_links(opened)
-        self._schedule.set_links(opened, now)
+        self._announced = announced
+        self._schedule.set_links(announced, now)
         self._rest_at = AT_ONCE
-        self._protocol.set_links(opened, now)
+        self._protocol.set_links(announced, now)
         self._settle(now)
 
-    def _close_port(self, port: Port) -> None:
+    def _wait_for(self, port: Port) -> None:
+        for asked in (port.arp.socket, port.answers.socket):
+            self._selector.register(asked, selectors.EVENT_READ, partial(self._receive_arp, port, asked))
+        self._selector.register(port.heartbeat.socket, selectors.EVENT_READ, partial(self._receive_heartbeats, port))
+
+    def _wait_no_longer_for(self, port: Port) -> None:
         for opened in port.sockets.values():
             self._selector.unregister(opened.socket)
             self._unregistered.add(opened.socket)
-        port.close()
-        logger.info("interface no longer announced", extra={"link": port.state.name})
 
     # ---------------------------------------------------------------- the watcher
 

@@ -1,8 +1,13 @@
-"""An announced link as the announcer has it: its state, its responder, its sockets."""
+"""The announced links as the announcer has them: of each its state, its responder, its sockets.
+
+An interface is the one with its index, whatever its name: renamed, it keeps its sockets and what they have received. A
+name that another interface has by now is another link.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface
 
@@ -10,14 +15,17 @@ from cluster.objects import AddressText
 from speaker import frames
 from speaker.effects import LinkState, Mac
 from speaker.heartbeat_socket import HeartbeatSocket
+from speaker.plan import LinkName
 from speaker.process import boottime
-from speaker.responder import LinkResponder
+from speaker.responder import LinkResponder, Responder
 from speaker.sockets import AnswerSocket, ArpSocket, PacketSocket, discard
 
 TIGHTEN_WAIT_S = 0.5
 """Seconds until the filter is narrowed to what is held after that changed: mostly there is more to come."""
 TIGHTEN_REST = 300
 """And then for so many times as long as it took: thousands of addresses that come and go cost a third of a percent."""
+
+logger = logging.getLogger(__name__)
 
 
 class Port:
@@ -46,10 +54,15 @@ class Port:
         """When the filter is to be narrowed; ``None`` where nothing would come of it."""
         self._rests_until = 0.0
 
-    def set_state(self, state: LinkState) -> None:
+    def set_state(self, state: LinkState, responder: LinkResponder) -> None:
         """The same interface, as it is now."""
+        if state.up and not self.state.up:
+            self.discard()  # received before it went down
         self.state = state
         self.heartbeat.set_state(state)
+        if responder is not self.responder:
+            self.responder = responder
+            self.arp.attach(responder.filter)
 
     def let_pass(self, now: float) -> None:
         """Have the kernel pass what the responder answers for now."""
@@ -88,3 +101,72 @@ class Port:
     def close(self) -> None:
         for opened in self.sockets.values():
             opened.close()
+
+
+class Ports:
+    """The ports of all announced links. Only a link that has its sockets is announced; where they cannot be had, this
+    is said once, and tried again by `open_missing`."""
+
+    def __init__(
+        self, responder: Responder, opened: Callable[[Port], object], closing: Callable[[Port], object]
+    ) -> None:
+        """``opened`` and ``closing`` are told of each port, to wait for its sockets and to wait no longer."""
+        self._responder = responder
+        self._opened = opened
+        self._closing = closing
+        self._ports: dict[LinkName, Port] = {}
+        self.links: tuple[LinkState, ...] = ()
+        """All links that are to be announced."""
+        self.refused: dict[LinkName, str] = {}
+        """Those without sockets, and why."""
+
+    def __iter__(self) -> Iterator[Port]:
+        return iter(self._ports.values())
+
+    def get(self, link: LinkName) -> Port | None:
+        return self._ports.get(link)
+
+    @property
+    def announced(self) -> tuple[LinkState, ...]:
+        """Those of the links that have their sockets."""
+        return tuple(state for state in self.links if state.name in self._ports)
+
+    def set_links(self, links: Iterable[LinkState]) -> None:
+        """The links as they are now, with or without carrier."""
+        self.links = tuple(links)
+        self._responder.set_links(self.links)
+        open_yet = {port.state.index: port for port in self}
+        self._ports = {}
+        for state in self.links:
+            if port := open_yet.pop(state.index, None):
+                if port.state.name != state.name:
+                    logger.info("interface renamed", extra={"link": state.name, "before": port.state.name})
+                port.set_state(state, self._responder.on(state.name))
+                self._ports[state.name] = port
+        for port in open_yet.values():
+            self._closing(port)
+            port.close()
+            logger.info("interface no longer announced", extra={"link": port.state.name})
+        self.open_missing()
+
+    def open_missing(self) -> None:
+        """Make the sockets that are missing."""
+        refused, self.refused = self.refused, {}
+        for state in self.links:
+            if state.name in self._ports:
+                continue
+            try:
+                port = Port(state, self._responder.on(state.name))
+            except OSError as error:
+                self.refused[state.name] = str(error)
+                if refused.get(state.name) != str(error):
+                    logger.warning("interface not announced", extra={"link": state.name, "reason": str(error)})
+                continue
+            self._ports[state.name] = port
+            self._opened(port)
+            logger.info("interface announced", extra={"link": state.name, "mac": state.mac.hex(":")})
+        self._responder.set_links(self.announced)
+
+    def close(self) -> None:
+        for port in self:
+            port.close()

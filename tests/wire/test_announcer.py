@@ -220,6 +220,17 @@ def test_interface_that_is_switched_off_and_on_answers_again(wire: Wire, start: 
     wait_until(lambda: client.answerers(VIP) == {first.host.mac()}, 10)
 
 
+def test_interface_with_a_new_name_goes_on_answering(wire: Wire, start: Start) -> None:
+    first, second, client = holder_and_spare(wire, start)
+    first.host.run("ip", "link", "set", "eth0", "name", "lan7")
+    wait_until(lambda: first.answers_on(VIP) == ("lan7",))
+    assert client.answerers(VIP) == {first.host.mac("lan7")}
+    stays_so_while_the_other_speaks(first, second)
+    assert not second.claims
+    assert "interface renamed" in first.log
+    assert "no longer announced" not in first.log
+
+
 def test_interface_that_appears_is_announced_and_one_that_vanishes_does_no_harm(wire: Wire, start: Start) -> None:
     first, _, client = holder_and_spare(wire, start)
     wire.plug(first.host, "lan1", "192.0.2.77/24")
@@ -262,6 +273,22 @@ def test_strangers_claim_is_reported_with_its_mac_and_answered(wire: Wire, start
     assert notice is not None
     assert (notice.fields["address"], notice.fields["mac"]) == (VIP, stranger.mac())
     wait_until(lambda: client.neighbour(VIP) == first.host.mac(), 5, "the client was not told again")
+
+
+def test_every_claim_fits_a_link_with_the_least_mtu_that_ipv6_needs(wire: Wire, start: Start) -> None:
+    hosts = [wire.host("node-1"), wire.host("node-2")]
+    for host in hosts:
+        host.run("ip", "link", "set", "eth0", "mtu", "1280")
+    many = tuple(AddressText(f"198.51.100.{n}") for n in range(200))
+    first, second = (start(host) for host in hosts)
+    for speaker in (first, second):
+        speaker.plan(1, *(bundle(address, (address,), "node-1", "node-2") for address in many))
+    wait_until(lambda: set(first.claims) | set(second.claims) == set(many), 30)
+    stays_so_while_the_other_speaks(first, second)
+    assert not set(first.claims) & set(second.claims)
+    for speaker in (first, second):
+        assert speaker.stats is not None
+        assert "sends_failed:heartbeats" not in speaker.stats.counters
 
 
 def test_requests_and_gratuitous_frames_are_counted_per_address(wire: Wire, start: Start) -> None:
