@@ -7,13 +7,13 @@ object, a log line) follows from transitions, so an unchanged state, however oft
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple
 
 from cluster.objects import AddressText
 from speaker.channel import Holding
-from speaker.plan import LinkName
+from speaker.plan import Bundle, LinkName
 from speaker.planner import Planner
 
 
@@ -26,7 +26,7 @@ class Announced(NamedTuple):
     addresses: tuple[AddressText, ...]
     """Those that this node holds."""
     interfaces: tuple[LinkName, ...]
-    """Where an advertisement names interfaces, those; empty otherwise."""
+    """Where an advertisement names interfaces, those of them that can be announced on; empty otherwise."""
 
 
 class Turn(Enum):
@@ -49,6 +49,7 @@ class Announcements:
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
         self._claims: dict[AddressText, Holding] = {}
+        self._links: frozenset[LinkName] | None = None
         self.held: dict[str, Announced] = {}
         """The Services announced here, by key."""
 
@@ -63,6 +64,24 @@ class Announcements:
             else:
                 self._claims[address] = holding
         return self._consider(key for each in turned for key in self._planner.holders(each))
+
+    def claimed(self) -> Iterable[AddressText]:
+        """The addresses that the announcer holds, as far as it was told here."""
+        return self._claims.keys()
+
+    def set_links(self, links: frozenset[LinkName]) -> list[Transition]:
+        """What changed with these links, which are those that can be announced on."""
+        self._links = links
+        return self._consider(tuple(self.held))
+
+    def answered(self) -> Iterator[tuple[str, AddressText]]:
+        """Each Service announced here with each of its addresses that is answered on some link now. Held, and not
+        answered, is for example an address whose cable is out. From any thread."""
+        for announced in dict(self.held).values():
+            for address in announced.addresses:
+                holding = self._claims.get(address)
+                if holding and holding.links:
+                    yield announced.service, address
 
     def plan_changed(self) -> list[Transition]:
         """What changed with the change that was last taken from the planner."""
@@ -89,4 +108,11 @@ class Announcements:
         if bundle is None or service is None:
             return None
         addresses = tuple(each for each in self._planner.addresses_of(key) if each in self._claims)
-        return Announced(key, service.metadata.uid, addresses, bundle.interfaces) if addresses else None
+        return Announced(key, service.metadata.uid, addresses, self._usable(bundle)) if addresses else None
+
+    def _usable(self, bundle: Bundle) -> tuple[LinkName, ...]:
+        """Of the interfaces that are named for the bundle those that there are. Where none is, nobody answers here, and
+        the announcer will say so in a moment."""
+        links = self._links
+        there = tuple(each for each in bundle.interfaces if links is None or each in links)
+        return there or bundle.interfaces

@@ -9,10 +9,10 @@ What counts as an interface is what the announcer can announce on, whether or no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from cluster.config import Config
+from cluster.config import Advertisement, Config
 from cluster.objects import NodeName
 from cluster.selectors import matches_any
 from speaker.plan import Bundle, LinkName
@@ -20,20 +20,36 @@ from speaker.planner import Planner
 
 MAX_REPORTED = 256
 """Names of advertisements in a report."""
+NAMED = 8
+"""Names of interfaces in a message."""
+WHAT_IT_TAKES = (
+    "an interface needs an IPv4 address, and must be Ethernet, part of no bridge or bond, and not named as those of"
+    " container networks are"
+)
+"""To be announced on."""
 
 
 def advertisements_without_interface(
     config: Config, labels: Mapping[str, str], links: frozenset[LinkName]
 ) -> tuple[str, ...]:
     """The advertisements for a node with these labels that name interfaces of which it has none, by name."""
-    names = sorted(
-        name
-        for name, each in config.advertisements.items()
-        if each.interfaces
-        and links.isdisjoint(each.interfaces)
-        and (not each.node_selectors or matches_any(each.node_selectors, labels))
-    )
+    names = sorted(each.name for each in _naming_interfaces(config, labels) if links.isdisjoint(each.interfaces))
     return tuple(names[:MAX_REPORTED])
+
+
+def unusable_interfaces(
+    config: Config, labels: Mapping[str, str], links: frozenset[LinkName], there: frozenset[LinkName]
+) -> tuple[LinkName, ...]:
+    """Of ``there``, all interfaces of a node with these labels, those that an advertisement names and that are none of
+    its ``links``: the user means them, and they cannot be announced on."""
+    named = {LinkName(name) for each in _naming_interfaces(config, labels) for name in each.interfaces}
+    return tuple(sorted((named & there) - links))
+
+
+def _naming_interfaces(config: Config, labels: Mapping[str, str]) -> Iterator[Advertisement]:
+    for each in config.advertisements.values():
+        if each.interfaces and (not each.node_selectors or matches_any(each.node_selectors, labels)):
+            yield each
 
 
 class Stranded(NamedTuple):
@@ -42,12 +58,14 @@ class Stranded(NamedTuple):
     service: str
     interfaces: tuple[LinkName, ...]
 
-    def message(self, node: NodeName) -> str:
-        names = ", ".join(f'"{name}"' for name in self.interfaces[:8])
-        return (
-            f'node "{node}" cannot announce: it has no interface {names}, as the L2Advertisement demands; '
-            "another node announces if it can"
-        )
+    def message(self, node: NodeName, there: frozenset[LinkName]) -> str:
+        """``there`` are all of the node's interfaces, whether or not they can be announced on."""
+        unusable = tuple(each for each in self.interfaces if each in there)
+        names = ", ".join(f'"{name}"' for name in (unusable or self.interfaces)[:NAMED])
+        lacks = f"it has no interface {names}, as the L2Advertisement demands"
+        if unusable:
+            lacks = f"it has {names}, as the L2Advertisement demands, and cannot announce there: {WHAT_IT_TAKES}"
+        return f'node "{node}" cannot announce: {lacks}; another node announces if it can'
 
 
 class StrandedServices:

@@ -24,10 +24,10 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from cluster.objects import AddressText, NodeName
-from speaker.announcements import Announced
 from speaker.channel import Stats
 from speaker.traffic import Totals
 from speaker.turns import BOUNDS_S
+from speaker.writer import Lag
 
 MAX_COUNTERS = 256  # names of counters taken from the announcer
 
@@ -55,7 +55,8 @@ class View:
     stats: Stats | None
     """The announcer's latest; None before the first."""
     traffic: Totals = field(default_factory=lambda: Totals({}, {}))
-    announced: tuple[Announced, ...] = ()
+    announced: tuple[tuple[str, AddressText], ...] = ()
+    """Services, each with an address of its that is answered here."""
     loop_age_s: float | None = None
     plan_revision: int = 0
     bundles: int = 0
@@ -66,9 +67,12 @@ class View:
     config_stale: bool = False
     writes: int = 0
     write_errors: int = 0
-    writes_waiting: int = 0
+    lag: Lag = field(default_factory=Lag)
+    """Of the writes to the API."""
     watch_failures: Mapping[str, int] = field(default_factory=dict)
     """By plural, failures in a row; 0 when all is well."""
+    troubles: tuple[str, ...] = ()
+    """Reasons of what keeps the speaker from doing its part."""
 
 
 class SpeakerCollector(Collector):
@@ -91,6 +95,12 @@ class SpeakerCollector(Collector):
         for resource, count in view.watch_failures.items():
             failures.add_metric([resource], count)
         yield failures
+        troubles = GaugeMetricFamily(
+            "berthlb_speaker_trouble", "1 while something keeps the speaker from doing its part.", labels=["reason"]
+        )
+        for reason in view.troubles:
+            troubles.add_metric([reason], 1)
+        yield troubles
         if view.stats:
             yield from _by_address(view.traffic)
             yield _turns(view.stats)
@@ -101,12 +111,11 @@ class SpeakerCollector(Collector):
 def _announced(view: View) -> Metric:
     family = GaugeMetricFamily(
         "metallb_speaker_announced",
-        "Services that this node announces, by address.",
+        "Services whose addresses this node answers for, by address.",
         labels=["service", "protocol", "node", "ip"],
     )
-    for announced in view.announced:
-        for address in announced.addresses:
-            family.add_metric([announced.service, "layer2", view.node, address], 1)
+    for service, address in view.announced:
+        family.add_metric([service, "layer2", view.node, address], 1)
     return family
 
 
@@ -127,8 +136,9 @@ def _single(view: View) -> Iterator[Metric]:
     yield GaugeMetricFamily("berthlb_speaker_plan_bundles", "Bundles in the Plan.", view.bundles)
     yield CounterMetricFamily("berthlb_speaker_api_writes", "Writes to the API that worked.", view.writes)
     yield CounterMetricFamily("berthlb_speaker_api_write_errors", "Writes that the API refused.", view.write_errors)
+    yield GaugeMetricFamily("berthlb_speaker_api_writes_waiting", "Writes that are still to be made.", view.lag.writes)
     yield GaugeMetricFamily(
-        "berthlb_speaker_api_writes_waiting", "Writes that are still to be made.", view.writes_waiting
+        "berthlb_speaker_api_oldest_write_seconds", "Age of the write that waits longest.", view.lag.oldest_s
     )
     if view.loop_age_s is not None:
         yield GaugeMetricFamily(

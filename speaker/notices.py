@@ -1,46 +1,159 @@
-"""Which of the announcer's notices become Events, in which words, and how often.
+"""Which of the announcer's notices become Events, on what, in which words, and how often.
 
-Anybody on the LAN can cause conflicts, with as many MACs as he likes: one Event per address and MAC in ten minutes, a
+A notice says what was seen. The text of its Event says that first (who, by which MAC, on which interface) and then the
+causes that fit, with what to do about each. It is on the Services that have the address, or on this speaker's Node.
+
+Anybody on the LAN can cause conflicts, with as many MACs as he likes: one Event for the same thing in ten minutes, a
 bounded memory of them, and a bounded rate in all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cluster.objects import AddressText, NodeName
 from speaker.channel import Notice
 
-REPEAT_S = 600.0  # until the same address and MAC are worth another Event
-MEMORY = 1024  # pairs of address and MAC remembered
+REPEAT_S = 600.0  # until the same thing is worth another Event
+MEMORY = 1024  # things remembered
 BURST = 10  # Events in a row
 REFILL_S = 10.0  # until one more is allowed after a burst
+
+OPEN_THE_PORT = "let UDP port 7948 pass between the nodes, unicast and multicast to 224.0.0.254"
+"""What to do where heartbeats do not arrive."""
+
+Fields = Mapping[str, str | int | float]
+Alerts = dict[str, Callable[[Fields, NodeName], str | None]]
+"""By reason: the text of an Event, from the notice's fields and this speaker's node; None where they do not do."""
 
 
 class Alert(NamedTuple):
     """A Warning Event to be."""
 
-    address: AddressText
+    address: AddressText | None
+    """On the Services that have this address; None: on our own Node."""
     reason: str
     message: str
+    key: tuple[str, ...]
+    """Equal for what is the same thing again."""
 
 
 def alert(notice: Notice, node: NodeName) -> Alert | None:
     """The Event that a notice asks for; None for notices that are nobody's business but the log's."""
-    address, mac = notice.fields.get("address"), notice.fields.get("mac")
+    fields = notice.fields
+    texts = ON_SERVICES if notice.reason in ON_SERVICES else ON_NODE
+    message = texts[notice.reason](fields, node) if notice.reason in texts else None
+    if message is None:
+        return None
+    address = AddressText(str(fields["address"])) if texts is ON_SERVICES else None
+    told_apart = (str(fields.get(each, "")) for each in ("address", "mac", "node", "link", "seen"))
+    return Alert(address, notice.reason, message, (notice.reason, *told_apart))
+
+
+# ------------------------------------------------------------------------ on Services
+
+
+def _conflict(fields: Fields, node: NodeName) -> str | None:
+    address, mac = fields.get("address"), fields.get("mac")
     if not address or not mac:
         return None
-    link, rival = notice.fields.get("link"), notice.fields.get("node")
-    who = f"{mac} on {link}" if link else f"{mac}"
-    message = (
-        f"{who} also answers for {address}, which node {node} announces; who believes it does not reach the Service"
+    seen = fields.get("seen") or ("kernel" if fields.get("node") else "stranger")
+    rival = fields.get("node")
+    who = f"node {rival}" if rival else "a node"
+    causes = {
+        "kernel": (
+            f"It is {who}, where the kernel or another program answers without a claim. With kube-proxy in IPVS mode,"
+            " set strictARP in its configuration; otherwise the address is configured on an interface there, or"
+            " another load balancer runs there"
+        ),
+        "twin": (
+            f"It is another machine that calls itself {who} too: give every machine a node name of its own, or end one"
+            " of the two speakers"
+        ),
+        "blocked": (
+            f"It is {who}, whose heartbeats do not arrive here, so that the two cannot agree who answers:"
+            f" {OPEN_THE_PORT}"
+        ),
+    }
+    stranger = (
+        "No speaker that is heard here has this MAC. Look for a machine or container on which the address is"
+        " configured, a router that answers for others (proxy ARP), another load balancer, a node whose speaker does"
+        " not run, or somebody who forges answers"
     )
-    if rival:
-        message += (
-            f". It is node {rival}, whose kernel answers by itself:"
-            " with kube-proxy in IPVS mode, set strictARP in its configuration"
-        )
-    return Alert(AddressText(str(address)), notice.reason, message)
+    return (
+        f"{_on(mac, fields)} also answers for {address}, which node {node} announces; who believes it does not reach"
+        f" the Service. {causes.get(str(seen), stranger)}"
+    )
+
+
+ON_SERVICES: Alerts = {"AddressConflict": _conflict}
+
+# ------------------------------------------------------------------------ on the Node
+
+
+def _duplicate(fields: Fields, node: NodeName) -> str:
+    where = f" (MAC {_said(fields, 'mac')}, address {_said(fields, 'address')})"
+    return (
+        f"another machine{where} calls itself {_said(fields, 'node', node)} too, as is heard on"
+        f" {_said(fields, 'link')}; one of the two stays silent. Give every machine a node name of its own, or end one"
+        " of the two speakers"
+    )
+
+
+def _blocked(fields: Fields, node: NodeName) -> str:
+    return (
+        f"node {_said(fields, 'node')} lives and answers ARP on {_said(fields, 'link')}"
+        f" (address {_said(fields, 'address')}), but its heartbeats do not arrive at node {node}:"
+        f" {OPEN_THE_PORT} (a firewall on either node, or a switch that does not forward the group)"
+    )
+
+
+def _cannot_send(fields: Fields, node: NodeName) -> str:
+    return (
+        f"node {node} cannot send on {_said(fields, 'link')}: {_said(fields, 'error')}. Other nodes will take its"
+        " addresses over. Look at the interface, at firewall rules for what the node sends, and at the kernel's"
+        " limits (dmesg)"
+    )
+
+
+def _overflow(fields: Fields, node: NodeName) -> str:
+    return (
+        f"the kernel of node {node} had to drop frames that arrived on {_said(fields, 'link')}, because the speaker did"
+        " not take them in time: until it has heard the others again it takes nothing over. Give it CPU (a request,"
+        " and no limit), and look for a flood on the network"
+    )
+
+
+def _nonsense(fields: Fields, node: NodeName) -> str:
+    who = f"{_said(fields, 'node')} (MAC {_said(fields, 'mac')}, address {_said(fields, 'address')})"
+    return (
+        f"node {who} says what cannot be ({_said(fields, 'what')}), and node {node} ignores it. It has the heartbeat"
+        " key: see that its speaker is of this version; where it is no machine of yours, make a new key"
+    )
+
+
+def nobody_heard(link: str) -> str:
+    """What is said where no other speaker is heard on an interface, or on any where it is not named."""
+    return f"no other speaker is heard{f' on {link}' if link else ''}: {OPEN_THE_PORT}, and ARP"
+
+
+ON_NODE: Alerts = {
+    "DuplicateNode": _duplicate,
+    "DatagramsBlocked": _blocked,
+    "CannotSend": _cannot_send,
+    "ReceiveOverflow": _overflow,
+    "MemberNonsense": _nonsense,
+    "NobodyHeard": lambda fields, _: nobody_heard(str(fields.get("link", ""))),
+}
+
+
+def _on(mac: str | float, fields: Fields) -> str:
+    return f"{mac} on {fields['link']}" if fields.get("link") else f"{mac}"
+
+
+def _said(fields: Fields, name: str, otherwise: str = "unknown") -> str:
+    return str(fields.get(name) or otherwise)
 
 
 class NoticeGate:
@@ -52,7 +165,7 @@ class NoticeGate:
         self._filled_at = 0.0
 
     def __len__(self) -> int:
-        """How many rivals are remembered."""
+        """How many things are remembered."""
         return len(self._told)
 
     def admits(self, key: tuple[str, ...], now: float) -> bool:

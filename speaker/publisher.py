@@ -2,7 +2,14 @@
 
 Status objects are brought to where they should be, from whatever they are, each time that something about them changed.
 Two nodes that both believe to hold a Service (each on its side of a partition) each write once, when they gain it, and
-then leave the other's word alone: they do not overwrite each other in turns.
+then leave the other's word alone: they do not overwrite each other in turns. The one that goes on holding it looks now
+and then whether its word is wanted again: whoever gives up a Service removes the object that names it, and the other is
+not told of that.
+
+All of this is read by people, and much of it comes at once: it goes out as the writer's pace allows. Only Warnings and
+what is wrong with the configuration are urgent. What is known of an object is taken from the cache, without asking for
+it; who is wrong by that looks, and tries again. News of a Service that was announced and given up before it was told is
+not told, and of too much news at once the rest becomes one Event on the Node.
 """
 
 from __future__ import annotations
@@ -21,18 +28,21 @@ from cluster.client import (
     SERVICE_L2_STATUSES,
     AlreadyExists,
     ApiClient,
+    ApiError,
+    Conflict,
     Invalid,
     NotFound,
 )
-from cluster.config import Problem
-from cluster.objects import NodeName, Object, Service, ServiceL2Status
+from cluster.objects import NodeName, Object, ServiceL2Status
 from cluster.reflector import Change
 from cluster.resources import Resource
 from speaker.announcements import Announced, Transition, Turn
 from speaker.records import (
+    About,
+    Body,
     Create,
     Patch,
-    Wanted,
+    Verdict,
     Write,
     event,
     names,
@@ -40,13 +50,14 @@ from speaker.records import (
     next_write,
     status_name,
     wanted_configuration_state,
-    wanted_interfaces,
     wanted_status,
 )
 from speaker.writer import Writer
 
 SUCCESSOR_S = 10.0  # in which the next holder overwrites our status object; what still names us then is removed
-STEPS = 4  # writes that lead from any object to the wanted one: create, labels, status, and one to spare
+LOOK_S = 1.5 * SUCCESSOR_S  # after which we look whether another's word stands in the place of ours
+LONGEST_LOOK_S = 600.0  # between two such looks, each of which comes after twice the time of the one before
+STEPS = 6  # writes that lead from any object to the wanted one (create, labels, status), and some that come too late
 
 T = TypeVar("T", bound=Object)
 logger = logging.getLogger(__name__)
@@ -60,32 +71,36 @@ class Publisher:
         self._writer = writer
         self._node = node
         self._namespace = namespace
-        self._wanted: dict[str, Wanted[ServiceL2Status]] = {}
+        self._own_node: About | None = None
+        self._wanted: dict[str, Announced] = {}
         self._recorded: dict[str, ServiceL2Status] = {}
+        self._often_there = False
+        """Whether the last status object that was not on record with us was another node's: the next one probably is,
+        too, for a take-over concerns many at a time, and new Services come in numbers as well."""
+        self._merged = 0
+        """Services that were announced without an Event of their own, so far."""
+        self._merged_told = 0
         self._event_number = itertools.count(time.time_ns())
 
-    # -------------------------------------------------------------------- status objects, Events
+    # -------------------------------------------------------------------- status objects
 
-    def tell(self, transitions: list[Transition], service_of: Callable[[str], Service | None]) -> None:
+    def tell(self, transitions: list[Transition]) -> None:
         """Services that this node has begun or ceased to announce."""
         for turn, announced in transitions:
             extra = {"service": announced.service, "addresses": list(announced.addresses), "turn": turn.value}
             logger.info("announcement", extra=extra)
             name = status_name(announced.uid)
             if turn in {Turn.GAINED, Turn.CHANGED}:
-                self._gained(name, announced, service_of(announced.service) if turn is Turn.GAINED else None)
+                self._wanted[name] = announced
+                self._submit_status(name)
+                recorded = self._recorded.get(name)
+                # A watcher that starts anew finds its node's announcements on record: they are no news.
+                if turn is Turn.GAINED and not (recorded and names(recorded, self._node)):
+                    self._tell_assigned(announced)
             else:
                 self._wanted.pop(name, None)
+                self._writer.withdraw(f"assigned/{announced.uid}")
                 self._submit_status(name, delay=SUCCESSOR_S if turn is Turn.LOST else 0.0)
-
-    def _gained(self, name: str, announced: Announced, news_of: Service | None) -> None:
-        self._wanted[name] = wanted_status(announced, self._node)
-        self._submit_status(name)
-        recorded = self._recorded.get(name)
-        # A watcher that starts anew finds its node's announcements on record: they are no news.
-        if news_of and not (recorded and names(recorded, self._node)):
-            message = f'announcing from node "{self._node}" with protocol "layer2"'
-            self.tell_event(news_of, "Normal", "nodeAssigned", message)
 
     def recorded(self, change: Change[ServiceL2Status]) -> None:
         """A status object that names this node, or did until now."""
@@ -96,50 +111,94 @@ class Publisher:
                 self._submit_status(name, delay=SUCCESSOR_S)
         else:
             self._recorded.pop(name, None)
-            if name in self._wanted:
-                self._writer.submit(f"restore/{name}", lambda: self._restore(name), delay=SUCCESSOR_S)
+            if name in self._wanted:  # somebody deleted it, or another node writes itself into it
+                self._look_again(name, LOOK_S)
 
     def _submit_status(self, name: str, *, delay: float = 0.0) -> None:
         self._writer.submit(f"status/{name}", lambda: self._write_status(name), delay=delay)
 
     def _write_status(self, name: str) -> None:
-        self._lead(
-            SERVICE_L2_STATUSES, name, lambda present: next_status_write(self._wanted.get(name), present, self._node)
-        )
+        announced, present = self._wanted.get(name), self._recorded.get(name)
+        wanted = wanted_status(announced, self._node) if announced else None
+        if wanted and present is None and self._often_there:
+            present = self._present(SERVICE_L2_STATUSES, name)
+            self._often_there = present is not None
+        self._lead(SERVICE_L2_STATUSES, name, present, lambda now: next_status_write(wanted, now, self._node))
 
-    def _restore(self, name: str) -> None:
-        """Somebody deleted the object, or another node writes itself into it: only the former is mended."""
-        if self._present(SERVICE_L2_STATUSES, name) is None:
+    def _look_again(self, name: str, delay: float) -> None:
+        self._writer.submit(f"look/{name}", lambda: self._look(name, delay), delay=delay)
+
+    def _look(self, name: str, waited: float) -> None:
+        """Whether the object of a Service that we announce is free for us to write."""
+        if name not in self._wanted:
+            return
+        present = self._present(SERVICE_L2_STATUSES, name)
+        if present is None:
             self._write_status(name)
+        elif not names(present, self._node):
+            self._look_again(name, min(2 * waited, LONGEST_LOOK_S))
 
-    def tell_event(self, service: Service, type_: str, reason: str, message: str) -> None:
-        """An Event on a Service."""
-        suffix, now = f"{next(self._event_number):x}", _utc_now()
+    # -------------------------------------------------------------------- Events
 
-        def write() -> None:
-            body = event(service, self._node, type_=type_, reason=reason, message=message, now=now, suffix=suffix)
-            with suppress(AlreadyExists):  # made by an attempt whose answer was lost
-                self._client.create(EVENTS, service.metadata.namespace, body)
+    def set_own_node(self, uid: str) -> None:
+        """The Node that this speaker runs on is known."""
+        self._own_node = About("Node", "", self._node, uid)
 
-        self._writer.submit(f"event/{suffix}", write, news=True)
+    @property
+    def knows_own_node(self) -> bool:
+        """Whether there is anything that an Event on our Node could be on."""
+        return self._own_node is not None
+
+    def warn(self, about: About, reason: str, message: str) -> None:
+        """A Warning on an object."""
+        self._submit_event(f"{reason}/{about.uid}/{message}", about, "Warning", reason, message, urgent=True)
+
+    def warn_of_node(self, reason: str, message: str) -> None:
+        """A Warning on our own Node, once that is known."""
+        if self._own_node is not None:
+            self.warn(self._own_node, reason, message)
+
+    def _tell_assigned(self, announced: Announced) -> None:
+        namespace, _, name = announced.service.partition("/")
+        about = About("Service", namespace, name, announced.uid)
+        message = f'announcing from node "{self._node}" with protocol "layer2"'
+        if not self._submit_event(f"assigned/{announced.uid}", about, "Normal", "nodeAssigned", message):
+            self._merged += 1
+            self._writer.submit("merged", self._tell_merged)
+
+    def _tell_merged(self) -> None:
+        count = self._merged - self._merged_told
+        if self._own_node is None or not count:
+            return
+        message = f'announcing {count} more Services from node "{self._node}": their ServiceL2Status objects say which'
+        self._create_event(self._event(self._own_node, "Normal", "nodeAssigned", message))
+        self._merged_told += count
+
+    def _submit_event(
+        self, key: str, about: About, type_: str, reason: str, message: str, *, urgent: bool = False
+    ) -> bool:
+        body = self._event(about, type_, reason, message)
+        return self._writer.submit(key, lambda: self._create_event(body), news=True, urgent=urgent)
+
+    def _event(self, about: About, type_: str, reason: str, message: str) -> Body:
+        suffix = f"{next(self._event_number):x}"
+        return event(about, self._node, type_=type_, reason=reason, message=message, now=_utc_now(), suffix=suffix)
+
+    def _create_event(self, body: Body) -> None:
+        with suppress(AlreadyExists):  # made by an attempt whose answer was lost
+            self._client.create(EVENTS, body["metadata"]["namespace"], body)
 
     # -------------------------------------------------------------------- configuration
 
-    def configuration(self, problems: tuple[Problem, ...]) -> None:
-        """What is wrong with the configuration now; nothing is written where that is on record already."""
-        wanted = wanted_configuration_state(self._node, problems, _utc_now())
-        self._writer.submit(
-            "configuration",
-            lambda: self._lead(CONFIGURATION_STATES, wanted.name, lambda present: next_write(wanted, present)),
-        )
+    def configuration(self, verdict: Verdict) -> None:
+        """What this speaker makes of the configuration and of itself; nothing is written where that is on record."""
+        wanted = wanted_configuration_state(self._node, verdict, _utc_now())
 
-    def interfaces(self, without: tuple[str, ...]) -> None:
-        """The advertisements whose interfaces this node lacks."""
-        wanted = wanted_interfaces(self._node, without)
-        self._writer.submit(
-            "interfaces",
-            lambda: self._lead(CONFIGURATION_STATES, wanted.name, lambda present: next_write(wanted, present)),
-        )
+        def write() -> None:
+            present = self._present(CONFIGURATION_STATES, wanted.name)
+            self._lead(CONFIGURATION_STATES, wanted.name, present, lambda now: next_write(wanted, now))
+
+        self._writer.submit("configuration", write, urgent=True)
 
     # -------------------------------------------------------------------- on the writer's thread
 
@@ -149,16 +208,28 @@ class Publisher:
         except NotFound:
             return None
 
-    def _lead(self, resource: Resource[T], name: str, next_step: Callable[[T | None], Write | None]) -> None:
-        """Write until no step is left. Raises what the API says; whoever calls again begins with a fresh look."""
-        present = self._present(resource, name)
+    def _lead(
+        self, resource: Resource[T], name: str, present: T | None, next_step: Callable[[T | None], Write | None]
+    ) -> None:
+        """Write until no step is left, beginning with what is known of the object. Raises what the API says; whoever
+        calls again begins anew."""
+        refusal: ApiError | None = None
         for _ in range(STEPS):
             step = next_step(present)
             if step is None:
                 return
-            before, present = present, self._carry_out(resource, name, step, present)
+            before, refusal = present, None
+            try:
+                present = self._carry_out(resource, name, step, present)
+            except (AlreadyExists, Conflict, NotFound) as error:  # somebody was faster, or what we know is old
+                refusal = error
+                present = self._present(resource, name)
+                self._often_there = self._often_there or (resource is SERVICE_L2_STATUSES and before is None)
+                continue
             if before and present and before.metadata.resource_version == present.metadata.resource_version:
                 return  # a definition that is not ours knows no such field, and the server dropped it
+        if refusal is not None:
+            raise refusal
 
     def _carry_out(self, resource: Resource[T], name: str, step: Write, present: T | None) -> T | None:
         client, namespace = self._client, self._namespace

@@ -50,6 +50,11 @@ class Requirement(NamedTuple):
     """Nodes with an endpoint that can serve, where the traffic policy is Local; None where any node will do."""
 
 
+def is_ready(node: Node) -> bool:
+    """Whether its kubelet lives and is well, by Kubernetes' own judgement."""
+    return any(each.type == "Ready" and each.status == "True" for each in node.status.conditions)
+
+
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
     """What matters here about a Node. Most of what a kubelet writes does not."""
@@ -60,14 +65,15 @@ class NodeFacts:
 
     @staticmethod
     def of(node: Node, *, ignore_exclude: bool) -> NodeFacts:
-        conditions = {condition.type: condition.status for condition in node.status.conditions}
+        unavailable = any(
+            each.type == "NetworkUnavailable" and each.status == "True" for each in node.status.conditions
+        )
         excluded = EXCLUDE_LABEL in node.metadata.labels and not ignore_exclude
-        ready = conditions.get("Ready") == "True"
         out_of_service = any(taint.key == OUT_OF_SERVICE_TAINT for taint in node.spec.taints)
         return NodeFacts(
             labels=node.metadata.labels,
-            usable=conditions.get("NetworkUnavailable") != "True" and not excluded,
-            tier=READY_TIER if ready and not out_of_service else NOT_READY_TIER,
+            usable=not unavailable and not excluded,
+            tier=READY_TIER if is_ready(node) and not out_of_service else NOT_READY_TIER,
         )
 
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from cluster.config import Problem
-from cluster.objects import ConfigurationState, NodeName, Object, Service, ServiceL2Status
+from cluster.objects import Condition, ConfigurationState, NodeName, Object, ObjectMeta, ServiceL2Status
 from speaker.announcements import Announced
+from speaker.troubles import Trouble
 
 NODE_LABEL = "metallb.io/node"
 SERVICE_NAME_LABEL = "metallb.io/service-name"
@@ -24,7 +25,8 @@ SERVICE_NAMESPACE_LABEL = "metallb.io/service-namespace"
 COMPONENT_LABEL = "metallb.io/component-type"
 NODE_NAME_LABEL = "metallb.io/node-name"
 
-MAX_SUMMARY = 1024  # characters of ConfigurationState.status.errorSummary
+MAX_SUMMARY = 1024  # characters of what is said in one place
+MAX_EVENT_NAME = 200  # characters of the object's name in that of its Event, which has more behind it and is limited
 
 Body = Mapping[str, Any]
 P = TypeVar("P", bound=Object)
@@ -60,7 +62,8 @@ class Wanted(Generic[P]):
 
     name: str
     labels: Mapping[str, str]
-    status: Body
+    status: Callable[[P], Body]
+    """What its status should be, from the object as it is."""
     holds: Callable[[P], bool]
     """Whether an object that exists already says this in its status."""
 
@@ -77,7 +80,7 @@ def next_write(wanted: Wanted[P], present: P | None) -> Create | Patch | None:
     if any(meta.labels.get(key) != value for key, value in wanted.labels.items()):
         return Patch({"metadata": {**guard, "labels": dict(wanted.labels)}})
     if not wanted.holds(present):
-        return Patch({"metadata": guard, "status": dict(wanted.status)}, "status")
+        return Patch({"metadata": guard, "status": wanted.status(present)}, "status")
     return None
 
 
@@ -99,15 +102,16 @@ def wanted_status(announced: Announced, node: NodeName) -> Wanted[ServiceL2Statu
             each.name for each in status.interfaces
         ) == announced.interfaces
 
+    status = {
+        "node": node,
+        "serviceName": name,
+        "serviceNamespace": namespace,
+        "interfaces": [{"name": each} for each in announced.interfaces],
+    }
     return Wanted(
         name=status_name(announced.uid),
         labels={NODE_LABEL: node, SERVICE_NAME_LABEL: name, SERVICE_NAMESPACE_LABEL: namespace},
-        status={
-            "node": node,
-            "serviceName": name,
-            "serviceNamespace": namespace,
-            "interfaces": [{"name": each} for each in announced.interfaces],
-        },
+        status=lambda _: status,
         holds=holds,
     )
 
@@ -130,68 +134,132 @@ def names(present: ServiceL2Status, node: NodeName) -> bool:
 
 # ------------------------------------------------------------------------ ConfigurationState
 
+_SPEAKERS = "speaker-"
+"""Before a node's name, in that of its speaker's ConfigurationState."""
+CONFIGURATION = "configReconcilerValid"
+HEALTH = "announcerHealthy"
+"""Types of conditions."""
 
-def wanted_configuration_state(node: NodeName, problems: tuple[Problem, ...], now: str) -> Wanted[ConfigurationState]:
-    """This speaker's verdict on the configuration; ``now`` is RFC 3339, the time of the verdict."""
-    result = "Invalid" if problems else "Valid"
-    summary = shortened("; ".join(problem.text for problem in problems))
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a speaker says in its ConfigurationState."""
+
+    problems: tuple[Problem, ...] | None = None
+    """Of the configuration; None: it has not looked yet."""
+    without_interface: tuple[str, ...] | None = None
+    """Advertisements whose interfaces the node lacks; None: the node's interfaces are not known yet."""
+    troubles: tuple[Trouble, ...] = ()
+
+
+def wanted_configuration_state(node: NodeName, verdict: Verdict, now: str) -> Wanted[ConfigurationState]:
+    """The ConfigurationState of the speaker on ``node``. ``now`` is RFC 3339, the time of the verdict."""
+    conditions = _conditions(verdict)
+    said: dict[str, Any] = {"result": "Unknown", "errorSummary": ""}
+    if verdict.problems is not None:
+        said["result"] = "Invalid" if verdict.problems else "Valid"
+        said["errorSummary"] = conditions[0].message if verdict.problems else ""
+    if verdict.without_interface is not None:
+        said["advertisementsWithoutInterface"] = list(verdict.without_interface)
+
+    def status(present: ConfigurationState) -> Body:
+        before = {each.type: each for each in present.status.conditions}
+
+        def since(condition: Condition) -> str:
+            earlier = before.get(condition.type)
+            return earlier.last_transition_time or now if earlier and earlier.status == condition.status else now
+
+        fields = ("type", "status", "reason", "message")
+        return {
+            **said,
+            "conditions": [
+                {**{name: getattr(each, name) for name in fields}, "lastTransitionTime": since(each)}
+                for each in conditions
+            ],
+        }
 
     def holds(present: ConfigurationState) -> bool:
-        return (present.status.result, present.status.error_summary) == (result, summary)
+        shown = present.status
+        without = verdict.without_interface
+        return (
+            (shown.result, shown.error_summary) == (said["result"], said["errorSummary"])
+            and (without is None or shown.advertisements_without_interface == without)
+            and [(each.type, each.status, each.reason, each.message) for each in shown.conditions]
+            == [(each.type, each.status, each.reason, each.message) for each in conditions]
+        )
 
     return Wanted(
-        name=f"speaker-{node}",
+        name=f"{_SPEAKERS}{node}",
         labels={COMPONENT_LABEL: "speaker", NODE_NAME_LABEL: node},
-        status={
-            "result": result,
-            "errorSummary": summary,
-            "conditions": [
-                {
-                    "type": "configReconcilerValid",
-                    "status": "False" if problems else "True",
-                    "reason": "ConfigurationError" if problems else "Reconciled",
-                    "message": summary,
-                    "lastTransitionTime": now,
-                }
-            ],
-        },
+        status=status,
         holds=holds,
     )
 
 
-def wanted_interfaces(node: NodeName, without: tuple[str, ...]) -> Wanted[ConfigurationState]:
-    """The part of this speaker's ConfigurationState that names the advertisements whose interfaces the node lacks."""
-    return Wanted(
-        name=f"speaker-{node}",
-        labels={COMPONENT_LABEL: "speaker", NODE_NAME_LABEL: node},
-        status={"advertisementsWithoutInterface": list(without)},
-        holds=lambda present: present.status.advertisements_without_interface == without,
-    )
+def speaker_of(key: str) -> NodeName | None:
+    """The node whose speaker a ConfigurationState is of, by its ``namespace/name``; None: it is no speaker's."""
+    name = key.rpartition("/")[2]
+    return NodeName(name.removeprefix(_SPEAKERS)) if name.startswith(_SPEAKERS) else None
+
+
+def _conditions(verdict: Verdict) -> list[Condition]:
+    conditions = []
+    if verdict.problems:
+        summary = shortened("; ".join(problem.text for problem in verdict.problems))
+        conditions.append(Condition(CONFIGURATION, "False", "ConfigurationError", summary))
+    elif verdict.problems is not None:
+        conditions.append(Condition(CONFIGURATION, "True", "Reconciled"))
+    if verdict.troubles:
+        summary = shortened("; ".join(trouble.text for trouble in verdict.troubles))
+        conditions.append(Condition(HEALTH, "False", verdict.troubles[0].reason, summary))
+    else:
+        conditions.append(Condition(HEALTH, "True", "Healthy"))
+    return conditions
 
 
 def shortened(text: str) -> str:
+    """Of a long text what fits into a status or an Event."""
     return text if len(text) <= MAX_SUMMARY else text[: MAX_SUMMARY - 1] + "…"
 
 
 # ------------------------------------------------------------------------ Events
 
+NODE_EVENTS_NAMESPACE = "default"
+"""Where Events on objects without a namespace are; kubelets put theirs there, too."""
 
-def event(service: Service, node: NodeName, *, type_: str, reason: str, message: str, now: str, suffix: str) -> Body:
-    """A core/v1 Event on a Service. ``now`` is RFC 3339; ``suffix`` makes the name unique."""
-    meta = service.metadata
+
+class About(NamedTuple):
+    """The object that an Event is on."""
+
+    kind: Literal["Service", "Node"]
+    namespace: str
+    """Empty for a Node."""
+    name: str
+    uid: str
+
+    @property
+    def events_namespace(self) -> str:
+        """Where the Event goes."""
+        return self.namespace or NODE_EVENTS_NAMESPACE
+
+
+def about_service(meta: ObjectMeta) -> About:
+    """For an Event on a Service."""
+    return About("Service", meta.namespace, meta.name, meta.uid)
+
+
+def event(about: About, node: NodeName, *, type_: str, reason: str, message: str, now: str, suffix: str) -> Body:
+    """A core/v1 Event. ``now`` is RFC 3339, the time of the decision; ``suffix`` makes the name unique."""
+    name = about.name[:MAX_EVENT_NAME].rstrip("-.")
+    involved = {"apiVersion": "v1", "kind": about.kind, "name": about.name, "uid": about.uid}
+    if about.namespace:
+        involved["namespace"] = about.namespace
     return {
-        "metadata": {"name": f"{meta.name}.{suffix}", "namespace": meta.namespace},
-        "involvedObject": {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "namespace": meta.namespace,
-            "name": meta.name,
-            "uid": meta.uid,
-            "resourceVersion": meta.resource_version,
-        },
+        "metadata": {"name": f"{name}.{suffix}", "namespace": about.events_namespace},
+        "involvedObject": involved,
         "type": type_,
         "reason": reason,
-        "message": message,
+        "message": shortened(message),
         "source": {"component": "berthlb-speaker", "host": node},
         "reportingComponent": "berthlb-speaker",
         "reportingInstance": node,

@@ -6,8 +6,12 @@ The first change after quiet goes out at once; further ones wait until ``SPACING
 a few larger changes. Nothing goes out before every cache is synced: a Plan made of half of the Services would take
 addresses away. From then on an API server that is away changes nothing: the last Plan stays.
 
-Writes are done elsewhere (``publisher``, ``writer``); the loop never waits for the API. When the announcer ends, so
-does the watcher.
+The loop sleeps until something comes in or the next of its deadlines (``_plan_at``, ``_publish_at``). Each of them says
+by itself when it is over: whoever acts on one asks it, and nothing else, whether it has come.
+
+Writes are done elsewhere (``publisher``, ``writer``); the loop never waits for the API. What keeps the speaker from
+doing its part is looked at with each report of the announcer, once a second. When the announcer ends, so does the
+watcher.
 """
 
 from __future__ import annotations
@@ -21,29 +25,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from cluster.client import (
-    ENDPOINT_SLICES,
-    IP_ADDRESS_POOLS,
-    L2_ADVERTISEMENTS,
-    NAMESPACES,
-    NODES,
-    SECRETS,
-    SERVICE_L2_STATUSES,
-    SERVICES,
-    ApiClient,
-    ClientConfigError,
-    connect,
-)
+from cluster.client import NAMESPACES, ApiClient, ClientConfigError, Forbidden, NotFound, connect
 from cluster.command_line import EXIT_USAGE, complain
-from cluster.config import Config, Problem, load
+from cluster.config import Config, load
 from cluster.http_status import CannotListenError, StatusServer
-from cluster.objects import SERVICE_NAME_LABEL, AddressText, Object, Secret
-from cluster.reflector import Change, Reflector
-from cluster.resources import Resource
+from cluster.objects import AddressText, ConfigurationState, Node, NodeName, Object, Secret, Service
 from speaker.announcements import Announcements
 from speaker.channel import (
     ChannelClosedError,
@@ -57,7 +48,7 @@ from speaker.channel import (
     WatcherEnd,
     watcher_end,
 )
-from speaker.interfaces import Stranded, StrandedServices, advertisements_without_interface
+from speaker.interfaces import Stranded, StrandedServices, advertisements_without_interface, unusable_interfaces
 from speaker.keys import KEY_SECRET, BadKeyError, keys_of
 from speaker.metrics import SpeakerCollector, View
 from speaker.notices import NoticeGate, alert
@@ -66,16 +57,17 @@ from speaker.parts import change_in_parts, plan_in_parts
 from speaker.plan import LinkName
 from speaker.planner import Planner
 from speaker.publisher import Publisher
-from speaker.records import NODE_LABEL
+from speaker.ranking import is_ready
+from speaker.records import Verdict, about_service, speaker_of
+from speaker.sources import Sources, Take
 from speaker.traffic import Traffic
+from speaker.troubles import Trouble, Troubles
 from speaker.writer import Writer
-
-SLICES_OF_SERVICES = f"{SERVICE_NAME_LABEL},!service.kubernetes.io/headless"
-"""Slices that can be a load balancer's: headless Services, which no load balancer has, have many more endpoints."""
 
 SPACING_S = 0.02  # between two changes of the Plan
 LOOP_AGE_LIMIT_S = 5.0  # the announcer reports each second; five missed reports are no health
 RECORDS_WAIT_S = 5.0  # for the status objects' cache, which only saves Events that are no news
+NAMESPACE_LOOK_S = 30.0  # between looks whether there is a namespace of ours, while nothing is found in it
 
 logger = logging.getLogger(__name__)
 
@@ -87,91 +79,64 @@ class Watcher:
         self._client = client
         self._channel = channel
         self._options = options
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
+        self._updates = 0
 
-        self._planner = Planner(options.node, lb_class=options.lb_class, ignore_exclude=options.ignore_exclude)
-        self._config: Config | None = None
-        self._config_touched = False
-        self._problems: tuple[Problem, ...] = ()
         self._cluster: str | None = None
         self._keys: tuple[bytes, ...] = (options.key,) if options.key else ()
         self._key_trouble = "does not exist"
         self._credentials: Credentials | None = None
+
+        self._planner = Planner(options.node, lb_class=options.lb_class, ignore_exclude=options.ignore_exclude)
+        self._config: Config | None = None
+        self._config_touched = False
+        self._namespace_look_at = 0.0
         self._synced_at: float | None = None
         self._next_plan_at = 0.0
 
-        self._announcements = Announcements(self._planner)
-        self._claims: dict[AddressText, Holding] = {}
-        self._unpublished: set[AddressText] = set()
-        """Addresses of which ``announcements`` has to hear."""
-        self._traffic = Traffic()
-        self._publishing = False
-        self._writer = Writer()
-        self._publisher = Publisher(client, self._writer, options.node, options.namespace)
-        self._gate = NoticeGate()
-        self._stranded = StrandedServices(self._planner, options.node)
-        self._stranded_gate = NoticeGate()
-        self._links: frozenset[LinkName] | None = None
-        self._links_changed = False
-        self._without_interface: tuple[str, ...] | None = None
         self._stats: Stats | None = None
         self._heard_at = _boottime()
-        self._updates = 0
+        self._claims: dict[AddressText, Holding | None] = {}
+        """What of the announcer's claims has not been published yet."""
+        self._traffic = Traffic()
+        self._links: frozenset[LinkName] | None = None
+        self._own_labels: dict[str, str] | None = None
+        self._links_changed = False
+        self._interfaces_touched = False
+        """What advertisements demand of this node's interfaces may have changed, or what these are."""
 
-        self._make_reflectors()
+        self._writer = Writer()
+        self._publisher = Publisher(client, self._writer, options.node, options.namespace)
+        self._publishing = False
+        self._announcements = Announcements(self._planner)
+        self._stranded = StrandedServices(self._planner, options.node)
+        self._stranded_gate = NoticeGate()
+        self._gate = NoticeGate()
+        self._troubles = Troubles(options.node, options.namespace)
+        self._present: tuple[Trouble, ...] = ()
+        self._verdict = Verdict()
+        self._sources = self._follow()
 
-    def _make_reflectors(self) -> None:
-        planner, own = self._planner, self._options.namespace
-        self._services = self._reflect(SERVICES, planner.set_service, field_selector="spec.type=LoadBalancer")
-        self._slices = self._reflect(ENDPOINT_SLICES, planner.set_slice, label_selector=SLICES_OF_SERVICES)
-        self._nodes = self._reflect(NODES, planner.set_node)
-        self._pools = self._reflect(IP_ADDRESS_POOLS, self._touch_config, namespace=own)
-        self._advertisements = self._reflect(L2_ADVERTISEMENTS, self._touch_config, namespace=own)
-        self._for_plan: list[Reflector[Any]] = [
-            self._services,
-            self._slices,
-            self._nodes,
-            self._pools,
-            self._advertisements,
-        ]
-        label = f"{NODE_LABEL}={self._options.node}"
-        self._records = Reflector(
-            self._client, SERVICE_L2_STATUSES, namespace=own, label_selector=label, on_change=self._record_changed
-        )
-        self._reflectors: list[Reflector[Any]] = [*self._for_plan, self._records]
-        if not self._keys:
-            field = f"metadata.name={KEY_SECRET}"
-            self._reflectors.append(self._reflect(SECRETS, self._set_secret, namespace=own, field_selector=field))
+    def _follow(self) -> Sources:
+        def into(set_object: Callable[[str, Any], object]) -> Take:
+            """Have the loop call ``set_object`` (key, object or None) for each change."""
+            return lambda change: self._soon(lambda: set_object(change.key, change.new))
 
-    def _reflect(
-        self,
-        resource: Resource[Any],
-        set_object: Callable[[str, Any], None],
-        *,
-        namespace: str | None = None,
-        label_selector: str | None = None,
-        field_selector: str | None = None,
-    ) -> Reflector[Any]:
-        """A reflector whose changes reach ``set_object`` (key, object or None) in the loop's thread."""
+        take = {
+            "services": into(self._set_service),
+            "endpointslices": into(self._planner.set_slice),
+            "nodes": into(self._set_node),
+            "ipaddresspools": into(self._touch_config),
+            "l2advertisements": into(self._touch_config),
+            "secrets": into(self._set_secret),
+            "configurationstates": into(self._set_state),
+            "servicel2statuses": lambda change: self._soon(lambda: self._publisher.recorded(change)),
+        }
+        return Sources(self._client, self._options, take)
 
-        def on_change(change: Change[Object]) -> None:
-            self._soon(lambda: set_object(change.key, change.new))
-
-        return Reflector(
-            self._client,
-            resource,
-            namespace=namespace,
-            label_selector=label_selector,
-            field_selector=field_selector,
-            on_change=on_change,
-        )
-
-    def _record_changed(self, change: Change[Any]) -> None:
-        self._soon(lambda: self._publisher.recorded(change))
-
-    def _soon(self, call: Callable[[], None]) -> None:
+    def _soon(self, call: Callable[[], object]) -> None:
         """Have the loop make a call. From any thread."""
         self._inbox.put(call)
         os.eventfd_write(self._wake, 1)
@@ -181,10 +146,14 @@ class Watcher:
     def run(self) -> None:
         """Watch, plan and publish until the announcer ends or ``stop`` is called."""
         self._writer.start()
-        self._writer.submit("cluster identity", self._learn_cluster)
-        for reflector in self._reflectors:
-            reflector.start()
-        threading.Thread(target=self._wake_when_synced, name="synced", daemon=True).start()
+        self._writer.submit("cluster identity", self._learn_cluster, urgent=True)
+        self._sources.start()
+        threading.Thread(
+            target=self._sources.wait_synced,
+            args=(lambda: os.eventfd_write(self._wake, 1),),
+            name="synced",
+            daemon=True,
+        ).start()
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._wake, selectors.EVENT_READ)
@@ -194,8 +163,7 @@ class Watcher:
         except ChannelClosedError as error:
             logger.info("announcer has gone", extra={"error": str(error)})
         finally:
-            for reflector in self._reflectors:
-                reflector.stop()
+            self._sources.stop()
             self._writer.stop()
             self._channel.close()
 
@@ -216,8 +184,8 @@ class Watcher:
                 self._heard(message)
         if self._wake in ready:
             os.eventfd_read(self._wake)
-        synced = self._synced_at is not None or all(each.synced for each in self._for_plan)
-        recorded = self._records.synced
+        synced = self._synced_at is not None or self._sources.synced
+        recorded = self._sources.recorded
         self._take_inbox()  # after looking at ``synced``: whatever it covers is in the inbox by then
         now = time.monotonic()
         self._send_credentials()
@@ -225,13 +193,18 @@ class Watcher:
             self._advance(now, recorded=recorded)
 
     def _timeout(self, now: float) -> float | None:
-        if self._synced_at is None:
-            return None
-        if self._planner.pending or self._config_touched:
-            return None if self._channel.waiting else max(0.0, self._next_plan_at - now)
-        if not self._publishing:
-            return max(0.0, self._synced_at + RECORDS_WAIT_S - now)
-        return None
+        moments = [at for at in (self._plan_at(), self._publish_at()) if at is not None]
+        return max(0.0, min(moments) - now) if moments else None
+
+    def _plan_at(self) -> float | None:
+        """When the next change of the Plan may be sent; None: nothing has changed, or the channel is full."""
+        changed = self._planner.pending or self._config_touched
+        return self._next_plan_at if changed and self._synced_at is not None and not self._channel.waiting else None
+
+    def _publish_at(self) -> float | None:
+        """When publishing begins, whether or not it is known by then what is on record; None: it has, or no Plan is
+        known."""
+        return None if self._publishing or self._synced_at is None else self._synced_at + RECORDS_WAIT_S
 
     def _take_inbox(self) -> None:
         while True:
@@ -245,54 +218,79 @@ class Watcher:
     def _advance(self, now: float, *, recorded: bool) -> None:
         """Send what has changed, when it is due. ``recorded``: which status objects name this node is known by now."""
         if self._synced_at is None:
-            self._load_config()
-            self._planner.take_change()
-            plan = self._planner.plan()
-            for part in plan_in_parts(plan):
-                self._channel.send(part)
-            self._synced_at, self._next_plan_at = now, now + SPACING_S
-            logger.info("first plan", extra={"revision": plan.revision, "bundles": len(plan.bundles)})
-            gc.collect()
-            gc.freeze()  # the caches live long: looking through them again and again would only cost
-        elif (
-            (self._planner.pending or self._config_touched) and now >= self._next_plan_at and not self._channel.waiting
-        ):
-            self._load_config()
-            change = self._planner.take_change()
-            if change:
-                for change_part in change_in_parts(change):
-                    self._channel.send(change_part)
-                self._next_plan_at = now + SPACING_S
-                counts = {"changed": len(change.changed), "removed": len(change.removed)}
-                logger.info("plan", extra={"revision": change.revision, **counts})
-            if self._publishing:
-                self._publisher.tell(self._announcements.plan_changed(), self._planner.service)
-                self._tell_interfaces(self._stranded.plan_changed(), now)
-        if not self._publishing and (recorded or now >= self._synced_at + RECORDS_WAIT_S):
+            self._send_first_plan(now)
+        elif (plan_at := self._plan_at()) is not None and now >= plan_at:
+            self._send_change(now)
+        if (publish_at := self._publish_at()) is not None and (recorded or now >= publish_at):
             self._publishing = True
             self._publish_claims()
         if self._publishing and self._links_changed and self._links is not None:
             self._links_changed = False
-            self._tell_interfaces(self._stranded.set_links(self._links), now)
+            self._publisher.tell(self._announcements.set_links(self._links))
+            self._tell_stranded(self._stranded.set_links(self._links), now)
+        if self._interfaces_touched:
+            self._look_at_interfaces()
+
+    def _send_first_plan(self, now: float) -> None:
+        self._load_config()
+        self._planner.take_change()
+        plan = self._planner.plan()
+        for part in plan_in_parts(plan):
+            self._channel.send(part)
+        self._synced_at, self._next_plan_at = now, now + SPACING_S
+        logger.info("first plan", extra={"revision": plan.revision, "bundles": len(plan.bundles)})
+        gc.collect()
+        gc.freeze()  # the caches live long: looking through them again and again would only cost
+
+    def _send_change(self, now: float) -> None:
+        self._load_config()
+        change = self._planner.take_change()
+        if change:
+            for part in change_in_parts(change):
+                self._channel.send(part)
+            self._next_plan_at = now + SPACING_S
+            counts = {"changed": len(change.changed), "removed": len(change.removed)}
+            logger.info("plan", extra={"revision": change.revision, **counts})
+        if self._publishing:
+            self._publisher.tell(self._announcements.plan_changed())
+            self._tell_stranded(self._stranded.plan_changed(), now)
 
     def _load_config(self) -> None:
         if self._config is not None and not self._config_touched:
             return
         self._config_touched = False
-        loaded = load(self._pools.items().values(), self._advertisements.items().values(), self._config)
-        first = self._config is None
+        self._interfaces_touched = True
+        loaded = load(self._sources.pools(), self._sources.advertisements(), self._config)
         self._config = loaded.config
         self._planner.set_config(loaded.config)
-        if first or loaded.problems != self._problems:
-            self._problems = loaded.problems
-            self._publisher.configuration(loaded.problems)
+        if loaded.problems != self._verdict.problems:
             for problem in loaded.problems:
                 logger.warning("configuration problem", extra={"problem": problem.text})
+            self._say(replace(self._verdict, problems=loaded.problems))
 
-    # -------------------------------------------------------------------- what comes in
+    # -------------------------------------------------------------------- what the API says
 
     def _touch_config(self, _key: str, _object: Object | None) -> None:
         self._config_touched = True
+
+    def _set_service(self, key: str, service: Service | None) -> None:
+        known = self._planner.service(key) is not None
+        self._planner.set_service(key, service)
+        if service is not None and not known and service.spec.load_balancer_class == self._options.lb_class:
+            self._writer.crowd()  # it waits for an address, or has just got its first
+
+    def _set_node(self, key: str, node: Node | None) -> None:
+        self._planner.set_node(key, node)
+        self._troubles.set_node(NodeName(key), ready=node is not None and is_ready(node))
+        if key == self._options.node and node is not None:
+            self._publisher.set_own_node(node.metadata.uid)
+            if node.metadata.labels != self._own_labels:
+                self._own_labels = node.metadata.labels
+                self._interfaces_touched = True
+
+    def _set_state(self, key: str, state: ConfigurationState | None) -> None:
+        if (node := speaker_of(key)) is not None:
+            self._troubles.set_speaker(node, exists=state is not None)
 
     def _set_secret(self, _key: str, secret: Secret | None) -> None:
         if secret is None:
@@ -317,67 +315,116 @@ class Watcher:
             self._channel.send(credentials)
             logger.info("credentials", extra={"cluster": self._cluster, "keys": len(self._keys)})
 
+    def _look_for_namespace(self, now: float) -> None:
+        """Where neither pools nor advertisements are found, perhaps there is no namespace to find them in."""
+        if self._config is not None and (self._config.pools or self._config.advertisements):
+            self._troubles.set_namespace(exists=True)
+        elif now >= self._namespace_look_at:
+            self._namespace_look_at = now + NAMESPACE_LOOK_S
+            self._writer.submit("namespace", self._learn_of_namespace, urgent=True)
+
+    def _learn_of_namespace(self) -> None:
+        """On the writer's thread. Who is not allowed to look does not know."""
+        exists = True
+        try:
+            self._client.get(NAMESPACES, None, self._options.namespace)
+        except NotFound:
+            exists = False
+        except Forbidden:
+            return
+        self._soon(lambda: self._troubles.set_namespace(exists=exists))
+
+    # -------------------------------------------------------------------- what the announcer says
+
     def _heard(self, message: ToWatcher) -> None:
         self._heard_at = _boottime()
         match message:
             case Claims(_, held):
-                self._take_claims({**dict.fromkeys(self._claims), **held})
+                self._take_claims({**dict.fromkeys(self._announcements.claimed()), **held})
             case ClaimsChange(_, held):
                 self._take_claims(held)
             case Stats():
-                self._stats = message
-                self._traffic.add(message)
-                if message.links is not None and (links := frozenset(message.links)) != self._links:
-                    self._links, self._links_changed = links, True
+                self._take_stats(message, time.monotonic())
             case Notice():
-                self._tell_notice(message)
+                self._tell_notice(message, time.monotonic())
 
     def _take_claims(self, changes: Mapping[AddressText, Holding | None]) -> None:
         for address, holding in changes.items():
             if holding is None:
-                self._claims.pop(address, None)
                 self._traffic.forget(address)
-            else:
-                self._claims[address] = holding
-        self._unpublished.update(changes)
+        self._claims.update(changes)
         self._publish_claims()
 
     def _publish_claims(self) -> None:
-        if self._publishing and self._unpublished:
-            changes = {address: self._claims.get(address) for address in self._unpublished}
-            self._unpublished.clear()
-            self._publisher.tell(self._announcements.change_claims(changes), self._planner.service)
+        if self._publishing and self._claims:
+            changes, self._claims = self._claims, {}
+            self._publisher.tell(self._announcements.change_claims(changes))
 
-    def _tell_interfaces(self, stranded: list[Stranded], now: float) -> None:
-        """Which advertisements name interfaces that this node lacks, and which Services became stranded by that."""
-        own = self._nodes.items().get(self._options.node)
-        if self._links is not None and own is not None and self._config is not None:
-            without = advertisements_without_interface(self._config, own.metadata.labels, self._links)
-            if without != self._without_interface:
-                self._without_interface = without
-                self._publisher.interfaces(without)
-        for each in stranded:
-            service = self._planner.service(each.service)
-            if service and self._stranded_gate.admits((each.service,), now):
-                message = each.message(self._options.node)
-                self._publisher.tell_event(service, "Warning", "announceFailed", message)
+    def _take_stats(self, stats: Stats, now: float) -> None:
+        self._stats = stats
+        self._traffic.add(stats)
+        if stats.links is not None and (links := frozenset(stats.links)) != self._links:
+            self._links, self._links_changed, self._interfaces_touched = links, True, True
+            self._troubles.set_links(links, now)
+        self._look_for_namespace(now)
+        self._troubles.set_hearing(now, hears=any(peer.alive for peer in stats.peers))
+        self._judge(now)
 
-    def _tell_notice(self, notice: Notice) -> None:
+    def _tell_notice(self, notice: Notice, now: float) -> None:
         told = alert(notice, self._options.node)
         if told is None:
             return
-        mac = str(notice.fields["mac"])
-        if not self._gate.admits((told.reason, told.address, mac), time.monotonic()):
+        if told.address is None:
+            self._troubles.note(told, now)
+        if not self._gate.admits(told.key, now):
+            return
+        if told.address is None:
+            self._publisher.warn_of_node(told.reason, told.message)
             return
         for key in self._planner.holders(told.address):
             service = self._planner.service(key)
             if service and self._planner.bundle_of(key):
-                self._publisher.tell_event(service, "Warning", told.reason, told.message)
+                self._publisher.warn(about_service(service.metadata), told.reason, told.message)
 
-    def _wake_when_synced(self) -> None:
-        for reflector in [*self._for_plan, self._records]:
-            reflector.wait_synced()
-            os.eventfd_write(self._wake, 1)
+    # -------------------------------------------------------------------- what is wrong
+
+    def _judge(self, now: float) -> None:
+        """Say what keeps us from doing our part: in the log and on record as it changes, in Events while it lasts."""
+        before, self._present = self._present, self._troubles.present(now)
+        for trouble in self._troubles.facts(now):
+            if self._publisher.knows_own_node and self._gate.admits((trouble.reason, trouble.text), now):
+                self._publisher.warn_of_node(trouble.reason, trouble.text)
+        if self._present == before:
+            return
+        for trouble in self._present:
+            if trouble not in before:
+                logger.warning("trouble", extra={"reason": trouble.reason, "text": trouble.text})
+        for reason in {each.reason for each in before} - {each.reason for each in self._present}:
+            logger.info("trouble over", extra={"reason": reason})
+        self._say(replace(self._verdict, troubles=self._present))
+
+    def _look_at_interfaces(self) -> None:
+        """Which advertisements name interfaces that this node lacks, or has and cannot use."""
+        if self._links is None or self._own_labels is None or self._config is None:
+            return
+        self._interfaces_touched = False
+        without = advertisements_without_interface(self._config, self._own_labels, self._links)
+        unusable = unusable_interfaces(self._config, self._own_labels, self._links, _all_interfaces())
+        self._troubles.set_unusable(unusable)
+        self._say(replace(self._verdict, without_interface=without))
+
+    def _tell_stranded(self, stranded: list[Stranded], now: float) -> None:
+        """Services that this node would announce first, and cannot."""
+        for each in stranded:
+            service = self._planner.service(each.service)
+            if service and self._stranded_gate.admits((each.service,), now):
+                message = each.message(self._options.node, _all_interfaces())
+                self._publisher.warn(about_service(service.metadata), "announceFailed", message)
+
+    def _say(self, verdict: Verdict) -> None:
+        if verdict != self._verdict:
+            self._verdict = verdict
+            self._publisher.configuration(verdict)
 
     # -------------------------------------------------------------------- what is shown; from the server's threads
 
@@ -390,16 +437,20 @@ class Watcher:
 
     def ready(self) -> str | None:
         """Whether this speaker can take part; if not, all that is missing."""
-        missing = [f"no heartbeat key: Secret {self._options.namespace}/{KEY_SECRET} {self._key_trouble}"]
-        if self._keys:
-            missing.clear()
+        missing = [trouble.text for trouble in self._present if trouble.serious]
+        if not self._keys:
+            missing.append(f"no heartbeat key: Secret {self._options.namespace}/{KEY_SECRET} {self._key_trouble}")
         if self._cluster is None:
             missing.append("the cluster's identity is not known")
-        if unsynced := [each.with_trouble for each in self._for_plan if not each.synced]:
+        if unsynced := self._sources.missing():
             missing.append(f"not synced: {', '.join(unsynced)}")
         if self._stats is None or not self._stats.ready:
             missing.append("the announcer is not ready")
         return "; ".join(missing) or None
+
+    def remarks(self) -> str | None:
+        """What is wrong though this speaker can take part."""
+        return "; ".join(trouble.text for trouble in self._present if not trouble.serious) or None
 
     def _loop_age(self) -> float:
         """Seconds since the announcer's last loop; before its first report, since we began."""
@@ -412,19 +463,24 @@ class Watcher:
             node=self._options.node,
             stats=self._stats,
             traffic=self._traffic.totals(),
-            announced=tuple(dict(self._announcements.held).values()),
+            announced=tuple(self._announcements.answered()),
             loop_age_s=self._loop_age(),
             plan_revision=self._planner.revision,
             bundles=self._planner.bundles,
             updates=self._updates,
-            update_errors=sum(each.callback_errors + each.counters.undecodable for each in self._reflectors),
+            update_errors=self._sources.errors(),
             config_loaded=self._config is not None,
-            config_stale=bool(self._problems),
+            config_stale=bool(self._verdict.problems),
             writes=self._writer.writes,
             write_errors=self._writer.errors,
-            writes_waiting=self._writer.waiting,
-            watch_failures={each.resource.plural: each.counters.failures for each in self._reflectors},
+            lag=self._writer.lag,
+            watch_failures=self._sources.failures(),
+            troubles=tuple(sorted({trouble.reason for trouble in self._present})),
         )
+
+
+def _all_interfaces() -> frozenset[LinkName]:
+    return frozenset(LinkName(name) for _, name in socket.if_nameindex())
 
 
 def _boottime() -> float:

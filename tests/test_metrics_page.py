@@ -12,7 +12,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from cluster.objects import AddressText, NodeName, PoolName
 from controller.latency import FirstAddresses
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
-from speaker.announcements import Announced
 from speaker.channel import PeerView, Stats
 from speaker.metrics import COUNTERS, SpeakerCollector, View
 from speaker.traffic import Totals
@@ -44,9 +43,15 @@ def speaker_registry() -> CollectorRegistry:
     counters = {f"{name}:x" if label else name: 1 for name, (_, label) in COUNTERS.items()}
     peer = PeerView(NodeName("node-2"), True, 0.5, 0.1, 1)
     stats = Stats(1.0, True, counters, peers=(peer,), turns=(1,) * (len(BOUNDS_S) + 1))
-    traffic = Totals({ADDRESS: 1}, {ADDRESS: 1})
-    announced = Announced("default/web", "uid", (ADDRESS,), ())
-    full = View(NodeName("node-1"), stats, traffic, (announced,), loop_age_s=0.0, watch_failures={"services": 0})
+    full = View(
+        NodeName("node-1"),
+        stats,
+        Totals({ADDRESS: 1}, {ADDRESS: 1}),
+        (("default/web", ADDRESS),),
+        loop_age_s=0.0,
+        watch_failures={"services": 0},
+        troubles=("NobodyHeard",),
+    )
     registry = CollectorRegistry()
     registry.register(SpeakerCollector(lambda: full))
     ProcessCollector(registry=registry)

@@ -198,7 +198,7 @@ def live_through_everything(world: World) -> None:
     world.speaker.end()
     kinds = ("servicel2statuses", "configurationstates")
     for kind in kinds:
-        label = {"servicel2statuses": "metallb.io/service-name", "configurationstates": "metallb.io/component-type"}
+        label = {"servicel2statuses": "metallb.io/node", "configurationstates": "metallb.io/component-type"}
         plane.kubectl("label", kind, "--all", "--overwrite", f"--namespace={NAMESPACE}", f"{label[kind]}=wrong")
     world.restart_speaker()
     for kind in kinds:

@@ -13,6 +13,7 @@ from cluster.objects import (
     IPAddressPool,
     IPAddressPoolSpec,
     L2Advertisement,
+    L2AdvertisementSpec,
     LoadBalancerIngress,
     LoadBalancerStatus,
     Node,
@@ -25,6 +26,7 @@ from cluster.objects import (
 )
 from speaker.announcements import Announcements, Transition, Turn
 from speaker.channel import Holding
+from speaker.plan import LinkName
 from speaker.planner import Planner
 
 HELD = Holding(1)
@@ -114,6 +116,32 @@ def test_endpoints_that_are_away_for_a_moment_are_no_news_and_letting_go_without
         assert told(announcements.plan_changed()) == []
         assert list(announcements.held) == ["default/web"]
     assert told(announcements.change_claims({WEB: None})) == [(Turn.ENDED, "default/web")]
+
+
+def test_answered_is_only_what_some_link_answers() -> None:
+    """While a cable is out, or while a claim is suspended otherwise, an address is held and another node answers."""
+    planner = a_planner()
+    set_service(planner, a_service("web", WEB, port=80))
+    set_service(planner, a_service("secure", WEB, port=443))
+    set_service(planner, a_service("db", DB))
+    announcements = Announcements(planner)
+    announcements.change_claims({WEB: Holding(1, (LinkName("eth0"),)), DB: HELD})
+    assert sorted(announcements.answered()) == [("default/secure", WEB), ("default/web", WEB)]
+    assert announcements.held.keys() == {"default/web", "default/secure", "default/db"}
+
+
+def test_of_the_named_interfaces_those_count_that_can_be_announced_on() -> None:
+    planner = a_planner()
+    pool = IPAddressPool(ObjectMeta(name="lan"), IPAddressPoolSpec(addresses=("192.0.2.0/24",)))
+    named = L2AdvertisementSpec(interfaces=("eth0", "eth1"))
+    planner.set_config(load([pool], [L2Advertisement(ObjectMeta(name="all"), named)], None).config)
+    set_service(planner, a_service("web", WEB))
+    announcements = Announcements(planner)
+    (gained,) = announcements.change_claims({WEB: HELD})
+    assert gained.announced.interfaces == ("eth0", "eth1")
+    (changed,) = announcements.set_links(frozenset({LinkName("eth1"), LinkName("eth7")}))
+    assert (changed.turn, changed.announced.interfaces) == (Turn.CHANGED, ("eth1",))
+    assert announcements.set_links(frozenset({LinkName("eth1")})) == []
 
 
 ADDRESSES = st.sampled_from([AddressText(f"192.0.2.{i}") for i in range(1, 5)])

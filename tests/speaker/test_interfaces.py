@@ -21,7 +21,13 @@ from cluster.objects import (
     ServiceSpec,
     ServiceStatus,
 )
-from speaker.interfaces import MAX_REPORTED, Stranded, StrandedServices, advertisements_without_interface
+from speaker.interfaces import (
+    MAX_REPORTED,
+    Stranded,
+    StrandedServices,
+    advertisements_without_interface,
+    unusable_interfaces,
+)
 from speaker.plan import LinkName
 from speaker.planner import Planner
 
@@ -91,6 +97,13 @@ def test_a_report_is_bounded() -> None:
     assert len(advertisements_without_interface(many, {}, links())) == MAX_REPORTED
 
 
+def test_an_interface_that_is_there_and_cannot_be_announced_on_is_told_from_one_that_is_not() -> None:
+    some = config(a=on("eth1", "eth2"), b=on("eth3"), c=on())
+    assert unusable_interfaces(some, {}, links("eth1"), links("lo", "eth1", "eth2")) == ("eth2",)
+    elsewhere = config(a=L2AdvertisementSpec(interfaces=("eth1",), node_selectors=(RACK,)))
+    assert unusable_interfaces(elsewhere, {"rack": "b"}, links(), links("eth1")) == ()
+
+
 # ------------------------------------------------------------------------ Services
 
 
@@ -139,4 +152,10 @@ def test_a_service_without_endpoints_is_not_announced_anyway() -> None:
 
 def test_the_message_names_what_is_missing() -> None:
     (one,) = WEB
-    assert 'node "node-1" cannot announce: it has no interface "eth1"' in one.message(OWN)
+    assert 'node "node-1" cannot announce: it has no interface "eth1"' in one.message(OWN, links("eth0"))
+
+
+def test_an_interface_that_is_there_is_not_called_missing() -> None:
+    message = Stranded("default/web", (LinkName("eth1"), LinkName("eth2"))).message(OWN, links("eth0", "eth2"))
+    assert 'cannot announce: it has "eth2", as the L2Advertisement demands, and cannot announce there' in message
+    assert "IPv4 address" in message

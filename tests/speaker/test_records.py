@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cluster.config import Problem
 from cluster.objects import (
     AddressText,
+    Condition,
     ConfigurationState,
     NodeName,
     Object,
@@ -24,21 +25,26 @@ from speaker.announcements import Announced
 from speaker.plan import LinkName
 from speaker.records import (
     MAX_SUMMARY,
+    About,
     Create,
     Delete,
     Patch,
+    Verdict,
     Wanted,
     Write,
+    event,
     next_status_write,
     next_write,
+    speaker_of,
     status_name,
     wanted_configuration_state,
     wanted_status,
 )
+from speaker.troubles import Trouble
 
 NODE = NodeName("node-1")
 ANNOUNCED = Announced("default/web", "uid-web", (AddressText("192.0.2.1"),), ())
-NOW = "2026-01-01T00:00:00Z"
+NOW, LATER = "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"
 
 
 def applied(step: Write, present: Object | None, kind: type[Any]) -> Any:
@@ -120,24 +126,83 @@ def test_the_name_is_the_services_and_not_the_nodes() -> None:
 PROBLEM = Problem("IPAddressPool", "lan", "spec.addresses[0]", "starts after it ends")
 
 
+def reached(verdict: Verdict, present: ConfigurationState | None = None, now: str = NOW) -> ConfigurationState:
+    """The ConfigurationState as the writes leave it, after which there is nothing left to write."""
+    wanted = wanted_configuration_state(NODE, verdict, now)
+    for _ in range(4):
+        step = next_write(wanted, present)
+        if step is None:
+            break
+        present = applied(step, present, ConfigurationState)
+    assert present is not None
+    assert next_write(wanted_configuration_state(NODE, verdict, LATER), present) is None
+    return present
+
+
+def conditions(state: ConfigurationState) -> dict[str, Condition]:
+    return {each.type: each for each in state.status.conditions}
+
+
 @pytest.mark.parametrize(
     ("problems", "result", "summary"),
     [((), "Valid", ""), ((PROBLEM,), "Invalid", "IPAddressPool lan: spec.addresses[0]: starts after it ends")],
 )
 def test_the_verdict_on_the_configuration(problems: tuple[Problem, ...], result: str, summary: str) -> None:
-    wanted = wanted_configuration_state(NODE, problems, NOW)
-    present: ConfigurationState | None = None
-    while step := next_write(wanted, present):
-        present = applied(step, present, ConfigurationState)
-    assert present is not None
-    assert (present.metadata.name, present.status.result) == ("speaker-node-1", result)
-    assert present.status.error_summary == summary
-    assert next_write(wanted_configuration_state(NODE, problems, "2027-01-01T00:00:00Z"), present) is None
+    state = reached(Verdict(problems))
+    assert (state.metadata.name, state.status.result) == ("speaker-node-1", result)
+    assert state.status.error_summary == summary
+    assert conditions(state)["configReconcilerValid"].message == summary
+
+
+def test_troubles_are_a_condition_and_no_fault_of_the_configuration() -> None:
+    troubles = (Trouble("NoUsableInterface", "no interface", serious=True), Trouble("NobodyHeard", "nobody"))
+    state = reached(Verdict((), troubles=troubles))
+    assert state.status.result == "Valid"
+    health = conditions(state)["announcerHealthy"]
+    assert (health.status, health.reason, health.message) == ("False", "NoUsableInterface", "no interface; nobody")
+    assert conditions(reached(Verdict(())))["announcerHealthy"].status == "True"
+
+
+def test_before_the_configuration_is_known_there_is_no_verdict_on_it() -> None:
+    state = reached(Verdict(None, troubles=(Trouble("NoNamespace", "no namespace"),)))
+    assert state.status.result == "Unknown"
+    assert conditions(state).keys() == {"announcerHealthy"}
+
+
+def test_a_condition_says_since_when_its_status_is_what_it_is() -> None:
+    before = reached(Verdict(()))
+    after = reached(Verdict((), troubles=(Trouble("NobodyHeard", "nobody"),)), before, LATER)
+    assert conditions(after)["configReconcilerValid"].last_transition_time == NOW
+    assert conditions(after)["announcerHealthy"].last_transition_time == LATER
+
+
+def test_what_is_said_about_interfaces_before_they_are_known_stays() -> None:
+    before = reached(Verdict((), without_interface=("all",)))
+    assert before.status.advertisements_without_interface == ("all",)
+    assert reached(Verdict((PROBLEM,)), before).status.advertisements_without_interface == ("all",)
+    assert reached(Verdict((), without_interface=()), before).status.advertisements_without_interface == ()
 
 
 def test_a_verdict_on_ten_thousand_pools_stays_readable() -> None:
-    wanted = wanted_configuration_state(NODE, (PROBLEM,) * 10_000, NOW)
-    assert len(wanted.status["errorSummary"]) == MAX_SUMMARY
+    assert len(reached(Verdict((PROBLEM,) * 10_000)).status.error_summary) == MAX_SUMMARY
+
+
+@pytest.mark.parametrize(("key", "node"), [("ns/speaker-n.1", "n.1"), ("ns/controller", None)])
+def test_a_speakers_configuration_state_tells_its_node(key: str, node: str | None) -> None:
+    assert speaker_of(key) == node
+    assert node is None or wanted_configuration_state(NodeName(node), Verdict(), NOW).name == f"speaker-{node}"
+
+
+def test_an_event_on_a_node_is_where_people_look_for_it() -> None:
+    """``kubectl describe node`` looks in all namespaces, and ``kubectl get events`` in the default one. A Node's name
+    may be as long as an Event's."""
+    longest = ".".join(["n" * 63] * 3) + ".node-with-a-very-long-name-" + "x" * 30
+    about = About("Node", "", longest, "uid-node")
+    body = event(about, NODE, type_="Warning", reason="DuplicateNode", message="m" * 2000, now=NOW, suffix="1f")
+    assert body["metadata"]["namespace"] == "default"
+    assert len(body["metadata"]["name"]) <= 253
+    assert body["involvedObject"] == {"apiVersion": "v1", "kind": "Node", "name": longest, "uid": "uid-node"}
+    assert len(body["message"]) == MAX_SUMMARY
 
 
 def test_making_an_object_says_its_labels_at_once() -> None:

@@ -6,6 +6,7 @@ import base64
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from cluster.client import connect
 from cluster.objects import AddressText, NodeName
 from lab.apiserver.embedded import EmbeddedApi
-from speaker import publisher
+from speaker import publisher, troubles, writer
 from speaker.channel import (
     AnnouncerEnd,
     Claims,
@@ -47,7 +48,10 @@ OWN = "/apis/metallb.io/v1beta1/namespaces/metallb-system"
 SERVICES = "/api/v1/namespaces/default/services"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 STATUSES = f"{OWN}/servicel2statuses"
+STATES = f"{OWN}/configurationstates"
+SPEAKERS_LABEL = {"metallb.io/component-type": "speaker"}
 KINDS = {
+    "configurationstates": "ConfigurationState",
     "ipaddresspools": "IPAddressPool",
     "l2advertisements": "L2Advertisement",
     "servicel2statuses": "ServiceL2Status",
@@ -108,6 +112,16 @@ class Cluster:
     def delete_service(self, name: str) -> None:
         self.ask("DELETE", f"{SERVICES}/{name}")
 
+    def state(self, node: str = "node-1") -> dict[str, Any]:
+        """The status of a speaker's ConfigurationState; empty where there is none."""
+        found = [each for each in self.items(STATES) if each["metadata"]["name"] == f"speaker-{node}"]
+        return dict(found[0].get("status", {})) if found else {}
+
+    def health(self) -> dict[str, Any]:
+        """The condition in which the speaker on node-1 says what keeps it from doing its part."""
+        conditions = [each for each in self.state().get("conditions", ()) if each["type"] == "announcerHealthy"]
+        return dict(conditions[0]) if conditions else {}
+
     def events(self, reason: str) -> list[Any]:
         return [each for each in self.items("/api/v1/namespaces/default/events") if each["reason"] == reason]
 
@@ -148,13 +162,19 @@ class Announcer:
         self.look()
         return [message for message in self.received if isinstance(message, kind)]
 
-    def hold(self, *addresses: AddressText) -> None:
-        self.channel.send(Claims(1, dict.fromkeys(addresses, Holding(1))))
+    def hold(self, *addresses: AddressText, answered: bool = True) -> None:
+        where: tuple[LinkName, ...] = (LinkName("eth0"),) if answered else ()
+        self.channel.send(Claims(1, dict.fromkeys(addresses, Holding(1, where))))
 
     def tell_links(self, *names: str | None) -> None:
         """The links that there are; None: they are not known yet."""
         links = None if names == (None,) else tuple(LinkName(str(name)) for name in names)
-        self.channel.send(Stats(0.0, True, {}, links=links))
+        self.report(links=links)
+
+    def report(self, *, ready: bool = True, links: tuple[LinkName, ...] | None = None, hears: str = "") -> None:
+        """Statistics, as each second."""
+        peers = (PeerView(NodeName(hears), True, 0.4, 0.01, 0),) if hears else ()
+        self.channel.send(Stats(time.clock_gettime(time.CLOCK_BOOTTIME), ready, {}, peers=peers, links=links))
 
 
 Start = Callable[..., tuple[Watcher, Announcer]]
@@ -179,7 +199,7 @@ def start(embedded_api: EmbeddedApi, tmp_path: Path) -> Iterator[Start]:
     def start_one(**options: Any) -> tuple[Watcher, Announcer]:
         ours, theirs = socket.socketpair()
         client = connect(embedded_api.kubeconfig(tmp_path / "kubeconfig"), user_agent="berthlb-speaker")
-        watcher = Watcher(client, watcher_end(theirs), Options(NODE, **options))
+        watcher = Watcher(client, watcher_end(theirs), Options(**{"node": NODE, **options}))
         thread = threading.Thread(target=watcher.run, daemon=True)
         thread.start()
         announcer = Announcer(announcer_end(ours))
@@ -424,6 +444,7 @@ def test_two_holders_on_both_sides_of_a_partition_do_not_overwrite_each_other_in
     cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "SUCCESSOR_S", 0.05)
+    monkeypatch.setattr(publisher, "LOOK_S", 0.05)
     cluster.add_service()
     watcher, announcer = start()
     wait_until(lambda: announcer.announced() == {WEB})
@@ -432,7 +453,8 @@ def test_two_holders_on_both_sides_of_a_partition_do_not_overwrite_each_other_in
     name = cluster.items(STATUSES)[0]["metadata"]["name"]
     cluster.ask("PATCH", f"{STATUSES}/{name}", {"metadata": {"labels": {"metallb.io/node": "node-2"}}})
     cluster.ask("PATCH", f"{STATUSES}/{name}/status", {"status": {"node": "node-2"}})
-    wait_until(lambda: watcher.view().writes_waiting == 0)
+    looked = watcher.view().writes + 3
+    wait_until(lambda: watcher.view().writes >= looked)
     cluster.add_service("db", "192.0.2.2")
     wait_until(lambda: "192.0.2.2" in announcer.announced())
     announcer.hold(WEB, AddressText("192.0.2.2"))
@@ -443,7 +465,7 @@ def test_two_holders_on_both_sides_of_a_partition_do_not_overwrite_each_other_in
 def test_a_status_object_that_somebody_deletes_comes_back(
     cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher, "SUCCESSOR_S", 0.05)
+    monkeypatch.setattr(publisher, "LOOK_S", 0.05)
     cluster.add_service()
     _, announcer = start()
     wait_until(lambda: announcer.announced() == {WEB})
@@ -453,6 +475,27 @@ def test_a_status_object_that_somebody_deletes_comes_back(
     cluster.ask("DELETE", f"{STATUSES}/{before['metadata']['name']}")
     wait_until(lambda: cluster.statuses() == {"web": "node-1"})
     assert cluster.items(STATUSES)[0]["metadata"]["uid"] != before["metadata"]["uid"]
+
+
+def test_a_status_object_that_another_holder_wrote_over_and_gave_up_comes_back(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes hold an address for a moment. The one that loses it deletes the object, which names it by then, and
+    nobody tells the other, whose watch shows only what names itself."""
+    monkeypatch.setattr(publisher, "SUCCESSOR_S", 0.3)
+    monkeypatch.setattr(publisher, "LOOK_S", 0.05)
+    cluster.add_node("node-2")
+    cluster.add_service()
+    _, first = start()
+    _, second = start(node=NodeName("node-2"))
+    for announcer in (first, second):
+        wait_until(lambda announcer=announcer: announcer.announced() == {WEB})  # type: ignore[misc]
+    first.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+    second.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-2"})
+    second.hold()
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
 
 
 def test_the_status_object_goes_with_its_service_and_with_what_was_left_over(
@@ -505,6 +548,54 @@ def test_a_watcher_that_starts_anew_repeats_no_event(cluster: Cluster, start: St
     assert sorted(each["involvedObject"]["name"] for each in cluster.events("nodeAssigned")) == ["db", "web"]
 
 
+def test_a_new_service_is_recorded_without_asking_what_is_there(
+    cluster: Cluster, embedded_api: EmbeddedApi, start: Start
+) -> None:
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    embedded_api.inject(userAgent="berthlb-speaker", path=STATUSES, verb="get", status=503)
+    announcer.hold(WEB)
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
+
+
+def test_of_very_many_services_at_once_the_events_that_nobody_would_read_become_one_on_the_node(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its status object tells of each Service; and while Services still wait for their addresses little is written."""
+    monkeypatch.setattr(writer, "MAX_NEWS", 5)
+    addresses = [AddressText(f"192.0.2.{number}") for number in range(1, 31)]
+    for number, address in enumerate(addresses):
+        cluster.add_service(f"s{number}", address)
+    watcher, announcer = start()
+    wait_until(lambda: announcer.announced() == set(addresses))
+    announcer.hold(*addresses)
+    wait_until(lambda: len(cluster.statuses()) == len(addresses), 30)
+    wait_until(lambda: watcher.view().lag.writes == 0, 30)
+    events = cluster.events("nodeAssigned")
+    assert watcher.view().lag.oldest_s == 0.0
+    kinds = Counter(event["involvedObject"]["kind"] for event in events)
+    merged = [event["message"] for event in events if event["involvedObject"]["kind"] == "Node"]
+    assert kinds["Service"] + sum(int(message.split()[1]) for message in merged) == len(addresses)
+    assert 1 <= len(merged) <= 3
+    assert "more Services from node" in merged[0]
+
+
+def test_news_that_is_no_longer_true_when_its_turn_comes_is_not_told(
+    cluster: Cluster, embedded_api: EmbeddedApi, start: Start
+) -> None:
+    for name, address in (("web", WEB), ("db", "192.0.2.2"), ("mail", "192.0.2.3")):
+        cluster.add_service(name, address)
+    watcher, announcer = start()
+    wait_until(lambda: len(announcer.announced()) == 3)
+    embedded_api.inject(userAgent="berthlb-speaker", path=STATUSES, verb="create", latency=1.0, status=503, count=1)
+    announcer.hold(WEB, AddressText("192.0.2.2"))
+    wait_until(lambda: watcher.view().lag.writes >= 3)
+    announcer.hold(AddressText("192.0.2.2"), AddressText("192.0.2.3"))
+    wait_until(lambda: len(cluster.events("nodeAssigned")) == 2)
+    assert {each["involvedObject"]["name"] for each in cluster.events("nodeAssigned")} == {"db", "mail"}
+
+
 def test_writes_that_fail_are_repeated_and_never_hold_the_plan_up(
     cluster: Cluster, embedded_api: EmbeddedApi, start: Start
 ) -> None:
@@ -533,7 +624,108 @@ def test_a_rival_is_named_in_one_event(cluster: Cluster, start: Start) -> None:
     assert "02:00:00:00:00:77" in second["message"]
 
 
+def test_a_machine_of_the_same_name_is_told_of_on_the_node(cluster: Cluster, start: Start) -> None:
+    watcher, announcer = start()
+    wait_until(lambda: announcer.of(WholePlan))
+    twin = {"node": "node-1", "mac": "02:00:00:00:00:99", "address": "192.0.2.99", "link": "eth0"}
+    for _ in range(3):
+        announcer.channel.send(Notice("DuplicateNode", dict(twin)))
+    (event,) = wait_until(lambda: cluster.events("DuplicateNode"))
+    uid = cluster.ask("GET", "/api/v1/nodes/node-1")["metadata"]["uid"]
+    involved = {"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": uid}
+    assert (event["type"], event["involvedObject"]) == ("Warning", involved)
+    assert "MAC 02:00:00:00:00:99, address 192.0.2.99" in event["message"]
+    announcer.report()
+    wait_until(lambda: "calls itself node-1 too" in cluster.health().get("message", ""))
+    wait_until(lambda: watcher.ready() is None)
+    assert "calls itself node-1 too" in (watcher.remarks() or "")
+    assert watcher.view().troubles == ("DuplicateNode",)
+
+
+def test_who_hears_nobody_though_others_run_speakers_says_so(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(troubles, "PATIENCE_S", 0.2)
+    caplog.set_level("INFO")
+    cluster.add_node("node-2")
+    watcher, announcer = start()
+    wait_until(lambda: announcer.of(WholePlan))
+
+    def told(hears: str = "") -> str:
+        announcer.report(links=(LinkName("eth0"),), hears=hears)
+        return watcher.remarks() or ""
+
+    began = time.monotonic()
+    wait_until(lambda: not told() and time.monotonic() > began + 0.5)  # node-2 runs no speaker
+    cluster.ask("POST", STATES, {"metadata": {"name": "speaker-node-2", "labels": SPEAKERS_LABEL}})
+    wait_until(lambda: "no other speaker is heard" in told())
+    assert "UDP port 7948" in told()
+    assert "there are speakers on node-2" in told()
+    (event,) = wait_until(lambda: cluster.events("NobodyHeard"))
+    assert event["involvedObject"]["kind"] == "Node"
+    wait_until(lambda: cluster.health().get("reason") == "NobodyHeard")
+    wait_until(lambda: told("node-2") == "")
+    wait_until(lambda: cluster.health().get("status") == "True")
+    said = [(each.message, vars(each)["reason"]) for each in caplog.records if each.message.startswith("trouble")]
+    assert said == [("trouble", "NobodyHeard"), ("trouble over", "NobodyHeard")]
+
+
+def test_a_node_without_usable_interface_says_so(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(troubles, "BARE_S", 0.1)
+    watcher, announcer = start()
+
+    def told() -> str:
+        announcer.report(ready=False, links=())
+        return watcher.ready() or ""
+
+    wait_until(lambda: "node node-1 has no interface to announce on" in told())
+    wait_until(lambda: cluster.health().get("reason") == "NoUsableInterface")
+    wait_until(lambda: cluster.events("NoUsableInterface"))
+
+
+def test_an_interface_that_is_named_and_cannot_be_announced_on_is_told_of(cluster: Cluster, start: Start) -> None:
+    """The loopback interface is there, on every machine."""
+    cluster.ask("PATCH", f"{OWN}/l2advertisements/all", {"spec": {"interfaces": ["lo", "eth0"]}})
+    watcher, announcer = start()
+    wait_until(lambda: announcer.of(WholePlan))
+
+    def told() -> str:
+        announcer.tell_links("eth0")
+        return watcher.remarks() or ""
+
+    wait_until(lambda: "names lo, which node node-1 has" in told())
+    wait_until(lambda: cluster.health().get("reason") == "UnusableInterface")
+
+
+def test_a_namespace_that_does_not_exist_is_named(cluster: Cluster, start: Start) -> None:
+    watcher, announcer = start(namespace="nowhere", key=KEY)
+
+    def told() -> str:
+        announcer.report()
+        return watcher.ready() or ""
+
+    wait_until(lambda: "namespace nowhere" in told())
+    cluster.ask("POST", "/api/v1/namespaces", {"metadata": {"name": "nowhere"}})
+    pool = {"metadata": {"name": "lan"}, "spec": {"addresses": ["192.0.2.0/24"]}}
+    kind = {"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool"}
+    cluster.ask("POST", "/apis/metallb.io/v1beta1/namespaces/nowhere/ipaddresspools", {**kind, **pool})
+    wait_until(lambda: not told())
+
+
 # ------------------------------------------------------------------------ what is shown
+
+
+def test_announced_is_only_what_is_answered(cluster: Cluster, start: Start) -> None:
+    cluster.add_service()
+    watcher, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    wait_until(lambda: watcher.view().announced == (("default/web", WEB),))
+    announcer.hold(WEB, answered=False)
+    wait_until(lambda: watcher.view().announced == ())
+    assert cluster.statuses() == {"web": "node-1"}
 
 
 def test_health_is_the_age_of_the_announcers_last_loop(cluster: Cluster, start: Start) -> None:

@@ -1,0 +1,46 @@
+"""How fast a speaker writes what is only read by people: status objects and the news of them.
+
+All speakers share an API server with the controller, and with whoever waits for an address. So:
+
+- A few writes go out at once: an allowance of ``BURST``, which grows back by one a second. What changes now and then is
+  on record, and told, immediately.
+- Beyond it each write is followed by a rest of ``REST`` times what it took. A server that has much to do answers later,
+  and is asked less often.
+- While Services are being given addresses (one was seen without, or got its first, within ``QUIET_S``) only the
+  allowance is used. This ends after ``HOLD_S`` of waiting at the latest, however many more are coming.
+
+So a write is late by ``HOLD_S`` at the most, and by what waits before it.
+"""
+
+from __future__ import annotations
+
+BURST = 10
+REFILL_S = 1.0
+REST = 2.0
+QUIET_S = 2.0
+HOLD_S = 60.0
+
+
+class Pace:
+    """When the next write may begin. Time in monotonic seconds."""
+
+    def __init__(self, now: float) -> None:
+        self._whole_at = now
+        """When the allowance is whole again, if nothing more is written."""
+        self._rested_at = now
+        self._crowded_until = now
+
+    def crowd(self, now: float) -> None:
+        """Somebody waits for an address, or did until now."""
+        self._crowded_until = now + QUIET_S
+
+    def wrote(self, began: float, ended: float) -> None:
+        """A write is over, whatever came of it."""
+        self._whole_at = min(max(self._whole_at, began) + REFILL_S, ended + BURST * REFILL_S)
+        self._rested_at = ended + REST * (ended - began)
+
+    def next_at(self, waiting_since: float, now: float) -> float:
+        """When the next write may begin, of which the oldest waits since then: ``now`` or later."""
+        allowed_at = self._whole_at - (BURST - 1) * REFILL_S
+        crowded_until = min(self._crowded_until, waiting_since + HOLD_S)
+        return max(now, min(allowed_at, max(self._rested_at, crowded_until)))

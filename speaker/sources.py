@@ -1,0 +1,112 @@
+"""What a watcher follows in the API, each kind by a reflector of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from cluster.client import (
+    CONFIGURATION_STATES,
+    ENDPOINT_SLICES,
+    IP_ADDRESS_POOLS,
+    L2_ADVERTISEMENTS,
+    NODES,
+    SECRETS,
+    SERVICE_L2_STATUSES,
+    SERVICES,
+    ApiClient,
+)
+from cluster.objects import SERVICE_NAME_LABEL, IPAddressPool, L2Advertisement, Object
+from cluster.reflector import Change, Reflector
+from cluster.resources import Resource
+from speaker.keys import KEY_SECRET
+from speaker.options import Options
+from speaker.records import COMPONENT_LABEL, NODE_LABEL
+
+SLICES_OF_SERVICES = f"{SERVICE_NAME_LABEL},!service.kubernetes.io/headless"
+"""Slices that can be a load balancer's: headless Services, which no load balancer has, have many more endpoints."""
+
+T = TypeVar("T", bound=Object)
+Take = Callable[[Change[Any]], object]
+"""What becomes of a change. Called from a reflector's thread."""
+
+
+class Sources:
+    """See the module's docstring. ``take`` says for each kind, by its plural, what becomes of its changes; of Secrets
+    only where no key was given."""
+
+    def __init__(self, client: ApiClient, options: Options, take: Mapping[str, Take]) -> None:
+        own = options.namespace
+
+        def follow(
+            resource: Resource[T], namespace: str | None = None, *, labels: str | None = None, fields: str | None = None
+        ) -> Reflector[T]:
+            return Reflector(
+                client,
+                resource,
+                namespace=namespace,
+                label_selector=labels,
+                field_selector=fields,
+                on_change=take[resource.plural],
+            )
+
+        self._pools = follow(IP_ADDRESS_POOLS, own)
+        self._advertisements = follow(L2_ADVERTISEMENTS, own)
+        self._for_plan: list[Reflector[Any]] = [
+            follow(SERVICES, fields="spec.type=LoadBalancer"),
+            follow(ENDPOINT_SLICES, labels=SLICES_OF_SERVICES),
+            follow(NODES),
+            self._pools,
+            self._advertisements,
+        ]
+        self._records = follow(SERVICE_L2_STATUSES, own, labels=f"{NODE_LABEL}={options.node}")
+        states = follow(CONFIGURATION_STATES, own, labels=f"{COMPONENT_LABEL}=speaker")
+        self._all: list[Reflector[Any]] = [*self._for_plan, self._records, states]
+        if not options.key:
+            self._all.append(follow(SECRETS, own, fields=f"metadata.name={KEY_SECRET}"))
+
+    def start(self) -> None:
+        for reflector in self._all:
+            reflector.start()
+
+    def stop(self) -> None:
+        for reflector in self._all:
+            reflector.stop()
+
+    @property
+    def synced(self) -> bool:
+        """Whether all is known that a Plan is made of."""
+        return all(each.synced for each in self._for_plan)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is known which status objects name this node."""
+        return self._records.synced
+
+    def wait_synced(self, then: Callable[[], object]) -> None:
+        """Wait for both, and call ``then`` whenever another kind is known."""
+        for reflector in (*self._for_plan, self._records):
+            reflector.wait_synced()
+            then()
+
+    def missing(self) -> list[str]:
+        """The kinds that a Plan still lacks, each with the latest error if there was one."""
+        return [
+            f"{each.resource.plural} ({each.counters.last_error})" if each.counters.last_error else each.resource.plural
+            for each in self._for_plan
+            if not each.synced
+        ]
+
+    def pools(self) -> Iterable[IPAddressPool]:
+        return self._pools.items().values()
+
+    def advertisements(self) -> Iterable[L2Advertisement]:
+        return self._advertisements.items().values()
+
+    def failures(self) -> dict[str, int]:
+        """By plural, requests that failed in a row."""
+        return {each.resource.plural: each.counters.failures for each in self._all}
+
+    def errors(self) -> int:
+        """Objects and changes that could not be taken in."""
+        return sum(each.callback_errors + each.counters.undecodable for each in self._all)

@@ -1,0 +1,142 @@
+"""What keeps this speaker from doing its part, as far as it knows itself.
+
+Some of it follows from facts that hold now: no interface that can be announced on, no namespace, nobody heard although
+other nodes run speakers. Some of it the announcer tells in notices, which say that something happened and never that it
+is over: what they tell counts as present for ten minutes after the last word of it.
+
+A trouble has a reason, one word that names it in the log, in an Event, in the condition of the ConfigurationState and
+in the metric, and a text that says what is seen and what to do. With a serious one the speaker is not ready.
+
+Other nodes run speakers where their Nodes are Ready and their ConfigurationStates exist. A node that dies is heard no
+more at once and is Ready for another 50 s (kube-controller-manager's grace period), hence the patience.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cluster.objects import NodeName
+from speaker.interfaces import WHAT_IT_TAKES
+from speaker.notices import Alert, nobody_heard
+from speaker.plan import LinkName
+
+PATIENCE_S = 60.0
+"""With hearing nobody."""
+BARE_S = 5.0
+"""Seconds for which a node may be without an interface, as it is while an address is renewed."""
+REMEMBERED_S = 600.0
+MAX_REMEMBERED = 64
+"""Things told by notices. Whoever is on the LAN can cause some of them."""
+NAMED = 5
+"""Nodes or interfaces in a text."""
+
+
+class Trouble(NamedTuple):
+    reason: str
+    text: str
+    serious: bool = False
+    """The speaker cannot take part at all."""
+
+
+class Troubles:
+    """The facts, and what follows from them. Time in monotonic seconds."""
+
+    def __init__(self, node: NodeName, namespace: str) -> None:
+        self._node = node
+        self._namespace = namespace
+        self._namespace_exists = True
+        self._links: frozenset[LinkName] = frozenset()
+        self._bare_since: float | None = None
+        self._unusable: tuple[LinkName, ...] = ()
+        self._ready_nodes: set[NodeName] = set()
+        self._speakers: set[NodeName] = set()
+        self._hears = False
+        self._deaf_since: float | None = None
+        self._told: dict[tuple[str, ...], tuple[Trouble, float]] = {}
+
+    # -------------------------------------------------------------------- facts
+
+    def set_namespace(self, *, exists: bool) -> None:
+        """Whether there is a namespace of the name in which pools are looked for."""
+        self._namespace_exists = exists
+
+    def set_links(self, links: frozenset[LinkName], now: float) -> None:
+        """The interfaces that can be announced on, which are not known until told."""
+        self._links = links
+        self._bare_since = None if links else now
+
+    def set_unusable(self, interfaces: tuple[LinkName, ...]) -> None:
+        """Interfaces that an advertisement names for this node, which exist and cannot be announced on."""
+        self._unusable = interfaces
+
+    def set_node(self, name: NodeName, *, ready: bool) -> None:
+        (self._ready_nodes.add if ready else self._ready_nodes.discard)(name)
+
+    def set_speaker(self, node: NodeName, *, exists: bool) -> None:
+        """Whether a node's speaker has ever written its ConfigurationState."""
+        (self._speakers.add if exists else self._speakers.discard)(node)
+
+    def set_hearing(self, now: float, *, hears: bool) -> None:
+        """Whether some other speaker is believed alive."""
+        self._hears = hears
+        deaf = not hears and self._links and self._others()
+        if not deaf:
+            self._deaf_since = None
+        elif self._deaf_since is None:
+            self._deaf_since = now
+
+    def note(self, alert: Alert, now: float) -> None:
+        """The announcer has seen this."""
+        self._told.pop(alert.key, None)
+        if len(self._told) >= MAX_REMEMBERED:
+            del self._told[next(iter(self._told))]
+        self._told[alert.key] = Trouble(alert.reason, alert.message), now
+
+    # -------------------------------------------------------------------- what follows
+
+    def present(self, now: float) -> tuple[Trouble, ...]:
+        """What there is, the serious ones first."""
+        self._told = {key: told for key, told in self._told.items() if now - told[1] < REMEMBERED_S}
+        return (*self.facts(now), *(trouble for trouble, _ in self._told.values()))
+
+    def facts(self, now: float) -> list[Trouble]:
+        """What follows from facts: it lasts as long as they hold."""
+        found = []
+        if not self._namespace_exists:
+            found.append(
+                Trouble(
+                    "NoNamespace",
+                    f"namespace {self._namespace}, in which pools and advertisements are looked for, does not exist:"
+                    " create it, or name another one with --namespace",
+                    serious=True,
+                )
+            )
+        if self._bare_since is not None and now - self._bare_since >= BARE_S:
+            found.append(
+                Trouble(
+                    "NoUsableInterface",
+                    f"node {self._node} has no interface to announce on: {WHAT_IT_TAKES}",
+                    serious=True,
+                )
+            )
+        if self._deaf_since is not None and now - self._deaf_since >= PATIENCE_S:
+            others = _listed(self._others())
+            found.append(Trouble("NobodyHeard", f"{nobody_heard('')}; by the API there are speakers on {others}"))
+        if self._unusable:
+            found.append(
+                Trouble(
+                    "UnusableInterface",
+                    f"an L2Advertisement names {_listed(self._unusable)}, which node {self._node} has but cannot"
+                    f" announce on: {WHAT_IT_TAKES}",
+                )
+            )
+        return found
+
+    def _others(self) -> set[NodeName]:
+        return (self._ready_nodes & self._speakers) - {self._node}
+
+
+def _listed(names: set[NodeName] | tuple[LinkName, ...]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
+    return ", ".join(ordered[:NAMED]) + more
