@@ -1,7 +1,8 @@
 """The small HTTP server that both daemons show their state on: ``/metrics``, ``/healthz``, ``/readyz``.
 
 A probe is a function that returns None when all is well, or one line that says what is not; that line is the body of
-the 503, so that ``kubectl describe pod`` shows it. The server listens at one address or several, reads one request per
+the 503, so that ``kubectl describe pod`` shows it. What is wrong with a daemon that is ready all the same is said
+behind the ``ok``. The server listens at one address or several, reads one request per
 connection, bounds how long it waits for it and how much of it it reads, and answers from its own thread.
 """
 
@@ -47,12 +48,20 @@ class StatusServer:
     """Serves from ``start`` to ``stop``, at every address of ``listen``. ``addresses`` are these, with the port that
     the system gave where 0 was asked."""
 
-    def __init__(self, listen: Iterable[Listen], registry: CollectorRegistry, healthy: Probe, ready: Probe) -> None:
-        """Bind at once; nothing is served yet. Raises ``CannotListenError`` for an address that cannot be had."""
+    def __init__(
+        self,
+        listen: Iterable[Listen],
+        registry: CollectorRegistry,
+        healthy: Probe,
+        ready: Probe,
+        remarks: Probe = lambda: None,
+    ) -> None:
+        """Bind at once; nothing is served yet. Raises ``CannotListenError`` for an address that cannot be had.
+        ``remarks`` are for ``/readyz``."""
 
         class Handler(_Handler):
             metrics: ClassVar = registry
-            probes: ClassVar = {"/healthz": healthy, "/readyz": ready}
+            probes: ClassVar = {"/healthz": (healthy, lambda: None), "/readyz": (ready, remarks)}
 
         self._servers: list[_Server] = []
         for each in listen:
@@ -139,7 +148,8 @@ class _Server(ThreadingMixIn, TCPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     metrics: ClassVar[CollectorRegistry]
-    probes: ClassVar[dict[str, Probe]]
+    probes: ClassVar[dict[str, tuple[Probe, Probe]]]
+    """By path what makes the answer a 503, and what is to be said all the same."""
     timeout = REQUEST_TIMEOUT_S
     server_version = "berthlb"
     sys_version = ""
@@ -149,8 +159,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/metrics":
             self._answer(200, CONTENT_TYPE_LATEST, generate_latest(self.metrics))
         elif path in self.probes:
-            trouble = self.probes[path]()
-            self._answer(503 if trouble else 200, "text/plain; charset=utf-8", f"{trouble or 'ok'}\n".encode())
+            probe, remarks = self.probes[path]
+            trouble, remark = probe(), remarks()
+            text = trouble or (f"ok, but: {remark}" if remark else "ok")
+            self._answer(503 if trouble else 200, "text/plain; charset=utf-8", f"{text}\n".encode())
         else:
             self._answer(404, "text/plain; charset=utf-8", b"try /metrics, /healthz or /readyz\n")
 

@@ -149,20 +149,23 @@ class Publisher:
         """Whether there is anything that an Event on our Node could be on."""
         return self._own_node is not None
 
-    def warn(self, about: About, reason: str, message: str) -> None:
-        """A Warning on an object."""
-        self._submit_event(f"{reason}/{about.uid}/{message}", about, "Warning", reason, message, urgent=True)
+    def warn(self, about: About, reason: str, message: str, at: float | None = None) -> None:
+        """A Warning on an object, of something that was decided at that time (seconds since 1970; None: now)."""
+        body = self._event(about, "Warning", reason, message, at)
+        key = f"{reason}/{about.uid}/{message}"
+        self._writer.submit(key, lambda: self._create_event(body), news=True, urgent=True)
 
-    def warn_of_node(self, reason: str, message: str) -> None:
-        """A Warning on our own Node, once that is known."""
+    def warn_of_node(self, reason: str, message: str, at: float | None = None) -> None:
+        """A Warning on our own Node, once that is known; as ``warn``."""
         if self._own_node is not None:
-            self.warn(self._own_node, reason, message)
+            self.warn(self._own_node, reason, message, at)
 
     def _tell_assigned(self, announced: Announced) -> None:
         namespace, _, name = announced.service.partition("/")
         about = About("Service", namespace, name, announced.uid)
         message = f'announcing from node "{self._node}" with protocol "layer2"'
-        if not self._submit_event(f"assigned/{announced.uid}", about, "Normal", "nodeAssigned", message):
+        body = self._event(about, "Normal", "nodeAssigned", message)
+        if not self._writer.submit(f"assigned/{announced.uid}", lambda: self._create_event(body), news=True):
             self._merged += 1
             self._writer.submit("merged", self._tell_merged)
 
@@ -174,15 +177,9 @@ class Publisher:
         self._create_event(self._event(self._own_node, "Normal", "nodeAssigned", message))
         self._merged_told += count
 
-    def _submit_event(
-        self, key: str, about: About, type_: str, reason: str, message: str, *, urgent: bool = False
-    ) -> bool:
-        body = self._event(about, type_, reason, message)
-        return self._writer.submit(key, lambda: self._create_event(body), news=True, urgent=urgent)
-
-    def _event(self, about: About, type_: str, reason: str, message: str) -> Body:
+    def _event(self, about: About, type_: str, reason: str, message: str, at: float | None = None) -> Body:
         suffix = f"{next(self._event_number):x}"
-        return event(about, self._node, type_=type_, reason=reason, message=message, now=_utc_now(), suffix=suffix)
+        return event(about, self._node, type_=type_, reason=reason, message=message, now=_utc(at), suffix=suffix)
 
     def _create_event(self, body: Body) -> None:
         with suppress(AlreadyExists):  # made by an attempt whose answer was lost
@@ -192,7 +189,7 @@ class Publisher:
 
     def configuration(self, verdict: Verdict) -> None:
         """What this speaker makes of the configuration and of itself; nothing is written where that is on record."""
-        wanted = wanted_configuration_state(self._node, verdict, _utc_now())
+        wanted = wanted_configuration_state(self._node, verdict, _utc())
 
         def write() -> None:
             present = self._present(CONFIGURATION_STATES, wanted.name)
@@ -249,5 +246,6 @@ class Publisher:
         return None
 
 
-def _utc_now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _utc(at: float | None = None) -> str:
+    """RFC 3339, of a time in seconds since 1970; None: of now."""
+    return datetime.fromtimestamp(time.time() if at is None else at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -25,7 +25,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -48,20 +47,19 @@ from speaker.channel import (
     WatcherEnd,
     watcher_end,
 )
-from speaker.interfaces import Stranded, StrandedServices, advertisements_without_interface, unusable_interfaces
+from speaker.interfaces import StrandedServices
 from speaker.keys import KEY_SECRET, BadKeyError, keys_of
 from speaker.metrics import SpeakerCollector, View
-from speaker.notices import NoticeGate, alert
 from speaker.options import Options
 from speaker.parts import change_in_parts, plan_in_parts
 from speaker.plan import LinkName
 from speaker.planner import Planner
 from speaker.publisher import Publisher
 from speaker.ranking import is_ready
-from speaker.records import Verdict, about_service, speaker_of
+from speaker.records import speaker_of
+from speaker.reporter import Reporter
 from speaker.sources import Sources, Take
 from speaker.traffic import Traffic
-from speaker.troubles import Trouble, Troubles
 from speaker.writer import Writer
 
 SPACING_S = 0.02  # between two changes of the Plan
@@ -112,11 +110,7 @@ class Watcher:
         self._publishing = False
         self._announcements = Announcements(self._planner)
         self._stranded = StrandedServices(self._planner, options.node)
-        self._stranded_gate = NoticeGate()
-        self._gate = NoticeGate()
-        self._troubles = Troubles(options.node, options.namespace)
-        self._present: tuple[Trouble, ...] = ()
-        self._verdict = Verdict()
+        self._reporter = Reporter(self._publisher, self._planner, options.node, options.namespace)
         self._sources = self._follow()
 
     def _follow(self) -> Sources:
@@ -227,9 +221,10 @@ class Watcher:
         if self._publishing and self._links_changed and self._links is not None:
             self._links_changed = False
             self._publisher.tell(self._announcements.set_links(self._links))
-            self._tell_stranded(self._stranded.set_links(self._links), now)
-        if self._interfaces_touched:
-            self._look_at_interfaces()
+            self._reporter.tell_stranded(self._stranded.set_links(self._links), now)
+        if self._interfaces_touched and self._links is not None and self._own_labels is not None and self._config:
+            self._interfaces_touched = False
+            self._reporter.set_interfaces(self._config, self._own_labels, self._links)
 
     def _send_first_plan(self, now: float) -> None:
         self._load_config()
@@ -253,7 +248,7 @@ class Watcher:
             logger.info("plan", extra={"revision": change.revision, **counts})
         if self._publishing:
             self._publisher.tell(self._announcements.plan_changed())
-            self._tell_stranded(self._stranded.plan_changed(), now)
+            self._reporter.tell_stranded(self._stranded.plan_changed(), now)
 
     def _load_config(self) -> None:
         if self._config is not None and not self._config_touched:
@@ -263,10 +258,7 @@ class Watcher:
         loaded = load(self._sources.pools(), self._sources.advertisements(), self._config)
         self._config = loaded.config
         self._planner.set_config(loaded.config)
-        if loaded.problems != self._verdict.problems:
-            for problem in loaded.problems:
-                logger.warning("configuration problem", extra={"problem": problem.text})
-            self._say(replace(self._verdict, problems=loaded.problems))
+        self._reporter.set_problems(loaded.problems)
 
     # -------------------------------------------------------------------- what the API says
 
@@ -281,7 +273,7 @@ class Watcher:
 
     def _set_node(self, key: str, node: Node | None) -> None:
         self._planner.set_node(key, node)
-        self._troubles.set_node(NodeName(key), ready=node is not None and is_ready(node))
+        self._reporter.troubles.set_node(NodeName(key), ready=node is not None and is_ready(node))
         if key == self._options.node and node is not None:
             self._publisher.set_own_node(node.metadata.uid)
             if node.metadata.labels != self._own_labels:
@@ -290,7 +282,7 @@ class Watcher:
 
     def _set_state(self, key: str, state: ConfigurationState | None) -> None:
         if (node := speaker_of(key)) is not None:
-            self._troubles.set_speaker(node, exists=state is not None)
+            self._reporter.troubles.set_speaker(node, exists=state is not None)
 
     def _set_secret(self, _key: str, secret: Secret | None) -> None:
         if secret is None:
@@ -318,7 +310,7 @@ class Watcher:
     def _look_for_namespace(self, now: float) -> None:
         """Where neither pools nor advertisements are found, perhaps there is no namespace to find them in."""
         if self._config is not None and (self._config.pools or self._config.advertisements):
-            self._troubles.set_namespace(exists=True)
+            self._reporter.troubles.set_namespace(exists=True)
         elif now >= self._namespace_look_at:
             self._namespace_look_at = now + NAMESPACE_LOOK_S
             self._writer.submit("namespace", self._learn_of_namespace, urgent=True)
@@ -332,7 +324,7 @@ class Watcher:
             exists = False
         except Forbidden:
             return
-        self._soon(lambda: self._troubles.set_namespace(exists=exists))
+        self._soon(lambda: self._reporter.troubles.set_namespace(exists=exists))
 
     # -------------------------------------------------------------------- what the announcer says
 
@@ -346,7 +338,7 @@ class Watcher:
             case Stats():
                 self._take_stats(message, time.monotonic())
             case Notice():
-                self._tell_notice(message, time.monotonic())
+                self._reporter.tell_notice(message, time.monotonic())
 
     def _take_claims(self, changes: Mapping[AddressText, Holding | None]) -> None:
         for address, holding in changes.items():
@@ -365,66 +357,10 @@ class Watcher:
         self._traffic.add(stats)
         if stats.links is not None and (links := frozenset(stats.links)) != self._links:
             self._links, self._links_changed, self._interfaces_touched = links, True, True
-            self._troubles.set_links(links, now)
+            self._reporter.troubles.set_links(links, now)
         self._look_for_namespace(now)
-        self._troubles.set_hearing(now, hears=any(peer.alive for peer in stats.peers))
-        self._judge(now)
-
-    def _tell_notice(self, notice: Notice, now: float) -> None:
-        told = alert(notice, self._options.node)
-        if told is None:
-            return
-        if told.address is None:
-            self._troubles.note(told, now)
-        if not self._gate.admits(told.key, now):
-            return
-        if told.address is None:
-            self._publisher.warn_of_node(told.reason, told.message)
-            return
-        for key in self._planner.holders(told.address):
-            service = self._planner.service(key)
-            if service and self._planner.bundle_of(key):
-                self._publisher.warn(about_service(service.metadata), told.reason, told.message)
-
-    # -------------------------------------------------------------------- what is wrong
-
-    def _judge(self, now: float) -> None:
-        """Say what keeps us from doing our part: in the log and on record as it changes, in Events while it lasts."""
-        before, self._present = self._present, self._troubles.present(now)
-        for trouble in self._troubles.facts(now):
-            if self._publisher.knows_own_node and self._gate.admits((trouble.reason, trouble.text), now):
-                self._publisher.warn_of_node(trouble.reason, trouble.text)
-        if self._present == before:
-            return
-        for trouble in self._present:
-            if trouble not in before:
-                logger.warning("trouble", extra={"reason": trouble.reason, "text": trouble.text})
-        for reason in {each.reason for each in before} - {each.reason for each in self._present}:
-            logger.info("trouble over", extra={"reason": reason})
-        self._say(replace(self._verdict, troubles=self._present))
-
-    def _look_at_interfaces(self) -> None:
-        """Which advertisements name interfaces that this node lacks, or has and cannot use."""
-        if self._links is None or self._own_labels is None or self._config is None:
-            return
-        self._interfaces_touched = False
-        without = advertisements_without_interface(self._config, self._own_labels, self._links)
-        unusable = unusable_interfaces(self._config, self._own_labels, self._links, _all_interfaces())
-        self._troubles.set_unusable(unusable)
-        self._say(replace(self._verdict, without_interface=without))
-
-    def _tell_stranded(self, stranded: list[Stranded], now: float) -> None:
-        """Services that this node would announce first, and cannot."""
-        for each in stranded:
-            service = self._planner.service(each.service)
-            if service and self._stranded_gate.admits((each.service,), now):
-                message = each.message(self._options.node, _all_interfaces())
-                self._publisher.warn(about_service(service.metadata), "announceFailed", message)
-
-    def _say(self, verdict: Verdict) -> None:
-        if verdict != self._verdict:
-            self._verdict = verdict
-            self._publisher.configuration(verdict)
+        self._reporter.troubles.set_hearing(now, hears=any(peer.alive for peer in stats.peers))
+        self._reporter.judge(now)
 
     # -------------------------------------------------------------------- what is shown; from the server's threads
 
@@ -437,7 +373,7 @@ class Watcher:
 
     def ready(self) -> str | None:
         """Whether this speaker can take part; if not, all that is missing."""
-        missing = [trouble.text for trouble in self._present if trouble.serious]
+        missing = [trouble.text for trouble in self._reporter.present if trouble.serious]
         if not self._keys:
             missing.append(f"no heartbeat key: Secret {self._options.namespace}/{KEY_SECRET} {self._key_trouble}")
         if self._cluster is None:
@@ -450,7 +386,7 @@ class Watcher:
 
     def remarks(self) -> str | None:
         """What is wrong though this speaker can take part."""
-        return "; ".join(trouble.text for trouble in self._present if not trouble.serious) or None
+        return "; ".join(trouble.text for trouble in self._reporter.present if not trouble.serious) or None
 
     def _loop_age(self) -> float:
         """Seconds since the announcer's last loop; before its first report, since we began."""
@@ -470,17 +406,13 @@ class Watcher:
             updates=self._updates,
             update_errors=self._sources.errors(),
             config_loaded=self._config is not None,
-            config_stale=bool(self._verdict.problems),
+            config_stale=bool(self._reporter.problems),
             writes=self._writer.writes,
             write_errors=self._writer.errors,
             lag=self._writer.lag,
             watch_failures=self._sources.failures(),
-            troubles=tuple(sorted({trouble.reason for trouble in self._present})),
+            troubles=tuple(sorted({trouble.reason for trouble in self._reporter.present})),
         )
-
-
-def _all_interfaces() -> frozenset[LinkName]:
-    return frozenset(LinkName(name) for _, name in socket.if_nameindex())
 
 
 def _boottime() -> float:
@@ -502,7 +434,7 @@ def main(sock: socket.socket, options: Options, begun: Callable[[], object]) -> 
     registry.register(SpeakerCollector(watcher.view))
     ProcessCollector(registry=registry)
     try:
-        server = StatusServer(options.listen, registry, watcher.healthy, watcher.ready)
+        server = StatusServer(options.listen, registry, watcher.healthy, watcher.ready, watcher.remarks)
     except CannotListenError as error:
         complain("speaker", str(error))
         return EXIT_USAGE

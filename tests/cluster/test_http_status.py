@@ -35,6 +35,7 @@ def idle_clients(address: Listen) -> list[socket.socket]:
 class State:
     healthy: str | None = None
     ready: str | None = "waiting for services"
+    remark: str | None = None
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def state() -> State:
 def ask(state: State) -> Iterator[Callable[[str], tuple[int, str]]]:
     registry = CollectorRegistry()
     Gauge("berthlb_example", "An example.", registry=registry).set(7)
-    server = StatusServer([ANY_PORT], registry, lambda: state.healthy, lambda: state.ready)
+    server = StatusServer([ANY_PORT], registry, lambda: state.healthy, lambda: state.ready, lambda: state.remark)
     server.start()
     yield lambda path: ask_at(server.addresses[0], path)
     server.stop()
@@ -63,6 +64,16 @@ def test_a_probe_says_what_is_missing_until_nothing_is(ask: Callable[[str], tupl
     assert ask("/readyz") == (503, "waiting for services\n")
     state.ready = None
     assert ask("/readyz") == (200, "ok\n")
+
+
+def test_what_is_wrong_with_a_daemon_that_is_ready_is_said_and_costs_nothing(
+    ask: Callable[[str], tuple[int, str]], state: State
+) -> None:
+    state.remark = "nobody is heard"
+    assert ask("/readyz") == (503, "waiting for services\n")
+    state.ready = None
+    assert ask("/readyz") == (200, "ok, but: nobody is heard\n")
+    assert ask("/healthz") == (200, "ok\n")
 
 
 def test_other_paths_are_not_found(ask: Callable[[str], tuple[int, str]]) -> None:

@@ -629,12 +629,13 @@ def test_a_machine_of_the_same_name_is_told_of_on_the_node(cluster: Cluster, sta
     wait_until(lambda: announcer.of(WholePlan))
     twin = {"node": "node-1", "mac": "02:00:00:00:00:99", "address": "192.0.2.99", "link": "eth0"}
     for _ in range(3):
-        announcer.channel.send(Notice("DuplicateNode", dict(twin)))
+        announcer.channel.send(Notice("DuplicateNode", dict(twin), at=1_790_000_000.0))
     (event,) = wait_until(lambda: cluster.events("DuplicateNode"))
     uid = cluster.ask("GET", "/api/v1/nodes/node-1")["metadata"]["uid"]
     involved = {"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": uid}
     assert (event["type"], event["involvedObject"]) == ("Warning", involved)
     assert "MAC 02:00:00:00:00:99, address 192.0.2.99" in event["message"]
+    assert event["firstTimestamp"] == "2026-09-21T14:13:20Z", "the time of the decision"
     announcer.report()
     wait_until(lambda: "calls itself node-1 too" in cluster.health().get("message", ""))
     wait_until(lambda: watcher.ready() is None)
