@@ -22,7 +22,7 @@ Times are monotonic seconds. Source: Kubernetes API concepts, "Efficient detecti
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Generic, Literal, TypeVar
@@ -126,8 +126,11 @@ class ListWatch(Generic[T]):
     ``receive_*`` methods return the changes in the order in which they are to be reported.
     """
 
-    def __init__(self, view: type[T], rng: random.Random, *, optional: bool = False) -> None:
-        """``optional``: there are servers without this kind, and that is no fault."""
+    def __init__(
+        self, view: type[T], rng: random.Random, *, optional: bool = False, keep: Callable[[T], T] = lambda read: read
+    ) -> None:
+        """``optional``: there are servers without this kind, and that is no fault. ``keep``: what of an object is held
+        and told; its name, namespace, uid and resourceVersion must stay."""
         self.counters = Counters()
         self.synced = False
         """Whether a complete list has been received, ever."""
@@ -135,6 +138,7 @@ class ListWatch(Generic[T]):
         """Whether the server's latest answer was that it has no such kind."""
         self._optional = optional
         self._view = view
+        self._keep = keep
         self._rng = rng
         self._cache: dict[str, T] = {}
         self._phase = _Phase.INITIAL
@@ -379,7 +383,7 @@ class ListWatch(Generic[T]):
 
     def _decode(self, raw: msgspec.Raw) -> T | None:
         try:
-            return decode(raw, self._view)
+            return self._keep(decode(raw, self._view))
         except msgspec.DecodeError as error:
             metadata = self._metadata(raw)
             if metadata:

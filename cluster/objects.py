@@ -10,6 +10,7 @@ that the API may leave out has the API's own default.
 
 from __future__ import annotations
 
+from sys import intern
 from typing import Any, NewType, TypeVar
 
 import msgspec
@@ -52,8 +53,9 @@ class ObjectMeta(View, frozen=True):
 
     @property
     def key(self) -> str:
-        """``namespace/name``, or ``name`` for cluster-scoped kinds: the cache key, and how people write it."""
-        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+        """``namespace/name``, or ``name`` for cluster-scoped kinds: the cache key, and how people write it. Always the
+        same copy, as many tables have it."""
+        return intern(f"{self.namespace}/{self.name}" if self.namespace else self.name)
 
 
 class Object(View, frozen=True):

@@ -54,6 +54,7 @@ class Reflector(Generic[T]):
         label_selector: str | None = None,
         field_selector: str | None = None,
         optional: bool = False,
+        keep: Callable[[T], T] = lambda read: read,
         on_change: Callable[[Change[T]], object],
     ) -> None:
         """``optional``: a server that does not have this kind has none of it; it is asked again now and then."""
@@ -65,7 +66,7 @@ class Reflector(Generic[T]):
         self._label_selector = label_selector
         self._field_selector = field_selector
         self._on_change = on_change
-        self._core = ListWatch(resource.view, random.Random(), optional=optional)
+        self._core = ListWatch(resource.view, random.Random(), optional=optional, keep=keep)
         self._synced = threading.Event()
         self._lists_said = 0
         self._refresh_asked = 0

@@ -23,13 +23,11 @@ from typing import NamedTuple
 
 from cluster.addresses import Address, AddressError, Family, parse_address
 from cluster.config import Config
-from cluster.objects import AddressText, Endpoint, EndpointSlice, Node, NodeName, PoolName, Service
+from cluster.objects import AddressText, EndpointSlice, Node, NodeName, PoolName, Service
 from cluster.selectors import matches_any
+from speaker.kept import SHARING_ANNOTATIONS, can_serve, one
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
 from speaker.ranking import Advertisements, NodeFacts, Ranking, Requirement
-
-SHARING_ANNOTATIONS = ("metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip")
-"""The sharing key's annotation, and its deprecated name. The first that is present counts, even when it is empty."""
 
 ANNOUNCED_FAMILIES = frozenset({Family.IPV4})
 """What the responder can answer for. An address of another family is in no bundle."""
@@ -361,12 +359,8 @@ def _serving(endpoint_slice: EndpointSlice) -> _Serving | None:
     service = endpoint_slice.service_key
     if service is None:
         return None
-    return _Serving(service, frozenset(each.node_name for each in endpoint_slice.endpoints or () if _can_serve(each)))
-
-
-def _can_serve(endpoint: Endpoint) -> bool:
-    conditions = endpoint.conditions
-    return conditions.ready is not False or conditions.serving is True
+    nodes = frozenset(each.node_name for each in endpoint_slice.endpoints or () if can_serve(each))
+    return _Serving(service, one(nodes))
 
 
 class _Tenancy:

@@ -14,6 +14,7 @@ hash order of each bundle is kept, and a node that comes is inserted into it at 
 
 from __future__ import annotations
 
+from array import array
 from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,37 +88,51 @@ class Standing(NamedTuple):
 
 
 class Rendezvous:
-    """For each bundle all nodes in order of the hash of both."""
+    """For each bundle all nodes in order of the hash of both. Nodes are numbered, so that an order takes two octets for
+    each."""
 
     def __init__(self) -> None:
-        self._hashers: dict[NodeName, blake2b] = {}
-        self._orders: dict[BundleId, list[NodeName]] = {}
+        self._numbers: dict[NodeName, int] = {}
+        self._nodes: list[NodeName] = []
+        """By number; the name of one that is gone stays until its number is another's."""
+        self._hashers: list[blake2b] = []
+        self._free: list[int] = []
+        self._orders: dict[BundleId, array[int]] = {}
 
-    def _score(self, node: NodeName, data: bytes) -> tuple[bytes, NodeName]:
-        hasher = self._hashers[node].copy()
+    def _score(self, number: int, data: bytes) -> tuple[bytes, NodeName]:
+        hasher = self._hashers[number].copy()
         hasher.update(data)
-        return hasher.digest(), node
+        return hasher.digest(), self._nodes[number]
 
     def add(self, node: NodeName) -> None:
-        self._hashers[node] = blake2b(f"{node}#".encode(), digest_size=8)
+        hasher = blake2b(f"{node}#".encode(), digest_size=8)
+        if self._free:
+            number = self._free.pop()
+            self._nodes[number], self._hashers[number] = node, hasher
+        else:
+            number = len(self._nodes)
+            self._nodes.append(node)
+            self._hashers.append(hasher)
+        self._numbers[node] = number
         for bundle, order in self._orders.items():
             data = bundle.encode()
-            insort(order, node, key=lambda each, data=data: self._score(each, data))  # type: ignore[misc]  # mypy: default
+            insort(order, number, key=lambda each, data=data: self._score(each, data))  # type: ignore[misc]  # default
 
     def remove(self, node: NodeName) -> None:
-        del self._hashers[node]
+        number = self._numbers.pop(node)
+        self._free.append(number)
         for order in self._orders.values():
-            order.remove(node)
+            order.remove(number)
 
     def order(self, bundle: BundleId) -> Sequence[NodeName]:
         """Every node, best first."""
         order = self._orders.get(bundle)
         if order is None:
             data = bundle.encode()
-            scores = [self._score(node, data) for node in self._hashers]
+            scores = [(*self._score(number, data), number) for number in self._numbers.values()]
             scores.sort()
-            order = self._orders[bundle] = [node for _, node in scores]
-        return order
+            order = self._orders[bundle] = array("H", (number for *_, number in scores))
+        return [self._nodes[number] for number in order]
 
     def forget(self, bundle: BundleId) -> None:
         self._orders.pop(bundle, None)

@@ -19,6 +19,7 @@ from cluster.client import (
 from cluster.objects import SERVICE_NAME_LABEL, IPAddressPool, L2Advertisement, Object
 from cluster.reflector import Change, Reflector
 from cluster.resources import Resource
+from speaker.kept import kept_record, kept_service, kept_slice
 from speaker.keys import KEY_SECRET
 from speaker.options import Options
 from speaker.records import COMPONENT_LABEL, NODE_LABEL
@@ -39,7 +40,12 @@ class Sources:
         own = options.namespace
 
         def follow(
-            resource: Resource[T], namespace: str | None = None, *, labels: str | None = None, fields: str | None = None
+            resource: Resource[T],
+            namespace: str | None = None,
+            *,
+            labels: str | None = None,
+            fields: str | None = None,
+            keep: Callable[[T], T] = lambda read: read,
         ) -> Reflector[T]:
             return Reflector(
                 client,
@@ -47,19 +53,20 @@ class Sources:
                 namespace=namespace,
                 label_selector=labels,
                 field_selector=fields,
+                keep=keep,
                 on_change=take[resource.plural],
             )
 
         self._pools = follow(IP_ADDRESS_POOLS, own)
         self._advertisements = follow(L2_ADVERTISEMENTS, own)
         self._for_plan: list[Reflector[Any]] = [
-            follow(SERVICES, fields="spec.type=LoadBalancer"),
-            follow(ENDPOINT_SLICES, labels=SLICES_OF_SERVICES),
+            follow(SERVICES, fields="spec.type=LoadBalancer", keep=kept_service),
+            follow(ENDPOINT_SLICES, labels=SLICES_OF_SERVICES, keep=kept_slice),
             follow(NODES),
             self._pools,
             self._advertisements,
         ]
-        self._records = follow(SERVICE_L2_STATUSES, own, labels=f"{NODE_LABEL}={options.node}")
+        self._records = follow(SERVICE_L2_STATUSES, own, labels=f"{NODE_LABEL}={options.node}", keep=kept_record)
         states = follow(CONFIGURATION_STATES, own, labels=f"{COMPONENT_LABEL}=speaker")
         self._all: list[Reflector[Any]] = [*self._for_plan, self._records, states]
         if not options.key:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cluster.errors import (
     ApiError,
@@ -72,6 +73,26 @@ def page(items: list[Json], version: int, continue_: str = "") -> RawList:
 
 def told(changes: list[Change[Service]]) -> list[tuple[str, str]]:
     return [(change.kind, change.key) for change in changes]
+
+
+def test_what_is_held_and_told_is_what_was_to_be_kept() -> None:
+    def without_labels(service: Service) -> Service:
+        meta = service.metadata
+        return Service(replace(meta, labels={}))
+
+    core = ListWatch(Service, random.Random(1), keep=without_labels)
+    core.next_step(0.0)
+    core.watch_opened(0.0)
+    web = {"metadata": {"name": "web", "uid": "u", "resourceVersion": "7", "labels": {"app": "web"}}}
+    core.receive_event(event("ADDED", web), 0.0)
+    (added,) = core.receive_event(bookmark(10, ends_initial=True), 0.0)
+    newer = {"metadata": {**web["metadata"], "resourceVersion": "11", "labels": {"app": "other"}}}
+    (modified,) = core.receive_event(event("MODIFIED", newer), 0.0)
+    for change in (added, modified):
+        assert change.new is not None
+        assert change.new.metadata.labels == {}
+    assert core.held["web"] is modified.new
+    assert (modified.kind, core.receive_event(event("MODIFIED", newer), 0.0)) == ("modified", [])
 
 
 class Driver:

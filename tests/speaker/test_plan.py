@@ -34,6 +34,7 @@ from cluster.objects import (
     ServiceStatus,
     Taint,
 )
+from speaker.kept import kept_service, kept_slice
 from speaker.plan import Bundle, BundleId, Candidate, Plan, PlanChange, apply_change, difference
 from speaker.planner import Planner, plan
 
@@ -128,16 +129,22 @@ def bundles(
     lb_class: str | None = None,
     ignore_exclude: bool = False,
 ) -> tuple[Bundle, ...]:
-    return plan(
-        services,
-        slices,
-        nodes,
-        config or a_config(),
-        node=OWN,
-        revision=1,
-        lb_class=lb_class,
-        ignore_exclude=ignore_exclude,
-    ).bundles
+    """From whole objects, which must be the same as from what a speaker keeps of them."""
+    whole, kept = (
+        plan(
+            services if each is None else map(kept_service, services),
+            slices if each is None else map(kept_slice, slices),
+            nodes,
+            config or a_config(),
+            node=OWN,
+            revision=1,
+            lb_class=lb_class,
+            ignore_exclude=ignore_exclude,
+        ).bundles
+        for each in (None, "kept")
+    )
+    assert whole == kept
+    return whole
 
 
 def names(bundle: Bundle) -> set[str]:
