@@ -33,7 +33,8 @@ from cluster.client import NAMESPACES, ApiClient, ClientConfigError, Forbidden, 
 from cluster.command_line import EXIT_USAGE, complain
 from cluster.config import Config, load
 from cluster.http_status import CannotListenError, StatusServer
-from cluster.objects import AddressText, ConfigurationState, Node, NodeName, Object, Secret, Service
+from cluster.objects import AddressText, ConfigurationState, Node, NodeName, Secret, Service
+from cluster.reflector import Change
 from speaker.announcements import Announcements
 from speaker.channel import (
     ChannelClosedError,
@@ -122,8 +123,8 @@ class Watcher:
             "services": into(self._set_service),
             "endpointslices": into(self._planner.set_slice),
             "nodes": into(self._set_node),
-            "ipaddresspools": into(self._touch_config),
-            "l2advertisements": into(self._touch_config),
+            "ipaddresspools": self._configured,
+            "l2advertisements": self._configured,
             "secrets": into(self._set_secret),
             "configurationstates": into(self._set_state),
             "servicel2statuses": lambda change: self._soon(lambda: self._publisher.recorded(change)),
@@ -262,8 +263,11 @@ class Watcher:
 
     # -------------------------------------------------------------------- what the API says
 
-    def _touch_config(self, _key: str, _object: Object | None) -> None:
-        self._config_touched = True
+    def _configured(self, change: Change[Any]) -> None:
+        """A pool or an advertisement is another one. Most changes are of what the controller writes into its status."""
+        old, new = change.old, change.new
+        if old is None or new is None or (old.spec, old.metadata.labels) != (new.spec, new.metadata.labels):
+            self._soon(lambda: setattr(self, "_config_touched", True))
 
     def _set_service(self, key: str, service: Service | None) -> None:
         known = self._planner.service(key) is not None
