@@ -81,7 +81,7 @@ LAST_WRITES_S = 1.0
 LAST_EVENTS_S = 0.5
 """And then for Events that are not recorded yet."""
 RESTORE_POLL_S = 0.02
-"""Between two looks whether a new leader's lists have come."""
+"""Between two looks whether a new leader's lists have come, at first. They may never: then it looks more seldom."""
 KEY_SECRET = "berthlb-heartbeat"  # noqa: S105  # the name, not the key
 KEY_BYTES = 32
 
@@ -121,6 +121,7 @@ class Daemon:
         self._rng = rng
         self._term: int | None = None
         """The term that ``_core`` is for; None: it is for none, and knows nothing."""
+        self._term_began = 0.0
         self._awaited: tuple[int, ...] | None = None
         """Which refresh of each reflector a new leader waits for; None: not asked for yet."""
         self._remember_releases = remember_releases
@@ -244,7 +245,7 @@ class Daemon:
         """With a term everything that was decided in it ends."""
         term = self._elector.term
         if term != self._term:
-            self._term, self._awaited = term, None
+            self._term, self._awaited, self._term_began = term, None, time.monotonic()
             self._core = self._new_core()
             self._first_addresses.begin_anew()
         if term is not None and self._awaited is None and self._elector.quiet:
@@ -286,7 +287,8 @@ class Daemon:
             deadlines = [at for at in (self._core.next_deadline(), self._reports.next_deadline()) if at is not None]
             wait = min([wait, *(max(0.0, at - time.monotonic()) for at in deadlines)])
         elif self._term is not None:
-            wait = RESTORE_POLL_S  # ``refreshed`` is a state and wakes nobody
+            waited = time.monotonic() - self._term_began  # ``refreshed`` is a state and wakes nobody
+            wait = min(IDLE_S, max(RESTORE_POLL_S, waited / 50))
         received: list[Seen[Any] | _Outcome | None] = []
         try:
             received.append(self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait())

@@ -36,6 +36,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 COUNTERS: dict[str, tuple[str, str]] = {
     "decisions": ("Decisions of the protocol that were logged: claims, releases, deaths, conflicts.", "reason"),
     "frames_dropped": ("ARP frames that were not answered.", "reason"),
+    "frames_lost": ("Frames that the kernel dropped, because the speaker did not read them in time.", "what"),
     "heartbeats_dropped": ("Heartbeat datagrams that were dropped.", "reason"),
     "reports_dropped": ("Decisions that were not logged, because there were too many at once.", ""),
     "sent_claims": ("Datagrams with claims, their repetitions included.", ""),

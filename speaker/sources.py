@@ -97,12 +97,8 @@ class Sources:
             then()
 
     def missing(self) -> list[str]:
-        """The kinds that a Plan still lacks, each with the latest error if there was one."""
-        return [
-            f"{each.resource.plural} ({each.counters.last_error})" if each.counters.last_error else each.resource.plural
-            for each in self._for_plan
-            if not each.synced
-        ]
+        """The kinds that a Plan still lacks, each with what is wrong with it."""
+        return [each.with_trouble for each in self._for_plan if not each.synced]
 
     def pools(self) -> Iterable[IPAddressPool]:
         return self._pools.items().values()
