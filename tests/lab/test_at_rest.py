@@ -26,7 +26,7 @@ from lab.client import Lab
 from lab.controlplane.audit import NAMESPACE
 from lab.demo import SEEDS
 from lab.kinds import Whole
-from lab.layout import CONTROL_PLANE, DEFAULT_LAN, lay_out
+from lab.layout import CONTROL_PLANE, DEFAULT_LAN, STATUS_PORT, lay_out
 from lab.manifests import api_of, apply_files
 from lab.standins.real import DEFINITIONS, permissions
 from lab.workloads import start_workload
@@ -45,6 +45,8 @@ SETTLE_S = 60.0
 CONTROLLERS = ("controller", "controller-2")
 NODES = ("node-1", "node-2")
 SERVICE = ("dev", "nginx-service")
+KEY = "berthlb-heartbeat"
+NOWHERE_PORT = 7480
 ELSEWHERE = "203.0.113.7"
 """What somebody else wants a contested Service's address to be."""
 BINDINGS: dict[str, Resource[Whole]] = {
@@ -155,29 +157,37 @@ def test_no_process_spins_in_any_state(rest: Rest) -> None:
         rest.settles("a contested Service")
     with without_address(lab, NODES[1]):
         rest.settles("node-2 has no usable interface")
+        assert "node node-2 has no interface to announce on" in readiness(lab, NODES[1])
+        assert "NoUsableInterface" in lab.log(NODES[1], "speaker").read_text()
     with leased_to_somebody(api):
         rest.settles("the Lease is somebody else's")
     with without_key(rest):
         rest.settles("no key")
+        assert f"Secret {NAMESPACE}/{KEY} does not exist" in readiness(lab, NODES[1])
         api.create(SECRETS, NAMESPACE, {"metadata": {"name": KEY}, "data": {"current": "bm9uZQ=="}})
         rest.settles("a bad key")
     with in_a_namespace_that_does_not_exist(rest):
         rest.settles("a namespace that does not exist")
+        assert "namespace nowhere" in readiness(lab, NODES[0], NOWHERE_PORT)
     with without_permission(rest):
         rest.settles("no permission")
+        assert "ipaddresspools (403 Forbidden" in readiness(lab, NODES[1])
     definitions = [each for page in api.list_pages(DEFINITIONS) for each in page.items]
     for definition in definitions:
         api.delete(DEFINITIONS, None, definition.metadata.name)
     wait_until(lambda: refused(lambda: api.list_page(IP_ADDRESS_POOLS)), 30)
     rest.restart()
     rest.settles("no definitions of the custom resources")
+    assert "ipaddresspools.metallb.io is not installed" in readiness(lab, NODES[1])
     lab.process(CONTROL_PLANE, "apiserver", "kill")
     rest.settles("the API server is away")
     rest.restart()
     rest.settles("the API server is away from the start")
 
 
-KEY = "berthlb-heartbeat"
+def readiness(lab: Lab, host: str, port: int = STATUS_PORT) -> str:
+    """What a speaker says is missing."""
+    return lab.run(host, ["curl", "--silent", f"http://127.0.0.1:{port}/readyz"]).output
 
 
 def refused(request: Callable[[], object]) -> bool:
@@ -249,7 +259,7 @@ def in_a_namespace_that_does_not_exist(rest: Rest) -> Iterator[None]:
     """One more of each daemon, which may do everything, and is told to look there."""
     kubeconfig = rest.lab.status().kubeconfig_inside
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    common = [f"--kubeconfig={kubeconfig}", "--namespace=nowhere", "--listen=127.0.0.1:7480"]
+    common = [f"--kubeconfig={kubeconfig}", "--namespace=nowhere", f"--listen=127.0.0.1:{NOWHERE_PORT}"]
     with ExitStack() as running:
         for host, what, arguments in (
             (CONTROL_PLANE, "controller", ()),

@@ -20,7 +20,7 @@ from lab import launch, measure
 from lab.client import Lab
 from lab.demo import SEEDS
 from lab.figures import answered_by_two
-from lab.layout import lay_out
+from lab.layout import STATUS_PORT, lay_out
 from lab.manifests import api_of, apply_files
 from lab.workloads import start_workload
 from tests.real import real_assets
@@ -88,6 +88,13 @@ def still_answers_alone(watch: measure.Watch, mac: str, since: float, seconds: f
     assert {a.mac for a in answers} == {mac}
 
 
+def announcing(lab: Lab) -> list[str]:
+    """The nodes that say in their metrics that they answer for the address."""
+    ours = f'metallb_speaker_announced{{ip="{ADDRESS}"'
+    asked = ["curl", "--silent", f"http://127.0.0.1:{STATUS_PORT}/metrics"]
+    return [host.name for host in lab.status().layout.nodes if ours in lab.run(host.name, asked).output]
+
+
 def page_from_client(lab: Lab) -> str:
     """The node whose replica answers a request to the Service, as the client sees it; empty if none does."""
     done = lab.run("client", ["curl", "--silent", "--fail", "--max-time", "2", f"http://{ADDRESS}/"])
@@ -151,6 +158,7 @@ def test_a_pulled_cable_moves_the_address_and_one_node_answers_when_it_is_back(c
         pulled = time.monotonic()
         cluster.pull_link(node)
         new = new_mac(watch, old, pulled)
+        wait_until(lambda: announcing(cluster) == [measure.node_of(cluster, new)])
         plugged = time.monotonic()
         cluster.plug_link(node)
         still_answers_alone(watch, new, plugged, 3.0)
