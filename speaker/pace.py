@@ -7,7 +7,7 @@ All speakers share an API server with the controller, and with whoever waits for
 - Beyond it each write is followed by a rest of ``REST`` times what it took. A server that has much to do answers later,
   and is asked less often.
 - While Services are being given addresses (one was seen without, or got its first, within ``QUIET_S``) only the
-  allowance is used. This ends after ``HOLD_S`` of waiting at the latest, however many more are coming.
+  allowance is used. What has waited for ``HOLD_S`` goes out all the same, with rests of ``CROWDED_REST`` times.
 
 So a write is late by ``HOLD_S`` at the most, and by what waits before it.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 BURST = 10
 REFILL_S = 1.0
 REST = 2.0
+CROWDED_REST = 8.0
 QUIET_S = 2.0
 HOLD_S = 60.0
 
@@ -27,7 +28,9 @@ class Pace:
     def __init__(self, now: float) -> None:
         self._whole_at = now
         """When the allowance is whole again, if nothing more is written."""
-        self._rested_at = now
+        self._ended_at = now
+        self._took_s = 0.0
+        """The last write."""
         self._crowded_until = now
 
     def crowd(self, now: float) -> None:
@@ -37,10 +40,13 @@ class Pace:
     def wrote(self, began: float, ended: float) -> None:
         """A write is over, whatever came of it."""
         self._whole_at = min(max(self._whole_at, began) + REFILL_S, ended + BURST * REFILL_S)
-        self._rested_at = ended + REST * (ended - began)
+        self._ended_at, self._took_s = ended, ended - began
 
     def next_at(self, waiting_since: float, now: float) -> float:
         """When the next write may begin, of which the oldest waits since then: ``now`` or later."""
         allowed_at = self._whole_at - (BURST - 1) * REFILL_S
-        crowded_until = min(self._crowded_until, waiting_since + HOLD_S)
-        return max(now, min(allowed_at, max(self._rested_at, crowded_until)))
+        rested_at = self._ended_at + REST * self._took_s
+        if now < self._crowded_until:
+            slowly_at = max(waiting_since + HOLD_S, self._ended_at + CROWDED_REST * self._took_s)
+            rested_at = max(rested_at, min(self._crowded_until, slowly_at))
+        return max(now, min(allowed_at, rested_at))

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from cluster.client import connect
 from cluster.objects import AddressText, NodeName
 from lab.apiserver.embedded import EmbeddedApi
-from speaker import publisher, troubles, writer
+from speaker import pace, publisher, troubles, writer
 from speaker.channel import (
     AnnouncerEnd,
     Claims,
@@ -579,6 +579,26 @@ def test_of_very_many_services_at_once_the_events_that_nobody_would_read_become_
     assert kinds["Service"] + sum(int(message.split()[1]) for message in merged) == len(addresses)
     assert 1 <= len(merged) <= 3
     assert "more Services from node" in merged[0]
+
+
+def test_while_services_wait_for_addresses_little_is_written_and_warnings_all_the_same(
+    cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "BURST", 4)
+    for name in ("QUIET_S", "REFILL_S", "HOLD_S"):
+        monkeypatch.setattr(pace, name, 3600.0)
+    addresses = [AddressText(f"192.0.2.{number}") for number in range(1, 7)]
+    for number, address in enumerate(addresses):
+        cluster.add_service(f"s{number}", address)
+    watcher, announcer = start()
+    wait_until(lambda: announcer.announced() == set(addresses))
+    announcer.hold(*addresses)
+    waiting = 2 * len(addresses) - 4  # a status object and an Event for each
+    wait_until(lambda: watcher.view().lag.writes == waiting)
+    announcer.channel.send(Notice("AddressConflict", {"address": addresses[0], "mac": "02:00:00:00:00:99"}))
+    wait_until(lambda: cluster.events("AddressConflict"))
+    wait_until(lambda: watcher.view().lag.oldest_s > 0.5)
+    assert watcher.view().lag.writes == waiting
 
 
 def test_news_that_is_no_longer_true_when_its_turn_comes_is_not_told(
