@@ -120,8 +120,13 @@ class Troubles:
                 )
             )
         if self._deaf_since is not None and now - self._deaf_since >= PATIENCE_S:
-            others = _listed(self._others())
-            found.append(Trouble("NobodyHeard", f"{nobody_heard('')}; by the API there are speakers on {others}"))
+            found.append(
+                Trouble(
+                    "NobodyHeard",
+                    f"{nobody_heard('')}; by the API there are speakers on {_listed(self._others())} (where none runs"
+                    " any more, delete its ConfigurationState)",
+                )
+            )
         if self._unusable:
             found.append(
                 Trouble(
