@@ -15,7 +15,9 @@ each says of itself, and then by age:
 A Service whose condition says that it has something else, or nothing, has not been given what its status shows.
 
 **From then on** the ledger knows better than any status: whoever holds an address keeps it, whatever others come to
-show. What a Service shows beyond what it holds is a ``stray``: while it is shown, nobody else is given it. A Service to
+show. What a Service shows beyond what it holds is a ``stray``: while it is shown, nobody else is given it. It is
+``usurped`` and must go where it was given to another Service, or another one shows it already and it is of our pools.
+Some rivals put the address of a node into every status; that was given to nobody, and may stand there. A Service to
 which we do not write, of another class for instance, *occupies* what it shows, and what its condition says that it was
 given; nothing of that is given out. Where one of ours holds it already, another controller gave it at the same moment.
 If that is one like this, both see both, and both see it alike: of two whose conditions say that the address was given
@@ -30,7 +32,7 @@ Which addresses a Service shall have is decided elsewhere (``judgement``), and s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.addresses import Address
@@ -75,11 +77,13 @@ class Holdings:
         self._class = load_balancer_class
         self._freed: set[PoolName] = set()
         self._turned_down: dict[str, tuple[Address, ...]] = {}
-        """Services that show what somebody else holds."""
-        self._shown_by: dict[Address, list[str]] = {}
-        """Those of them to which we do not write, by address."""
+        """What Services show that somebody else holds …"""
+        self._showing: dict[Address, dict[str, bool]] = {}
+        """… and who they are, by address: whether we do not write to them."""
         self._disputed: set[Address] = set()
         """Addresses of which that has changed."""
+        self._vacated: set[Address] = set()
+        """Those of them that somebody has given back."""
 
     def restore(self, everybody: Mapping[str, Holding]) -> None:
         """Enter all that there is by what the API shows of it. ``everybody`` by ``namespace/name``."""
@@ -99,7 +103,7 @@ class Holdings:
         for holding, shown, given in unclear:
             self._grant(holding, shown if given is None else (), everybody)
         for holding, _, _ in unclear:
-            self.note_strays(holding)
+            self.note_strays(holding, everybody)
 
     def _grant(self, holding: Holding, claimed: tuple[Address, ...], known: Mapping[str, Holding]) -> None:
         """Have it hold what it claims, except what others hold already."""
@@ -121,26 +125,38 @@ class Holdings:
         others = (each for each in self._ledger.holders(address) if each.service != holder.service)
         return next((each for each in others if holder.why_not_with(each) is not None), None)
 
-    def note_strays(self, holding: Holding) -> bool:
-        """Take note of what the Service shows and does not hold. Whether nobody else holds it."""
+    def note_strays(self, holding: Holding, known: Mapping[str, Holding]) -> bool:
+        """Take note of what the Service shows beside what it holds. Whether it usurps any of that. ``known``: everybody
+        who may hold something, by ``namespace/name``."""
         shown = addresses_in_status(holding.view)
         beside = [each for each in shown if each not in holding.assigned and each not in holding.retiring]
-        self._stray(holding, beside)
-        refused = tuple(each for each in beside if each not in holding.strays)
-        self._turn_down(holding, refused)
-        for address in refused:
-            if holding.cleared is None and (owner := self._in_the_way(address, read_holder(holding.view))) is not None:
-                holding.cleared = f"{address.text} belongs to {owner.service}, which had it before"
-        return not refused
-
-    def _stray(self, holding: Holding, beside: Iterable[Address]) -> None:
+        if not beside and not holding.strays and holding.view.key not in self._turned_down:
+            return False
         holder = read_holder(holding.view)
         strays = tuple(each for each in beside if self._ledger.conflict(each, holder) is None)
         for address in strays:
             self._ledger.take(address, holder)
         kept = {*strays, *holding.assigned, *holding.retiring}
-        self._give_back(holding, tuple(each for each in holding.strays if each not in kept))
+        gone = tuple(each for each in holding.strays if each not in kept)
         holding.strays = strays
+        self._give_back(holding, gone)
+        refused = tuple(each for each in beside if each not in strays)
+        self._turn_down(holding, refused)
+        usurped = [(each, owner) for each in refused if (owner := self._rightful(each, holder, known)) is not None]
+        if usurped and holding.cleared is None:
+            holding.cleared = f"{usurped[0][0].text} belongs to {usurped[0][1].view.key}, which had it before"
+        return bool(usurped)
+
+    def _rightful(self, address: Address, holder: Holder, known: Mapping[str, Holding]) -> Holding | None:
+        """Who was given the address, or has it of our pools, and cannot share it with this one."""
+        for other in self._ledger.holders(address):
+            if other.service == holder.service or holder.why_not_with(other) is None:
+                continue
+            owner = known[other.service]
+            given = owner.assigned + owner.retiring if self._is_ours(owner) else recorded(owner.view) or ()
+            if address in given or self._ledger.pool_around(address) is not None:
+                return owner
+        return None
 
     def occupy(self, holding: Holding, known: Mapping[str, Holding]) -> list[Holding]:
         """Have a Service that we do not write to hold what it shows and was given. Returns those who give way to it."""
@@ -169,6 +185,8 @@ class Holdings:
         """Whether ``rival`` has to give up what ``to`` shows, whose condition says that it was ``given`` that."""
         if not self._is_ours(rival):
             return False
+        if address in rival.strays:
+            return True
         if given is None:
             return address not in addresses_in_status(rival.view)
         return address in given and to.age < rival.age
@@ -180,39 +198,38 @@ class Holdings:
         """The address is another's from now on, though this Service's status may show it for a moment yet."""
         self.assign(holding, tuple(each for each in holding.assigned if each != address))
         holding.retiring = tuple(each for each in holding.retiring if each != address)
+        holding.strays = tuple(each for each in holding.strays if each != address)
         self._give_back(holding, (address,))
 
     def _turn_down(self, holding: Holding, refused: tuple[Address, ...]) -> None:
         """Somebody else holds these, which the Service shows."""
-        key, elsewhere = holding.view.key, () if self._is_ours(holding) else refused
-        for address in set(self._turned_down.pop(key, ())) - set(elsewhere):
-            self._set_shown_by(address, key, shows=False)
-        for address in elsewhere:
-            self._set_shown_by(address, key, shows=True)
+        key, elsewhere = holding.view.key, not self._is_ours(holding)
+        for address in set(self._turned_down.pop(key, ())) - set(refused):
+            self._disputed.add(address)
+            del self._showing[address][key]
+            if not self._showing[address]:
+                del self._showing[address]
+        for address in refused:
+            showing = self._showing.setdefault(address, {})
+            if showing.get(key) is not elsewhere:
+                showing[key] = elsewhere
+                self._disputed.add(address)
         if refused:
             self._turned_down[key] = refused
 
-    def _set_shown_by(self, address: Address, key: str, *, shows: bool) -> None:
-        showing = self._shown_by.setdefault(address, [])
-        if shows != (key in showing):
-            showing.append(key) if shows else showing.remove(key)
-            self._disputed.add(address)
-        if not showing:
-            del self._shown_by[address]
-
     def shown_by(self, address: Address) -> str | None:
         """A Service that we do not write to and that shows this address, which somebody else holds."""
-        return next(iter(self._shown_by.get(address, ())), None)
-
-    @property
-    def turned_down(self) -> tuple[str, ...]:
-        """Services that show what somebody else holds."""
-        return tuple(self._turned_down)
+        return next((key for key, elsewhere in self._showing.get(address, {}).items() if elsewhere), None)
 
     def take_disputed(self) -> set[str]:
         """Services of which ``shown_by`` may have something else to tell since the last call."""
         disputed, self._disputed = self._disputed, set()
         return {holder.service for address in disputed for holder in self._ledger.holders(address)}
+
+    def take_reclaimers(self) -> set[str]:
+        """Services that show an address that has been given back since the last call. They come first."""
+        vacated, self._vacated = self._vacated, set()
+        return {key for address in vacated for key in self._showing.get(address, ())}
 
     def assign(self, holding: Holding, addresses: tuple[Address, ...]) -> None:
         """These from now on; what the Service had beside them is retiring."""
@@ -267,6 +284,8 @@ class Holdings:
         for address in addresses:
             if (pool := self._ledger.give_back(address, holding.view.key)) is not None:
                 self._freed.add(pool)
+            if address in self._showing:
+                self._vacated.add(address)
 
 
 def _belongs_to(address: Address, owner: Holding, loser: Holding) -> str:

@@ -164,7 +164,7 @@ class Reconciler:
     def _enter(self, tracked: Tracked) -> None:
         """Take note of what the Service shows, before anybody else is given it; who has to give way to it is due."""
         if is_ours(tracked.view, self._class):
-            self._holdings.note_strays(tracked)
+            self._holdings.note_strays(tracked, self._tracked)
         elif tracked.view.spec.type == "LoadBalancer":
             yielding = self._holdings.occupy(tracked, self._tracked)
             self._turns.give(*(each.view.key for each in yielding))
@@ -257,9 +257,9 @@ class Reconciler:
         """Everybody whose turn it is, while there is room."""
         while room > 0 and turns > 0:
             turns -= 1
+            for reclaimer in self._holdings.take_reclaimers():
+                self._enter(self._tracked[reclaimer])
             if freed := self._holdings.take_freed():
-                for key in self._holdings.turned_down:  # before anybody is given what they show
-                    self._enter(self._tracked[key])
                 self._turns.offer(freed & self._config.pools.keys(), self._waiting)
             if (turn := self._turns.next()) is None:
                 return
@@ -323,10 +323,10 @@ class Reconciler:
         self._warn_of_deprecated(tracked)
         if self._stands_back(tracked, now):
             return
-        notes = events.of_verdict(view, verdict, tracked.cleared)
-        refused = {"AllocationFailed", "LoadBalancerFailed"} & {note.reason for note in notes}
         said = condition(verdict)
         patch = service_patch(view, texts(tracked.assigned), verdict.pool, said, now)
+        notes = events.of_verdict(view, verdict, tracked.cleared) if patch is not None else ()
+        refused = {"AllocationFailed", "LoadBalancerFailed"} & {note.reason for note in notes}
         if self._write(tracked, patch, said.message, notes, now) and refused and verdict.refusal is not None:
             self.refusals[verdict.refusal.reason] += 1
 
@@ -386,9 +386,9 @@ class Reconciler:
 
     def _stands_back(self, tracked: Tracked, now: Moment) -> bool:
         """Whether somebody else keeps writing the status. Then find out who, say so once, and leave it at that; except
-        that what another Service holds is taken out of it each time."""
+        that what it usurps is taken out of it each time."""
         view, contest = tracked.view, tracked.contest
-        alone = self._holdings.note_strays(tracked)
+        usurps = self._holdings.note_strays(tracked, self._tracked)
         if contest is None or not contest.holds(view, now.monotonic):
             self._contested.discard(view.key)
             return False
@@ -396,14 +396,14 @@ class Reconciler:
         self._requests.wake(tracked, contest.next_try(view))
         self._holdings.give_back_unseen(tracked)
         present, own = shown(view), texts(tracked.assigned)
-        displayed = own if not alone else present
+        displayed = own if usurps else present
         status = "True" if displayed and displayed == own else "False"
         said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
         if said is not None and (said.reason, said.status) == (Reason.CONTESTED.value, status):
             tracked.refusal = Refusal(Reason.CONTESTED, said.message)
             self._write(tracked, service_patch(view, displayed, pool_named(view), said, now), said.message, (), now)
             return True
-        if not contest.asked and (alone or not tracked.attempts):
+        if not contest.asked and not (usurps and tracked.attempts):
             self._requests.read(tracked, SERVICE_OWNERS)
             return True
         refusal = tracked.refusal = contest.refusal(tracked.assigned, written=status == "True")

@@ -194,6 +194,41 @@ def test_after_a_restart_a_status_that_was_emptied_or_falsified_meanwhile_is_put
     assert not [event for event in world.take_events() if event[1] == "IPAllocated" and event[0] != "default/new"]
 
 
+def test_two_statuses_falsified_to_one_free_address_of_a_pool_do_not_both_show_it() -> None:
+    world = neighbours(victim_first=True)
+    for _ in range(6):
+        for name in ("web", "victim"):
+            world.put(name, status={"loadBalancer": {"ingress": [{"ip": "172.18.255.222"}]}})
+        world.rest()
+        world.time += 1.1
+        world.rest()
+        assert {world.ip("web"), world.ip("victim")} != {"172.18.255.222"}
+    world.settle()
+    assert (world.ip("victim"), world.ip("web")) == ("172.18.255.200", "172.18.255.201")
+
+
+def test_one_address_of_a_node_in_every_status_is_nobodys_and_not_fought_over() -> None:
+    """As k3s' ServiceLB writes it, whatever the class."""
+    world = World()
+    world.start()
+    names = [f"web-{number}" for number in range(6)]
+    for name in names:
+        world.put(name, loadBalancerClass="k3s" if name == "web-0" else None)
+    world.settle()
+    world.take_writes()
+    for _ in range(10):
+        for name in names:
+            world.put(name, status={"loadBalancer": {"ingress": THEIRS}})
+        world.rest()
+        world.time += 1.1
+        world.rest()
+    assert {world.ip(name) for name in names} == {"192.168.1.7"}
+    assert len(world.take_writes()) == 3 * 5
+    world.put("new")
+    world.rest()
+    assert world.ip("new") == "172.18.255.205", "what they had stays reserved"
+
+
 def test_what_a_contested_service_shows_is_given_to_nobody() -> None:
     """A MetalLB that was left running with the same pools gives another address of theirs."""
     world = World({"a": "10.0.0.1-10.0.0.2"})
