@@ -3,67 +3,24 @@
 from __future__ import annotations
 
 import json
-import signal
-import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.controller.test_daemon import Controller
 from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.installation import Installation
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow]
 
 
-class Cluster:
-    """A namespace of the test's own, with a controller that serves it under a class of its own."""
-
-    def __init__(self, control_plane: ControlPlane, name: str) -> None:
-        self.control_plane = control_plane
-        self.name = name
-        control_plane.kubectl("create", "namespace", name)
-        self.controller = Controller(control_plane.kubeconfig(), "--namespace", name, "--lb-class", f"{name}.example/a")
-
-    def pool(self, name: str, *addresses: str, **spec: Any) -> None:
-        body = {"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": name}}
-        self._apply({**body, "spec": {"addresses": list(addresses), **spec}})
-
-    def service(self, name: str, **annotations: str) -> None:
-        spec = {"type": "LoadBalancer", "loadBalancerClass": f"{self.name}.example/a", "ports": [{"port": 80}]}
-        metadata = {"name": name, "annotations": annotations}
-        self._apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
-
-    def _apply(self, body: dict[str, Any]) -> None:
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
-
-    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        return self.control_plane.kubectl("-n", self.name, *arguments, stdin=stdin)
-
-    def address(self, name: str) -> str:
-        return self.kubectl("get", "service", name, "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}")
-
-    def condition(self, name: str) -> dict[str, str]:
-        conditions = json.loads(self.kubectl("get", "service", name, "-o", "json"))["status"].get("conditions", [])
-        return next((each for each in conditions if each["type"] == "berthlb.io/AddressAssigned"), {})
-
-    def rewrite(self, name: str, address: str, manager: str) -> None:
-        """Write the status as another controller would."""
-        patch = json.dumps({"status": {"loadBalancer": {"ingress": [{"ip": address}]}}})
-        arguments = ("--subresource=status", "--type=merge", f"--field-manager={manager}")
-        self.kubectl("patch", "service", name, *arguments, "-p", patch)
-
-
 @pytest.fixture
-def cluster(control_plane: ControlPlane) -> Iterator[Cluster]:
-    cluster = Cluster(control_plane, f"allocation-{uuid.uuid4().hex[:8]}")
-    yield cluster
-    cluster.controller.end(signal.SIGKILL)
-    control_plane.kubectl("delete", "namespace", cluster.name, "--wait=false")
+def cluster(control_plane: ControlPlane) -> Iterator[Installation]:
+    with Installation(control_plane, "allocation") as cluster:
+        yield cluster
 
 
-def test_a_rival_is_named_by_the_name_under_which_the_api_knows_it(cluster: Cluster) -> None:
+def test_a_rival_is_named_by_the_name_under_which_the_api_knows_it(cluster: Installation) -> None:
     cluster.pool("pool", "172.18.255.200-172.18.255.250")
     cluster.service("web")
     for _ in range(2):
@@ -80,7 +37,7 @@ def test_a_rival_is_named_by_the_name_under_which_the_api_knows_it(cluster: Clus
     wait_until(lambda: "Contested" in cluster.kubectl("get", "events", "-o", "jsonpath={.items[*].reason}"))
 
 
-def test_kubectl_shows_why_every_pool_refuses(cluster: Cluster) -> None:
+def test_kubectl_shows_why_every_pool_refuses(cluster: Installation) -> None:
     cluster.pool("full", "172.18.255.1/32")
     cluster.service("holder")
     wait_until(lambda: cluster.address("holder") == "172.18.255.1")
