@@ -137,6 +137,8 @@ class ApiClient:
         server = urlsplit(configuration.host)
         whole_urls = pools.proxy is not None and server.scheme == "http"  # with TLS a proxy is no more than a tunnel
         self._before_path = configuration.host if whole_urls else server.path
+        self.server: str = configuration.host
+        """Where it is, as it was configured."""
         self._user_agent = user_agent
         self._field_manager = user_agent.partition("/")[0]
         """Under this name ``metadata.managedFields`` lists what we write."""

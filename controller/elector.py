@@ -17,13 +17,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Final
 
 from cluster.client import ApiClient
-from cluster.errors import AlreadyExists, ApiError, Conflict, NotFound
+from cluster.errors import AlreadyExists, ApiError, Conflict, NotFound, TimedOut
 from cluster.objects import Lease
 from cluster.reflector import Change, Reflector
 from cluster.resources import LEASES
+from controller import place
 from controller.leadership import Leadership, Look, Put
 
 NAME_LIMIT = 40
@@ -66,7 +68,9 @@ class Elector:
         self._client = client
         self._namespace = namespace
         self._on_change = on_change
-        self._core = Leadership(f"{name}-{secrets.token_hex(4)}", lease_s, random.Random())
+        self._taken = place.take(f"{client.server} {namespace} {lease}", _clock)
+        here = self._taken.place if self._taken else None
+        self._core = Leadership(f"{name}-{secrets.token_hex(4)}", lease_s, random.Random(), here)
         self._lock = threading.Lock()
         self._woken = threading.Event()
         self._stopping = threading.Event()
@@ -104,18 +108,22 @@ class Elector:
             if limit is None:
                 raise NotLeadingError
             self._under_way += 1
-        known = False
+        known = took_too_long = False
         try:
             yield limit
             known = True
         except ApiError as error:
             known = 0 < error.status < 500
+            took_too_long = isinstance(error, TimedOut) or error.status == HTTPStatus.GATEWAY_TIMEOUT
             raise
         finally:
             with self._lock:
                 self._under_way -= 1
                 if not known:
                     self._unsure_until = max(self._unsure_until, now + limit)
+                if took_too_long:
+                    self._core.write_took_too_long(_clock())
+                    self._woken.set()
 
     @property
     def transitions(self) -> int:
@@ -219,7 +227,7 @@ class Elector:
         sent = _clock()
         try:
             if put.create:
-                body = {**put.body, "metadata": {"name": self.lease}}
+                body = {**put.body, "metadata": {**put.body["metadata"], "name": self.lease}}
                 lease = self._client.create(LEASES, self._namespace, body, limit_s=limit_s)
             else:
                 lease = self._client.patch(LEASES, self._namespace, self.lease, put.body, limit_s=limit_s)

@@ -12,6 +12,11 @@ within the Lease under which it is sent (``write_limit``), and carries it: by th
 new leader, which has waited the Lease out, has thereby waited out every write of the old one, and may write at once.
 So may the one that finds a released Lease: a holder releases only after its last write has ended.
 
+**Who is dead is not waited for.** A holder says in the record in which ``Place`` it runs, and how long its writes may
+take. Whoever has that place now knows that the old holder has ended, and that what it had sent has too once that time
+has passed. A write may take two seconds; where the API server is slower, twice as long, from the moment on at which the
+record says so.
+
 **Terms.** A term is leadership without a gap. Whoever lost it, for whatever reason, and gets it back begins a new one,
 and knows nothing any more: what was decided in an earlier term must not be written.
 
@@ -34,6 +39,11 @@ from cluster.objects import Lease
 LEASE_S = 15
 """client-go's own duration; the other times are its own as well, in proportion."""
 LEAST_LEASE_S = 1
+WRITE_S = 2.0
+"""A write is answered in some milliseconds, in bad times in some hundred. This is what a new process waits for the
+writes of the one that died in its place, so it is short."""
+HOLDER = "berthlb.io/holder"
+"""Annotation of the Lease: the holder's place (or "-"), how many seconds its writes may take, and its identity."""
 MODEST_REFUSALS = 2
 """Refusals in a row after which a swap is tried again at once; then it waits."""
 
@@ -72,6 +82,16 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where this process runs, and nobody else does while it lives (``controller.place``)."""
+
+    name: str
+    """The same for everybody who was or will be here, and for nobody else. Without blanks."""
+    since: float
+    """By then whoever was here before had ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """Read the Lease."""
 
@@ -92,9 +112,14 @@ class Leadership:
     ``observed``, of a ``Put`` by ``put_made`` or ``put_refused``, of either by ``failed``. ``heard`` takes what a watch
     says."""
 
-    def __init__(self, identity: str, lease_s: int, rng: random.Random) -> None:
+    def __init__(self, identity: str, lease_s: int, rng: random.Random, place: Place | None = None) -> None:
         self.identity: Final = identity
         self.timing: Final = Timing(lease_s)
+        self._place = place
+        self._write_s = min(WRITE_S, self.timing.writes_end_s)
+        """What the next renewal says that writes may take …"""
+        self._write_s_said = 0.0
+        """… and what the latest one that succeeded has said."""
         self.lost: str | None = None
         """Why the latest term ended."""
         self._rng = rng
@@ -119,7 +144,14 @@ class Leadership:
         """Seconds after which a write that is sent now must have ended; None: the term is over, do not send it."""
         if self.term(now) != term or self._renewed_at is None:
             return None
-        return self._renewed_at + self.timing.writes_end_s - now
+        return min(self._write_s_said, self._renewed_at + self.timing.writes_end_s - now)
+
+    def write_took_too_long(self, now: float) -> None:
+        """A write was not answered within its limit: those to come get more, once the Lease says so."""
+        if self._write_s <= self._write_s_said:
+            self._write_s = min(2 * self._write_s, self.timing.writes_end_s)
+        if self._renewed_at is not None and self._write_s > self._write_s_said:
+            self._next_at = min(self._next_at, now)
 
     @property
     def holder(self) -> str:
@@ -166,11 +198,14 @@ class Leadership:
             "leaseDurationSeconds": self.timing.lease_s,
             "renewTime": at,
         }
+        where = self._place.name if self._place else "-"
+        metadata: dict[str, Any] = {"annotations": {HOLDER: f"{where} {self._write_s:g} {self.identity}"}}
         if self._known is None:
-            return Put({"spec": spec | {"acquireTime": at, "leaseTransitions": 0}}, create=True)
+            spec |= {"acquireTime": at, "leaseTransitions": 0}
+            return Put({"metadata": metadata, "spec": spec}, create=True)
         if self.holder != self.identity:
             spec |= {"acquireTime": at, "leaseTransitions": self.transitions + 1}
-        return Put({"metadata": {"resourceVersion": self._known.metadata.resource_version}, "spec": spec})
+        return Put({"metadata": metadata | {"resourceVersion": self._known.metadata.resource_version}, "spec": spec})
 
     # -------------------------------------------------------------------- what came of it
 
@@ -210,7 +245,7 @@ class Leadership:
             return
         if self._renewed_at is None:
             self._term += 1
-        self._renewed_at = sent
+        self._renewed_at, self._write_s_said = sent, _read_holder(lease)[1]
         self._next_at = sent + self.timing.renew_s * self._rng.uniform(0.8, 1.0)
         self._expire(now)
 
@@ -234,6 +269,9 @@ class Leadership:
         if self._renewed_at is not None and self.holder != self.identity:
             self._end_term(f'the Lease names "{self.holder}"', now)
         self._free_at = now if self.holder in {"", self.identity} else now + self._duration()
+        place, write_s = _read_holder(lease)
+        if self._place is not None and place == self._place.name:
+            self._free_at = min(self._free_at, self._place.since + write_s)
 
     def _plan(self, now: float) -> None:
         """When to do the next thing, after something was learnt."""
@@ -265,6 +303,17 @@ class Leadership:
 
 def _holder(lease: Lease | None) -> str:
     return (lease.spec.holder_identity or "") if lease else ""
+
+
+def _read_holder(lease: Lease) -> tuple[str, float]:
+    """The place of the one who holds the Lease, empty where that is not told, and how long its writes may take."""
+    place, _, rest = lease.metadata.annotations.get(HOLDER, "").partition(" ")
+    seconds, _, identity = rest.partition(" ")
+    try:
+        write_s = float(seconds)
+    except ValueError:
+        return "", 0.0
+    return (place, write_s) if identity == _holder(lease) and write_s > 0.0 else ("", 0.0)
 
 
 def _is_newer(one: Lease, than: Lease) -> bool:
