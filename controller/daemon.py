@@ -51,9 +51,11 @@ from cluster.resources import (
     SERVICES,
 )
 from controller.changes import Change, Moment, Read, Tell, Write
+from controller.clearing import Clearing
 from controller.elector import Elector, NotLeadingError, lease_name
 from controller.latency import FirstAddresses
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
+from controller.orphans import Orphans
 from controller.reconcile import Reconciler, bears_our_mark
 from controller.recorder import Recorder
 from controller.reports import Reports
@@ -66,6 +68,8 @@ BATCH = 1000
 """Observations that are judged together at most, so that a flood does not keep the first one waiting."""
 AHEAD = 128
 """Requests decided ahead of the writers at most. What is decided later knows more, and takes no memory meanwhile."""
+TURNS = 200
+"""Services judged at a time at most, so that who comes meanwhile is seen, and served first. It takes some 50 ms."""
 ENOUGH = 32
 """With more requests than these before them the writers are left to it. Observations judged together cost half."""
 GATHER_S = 0.01
@@ -133,6 +137,8 @@ class Daemon:
         self._outbox: queue.SimpleQueue[tuple[int, Change] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._last_turn = time.monotonic()
+        self._orphans = Orphans(0.0)
+        self._clearing = Clearing(client, namespace, leading=lambda: self._elector.term is not None)
         self._recorder = Recorder(client, flood=lambda: self._core.backlog > 0 or self._outbox.qsize() > WRITERS)
         self._updates = 0
         self._update_errors = 0
@@ -142,8 +148,9 @@ class Daemon:
         self._states = Reflector(
             client, CONFIGURATION_STATES, namespace=namespace, optional=True, on_change=self._inbox.put
         )
+        self._services = Reflector(client, SERVICES, field_selector="spec.type=LoadBalancer", on_change=self._inbox.put)
         self._reflectors: Final[tuple[Reflector[Any], ...]] = (
-            Reflector(client, SERVICES, field_selector="spec.type=LoadBalancer", on_change=self._inbox.put),
+            self._services,
             Reflector(client, IP_ADDRESS_POOLS, namespace=namespace, on_change=self._inbox.put),
             Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, optional=True, on_change=self._inbox.put),
             self._namespaces,
@@ -185,6 +192,7 @@ class Daemon:
         for thread in writers:
             thread.start()
         self._recorder.start()
+        self._clearing.start()
         self._elector.attempt()  # first the Lease, then the lists: who gets it need not list twice
         self._follow_leadership()
         for reflector in self._reflectors:
@@ -193,6 +201,7 @@ class Daemon:
         while not self._stopping.is_set():
             self._turn()
         self._elector.close()
+        self._clearing.stop()
         for _ in writers:
             self._outbox.put(None)
         give_up = time.monotonic() + LAST_WRITES_S
@@ -228,13 +237,21 @@ class Daemon:
         now = Moment(time.monotonic(), time.time())
         self._reports.states_served = not self._states.unserved
         if self._term is not None and self._core.started and not self._busy:
-            decided = self._core.settle(now, AHEAD)
+            decided = self._core.settle(now, AHEAD, TURNS)
             for change in (*decided, *self._reports.settle(self._core.ledger, self._core.releases, now)):
                 if isinstance(change, Tell):
                     self._recorder.note(change.events, change.about)
                 else:
                     self._outbox.put((self._term, change))
+            self._clear_orphans(now)
         self._measure(now)
+
+    def _clear_orphans(self, now: Moment) -> None:
+        due = self._orphans.next_deadline()
+        if due is not None and due <= now.monotonic:
+            services = self._services.items()
+            tasks = self._orphans.due(services, now.monotonic)
+            self._clearing.submit(tasks, self._orphans.census(services, now.monotonic))
 
     @property
     def _busy(self) -> bool:
@@ -265,10 +282,11 @@ class Daemon:
         self._reports = Reports(self._namespace, self._rng, self._reports.config)
         self._reservations = Reservations()
         now = Moment(time.monotonic(), time.time())
+        self._orphans = Orphans(now.monotonic)
         for reflector in self._reflectors:
             for view in reflector.items().values():
                 seen: Seen[Any] = Seen("added", None, view)
-                self._see(seen)
+                self._see(seen, now)
                 self._time(seen, now)
         self._reports.reload()
         self._core.set_config(self._reports.config)
@@ -283,8 +301,11 @@ class Daemon:
         if self._busy:
             self._stopping.wait(GATHER_S)
             wait = 0.0
+        elif self._core.started and self._core.backlog:
+            wait = 0.0
         elif self._core.started:
-            deadlines = [at for at in (self._core.next_deadline(), self._reports.next_deadline()) if at is not None]
+            cores = (self._core, self._reports, self._orphans)
+            deadlines = [at for each in cores if (at := each.next_deadline()) is not None]
             wait = min([wait, *(max(0.0, at - time.monotonic()) for at in deadlines)])
         elif self._term is not None:
             waited = time.monotonic() - self._term_began  # ``refreshed`` is a state and wakes nobody
@@ -304,7 +325,7 @@ class Daemon:
             case Seen(_, old, new) if not self._core.started and isinstance(new or old, Service | Namespace):
                 pass  # the copies have it
             case Seen():
-                self._see(message)
+                self._see(message, now)
                 self._time(message, now)
             case _Outcome(term) if term != self._term:
                 pass
@@ -322,16 +343,18 @@ class Daemon:
                 else:
                     target.superseded(change, view, now)
 
-    def _see(self, seen: Seen[Any]) -> None:
+    def _see(self, seen: Seen[Any], now: Moment) -> None:
         view: Object | None = seen.new or seen.old
         gone = seen.new is None or seen.kind == "deleted"
         match view:
             case Service():
                 self._core.vanished(view) if gone else self._core.observe(view)
+                self._orphans.service_changed(seen.old, None if gone else view, now.monotonic)
             case IPAddressPool() | L2Advertisement():
                 self._reports.vanished(view) if gone else self._reports.observe(view)
             case Node():
                 self._reservations.set_node(view.metadata.name, None if gone else view)
+                self._orphans.set_node(view.metadata.name, None if gone else view, now.monotonic)
                 self._reports.set_node(view.metadata.name, None if gone else view.metadata.labels)
             case ConfigurationState():
                 self._reports.set_speaker_state(view, gone=gone)
@@ -364,7 +387,7 @@ class Daemon:
             pools=pools,
             config_loaded=all(reflector.synced for reflector in self._reflectors),
             config_stale=bool(self._reports.problems),
-            services=figures.services if self._core.started else len(self._reflectors[0].items()),
+            services=figures.services if self._core.started else len(self._services.items()),
             waiting={reason.value: count for reason, count in figures.waiting.items()},
             refusals={reason.value: count for reason, count in self._core.refusals.items()},
             since_seen=self._first_addresses.since_seen.distribution(),

@@ -33,6 +33,7 @@ from cluster.client import (
     Invalid,
     NotFound,
 )
+from cluster.l2status import status_name
 from cluster.objects import NodeName, Object, ServiceL2Status
 from cluster.reflector import Change
 from cluster.resources import Resource
@@ -48,7 +49,6 @@ from speaker.records import (
     names,
     next_status_write,
     next_write,
-    status_name,
     wanted_configuration_state,
     wanted_status,
 )

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from cluster.config import Problem
+from cluster.l2status import NODE_LABEL, SERVICE_NAME_LABEL, SERVICE_NAMESPACE_LABEL, announcing_node, status_name
 from cluster.objects import Condition, ConfigurationState, NodeName, Object, ObjectMeta, ServiceL2Status
 from speaker.announcements import Announced
 from speaker.troubles import Trouble
 
-NODE_LABEL = "metallb.io/node"
-SERVICE_NAME_LABEL = "metallb.io/service-name"
-SERVICE_NAMESPACE_LABEL = "metallb.io/service-namespace"
 COMPONENT_LABEL = "metallb.io/component-type"
 NODE_NAME_LABEL = "metallb.io/node-name"
 
@@ -87,11 +84,6 @@ def next_write(wanted: Wanted[P], present: P | None) -> Create | Patch | None:
 # ------------------------------------------------------------------------ ServiceL2Status
 
 
-def status_name(uid: str) -> str:
-    """The name of a Service's ServiceL2Status: the same on every node."""
-    return f"l2-{blake2b(uid.encode(), digest_size=10).hexdigest()}"
-
-
 def wanted_status(announced: Announced, node: NodeName) -> Wanted[ServiceL2Status]:
     """The ServiceL2Status of a Service that ``node`` announces."""
     namespace, _, name = announced.service.partition("/")
@@ -128,8 +120,8 @@ def next_status_write(
 
 
 def names(present: ServiceL2Status, node: NodeName) -> bool:
-    """Whether a ServiceL2Status says that ``node`` announces. Between creation and the first status its label does."""
-    return (present.status.node or present.metadata.labels.get(NODE_LABEL)) == node
+    """Whether a ServiceL2Status says that ``node`` announces."""
+    return announcing_node(present) == node
 
 
 # ------------------------------------------------------------------------ ConfigurationState

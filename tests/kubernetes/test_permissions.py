@@ -181,7 +181,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def live_through_everything(world: World) -> None:
     """All that the daemons do, made to happen; each step waits for what it is to bring about."""
     plane = world.plane
-    world.apply(NODE, metallb("IPAddressPool", "lan", addresses=["192.0.2.200-192.0.2.250"]))
+    world.apply(
+        NODE,
+        {**NODE, "metadata": {"name": "node-2"}},
+        metallb("IPAddressPool", "lan", addresses=["192.0.2.200-192.0.2.250"]),
+    )
     world.apply(metallb("L2Advertisement", "lan"), endpoints("web"), endpoints("other"))
     world.apply(service("web"), service("other"))
     until(lambda: len(records(world)) == 2 and all(each["status"] for each in records(world)), "both are announced")
@@ -193,6 +197,13 @@ def live_through_everything(world: World) -> None:
     plane.kubectl("patch", "service", "other", "-p", '{"spec":{"type":"ClusterIP"}}')
     until(lambda: world.asked("berthlb-controller", "get", "services"), "the controller looks")
     until(lambda: len(records(world)) == 1, "its record is deleted")
+
+    # A node is deleted, and its speaker could not say that it announces nothing any more.
+    labels = {"metallb.io/node": "node-2", "metallb.io/service-name": "web", "metallb.io/service-namespace": "default"}
+    left = metallb("ServiceL2Status", "l2-left-behind")
+    world.apply({**left, "metadata": {**left["metadata"], "labels": labels}})
+    plane.kubectl("delete", "node", "node-2")
+    until(lambda: len(records(world)) == 1, "the record of the dead is cleared")
 
     # While nobody looks the speaker's objects get other labels; the next speaker puts them right.
     world.speaker.end()

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.config import Problem
+from cluster.l2status import status_name
 from cluster.objects import (
     AddressText,
     Condition,
@@ -36,7 +37,6 @@ from speaker.records import (
     next_status_write,
     next_write,
     speaker_of,
-    status_name,
     wanted_configuration_state,
     wanted_status,
 )
