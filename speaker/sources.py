@@ -16,13 +16,14 @@ from cluster.client import (
     SERVICES,
     ApiClient,
 )
+from cluster.l2status import NODE_LABEL
 from cluster.objects import SERVICE_NAME_LABEL, IPAddressPool, L2Advertisement, Object
 from cluster.reflector import Change, Reflector
 from cluster.resources import Resource
 from speaker.kept import kept_record, kept_service, kept_slice
 from speaker.keys import KEY_SECRET
 from speaker.options import Options
-from speaker.records import COMPONENT_LABEL, NODE_LABEL
+from speaker.records import COMPONENT_LABEL
 
 SLICES_OF_SERVICES = f"{SERVICE_NAME_LABEL},!service.kubernetes.io/headless"
 """Slices that can be a load balancer's: headless Services, which no load balancer has, have many more endpoints."""
