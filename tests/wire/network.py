@@ -171,6 +171,38 @@ class Wire:
         """Pull a host's cable (``down``) or put it back (``up``)."""
         self._switch.run("ip", "link", "set", f"{host.name}-{interface}"[:15], state)
 
+    def block(self, host: Host, *, blocked: bool) -> None:
+        """Stop forwarding from and to a host's port, or forward again; its carrier stays."""
+        port = f"{host.name}-eth0"
+        if blocked:
+            self.drop("blocked", f'oifname "{port}"', f'iifname "{port}"')
+        else:
+            self._switch.run("nft", "delete", "table", "bridge", "blocked")
+
+    def group_passes(self, passes: bool) -> None:
+        """Whether the switch forwards what is addressed to a group; broadcasts always pass."""
+        for host in self.hosts:
+            flood = "on" if passes else "off"
+            self._switch.run("bridge", "link", "set", "dev", f"{host.name}-eth0", "mcast_flood", flood)
+
+    def drop(self, name: str, *matches: str) -> None:
+        """Have the switch drop the frames that match any of these, in nftables' words."""
+        rules = "\n".join(f"{match} drop" for match in matches)
+        hook = "type filter hook forward priority 0"
+        self._switch.nft(f"table bridge {name} {{\nchain forward {{\n{hook}\n{rules}\n}}\n}}\n")
+
+    def second_network(self, hosts: list[Host]) -> None:
+        """Join hosts by another bridge too: 198.51.100.0/24 on ``eth1``."""
+        self._switch.run("ip", "link", "add", "br1", "type", "bridge", "mcast_snooping", "0")
+        self._switch.run("ip", "link", "set", "br1", "up")
+        for number, host in enumerate(hosts, 1):
+            port = f"{host.name}-eth1"
+            self._switch.run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth1", "netns", str(host.pid))
+            self._switch.run("ip", "link", "set", port, "master", "br1", "up")
+            host.run("ip", "address", "add", f"198.51.100.{number}/24", "dev", "eth1")
+            host.run("ip", "link", "set", "eth1", "up")
+            wait_until(lambda port=port: self._forwards(port), 5)  # type: ignore[misc]  # mypy: default
+
     def address(self, host: Host) -> AddressText:
         return AddressText(f"192.0.2.{self.hosts.index(host) + 1}")
 
