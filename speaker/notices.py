@@ -93,11 +93,12 @@ ON_SERVICES: Alerts = {"AddressConflict": _conflict}
 
 
 def _duplicate(fields: Fields, node: NodeName) -> str:
-    where = f" (MAC {_said(fields, 'mac')}, address {_said(fields, 'address')})"
+    silent = {0: "It stays silent", 1: "This one stays silent"}.get(
+        int(fields.get("yields", -1)), "One of them is silent"
+    )
     return (
-        f"another machine{where} calls itself {_said(fields, 'node', node)} too, as is heard on"
-        f" {_said(fields, 'link')}; one of the two stays silent. Give every machine a node name of its own, or end one"
-        " of the two speakers"
+        f"another machine{_whereabouts(fields)} calls itself {fields.get('node') or node} too. {silent} while the other"
+        " runs. Give every machine a node name of its own, or end one of the two speakers"
     )
 
 
@@ -126,10 +127,10 @@ def _overflow(fields: Fields, node: NodeName) -> str:
 
 
 def _nonsense(fields: Fields, node: NodeName) -> str:
-    who = f"{_said(fields, 'node')} (MAC {_said(fields, 'mac')}, address {_said(fields, 'address')})"
+    who = f"node {fields['node']}" if fields.get("node") else "a speaker"
     return (
-        f"node {who} says what cannot be ({_said(fields, 'what')}), and node {node} ignores it. It has the heartbeat"
-        " key: see that its speaker is of this version; where it is no machine of yours, make a new key"
+        f"{who}{_whereabouts(fields)} says what cannot be ({_said(fields, 'what')}), and node {node} ignores it. It has"
+        " the heartbeat key: see that its speaker is of this version; where it is no machine of yours, make a new key"
     )
 
 
@@ -148,12 +149,19 @@ ON_NODE: Alerts = {
 }
 
 
+def _whereabouts(fields: Fields) -> str:
+    """Where somebody is, as far as it is known, in brackets."""
+    names = {"mac": "MAC", "address": "address", "link": "on"}
+    known = [f"{name} {fields[field]}" for field, name in names.items() if fields.get(field)]
+    return f" ({', '.join(known)})" if known else ""
+
+
 def _on(mac: str | float, fields: Fields) -> str:
     return f"{mac} on {fields['link']}" if fields.get("link") else f"{mac}"
 
 
-def _said(fields: Fields, name: str, otherwise: str = "unknown") -> str:
-    return str(fields.get(name) or otherwise)
+def _said(fields: Fields, name: str) -> str:
+    return str(fields.get(name) or "unknown")
 
 
 class NoticeGate:

@@ -69,6 +69,8 @@ def test_what_names_no_rival_is_no_event(fields: dict[str, str | int | float]) -
             {"node": "node-1", "mac": "02:00:00:00:00:99", "address": "192.0.2.99", "link": "eth0"},
             ["02:00:00:00:00:99", "192.0.2.99", "eth0", "calls itself node-1 too", "a node name of its own"],
         ),
+        ("DuplicateNode", {"node": "node-1", "yields": 1}, ["This one stays silent"]),
+        ("DuplicateNode", {"node": "node-1", "yields": 0}, ["It stays silent"]),
         (
             "DatagramsBlocked",
             {"node": "node-2", "link": "eth0", "address": "192.0.2.12"},
@@ -80,6 +82,11 @@ def test_what_names_no_rival_is_no_event(fields: dict[str, str | int | float]) -
             "MemberNonsense",
             {"node": "node-2", "mac": "02:00:00:00:00:02", "address": "192.0.2.12", "what": "epoch 2^63"},
             ["node-2", "02:00:00:00:00:02", "192.0.2.12", "epoch 2^63", "key"],
+        ),
+        (
+            "MemberNonsense",
+            {"link": "eth0", "address": "192.0.2.12", "what": "x"},
+            ["a speaker (address 192.0.2.12, on"],
         ),
         ("NobodyHeard", {"link": "eth0"}, ["eth0", "UDP port 7948", "ARP"]),
     ],

@@ -744,6 +744,7 @@ def test_announced_is_only_what_is_answered(cluster: Cluster, start: Start) -> N
     wait_until(lambda: announcer.announced() == {WEB})
     announcer.hold(WEB)
     wait_until(lambda: watcher.view().announced == (("default/web", WEB),))
+    wait_until(lambda: cluster.statuses() == {"web": "node-1"})
     announcer.hold(WEB, answered=False)
     wait_until(lambda: watcher.view().announced == ())
     assert cluster.statuses() == {"web": "node-1"}
