@@ -26,16 +26,17 @@ def parser() -> argparse.ArgumentParser:
     commands = arguments.add_subparsers(required=True, metavar="COMMAND")
     converting = commands.add_parser(
         "convert",
-        help="turn MetalLB's ConfigMap of versions up to 0.12 into custom resources",
+        help="turn MetalLB's configuration of versions up to 0.12 into custom resources",
         description="Writes IPAddressPools and L2Advertisements for the layer2 pools of MetalLB's old configuration, "
         "ready for kubectl apply. Whatever has no counterpart is named on standard error.",
     )
     converting.add_argument(
-        "file", metavar="FILE", help='the ConfigMap, or the configuration alone; "-" reads standard input'
+        "file",
+        metavar="FILE",
+        help="the ConfigMap, Helm values, a HelmRelease, an Application, AddressPools, or the configuration alone; "
+        '"-" reads standard input',
     )
-    converting.add_argument(
-        "--namespace", help=f"of the objects (default: the ConfigMap's, or else {DEFAULT_NAMESPACE})"
-    )
+    converting.add_argument("--namespace", help=f"of the objects (default: the input's, or else {DEFAULT_NAMESPACE})")
     return arguments
 
 

@@ -1,4 +1,4 @@
-"""MetalLB's configuration of versions up to 0.12, a ConfigMap, into the custom resources that replace it.
+"""MetalLB's configuration of versions up to 0.12 into the custom resources that replace it.
 
 Each layer2 pool becomes an IPAddressPool and an L2Advertisement of the same name: the old MetalLB announced every such
 pool from every node on every interface, and so does an advertisement that names only its pool. Nothing that the old
@@ -15,13 +15,13 @@ The old format in its versions: until 0.2 a pool had ``cidr`` for ``addresses`` 
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from cli.sources import Configuration, SourceError, find, printable, quoted, shown
 from cli.yaml_text import YamlError, documents
 from cluster.addresses import Address, AddressError, Range, RangeMap, parse_range
 from cluster.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS
@@ -37,7 +37,7 @@ _BGP_PARTS = {
     "bgp-communities": "names of BGP communities",
     "bfd-profiles": "BFD profiles for BGP peers",
 }
-_CONFIG_KEYS = ("address-pools", *_BGP_PARTS)
+CONFIG_KEYS = ("address-pools", *_BGP_PARTS)
 _POOL_KEYS = (
     "name",
     "protocol",
@@ -54,6 +54,8 @@ _WORDS = {**dict.fromkeys(("true", "yes", "on", "y"), True), **dict.fromkeys(("f
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 """RFC 1123 subdomain: ``metadata.name`` of a custom resource."""
+_PLACEHOLDER = re.compile(r"ENC\[|\$\{|\$\(|\{\{|\{%|<path:")
+"""Of sops, Flux and envsubst, Kustomize and Kubernetes, Go and Jinja, Argo CD's Vault plugin."""
 
 
 class ConversionError(Exception):
@@ -69,19 +71,6 @@ class Conversion:
 
 
 @dataclass(frozen=True, slots=True)
-class _Config:
-    """The old configuration, as far as it was found."""
-
-    value: Any
-    """A text, or where it stood in Helm's values what it means."""
-    origin: str
-    """How to call it, for example ``ConfigMap metallb-system/config``."""
-    prefix: str = ""
-    """Where in the input a mistake in it is."""
-    namespace: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class _Pool:
     """A layer2 pool."""
 
@@ -92,13 +81,16 @@ class _Pool:
 
 
 def convert(source: bytes | str, namespace: str | None = None) -> Conversion:
-    """Convert a ConfigMap manifest, Helm values with ``configInline``, or the bare configuration.
+    """Convert the configuration in a ConfigMap or wherever else it is (``sources``), or the bare one.
 
-    The objects go to ``namespace``, or else to that of the ConfigMap, or else to metallb-system. Without a layer2 pool
-    there are none. Raises ``ConversionError``.
+    The objects go to ``namespace``, or else to that of the ConfigMap or of the release, or else to metallb-system.
+    Without a layer2 pool there are none. Raises ``ConversionError``.
     """
     remarks: list[str] = []
-    config = _find(source, remarks)
+    try:
+        config = find(source, CONFIG_KEYS, remarks)
+    except SourceError as error:
+        raise ConversionError(str(error)) from error
     try:
         pools, names_in_use = _read_config(config.value, remarks)
     except (ConversionError, YamlError) as error:
@@ -118,88 +110,17 @@ def _manifest(api_version: str, kind: str, metadata: dict[str, Any], spec: dict[
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec}
 
 
-# ------------------------------------------------------------------------ the configuration in the input
+# ------------------------------------------------------------------------ where the objects go
 
 
-def _find(source: bytes | str, remarks: list[str]) -> _Config:
-    """The one configuration in the input; other objects are passed by with a remark."""
-    try:
-        parsed = documents(source)
-    except YamlError as error:
-        raise ConversionError(str(error)) from error
-    found: list[_Config] = []
-    without_config: list[str] = []
-    for place, each in _objects(parsed):
-        if not isinstance(each, dict):
-            raise ConversionError(f"{place}: neither a ConfigMap nor a configuration of MetalLB: it is not a mapping")
-        kind = each.get("kind")
-        if kind == "ConfigMap":
-            read = _of_config_map(each)
-            found += [read] if isinstance(read, _Config) else []
-            without_config += [read] if isinstance(read, str) else []
-        elif kind is not None:
-            remarks.append(f"passed by: {_shown(kind)} {_key(each)}")
-        elif "configInline" in each:
-            found.append(_Config(each["configInline"], "configInline", "configInline: "))
-            if len(each) > 1:
-                others = ", ".join(_shown(key) for key in each if key != "configInline")
-                remarks.append(f"passed by: the other Helm values: {others}")
-        else:
-            found.append(_Config(each, f"the configuration in {place}"))
-    if len(found) > 1:
-        both = " and ".join(config.origin for config in found[:2])
-        raise ConversionError(f"there are several configurations, {both}: convert one at a time")
-    if not found and without_config:
-        raise ConversionError(f'{without_config[0]} has no key "config" in data, where MetalLB\'s configuration is')
-    if not found:
-        raise ConversionError("there is no configuration of MetalLB in it" if remarks else "it is empty")
-    remarks += [f'passed by: {name}, which has no key "config"' for name in without_config]
-    return found[0]
-
-
-def _objects(parsed: list[Any]) -> Iterator[tuple[str, Any]]:
-    """Each object with its place, those of lists one by one."""
-    for number, each in enumerate(parsed, 1):
-        if each is None:
-            continue
-        items = each.get("items") if isinstance(each, dict) and str(each.get("kind")).endswith("List") else None
-        if isinstance(items, list):
-            yield from ((f"document {number}, item {position}", item) for position, item in enumerate(items, 1))
-        else:
-            yield f"document {number}", each
-
-
-def _of_config_map(each: dict[Any, Any]) -> _Config | str:
-    """The configuration in a ConfigMap, or the ConfigMap's name where it has none."""
-    name = f"ConfigMap {_key(each)}"
-    data = each.get("data")
-    if not isinstance(data, dict) or "config" not in data:
-        return name
-    text = data["config"]
-    if not isinstance(text, str | None):
-        raise ConversionError(f'{name}: data.config is not a text: it begins with "config: |"')
-    return _Config(text or "", name, "data.config: ", _metadata(each, "namespace"))
-
-
-def _metadata(each: dict[Any, Any], field: str) -> str:
-    metadata = each.get("metadata")
-    value = metadata.get(field) if isinstance(metadata, dict) else None
-    return value if isinstance(value, str) else ""
-
-
-def _key(each: dict[Any, Any]) -> str:
-    parts = (_metadata(each, "namespace"), _metadata(each, "name"))
-    return _shown("/".join(part for part in parts if part) or "without a name")
-
-
-def _namespace(config: _Config, asked: str | None, remarks: list[str]) -> str:
+def _namespace(config: Configuration, asked: str | None, remarks: list[str]) -> str:
     namespace = asked or config.namespace or DEFAULT_NAMESPACE
     if not re.fullmatch(_LABEL, namespace) or len(namespace) > 63:
-        raise ConversionError(f"{_quoted(namespace)} cannot be the name of a namespace")
+        raise ConversionError(f"{quoted(namespace)} cannot be the name of a namespace")
     if not asked and namespace != DEFAULT_NAMESPACE:
         remarks.append(
-            f"the objects go to the ConfigMap's namespace, {namespace}; BerthLB reads those in its own namespace only, "
-            f"so start it with --namespace {namespace}, or convert with --namespace {DEFAULT_NAMESPACE}"
+            f"the objects go to the namespace {namespace}, as {config.origin} says; BerthLB reads those in its own "
+            f"namespace only, so start it with --namespace {namespace}, or convert with --namespace {DEFAULT_NAMESPACE}"
         )
     return namespace
 
@@ -217,7 +138,8 @@ def _read_config(config: Any, remarks: list[str]) -> tuple[list[_Pool], set[str]
     if not isinstance(config, dict | None):
         raise ConversionError("the configuration is not a mapping")
     config = config or {}
-    _check_keys(config, _CONFIG_KEYS, "")
+    _check_filled_in(config)
+    _check_keys(config, CONFIG_KEYS, "")
     for key, what in _BGP_PARTS.items():
         if value := config.get(key):
             count = f" ({len(value)})" if isinstance(value, list | dict) and key != "peer-autodiscovery" else ""
@@ -235,7 +157,7 @@ def _read_config(config: Any, remarks: list[str]) -> tuple[list[_Pool], set[str]
         if not isinstance(name, str):
             raise ConversionError(f"{where}: the name is not a text")
         if name in names:
-            raise ConversionError(f"{where}: there is another pool named {_quoted(name)}")
+            raise ConversionError(f"{where}: there is another pool named {quoted(name)}")
         names.add(name)
         if (pool := _read_pool(name, source, taken, remarks)) is not None:
             pools.append(pool)
@@ -246,7 +168,7 @@ def _read_config(config: Any, remarks: list[str]) -> tuple[list[_Pool], set[str]
 
 def _read_pool(name: str, source: dict[Any, Any], taken: RangeMap[str], remarks: list[str]) -> _Pool | None:
     """A pool, or None with a remark where it is left out."""
-    where = f"pool {_quoted(name)}: "
+    where = f"pool {quoted(name)}: "
     _check_keys(source, _POOL_KEYS, where)
     if _protocol(source.get("protocol"), where) == _BGP:
         remarks.append(
@@ -258,7 +180,7 @@ def _read_pool(name: str, source: dict[Any, Any], taken: RangeMap[str], remarks:
         remarks.append(f"{where}bgp-advertisements are left out: a layer2 pool has no use for them")
     if (network := source.get("arp-network")) is not None:
         remarks.append(
-            f"{where}arp-network {_shown(network)} is left out: if the first or the last address of that network is "
+            f"{where}arp-network {shown(network)} is left out: if the first or the last address of that network is "
             "in the pool, take it out"
         )
     switches = {}
@@ -266,7 +188,7 @@ def _read_pool(name: str, source: dict[Any, Any], taken: RangeMap[str], remarks:
         if (text := source.get(key)) is not None:
             word = _WORDS.get(text.lower()) if isinstance(text, str) else None
             if word is None:
-                raise ConversionError(f"{where}{key}: {_quoted(text)} is neither true nor false")
+                raise ConversionError(f"{where}{key}: {quoted(text)} is neither true nor false")
             switches[field] = word
     return _Pool(name, _addresses(source, where, taken), switches)
 
@@ -276,7 +198,7 @@ def _protocol(value: Any, where: str) -> str:
         raise ConversionError(f"{where}the pool has no protocol; for addresses that nodes answer for it is layer2")
     known = _PROTOCOLS.get(value) if isinstance(value, str) else None
     if known is None:
-        raise ConversionError(f"{where}protocol: {_quoted(value)} is unknown; there are layer2 and bgp")
+        raise ConversionError(f"{where}protocol: {quoted(value)} is unknown; there are layer2 and bgp")
     return known
 
 
@@ -294,15 +216,15 @@ def _addresses(source: dict[Any, Any], where: str, taken: RangeMap[str]) -> tupl
     for position, text in enumerate(entries):
         if not isinstance(text, str):
             raise ConversionError(f"{where}{key}[{position}]: not a text such as 192.0.2.10-192.0.2.20")
-        at = f"{where}{key}[{position}]: {_quoted(text)}"
+        at = f"{where}{key}[{position}]: {quoted(text)}"
         try:
             block = parse_range(text)
         except AddressError as error:
-            raise ConversionError(f"{at} {_printable(str(error))}") from error
+            raise ConversionError(f"{at} {printable(str(error))}") from error
         if (found := taken.overlapping(block)) is not None:
             raise ConversionError(f"{at} overlaps {found[1]}")
         canonical = _written(block, prefix="/" in text)
-        taken.add(block, f"{canonical} of pool {_quoted(source['name'])}")
+        taken.add(block, f"{canonical} of pool {quoted(source['name'])}")
         written.append(canonical)
     return tuple(written)
 
@@ -319,7 +241,22 @@ def _check_keys(mapping: dict[Any, Any], known: Collection[str], where: str) -> 
         if key not in known:
             close = get_close_matches(str(key), known, 1)
             hint = f'did you mean "{close[0]}"?' if close else f"MetalLB knew {', '.join(known)}"
-            raise ConversionError(f"{where}unknown key {_quoted(key)}; {hint}")
+            raise ConversionError(f"{where}unknown key {quoted(key)}; {hint}")
+
+
+def _check_filled_in(config: dict[Any, Any]) -> None:
+    """A text that somebody else was to put something in for cannot be converted, wherever it stands."""
+    seen: set[int] = set()
+    waiting: list[Any] = [config]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict | list) and id(each) not in seen:
+            seen.add(id(each))
+            waiting += reversed([*each, *each.values()] if isinstance(each, dict) else each)
+        elif isinstance(each, str) and (found := _PLACEHOLDER.search(each)) is not None:
+            if found[0].startswith("ENC["):
+                raise ConversionError("it is encrypted with sops: decrypt it first, with sops --decrypt")
+            raise ConversionError(f"{quoted(each)} has a placeholder: fill it in first")
 
 
 def _list(value: Any, where: str) -> list[Any]:
@@ -344,7 +281,7 @@ def _new_names(pools: list[_Pool], old: set[str], remarks: list[str]) -> list[st
             name = _distinct(_lowered(name), taken)
             taken.add(name)
             remarks.append(
-                f"pool {_quoted(pool.name)} is named {name}, since Kubernetes allows only lower-case letters, digits, "
+                f"pool {quoted(pool.name)} is named {name}, since Kubernetes allows only lower-case letters, digits, "
                 f'"-" and "." in a name: change the annotation metallb.universe.tf/address-pool of Services to {name}'
             )
         names.append(name)
@@ -368,20 +305,3 @@ def _distinct(name: str, taken: set[str]) -> str:
         suffix = f"-{number}"
         candidate = name[: MAX_NAME - len(suffix)].rstrip("-.") + suffix
     return candidate
-
-
-# ------------------------------------------------------------------------ texts
-
-
-def _shown(value: Any) -> str:
-    """Somebody's text in a line of ours: no control characters, not endless."""
-    text = value if isinstance(value, str) else "?" if isinstance(value, dict | list) else str(value)
-    return _printable(text if len(text) <= 80 else text[:79] + "…")
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else json.dumps(text)[1:-1]
-
-
-def _quoted(value: Any) -> str:
-    return f'"{_shown(value)}"'

@@ -47,6 +47,19 @@ def test_whatever_is_written_passes_strict_validation(control_plane: ControlPlan
     }
 
 
+def test_what_a_gitops_tool_has_is_taken_too(control_plane: ControlPlane) -> None:
+    pools = [{"name": "home", "protocol": "layer2", "addresses": ["192.0.2.240-192.0.2.250"]}]
+    spec = {"interval": "5m", "values": {"metallb": {"configInline": {"address-pools": pools}}}}
+    release = {
+        "apiVersion": "helm.toolkit.fluxcd.io/v2",
+        "kind": "HelmRelease",
+        "metadata": {"name": "lb"},
+        "spec": spec,
+    }
+    text = written(convert(yaml.safe_dump(release)).documents)
+    control_plane.kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=text)
+
+
 def test_the_page_works_as_written(control_plane: ControlPlane, tmp_path: Path) -> None:
     """Every command in order, where the cluster has the old ConfigMap and a Service that asks for its pool."""
     pool = {"name": "Public_1", "protocol": "layer2", "addresses": ["192.0.2.10-192.0.2.20"]}
