@@ -58,7 +58,7 @@ def confine(rights: Rights) -> None:
     _limit(resource.RLIMIT_MEMLOCK, LOCKED_MEMORY_OCTETS)
     _limit(resource.RLIMIT_NICE, 0)
     _limit(resource.RLIMIT_RTPRIO, 0)
-    _limit_capabilities({_CAPABILITIES[name] for name in rights.capabilities})
+    limit_capabilities(rights.capabilities)
 
 
 def _limit(what: int, most: int) -> None:
@@ -75,7 +75,9 @@ def confined(rights: Rights) -> tuple[str, ...]:
 # ------------------------------------------------------------------------ capabilities
 
 
-def _limit_capabilities(kept: set[int]) -> None:
+def limit_capabilities(names: Iterable[str]) -> None:
+    """Leave the calling thread these capabilities alone, and all that it starts. Raises ``OSError``."""
+    kept = {_CAPABILITIES[name] for name in names}
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     for number in range(last + 1):
         if number not in kept:

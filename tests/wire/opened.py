@@ -1,13 +1,31 @@
-"""Sockets of the speaker that a test opens on a host of its own."""
+"""Sockets of the speaker that a test opens on a host of its own, with the capabilities that a speaker has."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from lab.container import limit_capabilities
+from lab.rights import rights_of
 from speaker.arp_filter import ArpFilter
 from speaker.effects import LinkState, Mac
 from speaker.heartbeat_socket import HeartbeatSocket
 from speaker.plan import LinkName
 from speaker.sockets import AnswerSocket, ArpSocket
 from tests.wire.network import Host
+
+T = TypeVar("T")
+RIGHTS = rights_of("speaker")
+
+
+def as_speaker(host: Host, make: Callable[[], T]) -> T:
+    """What ``make`` makes on a host."""
+
+    def make_confined() -> T:
+        limit_capabilities(RIGHTS.capabilities)  # of this thread, which ends
+        return make()
+
+    return host.call(make_confined)
 
 
 def mac_of(host: Host, interface: str = "eth0") -> Mac:
@@ -22,14 +40,14 @@ def state_of(host: Host, *prefixes: str, interface: str = "eth0") -> LinkState:
 
 def arp_socket(host: Host, let_pass: ArpFilter | None = None) -> ArpSocket:
     state = state_of(host)
-    return host.call(lambda: ArpSocket(state.name, state.index, let_pass or ArpFilter()))
+    return as_speaker(host, lambda: ArpSocket(state.name, state.index, let_pass or ArpFilter()))
 
 
 def answer_socket(host: Host) -> AnswerSocket:
     state = state_of(host)
-    return host.call(lambda: AnswerSocket(state.name, state.index))
+    return as_speaker(host, lambda: AnswerSocket(state.name, state.index))
 
 
 def heartbeat_socket(host: Host, prefix: str, interface: str = "eth0") -> HeartbeatSocket:
     state = state_of(host, prefix, interface=interface)
-    return host.call(lambda: HeartbeatSocket(state))
+    return as_speaker(host, lambda: HeartbeatSocket(state))

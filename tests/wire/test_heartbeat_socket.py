@@ -28,7 +28,7 @@ from speaker.heartbeat_socket import (
 from speaker.sockets import discard
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
-from tests.wire.opened import heartbeat_socket, mac_of, state_of
+from tests.wire.opened import as_speaker, heartbeat_socket, mac_of, state_of
 
 pytestmark = pytest.mark.lab
 
@@ -154,7 +154,7 @@ def test_interface_that_has_lost_its_name_to_another_is_not_opened(wire: Wire) -
     host.run("ip", "link", "set", "eth0", "name", "lan7")
     host.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other")
     with pytest.raises(OSError, match="another interface"):
-        host.call(lambda: HeartbeatSocket(stale))
+        as_speaker(host, lambda: HeartbeatSocket(stale))
 
 
 def test_new_address_and_mac_are_sent_from_and_received(pair: Pair, stack: ExitStack) -> None:
