@@ -173,7 +173,7 @@ def test_a_node_on_the_addresss_own_subnet_comes_first_and_another_serves_when_i
         world = World(1, 3)
         for other in world.nodes.values():
             if other.name != name:
-                other.subnet = "192.0.2.0/24"
+                other.lan.subnet = "192.0.2.0/24"
         world.set_bundles([bundle_of("b1", [A], ["n0", "n1", "n2"])])
         world.start_all()
         world.run(4.0)

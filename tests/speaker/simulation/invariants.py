@@ -134,7 +134,7 @@ class Invariants:
         (name,) = side
         if self.world.has_gateway and self.world.network.mutual(name, "gateway"):
             return True
-        if self.world.now < self.world.nodes[name].plugged_at + self.world.settings.link_silence_s + 1.0:
+        if self.world.now < self.world.nodes[name].lan.came_up_at + self.world.settings.link_silence_s + 1.0:
             return False  # a switch may still block its port
         return len(self.world.nodes) == 2 and not self.world.has_gateway and not self.world.has_client
 
@@ -199,12 +199,12 @@ class Invariants:
     def _able(self, name: str) -> bool:
         """Whether the node may claim: started, and not listening on a link that has just come up."""
         node = self.world.nodes[name]
-        listening = self.world.now < node.plugged_at + self.world.settings.listening_s
+        listening = self.world.now < node.lan.came_up_at + self.world.settings.listening_s
         return node.protocol is not None and node.protocol.ready and not listening
 
     def _listened(self, ready: list[str]) -> float:
         """When the first of them was able."""
-        return min(self.world.nodes[name].plugged_at for name in ready) + self.world.settings.listening_s
+        return min(self.world.nodes[name].lan.came_up_at for name in ready) + self.world.settings.listening_s
 
     def _proof_came(self, side: frozenset[str]) -> float:
         """When a lone speaker whose witness's answers were lost heard one: silence counts from then (decision 0010).

@@ -1,7 +1,8 @@
-"""A simulated LAN in virtual time: who reaches whom, with loss, delay, reordering, duplication and cuts.
+"""A simulated network in virtual time: who reaches whom, with loss, delay, reordering, duplication, cuts and firewalls.
 
-Hosts are names. Reachability is directed: ``cut`` one way, both ways, or everything of a host. Three losses in a row
-on one directed pair count as a fault of the network (a short partition), since no protocol can tell it from one.
+Hosts are names. Reachability is directed: ``cut`` one way, both ways, or everything of a host. A firewall drops
+datagrams alone: the frame arrives, and ARP passes. Three losses in a row on one directed pair count as a fault of the
+network (a short partition), since no protocol can tell it from one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from cluster.objects import AddressText
 
 
 class Clock:
@@ -49,16 +52,39 @@ class Weather:
 class Network:
     clock: Clock
     rng: random.Random
+    name: str = "lan"
+    prefix: str = "10.0"
+    """The first two octets of its subnet, which is a /16."""
     weather: Weather = field(default_factory=Weather)
     multicast_blocked: set[tuple[str, str]] = field(default_factory=set)
     cuts: set[tuple[str, str]] = field(default_factory=set)
+    firewalled: set[tuple[str, str]] = field(default_factory=set)
+    """Pairs between which datagrams are dropped, by the one's host or the other's."""
+    rejecting: set[str] = field(default_factory=set)
+    """Hosts whose firewall says so to who sent the datagram, as a kernel without a speaker does (RFC 792)."""
     unplugged: set[str] = field(default_factory=set)
     last_loss_fault: float = float("-inf")
     frames: int = 0
+    answerers: dict[AddressText, frozenset[str]] = field(default_factory=dict)
+    """Who answers here for each address that was ever answered."""
+    owner_changes: list[tuple[float, AddressText, frozenset[str]]] = field(default_factory=list)
     _losses: dict[tuple[str, str], int] = field(default_factory=dict)
 
+    def address(self, index: int) -> AddressText:
+        """Of the host with this number."""
+        return AddressText(f"{self.prefix}.{1 + index // 200}.{1 + index % 200}")
+
+    def has(self, address: AddressText) -> bool:
+        """Whether the address is on its subnet."""
+        return address.startswith(f"{self.prefix}.")
+
     def reaches(self, source: str, target: str) -> bool:
+        """Whether frames do."""
         return source not in self.unplugged and target not in self.unplugged and (source, target) not in self.cuts
+
+    def passes(self, source: str, target: str) -> bool:
+        """Whether datagrams pass the firewalls."""
+        return (source, target) not in self.firewalled
 
     def mutual(self, one: str, other: str) -> bool:
         return self.reaches(one, other) and self.reaches(other, one)
@@ -74,6 +100,8 @@ class Network:
     def heal(self) -> None:
         self.cuts.clear()
         self.multicast_blocked.clear()
+        self.firewalled.clear()
+        self.rejecting.clear()
 
     def send(self, source: str, target: str, deliver: Callable[[], None], multicast: bool = False) -> None:
         """One frame from one host to another. Its delivery is decided when it arrives: a cable pulled while it is

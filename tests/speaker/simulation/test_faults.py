@@ -236,7 +236,7 @@ def test_a_speaker_that_dies_with_its_first_claim_is_replaced_as_soon_as_any_hol
         world = settled(seed)
         id_ = next(f"b{n}" for n in range(100) if rank(f"b{n}", world.nodes)[0] != owner_of(world))
         idle, said = rank(id_, world.nodes)[0], list[tuple[str, bytes]]()
-        world.on_datagram = partial(record, said)
+        world.wire.on_datagram = partial(record, said)
         while idle not in {name for name, _ in said}:
             world.run(0.001)
         world.set_bundles([bundle_of("b0000", [VIP], world.nodes), bundle_of(id_, [late], world.nodes)])
@@ -367,9 +367,9 @@ def test_recordings_bring_nobody_back() -> None:
     for seed in SEEDS:
         world = settled(seed, 3, bundles=3)
         recorded: list[tuple[str, bytes]] = []
-        world.on_datagram = partial(record, recorded)
+        world.wire.on_datagram = partial(record, recorded)
         world.run(3.0)
-        world.on_datagram = None
+        world.wire.on_datagram = None
         dead = owner_of(world)
         world.power_cut(dead)
         other = next(name for name in world.nodes if name != dead)
@@ -392,9 +392,9 @@ def test_recordings_bring_nobody_back() -> None:
 def test_forgeries_change_nothing() -> None:
     world = settled(3, 3, bundles=3)
     recorded: list[bytes] = []
-    world.on_datagram = lambda _, data: recorded.append(data)
+    world.wire.on_datagram = lambda _, data: recorded.append(data)
     world.run(1.0)
-    world.on_datagram = None
+    world.wire.on_datagram = None
     rng = random.Random(5)
     owners = dict(world.answerers)
     for _ in range(2000):

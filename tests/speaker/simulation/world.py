@@ -1,34 +1,25 @@
 """Many speakers in virtual time: each a real ``Protocol`` that exchanges real, encoded datagrams.
 
-Each node has a kernel, a speaker process and a cable, which fail separately; the API is a history of Plans that each
-node sees with its own lag; a gateway and a client answer and ask ARP. ``Invariants`` watch all the while.
+The machines are on a LAN, with a gateway and a client that answer and ask ARP; ``join`` puts some on further networks.
+The API is a history of Plans that each node sees with its own lag. ``Invariants`` watch all the while.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from msgspec.structs import replace
 
 from cluster.objects import AddressText, NodeName
-from speaker.effects import (
-    Announce,
-    ArpSeen,
-    AskAddress,
-    Effect,
-    LinkState,
-    Mac,
-    Report,
-    SendHeartbeat,
-    SendUnicast,
-    WatchFrames,
-)
+from speaker.effects import ArpSeen, Effect, HeldChange, Mac, Report
 from speaker.plan import Bundle, BundleId, Candidate, LinkName, Plan
 from speaker.protocol import Protocol, Settings
+from tests.speaker.simulation.loop import BusyLoop, Loop, Work
+from tests.speaker.simulation.machines import Interface, Node, Stranger
 from tests.speaker.simulation.network import Clock, Network
+from tests.speaker.simulation.wire import Wire
 
 LINK = LinkName("eth0")
 GATEWAY = AddressText("10.0.0.254")
@@ -37,6 +28,7 @@ GATEWAY_MAC = Mac(bytes([2, 0, 0, 0, 0, 254]))
 CLIENT_MAC = Mac(bytes([2, 0, 0, 0, 0, 200]))
 CLUSTER = "11111111-2222-3333-4444-555555555555"
 KEYS = (b"k" * 32,)
+TWINS = 100  # numbers of machines that have another's name begin here
 
 
 def rank(bundle: str, nodes: Iterable[str]) -> list[str]:
@@ -53,55 +45,39 @@ def bundle_of(id_: str, addresses: Iterable[str], nodes: Iterable[str], tiers: d
     )
 
 
-@dataclass
-class Node:
-    """A machine. Its speaker may run, be paused, or be gone while the kernel lives."""
-
-    name: str
-    index: int
-    powered: bool = True
-    running: bool = False
-    paused_until: float | None = None
-    protocol: Protocol | None = None
-    sessions: int = 0
-    lag: float = 0.0
-    plan_seen: int = -1
-    stopped: dict[BundleId, float] = field(default_factory=dict)
-    """Bundles that serve no more, and when this session of its speaker saw that."""
-    answers: frozenset[AddressText] = frozenset()
-    missed: list[Callable[[], None]] = field(default_factory=list)
-    timer: int = 0
-    plugged_at: float = float("-inf")
-    subnet: str = "10.0.0.0/16"
-    """That it says it is connected to."""
-
-    @property
-    def address(self) -> AddressText:
-        return AddressText(f"10.0.{1 + self.index // 200}.{1 + self.index % 200}")
-
-    @property
-    def mac(self) -> Mac:
-        return Mac(bytes([2, 0, 0, 0, 1, self.index]))
-
-    @property
-    def works(self) -> bool:
-        return self.powered and self.running and self.paused_until is None
-
-
 class World:
     """``World(seed, 3)`` has three running speakers from time 0; ``run(seconds)`` lets time pass."""
 
     def __init__(
-        self, seed: int, nodes: int, *, gateway: bool = True, client: bool = True, settings: Settings | None = None
+        self,
+        seed: int,
+        nodes: int,
+        *,
+        gateway: bool = True,
+        client: bool = True,
+        settings: Settings | None = None,
+        work: Work | None = None,
     ) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
         self.clock = Clock()
         self.network = Network(self.clock, random.Random(seed + 1))
+        """The LAN."""
+        self.networks = [self.network]
         self.settings = settings or Settings()
-        self.nodes = {f"n{i}": Node(f"n{i}", i) for i in range(nodes)}
+        self.work = work
+        """What the speakers' work takes: nothing, if this is ``None``."""
+        self.nodes: dict[str, Node] = {}
+        self.strangers: dict[str, Stranger] = {}
+        if gateway:
+            self.strangers["gateway"] = Stranger("gateway", GATEWAY_MAC, {GATEWAY: GATEWAY_MAC})
+        if client:
+            self.strangers["client"] = Stranger("client", CLIENT_MAC, {CLIENT: CLIENT_MAC})
         self.has_gateway = gateway
         self.has_client = client
+        for i in range(nodes):
+            self._add(f"n{i}", i, f"n{i}")
+        self.wire = Wire(self.network, random.Random(seed + 2), self.nodes, self.strangers)
         self.plans: list[tuple[float, tuple[Bundle, ...]]] = [(0.0, ())]
         self.quiet_plans: set[int] = set()
         self.api_frozen_at = float("inf")
@@ -109,13 +85,31 @@ class World:
         self.resumed_at = float("-inf")
         """When a speaker last saw that a bundle serves again."""
         self.trace: list[str] = []
-        self.client_cache: dict[AddressText, str] = {}
-        self.owner_changes: list[tuple[float, AddressText, frozenset[str]]] = []
-        self.answerers: dict[AddressText, frozenset[str]] = {}
-        self.reports: list[tuple[float, str, Report]] = []
-        self.announced: list[tuple[float, str, Announce]] = []
-        self.on_datagram: Callable[[str, bytes], None] | None = None
-        self.observe: Callable[[], None] | None = None
+        self.answerers = self.network.answerers
+        self.owner_changes = self.network.owner_changes
+        self.reports = self.wire.reports
+        self.announced = self.wire.announced
+
+    def _add(self, name: str, index: int, known_as: str) -> Node:
+        node = self.nodes[name] = Node(name, index, NodeName(known_as))
+        self.join(name, self.network, LINK)
+        return node
+
+    def join(self, name: str, network: Network, link: str) -> Interface:
+        """Put a machine on a network, by another interface."""
+        node = self.nodes[name]
+        number = len(node.interfaces)
+        mac = Mac(bytes([2, 0, 0, number, 1 + node.index // 200, node.index % 200]))
+        gateway = GATEWAY if network is self.network and self.has_gateway else None
+        interface = Interface(network, LinkName(link), 2 + number, mac, network.address(node.index), gateway)
+        node.interfaces.append(interface)
+        return interface
+
+    def add_network(self, name: str, prefix: str) -> Network:
+        """A further network, on which nobody is yet: no gateway and no client."""
+        network = Network(self.clock, random.Random(self.seed * 31 + len(self.networks)), name, prefix)
+        self.networks.append(network)
+        return network
 
     # ---------------------------------------------------------------------------------------------- telling
 
@@ -138,7 +132,12 @@ class World:
         self.clock.run_until(self.clock.now + seconds)
 
     def hosts(self) -> set[str]:
+        """On the LAN."""
         return {*self.nodes, "gateway", "client"}
+
+    def names(self) -> list[str]:
+        """Of the cluster's nodes: each has one machine, or several for a while."""
+        return list(dict.fromkeys(node.known_as for node in self.nodes.values()))
 
     # ---------------------------------------------------------------------------------------------- life of a node
 
@@ -150,15 +149,34 @@ class World:
         node.sessions += 1
         node.plan_seen = -1
         node.stopped.clear()
-        node.missed.clear()
         now = self.clock.now
         session = self.rng.getrandbits(64)
-        node.protocol = Protocol(NodeName(name), session, self.settings, random.Random(session), now)
+        protocol = node.protocol = Protocol(node.known_as, session, self.settings, random.Random(session), now)
+        node.loop = self._loop(node, protocol)
         self.fault(f"{name} starts, session {session:x}")
-        node.protocol.set_links((self._link_state(node),), now)
-        node.protocol.set_credentials(CLUSTER, KEYS, now)
+        node.forget_links()
+        self._set_links(node)
+        protocol.set_credentials(CLUSTER, KEYS, now)
         self._sync_plan(node)
-        self._after(node)
+        node.loop.settle()
+
+    def _loop(self, node: Node, protocol: Protocol) -> Loop:
+        def works() -> bool:
+            return node.works and node.protocol is protocol
+
+        def carry_out(held: HeldChange | None, effects: list[Effect]) -> None:
+            if held is not None:
+                self._follow(node, held)
+            for effect in effects:
+                if isinstance(effect, Report):
+                    fields = " ".join(f"{key}={value}" for key, value in effect.fields.items())
+                    self.note(f"{node.name} {effect.reason} {fields}")
+                self.wire.carry_out(node, effect)
+
+        if self.work is None:
+            return Loop(protocol, self.clock, self.rng, works, carry_out)
+        late_s = self.settings.detection_floor_s / 2
+        return BusyLoop(protocol, self.clock, self.rng, works, carry_out, work=self.work, late_s=late_s)
 
     def start_all(self, spread: float = 0.0) -> None:
         for name in self.nodes:
@@ -167,18 +185,22 @@ class World:
 
     def power_cut(self, name: str) -> None:
         node = self.nodes[name]
-        node.powered = node.running = False
-        node.protocol = None
+        node.powered = False
+        self._end(node)
         self.fault(f"{name} loses power")
         self._answering(node)
 
     def kill(self, name: str) -> None:
         """The speaker's process; the kernel lives."""
         node = self.nodes[name]
-        node.running = False
-        node.protocol = None
+        self._end(node)
         self.fault(f"{name}'s speaker is killed")
         self._answering(node)
+
+    def _end(self, node: Node) -> None:
+        node.running = False
+        node.protocol = node.loop = None
+        node.forget_links()
 
     def pause(self, name: str, seconds: float) -> None:
         node = self.nodes[name]
@@ -190,53 +212,41 @@ class World:
         self.clock.after(seconds, lambda protocol=node.protocol: self._resume(node, protocol))  # type: ignore[misc]
 
     def _resume(self, node: Node, protocol: Protocol) -> None:
-        if node.protocol is not protocol:
+        if node.protocol is not protocol or node.loop is None:
             return
         node.paused_until = None
         self.fault(f"{node.name} resumes")
-        deadline = protocol.next_deadline()
-        late = self.clock.now - deadline if deadline is not None else 0.0
-        if late >= self.settings.detection_floor_s / 2:
-            node.missed.clear()  # what sockets queued; netlink's messages still count
-            protocol.loop_late(late, self.clock.now)
-            protocol.set_links((self._link_state(node),), self.clock.now)
-        missed, node.missed = node.missed, []
-        for action in missed:
-            action()
+        node.loop.resume(self.settings.detection_floor_s / 2, lambda: self._set_links(node))
+        self._answering(node)
         self._sync_plan(node)
-        self._after(node)
-
-    def unplug(self, name: str) -> None:
-        self.network.unplugged.add(name)
-        self.fault(f"{name}'s cable is pulled")
-        self._links(name)
-
-    def plug(self, name: str) -> None:
-        self.network.unplugged.discard(name)
-        self.nodes[name].plugged_at = self.clock.now
-        self.fault(f"{name}'s cable is put back")
-        self._links(name)
+        node.loop.settle()
 
     def leave(self, name: str) -> None:
         """SIGTERM."""
-        protocol = self.nodes[name].protocol
-        if protocol is not None and self.nodes[name].works:
+        node = self.nodes[name]
+        protocol = node.protocol
+        if protocol is not None and node.loop is not None and node.works:
             self.fault(f"{name} is told to end")
             protocol.release_all(self.clock.now)
-            self._after(self.nodes[name])
-            self.clock.after(0.3, lambda: self.kill(name) if self.nodes[name].protocol is protocol else None)
+            node.loop.settle()
+            self.clock.after(0.3, lambda: self.kill(name) if node.protocol is protocol else None)
+
+    def twin(self, name: str) -> str:
+        """Start another machine with the node's name; returns what it is called here."""
+        twin = f"{name}-twin"
+        if twin not in self.nodes:
+            self._add(twin, TWINS + self.nodes[name].index, self.nodes[name].known_as)
+        self.start(twin)
+        return twin
 
     def lose_watcher(self, name: str) -> None:
         """Nobody brings this node's speaker a Plan any more."""
         node = self.nodes[name]
         node.lag = float("inf")
-
-        def tell() -> None:
-            if node.protocol is not None:
-                node.protocol.plan_lost(self.clock.now)
-
+        protocol = node.protocol
         self.fault(f"{name}'s watcher dies")
-        self._input(node, tell)
+        if protocol is not None and node.loop is not None:
+            node.loop.receive(lambda: protocol.plan_lost(self.clock.now))
 
     def restart_watcher(self, name: str) -> None:
         node = self.nodes[name]
@@ -245,24 +255,64 @@ class World:
         self.fault(f"{name}'s watcher is back")
         self._see_plan(node)
 
-    def _links(self, name: str) -> None:
-        node = self.nodes[name]
+    # ---------------------------------------------------------------------------------------------- links
 
-        def tell() -> None:
-            if node.protocol is not None:
-                node.protocol.set_links((self._link_state(node),), self.clock.now)
+    def unplug(self, name: str, network: Network | None = None) -> None:
+        network = network or self.network
+        network.unplugged.add(name)
+        self.fault(f"{name}'s cable{_to(network)} is pulled")
+        self._links(self.nodes[name])
 
-        self._input(node, tell)
+    def plug(self, name: str, network: Network | None = None) -> None:
+        network = network or self.network
+        network.unplugged.discard(name)
+        for interface in self.nodes[name].interfaces:
+            if interface.network is network:
+                interface.came_up_at = self.clock.now
+        self.fault(f"{name}'s cable{_to(network)} is put back")
+        self._links(self.nodes[name])
 
-    def _link_state(self, node: Node) -> LinkState:
-        return LinkState(
-            LINK,
-            2,
-            node.mac,
-            node.name not in self.network.unplugged,
-            (node.subnet,),
-            GATEWAY if self.has_gateway else None,
-        )
+    def lose_link(self, name: str, interface: Interface) -> None:
+        """The interface loses its address, or is no more."""
+        interface.present = False
+        self.fault(f"{name} has no {interface.name} any more")
+        self._links(self.nodes[name])
+
+    def regain_link(self, name: str, interface: Interface) -> None:
+        """It is there again, perhaps as another one."""
+        interface.present = True
+        interface.came_up_at = self.clock.now
+        self.fault(f"{name} has {interface.name}, number {interface.index}")
+        self._links(self.nodes[name])
+
+    def renew_link(self, name: str, interface: Interface, seconds: float, link: str = "", index: int = 0) -> None:
+        """The interface loses its address for a while, and has it back: perhaps under another name and index."""
+        self.lose_link(name, interface)
+        interface.move(link or interface.name, index or interface.index)
+        self.clock.after(seconds, lambda: self.regain_link(name, interface))
+
+    def rename_link(self, name: str, interface: Interface, link: str) -> None:
+        self.fault(f"{name}'s {interface.name} is called {link} now")
+        interface.move(link, interface.index)
+        self._links(self.nodes[name])
+
+    def _links(self, node: Node) -> None:
+        if node.running and node.loop is not None:
+            node.loop.receive(lambda: self._set_links(node))
+
+    def _set_links(self, node: Node) -> None:
+        """Tell the speaker its links as they are. As the announcer does, where another interface has a name by now:
+        first that the one is gone."""
+        protocol, now = node.protocol, self.clock.now
+        if protocol is None:
+            return
+        states, before = node.link_states(), node.states
+        node.learn_links()
+        indexes = {state.name: state.index for state in states}
+        if any(indexes.get(state.name, state.index) != state.index for state in before):
+            protocol.set_links(tuple(state for state in before if state.index in indexes.values()), now)
+        protocol.set_links(states, now)
+        self._answering(node)
 
     # ---------------------------------------------------------------------------------------------- the API
 
@@ -294,9 +344,9 @@ class World:
             self.fault(text)
 
     def _see_plan(self, node: Node) -> None:
-        if node.works and self.clock.now - node.lag <= self.api_frozen_at:
+        if node.works and node.loop is not None and self.clock.now - node.lag <= self.api_frozen_at:
             self._sync_plan(node)
-            self._after(node)
+            node.loop.settle()
 
     def _sync_plan(self, node: Node) -> None:
         seen = max(i for i, (at, _) in enumerate(self.plans) if at <= max(self.clock.now - node.lag, 0.0) + 1e-9)
@@ -313,145 +363,10 @@ class World:
                         self.resumed_at = self.clock.now
                 elif bundle.id in served:
                     node.stopped[bundle.id] = self.clock.now
-            node.protocol.set_plan(Plan(seen, NodeName(node.name), self.plans[seen][1]), self.clock.now)
+            bundles = tuple(for_node(bundle, node.known_as) for bundle in self.plans[seen][1])
+            node.protocol.set_plan(Plan(seen, node.known_as, bundles), self.clock.now)
 
-    # ---------------------------------------------------------------------------------------------- driving a node
-
-    def _input(self, node: Node, action: Callable[[], None]) -> None:
-        """Something for the speaker's loop: it waits while the process is paused."""
-        if not node.running or node.protocol is None:
-            return
-        if node.paused_until is not None:
-            node.missed.append(action)
-            return
-        action()
-        self._after(node)
-
-    def _after(self, node: Node) -> None:
-        """Carry out what the protocol wants, and call it again when it says."""
-        protocol = node.protocol
-        if protocol is None:
-            return
-        protocol.take_held()
-        for effect in protocol.take_effects():
-            self._carry_out(node, effect)
-        self._answering(node)
-        deadline = protocol.next_deadline()
-        node.timer += 1
-        if deadline is not None:
-            lateness = self.rng.uniform(0.0, 0.001)
-            self.clock.at(max(deadline, self.clock.now) + lateness, lambda timer=node.timer: self._tick(node, timer))  # type: ignore[misc]
-
-    def _tick(self, node: Node, timer: int) -> None:
-        if node.timer == timer and node.works and node.protocol is not None:
-            node.protocol.handle_timer(self.clock.now)
-            self._after(node)
-
-    def _carry_out(self, node: Node, effect: Effect) -> None:
-        if isinstance(effect, SendHeartbeat):
-            if self.on_datagram is not None:
-                self.on_datagram(node.name, effect.data)
-            for other in self.nodes.values():
-                if other is not node:
-                    self._datagram(node, other, effect.data, multicast=True)
-        elif isinstance(effect, SendUnicast):
-            for other in self.nodes.values():
-                if other.mac == effect.mac:
-                    self._datagram(node, other, effect.data, multicast=False)
-        elif isinstance(effect, AskAddress):
-            self._ask(node, effect)
-        elif isinstance(effect, Announce):
-            self.announced.append((self.clock.now, node.name, effect))
-            self._announce(node, effect)
-        elif isinstance(effect, WatchFrames):
-            pass
-        else:
-            fields = " ".join(f"{key}={value}" for key, value in effect.fields.items())
-            self.note(f"{node.name} {effect.reason} {fields}")
-            self.reports.append((self.clock.now, node.name, effect))
-
-    def _datagram(self, node: Node, other: Node, data: bytes, *, multicast: bool) -> None:
-        source = node.address
-
-        def deliver() -> None:
-            if other.powered and not other.running and not multicast:
-                self.network.send(other.name, node.name, lambda: self._refuse(node, other.address))
-            self._input(other, receive)
-
-        def receive() -> None:
-            if other.protocol is not None:
-                other.protocol.receive_datagram(LINK, source, data, self.clock.now, by_group=multicast)
-
-        self.network.send(node.name, other.name, deliver, multicast)
-
-    def _refuse(self, node: Node, by: AddressText) -> None:
-        def tell() -> None:
-            if node.protocol is not None:
-                node.protocol.datagram_refused(LINK, by, self.clock.now)
-
-        self._input(node, tell)
-
-    def inject(self, name: str, source: AddressText, data: bytes) -> None:
-        """A datagram of somebody on the LAN who is no speaker."""
-        node = self.nodes[name]
-
-        def receive() -> None:
-            if node.protocol is not None:
-                node.protocol.receive_datagram(LINK, source, data, self.clock.now)
-
-        if name not in self.network.unplugged:
-            self._input(node, receive)
-
-    # ---------------------------------------------------------------------------------------------- ARP
-
-    def see(self, node: Node, seen: ArpSeen) -> None:
-        def tell() -> None:
-            if node.protocol is not None:
-                node.protocol.receive_arp(seen, self.clock.now)
-
-        self._input(node, tell)
-
-    def _ask(self, node: Node, ask: AskAddress) -> None:
-        def reply(sender_mac: Mac) -> Callable[[], None]:
-            return lambda: self.see(node, ArpSeen(LINK, ask.target, sender_mac, node.address, True))
-
-        def question(other: Node) -> Callable[[], None]:
-            def deliver() -> None:
-                if ask.target in other.answers:
-                    self.see(other, ArpSeen(LINK, node.address, node.mac, ask.target, False))
-                    self.network.send(other.name, node.name, reply(other.mac))
-
-            return deliver
-
-        def answer(host: str, mac: Mac) -> Callable[[], None]:
-            return lambda: self.network.send(host, node.name, reply(mac))
-
-        if self.has_gateway and ask.target == GATEWAY:
-            self.network.send(node.name, "gateway", answer("gateway", GATEWAY_MAC))
-        if self.has_client and ask.target == CLIENT:
-            self.network.send(node.name, "client", answer("client", CLIENT_MAC))
-        for other in self.nodes.values():
-            if other is not node and ask.mac in (None, other.mac):
-                self.network.send(node.name, other.name, question(other))
-
-    def _announce(self, node: Node, announce: Announce) -> None:
-        addresses = announce.addresses
-        mac = node.mac
-        if self.has_client:
-
-            def learn() -> None:
-                self.client_cache.update(dict.fromkeys(addresses, node.name))
-
-            self.network.send(node.name, "client", learn)
-        for other in self.nodes.values():
-            shared = [address for address in addresses if address in other.answers]
-            if other is not node and shared:
-
-                def rival(other: Node = other, shared: list[AddressText] = shared) -> None:
-                    for address in shared:
-                        self.see(other, ArpSeen(LINK, address, mac, address, False))
-
-                self.network.send(node.name, other.name, rival)
+    # ---------------------------------------------------------------------------------------------- who answers
 
     def _client_asks(self) -> None:
         """A client that looks for some address now and then."""
@@ -459,37 +374,56 @@ class World:
             return
         addresses = [address for bundle in self.plans[-1][1] for address in bundle.addresses]
         if addresses:
-            target = self.rng.choice(addresses)
-            for node in self.nodes.values():
-
-                def asked(node: Node = node) -> None:
-                    if target in node.answers:
-                        self.see(node, ArpSeen(LINK, CLIENT, CLIENT_MAC, target, False))
-                        self.network.send(node.name, "client", lambda: self.client_cache.__setitem__(target, node.name))
-
-                self.network.send("client", node.name, asked)
+            self.wire.ask_from(self.strangers["client"], self.rng.choice(addresses), lambda _: None)
         self.clock.after(self.rng.uniform(0.3, 1.2), self._client_asks)
 
-    # ---------------------------------------------------------------------------------------------- who answers
+    def _follow(self, node: Node, change: HeldChange) -> None:
+        """Answer for what is held now."""
+        for link, interface in node.told.items():
+            interface.quiet = link in change.quiet
+            for address, links in change.links.items():
+                self._answer(node, interface, address, link in links and node.works)
 
     def _answering(self, node: Node) -> None:
-        now: frozenset[AddressText] = frozenset()
-        if node.works and node.protocol is not None:
-            held = node.protocol.held().links
-            if len(held) == len(node.answers) and held.keys() == node.answers:
-                return
-            now = frozenset(held)
-        for address in node.answers ^ now:
-            before = self.answerers.get(address, frozenset())
-            after = before | {node.name} if address in now else before - {node.name}
-            self.answerers[address] = after
-            self.owner_changes.append((self.clock.now, address, after))
-            self.note(f"{address} answered by {'+'.join(sorted(after)) or 'nobody'}")
-        if node.answers != now:
-            node.answers = now
-            if self.observe is not None:
-                self.observe()
+        """Answer for all that is held on the links as they are now, by a speaker that may not run any more."""
+        held = node.protocol.held().links if node.works and node.protocol is not None else {}
+        for interface in node.interfaces:
+            now = {a for a, links in held.items() if interface.present and interface.known_as in links}
+            for address in sorted(interface.answers ^ now):
+                self._answer(node, interface, address, address in now)
 
-    def owner(self, address: str) -> str | None:
-        answerers = self.answerers.get(AddressText(address), frozenset())
+    def _answer(self, node: Node, interface: Interface, address: AddressText, answers: bool) -> None:
+        if answers is (address in interface.answers):
+            return
+        if answers:
+            interface.answers.add(address)
+        else:
+            interface.answers.remove(address)
+        network = interface.network
+        before = network.answerers.get(address, frozenset())
+        after = before | {node.name} if answers else before - {node.name}
+        network.answerers[address] = after
+        network.owner_changes.append((self.clock.now, address, after))
+        self.note(f"{address} answered{_to(network)} by {'+'.join(sorted(after)) or 'nobody'}")
+
+    def owner(self, address: str, network: Network | None = None) -> str | None:
+        answerers = (network or self.network).answerers.get(AddressText(address), frozenset())
         return next(iter(answerers)) if len(answerers) == 1 else None
+
+    def see(self, node: Node, seen: ArpSeen) -> None:
+        """An ARP frame on the LAN that concerns a node's speaker."""
+        self.wire.see(node, node.lan, seen)
+
+    def inject(self, name: str, source: AddressText, data: bytes) -> None:
+        """A datagram of somebody on the LAN who is no speaker."""
+        self.wire.inject(self.nodes[name], source, data)
+
+
+def for_node(bundle: Bundle, node: NodeName) -> Bundle:
+    """As in the Plan of one node: with the interfaces that are named for it."""
+    named = next((candidate.interfaces for candidate in bundle.candidates if candidate.node == node), ())
+    return replace(bundle, interfaces=named) if named else bundle
+
+
+def _to(network: Network) -> str:
+    return "" if network.name == "lan" else f" to {network.name}"
