@@ -80,6 +80,11 @@ class Throttled(ApiError):
         super().__init__(status, reason, message, 1.0 if retry_after is None else retry_after)
 
 
+class Initializing(Throttled):
+    """429: the server has just begun to serve this kind, or has lost its copy of it, and is filling it. That takes some
+    ten milliseconds; the second of which it speaks is the least that the header can say."""
+
+
 class ServerError(ApiError):
     """5xx: the server's fault. Retry with backoff; a write may have taken effect (504)."""
 
@@ -114,6 +119,7 @@ class Status(View, frozen=True):
 
 prepare(Status)
 
+_INITIALIZING = "storage is (re)initializing"
 _BY_STATUS: dict[int, type[ApiError]] = {
     400: Invalid,
     401: Unauthorized,
@@ -142,6 +148,8 @@ def refusal(code: int, body: bytes | msgspec.Raw, retry_after_header: str | None
     elif status.details and status.details.retry_after_seconds > 0:
         retry_after = float(status.details.retry_after_seconds)
     error = ServerError if code >= 500 else _BY_STATUS.get(code, ApiError)
+    if error is Throttled and status.message.startswith(_INITIALIZING):
+        error = Initializing
     if error is Conflict and status.reason == "AlreadyExists":
         error = AlreadyExists
     return error(code, status.reason or "Unknown", status.message or "the server gave no message", retry_after)

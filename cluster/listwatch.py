@@ -29,7 +29,18 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from cluster.errors import ApiError, Gone, Invalid, NotFound, ServerError, Throttled, TimedOut, Unreachable, refusal
+from cluster.errors import (
+    ApiError,
+    Gone,
+    Initializing,
+    Invalid,
+    NotFound,
+    ServerError,
+    Throttled,
+    TimedOut,
+    Unreachable,
+    refusal,
+)
 from cluster.objects import Object, RawList, RawWatchEvent, decode, is_older
 
 PAGE_SIZE = 500  # client-go's own
@@ -38,6 +49,7 @@ WATCH_S = (240, 480)  # the server ends a watch after a random time in this rang
 SILENCE_S = 90.0  # a server sends a bookmark every 60 s; the one that does not is asked again, which costs nothing
 BACKOFF_S = 0.1
 BACKOFF_LIMIT_S = 30.0
+LEAST_RETRY_AFTER_S = 1.0  # of a server that begins to serve a kind; it takes far less
 RETRY_AFTER_LIMIT_S = 120.0  # longer than any server asks for; a wrong number must not switch us off
 RELIST_S = 1.0  # a server that says that the history is gone is there again: lists begin within this time, spread out
 HEALTHY_S = 10.0  # a watch that lasted this long was a success, however it ended
@@ -302,7 +314,8 @@ class ListWatch(Generic[T]):
         self.counters.failures += 1
         doubled = BACKOFF_S * 2.0 ** min(self.counters.failures, 16)
         wait = min(doubled, BACKOFF_LIMIT_S) * self._rng.uniform(0.5, 1.0)
-        if error.retry_after is not None:
+        begins = isinstance(error, Initializing) and error.retry_after <= LEAST_RETRY_AFTER_S
+        if error.retry_after is not None and not begins:
             wait = max(wait, min(error.retry_after, RETRY_AFTER_LIMIT_S))
         self._not_before = now + wait
 

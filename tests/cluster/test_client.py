@@ -263,6 +263,16 @@ def test_a_throttled_caller_learns_how_long_to_wait(
     assert caught.value.retry_after == seconds
 
 
+@pytest.mark.parametrize("why", ["", ": etcd is down"])
+def test_a_kind_that_the_server_begins_to_serve_is_told_from_a_server_with_too_much_to_do(
+    client: ApiClient, script: Script, why: str
+) -> None:
+    script.answers = [refusal(429, "TooManyRequests", f"storage is (re)initializing{why}")]
+    with pytest.raises(errors.Initializing) as caught:
+        client.get(SERVICES, "dev", "web")
+    assert caught.value.retry_after == 1.0
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>Bad Gateway</html>", b"\xff\xfe", b"[]", b'{"code": "x"}', b'{"code"'])
 def test_a_refusal_that_is_no_status_object_still_has_its_type(client: ApiClient, script: Script, body: bytes) -> None:
     script.answers = [answer(502, body)]

@@ -15,6 +15,7 @@ from cluster.errors import (
     ApiError,
     Forbidden,
     Gone,
+    Initializing,
     Invalid,
     NotFound,
     ServerError,
@@ -645,6 +646,8 @@ def test_waits_are_spread(driver: Driver) -> None:
         (ServerError(503, "ServiceUnavailable", "x", 3.0), 3.0, 3.0),
         (Throttled(429, "TooManyRequests", "x", 1e9), RETRY_AFTER_LIMIT_S, RETRY_AFTER_LIMIT_S),
         (Throttled(429, "TooManyRequests", "x", 0.0), 0.1, 0.2),
+        (Initializing(429, "TooManyRequests", "x", 1.0), 0.1, 0.2),
+        (Initializing(429, "TooManyRequests", "x", 5.0), 5.0, 5.0),
     ],
 )
 def test_the_server_says_how_long_to_wait(driver: Driver, error: ApiError, least: float, most: float) -> None:

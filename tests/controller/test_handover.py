@@ -1,5 +1,6 @@
 """Two controllers on one API server: whoever leads ends, dies, is paused or loses sight, and nothing is lost or given
-twice. Nobody waits for a Lease that was released, and everybody waits for one that was not.
+twice. Nobody waits for a Lease that was released, and everybody waits for one that was not; except who starts where its
+holder has died.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from cluster.client import connect
 from controller.daemon import WRITERS, Daemon
+from controller.leadership import WRITE_S
 from lab.apiserver.embedded import EmbeddedApi
 from tests.controller.test_daemon import METALLB, SERVICES, Cluster, Controller
 from tests.waiting import wait_until
@@ -115,6 +117,34 @@ def test_a_lone_controller_that_is_restarted_does_not_wait(cluster: Cluster, sta
     start(LONG_S)
     waited(cluster, "after")
     assert_nothing_lost_or_doubled(cluster, before)
+
+
+def test_a_lone_controller_that_was_killed_waits_for_its_writes_and_not_for_its_lease(
+    cluster: Cluster, start: Start
+) -> None:
+    """One of these writes takes effect only after the next controller has started."""
+    only = start(LONG_S)
+    waited(cluster, "before")
+    before = cluster.addresses()
+    cluster.api.inject(userAgent="berthlb-controller", path=SERVICES, verb="patch", latency=1.2, count=1)
+    cluster.service("under-way")
+    wait_until(lambda: cluster.ask("GET", "/lab/faults")[0]["count"] == 0)
+    only.end(signal.SIGKILL)
+    start(LONG_S)
+    wait = waited(cluster, "after", WRITE_S + PROMPT_S)
+    cluster.address("under-way")
+    assert wait < LONG_S / 2
+    assert_nothing_lost_or_doubled(cluster, before)
+    assert cluster.ask("GET", LEASE)["spec"]["leaseTransitions"] == 1
+
+
+def test_a_write_that_takes_too_long_gets_longer_and_succeeds(cluster: Cluster, start: Start) -> None:
+    start(LONG_S)
+    waited(cluster, "before")
+    cluster.api.inject(userAgent="berthlb-controller", path=SERVICES, verb="patch", latency=WRITE_S + 0.5)
+    cluster.service("slow")
+    cluster.address("slow")
+    assert float(cluster.ask("GET", LEASE)["metadata"]["annotations"]["berthlb.io/holder"].split()[1]) > WRITE_S
 
 
 def test_a_leader_told_to_end_in_the_middle_of_a_flood_loses_nothing(cluster: Cluster, start: Start) -> None:
