@@ -77,6 +77,8 @@ class Move(NamedTuple):
 class Moving:
     def __init__(self, roster: Roster, bundles: Bundles, owners: Owners, claiming: Claiming) -> None:
         self.tenures: dict[BundleId, Tenure] = {}
+        self._restless: dict[BundleId, None] = {}
+        """The bundles held that may have to move, whatever becomes of it; most may not."""
         self._roster = roster
         self._settings = roster.settings
         self._bundles = bundles
@@ -92,6 +94,8 @@ class Moving:
         self._round: Iterator[BundleId] | None = None
         self._given: dict[NodeName, int] = {}
         self._review_at = NEVER
+        self._next_at = NEVER
+        """When the round after the present one begins."""
         self._arrived_at = float("-inf")
         """When a speaker last became able."""
 
@@ -101,16 +105,23 @@ class Moving:
 
     def wake(self, now: float) -> None:
         """Something changed that decides who should hold."""
-        if self.tenures:
-            self._review_at = min(self._review_at, now + REVIEW_S)
+        if self._restless:
+            self._look_at(now + REVIEW_S)
 
-    def claimed(self, id_: BundleId, tenure: Tenure, now: float) -> None:
+    def consider(self, bundle: Bundle, now: float) -> None:
+        """A bundle that is held is not what it was."""
+        tenure = self.tenures.get(bundle.id)
+        if tenure is not None and not self._stays(bundle, tenure):
+            self._restless[bundle.id] = None
+            self._look_at(now + REVIEW_S)
+
+    def claimed(self, bundle: Bundle, tenure: Tenure, now: float) -> None:
         """This node has claimed a bundle, or more of one."""
-        self.tenures.setdefault(id_, tenure)
-        named = self._named.pop(id_, None)
+        self.tenures.setdefault(bundle.id, tenure)
+        named = self._named.pop(bundle.id, None)
         if named is not None:
-            self._failed[id_] = named
-        self._review_at = min(self._review_at, now + REVIEW_S)
+            self._failed[bundle.id] = named
+        self.consider(bundle, now)
 
     def taken(self, id_: BundleId) -> None:
         """Another node has claimed a bundle."""
@@ -131,6 +142,12 @@ class Moving:
         for table in (self._take_backs, self._named, self._failed):
             table.pop(id_, None)
 
+    def _look_at(self, at: float) -> None:
+        if self._round is None:
+            self._review_at = min(self._review_at, at)
+        else:
+            self._next_at = min(self._next_at, at)
+
     # ------------------------------------------------------------------------------------------------ review
 
     def review(self, now: float) -> Iterator[tuple[Bundle, Move]]:
@@ -139,17 +156,14 @@ class Moving:
             self._review_at, self._round = NEVER, None
             return
         if self._round is None:
-            self._round, self._given = iter(list(self.tenures)), {}
-            self._review_at = NEVER
+            self._round, self._given, self._next_at = iter(list(self._restless)), {}, NEVER
             self._arrived_at = max(self._arrived_at, self._roster.latest_able())
-        looked, next_at = 0, self._review_at
+        looked = 0
         for id_ in islice(self._round, LOOKED_AT):
             looked += 1
             tenure, bundle = self.tenures.get(id_), self._bundles.by_id.get(id_)
-            if tenure is None or bundle is None:
-                continue
-            if self._stays(bundle, tenure):
-                tenure.misfit_since = None
+            if tenure is None or bundle is None or self._stays(bundle, tenure):
+                self._restless.pop(id_, None)
                 continue
             move = self._reason_to_move(bundle, tenure, now)
             if move is None:
@@ -159,16 +173,19 @@ class Moving:
                     self._given[move.to] = self._given.get(move.to, 0) + len(bundle.addresses)
                 yield bundle, move
             elif move.at < NEVER:
-                next_at = min(next_at, max(move.at, now + MISFIT_WAIT_S))
+                self._look_at(max(move.at, now + MISFIT_WAIT_S))
         if looked == LOOKED_AT:
             self._review_at = now
         else:
-            self._round = None
-            self._review_at = min(self._review_at, next_at)
+            self._round, self._review_at = None, self._next_at
 
     def _stays(self, bundle: Bundle, tenure: Tenure) -> bool:
-        best = bundle.candidates[0].node if bundle.candidates else self._roster.node
-        return bundle.serving and best == self._roster.node and not tenure.provisional
+        """Whether nothing but a change of the bundle could move it."""
+        own = candidate_of(bundle, self._roster.node)
+        if own is None or tenure.provisional or not bundle.serving:
+            return False
+        tenure.misfit_since = None
+        return not any(candidate.preference > own.preference for candidate in bundle.candidates)
 
     def _reason_to_move(self, bundle: Bundle, tenure: Tenure, now: float) -> Move | None:
         """Why the bundle should move, and from when on; or that nothing is to be expected before a change."""

@@ -91,6 +91,7 @@ class Ownership:
                     self._owners.note_epoch(address, claims[address].epoch)
                     self._moving.tenures.setdefault(bundle.id, tenures.get(address) or self._tenure(bundle, now))
             self._settle_claim(bundle, now)
+            self._moving.consider(bundle, now)
             self._claiming.look(bundle, now)
         self._touch(address for bundle in changed.bundles for address in bundle.addresses)
         self.wake(now)
@@ -220,7 +221,7 @@ class Ownership:
             self._owners.note_epoch(address, epoch)
             self.log.put(address, Claim(epoch, preference))
             self._roster.report("Claimed", address=address, epoch=epoch, why=why)
-        self._moving.claimed(bundle.id, tenure, now)
+        self._moving.claimed(bundle, tenure, now)
         self._touch(addresses)
         self._claiming.look(bundle, now)
 

@@ -234,3 +234,24 @@ def test_a_heartbeat_with_many_peers_still_fits_a_datagram() -> None:
     sizes = [len(effect.data) for effect in speaker.take_effects() if isinstance(effect, SendHeartbeat)]
     assert sizes
     assert max(sizes) <= 1400
+
+
+def test_thousands_of_addresses_are_claimed_in_bounded_pieces_and_then_nothing_is_due() -> None:
+    """A deadline that stays in the past would keep the caller's loop busy for ever."""
+    bundles = tuple(bundle(f"b{i:04}", f"10.0.{i // 250}.{i % 250 + 1}") for i in range(2500))
+    speaker = Protocol(NodeName("a"), 1, Settings(), random.Random(1), 0.0)
+    speaker.set_links((link(ETH0, 1, "10.0.0.1/16"),), 0.0)
+    speaker.set_credentials(CLUSTER, KEYS, 0.0)
+    speaker.set_plan(Plan(1, NodeName("a"), bundles), 0.0)
+    most = calls = 0
+    for hundredth in range(1, 500):
+        now, claimed = hundredth / 100, len(speaker.claims())
+        while (deadline := speaker.next_deadline()) is not None and deadline <= now:
+            speaker.handle_timer(now)
+            speaker.take_held()
+            speaker.take_effects()
+            most = max(most, len(speaker.claims()) - claimed)
+            claimed, calls = len(speaker.claims()), calls + 1
+            assert calls < 5000
+    assert len(speaker.claims()) == 2500
+    assert 0 < most <= 200
