@@ -51,7 +51,7 @@ from speaker.effects import (
     SendUnicast,
     WatchFrames,
 )
-from speaker.gratuitous import GratuitousSchedule
+from speaker.gratuitous import SLACK_S, GratuitousSchedule
 from speaker.heartbeat_socket import HeartbeatDrop, Refusal
 from speaker.informer import Informer
 from speaker.keeper import WatcherKeeper
@@ -156,7 +156,7 @@ class Announcer:
                 key.data()
         if (now := boottime()) >= self._protocol_at:
             self._let_protocol_judge(began, now)
-        if now >= self._rest_at:
+        if now >= self._rest_at - SLACK_S:  # whoever is awake need not be woken again soon
             self._handle_timers(boottime())
         process.collect_garbage()
         self._turns.note(boottime() - began)
@@ -188,7 +188,7 @@ class Announcer:
         for port in self._ports:
             if port.tighten_at is not None and now >= port.tighten_at:
                 port.tighten(now)
-        if now >= self._housekeeping_at:
+        if now >= self._housekeeping_at - SLACK_S:
             self._keep_house(now)
         if self._ends_at is not None and (now >= self._ends_at or self._protocol.released):
             self._ended = True

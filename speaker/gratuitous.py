@@ -41,7 +41,9 @@ SLOW_FRAMES_PER_S = 100.0
 SLOW_PERIOD_S = 300.0
 """Seconds in which each held address is announced once."""
 _BURST_S = 0.01
-"""Frames are sent in bursts of at most this many seconds' worth, so that requests are answered between them."""
+"""First rounds are sent in bursts of at most this many seconds' worth, so that requests are answered between them."""
+SLACK_S = 0.05
+"""So much later a repeat may come. A loop that is awake for something else sends it then, and need not be woken."""
 
 _Moment = TypeVar("_Moment")
 _NOWHERE: frozenset[LinkName] = frozenset()
@@ -71,9 +73,9 @@ class _LinkSchedule:
         """When due, and how many are left after it. In order of time, as each is appended one interval ahead."""
         self._slow: OrderedDict[AddressText, float] = OrderedDict()
         """When each held address was announced last, in that order."""
-        self._first_rate = _allowance(FIRST_FRAMES_PER_S, now)
-        self._repeat_rate = _allowance(REPEAT_FRAMES_PER_S, now)
-        self._slow_rate = _allowance(SLOW_FRAMES_PER_S, now)
+        self._first_rate = _allowance(FIRST_FRAMES_PER_S, _BURST_S, now)
+        self._repeat_rate = _allowance(REPEAT_FRAMES_PER_S, SLACK_S, now)
+        self._slow_rate = _allowance(SLOW_FRAMES_PER_S, SLACK_S, now)
 
     def hold(self, address: AddressText, now: float) -> None:
         self._slow[address] = now
@@ -137,9 +139,9 @@ class _LinkSchedule:
         if self._defend or self._first:
             moments.append(self._first_rate.ready_at(2 if self._defend else 1))
         if self._repeat:
-            moments.append(max(_earliest(self._repeat)[0], self._repeat_rate.ready_at(2)))
+            moments.append(max(_earliest(self._repeat)[0], self._repeat_rate.ready_at(2)) + SLACK_S)
         if self._slow:
-            moments.append(max(self._slow_due(), self._slow_rate.ready_at(2)))
+            moments.append(max(self._slow_due(), self._slow_rate.ready_at(2)) + SLACK_S)
         return min(moments, default=None)
 
     def _slow_due(self) -> float:
@@ -222,12 +224,14 @@ class GratuitousSchedule:
         return [frame for link in self._links.values() if link.may_send for frame in link.due(now)]
 
     def next_deadline(self) -> float | None:
+        """When ``handle_timer`` is to be called at the latest. Up to ``SLACK_S`` earlier there may be something to send
+        already."""
         moments = (link.next_deadline() for link in self._links.values() if link.may_send)
         return min((moment for moment in moments if moment is not None), default=None)
 
 
-def _allowance(per_second: float, now: float) -> Allowance:
-    return Allowance(per_second, max(2.0, per_second * _BURST_S), now)
+def _allowance(per_second: float, burst_s: float, now: float) -> Allowance:
+    return Allowance(per_second, max(2.0, per_second * burst_s), now)
 
 
 def _earliest(queue: OrderedDict[AddressText, _Moment]) -> _Moment:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster.objects import AddressText
 from speaker.effects import Announce, HeldChange, LinkState, Mac
 from speaker.frames import ArpFrame, Operation
-from speaker.gratuitous import REPEAT_S, SLOW_PERIOD_S, Frame, GratuitousSchedule
+from speaker.gratuitous import REPEAT_S, SLACK_S, SLOW_PERIOD_S, Frame, GratuitousSchedule
 from speaker.plan import LinkName
 
 ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
@@ -71,7 +71,16 @@ def test_one_request_at_once_then_both_forms_four_times_just_past_the_locktime()
     assert times[-1] <= 5.0
     deadline = made.next_deadline()
     assert deadline is not None
-    assert deadline == now + SLOW_PERIOD_S
+    assert now + SLOW_PERIOD_S <= deadline <= now + SLOW_PERIOD_S + SLACK_S
+
+
+def test_loop_that_is_awake_sends_a_repeat_when_it_is_due_and_is_not_woken_again_for_it() -> None:
+    made = schedule(VIP)
+    made.announce(Announce((VIP,)))
+    made.handle_timer(0.0)
+    assert made.handle_timer(REPEAT_S - 0.01) == []
+    assert said(made.handle_timer(REPEAT_S)) == BOTH
+    assert made.next_deadline() == 2 * REPEAT_S + SLACK_S
 
 
 def test_nothing_is_said_of_an_address_before_it_is_announced() -> None:
@@ -139,7 +148,7 @@ def test_announcing_again_starts_over_and_does_not_add_up() -> None:
     made = schedule(VIP)
     for _ in range(50):
         made.announce(Announce((VIP,)))
-    sent = run(made, 2 * REPEAT_S + 0.1)
+    sent = run(made, 2 * (REPEAT_S + SLACK_S) + 0.1)
     assert said([frame for _, frame in sent]) == REQUEST + BOTH * 2
     made.announce(Announce((VIP,)))
     assert len(run(made, 20.0, now=3.0)) == 9
