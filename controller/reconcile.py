@@ -146,8 +146,14 @@ class Reconciler:
                 return  # it is judged already, or will be when the answer under way has come
         elif not is_older(version, tracked.view.metadata.resource_version):
             tracked.retry_at = None  # another object, another try
-            if is_ours(tracked.view, self._class) and view.spec.load_balancer_class != self._class:
-                self._holdings.vacate(tracked)  # it has been something else in between
+            if (
+                is_ours(tracked.view, self._class)
+                and view.spec.type == "LoadBalancer"
+                and not is_ours(view, self._class)
+            ):
+                self._holdings.vacate(
+                    tracked
+                )  # it has been something else in between, or it could not change its class
             tracked.view = view
         if self.started:
             self._enter(tracked)

@@ -26,6 +26,7 @@ NEED_THE_REAL_ONE = [
     "test_conversion.py",
     "test_manifests.py",
     "test_missing.py",
+    "test_new_kinds.py",
     "test_orphans.py",
     "test_permissions.py",
     "test_rivals.py",
