@@ -162,8 +162,10 @@ class Elector:
             self._thread.join(2 * RELEASE_S if self.quiet else 0.0)
 
     def end_watch(self) -> None:
-        """End the watch's thread too, where the process goes on."""
+        """End the watch's thread too and leave the place to others, where the process goes on."""
         self._watch.stop()
+        if self._taken is not None:
+            self._taken.held_by.close()
 
     # -------------------------------------------------------------------- the thread
 

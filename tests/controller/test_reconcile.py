@@ -750,3 +750,24 @@ def test_reasons_that_do_not_pass_come_before_those_that_do() -> None:
     world.settle()
     assert world.condition("web") == before
     assert before[2] == '10.0.0.1 belongs to pool "a", and the Service asks for pool "b"'
+
+
+def test_after_a_start_who_waits_is_served_before_those_who_have_an_address_are_looked_at() -> None:
+    """With ten thousand of them it took seconds, also for a Service that came in the meantime."""
+    world = World()
+    for name in [f"web-{number}" for number in range(20)]:
+        world.put(name)
+    world.start()
+    world.settle()
+    world.take_writes()
+    world.put("waits")
+    world.start()
+    (first,) = world.controller.settle(world.now, turns=1)
+    assert isinstance(first, Write)
+    assert first.name == "waits"
+    assert world.controller.settle(world.now, turns=5) == []
+    world.put("comes-meanwhile")
+    (second,) = world.controller.settle(world.now, turns=1)
+    assert isinstance(second, Write)
+    assert second.name == "comes-meanwhile"
+    assert world.controller.backlog == 15
