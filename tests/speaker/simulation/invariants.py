@@ -1,26 +1,39 @@
-"""The promises of the speaker, asserted all the while (DESIGN, "Promised").
+"""The promises of the speaker, asserted all the while (DESIGN, "Promised"), on each network on its own.
 
-G1  Of two speakers that hear each other, at most one answers for an address, from D + 0.3 s after the last fault on.
-G2  On each side of a partition on which it can be proved that one hears, somebody answers for every address in the
-    Plan, from D + 100 ms × (better candidates that cannot + 1) + the probes after the last fault on, or after the first
-    proof of a lone speaker that took itself for isolated meanwhile.
+G1  Of two speakers that hear each other there, at most one answers for an address, from D + 0.3 s after the last fault
+    on.
+G2  On each side of a partition somebody answers for every address in the Plan that belongs there, from D + 100 ms ×
+    (better candidates that cannot + 1) + the probes after the last fault on, where it can be proved that one hears; or
+    after the first proof of a lone speaker that took itself for isolated meanwhile. Where nobody at all is heard, 3.5 s
+    later; but not on a link that came up less than 41 s ago, whose port a switch may still block.
 G3  At most one on each side: G1 for every pair of that side. After healing: G1.
 G4  Nothing of this needs the API: schedules freeze it.
     While a speaker is starting, an address that nobody is known to have held may wait for it. One whose link has just
-    come up is none that can claim, for 1.3 s.
+    come up is none that can claim, for 1.3 s. An address that belongs on several networks may wait a second longer: for
+    who holds it on another one to claim the rest.
     And an owner stays: without a fault nobody becomes or ceases to be one. That endpoints vanish and come back is none.
+    A claim of the start is given on to who arrives: once, until nobody has arrived for 30 s.
     A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long
     as somebody there knows by its own Plan that it served lately, and by having heard the owner that it had one.
+G5  Nobody claims what a living node answers for, whatever else is broken: whose claim was heard once is not taken for
+    dead while ARP passes between the two, though no datagram does. (Parts of a bundle that two hold come together.)
+G6  Nobody answers for an address on a network where it does not belong.
 
 D is the largest that any speaker on that side has for any peer that may hold something. A fault is what ``World.fault``
-is told, three losses in a row between two hosts included, and a speaker becoming ready.
+is told, three losses in a row between two hosts included, and a speaker becoming ready. Hearing is ``hearing``'s: what
+a firewall parts are two sides, but what the one answers for is answered for the other, since ARP passes.
+
+While a member of the cluster lies (``World.lying``) nothing is promised: who has the key can say anything.
 """
 
 from __future__ import annotations
 
 from cluster.objects import AddressText
+from speaker.effects import Report
 from speaker.plan import Bundle
 from speaker.unserved import TAKE_OVER_S
+from tests.speaker.simulation.hearing import Hearing, View
+from tests.speaker.simulation.network import Network
 from tests.speaker.simulation.world import World
 
 CHECK_S = 0.05
@@ -30,6 +43,8 @@ OVERLAP_S = 0.1  # of two answerers, once things are calm: the time that a claim
 SLACK_S = 0.03  # the loops' lateness and the wire's delay, which the promises leave out
 KNOWN_S = 0.5  # of hearing an owner, until its claim is known for certain
 SETTLED_S = 2.5  # after it, no owner changes: a provisional claim moves a second after its better candidate is able
+JOINED_S = 1.0  # for the holder of a part to claim the rest
+ASKED_S = 0.5  # of ARP that passes: some questions to a suspect and their answers
 
 
 class BrokenPromiseError(AssertionError):
@@ -41,27 +56,40 @@ class Invariants:
         self.world = world
         self.checks = 0
         self._owners_stay = owners_stay
-        self._doubled: dict[tuple[AddressText, str, str], float] = {}
-        self._missing: dict[tuple[AddressText, frozenset[str]], float] = {}
+        self._hearing = Hearing(world)
+        self._doubled: dict[tuple[str, AddressText, str, str], float] = {}
+        self._missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
         self._ready: set[tuple[str, int]] = set()
-        self._able_at: dict[str, float] = {}
-        self._changes_seen = 0
-        self._known: dict[tuple[str, int, AddressText], float] = {}
+        self._ready_at = float("-inf")
+        self._changes_seen: dict[str, int] = {}
+        self._reports_seen = 0
+        self._known: dict[tuple[str, int, str, AddressText], float] = {}
+        """(node, session, owner, address) -> for how long it was heard there."""
+        self._holds: dict[tuple[str, AddressText, str], float] = {}
+        """(network, address, who) -> since when it answers there."""
+        self._asking: dict[tuple[str, ...], float] = {}
+        """(network, one, other) -> since when ARP passes between them."""
         world.clock.after(CHECK_S, self._check)
 
     def _fail(self, promise: str) -> None:
         raise BrokenPromiseError(f"{promise} at {self.world.now:.4f}\n{self.world.story()}")
 
     def _last_fault(self) -> float:
-        return max(self.world.last_fault, self.world.network.last_loss_fault)
+        return max(self.world.last_fault, *(network.last_loss_fault for network in self.world.networks))
 
     def _check(self) -> None:
         self.checks += 1
+        views = self._hearing.views()
         self._note_ready()
-        self._note_known()
-        self._check_single()
-        self._check_somebody()
-        self._check_stays()
+        if self.world.lying:
+            self._doubled, self._missing = {}, {}
+        else:
+            self._check_kept(views)
+            self._check_single(views)
+            self._check_somebody(views)
+            self._check_stays()
+            self._check_places()
+        self._note_known(views)
         self.world.clock.after(CHECK_S, self._check)
 
     def _note_ready(self) -> None:
@@ -69,20 +97,42 @@ class Invariants:
             key = (node.name, node.sessions)
             if node.protocol is not None and node.protocol.ready and key not in self._ready:
                 self._ready.add(key)
+                self._ready_at = self.world.now
                 self.world.fault(f"{node.name} is ready")
 
-    def _note_known(self) -> None:
-        """For how long each session has heard an owner of each address."""
-        for address, answerers in self.world.answerers.items():
-            for node in self.world.nodes.values():
-                if node.works and any(node.name == o or self.world.network.mutual(node.name, o) for o in answerers):
-                    key = (node.name, node.sessions, address)
-                    self._known[key] = self._known.get(key, 0.0) + CHECK_S
+    def _note_known(self, views: list[View]) -> None:
+        """For how long each session has heard an owner of each address, who holds what, and whom ARP reaches."""
+        now = self.world.now
+        holds: dict[tuple[str, AddressText, str], float] = {}
+        asking: dict[tuple[str, ...], float] = {}
+        for view in views:
+            network = view.network
+            for address, answerers in network.answerers.items():
+                for owner in answerers:
+                    key = (network.name, address, owner)
+                    holds[key] = self._holds.get(key, now)
+                    for name in view.hears:
+                        if name == owner or view.mutual(name, owner):
+                            known = (name, self.world.nodes[name].sessions, owner, address)
+                            self._known[known] = self._known.get(known, 0.0) + CHECK_S
+            for name, interface in view.there.items():
+                for other, theirs in view.there.items():
+                    if name < other and view.asks(name, other):
+                        pair = (network.name, name, other)
+                        came_up_at = max(interface.came_up_at, theirs.came_up_at)
+                        asking[pair] = max(self._asking.get(pair, now), came_up_at)
+        self._holds, self._asking = holds, asking
+
+    def _has_heard(self, name: str, address: AddressText, owner: str | None = None) -> bool:
+        """Whether that node has heard an owner of the address, or this one, for long enough to know."""
+        session = self.world.nodes[name].sessions
+        owners = self.world.nodes if owner is None else (owner,)
+        return sum(self._known.get((name, session, each, address), 0.0) for each in owners) > KNOWN_S
 
     def _knows(self, name: str, bundle: Bundle) -> bool:
         """Whether that node can tell that a bundle without endpoints needs an owner in the place of a lost one."""
         node = self.world.nodes[name]
-        heard = any(self._known.get((name, node.sessions, address), 0.0) > KNOWN_S for address in bundle.addresses)
+        heard = any(self._has_heard(name, address) for address in bundle.addresses)
         return heard and self.world.now < node.stopped.get(bundle.id, float("-inf")) + TAKE_OVER_S
 
     def detection(self, side: frozenset[str] | set[str]) -> float:
@@ -94,146 +144,196 @@ class Invariants:
                 floor = max([floor, *(peer.detection_s for peer in protocol.peers() if peer.claims)])
         return floor
 
-    def _sides(self) -> list[frozenset[str]] | None:
-        """Groups that hear each other, if everybody hears either all of a group or nothing of it."""
-        names = [node.name for node in self.world.nodes.values() if node.works and node.protocol is not None]
-        plugged = [name for name in names if name not in self.world.network.unplugged]
-        sides: dict[str, frozenset[str]] = {
-            name: frozenset(other for other in plugged if other == name or self.world.network.mutual(name, other))
-            for name in plugged
-        }
-        for side in sides.values():
-            if any(sides[other] != side for other in side):
-                return None
-        return sorted(set(sides.values()), key=sorted)
-
     # ---------------------------------------------------------------------------------------------- G1, G3
 
-    def _check_single(self) -> None:
+    def _check_single(self, views: list[View]) -> None:
         now = self.world.now
-        doubled: dict[tuple[AddressText, str, str], float] = {}
-        for address, answerers in self.world.answerers.items():
-            if len(answerers) < 2:
-                continue
-            for one in answerers:
-                for other in answerers:
-                    if one < other and self.world.network.mutual(one, other):
-                        since = self._doubled.get((address, one, other), now)
-                        doubled[(address, one, other)] = since
-                        grace = self.detection({one, other}) + 0.3 + SLACK_S
-                        if now > self._last_fault() + grace and now - since > OVERLAP_S:
-                            self._fail(f"G1: {address} is answered by {one} and {other}")
+        doubled: dict[tuple[str, AddressText, str, str], float] = {}
+        for view in views:
+            for address, answerers in view.network.answerers.items():
+                if len(answerers) < 2:
+                    continue
+                for one in answerers:
+                    for other in answerers:
+                        if one < other and view.mutual(one, other):
+                            key = (view.network.name, address, one, other)
+                            since = doubled[key] = self._doubled.get(key, now)
+                            grace = self.detection({one, other}) + 0.3 + SLACK_S
+                            if now > self._last_fault() + grace and now - since > OVERLAP_S:
+                                self._fail(f"G1: {address} is answered on {view.network.name} by {one} and {other}")
         self._doubled = doubled
 
     # ---------------------------------------------------------------------------------------------- G2, G3
 
-    def _proved(self, side: frozenset[str]) -> bool:
-        """Whether somebody on that side can prove to hear, whoever else is gone."""
+    def _proof_takes(self, view: View, side: frozenset[str]) -> float | None:
+        """How long somebody on that side waits for a proof that it hears, whoever else is gone; for ever, if None."""
+        world = self.world
         if len(side) > 1:
-            return True
+            return 0.0
         (name,) = side
-        if self.world.has_gateway and self.world.network.mutual(name, "gateway"):
-            return True
-        if self.world.now < self.world.nodes[name].lan.came_up_at + self.world.settings.link_silence_s + 1.0:
-            return False  # a switch may still block its port
-        return len(self.world.nodes) == 2 and not self.world.has_gateway and not self.world.has_client
+        on_lan = view.network is world.network
+        if on_lan and world.has_gateway and view.network.mutual(name, "gateway"):
+            return 0.0
+        if world.now < view.there[name].came_up_at + world.settings.link_silence_s + 1.0:
+            return None
+        if len(world.nodes) == 2 and not world.has_gateway and not world.has_client:
+            return 0.0
+        return world.settings.alone_s + self.detection(side)
 
-    def _hears_beyond(self, side: frozenset[str]) -> bool:
-        network = self.world.network
-        return any(
-            network.reaches(node.name, name)
-            for node in self.world.nodes.values()
-            if node.works and node.name not in side
-            for name in side
-        )
+    def _hears_beyond(self, view: View, side: frozenset[str]) -> bool:
+        return any(not view.hears[name] <= side for name in side)
 
-    def _overheard(self, side: frozenset[str]) -> bool:
+    def _overheard(self, view: View, side: frozenset[str]) -> bool:
         """Whether they hear someone beyond, who cannot hear them: then its claims stand, and nothing is promised. One
         who hears nobody at all does not count, where somebody else proves that it should."""
-        network = self.world.network
-        running = [node.name for node in self.world.nodes.values() if node.works]
-        for other in running:
-            if other not in side and any(network.reaches(other, name) for name in side):
-                deaf = not any(network.reaches(name, other) for name in running if name != other)
-                if not deaf or len(side) == 1:
-                    return True
+        for other, heard in view.hears.items():
+            if other not in side and any(other in view.hears[name] for name in side) and (heard or len(side) == 1):
+                return True
         return False
 
-    def _check_somebody(self) -> None:
-        now = self.world.now
-        sides = self._sides()
-        if sides is None:
-            self._missing.clear()
-            return
-        missing: dict[tuple[AddressText, frozenset[str]], float] = {}
-        for side in sides:
-            ready = [n for n in side if self._able(n)]
-            if not ready or not self._proved(side):
-                continue
-            if self._overheard(side):
-                continue
-            deaf = DEAF_S if self._hears_beyond(side) else 0.0
-            plans = {self.world.nodes[name].plan_seen for name in side}
-            if len(plans) != 1:
-                continue
-            for bundle in self.world.plans[plans.pop()][1]:
-                names = [candidate.node for candidate in bundle.candidates]
-                if not any(name in names for name in ready):
+    def _check_somebody(self, views: list[View]) -> None:
+        missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
+        for view in views:
+            for side in view.sides() or ():
+                ready = [name for name in side if self._able(view, name)]
+                plans = {self.world.nodes[name].plan_seen for name in side}
+                if not ready or len(plans) != 1 or self._overheard(view, side):
                     continue
-                better = min(names.index(name) for name in names if name in ready)
-                if not bundle.serving:
-                    if not any(name in names and self._knows(name, bundle) for name in ready):
-                        continue
-                    better = len(names) - 1  # the first ones may not know
-                for address in bundle.addresses:
-                    if self.world.answerers.get(address, frozenset()) & side:
-                        continue
-                    since = self._missing.get((address, side), now)
-                    missing[(address, side)] = since
-                    grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
-                    grace += self.detection(side) + deaf + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
-                    if now > max(self._last_fault(), since, self._proof_came(side), self._listened(ready)) + grace:
-                        self._fail(f"G2: {address} has no owner among {', '.join(sorted(side))}")
+                takes = self._proof_takes(view, side)
+                if takes is None:
+                    continue
+                for bundle in self.world.plans[plans.pop()][1]:
+                    missing.update(self._check_bundle(view, side, ready, bundle, takes))
         self._missing = missing
 
-    def _able(self, name: str) -> bool:
-        """Whether the node may claim: started, and not listening on a link that has just come up."""
-        node = self.world.nodes[name]
-        listening = self.world.now < node.lan.came_up_at + self.world.settings.listening_s
-        return node.protocol is not None and node.protocol.ready and not listening
+    def _check_bundle(
+        self, view: View, side: frozenset[str], ready: list[str], bundle: Bundle, proof_takes: float
+    ) -> dict[tuple[str, AddressText, frozenset[str]], float]:
+        """What is missing of it on that side, and since when."""
+        missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
+        now = self.world.now
+        able = {self.world.nodes[n].known_as for n in ready if self._may_hold(view, n, bundle)}
+        names = [candidate.node for candidate in bundle.candidates]
+        ranks = [rank for rank, name in enumerate(names) if name in able]
+        if not ranks:
+            return missing
+        better = ranks[0]
+        if not bundle.serving:
+            if not any(self.world.nodes[n].known_as in able and self._knows(n, bundle) for n in ready):
+                return missing
+            better = len(names) - 1  # the first ones may not know
+        for address in bundle.addresses:
+            answerers = view.network.answerers.get(address, frozenset())
+            if answerers & side or not self._is_promised(view.network, side, address):
+                continue
+            if any(all(view.asks(name, owner) for name in ready) for owner in answerers):
+                continue
+            key = (view.network.name, address, side)
+            since = missing[key] = self._missing.get(key, now)
+            grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
+            grace += proof_takes + (DEAF_S if self._hears_beyond(view, side) else 0.0)
+            grace += JOINED_S if len(self._networks_of(address)) > 1 else 0.0
+            grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
+            if now > max(self._last_fault(), since, self._proof_came(side), self._listened(view, ready)) + grace:
+                self._fail(f"G2: {address} has no owner on {view.network.name} among {', '.join(sorted(side))}")
+        return missing
 
-    def _listened(self, ready: list[str]) -> float:
+    def _networks_of(self, address: AddressText) -> list[Network]:
+        """Where the address belongs: on its subnet, or on every network that speakers share."""
+        return [n for n in self.world.networks if n.has(address)] or [n for n in self.world.networks if n.shared]
+
+    def _is_promised(self, network: Network, side: frozenset[str], address: AddressText) -> bool:
+        """An address of several networks is promised to who can know that they are networks: by hearing somebody."""
+        networks = self._networks_of(address)
+        return network in networks and (len(networks) == 1 or len(side) > 1)
+
+    def _may_hold(self, view: View, name: str, bundle: Bundle) -> bool:
+        node = self.world.nodes[name]
+        named = next((each.interfaces for each in bundle.candidates if each.node == node.known_as), ())
+        return not named or view.there[name].name in named
+
+    def _able(self, view: View, name: str) -> bool:
+        """Whether the node may claim: started, and not listening on a link that has just come up."""
+        protocol, interface = self.world.nodes[name].protocol, view.there[name]
+        listening = self.world.now < interface.came_up_at + self.world.settings.listening_s
+        return protocol is not None and protocol.ready and not listening and not interface.refuses
+
+    def _listened(self, view: View, ready: list[str]) -> float:
         """When the first of them was able."""
-        return min(self.world.nodes[name].lan.came_up_at for name in ready) + self.world.settings.listening_s
+        return min(view.there[name].came_up_at for name in ready) + self.world.settings.listening_s
 
     def _proof_came(self, side: frozenset[str]) -> float:
         """When a lone speaker whose witness's answers were lost heard one: silence counts from then (decision 0010).
         Only once after a fault: who takes itself for isolated again and again breaks G2."""
         last = self._last_fault()
-        rejoined = [
-            at
-            for at, name, report in self.world.reports
-            if at > last and len(side) == 1 and name in side and report.reason == "Rejoined"
-        ]
+        if len(side) > 1:
+            return last
+        rejoined: list[float] = []
+        for at, name, report in reversed(self.world.reports):
+            if at <= last:
+                break
+            if name in side and report.reason == "Rejoined":
+                rejoined.append(at)
         return rejoined[0] if len(rejoined) == 1 else last
 
     # ---------------------------------------------------------------------------------------------- owners stay
 
     def _check_stays(self) -> None:
-        changes = self.world.owner_changes[self._changes_seen :]
-        self._changes_seen = len(self.world.owner_changes)
-        if not self._owners_stay:
-            return
-        for at, address, _ in changes:
-            calm = self._last_fault() + DEAF_S + max(SETTLED_S, *(self.detection({n}) + 1.0 for n in self.world.nodes))
-            if at > calm and not self._was_postponed(address, at):
-                self._fail(f"the owner of {address} changed without a fault")
+        for network in self.world.networks:
+            seen = self._changes_seen.get(network.name, 0)
+            changes = network.owner_changes[seen:]
+            self._changes_seen[network.name] = len(network.owner_changes)
+            if not self._owners_stay:
+                continue
+            for at, address, _ in changes:
+                longest = max(self.detection({name}) for name in self.world.nodes)
+                calm = self._last_fault() + DEAF_S + max(SETTLED_S, longest + 1.0)
+                if at > calm and not self._was_given_on(address, at):
+                    self._fail(f"the owner of {address} changed without a fault")
 
-    def _was_postponed(self, address: AddressText, at: float) -> bool:
-        """Whether a provisional claim moves only now, since its bundle did not serve when its turn to move came."""
-        moved = any(
-            report.reason == "Released" and (report.fields["address"], report.fields["why"]) == (address, "provisional")
-            for released, _, report in self.world.reports
-            if at - DEAF_S <= released <= at
-        )
-        return moved and at <= self.world.resumed_at + SETTLED_S
+    def _was_given_on(self, address: AddressText, at: float) -> bool:
+        """Whether a claim of the start moves: while it may, or only now, since its bundle did not serve when its turn
+        to move came."""
+        moved = 0
+        for released, _, report in reversed(self.world.reports):
+            if released < self._ready_at:
+                break
+            moved += report.reason == "Released" and (report.fields["address"], report.fields["why"]) == (
+                address,
+                "provisional",
+            )
+        over_at = self._ready_at + self.world.settings.cold_start_s + SETTLED_S
+        return moved == 1 and at <= max(over_at, self.world.resumed_at + SETTLED_S)
+
+    # ---------------------------------------------------------------------------------------------- G5, G6
+
+    def _check_kept(self, views: list[View]) -> None:
+        reports = self.world.reports[self._reports_seen :]
+        self._reports_seen = len(self.world.reports)
+        for at, name, report in reports:
+            if report.reason == "Claimed" and report.fields["why"] != "joined bundle":
+                self._check_claim(views, at, name, report)
+
+    def _check_claim(self, views: list[View], at: float, claimer: str, report: Report) -> None:
+        address = AddressText(str(report.fields["address"]))
+        networks = self._networks_of(address)
+        if len(networks) > 1:
+            return  # who has the one network may have to take it from who has the other
+        for view in views:
+            if view.network not in networks or at - view.network.last_loss_fault < self.detection({claimer}):
+                continue
+            before = (who for when, what, who in reversed(view.network.owner_changes) if what == address and when < at)
+            for holder in next(before, frozenset[str]()) - {claimer}:
+                held = at - self._holds.get((view.network.name, address, holder), at)
+                asking = at - self._asking.get((view.network.name, *sorted((claimer, holder))), at)
+                enough = ASKED_S + self.detection({claimer})
+                if min(held, asking) > enough and self._has_heard(claimer, address, holder):
+                    self._fail(f"G5: {claimer} claims {address}, which {holder} answers for")
+
+    def _check_places(self) -> None:
+        if len(self.world.networks) == 1:
+            return
+        for network in self.world.networks:
+            for address, answerers in network.answerers.items():
+                if answerers and not network.has(address) and any(n.has(address) for n in self.world.networks):
+                    self._fail(f"G6: {address} is answered on {network.name} by {', '.join(answerers)}")

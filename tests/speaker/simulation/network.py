@@ -55,6 +55,8 @@ class Network:
     name: str = "lan"
     prefix: str = "10.0"
     """The first two octets of its subnet, which is a /16."""
+    shared: bool = True
+    """Several machines may be on it; otherwise it is one machine's own, such as a bridge for its containers."""
     weather: Weather = field(default_factory=Weather)
     multicast_blocked: set[tuple[str, str]] = field(default_factory=set)
     cuts: set[tuple[str, str]] = field(default_factory=set)

@@ -82,6 +82,8 @@ class World:
         self.quiet_plans: set[int] = set()
         self.api_frozen_at = float("inf")
         self.last_fault = 0.0
+        self.lying = False
+        """A member of the cluster says what is not so."""
         self.resumed_at = float("-inf")
         """When a speaker last saw that a bundle serves again."""
         self.trace: list[str] = []
@@ -105,9 +107,10 @@ class World:
         node.interfaces.append(interface)
         return interface
 
-    def add_network(self, name: str, prefix: str) -> Network:
+    def add_network(self, name: str, prefix: str, *, shared: bool = True) -> Network:
         """A further network, on which nobody is yet: no gateway and no client."""
-        network = Network(self.clock, random.Random(self.seed * 31 + len(self.networks)), name, prefix)
+        rng = random.Random(self.seed * 31 + len(self.networks))
+        network = Network(self.clock, rng, name, prefix, shared)
         self.networks.append(network)
         return network
 
@@ -381,8 +384,8 @@ class World:
         """Answer for what is held now."""
         for link, interface in node.told.items():
             interface.quiet = link in change.quiet
-            for address, links in change.links.items():
-                self._answer(node, interface, address, link in links and node.works)
+            for address in sorted(change.links):
+                self._answer(node, interface, address, link in change.links[address] and node.works)
 
     def _answering(self, node: Node) -> None:
         """Answer for all that is held on the links as they are now, by a speaker that may not run any more."""

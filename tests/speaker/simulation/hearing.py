@@ -1,0 +1,94 @@
+"""Who hears whom on one network at a moment, as only the simulation knows: what the promises are about.
+
+A speaker hears another if the other's datagrams arrive: frames pass, no firewall drops them, the one's kernel takes
+them and the other's has room for them. That the network does not forward what is said to the group makes no difference
+to two who know each other, since they go on by unicast; who lose each other meanwhile, or have never met, have no way
+to meet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.speaker.simulation.machines import Interface
+from tests.speaker.simulation.network import Network
+from tests.speaker.simulation.world import World
+
+
+@dataclass
+class View:
+    network: Network
+    there: dict[str, Interface]
+    """Whose speakers work, with a link there that is up."""
+    hears: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def mutual(self, one: str, other: str) -> bool:
+        return other in self.hears.get(one, ()) and one in self.hears.get(other, ())
+
+    def asks(self, one: str, other: str) -> bool:
+        """Whether ARP passes between two machines."""
+        return one in self.there and other in self.there and self.network.mutual(one, other)
+
+    def sides(self) -> list[frozenset[str]] | None:
+        """Groups that hear each other, if everybody hears either all of a group or nothing of it."""
+        sides = {
+            name: frozenset(other for other in heard if name in self.hears[other]) | {name}
+            for name, heard in self.hears.items()
+        }
+        if any(sides[other] != side for side in set(sides.values()) for other in side):
+            return None
+        return sorted(set(sides.values()), key=sorted)
+
+
+class Hearing:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._strayed: dict[str, set[tuple[str, str]]] = {}
+        """By network: pairs that lost each other while nothing that is said to the group passes between them."""
+
+    def views(self) -> list[View]:
+        """Of the networks on which there may be several."""
+        return [self._view(network) for network in self._world.networks]
+
+    def _view(self, network: Network) -> View:
+        there = {
+            node.name: interface
+            for node in self._world.nodes.values()
+            if node.works and node.name not in network.unplugged
+            for interface in node.on(network)
+        }
+        everybody = frozenset(there)
+        view = View(network, there)
+        now = self._world.now
+        whole = not (network.cuts or network.firewalled or network.multicast_blocked)
+        for name, interface in there.items():
+            if now < interface.loses_until:
+                view.hears[name] = frozenset()
+            elif whole:
+                view.hears[name] = everybody - {name}
+            else:
+                view.hears[name] = frozenset(
+                    other
+                    for other in there
+                    if other != name and network.reaches(other, name) and network.passes(other, name)
+                )
+        mute = {name for name, interface in there.items() if interface.refuses}
+        if mute:
+            view.hears = {name: heard - mute for name, heard in view.hears.items()}
+        self._part_strayed(view)
+        return view
+
+    def _part_strayed(self, view: View) -> None:
+        network = view.network
+        strayed = self._strayed.setdefault(network.name, set())
+        if not network.multicast_blocked:
+            strayed.clear()
+            return
+        for one, other in network.multicast_blocked:
+            if (other, one) not in network.multicast_blocked:
+                strayed.discard((one, other))
+            elif not view.mutual(one, other):
+                strayed.add((one, other))
+        for one, other in strayed:
+            if one in view.hears:
+                view.hears[one] -= {other}
