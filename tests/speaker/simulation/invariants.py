@@ -211,8 +211,12 @@ class Invariants:
     ) -> dict[tuple[str, AddressText, frozenset[str]], float]:
         """What is missing of it on that side, and since when."""
         missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
+        nobody = frozenset[str]()
+        answered = {address: view.network.answerers.get(address, nobody) for address in bundle.addresses}
+        if all(answerers & side for answerers in answered.values()):
+            return missing
         now = self.world.now
-        able = {self.world.nodes[n].known_as for n in ready if self._may_hold(view, n, bundle)}
+        able = {self.world.nodes[n].known_as for n in ready if self.world.can_hold(n, view.network, bundle)}
         names = [candidate.node for candidate in bundle.candidates]
         ranks = [rank for rank, name in enumerate(names) if name in able]
         if not ranks:
@@ -222,8 +226,7 @@ class Invariants:
             if not any(self.world.nodes[n].known_as in able and self._knows(n, bundle) for n in ready):
                 return missing
             better = len(names) - 1  # the first ones may not know
-        for address in bundle.addresses:
-            answerers = view.network.answerers.get(address, frozenset())
+        for address, answerers in answered.items():
             if answerers & side or not self._is_promised(view.network, side, address):
                 continue
             if any(all(view.asks(name, owner) for name in ready) for owner in answerers):
@@ -232,25 +235,16 @@ class Invariants:
             since = missing[key] = self._missing.get(key, now)
             grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
             grace += proof_takes + (DEAF_S if self._hears_beyond(view, side) else 0.0)
-            grace += JOINED_S if len(self._networks_of(address)) > 1 else 0.0
+            grace += JOINED_S if len(self.world.networks_of(address)) > 1 else 0.0
             grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
             if now > max(self._last_fault(), since, self._proof_came(side), self._listened(view, ready)) + grace:
                 self._fail(f"G2: {address} has no owner on {view.network.name} among {', '.join(sorted(side))}")
         return missing
 
-    def _networks_of(self, address: AddressText) -> list[Network]:
-        """Where the address belongs: on its subnet, or on every network that speakers share."""
-        return [n for n in self.world.networks if n.has(address)] or [n for n in self.world.networks if n.shared]
-
     def _is_promised(self, network: Network, side: frozenset[str], address: AddressText) -> bool:
         """An address of several networks is promised to who can know that they are networks: by hearing somebody."""
-        networks = self._networks_of(address)
+        networks = self.world.networks_of(address)
         return network in networks and (len(networks) == 1 or len(side) > 1)
-
-    def _may_hold(self, view: View, name: str, bundle: Bundle) -> bool:
-        node = self.world.nodes[name]
-        named = next((each.interfaces for each in bundle.candidates if each.node == node.known_as), ())
-        return not named or view.there[name].name in named
 
     def _able(self, view: View, name: str) -> bool:
         """Whether the node may claim: started, and not listening on a link that has just come up."""
@@ -316,7 +310,7 @@ class Invariants:
 
     def _check_claim(self, views: list[View], at: float, claimer: str, report: Report) -> None:
         address = AddressText(str(report.fields["address"]))
-        networks = self._networks_of(address)
+        networks = self.world.networks_of(address)
         if len(networks) > 1:
             return  # who has the one network may have to take it from who has the other
         for view in views:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from speaker.plan import Bundle
 from tests.speaker.simulation.invariants import Invariants
-from tests.speaker.simulation.network import Weather
+from tests.speaker.simulation.network import Network, Weather
 from tests.speaker.simulation.world import World, bundle_of
 
 CALM_S = 6.0  # at the end, everything healed, until everything must be as it should be
@@ -23,7 +23,7 @@ class Schedule:
         rng = random.Random(seed * 7919)
         count = nodes if nodes is not None else rng.choice((2, 2, 3, 3, 3, 4, 5))
         gateway = rng.random() < 0.7
-        self.world = World(seed, count, gateway=gateway, client=gateway or rng.random() < 0.5)
+        self.world = self.make_world(seed, count, gateway=gateway, client=gateway or rng.random() < 0.5)
         self.rng = rng
         self.faults = faults
         lossy = loss if loss is not None else rng.choice((0.0, 0.0, 0.0, 0.01, 0.05))
@@ -35,12 +35,15 @@ class Schedule:
         self.made = len(self.bundles)
         self.invariants = Invariants(self.world)
 
+    def make_world(self, seed: int, count: int, *, gateway: bool, client: bool) -> World:
+        return World(seed, count, gateway=gateway, client=client)
+
     def _first_bundles(self, count: int) -> list[Bundle]:
         return [self._bundle(i) for i in range(count)]
 
     def _bundle(self, i: int) -> Bundle:
         addresses = [f"10.0.9.{2 * i + 1}"] + ([f"10.0.9.{2 * i + 2}"] if self.rng.random() < 0.3 else [])
-        return bundle_of(f"b{i:03}", addresses, self.world.nodes)
+        return bundle_of(f"b{i:03}", addresses, self.world.names())
 
     def run(self) -> World:
         world, rng = self.world, self.rng
@@ -112,8 +115,8 @@ class Schedule:
             self.bundles.pop(self.rng.randrange(len(self.bundles)))
         else:
             i = self.rng.randrange(len(self.bundles))
-            tiers = {name: self.rng.choice((0, 0, 1)) for name in self.world.nodes}
-            self.bundles[i] = bundle_of(self.bundles[i].id, self.bundles[i].addresses, self.world.nodes, tiers)
+            tiers = {name: self.rng.choice((0, 0, 1)) for name in self.world.names()}
+            self.bundles[i] = bundle_of(self.bundles[i].id, self.bundles[i].addresses, self.world.names(), tiers)
         self.world.set_bundles(self.bundles)
 
     def _change_endpoints(self) -> None:
@@ -138,24 +141,32 @@ class Schedule:
         world.run(0.4)  # who was told to end has ended
         for name in sorted(world.network.unplugged):
             world.plug(name)
-        for node in world.nodes.values():
-            if not node.running:
-                world.start(node.name)
+        for name in world.names():
+            if not world.nodes[name].running:
+                world.start(name)
         self._set_serving(set())
         world.fault("everything is healed")
 
     def check_end(self) -> None:
         world = self.world
-        seen = {node.plan_seen for node in world.nodes.values()}
+        seen = {world.nodes[name].plan_seen for name in world.names()}
         if len(seen) > 1:  # the API went away while they saw different Plans
             return
         for bundle in world.plans[seen.pop()][1]:
-            owners = {frozenset(world.answerers.get(address, ())) for address in bundle.addresses}
-            if not bundle.serving and not any(owners):
-                continue
-            if len(owners) != 1 or len(next(iter(owners))) != 1:
-                raise AssertionError(f"{bundle.id} is held by {owners} at the end\n{world.story()}")
+            for network in world.networks:
+                self._check_bundle(bundle, network)
         held = {address for bundle in world.plans[-1][1] for address in bundle.addresses}
         if world.api_frozen_at == float("inf"):
-            left = {address for address, nodes in world.answerers.items() if nodes} - held
+            answerers = [pair for network in world.networks for pair in network.answerers.items()]
+            left = {address for address, nodes in answerers if nodes} - held
             assert not left, f"{left} are answered although no Service has them\n{world.story()}"
+
+    def _check_bundle(self, bundle: Bundle, network: Network) -> None:
+        """One node answers for all of it on each network where it belongs and somebody can."""
+        world = self.world
+        owners = {network.answerers.get(address, frozenset()) for address in bundle.addresses}
+        able = [name for name in world.nodes if world.can_hold(name, network, bundle)]
+        if not able or (not bundle.serving and not any(owners)):
+            return
+        if len(owners) != 1 or len(next(iter(owners))) != 1:
+            raise AssertionError(f"{bundle.id} is held on {network.name} by {owners} at the end\n{world.story()}")

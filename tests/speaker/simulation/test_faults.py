@@ -11,49 +11,14 @@ import pytest
 
 from cluster.objects import AddressText
 from speaker.effects import ArpSeen, Mac
-from speaker.protocol import Protocol
 from tests.speaker.simulation.invariants import Invariants
 from tests.speaker.simulation.network import Weather
+from tests.speaker.simulation.scenes import VIP, owner_of, protocol_of, seconds_until_answered, settled
 from tests.speaker.simulation.world import KEYS, LINK, World, bundle_of, rank
 
 pytestmark = pytest.mark.slow
 
-VIP = AddressText("10.0.9.1")
 SEEDS = range(20)
-
-
-def settled(seed: int, nodes: int = 3, *, gateway: bool = True, client: bool = True, bundles: int = 1) -> World:
-    """A world in which every address has its owner, at a moment that the seed chooses."""
-    world = World(seed, nodes, gateway=gateway, client=client)
-    Invariants(world)
-    world.set_bundles(
-        bundle_of(f"b{i:04}", [f"10.0.{9 + i // 250}.{1 + i % 250}"], world.nodes) for i in range(bundles)
-    )
-    world.start_all(spread=0.3)
-    world.run(5.0 + random.Random(seed).random())
-    assert world.owner(VIP) is not None, world.story()
-    return world
-
-
-def seconds_until_answered(world: World, limit: float = 6.0) -> float:
-    """From now until somebody answers for the address (0 if somebody does already)."""
-    start = world.now
-    while not world.answerers.get(VIP):
-        assert world.now < start + limit, world.story()
-        world.run(0.005)
-    return world.now - start
-
-
-def owner_of(world: World) -> str:
-    owner = world.owner(VIP)
-    assert owner is not None, world.story()
-    return owner
-
-
-def protocol_of(world: World, node: str) -> Protocol:
-    protocol = world.nodes[node].protocol
-    assert protocol is not None
-    return protocol
 
 
 def record(into: list[tuple[str, bytes]], name: str, data: bytes) -> None:

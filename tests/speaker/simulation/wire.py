@@ -139,15 +139,16 @@ class Wire:
         return True
 
     def inject(self, node: Node, source: AddressText, data: bytes) -> None:
-        """A datagram of somebody on the LAN who is no speaker."""
+        """A datagram of somebody on the LAN whose speaker is none of ours."""
         protocol = node.protocol
-        if protocol is not None and node.name not in node.lan.network.unplugged:
-            self._tell(
-                node,
-                node.lan,
-                lambda link: protocol.receive_datagram(link, source, data, self._clock.now),
-                len(data),
-            )
+        for interface in node.on(self._lan):
+            if protocol is not None and node.name not in self._lan.unplugged:
+                self._tell(
+                    node,
+                    interface,
+                    lambda link: protocol.receive_datagram(link, source, data, self._clock.now),
+                    len(data),
+                )
 
     def _show(self, node: Node, interface: Interface, mac: Mac) -> None:
         """Show a speaker that watches for frames the sender of one."""

@@ -409,6 +409,22 @@ class World:
         network.owner_changes.append((self.clock.now, address, after))
         self.note(f"{address} answered{_to(network)} by {'+'.join(sorted(after)) or 'nobody'}")
 
+    def networks_of(self, address: AddressText) -> list[Network]:
+        """Where the address belongs: on its subnet, or on every network that several machines share."""
+        own = [network for network in self.networks if network.has(address)]
+        return own or [network for network in self.networks if network.shared]
+
+    def can_hold(self, name: str, network: Network, bundle: Bundle) -> bool:
+        """Whether the node has an interface on the network that is one for the bundle, and several nodes share it."""
+        node = self.nodes[name]
+        sharing = sum(any(other.on(network)) for other in self.nodes.values())
+        named = [each.interfaces for each in bundle.candidates if each.node == node.known_as]
+        return (
+            sharing > 1
+            and network in self.networks_of(bundle.addresses[0])
+            and any(not each or interface.name in each for each in named for interface in node.on(network))
+        )
+
     def owner(self, address: str, network: Network | None = None) -> str | None:
         answerers = (network or self.network).answerers.get(AddressText(address), frozenset())
         return next(iter(answerers)) if len(answerers) == 1 else None
@@ -418,7 +434,7 @@ class World:
         self.wire.see(node, node.lan, seen)
 
     def inject(self, name: str, source: AddressText, data: bytes) -> None:
-        """A datagram of somebody on the LAN who is no speaker."""
+        """A datagram of somebody on the LAN whose speaker is none of ours."""
         self.wire.inject(self.nodes[name], source, data)
 
 
