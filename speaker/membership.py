@@ -165,7 +165,7 @@ class Membership:
                     return
             elif message.node != peer.node:
                 raise HeartbeatError(Drop.NONSENSE, "a session has one node")
-            elif not self._fresh(peer, envelope.sequence):
+            elif not self._fresh(peer, link, envelope.sequence):
                 return
             self._hear(peer, link, source, message, now, by_group=by_group)
             return
@@ -223,12 +223,16 @@ class Membership:
                     self._roster.links[one].also[other] = now
 
     @staticmethod
-    def _fresh(party: Peer | Pending, sequence: int) -> bool:
-        """False for a heartbeat that a newer one overtook: it has nothing to say any more."""
-        if not party.window.accept(sequence):
+    def _fresh(peer: Peer, link: LinkName, sequence: int) -> bool:
+        """False for a heartbeat that a newer one overtook on this link: it has nothing to say any more. What was said
+        on another link at the same time has no part in this."""
+        if not peer.window.accept(sequence):
             raise HeartbeatError(Drop.REPLAYED)
-        fresh = sequence > party.newest
-        party.newest = max(party.newest, sequence)
+        sighting = peer.sightings.get(link)
+        if sighting is None:
+            return True
+        fresh = sequence > sighting.newest
+        sighting.newest = max(sighting.newest, sequence)
         return fresh
 
     def _introduce(
@@ -244,8 +248,8 @@ class Membership:
             pending = Pending(NodeName(message.node), ReplayWindow(), link, source, Mac(message.mac), now, now)
             self._roster.pending[session] = pending
             self._roster.speak_now = True
-        if not self._fresh(pending, envelope.sequence):
-            return None
+        if not pending.window.accept(envelope.sequence):
+            raise HeartbeatError(Drop.REPLAYED)
         pending.link, pending.address, pending.heard_at = link, source, now
         names_us = any(session == self.session for session, _ in unpack_heard(message.heard))
         if not names_us:
@@ -263,7 +267,7 @@ class Membership:
         if former is not None:
             self._remove(former, retire_at=FOREVER)
             self._roster.report("PeerDead", node=former.node, proof="new session")
-        peer = Peer(pending.node, session, pending.window, pending.newest)
+        peer = Peer(pending.node, session, pending.window)
         self._roster.peers[peer.node] = peer
         self._by_session[session] = peer
         return peer

@@ -65,6 +65,8 @@ class Sighting:
     """Last believed datagram."""
     link: LinkName
     """The name that the peer's own link to this segment has."""
+    newest: int = -1
+    """Sequence of its newest heartbeat here."""
     link_at: float = NEVER
     """When it was last heard from there."""
     other_mac: Mac = NO_MAC
@@ -96,8 +98,6 @@ class Peer:
     node: NodeName
     session: int
     window: ReplayWindow
-    newest: int = -1
-    """Sequence of its newest heartbeat."""
     sightings: dict[LinkName, Sighting] = field(default_factory=dict)
     mirror: ClaimMirror = field(default_factory=ClaimMirror)
     behind_since: float | None = None
@@ -119,7 +119,6 @@ class Pending:
     mac: Mac
     first_at: float
     heard_at: float
-    newest: int = -1
 
 
 @dataclass(slots=True)
