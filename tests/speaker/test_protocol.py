@@ -104,6 +104,12 @@ def test_an_address_is_answered_only_on_the_interfaces_that_its_bundle_names() -
     assert len(pair.answering("192.0.2.1", ETH1)) == 1
 
 
+def test_named_means_named_whatever_the_subnets() -> None:
+    pair = Pair(bundle("b1", "10.0.9.1", interfaces=("eth0", "eth1")))
+    pair.run(2.0)
+    assert len(pair.answering("10.0.9.1", ETH0)) == len(pair.answering("10.0.9.1", ETH1)) == 1
+
+
 def test_a_link_that_breaks_moves_what_is_answered_there_and_nothing_else() -> None:
     pair = Pair(bundle("b1", "10.0.9.1"), bundle("b2", "10.1.9.1"))
     pair.run(2.0)
