@@ -116,7 +116,7 @@ class Claiming:
     def evaluate(self, now: float) -> Iterator[Taken]:
         """What is to be claimed now, each to be claimed before the next is asked for."""
         self._evaluate_at = NEVER
-        self._ability.clear()
+        self.forget_ability()
         if self.able_since is None:
             self._round = None
             return
@@ -246,6 +246,10 @@ class Claiming:
             able = self._ability[key] = since is not None
         return able
 
+    def forget_ability(self) -> None:
+        """Ask the roster anew who is able: its answers are kept while many bundles are looked at together."""
+        self._ability.clear()
+
     def load(self, node: NodeName) -> int:
         """How many addresses a node claims."""
         if node == self._roster.node:
@@ -276,6 +280,11 @@ class Claiming:
                 if self._load_with(candidate, bundle, given) <= limit:
                     return candidate
         return equals[0]
+
+    def has_room(self, candidate: Candidate, bundle: Bundle, given: dict[NodeName, int], now: float) -> bool:
+        """Whether the bundle stays within the candidate's share of all candidates, able or not."""
+        least_bound = ceil(LOAD_BOUND * self._bundles.load(now) / max(len(bundle.candidates), 1))
+        return self._load_with(candidate, bundle, given) <= least_bound
 
     def _near(self, bundle: Bundle, links: frozenset[LinkName], cold: bool) -> Sequence[Candidate]:
         if not self._subnets_differ:

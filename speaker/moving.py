@@ -6,10 +6,9 @@ Plan, so two Plans cannot fight. The reasons:
 
 - *No candidate any more*, while an able one exists: 0.3 s after, since the successor's Plan may lag.
 - *Provisional.* A claim made at a cold start, where nobody was known to have held before, is the first comer's. It is
-  given on, once, to an equally suited candidate that was absent then and has been able for a second, while it has less
-  than its fair share: to one of better rank, and to any while this node has more than its own share. A share is
-  reckoned by all candidates in the Plan until no speaker has arrived for 30 s, and then once more by those that are
-  there; after 120 s the claim is final.
+  given on, once, to an equally suited candidate that was absent then and has been able for a second, where that one
+  would be chosen if the bundle were free (``claiming``): while it has room by a share of all candidates in the Plan,
+  and once no speaker has arrived for 30 s, by a share of those that are there. After 120 s the claim is final.
 - *Preference.* A higher one after 60 s of that node's health, doubling each time. The wait counts from the last time,
   too.
 - *No endpoint serves*, for as long as ``unserved`` says.
@@ -26,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import ceil
 from typing import NamedTuple
 
 from cluster.objects import NodeName
@@ -158,6 +156,7 @@ class Moving:
         if self._round is None:
             self._round, self._given, self._next_at = iter(list(self._restless)), {}, NEVER
             self._arrived_at = max(self._arrived_at, self._roster.latest_able())
+        self._claiming.forget_ability()
         looked = 0
         for id_ in islice(self._round, LOOKED_AT):
             looked += 1
@@ -212,28 +211,28 @@ class Moving:
     def _give_on(
         self, bundle: Bundle, own: Candidate, tenure: Tenure, links: frozenset[LinkName], now: float
     ) -> Move | None:
-        settings = self._settings
-        over_at = min(
-            tenure.claimed_at + settings.provisional_s, max(self._arrived_at, tenure.claimed_at) + settings.cold_start_s
-        )
-        equals = [c for c in bundle.candidates if (c.tier, c.preference) == (own.tier, own.preference)]
-        able = [c for c in equals if c.node in tenure.awaited and self._has_arrived(bundle, c, links)]
+        """To whoever would be chosen if it were free: then everybody else chooses the same."""
+        settings, me = self._settings, self._roster.node
+        over_at = min(tenure.claimed_at + settings.provisional_s, self._last_arrival(tenure) + settings.cold_start_s)
         over = now >= over_at
         if over:
             tenure.provisional = False
-        elif not able:
-            return Move("provisional", over_at)
-        shares = len(able) + 1 if over else len(equals)
-        share = ceil(self._bundles.load(now) / max(shares, 1))
-        mine = self._claiming.load(self._roster.node) - len(bundle.addresses)
-        rank = equals.index(own)
-        for candidate in able:
-            room = share - self._claiming.load(candidate.node) - self._given.get(candidate.node, 0)
-            better = equals.index(candidate) < rank
-            if room >= len(bundle.addresses) and (better or mine >= share):
-                since = self._able_since(bundle, candidate, links) or now
-                return Move("provisional", since + STEADY_S, candidate.node)
-        return None if over else Move("provisional", over_at)
+        later = None if over else Move("provisional", over_at)
+        free = {**self._given, me: -len(bundle.addresses)}
+        chosen = self._claiming.choose(bundle, links, False, free, now)
+        if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:
+            return later
+        if (chosen.tier, chosen.preference) != (own.tier, own.preference) or not self._has_arrived(
+            bundle, chosen, links
+        ):
+            return later
+        if not over and not self._claiming.has_room(chosen, bundle, free, now):
+            return later  # a share of what is still others', who may arrive
+        since = self._able_since(bundle, chosen, links) or now
+        return Move("provisional", since + STEADY_S, chosen.node)
+
+    def _last_arrival(self, tenure: Tenure) -> float:
+        return max(self._arrived_at, tenure.claimed_at)
 
     def _has_arrived(self, bundle: Bundle, candidate: Candidate, links: frozenset[LinkName]) -> bool:
         """Whether the candidate is able, and has been ever since it was for the first time: who comes back has had its
