@@ -1,14 +1,14 @@
 """The wire side of a speaker: one thread, one loop, every socket, and never a wait for anything but the wire.
 
 The loop is: receive → let the cores decide → send → re-arm. What to claim and what to say is `Protocol`'s, what to
-answer the `Responder`'s, when to announce unasked the `GratuitousSchedule`'s; here is only what connects them to
-sockets, and what keeps the loop honest about time:
+answer the `Responder`'s, when to announce unasked the `GratuitousSchedule`'s; what comes in is read by the `Receiver`,
+what goes out sent by the `Sender`. Here is only what connects them, and what keeps the loop honest about time:
 
 - Each socket is drained up to a bound before the next has its turn, and timers have theirs in every round, so that a
   flood on one costs the others no more than some milliseconds.
 - Whatever there is to do for thousands of addresses is done in pieces, with the sockets and the timers between them:
   a take-over must not look like a death. How long turns took is counted (``turns``).
-- Heartbeats that have arrived are read before the protocol judges who is silent.
+- Heartbeats and answers that have arrived are read before the protocol judges who is silent.
 - A loop that comes back later than half the detection floor does not know any more what it holds: it throws away
   everything that was received meanwhile, forgets what it had to announce, and tells the protocol (rule 8). A reply is
   sent only while the batch that it belongs to is younger than that.
@@ -36,12 +36,11 @@ from functools import partial
 from cluster import logs
 from cluster.command_line import EXIT_USAGE
 from cluster.objects import NodeName
-from speaker import frames, process
+from speaker import process
 from speaker.channel import AnnouncerEnd, Credentials
 from speaker.child import Child
 from speaker.effects import (
     Announce,
-    ArpSeen,
     AskAddress,
     Effect,
     HeldChange,
@@ -51,22 +50,22 @@ from speaker.effects import (
     SendUnicast,
     WatchFrames,
 )
+from speaker.frame_watch import FrameWatch
 from speaker.gratuitous import SLACK_S, GratuitousSchedule
-from speaker.heartbeat_socket import HeartbeatDrop, Refusal
 from speaker.informer import Informer
 from speaker.keeper import WatcherKeeper
 from speaker.links import LinkSocket
 from speaker.parts import Joiner
-from speaker.plan import Plan
+from speaker.plan import LinkName, Plan
 from speaker.ports import Port, Ports
 from speaker.process import boottime
 from speaker.protocol import Protocol, Settings
+from speaker.receiving import Receiver
 from speaker.responder import Responder
-from speaker.sockets import FRAME_OCTETS, OUR_FAULT, discard
+from speaker.sending import Sender
+from speaker.sockets import discard
 from speaker.turns import Turns
 
-FRAMES_PER_TURN = 64
-DATAGRAMS_PER_TURN = 64
 DATAGRAMS_BEFORE_JUDGING = 256
 """Of each link, when the protocol is due: some milliseconds, and about what a socket's buffer holds."""
 LOOK_AGAIN_S = 0.002
@@ -75,8 +74,6 @@ JUDGING_LATE_S = 0.05
 """For so long the protocol waits until all that has arrived is read; a flood must not hold it off for longer."""
 HOUSEKEEPING_S = 1.0
 """Seconds between statistics, and between attempts at what failed (a socket on an interface)."""
-NEIGHBOUR_SAMPLE_S = 0.05
-"""Of the askers that are answered on a link, the protocol sees one in so many seconds: enough to know some."""
 FAREWELL_S = 0.4
 """Seconds in which, after SIGTERM, the releases must have been said (three times)."""
 
@@ -101,6 +98,8 @@ class Announcer:
         self._joiner = Joiner()
         self._plan_revision = 0
         self._counters: Counter[str] = Counter()
+        self._sender = Sender(self._ports, self._counters)
+        self._receiver = Receiver(protocol, self._sender, self._counters, self._late_s, self._settle)
         self._turns = Turns()
         self._informer = Informer(keeper, protocol, self._responder, self._counters, self._turns)
         now = boottime()
@@ -111,8 +110,6 @@ class Announcer:
         self._housekeeping_at = now
         self._ends_at: float | None = None
         self._ended = False
-        self._unread = False
-        """In this turn heartbeats were left in a socket."""
         self._unregistered: set[object] = set()
         """Sockets that were closed in this turn, which may still be among those that were ready."""
         self._channel: AnnouncerEnd | None = None
@@ -150,7 +147,7 @@ class Announcer:
         if began - deadline > self._late_s:
             self._come_back_late(began - deadline, began)
         self._unregistered.clear()
-        self._unread = False
+        self._receiver.unread = False
         for key, _ in ready:
             if key.fileobj not in self._unregistered:
                 key.data()
@@ -169,12 +166,13 @@ class Announcer:
     def _let_protocol_judge(self, looked_at: float, now: float) -> None:
         """What the protocol has to do now; but what has arrived is read first, or it would take for silence what is
         only our own delay. The sockets that were ready at ``looked_at`` have been read."""
-        if self._unread or now > looked_at + LOOK_AGAIN_S:
-            self._unread = False
+        if self._receiver.unread or now > looked_at + LOOK_AGAIN_S:
+            self._receiver.unread = False
             for port in self._ports:
-                self._receive_heartbeats(port, DATAGRAMS_BEFORE_JUDGING)
+                self._receiver.heartbeats(port, DATAGRAMS_BEFORE_JUDGING)
+                self._receiver.arp(port, port.answers.socket)
             now = boottime()
-        if not self._unread or now >= self._protocol_at + JUDGING_LATE_S:
+        if not self._receiver.unread or now >= self._protocol_at + JUDGING_LATE_S:
             self._protocol.handle_timer(now)
             self._settle(now)
 
@@ -186,8 +184,7 @@ class Announcer:
             self._joiner = Joiner()
             self._informer.begin()
         for port in self._ports:
-            if port.tighten_at is not None and now >= port.tighten_at:
-                port.tighten(now)
+            port.handle_timer(now)
         if now >= self._housekeeping_at - SLACK_S:
             self._keep_house(now)
         if self._ends_at is not None and (now >= self._ends_at or self._protocol.released):
@@ -201,7 +198,7 @@ class Announcer:
             self._keeper.next_deadline(),
             self._informer.next_deadline(),
             self._ends_at,
-            *(port.tighten_at for port in self._ports),
+            *(port.next_deadline() for port in self._ports),
         ]
         self._rest_at = min(moment for moment in moments if moment is not None)
 
@@ -211,7 +208,7 @@ class Announcer:
             self._ports.open_missing()
             self._announce_links(now)
         for port in self._ports:
-            self._note_lost(port, now)
+            self._receiver.note_lost(port, now)
         links = tuple(state.name for state in self._announced) if self._netlink.table.complete else None
         self._informer.tell_statistics(links, now)
 
@@ -241,11 +238,14 @@ class Announcer:
             if isinstance(effect, Report):
                 reports.append(effect)
             else:
-                self._carry_out(effect)
+                self._carry_out(effect, now)
         if reports:
             self._informer.decide(reports)
             self._rest_at = AT_ONCE
-        deadline = self._protocol.next_deadline()
+        sending = self._sender.take_changes()
+        for link, works in sending:
+            self._protocol.set_sending(link, works, now)
+        deadline = now if sending else self._protocol.next_deadline()
         self._protocol_at = NEVER if deadline is None else deadline
         if self._ends_at is not None:
             self._rest_at = AT_ONCE
@@ -257,109 +257,22 @@ class Announcer:
                 port.let_pass(now)
         self._schedule.change_held(held, now)
 
-    def _carry_out(self, effect: Effect) -> None:
+    def _carry_out(self, effect: Effect, now: float) -> None:
         match effect:
-            case SendHeartbeat(link, data):
-                if port := self._ports.get(link):
-                    self._count_sent("heartbeats", port.heartbeat.send(data))
-            case SendUnicast(link, to, mac, data):
-                if (port := self._ports.get(link)) and frames.is_ipv4(to):
-                    self._count_sent("heartbeats", port.heartbeat.send(data, to, mac))
-            case AskAddress(link, target, to, nonce):
-                if (port := self._ports.get(link)) and frames.is_ipv4(target):
-                    self._count_sent("questions", port.ask(target, to or frames.BROADCAST, nonce))
-            case WatchFrames():
-                pass  # nobody asks for them yet
+            case SendHeartbeat() | SendUnicast() | AskAddress():
+                self._sender.send(effect, now)
+            case WatchFrames(link, wanted):
+                self._watch_frames(link, wanted)
             case Announce():
                 self._schedule.announce(effect)
                 self._rest_at = AT_ONCE
 
     def _send_gratuitous(self, now: float) -> None:
         for frame in self._schedule.handle_timer(now):
-            port = self._ports.get(frame.link)
-            if port is None or port.arp.send(frame.data):
-                self._counters["sends_failed:gratuitous"] += 1
-            else:
+            if self._sender.announce(frame, now):
                 self._informer.gratuitous[frame.address] += 1
 
-    def _count_sent(self, what: str, error: int) -> None:
-        self._counters[f"sends_failed:{what}" if error else f"sent:{what}"] += 1
-
     # ---------------------------------------------------------------- what comes in
-
-    def _receive_arp(self, port: Port, waiting: socket.socket) -> None:
-        receive, send, answer = waiting.recv, port.arp.socket.send, port.responder.receive
-        late = boottime() + self._late_s
-        touched = False
-        for _ in range(FRAMES_PER_TURN):
-            try:
-                frame = receive(FRAME_OCTETS)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno in OUR_FAULT:
-                    raise
-                break
-            now = boottime()
-            if now > late:
-                break
-            verdict = answer(frame, now)
-            if isinstance(verdict, bytes):
-                try:
-                    send(verdict)
-                except OSError as error:
-                    if error.errno in OUR_FAULT:
-                        raise
-                    self._counters["sends_failed:replies"] += 1
-                if now < port.sample_at:
-                    continue
-                port.sample_at = now + NEIGHBOUR_SAMPLE_S
-                verdict = port.responder.seen(frame)
-                if verdict.sender == frames.NO_ADDRESS:
-                    continue
-            if isinstance(verdict, ArpSeen):
-                self._protocol.receive_arp(verdict, now)
-                touched = True
-            else:
-                self._counters[f"frames_dropped:{verdict.value}"] += 1
-        else:
-            touched |= self._note_lost(port, now)
-        if touched:
-            self._settle(boottime())
-
-    def _receive_heartbeats(self, port: Port, most: int = DATAGRAMS_PER_TURN) -> None:
-        """Read what has arrived, up to so many datagrams."""
-        link = port.state.name
-        received, touched = 0, False
-        for heard in port.heartbeat.receive(most):
-            received += 1
-            if isinstance(heard, HeartbeatDrop):
-                self._counters[f"heartbeats_dropped:{heard.value}"] += 1
-                continue
-            touched = True
-            if isinstance(heard, Refusal):
-                self._protocol.datagram_refused(link, heard.source, boottime())
-            else:
-                self._protocol.receive_datagram(link, heard.source, heard.data, boottime(), by_group=heard.by_group)
-        self._unread = self._unread or received == most
-        if received >= DATAGRAMS_PER_TURN:
-            touched |= self._note_lost(port, boottime())
-        if touched:
-            self._settle(boottime())
-
-    def _note_lost(self, port: Port, now: float) -> bool:
-        """Whether the protocol was told that frames on a link were lost in a queue that was full.
-
-        Asked for when a turn ends by its bound, since a queue holds more than that, and each second. Lost questions of
-        others cost them an answer, and tell nothing about anybody.
-        """
-        tells = False
-        for what, count in port.lost():
-            self._counters[f"frames_lost:{what}"] += count
-            tells |= what != "questions"
-        if tells:
-            self._protocol.frames_lost(port.state.name, now)
-        return tells
 
     def _receive_links(self) -> None:
         if not self._netlink.receive() or not self._netlink.table.complete:
@@ -422,13 +335,34 @@ class Announcer:
 
     def _wait_for(self, port: Port) -> None:
         for asked in (port.arp.socket, port.answers.socket):
-            self._selector.register(asked, selectors.EVENT_READ, partial(self._receive_arp, port, asked))
-        self._selector.register(port.heartbeat.socket, selectors.EVENT_READ, partial(self._receive_heartbeats, port))
+            self._selector.register(asked, selectors.EVENT_READ, partial(self._receiver.arp, port, asked))
+        self._selector.register(port.heartbeat.socket, selectors.EVENT_READ, partial(self._receiver.heartbeats, port))
 
     def _wait_no_longer_for(self, port: Port) -> None:
-        for opened in port.sockets.values():
-            self._selector.unregister(opened.socket)
-            self._unregistered.add(opened.socket)
+        for opened in port.waited_for:
+            self._selector.unregister(opened)
+            self._unregistered.add(opened)
+
+    def _watch_frames(self, link: LinkName, wanted: bool) -> None:
+        port = self._ports.get(link)
+        if port is None or wanted == (port.watch is not None):
+            return
+        if port.watch is not None:
+            self._selector.unregister(port.watch.socket)
+            self._unregistered.add(port.watch.socket)
+            port.watch.close()
+            port.watch = None
+            return
+        try:
+            port.watch = FrameWatch(port.state)
+        except OSError as error:
+            logger.warning("frames not watched", extra={"link": link, "reason": str(error)})
+        else:
+            self._selector.register(port.watch.socket, selectors.EVENT_READ, partial(self._receive_anything, port))
+
+    def _receive_anything(self, port: Port) -> None:
+        self._receiver.anything(port)
+        self._rest_at = AT_ONCE  # the watch may rest now
 
     # ---------------------------------------------------------------- the watcher
 

@@ -20,6 +20,8 @@ LOAD_WORD, LOAD_HALF, LOAD_OCTET, LOAD_LENGTH = 0x20, 0x28, 0x30, 0x80
 JUMP, IF_EQUAL, IF_GREATER, IF_AT_LEAST, IF_ANY_BIT, RETURN = 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
 PACKET_TYPE = 0xFFFFF004
 """SKF_AD_OFF + SKF_AD_PKTTYPE, a word to load: one of those that follow."""
+VLAN_TAG_PRESENT = 0xFFFFF030
+"""SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT, a word to load: 0 or 1."""
 TO_US, TO_ALL, TO_GROUP, TO_OTHERS, FROM_US = range(5)
 """PACKET_HOST, _BROADCAST, _MULTICAST, _OTHERHOST, _OUTGOING. Tagged frames of VLANs that do not exist here are for
 others."""

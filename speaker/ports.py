@@ -7,6 +7,7 @@ name that another interface has by now is another link.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Interface
@@ -14,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from cluster.objects import AddressText
 from speaker import frames
 from speaker.effects import LinkState, Mac
+from speaker.frame_watch import FrameWatch
 from speaker.heartbeat_socket import HeartbeatSocket
 from speaker.plan import LinkName
 from speaker.process import boottime
@@ -50,7 +52,9 @@ class Port:
         """By what comes in: others' questions (and rivals), answers to ours, heartbeats."""
         self.sample_at = 0.0
         """When the protocol sees an asker next."""
-        self.tighten_at: float | None = None
+        self.watch: FrameWatch | None = None
+        """Hears frames of any kind, while somebody wants to know."""
+        self._tighten_at: float | None = None
         """When the filter is to be narrowed; ``None`` where nothing would come of it."""
         self._rests_until = 0.0
 
@@ -68,14 +72,25 @@ class Port:
         """Have the kernel pass what the responder answers for now."""
         if self.responder.filter.behind:
             self.arp.attach(self.responder.filter)
-        if self.tighten_at is None and not self.responder.filter.tight:
-            self.tighten_at = max(now + TIGHTEN_WAIT_S, self._rests_until)
+        if self._tighten_at is None and not self.responder.filter.tight:
+            self._tighten_at = max(now + TIGHTEN_WAIT_S, self._rests_until)
 
-    def tighten(self, now: float) -> None:
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` is due; ``None`` while nothing is to be done."""
+        resumes_at = self.watch.resumes_at if self.watch is not None else None
+        return min((at for at in (self._tighten_at, resumes_at) if at is not None), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        if self._tighten_at is not None and now >= self._tighten_at:
+            self._tighten(now)
+        if self.watch is not None and self.watch.resumes_at is not None and now >= self.watch.resumes_at:
+            self.watch.resume()
+
+    def _tighten(self, now: float) -> None:
         """Have the kernel pass nothing else, as far as that can be had."""
         self.responder.filter.tighten()
         self.arp.attach(self.responder.filter)
-        self.tighten_at = None
+        self._tighten_at = None
         self._rests_until = now + TIGHTEN_REST * (boottime() - now)
 
     def ask(self, target: AddressText, to: Mac, nonce: bytes) -> int:
@@ -95,12 +110,21 @@ class Port:
 
     def discard(self) -> None:
         """Throw away what was received so far."""
-        for opened in self.sockets.values():
+        for opened in self._opened():
             discard(opened.socket)
 
     def close(self) -> None:
-        for opened in self.sockets.values():
+        for opened in self._opened():
             opened.close()
+
+    @property
+    def waited_for(self) -> list[socket.socket]:
+        """What may have something to read."""
+        return [opened.socket for opened in self._opened()]
+
+    def _opened(self) -> list[PacketSocket | HeartbeatSocket | FrameWatch]:
+        watch = [] if self.watch is None else [self.watch]
+        return [*self.sockets.values(), *watch]
 
 
 class Ports:

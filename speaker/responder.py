@@ -89,14 +89,15 @@ class LinkResponder:
         """When the next proof may be made."""
         self.filter = ArpFilter()
         self._mac = mac
-        self._own_macs: frozenset[Mac] = frozenset((mac,))
+        self.own_macs: frozenset[Mac] = frozenset((mac,))
+        """Of all announced links: frames from these are our own."""
         self._ready: dict[bytes, _Ready] = {}
         self._answered: list[_Ready] = []
         """Those with requests answered that were not told yet."""
 
     def set_macs(self, mac: Mac, own: frozenset[Mac]) -> None:
         """Answer with ``mac`` from now on; frames from any of ``own`` are our own."""
-        self._own_macs = own
+        self.own_macs = own
         if mac != self._mac:
             self._mac = mac
             for octets, ready in self._ready.items():
@@ -170,7 +171,7 @@ class LinkResponder:
     def _judge(self, frame: bytes) -> ArpSeen | DropReason:
         """A well-formed frame that gets no reply."""
         seen = self.seen(frame)
-        if seen.sender_mac in self._own_macs or frame[6:12] in self._own_macs:
+        if seen.sender_mac in self.own_macs or frame[6:12] in self.own_macs:
             return DropReason.OWN_FRAME
         if seen.sender_mac[0] & 1 or seen.sender_mac == frames.NO_MAC:
             return DropReason.BAD_SENDER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import select
 import signal
 import socket
@@ -289,6 +290,35 @@ def test_every_claim_fits_a_link_with_the_least_mtu_that_ipv6_needs(wire: Wire, 
     for speaker in (first, second):
         assert speaker.stats is not None
         assert "sends_failed:heartbeats" not in speaker.stats.counters
+
+
+def test_heartbeats_that_the_kernel_does_not_take_are_said_with_the_reason_and_counted(
+    wire: Wire, start: Start
+) -> None:
+    first, _, _ = holder_and_spare(wire, start)
+    first.host.run("ip", "link", "set", "eth0", "mtu", "100")
+    wait_until(lambda: first.stats is not None and first.stats.counters.get("sends_failed:heartbeats", 0) > 30)
+    said = [json.loads(line) for line in first.log.splitlines() if "not sent" in line]
+    assert [(line["link"], line["what"], line["reason"]) for line in said] == [
+        ("eth0", "heartbeats", "EMSGSIZE: Message too long")
+    ]
+
+
+def test_heartbeats_that_found_the_queue_full_are_counted(wire: Wire, start: Start) -> None:
+    first, second, _ = holder_and_spare(wire, start)
+    assert first.stats is not None
+    assert "frames_lost:heartbeats" not in first.stats.counters
+    first.signal(signal.SIGSTOP)
+    wait_until(lambda: second.holds(VIP))
+
+    def flood() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            for _ in range(3000):
+                datagrams.sendto(bytes(1400), (wire.address(first.host), HEARTBEAT_PORT))
+
+    wire.hosts[-1].call(flood)
+    first.signal(signal.SIGCONT)
+    wait_until(lambda: first.stats is not None and first.stats.counters.get("frames_lost:heartbeats", 0) > 1000)
 
 
 def test_requests_and_gratuitous_frames_are_counted_per_address(wire: Wire, start: Start) -> None:
