@@ -14,6 +14,8 @@ from tests.speaker.simulation.machines import Interface
 from tests.speaker.simulation.network import Network
 from tests.speaker.simulation.world import World
 
+NOTICED_S = 4.0  # after the end of an idle speaker: two and a half of its intervals, and D
+
 
 @dataclass
 class View:
@@ -45,10 +47,29 @@ class Hearing:
         self._world = world
         self._strayed: dict[str, set[tuple[str, str]]] = {}
         """By network: pairs that lost each other while nothing that is said to the group passes between them."""
+        self.twins: set[str] = set()
+        """Machines that share their name with another."""
 
     def views(self) -> list[View]:
-        """Of the networks on which there may be several."""
-        return [self._view(network) for network in self._world.networks]
+        views = [self._view(network) for network in self._world.networks]
+        twins = self._twins()
+        self.twins = {name for pair in twins for name in pair}
+        for one, other in twins:
+            if not any(view.mutual(one, other) for view in views):
+                for view in views:
+                    view.hears = {
+                        name: frozenset() if name in {one, other} else heard - {one, other}
+                        for name, heard in view.hears.items()
+                    }
+        return views
+
+    def _twins(self) -> list[tuple[str, str]]:
+        """Machines that have one name, and whose speakers are not known to be dead."""
+        forgotten = self._world.now - NOTICED_S
+        machines = [node for node in self._world.nodes.values() if node.running or node.ended_at > forgotten]
+        if len(machines) == len({node.known_as for node in machines}):
+            return []
+        return [(a.name, b.name) for a in machines for b in machines if a.name < b.name and a.known_as == b.known_as]
 
     def _view(self, network: Network) -> View:
         there = {

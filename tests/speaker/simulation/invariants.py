@@ -16,7 +16,10 @@ G4  Nothing of this needs the API: schedules freeze it.
     A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long
     as somebody there knows by its own Plan that it served lately, and by having heard the owner that it had one.
 G5  Nobody claims what a living node answers for, whatever else is broken: whose claim was heard once is not taken for
-    dead while ARP passes between the two, though no datagram does. (Parts of a bundle that two hold come together.)
+    dead while ARP passes between the two, though no datagram does. Parts of a bundle that two hold come together; an
+    address of several networks may be taken from who is not on all of them; and a machine that shares its name is not
+    told the claims of those who know the other one. Nor is it promised where a firewall answers "port unreachable" and
+    frames are late: that, and a question unanswered for 50 ms, is what a dead speaker looks like.
 G6  Nobody answers for an address on a network where it does not belong.
 
 D is the largest that any speaker on that side has for any peer that may hold something. A fault is what ``World.fault``
@@ -63,8 +66,8 @@ class Invariants:
         self._ready_at = float("-inf")
         self._changes_seen: dict[str, int] = {}
         self._reports_seen = 0
-        self._known: dict[tuple[str, int, str, AddressText], float] = {}
-        """(node, session, owner, address) -> for how long it was heard there."""
+        self._known: dict[tuple[str, int, int, str, AddressText], float] = {}
+        """(node, session, life of its interface, owner, address) -> for how long the owner was heard by it."""
         self._holds: dict[tuple[str, AddressText, str], float] = {}
         """(network, address, who) -> since when it answers there."""
         self._asking: dict[tuple[str, ...], float] = {}
@@ -113,7 +116,8 @@ class Invariants:
                     holds[key] = self._holds.get(key, now)
                     for name in view.hears:
                         if name == owner or view.mutual(name, owner):
-                            known = (name, self.world.nodes[name].sessions, owner, address)
+                            session, life = self.world.nodes[name].sessions, view.there[name].life
+                            known = (name, session, life, owner, address)
                             self._known[known] = self._known.get(known, 0.0) + CHECK_S
             for name, interface in view.there.items():
                 for other, theirs in view.there.items():
@@ -123,16 +127,16 @@ class Invariants:
                         asking[pair] = max(self._asking.get(pair, now), came_up_at)
         self._holds, self._asking = holds, asking
 
-    def _has_heard(self, name: str, address: AddressText, owner: str | None = None) -> bool:
+    def _has_heard(self, name: str, life: int, address: AddressText, owner: str | None = None) -> bool:
         """Whether that node has heard an owner of the address, or this one, for long enough to know."""
         session = self.world.nodes[name].sessions
         owners = self.world.nodes if owner is None else (owner,)
-        return sum(self._known.get((name, session, each, address), 0.0) for each in owners) > KNOWN_S
+        return sum(self._known.get((name, session, life, each, address), 0.0) for each in owners) > KNOWN_S
 
-    def _knows(self, name: str, bundle: Bundle) -> bool:
+    def _knows(self, view: View, name: str, bundle: Bundle) -> bool:
         """Whether that node can tell that a bundle without endpoints needs an owner in the place of a lost one."""
         node = self.world.nodes[name]
-        heard = any(self._has_heard(name, address) for address in bundle.addresses)
+        heard = any(self._has_heard(name, view.there[name].life, address) for address in bundle.addresses)
         return heard and self.world.now < node.stopped.get(bundle.id, float("-inf")) + TAKE_OVER_S
 
     def detection(self, side: frozenset[str] | set[str]) -> float:
@@ -223,7 +227,7 @@ class Invariants:
             return missing
         better = ranks[0]
         if not bundle.serving:
-            if not any(self.world.nodes[n].known_as in able and self._knows(n, bundle) for n in ready):
+            if not any(self.world.nodes[n].known_as in able and self._knows(view, n, bundle) for n in ready):
                 return missing
             better = len(names) - 1  # the first ones may not know
         for address, answerers in answered.items():
@@ -305,7 +309,8 @@ class Invariants:
         reports = self.world.reports[self._reports_seen :]
         self._reports_seen = len(self.world.reports)
         for at, name, report in reports:
-            if report.reason == "Claimed" and report.fields["why"] != "joined bundle":
+            joins = report.reason == "Claimed" and report.fields["why"] == "joined bundle"
+            if report.reason == "Claimed" and not joins and name not in self._hearing.twins:
                 self._check_claim(views, at, name, report)
 
     def _check_claim(self, views: list[View], at: float, claimer: str, report: Report) -> None:
@@ -317,12 +322,20 @@ class Invariants:
             if view.network not in networks or at - view.network.last_loss_fault < self.detection({claimer}):
                 continue
             before = (who for when, what, who in reversed(view.network.owner_changes) if what == address and when < at)
-            for holder in next(before, frozenset[str]()) - {claimer}:
+            for holder in next(before, frozenset[str]()) - {claimer} - self._hearing.twins:
+                if holder in view.network.rejecting and self._are_late(view.network):
+                    continue
                 held = at - self._holds.get((view.network.name, address, holder), at)
                 asking = at - self._asking.get((view.network.name, *sorted((claimer, holder))), at)
                 enough = ASKED_S + self.detection({claimer})
-                if min(held, asking) > enough and self._has_heard(claimer, address, holder):
+                life = view.there[claimer].life if claimer in view.there else 0
+                if min(held, asking) > enough and self._has_heard(claimer, life, address, holder):
                     self._fail(f"G5: {claimer} claims {address}, which {holder} answers for")
+
+    def _are_late(self, network: Network) -> bool:
+        """Whether the answer to a question may be lost, or take longer than 50 ms."""
+        weather = network.weather
+        return bool(weather.loss or weather.straggling or self.world.work is not None)
 
     def _check_places(self) -> None:
         if len(self.world.networks) == 1:

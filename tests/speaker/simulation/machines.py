@@ -34,6 +34,8 @@ class Interface:
     """It is there, and has its address."""
     came_up_at: float = float("-inf")
     """When its cable was put back, or it appeared, for the last time."""
+    life: int = 0
+    """Counts how often it appeared: who has lost an interface knows nobody on it."""
     refuses: bool = False
     """The kernel takes no datagrams for it."""
     loses_until: float = float("-inf")
@@ -86,6 +88,8 @@ class Node:
     paused_until: float | None = None
     protocol: Protocol | None = None
     loop: Loop | None = None
+    ended_at: float = float("-inf")
+    """When its speaker ended the last time."""
     sessions: int = 0
     lag: float = 0.0
     plan_seen: int = -1

@@ -202,6 +202,7 @@ class World:
 
     def _end(self, node: Node) -> None:
         node.running = False
+        node.ended_at = self.clock.now
         node.protocol = node.loop = None
         node.forget_links()
 
@@ -284,6 +285,7 @@ class World:
     def regain_link(self, name: str, interface: Interface) -> None:
         """It is there again, perhaps as another one."""
         interface.present = True
+        interface.life += 1
         interface.came_up_at = self.clock.now
         self.fault(f"{name} has {interface.name}, number {interface.index}")
         self._links(self.nodes[name])
