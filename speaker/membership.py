@@ -1,10 +1,11 @@
 """Heartbeats + now -> who else is there: peers, their flags, their claims, their signs of life.
 
 **Identity.** A peer is a node with one session. Another session of the same node counts only once it names our present
-session; then the former one is retired and never counts again. So a recording cannot bring anybody back. It waits
-while the former one goes on speaking from another place: then two machines have one name, and the one that was there
-first stays the peer. Of two machines with *our* name the one that is able stays, of two such the one with the lower
-session; the other yields (``yields``): it answers for nothing until the twin has been silent for five seconds.
+session; then what the former one has said never counts again, nor what it says later if both come from one place. So a
+recording cannot bring anybody back. The other session waits while the former one lives in another place: then two
+machines have one name, and the one that was there first stays the peer, as long as it is able. Of two machines with
+*our* name the one that is able stays, of two such the one with the lower session; the other yields (``yields``): it
+answers for nothing until the twin has been silent for five seconds.
 
 **Life.** Each (peer, link) pair is a *sighting*: alive, suspected or dead there (``suspicion`` decides). Any believed
 heartbeat is a sign of life, except from a peer that hears nobody while we hear others: it cannot be asked for
@@ -69,7 +70,7 @@ class Membership:
     def __init__(self, session: int, roster: Roster) -> None:
         self.session = session
         self.able = False
-        """Whether we say of ourselves that we can claim: told to whoever has our name."""
+        """Whether we can claim, as we say on links that are open."""
         self._roster = roster
         self._by_session: dict[int, Peer] = {}
         self._by_mac: dict[Mac, NodeName] = {}
@@ -259,32 +260,39 @@ class Membership:
             self._meet_twin(session, pending, message, now)
             return None
         former = self._roster.peers.get(pending.node)
-        if former is not None and self._lives_elsewhere(former, pending, now):
+        if former is not None and self._lives_elsewhere(former, pending, able=bool(message.flags & ABLE)):
             return None
         if former is None and len(self._roster.peers) >= MAX_PEERS and not self._make_room():
             raise HeartbeatError(Drop.TABLE_FULL)
         del self._roster.pending[session]
         if former is not None:
-            self._remove(former, retire_at=FOREVER)
+            elsewhere = all(sighting.contact != (source, message.mac) for sighting in former.sightings.values())
+            self._remove(former, retire_at=former.window.newest if elsewhere else FOREVER)
             self._roster.report("PeerDead", node=former.node, proof="new session")
         peer = Peer(pending.node, session, pending.window)
         self._roster.peers[peer.node] = peer
         self._by_session[session] = peer
         return peer
 
-    @staticmethod
-    def _lives_elsewhere(former: Peer, pending: Pending, now: float) -> bool:
-        """Whether a node's former session may still be another machine's: it comes from another place, and has not
-        been silent since the new one began for as long as makes a suspect."""
-        heard = [sighting for sighting in former.sightings.values() if sighting.standing is not Standing.DEAD]
+    def _lives_elsewhere(self, former: Peer, pending: Pending, *, able: bool) -> bool:
+        """Whether a node's former session may still be another machine's: it comes from another place, and is not
+        known to be dead, nor the one of the two that yields. Silence alone does not say that it is dead: what blocks
+        its datagrams leaves its answers."""
+        heard = [
+            sighting
+            for link, sighting in former.sightings.items()
+            if sighting.standing is not Standing.DEAD and self._roster.links[link].state.up
+        ]
         if any(sighting.contact == (pending.address, pending.mac) for sighting in heard):
             return False
-        return any(now < max(sighting.heard_at, pending.first_at) + sighting.detector.suspicion() for sighting in heard)
+        yields = able and all(sighting.able_since is None for sighting in heard)
+        return bool(heard) and not yields
 
     def _meet_twin(self, session: int, twin: Pending, message: Heartbeat, now: float) -> None:
-        """Another machine has our name. One of the two is able and stays; if both are, the one of the lower session."""
-        able = bool(message.flags & ABLE)
-        if (not able, session) < (not self.able, self.session):
+        """Another machine has our name. One of the two is able and stays; if both are, the one of the lower session.
+        Able is who says so, on both sides."""
+        able, own = bool(message.flags & ABLE), self.able and self._roster.links[twin.link].open(now)
+        if (not able, session) < (not own, self.session):
             self._yields_until = now + TWIN_S
             self._roster.changed = True
         if now - self._duplicate_reported_at > self._roster.settings.defence_gap_s:

@@ -1,0 +1,101 @@
+"""Two machines with one node's name: one of them answers, and both say so."""
+
+from __future__ import annotations
+
+import pytest
+
+from speaker.effects import Report
+from tests.speaker.simulation.scenes import held_by, owner_of, settled
+from tests.speaker.simulation.world import World
+
+pytestmark = pytest.mark.slow
+
+SEEDS = range(6)
+
+
+def duplicates(world: World, machine: str) -> list[Report]:
+    return [report for _, name, report in world.reports if name == machine and report.reason == "DuplicateNode"]
+
+
+def test_a_machine_that_starts_with_the_name_of_one_that_lives_stays_silent_and_both_say_so() -> None:
+    for seed in SEEDS:
+        world = settled(seed, bundles=6)
+        owners, changes = dict(world.answerers), len(world.owner_changes)
+        node = owner_of(world)
+        twin = world.twin(node)
+        world.run(60.0)
+        assert (world.answerers, len(world.owner_changes)) == (owners, changes), world.story()
+        (first, *_), (second, *_) = duplicates(world, node), duplicates(world, twin)
+        assert (first.fields["yields"], second.fields["yields"]) == (0, 1)
+        assert first.fields["address"] == world.nodes[twin].address
+        assert second.fields["mac"] == world.nodes[node].mac.hex(":")
+        world.power_cut(twin)
+        world.run(10.0)
+        assert len(world.owner_changes) == changes, world.story()
+
+
+def test_a_twin_takes_no_place_while_a_firewall_keeps_the_holders_heartbeats_from_everybody() -> None:
+    """Its silence was told as its death: then a twin that holds nothing was believed, and two answered."""
+    for seed in SEEDS:
+        world = settled(seed, bundles=6)
+        node = owner_of(world)
+        mine = held_by(world, node)
+        twin = world.twin(node)
+        world.run(2.0)
+        others = set(world.nodes) - {node, twin}
+        world.network.firewalled |= {(node, other) for other in others} | {(other, node) for other in others}
+        world.fault(f"{node}'s firewall drops everything but its twin's")
+        world.run(20.0)
+        assert all(world.owner(address) == node for address in mine), world.story()
+
+
+def test_a_machine_that_takes_a_dead_ones_name_serves_and_the_other_is_silent_when_it_is_back() -> None:
+    for seed in SEEDS:
+        world = settled(seed, bundles=6)
+        node = owner_of(world)
+        world.power_cut(node)
+        world.run(2.0)
+        twin = world.twin(node)
+        world.run(4.0)
+        for other in set(world.nodes) - {node, twin}:
+            world.power_cut(other)
+        world.run(2.0)
+        assert set(world.answerers.values()) == {frozenset({twin})}, world.story()
+        world.start(node)
+        world.run(10.0)
+        assert set(world.answerers.values()) == {frozenset({twin})}, world.story()
+
+
+def test_who_was_taken_for_dead_is_heard_again_when_the_machine_with_its_name_has_gone() -> None:
+    for seed in SEEDS:
+        world = settled(seed, bundles=6)
+        node = owner_of(world)
+        world.network.partition({node}, world.hosts())
+        world.fault(f"{node} is cut off")
+        world.run(1.0)
+        twin = world.twin(node)
+        world.network.partition({node}, world.hosts() | {twin})
+        world.run(4.0)
+        world.power_cut(twin)
+        world.network.heal()
+        world.fault("healed")
+        world.run(4.0)
+        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+
+
+def test_of_two_that_answered_while_they_could_not_hear_each_other_one_is_left() -> None:
+    for seed in SEEDS:
+        for others in ({"n0"}, {"n0", "n1"}):
+            world = settled(seed, 4, bundles=8)
+            node = owner_of(world)
+            side = {node, *others}
+            world.network.partition(side, world.hosts())
+            world.fault(f"cut: {' '.join(sorted(side))}")
+            world.run(2.0)
+            twin = world.twin(node)
+            world.network.partition(side, world.hosts() | {twin})
+            world.run(4.0)
+            world.network.heal()
+            world.fault("healed")
+            world.run(6.0)
+            assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
