@@ -43,8 +43,8 @@ from controller.releases import Releases
 from controller.request import addresses_in_status, is_ours, read_holder
 
 Age = tuple[str, str]
-"""Orders Services from the oldest to the newest, as the speakers do. Within one second the uid decides: it is the same
-for everybody and after every restart."""
+"""Orders Services from the oldest to the newest, as the speakers do. Within one second the name decides, and not the
+uid: so two clusters that are made from the same files give the same addresses."""
 
 
 @dataclass(slots=True)
@@ -64,8 +64,7 @@ class Holding:
 
     @property
     def age(self) -> Age:
-        meta = self.view.metadata
-        return (meta.creation_timestamp or "", meta.uid)
+        return (self.view.metadata.creation_timestamp or "", self.view.key)
 
 
 class Holdings:

@@ -48,9 +48,9 @@ class _Ours(NamedTuple):
 
     @property
     def age(self) -> tuple[str, str]:
-        """Orders Services from the oldest to the newest. Text order is time order in RFC 3339 with Z."""
-        meta = self.service.metadata
-        return meta.creation_timestamp or "", meta.uid
+        """Orders Services from the oldest to the newest, those of one second by name. Text order is time order in RFC
+        3339 with Z."""
+        return self.service.metadata.creation_timestamp or "", self.service.key
 
 
 class _Serving(NamedTuple):

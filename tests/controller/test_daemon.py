@@ -76,8 +76,7 @@ class Cluster:
 
     def age(self, name: str) -> tuple[str, str]:
         """Orders Services from the oldest to the newest."""
-        metadata = self.services()[name]["metadata"]
-        return metadata["creationTimestamp"], metadata["uid"]
+        return self.services()[name]["metadata"]["creationTimestamp"], name
 
     def condition(self, name: str) -> dict[str, str]:
         """The Service's ``berthlb.io/AddressAssigned``, empty where it has none."""

@@ -51,20 +51,32 @@ def test_of_two_services_with_one_address_the_older_keeps_it() -> None:
     assert ("default/younger", "ClearAssignment", said) in world.take_events()
 
 
-@pytest.mark.parametrize("first", ["high", "low"])
-def test_of_two_services_of_one_second_the_lower_uid_counts_as_older(first: str) -> None:
-    """In whichever order they are seen; ``test_plan`` has the same for the speakers."""
-    world = World({"a": "10.0.0.1-10.0.0.2"})
-    for name in (first, "low" if first == "high" else "high"):
+@pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
+def test_of_two_services_of_one_second_the_first_by_name_counts_as_older(order: tuple[str, str]) -> None:
+    """In whichever order they are seen, and whatever their uids; ``test_plan`` has the same for the speakers."""
+    world = World({"pool": "10.0.0.1-10.0.0.2"})
+    for name in order:
         world.put(name)
-    for name, uid in (("low", "uid-00001"), ("high", "uid-00002")):
+    for name, uid in (("a", "uid-00002"), ("b", "uid-00001")):
         metadata = world.services[f"default/{name}"]["metadata"]
         metadata |= {"uid": uid, "creationTimestamp": "2026-01-01T00:00:00Z"}
-    show(world, first, "10.0.0.1")
-    show(world, "low" if first == "high" else "high", "10.0.0.1")
+    for name in order:
+        show(world, name, "10.0.0.1")
     world.start()
     world.settle()
-    assert (world.ip("low"), world.ip("high")) == ("10.0.0.1", "10.0.0.2")
+    assert (world.ip("a"), world.ip("b")) == ("10.0.0.1", "10.0.0.2")
+
+
+def test_services_of_one_second_get_their_addresses_in_the_order_of_their_names() -> None:
+    """So two clusters that are made from the same files have the same addresses."""
+    for numbers in ([3, 1, 2, 0], [0, 1, 2, 3], [2, 0, 3, 1]):
+        world = World({"pool": "10.0.0.0/29"})
+        for number in numbers:
+            world.put(f"s{number}")
+            world.services[f"default/s{number}"]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+        world.start()
+        world.settle()
+        assert [world.ip(f"s{number}") for number in range(4)] == [f"10.0.0.{number}" for number in range(4)]
 
 
 def test_a_duplicate_that_comes_later_is_cleared_at_once_and_the_newer_service_loses() -> None:
@@ -262,7 +274,7 @@ def test_whatever_statuses_show_before_and_after_the_start_no_two_keep_one_addre
         world.put(name)
         metadata = world.services[f"default/{name}"]["metadata"]
         metadata |= {"uid": f"uid-{uid:03}", "creationTimestamp": f"2026-01-01T00:00:0{second}Z"}
-    ages = dict(zip(names, births, strict=True))
+    ages = {name: (second, name) for name, (second, _) in zip(names, births, strict=True)}
     for name, shown_before in zip(names, before, strict=False):
         show(world, name, *shown_before)
     world.start()

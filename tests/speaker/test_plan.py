@@ -424,11 +424,11 @@ def test_of_two_services_that_may_not_share_an_address_the_newer_is_not_announce
     assert (bundle.id, bundle.services) == ("2", ("default/old",))
 
 
-def test_of_two_services_of_one_second_the_one_with_the_lower_uid_is_announced() -> None:
+def test_of_two_services_of_one_second_the_first_by_name_is_announced() -> None:
     """As the controller judges, whose loser it must not be that is announced."""
-    services = [a_service(name, uid=uid, created="2026-01-01T00:00:00Z") for name, uid in (("high", "2"), ("low", "1"))]
-    (bundle,) = bundles(services, [a_slice("high"), a_slice("low")])
-    assert bundle.services == ("default/low",)
+    services = [a_service(name, uid=uid, created="2026-01-01T00:00:00Z") for name, uid in (("b", "1"), ("a", "2"))]
+    (bundle,) = bundles(services, [a_slice("a"), a_slice("b")])
+    assert bundle.services == ("default/a",)
 
 
 def test_local_services_share_when_they_have_the_same_backends() -> None:
