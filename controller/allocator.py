@@ -1,8 +1,9 @@
 """Which address a Service gets, or why none: one pure question to the pools and the ledger.
 
-The order of choice is MetalLB's. An explicit request is met exactly or refused. Otherwise the pool named by the
-Service, and no other; otherwise every pool that assigns automatically and is for this Service: those with
-``serviceAllocation`` before those without. Among either, a pool that has what suits the Service best comes first (both
+The order of choice is MetalLB's. An explicit request is met exactly or refused; where it is for one address and the
+Service would have both families, the other one comes from the same pool. Otherwise the pool named by the Service, and
+no other; otherwise every pool that assigns automatically and is for this Service: those with ``serviceAllocation``
+before those without. Among either, a pool that has what suits the Service best comes first (both
 families, then the primary one, then the other), then priority decides, then the name. Within a pool the first address,
 in the order of ``spec.addresses``, that is free or may be shared. All addresses of a Service come from one pool.
 
@@ -96,7 +97,8 @@ class Request:
     pool: PoolName | None = None
     """The only pool to take from (annotation ``metallb.io/address-pool``)."""
     addresses: tuple[Address, ...] = ()
-    """Exactly these addresses (annotation ``metallb.io/loadBalancerIPs`` or ``spec.loadBalancerIP``)."""
+    """Exactly these addresses (annotation ``metallb.io/loadBalancerIPs`` or ``spec.loadBalancerIP``), and of a family
+    that none of them is of any one."""
     former: tuple[Address, ...] = ()
     """What it had before it was deleted, preferred to others where it can be had (``controller.releases``)."""
 
@@ -166,7 +168,7 @@ def suffices(want: Request, addresses: tuple[Address, ...]) -> bool:
 
 def why_not_requested(config: Config, want: Request, held: tuple[Address, ...]) -> str | None:
     """In what the addresses differ from what the Service asks for; None: in nothing."""
-    if want.addresses and set(want.addresses) != set(held):
+    if not set(want.addresses) <= set(held):
         return "the Service asks for " + ", ".join(address.text for address in want.addresses)
     pool = config.pool_of(held[0])
     if want.pool is not None and pool is not None and pool.name != want.pool:
@@ -177,7 +179,7 @@ def why_not_requested(config: Config, want: Request, held: tuple[Address, ...]) 
 def _allocate_exactly(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
     families = [address.family for address in want.addresses]
     wanted = want.families[0]
-    if sorted(families) != sorted(wanted):
+    if len(families) > len(set(families)) or not set(families) <= set(wanted):
         names = ", ".join(address.text for address in want.addresses)
         return Refusal(
             Reason.INVALID_REQUEST,
@@ -190,7 +192,9 @@ def _allocate_exactly(config: Config, ledger: Ledger, want: Request) -> Allocati
     if want.pool is not None and pool.name != want.pool:
         detail = f'{ordered[0].text} belongs to pool "{pool.name}", and the Service asks for pool "{want.pool}"'
         return Refusal(Reason.ADDRESS_NOT_IN_POOL, detail)
-    return _why_in_use(ledger, want, ordered) or Allocation(pool.name, ordered)
+    if (refusal := _why_in_use(ledger, want, ordered)) is not None:
+        return refusal
+    return Allocation(pool.name, ordered) if suffices(want, ordered) else complete(config, ledger, want, ordered)
 
 
 def _pool_of_all(config: Config, ledger: Ledger, want: Request, addresses: tuple[Address, ...]) -> Pool | Refusal:

@@ -64,9 +64,10 @@ def judge(config: Config, ledger: Ledger, reading: Reading, held: tuple[Address,
         return _from_nothing(config, ledger, reading, cleared)
     refusal = reading.refusal
     if refusal is None and why_not_requested(config, want, staying.addresses) is not None:
-        outcome = allocate(config, ledger, want)
+        moving = replace(want, former=(*staying.addresses, *want.former))  # what need not move does not
+        outcome = allocate(config, ledger, moving)
         if isinstance(outcome, Allocation):
-            return _verdict(config, ledger, want, outcome, cleared)
+            return _verdict(config, ledger, moving, outcome, cleared)
         refusal = outcome
     verdict = _with_what_stays(config, ledger, reading, staying, refusal)
     remark = _remark(ledger, verdict.addresses)

@@ -203,3 +203,62 @@ def test_of_two_addresses_of_one_family_in_a_status_one_stays() -> None:
     world.start()
     world.settle()
     assert world.ip("web") == "10.0.0.3"
+
+
+# ------------------------------------------------------------------------ one address asked for, and both families
+
+FIXED = {"loadBalancerIP": "10.0.0.5"}
+
+
+@pytest.mark.parametrize("policy", [PREFER, REQUIRE])
+@pytest.mark.parametrize(
+    ("asked", "families", "addresses"),
+    [
+        (FIXED, BOTH, "10.0.0.5,2001:db8::1"),
+        (FIXED, BOTH_V6_FIRST, "2001:db8::1,10.0.0.5"),
+        ({"loadBalancerIP": "2001:db8::5"}, BOTH, "10.0.0.1,2001:db8::5"),
+        ({"annotations": {"metallb.io/loadBalancerIPs": "10.0.0.5"}}, BOTH, "10.0.0.5,2001:db8::1"),
+    ],
+)
+def test_who_asks_for_one_address_gets_it_and_one_of_the_other_family(
+    policy: dict[str, str], asked: dict[str, Any], families: dict[str, Any], addresses: str
+) -> None:
+    world = started(other=["10.1.0.0/24", "2001:db8:1::/64"], p=DUAL)
+    assert settled(world, "web", **policy, **families, **asked) == addresses
+    assert world.condition("web")[1] == "Assigned"
+
+
+def test_another_address_asked_for_leaves_the_one_of_the_other_family() -> None:
+    world = started(p=DUAL)
+    for name in ("one", "two"):
+        settled(world, name, **PREFER, **BOTH)
+    world.delete("one")
+    assert settled(world, "two", **PREFER, **BOTH, **FIXED) == "10.0.0.5,2001:db8::2"
+    assert settled(world, "two", loadBalancerIP="10.0.0.6") == "10.0.0.6,2001:db8::2"
+    assert settled(world, "two", loadBalancerIP=None) == "10.0.0.6,2001:db8::2"
+
+
+def test_the_address_asked_for_comes_alone_where_its_pool_has_no_other_family() -> None:
+    world = started(a="10.0.0.0/24", b=["10.1.0.0/24", "2001:db8::/64"])
+    assert settled(world, "prefers", **PREFER, **BOTH, **FIXED) == "10.0.0.5"
+    assert world.condition("prefers")[2].endswith('; no IPv6 address: pool "a" has no IPv6 addresses')
+    assert settled(world, "requires", **REQUIRE, **BOTH, loadBalancerIP="10.0.0.6") == ""
+    assert world.condition("requires") == ("False", "WrongFamily", 'pool "a" has no IPv6 addresses')
+    world.configure(a=["10.0.0.0/24", "2001:db8:a::/64"])
+    world.settle()
+    assert (world.ip("prefers"), world.ip("requires")) == ("10.0.0.5,2001:db8:a::1", "10.0.0.6,2001:db8:a::")
+
+
+@pytest.mark.parametrize(
+    ("asked", "families"),
+    [
+        ({"annotations": {"metallb.io/loadBalancerIPs": "10.0.0.5,10.0.0.6"}}, {**PREFER, **BOTH}),
+        ({"loadBalancerIP": "2001:db8::5"}, {**SINGLE, **ONLY_V4}),
+    ],
+)
+def test_addresses_that_the_service_cannot_have_together_are_refused(
+    asked: dict[str, Any], families: dict[str, Any]
+) -> None:
+    world = started(p=DUAL)
+    assert settled(world, "web", **families, **asked) == ""
+    assert world.condition("web")[1] == "InvalidRequest"
