@@ -16,7 +16,8 @@ costs half as much as all the rest, so that there is a limit to how many are mad
 the reply alone.
 
 A frame that claims a held address for another MAC is never answered: it is handed on as a rival's (`ArpSeen`), for
-ownership to judge. Senders whose MAC is a group address are dropped: a reply would go to everybody.
+ownership to judge. A sender that cannot be one gets no reply and proves nothing: a MAC that is a group's (the reply
+would go to everybody), nobody's or our own, an address that is no host's.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ def no_proof(*_: object) -> bytes:
     return b""
 
 
+_NO_HOSTS = bytes(first in {0, 127} or first >= 224 for first in range(256))
+"""By the first octet: addresses that are nobody's (0.0.0.0 is a probe's sender), loopback, groups, reserved."""
+_NO_ADDRESS = bytes(4)
 _NONCE_MAGIC, _TRAILER_MAGIC = frames.NONCE_MAGIC, frames.TRAILER_MAGIC
 _REQUEST_FIELDS = FIXED_FIELDS + Operation.REQUEST.to_bytes(2, "big")
 _REPLY_FIELDS = FIXED_FIELDS + Operation.REPLY.to_bytes(2, "big")
@@ -62,7 +66,7 @@ class DropReason(Enum):
     OWN_FRAME = "own_frame"
     """Sent by ourselves and returned by the network (a hairpin port, a second interface on the same segment)."""
     BAD_SENDER = "bad_sender"
-    """The sender's MAC is a group address or nothing."""
+    """The sender's MAC is a group's or nothing, or its address is no host's."""
     NOT_HELD = "not_held"
 
 
@@ -91,6 +95,7 @@ class LinkResponder:
         self._mac = mac
         self.own_macs: frozenset[Mac] = frozenset((mac,))
         """Of all announced links: frames from these are our own."""
+        self._no_askers = frozenset((frames.NO_MAC, mac))
         self._ready: dict[bytes, _Ready] = {}
         self._answered: list[_Ready] = []
         """Those with requests answered that were not told yet."""
@@ -100,6 +105,7 @@ class LinkResponder:
         self.own_macs = own
         if mac != self._mac:
             self._mac = mac
+            self._no_askers = frozenset((frames.NO_MAC, mac))
             for octets, ready in self._ready.items():
                 ready.middle = self._middle(octets)
 
@@ -128,12 +134,15 @@ class LinkResponder:
         if destination != BROADCAST and destination != self._mac:  # noqa: PLR1714 -- building a tuple costs more
             return DropReason.NOT_FOR_US
         ready = self._ready.get(frame[38:42])
-        if ready is None or frame[22] & 1 or frame[28:32] in self._ready:
+        asker = frame[22:28]
+        if ready is None or frame[22] & 1 or asker in self._no_askers or frame[28:32] in self._ready:
             return self._judge(frame)
+        if _NO_HOSTS[frame[28]] and frame[28:32] != _NO_ADDRESS:
+            return DropReason.BAD_SENDER
         if not ready.answered:
             self._answered.append(ready)
         ready.answered += 1
-        reply = frame[22:28] + ready.middle + frame[22:32]
+        reply = asker + ready.middle + frame[22:32]
         if frame[_TRAILER_MAGIC] == _NONCE_MAGIC and now >= self._proofs_at:
             return reply + self._proof(frame[frames.NONCE], ready.address, now)
         return reply
@@ -173,7 +182,7 @@ class LinkResponder:
         seen = self.seen(frame)
         if seen.sender_mac in self.own_macs or frame[6:12] in self.own_macs:
             return DropReason.OWN_FRAME
-        if seen.sender_mac[0] & 1 or seen.sender_mac == frames.NO_MAC:
+        if seen.sender_mac[0] & 1 or seen.sender_mac == frames.NO_MAC or (_NO_HOSTS[frame[28]] and seen.is_reply):
             return DropReason.BAD_SENDER
         answers_us = seen.is_reply and frame[:6] == self._mac
         claims_held = frame[28:32] in self._ready

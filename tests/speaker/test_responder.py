@@ -28,6 +28,8 @@ KEY = b"a key"
 macs = st.binary(min_size=6, max_size=6).map(Mac)
 unicast_macs = macs.map(lambda mac: Mac(bytes([mac[0] & 0xFE]) + mac[1:]))
 ipv4 = st.binary(min_size=4, max_size=4).map(frames.address_text)
+askers = ipv4.filter(lambda a: a != VIP and 0 < int(a.split(".")[0]) < 224 and not a.startswith("127."))
+asking_macs = unicast_macs.filter(lambda mac: mac not in {OWN, NO_MAC})
 
 
 def link(name: LinkName = ETH0, mac: Mac = OWN) -> LinkState:
@@ -46,7 +48,7 @@ def responder(held: dict[AddressText, frozenset[LinkName]] | None = None) -> Res
     return made
 
 
-@given(mac=unicast_macs, asker=ipv4.filter(lambda a: a != VIP), padding=st.binary(max_size=18), unicast=st.booleans())
+@given(mac=asking_macs, asker=askers, padding=st.binary(max_size=18), unicast=st.booleans())
 def test_reply_equals_the_codecs(mac: Mac, asker: AddressText, padding: bytes, unicast: bool) -> None:
     question = frames.request(VIP, asker, mac, to=OWN if unicast else BROADCAST)
     assert responder().on(ETH0).receive(question.encode() + padding, NOW) == frames.reply_to(question, OWN).encode()
@@ -113,9 +115,33 @@ def test_own_frames_that_come_back_are_dropped() -> None:
         assert made.on(ETH0).receive(frame, NOW) is DropReason.OWN_FRAME
 
 
-@pytest.mark.parametrize("mac", [BROADCAST, Mac(bytes.fromhex("01005e000001"))])
-def test_asker_with_a_group_mac_gets_no_reply(mac: Mac) -> None:
-    assert responder().on(ETH0).receive(frames.request(VIP, ASKER, mac).encode(), NOW) is DropReason.BAD_SENDER
+@pytest.mark.parametrize(
+    ("mac", "verdict"),
+    [
+        (BROADCAST, DropReason.BAD_SENDER),
+        (Mac(bytes.fromhex("01005e000001")), DropReason.BAD_SENDER),
+        (NO_MAC, DropReason.BAD_SENDER),
+        (OWN, DropReason.OWN_FRAME),
+    ],
+    ids=["everybody", "group", "nobody", "ourselves"],
+)
+def test_asker_whose_mac_is_no_others_gets_no_reply(mac: Mac, verdict: DropReason) -> None:
+    assert responder().on(ETH0).receive(frames.request(VIP, ASKER, mac).encode(), NOW) is verdict
+
+
+def test_our_own_kernel_is_answered_on_another_interface() -> None:
+    assert isinstance(responder().on(ETH0).receive(frames.request(VIP, ASKER, SECOND).encode(), NOW), bytes)
+
+
+@pytest.mark.parametrize("sender", ["0.0.0.1", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"])
+def test_asker_whose_address_is_no_hosts_gets_no_reply(sender: AddressText) -> None:
+    assert responder().on(ETH0).receive(frames.request(VIP, sender, CLIENT).encode(), NOW) is DropReason.BAD_SENDER
+
+
+@pytest.mark.parametrize("sender", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"])
+def test_answer_in_the_name_of_an_address_that_is_no_hosts_proves_nothing(sender: AddressText) -> None:
+    answer = ArpFrame(OWN, CLIENT, Operation.REPLY, CLIENT, sender, OWN, AddressText("192.0.2.11"))
+    assert responder().on(ETH0).receive(answer.encode(), NOW) is DropReason.BAD_SENDER
 
 
 def test_rival_without_a_mac_is_dropped() -> None:
@@ -201,7 +227,7 @@ def test_changes_lead_to_what_a_responder_that_begins_now_answers(
 NONCE = b"a nonce!"
 
 
-@given(nonce=st.binary(min_size=8, max_size=8), asker=ipv4.filter(lambda a: a != VIP), unicast=st.booleans())
+@given(nonce=st.binary(min_size=8, max_size=8), asker=askers, unicast=st.booleans())
 def test_question_with_a_nonce_is_answered_with_the_proof(nonce: bytes, asker: AddressText, unicast: bool) -> None:
     question = frames.request(VIP, asker, CLIENT, to=OWN if unicast else BROADCAST, nonce=nonce)
     reply = responder().on(ETH0).receive(question.encode(), NOW)
