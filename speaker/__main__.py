@@ -49,7 +49,8 @@ def main() -> int:
     os.close(heard)
     if not begins and _exit_code(first) == EXIT_USAGE:
         return EXIT_USAGE  # it has said why; nothing else has been said or sent yet
-    return run(options.node, Settings(detection_floor_s=options.detection_floor_s), first, partial(child.spawn, watch))
+    settings = Settings(detection_floor_s=options.detection_floor_s, gratuitous_limit=options.gratuitous_limit)
+    return run(options.node, settings, first, partial(child.spawn, watch))
 
 
 def _exit_code(ending: Child) -> int:

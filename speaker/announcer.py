@@ -90,7 +90,7 @@ class Announcer:
         self._keeper = keeper
         self._late_s = settings.detection_floor_s / 2
         self._responder = Responder(protocol.prove)
-        self._schedule = GratuitousSchedule()
+        self._schedule = GratuitousSchedule(settings.gratuitous_limit)
         self._selector = selectors.DefaultSelector()
         self._ports = Ports(self._responder, self._wait_for, self._wait_no_longer_for)
         self._announced: tuple[LinkState, ...] = ()

@@ -7,9 +7,13 @@ at once, and again for those who missed it. Per link there are three queues, ser
    neighbour table that has an entry, also one that is younger than Linux's locktime, where a Reply may not.
 2. **Repeats**, up to 1,000 frames a second: a Request and a Reply (some equipment learns from one only), 1.1 s apart,
    for five seconds. With so many addresses that the rate does not suffice, they take longer but are not left out.
-3. **Slowly, for ever**: a Request and a Reply for every held address, once in five minutes (the time in which a bridge
-   forgets a MAC, IEEE 802.1Q §8.8.3, so a host that heard nothing of the above is wrong no longer than a switch may
-   be), up to 100 frames a second; beyond 15,000 addresses the period grows instead.
+3. **Slowly, for ever**: a Request and a Reply for every held address, once in four minutes, so that a bridge, which
+   forgets a MAC after five (IEEE 802.1Q §8.8.3), never does, and a host that heard nothing of the above is not wrong
+   for longer; up to 100 frames a second; beyond 12,000 addresses the period grows instead.
+
+Where a *limit* is given, all of these together stay below it on each link, in any second. Nothing is left out for it:
+what cannot be said yet waits, in the same order. (Some switches inspect ARP and shut a port that sends more than some
+frames a second. Replies to questions are not limited here: who asks gets an answer.)
 
 Nothing is sent on a link that is down or *quiet* (`HeldChange.quiet`: nobody is heard there, so others may hold by now
 what is held here), and what was to be sent there lapses.
@@ -38,7 +42,7 @@ REPEATS = 4
 FIRST_FRAMES_PER_S = 5000.0
 REPEAT_FRAMES_PER_S = 1000.0
 SLOW_FRAMES_PER_S = 100.0
-SLOW_PERIOD_S = 300.0
+SLOW_PERIOD_S = 240.0
 """Seconds in which each held address is announced once."""
 _BURST_S = 0.01
 """First rounds are sent in bursts of at most this many seconds' worth, so that requests are answered between them."""
@@ -61,7 +65,7 @@ class Frame(NamedTuple):
 class _LinkSchedule:
     """The queues of one link. Each maps addresses in order of their turn; an address is in a queue at most once."""
 
-    def __init__(self, state: LinkState, now: float) -> None:
+    def __init__(self, state: LinkState, limit: int | None, now: float) -> None:
         self.name = state.name
         self.mac = state.mac
         self.up = state.up
@@ -76,6 +80,9 @@ class _LinkSchedule:
         self._first_rate = _allowance(FIRST_FRAMES_PER_S, _BURST_S, now)
         self._repeat_rate = _allowance(REPEAT_FRAMES_PER_S, SLACK_S, now)
         self._slow_rate = _allowance(SLOW_FRAMES_PER_S, SLACK_S, now)
+        self._all_rates = (
+            None if limit is None else Allowance(limit - 2, 2, now)
+        )  # two at once, and the rest in a second
 
     def hold(self, address: AddressText, now: float) -> None:
         self._slow[address] = now
@@ -115,21 +122,21 @@ class _LinkSchedule:
         return self.up and not self.quiet
 
     def due(self, now: float) -> Iterable[Frame]:
-        while self._defend and self._first_rate.take(2, now):
+        while self._defend and self._may(self._first_rate, 2, now):
             address, _ = self._defend.popitem(last=False)
             yield from self._frames(address, _BOTH)
-        while self._first and self._first_rate.take(1, now):
+        while self._first and not self._defend and self._may(self._first_rate, 1, now):
             address, _ = self._first.popitem(last=False)
             self._repeat[address] = (now + REPEAT_S, REPEATS - 1)
             self._said(address, now)
             yield from self._frames(address, (Operation.REQUEST,))
-        while self._repeat and _earliest(self._repeat)[0] <= now and self._repeat_rate.take(2, now):
+        while self._repeat and _earliest(self._repeat)[0] <= now and self._may(self._repeat_rate, 2, now):
             address, (_, left) = self._repeat.popitem(last=False)
             if left:
                 self._repeat[address] = (now + REPEAT_S, left - 1)
             self._said(address, now)
             yield from self._frames(address, _BOTH)
-        while self._slow and self._slow_due() <= now and self._slow_rate.take(2, now):
+        while self._slow and self._slow_due() <= now and self._may(self._slow_rate, 2, now):
             address, _ = self._slow.popitem(last=False)
             self._slow[address] = now
             yield from self._frames(address, _BOTH)
@@ -137,12 +144,22 @@ class _LinkSchedule:
     def next_deadline(self) -> float | None:
         moments: list[float] = []
         if self._defend or self._first:
-            moments.append(self._first_rate.ready_at(2 if self._defend else 1))
+            moments.append(self._ready_at(self._first_rate, 2 if self._defend else 1))
         if self._repeat:
-            moments.append(max(_earliest(self._repeat)[0], self._repeat_rate.ready_at(2)) + SLACK_S)
+            moments.append(max(_earliest(self._repeat)[0], self._ready_at(self._repeat_rate, 2)) + SLACK_S)
         if self._slow:
-            moments.append(max(self._slow_due(), self._slow_rate.ready_at(2)) + SLACK_S)
+            moments.append(max(self._slow_due(), self._ready_at(self._slow_rate, 2)) + SLACK_S)
         return min(moments, default=None)
+
+    def _may(self, rate: Allowance, count: int, now: float) -> bool:
+        """Whether so many frames may be sent now; if so, they count."""
+        if self._all_rates is None:
+            return rate.take(count, now)
+        return self._ready_at(rate, count) <= now and self._all_rates.take(count, now) and rate.take(count, now)
+
+    def _ready_at(self, rate: Allowance, count: int) -> float:
+        ready_at = rate.ready_at(count)
+        return ready_at if self._all_rates is None else max(ready_at, self._all_rates.ready_at(count))
 
     def _slow_due(self) -> float:
         """The one announced longest ago; many together are spread over the period by the rate."""
@@ -160,7 +177,9 @@ class _LinkSchedule:
 class GratuitousSchedule:
     """The schedule of all links. Nothing is said of an address before `announce`, save slowly."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int | None = None) -> None:
+        """``limit`` is the most frames that go out on a link in a second, `LEAST_GRATUITOUS_LIMIT` or more."""
+        self._limit = limit
         self._links: dict[LinkName, _LinkSchedule] = {}
         self._held: dict[AddressText, frozenset[LinkName]] = {}
         self._quiet: frozenset[LinkName] = frozenset()
@@ -175,7 +194,7 @@ class GratuitousSchedule:
         for name, state in states.items():
             link = self._links.get(name)
             if link is None:
-                link = self._links[name] = _LinkSchedule(state, now)
+                link = self._links[name] = _LinkSchedule(state, self._limit, now)
                 link.quiet = name in self._quiet
                 for address, where in self._held.items():
                     if name in where and frames.is_ipv4(address):

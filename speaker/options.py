@@ -10,6 +10,7 @@ from cluster.command_line import OneLineParser
 from cluster.listen import DEFAULT, Listen, add_listen
 from cluster.objects import NodeName
 from speaker.keys import BadKeyError, checked_key
+from speaker.settings import LEAST_GRATUITOUS_LIMIT
 
 DETECTION_FLOOR_S = 0.35
 DETECTION_CEILING_S = 3.0  # DESIGN.md, the speaker, rule 6
@@ -33,6 +34,8 @@ class Options:
     """The heartbeat key, instead of the Secret's."""
     detection_floor_s: float = DETECTION_FLOOR_S
     """Seconds of silence that are at least needed to believe a speaker dead."""
+    gratuitous_limit: int | None = None
+    """Gratuitous ARP frames that go out on an interface in a second at most; None: as many as there are reasons for."""
     ignore_exclude: bool = False
     """Announce also from nodes that are excluded from load balancers."""
 
@@ -56,6 +59,12 @@ def parse(arguments: list[str]) -> Options:
         help="silence that is at least needed to believe a speaker dead (0.35)",
     )
     parser.add_argument(
+        "--gratuitous-limit",
+        type=_gratuitous_limit,
+        metavar="FRAMES",
+        help="gratuitous ARP frames a second on an interface at most, for switches that count them (none)",
+    )
+    parser.add_argument(
         "--ignore-exclude-lb",
         action="store_true",
         help="announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too",
@@ -69,6 +78,7 @@ def parse(arguments: list[str]) -> Options:
         listen=tuple(given.listen or (DEFAULT,)),
         key=given.key_file,
         detection_floor_s=given.detection_floor,
+        gratuitous_limit=given.gratuitous_limit,
         ignore_exclude=given.ignore_exclude_lb,
     )
 
@@ -105,3 +115,11 @@ def _detection_floor(text: str) -> float:
     if not DETECTION_LOWEST_S <= seconds <= DETECTION_CEILING_S:
         raise argparse.ArgumentTypeError(f"{text} is not between {DETECTION_LOWEST_S} and {DETECTION_CEILING_S}")
     return seconds
+
+
+def _gratuitous_limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f'"{text}" is not a number of frames')
+    if int(text) < LEAST_GRATUITOUS_LIMIT:
+        raise argparse.ArgumentTypeError(f"{text} is less than {LEAST_GRATUITOUS_LIMIT}, a Request and a Reply at once")
+    return int(text)

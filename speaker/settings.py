@@ -1,8 +1,11 @@
-"""The protocol's times, in seconds, and why they are what they are."""
+"""The announcer's settings, times in seconds, and why they are what they are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+LEAST_GRATUITOUS_LIMIT = 3
+"""Frames a second: a Request and a Reply together, and something to gather for the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +45,5 @@ class Settings:
     """Between defences of one address against strangers. RFC 5227 §2.4."""
     third_party_s: float = 300.0
     """A gateway or neighbour not heard for longer is no third party any more."""
+    gratuitous_limit: int | None = None
+    """Gratuitous frames that go out on a link in a second at most; ``None``: as many as there are reasons for."""

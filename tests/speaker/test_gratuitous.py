@@ -12,6 +12,7 @@ from speaker.effects import Announce, HeldChange, LinkState, Mac
 from speaker.frames import ArpFrame, Operation
 from speaker.gratuitous import REPEAT_S, SLACK_S, SLOW_PERIOD_S, Frame, GratuitousSchedule
 from speaker.plan import LinkName
+from speaker.settings import LEAST_GRATUITOUS_LIMIT
 
 ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
 OWN, SECOND = Mac(bytes.fromhex("020000000001")), Mac(bytes.fromhex("020000000002"))
@@ -35,8 +36,8 @@ def link(name: LinkName = ETH0, mac: Mac = OWN, up: bool = True) -> LinkState:
     return LinkState(name, 2, mac, up=up)
 
 
-def schedule(*addresses: AddressText) -> GratuitousSchedule:
-    made = GratuitousSchedule()
+def schedule(*addresses: AddressText, limit: int | None = None) -> GratuitousSchedule:
+    made = GratuitousSchedule(limit)
     made.set_links([link()], 0.0)
     made.change_held(held(*addresses), 0.0)
     return made
@@ -117,8 +118,55 @@ def test_repeats_are_at_most_a_thousand_frames_a_second_and_none_is_left_out() -
 
 def test_slow_repeats_of_many_addresses_are_spread() -> None:
     sent = run(schedule(*many(10_000)), 2 * SLOW_PERIOD_S)
-    for start in range(300, 500, 20):
+    for start in range(int(SLOW_PERIOD_S), int(2 * SLOW_PERIOD_S), 20):
         assert sum(start <= at < start + 1 for at, _ in sent) <= 105
+
+
+def test_slow_repetition_is_ahead_of_a_switch_that_forgets_a_mac_after_five_minutes() -> None:
+    assert SLOW_PERIOD_S + SLACK_S < 300
+
+
+@given(
+    limit=st.integers(LEAST_GRATUITOUS_LIMIT, 60),
+    count=st.integers(1, 40),
+    defended=st.lists(st.tuples(st.integers(0, 39), st.floats(0, 60)), max_size=5),
+)
+def test_limit_holds_in_any_second_and_leaves_nothing_out(
+    limit: int, count: int, defended: list[tuple[int, float]]
+) -> None:
+    addresses = many(count)
+    made = schedule(*addresses, limit=limit)
+    made.announce(Announce(addresses))
+    sent: list[tuple[float, Frame]] = []
+    now = 0.0
+    for number, at in sorted(defended, key=lambda pair: pair[1]):
+        sent += run(made, at, now)
+        now = at
+        made.announce(Announce((addresses[number % count],), defend=True))
+    sent += run(made, 1000.0, now)
+    times = [at for at, _ in sent]
+    for first, beyond in zip(times, times[limit:], strict=False):
+        assert beyond - first >= 1.0, "never more than the limit within a second"
+    counts = Counter(frame.address for _, frame in sent)
+    assert all(counts[address] >= 9 + 2 for address in addresses), "announced, repeated, and slowly again"
+    if not defended:
+        assert [frame.address for _, frame in sent[:count]] == list(addresses), "the first round first"
+
+
+def test_answer_to_a_rival_does_not_wait_for_a_long_first_round() -> None:
+    made = schedule(VIP, *many(500), limit=10)
+    made.announce(Announce(many(500)))
+    run(made, 5.0)
+    made.announce(Announce((VIP,), defend=True))
+    assert VIP in {frame.address for _, frame in run(made, 5.5, now=5.0)}
+
+
+def test_limit_is_for_each_link() -> None:
+    made = GratuitousSchedule(LEAST_GRATUITOUS_LIMIT)
+    made.set_links([link(), link(ETH1, SECOND)], 0.0)
+    made.change_held(held(VIP, links=frozenset((ETH0, ETH1))), 0.0)
+    made.announce(Announce((VIP,)))
+    assert {frame.link for frame in made.handle_timer(0.0)} == {ETH0, ETH1}
 
 
 def test_released_address_drops_out_at_once() -> None:
@@ -158,8 +206,8 @@ def test_cancelled_schedule_says_nothing_but_the_slow_rounds() -> None:
     made = schedule(VIP)
     made.announce(Announce((VIP,)))
     made.cancel(0.5)
-    sent = run(made, 310.0, now=0.5)
-    assert [int(at) for at, _ in sent] == [300, 300]
+    sent = run(made, 250.0, now=0.5)
+    assert [int(at) for at, _ in sent] == [240, 240]
 
 
 def test_quiet_link_says_nothing_and_keeps_nothing_for_later() -> None:

@@ -43,6 +43,8 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
                 str(key),
                 "--detection-floor",
                 "0.5",
+                "--gratuitous-limit",
+                "10",
                 "--ignore-exclude-lb",
             ),
         ]
@@ -50,6 +52,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     assert options.kubeconfig == kubeconfig
     assert (options.namespace, options.lb_class, options.listen) == ("lb", "berth", (("::1", 9000), ("0.0.0.0", 80)))
     assert (options.key, options.detection_floor_s, options.ignore_exclude) == (b"k" * 32, 0.5, True)
+    assert options.gratuitous_limit == 10
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,9 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         (["--node-name", "n", "--detection-floor", "fast"], "not a number"),
         (["--node-name", "n", "--detection-floor", "0.01"], "between 0.1 and 3.0"),
         (["--node-name", "n", "--detection-floor", "nan"], "between 0.1 and 3.0"),
+        (["--node-name", "n", "--gratuitous-limit", "2"], "2 is less than 3"),
+        (["--node-name", "n", "--gratuitous-limit", "-5"], "--gratuitous-limit"),
+        (["--node-name", "n", "--gratuitous-limit", "1.5"], "not a number of frames"),
         (["--node-name", "n", "--key-file", "pyproject.toml"], "a key has 16 to 64"),
         (["--node-name", "n", "--colour", "blue"], "--colour"),
     ],
