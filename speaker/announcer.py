@@ -210,7 +210,7 @@ class Announcer:
         for port in self._ports:
             self._receiver.note_lost(port, now)
         links = tuple(state.name for state in self._announced) if self._netlink.table.complete else None
-        self._informer.tell_statistics(links, now)
+        self._informer.tell_statistics(links, now, self._ports.refused)
 
     def _come_back_late(self, late: float, now: float) -> None:
         """Rule 8: what was received is stale, and what we hold may be another's by now."""

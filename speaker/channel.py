@@ -96,6 +96,8 @@ class Stats(Struct, frozen=True, tag=True):
     peers: tuple[PeerView, ...] = ()
     links: tuple[LinkName, ...] | None = None
     """The links that can be announced on, with or without carrier; None: not known yet."""
+    refused: dict[LinkName, str] = {}
+    """Links that could be, but that their sockets cannot be had, and why."""
     turns: tuple[int, ...] = NO_TURNS
     """Turns of the loop by their length: up to each of ``turns.BOUNDS_S``, and beyond the last."""
     turns_s: float = 0.0

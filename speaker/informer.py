@@ -15,6 +15,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from cluster.objects import AddressText
 from speaker.channel import Claims, ClaimsChange, Holding, Notice, Stats
@@ -105,9 +106,11 @@ class Informer:
             self._reports_at = now + REPORTS_GAP_S
             self._tell_reports(now)
 
-    def tell_statistics(self, links: tuple[LinkName, ...] | None, now: float) -> None:
-        """``links`` are those that can be announced on. Where the last statistics were not read, these wait with what
-        there is to add."""
+    def tell_statistics(
+        self, links: tuple[LinkName, ...] | None, now: float, refused: Mapping[LinkName, str] = MappingProxyType({})
+    ) -> None:
+        """``links`` are those that can be announced on, ``refused`` those without sockets. Where the last statistics
+        were not read, these wait with what there is to add."""
         if not self._keeper.has_read(Stats):
             return
         answered, sent = self._responder.take_answered(), self.gratuitous
@@ -120,6 +123,7 @@ class Informer:
             gratuitous={address: count for address, count in sent.items() if address in self.claims},
             peers=self._protocol.peers(),
             links=links,
+            refused=dict(refused),
             turns=self._turns.counts,
             turns_s=self._turns.seconds,
         )

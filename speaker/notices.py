@@ -22,6 +22,10 @@ REFILL_S = 10.0  # until one more is allowed after a burst
 
 OPEN_THE_PORT = "let UDP port 7948 pass between the nodes, unicast and multicast to 224.0.0.254"
 """What to do where heartbeats do not arrive."""
+WHAT_STOPS_IT = (
+    "a switch or virtual network that does not forward it, or a filter of tc, XDP or nftables' family netdev on either"
+    " node (what iptables filters does not matter)"
+)
 
 Fields = Mapping[str, str | int | float]
 Alerts = dict[str, Callable[[Fields, NodeName], str | None]]
@@ -106,7 +110,7 @@ def _blocked(fields: Fields, node: NodeName) -> str:
     return (
         f"node {_said(fields, 'node')} lives and answers ARP on {_said(fields, 'link')}"
         f" (address {_said(fields, 'address')}), but its heartbeats do not arrive at node {node}:"
-        f" {OPEN_THE_PORT} (a firewall on either node, or a switch that does not forward the group)"
+        f" {OPEN_THE_PORT}. What stops it is {WHAT_STOPS_IT}"
     )
 
 
@@ -136,7 +140,8 @@ def _nonsense(fields: Fields, node: NodeName) -> str:
 
 def nobody_heard(link: str) -> str:
     """What is said where no other speaker is heard on an interface, or on any where it is not named."""
-    return f"no other speaker is heard{f' on {link}' if link else ''}: {OPEN_THE_PORT}, and ARP"
+    where = f" on {link}" if link else ""
+    return f"no other speaker is heard{where}: {OPEN_THE_PORT}, and ARP. What stops it is {WHAT_STOPS_IT}"
 
 
 ON_NODE: Alerts = {

@@ -176,6 +176,7 @@ class Ports:
     def open_missing(self) -> None:
         """Make the sockets that are missing."""
         refused, self.refused = self.refused, {}
+        self._responder.set_links(self.links)
         for state in self.links:
             if state.name in self._ports:
                 continue

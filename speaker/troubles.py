@@ -27,6 +27,7 @@ BARE_S = 5.0
 REMEMBERED_S = 600.0
 MAX_REMEMBERED = 64
 """Things told by notices. Whoever is on the LAN can cause some of them."""
+HEARTBEAT_PORT = 7948
 NAMED = 5
 """Nodes or interfaces in a text."""
 
@@ -47,6 +48,7 @@ class Troubles:
         self._namespace_exists = True
         self._links: frozenset[LinkName] = frozenset()
         self._bare_since: float | None = None
+        self._refused: dict[LinkName, str] = {}
         self._unusable: tuple[LinkName, ...] = ()
         self._ready_nodes: set[NodeName] = set()
         self._speakers: set[NodeName] = set()
@@ -64,6 +66,10 @@ class Troubles:
         """The interfaces that can be announced on, which are not known until told."""
         self._links = links
         self._bare_since = None if links else now
+
+    def set_refused(self, refused: dict[LinkName, str]) -> None:
+        """Interfaces that could be announced on if their sockets were to be had, and why they are not."""
+        self._refused = refused
 
     def set_unusable(self, interfaces: tuple[LinkName, ...]) -> None:
         """Interfaces that an advertisement names for this node, which exist and cannot be announced on."""
@@ -111,7 +117,18 @@ class Troubles:
                     serious=True,
                 )
             )
-        if self._bare_since is not None and now - self._bare_since >= BARE_S:
+        if self._refused:
+            why = ", ".join(sorted(set(self._refused.values())))
+            found.append(
+                Trouble(
+                    "InterfaceRefused",
+                    f"node {self._node} cannot announce on {_listed(tuple(self._refused))}, as its sockets cannot be"
+                    f" opened ({why}). They need the capability NET_RAW, and UDP port {HEARTBEAT_PORT} for themselves:"
+                    " see that no other speaker and no other program on this node has it",
+                    serious=not self._links,
+                )
+            )
+        elif self._bare_since is not None and now - self._bare_since >= BARE_S:
             found.append(
                 Trouble(
                     "NoUsableInterface",

@@ -362,6 +362,7 @@ class Watcher:
         if stats.links is not None and (links := frozenset(stats.links)) != self._links:
             self._links, self._links_changed, self._interfaces_touched = links, True, True
             self._reporter.troubles.set_links(links, now)
+        self._reporter.troubles.set_refused(stats.refused)
         self._look_for_namespace(now)
         self._reporter.troubles.set_hearing(now, hears=any(peer.alive for peer in stats.peers))
         self._reporter.judge(now)

@@ -157,37 +157,38 @@ def test_no_process_spins_in_any_state(rest: Rest) -> None:
         rest.settles("a contested Service")
     with without_address(lab, NODES[1]):
         rest.settles("node-2 has no usable interface")
-        assert "node node-2 has no interface to announce on" in readiness(lab, NODES[1])
+        says(lab, NODES[1], "node node-2 has no interface to announce on")
         assert "NoUsableInterface" in lab.log(NODES[1], "speaker").read_text()
     with leased_to_somebody(api):
         rest.settles("the Lease is somebody else's")
     with without_key(rest):
         rest.settles("no key")
-        assert f"Secret {NAMESPACE}/{KEY} does not exist" in readiness(lab, NODES[1])
+        says(lab, NODES[1], f"Secret {NAMESPACE}/{KEY} does not exist")
         api.create(SECRETS, NAMESPACE, {"metadata": {"name": KEY}, "data": {"current": "bm9uZQ=="}})
         rest.settles("a bad key")
     with in_a_namespace_that_does_not_exist(rest):
         rest.settles("a namespace that does not exist")
-        assert "namespace nowhere" in readiness(lab, NODES[0], NOWHERE_PORT)
+        says(lab, NODES[0], "namespace nowhere", NOWHERE_PORT)
     with without_permission(rest):
         rest.settles("no permission")
-        assert "ipaddresspools (403 Forbidden" in readiness(lab, NODES[1])
+        says(lab, NODES[1], "ipaddresspools (403 Forbidden")
     definitions = [each for page in api.list_pages(DEFINITIONS) for each in page.items]
     for definition in definitions:
         api.delete(DEFINITIONS, None, definition.metadata.name)
     wait_until(lambda: refused(lambda: api.list_page(IP_ADDRESS_POOLS)), 30)
     rest.restart()
     rest.settles("no definitions of the custom resources")
-    assert "ipaddresspools.metallb.io is not installed" in readiness(lab, NODES[1])
+    says(lab, NODES[1], "ipaddresspools.metallb.io is not installed")
     lab.process(CONTROL_PLANE, "apiserver", "kill")
     rest.settles("the API server is away")
     rest.restart()
     rest.settles("the API server is away from the start")
 
 
-def readiness(lab: Lab, host: str, port: int = STATUS_PORT) -> str:
-    """What a speaker says is missing."""
-    return lab.run(host, ["curl", "--silent", f"http://127.0.0.1:{port}/readyz"]).output
+def says(lab: Lab, host: str, what: str, port: int = STATUS_PORT) -> None:
+    """A speaker says of its readiness what is missing."""
+    asked = ["curl", "--silent", f"http://127.0.0.1:{port}/readyz"]
+    wait_until(lambda: what in lab.run(host, asked).output, 20, f"{host} does not say: {what}")
 
 
 def refused(request: Callable[[], object]) -> bool:
@@ -256,7 +257,8 @@ def without_key(rest: Rest) -> Iterator[None]:
 
 @contextmanager
 def in_a_namespace_that_does_not_exist(rest: Rest) -> Iterator[None]:
-    """One more of each daemon, which may do everything, and is told to look there."""
+    """One more of each daemon, which may do everything, and is told to look there. A node has one speaker."""
+    rest.lab.speaker(NODES[0], "kill")
     kubeconfig = rest.lab.status().kubeconfig_inside
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     common = [f"--kubeconfig={kubeconfig}", "--namespace=nowhere", f"--listen=127.0.0.1:{NOWHERE_PORT}"]
@@ -275,6 +277,7 @@ def in_a_namespace_that_does_not_exist(rest: Rest) -> Iterator[None]:
             yield
         finally:
             rest.ours.clear()
+    rest.lab.speaker(NODES[0], "start")
 
 
 def watcher_of(rest: Rest) -> bool:

@@ -74,7 +74,7 @@ def test_what_names_no_rival_is_no_event(fields: dict[str, str | int | float]) -
         (
             "DatagramsBlocked",
             {"node": "node-2", "link": "eth0", "address": "192.0.2.12"},
-            ["node-2", "eth0", "192.0.2.12", "UDP port 7948", "firewall"],
+            ["node-2", "eth0", "192.0.2.12", "UDP port 7948", "switch"],
         ),
         ("CannotSend", {"link": "eth0", "error": "No buffer space"}, ["eth0", "No buffer space", "firewall"]),
         ("ReceiveOverflow", {"link": "eth0"}, ["eth0", "CPU", "flood"]),

@@ -72,6 +72,20 @@ def test_a_node_without_usable_interface_cannot_take_part() -> None:
     assert reasons(made, BARE_S + 1) == []
 
 
+def test_an_interface_whose_sockets_cannot_be_had_is_told_of_at_once_and_with_the_reason() -> None:
+    made = troubles()
+    made.set_refused({LinkName("eth1"): "Address already in use"})
+    (trouble,) = made.present(0.0)
+    assert (trouble.reason, trouble.serious) == ("InterfaceRefused", False)
+    assert "cannot announce on eth1" in trouble.text
+    assert "Address already in use" in trouble.text
+    made.set_links(frozenset(), 0.0)
+    (trouble,) = made.present(BARE_S)
+    assert (trouble.reason, trouble.serious) == ("InterfaceRefused", True)
+    made.set_refused({})
+    assert reasons(made, BARE_S) == ["NoUsableInterface"]
+
+
 def test_who_has_no_interface_does_not_wonder_that_nobody_is_heard() -> None:
     made = troubles()
     made.set_links(frozenset(), 0.0)

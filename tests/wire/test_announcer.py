@@ -248,6 +248,30 @@ def test_interface_that_appears_is_announced_and_one_that_vanishes_does_no_harm(
     wait_until(lambda: first.stats is not None and first.stats.links == ("eth0",))
 
 
+def test_interface_whose_port_somebody_else_has_is_told_of_and_announced_once_it_is_free(
+    wire: Wire, start: Start
+) -> None:
+    """The second attempt ended the process."""
+
+    def taken() -> socket.socket:
+        other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        other.bind(("", HEARTBEAT_PORT))
+        return other
+
+    node, client = wire.host("node-1"), wire.host("client")
+    with node.call(taken):
+        speaker = start(node)
+        speaker.plan(1, bundle("a", (VIP,), "node-1"))
+        wait_until(lambda: speaker.stats is not None and "in use" in speaker.stats.refused.get(ETH0, ""))
+        told = speaker.stats.loop_at if speaker.stats else 0.0
+        wait_until(lambda: speaker.stats is not None and speaker.stats.loop_at > told + 2.0)
+        assert speaker.stats is not None
+        assert speaker.stats.links == ()
+    wait_until(lambda: speaker.holds(VIP), 20)
+    assert client.resolve(VIP) == node.mac()
+    assert speaker.stats.refused == {}
+
+
 def test_container_networks_bridge_ports_and_interfaces_without_address_are_left_alone(
     wire: Wire, start: Start
 ) -> None:
