@@ -49,6 +49,7 @@ from speaker.heartbeat import (
 )
 from speaker.plan import LinkName
 from speaker.roster import NEIGHBOURS, NEVER, Peer, Pending, Roster, Segment, Sighting, Standing
+from speaker.subnets import networks_of, said_lately
 
 MAX_PEERS = 256
 MAX_PENDING = 256
@@ -92,15 +93,14 @@ class Membership:
         roster = self._roster
         former = {segment.state.index: segment for segment in roster.links.values()}
         self._remember_own_networks(now)
+        kept = [(state, former.pop(state.index, None)) for state in states]
+        gone = [segment.state.name for segment in former.values()]
+        self._name_links(gone, {segment.state.name: state.name for state, segment in kept if segment is not None})
         roster.links = {}
         fenced = False
-        for state in states:
-            segment = former.pop(state.index, None)
-            came_up = state.up and (began if segment is None else not segment.state.up)
-            if segment is None:
-                segment = Segment(state)
-            elif segment.state.name != state.name:
-                self._rename(segment.state.name, state.name)
+        for state, known in kept:
+            came_up = state.up and (began if known is None else not known.state.up)
+            segment = known or Segment(state, shared=self._was_shared(state, now))
             if state.gateway != segment.state.gateway:
                 segment.gateway_at, segment.ask_next = NEVER, NEVER
             segment.state = state
@@ -111,24 +111,23 @@ class Membership:
                 self.fence(state.name, now)
                 segment.listening_until = now + roster.settings.listening_s
                 fenced = True
-        for peer in roster.peers.values():
-            for link in [link for link in peer.sightings if link not in roster.links]:
-                roster.forget_suspicion(peer, peer.sightings[link])
-                del peer.sightings[link]
-                roster.mark_claims(peer, f"loss of link {link}")
-        for segment in roster.links.values():
-            segment.also = {link: at for link, at in segment.also.items() if link in roster.links}
         roster.changed = True
         roster.check_at = now
         return fenced
 
-    def _rename(self, before: LinkName, after: LinkName) -> None:
+    def _name_links(self, gone: list[LinkName], names: dict[LinkName, LinkName]) -> None:
+        """Forget whom we heard on links that are gone, and know the others by the names that their links have now."""
         for peer in self._roster.peers.values():
-            if before in peer.sightings:
-                peer.sightings[after] = peer.sightings.pop(before)
+            for link in gone:
+                if link in peer.sightings:
+                    self._roster.forget_suspicion(peer, peer.sightings[link])
+                    del peer.sightings[link]
+                    self._roster.mark_claims(peer, f"loss of link {link}")
+            peer.sightings = {names[link]: sighting for link, sighting in peer.sightings.items()}
         for pending in self._roster.pending.values():
-            if pending.link == before:
-                pending.link = after
+            pending.link = names.get(pending.link, pending.link)
+        for segment in self._roster.links.values():
+            segment.also = {names[link]: at for link, at in segment.also.items() if link in names}
 
     def fence(self, link: LinkName, now: float) -> None:
         """We were away from this link: suspend it, and count nobody's silence from before."""
@@ -492,10 +491,17 @@ class Membership:
                     self._note_network(table, prefix, now)
 
     def _remember_own_networks(self, now: float) -> None:
-        """An address on a subnet of ours belongs there, also while we lack it."""
+        """An address on a subnet of ours belongs there, also while we lack it; and one on nobody's subnet on those
+        where speakers are."""
         for segment in self._roster.links.values():
             for prefix in segment.state.prefixes:
                 self._note_network(self._roster.elsewhere, prefix, now)
+                if segment.shared:
+                    self._note_network(self._roster.shared, prefix, now)
+
+    def _was_shared(self, state: LinkState, now: float) -> bool:
+        """Whether speakers were heard on the subnet of a link that is new."""
+        return not set(networks_of(state.prefixes)).isdisjoint(said_lately(self._roster.shared, now))
 
     @staticmethod
     def _note_network(table: OrderedDict[str, float], prefix: str, now: float) -> None:

@@ -33,6 +33,7 @@ from speaker.claiming import Claiming, candidate_of
 from speaker.owners import Owners
 from speaker.plan import Bundle, BundleId, Candidate, LinkName
 from speaker.roster import Roster
+from speaker.subnets import Network
 
 MISFIT_WAIT_S = 0.3  # before stepping aside as no candidate: the successor's Plan may lag
 STEADY_S = 1.0  # ability of a successor before a provisional claim moves to it
@@ -47,8 +48,8 @@ class Tenure:
     """What this node remembers about a bundle that it holds."""
 
     claimed_at: float
-    made_on: frozenset[int]
-    """The interfaces on which the bundle belonged when it was claimed, and since."""
+    made_on: frozenset[Network]
+    """The subnets of the links on which the bundle belonged when it was claimed, and since."""
     provisional: bool = False
     """Claimed at a cold start: it is given on to who arrives."""
     awaited: frozenset[NodeName] = frozenset()

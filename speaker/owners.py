@@ -26,7 +26,7 @@ from speaker.claims import Claim, ClaimLog, outranks
 from speaker.heartbeat import MAX_EPOCH
 from speaker.plan import Bundle, LinkName
 from speaker.roster import Roster, Standing
-from speaker.subnets import Subnets
+from speaker.subnets import Network, Subnets, networks_of
 
 HIGHEST_EPOCH = MAX_EPOCH - 2
 NOWHERE: frozenset[LinkName] = frozenset()
@@ -71,9 +71,12 @@ class Owners:
         """The links on which it matters who owns the address."""
         return self._place(address, now).counts
 
-    def indexes(self, address: AddressText, now: float) -> frozenset[int]:
-        """The interfaces on which the address belongs."""
-        return frozenset(self._roster.links[name].state.index for name in self._place(address, now).belongs)
+    def networks(self, address: AddressText, now: float) -> frozenset[Network]:
+        """The subnets of the links on which the address belongs."""
+        links = self._roster.links
+        return frozenset(
+            network for name in self._place(address, now).belongs for network in networks_of(links[name].state.prefixes)
+        )
 
     def near(self, node: NodeName, address: AddressText) -> bool:
         """Whether the node is connected to the address's own subnet."""

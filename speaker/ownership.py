@@ -28,6 +28,7 @@ from speaker.moving import Moving, Tenure
 from speaker.owners import Owner, Owners
 from speaker.plan import Bundle, LinkName, Plan, PlanChange
 from speaker.roster import Roster
+from speaker.subnets import Network
 
 JUDGED_AT_ONCE = 500  # addresses
 NEVER = float("inf")
@@ -90,17 +91,18 @@ class Ownership:
                 if address in claims:
                     self._owners.note_epoch(address, claims[address].epoch)
                     self._moving.tenures.setdefault(bundle.id, tenures.get(address) or self._tenure(bundle, now))
-            self._settle_claim(bundle, now)
+            self._settle_claim(bundle, now, complete=True)
             self._moving.consider(bundle, now)
             self._claiming.look(bundle, now)
         self._touch(address for bundle in changed.bundles for address in bundle.addresses)
         self.wake(now)
 
-    def links_changed(self, now: float) -> None:
-        """Links, or what is known of subnets, are not what they were."""
+    def links_changed(self, now: float, *, complete: bool = False) -> None:
+        """Links, or what is known of subnets, are not what they were; ``complete``, where a link is new or renamed, so
+        that none that is lacking is merely on its way."""
         self._owners.forget_links()
         for bundle in self._bundles.by_id.values():
-            self._settle_claim(bundle, now)
+            self._settle_claim(bundle, now, complete=complete)
             self._claiming.look(bundle, now)
         self.all_touched = True
         self.wake(now)
@@ -202,10 +204,10 @@ class Ownership:
     # ------------------------------------------------------------------------------------------------ claiming
 
     def _tenure(self, bundle: Bundle, now: float) -> Tenure:
-        return Tenure(now, self._indexes(bundle, now))
+        return Tenure(now, self._networks(bundle, now))
 
-    def _indexes(self, bundle: Bundle, now: float) -> frozenset[int]:
-        return frozenset(index for address in bundle.addresses for index in self._owners.indexes(address, now))
+    def _networks(self, bundle: Bundle, now: float) -> frozenset[Network]:
+        return frozenset(network for address in bundle.addresses for network in self._owners.networks(address, now))
 
     def _claim(self, bundle: Bundle, preference: int, addresses: Iterable[AddressText], why: str, now: float) -> None:
         tenure = self._tenure(bundle, now)
@@ -233,16 +235,23 @@ class Ownership:
 
     # ------------------------------------------------------------------------------------------------ letting go
 
-    def _settle_claim(self, bundle: Bundle, now: float) -> None:
-        """A claim that was made on other links altogether is given up: its holders there may not have been heard."""
+    def _settle_claim(self, bundle: Bundle, now: float, *, complete: bool) -> None:
+        """A claim that was made on other networks altogether is given up: its holders there may not have been heard.
+        So is one for interfaces that this node does not have, or has by another name, since it keeps the address from
+        others; but not while links go, of which one may be back in a moment: when they are ``complete``."""
         tenure = self._moving.tenures.get(bundle.id)
         if tenure is None:
             return
-        indexes = self._indexes(bundle, now)
-        if indexes and tenure.made_on.isdisjoint(indexes) and tenure.made_on:
-            self._release([a for a in bundle.addresses if a in self.log.claims], "made on another network")
+        networks = self._networks(bundle, now)
+        why = ""
+        if networks and tenure.made_on and tenure.made_on.isdisjoint(networks):
+            why = "made on another network"
+        elif not networks and bundle.interfaces and complete:
+            why = "no such interface"
+        if why:
+            self._release([a for a in bundle.addresses if a in self.log.claims], why)
         else:
-            tenure.made_on |= indexes
+            tenure.made_on |= networks
 
     def _withdraw(self, lost: list[tuple[AddressText, Owner]]) -> None:
         for address, winner in lost:

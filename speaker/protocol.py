@@ -115,8 +115,9 @@ class Protocol:
 
     def set_links(self, links: tuple[LinkState, ...], now: float) -> None:
         """All announced interfaces as they are now."""
+        names = self._roster.links.keys()
         fenced = self._membership.set_links(links, self._speaking_since is not None, now)
-        self._ownership.links_changed(now)
+        self._ownership.links_changed(now, complete=not names >= self._roster.links.keys())
         if fenced and self._log.claims:
             self._fenced("LinkUp", 0.0)
         self._begin(now)

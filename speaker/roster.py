@@ -194,6 +194,8 @@ class Roster:
         """Who claims an address, alive or not, as far as is known."""
         self.elsewhere: OrderedDict[str, float] = OrderedDict()
         """Subnets that some node has, or this one had, on whatever link, and when that was last so."""
+        self.shared: OrderedDict[str, float] = OrderedDict()
+        """Subnets of own links on which speakers were heard, and when that was last so."""
         self.check_at = float("inf")
         """When ``suspicion`` has to look next."""
         self.dirty_addresses: dict[AddressText, str] = {}

@@ -7,7 +7,8 @@ but only a node that has the subnet can answer the client itself without a route
 Where it names none, an address belongs on the links of its subnet: those with an own address in it, or else those on
 which a peer has one. If none of the links has it, but some node has it on another network, or this one had it within
 the last hour, the address belongs there and nowhere here. An address on nobody's subnet is one that a router sends to
-the LAN, and belongs on every link on which a speaker was ever heard; on all, where none was.
+the LAN, and belongs on every link on whose subnet a speaker was ever heard; on all, where none was within the last hour
+on any that this node has or had.
 
 **One answer per segment.** Of several links on one segment one answers, or clients would get two MACs. Links are on
 one segment if our heartbeats from one were heard on the other within the last ten seconds, or if both have the
@@ -58,10 +59,11 @@ class Subnets:
         own = [name for name in links if _contain(networks_of(links[name].state.prefixes), address)]
         if own:
             return own
-        near = [name for name in links if _contain(_said(links[name].networks, now), address)]
-        if near or _contain(_said(self._roster.elsewhere, now), address):
+        near = [name for name in links if _contain(said_lately(links[name].networks, now), address)]
+        if near or _contain(said_lately(self._roster.elsewhere, now), address):
             return near
-        return [name for name in links if links[name].shared] or list(links)
+        shared = [name for name in links if links[name].shared]
+        return shared if shared or said_lately(self._roster.shared, now) else list(links)
 
     def answered_on(
         self, address: AddressText, belongs: list[LinkName], named: bool, now: float
@@ -105,5 +107,6 @@ def _both(one: tuple[Network, ...], other: tuple[Network, ...], address: Address
     return _contain(one, address) and _contain(other, address)
 
 
-def _said(table: Mapping[str, float], now: float) -> tuple[Network, ...]:
+def said_lately(table: Mapping[str, float], now: float) -> tuple[Network, ...]:
+    """The subnets of a table of the roster that are not too old to be believed."""
     return networks_of(tuple(prefix for prefix, at in table.items() if now - at < KNOWN_S))
