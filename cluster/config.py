@@ -127,6 +127,8 @@ class Config:
     """In order of name."""
     unreadable: frozenset[PoolName] = frozenset()
     """Pools that exist in the API and of which no version can be in force."""
+    departed: frozenset[PoolName] = frozenset()
+    """Pools that were deleted a moment ago and may be made again; filled in by who knows the time."""
     _by_range: RangeMap[PoolName] = field(default_factory=RangeMap, compare=False, repr=False)
 
     def pool_of(self, address: Address) -> Pool | None:

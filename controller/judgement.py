@@ -122,13 +122,15 @@ def _verdict(config: Config, ledger: Ledger, want: Request, has: Allocation, cle
 
 
 def _may_come_back(config: Config, held: tuple[Address, ...], recorded: str, lost: Refusal) -> bool:
-    """Whether the addresses are in no pool only because their pool cannot be read: a typing error costs nobody his."""
+    """Whether the addresses are in no pool only because their pool cannot be read, or is being made anew: a typing
+    error costs nobody his."""
     if lost.reason is not Reason.ADDRESS_NOT_IN_POOL:
         return False
+    away = config.unreadable | config.departed
     unknown = [address for address in held if config.pool_of(address) is None]
     if recorded:  # another pool may have come to contain some of them meanwhile
-        return bool(unknown) and recorded in config.unreadable
-    return len(unknown) == len(held) and bool(config.unreadable)
+        return bool(unknown) and recorded in away
+    return len(unknown) == len(held) and bool(away)
 
 
 def _remark(ledger: Ledger, held: tuple[Address, ...]) -> Refusal | None:

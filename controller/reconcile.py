@@ -28,7 +28,7 @@ from dataclasses import dataclass, field, replace
 
 from cluster.addresses import Address, Family, RangeMap
 from cluster.config import Config
-from cluster.objects import Condition, RecentRelease, Service, ServiceOwners, is_older
+from cluster.objects import Condition, PoolName, RecentRelease, Service, ServiceOwners, is_older
 from cluster.resources import SERVICE_OWNERS, SERVICES
 from controller import events
 from controller.allocator import Reason, Refusal
@@ -46,6 +46,7 @@ from controller.changes import (
     shortened,
 )
 from controller.contest import Contest, Shown, last_other_writer, shown
+from controller.departed import Departed
 from controller.holdings import Holdings
 from controller.judgement import Verdict, condition, judge, may_be_believed
 from controller.ledger import Ledger
@@ -88,6 +89,7 @@ class Reconciler:
         self._requests = Requests(rng)
         self._holdings = Holdings(self.ledger, self.releases, load_balancer_class)
         self._config = Config()
+        self._departed = Departed()
         self._reserved: RangeMap[Reserved] = RangeMap()
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._tracked: dict[str, Tracked] = {}
@@ -99,11 +101,18 @@ class Reconciler:
 
     def set_config(self, config: Config) -> None:
         """The configuration in force. If it differs, every Service is judged anew."""
-        if config == self._config:
+        if config == replace(self._config, departed=frozenset()):
             return
+        if self.started:
+            self._departed.configured(self._config, config)
         self._config = config
         self.ledger.set_pools(config.pools)
-        self.releases.regroup(config.pool_of)
+        self._mind_departed()
+
+    def _mind_departed(self) -> None:
+        """Other pools are there, or may come back, than a moment ago."""
+        self._config = replace(self._config, departed=self._departed.names)
+        self.releases.regroup(self._config.pool_of, self._config.departed)
         self._turns.give(*self._tracked)
 
     def set_reserved(self, reserved: RangeMap[Reserved]) -> None:
@@ -236,7 +245,8 @@ class Reconciler:
 
     def next_deadline(self) -> float | None:
         """When ``settle`` wants to be called next, in monotonic seconds, though nothing was observed."""
-        return self._requests.next_deadline()
+        deadlines = (self._requests.next_deadline(), self._departed.next_deadline())
+        return min((at for at in deadlines if at is not None), default=None)
 
     # -------------------------------------------------------------------- deciding
 
@@ -245,13 +255,17 @@ class Reconciler:
         what the pools' status remembers."""
         self.started = True
         self.releases.restore(recorded, self._config.pool_of)
+        for tracked in self._tracked.values():
+            self._departed.named(PoolName(annotation(tracked.view, ALLOCATED_FROM_POOL)), self._config)
         self._holdings.restore(self._tracked)
-        self._turns.give(*self._tracked)
+        self._mind_departed()
 
     def settle(self, now: Moment, room: int = sys.maxsize, turns: int = sys.maxsize) -> list[Change | Tell]:
         """Decide whatever is due, until ``room`` requests have come of it or ``turns`` were taken; the rest stays due.
         Returns the changes to carry out, in order."""
         if self.started:
+            if self._departed.expire(now.monotonic):
+                self._mind_departed()
             for key in self._requests.take_due(now):
                 self._requests.due(self._tracked[key], now)
                 self._turns.give(key)

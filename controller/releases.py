@@ -10,7 +10,7 @@ A Service that shows an address is remembered no more. What is released while no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 
 from cluster.addresses import Address, AddressError, parse_address
@@ -87,13 +87,15 @@ class Releases:
             if pool is not None and "/" in each.service:
                 self._add(pool.name, Release(each.service, addresses, each.time))
 
-    def regroup(self, pool_of: Callable[[Address], Pool | None]) -> None:
-        """The pools are other ones now: a release belongs to the pool that its first address is in."""
+    def regroup(self, pool_of: Callable[[Address], Pool | None], departed: Container[PoolName] = ()) -> None:
+        """The pools are other ones now: a release belongs to the pool that its first address is in. Those of pools that
+        may come back (``departed``) stay with them."""
         everything = [release for releases in self._pools.values() for release in releases.values()]
         for release in everything:
             pool = pool_of(release.addresses[0])
             if pool is None:
-                self.forget(release.service)
+                if self._pool_of[release.service] not in departed:
+                    self.forget(release.service)
             elif pool.name != self._pool_of[release.service]:
                 self._add(pool.name, release)
 

@@ -8,6 +8,7 @@ import pytest
 
 from cluster.addresses import parse_address
 from controller.changes import Moment, Write
+from controller.departed import GRACE_S
 from tests.controller.world import KIND_POOL, World
 
 POOL_ANNOTATION = "metallb.io/ip-allocated-from-pool"
@@ -581,7 +582,7 @@ def test_a_service_does_not_get_back_what_it_is_just_leaving(world: World) -> No
     """The API shows the address until the write that takes it away is made, and that one failed."""
     assigned(world, web={})
     world.configure(other={"addresses": ["10.0.0.1/32"], "autoAssign": False})
-    world.decide()
+    world.wait(GRACE_S)
     (write,) = world.pending
     world.pending.clear()
     world.controller.failed(write, 0.0, Moment(world.time, 0.0))
@@ -717,7 +718,7 @@ def test_a_pool_that_comes_back_before_anybody_saw_the_move_moves_nobody() -> No
     world.start()
     assigned(world, web={})
     world.configure(b="10.0.1.0/24")
-    world.decide()
+    world.wait(GRACE_S)
     (moving,) = world.pending
     world.put("web", annotations={"their": "note"})
     world.configure(a="10.0.0.1-10.0.0.3")

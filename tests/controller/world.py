@@ -199,6 +199,12 @@ class World:
             else:
                 self.pending.append(change)
 
+    def wait(self, seconds: float) -> None:
+        """A turn, so much time without any, and another one."""
+        self.decide()
+        self.time += seconds
+        self.decide()
+
     def deliver(self, count: int | None = None) -> None:
         """What the watch has to say, or the first ``count`` news of it."""
         said, self.unseen = self.unseen[:count], self.unseen[count:] if count is not None else []

@@ -74,7 +74,7 @@ class ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={self._directory}/sa.key",
             f"--service-account-key-file={self._directory}/sa.key",
-            "--service-cluster-ip-range=10.96.0.0/16",
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
             "--authorization-mode=RBAC",
             f"--token-auth-file={self._directory}/tokens.csv",
             "--endpoint-reconciler-type=none",

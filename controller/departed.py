@@ -1,0 +1,59 @@
+"""Pools that were deleted a moment ago, and may be made again at once.
+
+``kubectl replace --force`` deletes an object and makes it anew, and so do Helm and Argo CD with a pool that is a hook,
+at each upgrade. Between the two there is no such pool, for some milliseconds or seconds. So a pool that is not there
+any more goes on protecting, for ``GRACE_S``, those who have addresses from it: they keep them, as they do from a pool
+that cannot be read. It gives out nothing; and an address that another pool has come to contain is that pool's.
+
+A controller that starts in between knows the pool by the Services' annotations only: each that they name and that is
+not there counts as deleted a moment ago.
+"""
+
+from __future__ import annotations
+
+from cluster.config import Config
+from cluster.objects import PoolName
+
+GRACE_S = 10.0
+"""Helm waits for what it deleted, a second or two; Argo CD's hooks follow each other within some seconds."""
+
+
+class Departed:
+    """See the module's docstring. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._until: dict[PoolName, float | None] = {}
+        """None: since a moment ago, the time is not known yet."""
+
+    @property
+    def names(self) -> frozenset[PoolName]:
+        return frozenset(self._until)
+
+    def configured(self, before: Config, after: Config) -> None:
+        """The configuration has changed."""
+        there = _names(after)
+        for name in _names(before) - there:
+            self._until[name] = None
+        for name in there & self._until.keys():
+            del self._until[name]
+
+    def named(self, name: PoolName, config: Config) -> None:
+        """A Service says, at the start, that it has its address from this pool."""
+        if name and name not in _names(config):
+            self._until[name] = None
+
+    def expire(self, now: float) -> bool:
+        """Let go of those whose time is over; says whether there were any."""
+        self._until = {name: now + GRACE_S if until is None else until for name, until in self._until.items()}
+        over = [name for name, until in self._until.items() if until is not None and until <= now]
+        for name in over:
+            del self._until[name]
+        return bool(over)
+
+    def next_deadline(self) -> float | None:
+        """When ``expire`` has something to do; what happened a moment ago it is to be told at once anyway."""
+        return min((until for until in self._until.values() if until is not None), default=None)
+
+
+def _names(config: Config) -> frozenset[PoolName]:
+    return config.unreadable | config.pools.keys()
