@@ -95,6 +95,12 @@ class Announcer:
         self._ports = Ports(self._responder, self._wait_for, self._wait_no_longer_for)
         self._announced: tuple[LinkState, ...] = ()
         """The links that the protocol knows of."""
+        self._usable = True
+        """Some interface can be announced on now; benefit of the doubt until they are known."""
+        self._unusable: dict[LinkName, str] = {}
+        """Interfaces that cannot, and why."""
+        self._links_looked_at = False
+        """Since they changed last, in the second of the statistics."""
         self._joiner = Joiner()
         self._plan_revision = 0
         self._counters: Counter[str] = Counter()
@@ -209,8 +215,9 @@ class Announcer:
             self._announce_links(now)
         for port in self._ports:
             self._receiver.note_lost(port, now)
+        self._look_for_usable()
         links = tuple(state.name for state in self._announced) if self._netlink.table.complete else None
-        self._informer.tell_statistics(links, now, self._ports.refused)
+        self._informer.tell_statistics(links, now, self._ports.refused, self._unusable)
 
     def _come_back_late(self, late: float, now: float) -> None:
         """Rule 8: what was received is stale, and what we hold may be another's by now."""
@@ -289,6 +296,7 @@ class Announcer:
             self._set_links(tuple(state for state in before if state.index in named.values()), now)
         if links != self._ports.links:
             self._set_links(links, now)
+        self._links_looked_at = False
 
     def _receive_channel(self) -> None:
         now = boottime()
@@ -328,10 +336,26 @@ class Announcer:
         if announced == self._announced:
             return
         self._announced = announced
+        self._links_looked_at = False
         self._schedule.set_links(announced, now)
         self._rest_at = AT_ONCE
         self._protocol.set_links(announced, now)
         self._settle(now)
+
+    def _look_for_usable(self) -> None:
+        """Why interfaces cannot be used, when any of them may have changed; and a line where none can be any more."""
+        if self._links_looked_at or not self._netlink.table.complete:
+            return
+        self._links_looked_at = True
+        self._unusable = self._netlink.table.unusable()
+        usable = any(state.up for state in self._announced)
+        if usable != self._usable:
+            self._usable = usable
+            if usable:
+                logger.info("interface usable again")
+            else:
+                reasons = {**self._unusable, **self._ports.refused}
+                logger.warning("no usable interface", extra={"interfaces": reasons})
 
     def _wait_for(self, port: Port) -> None:
         for asked in (port.arp.socket, port.answers.socket):

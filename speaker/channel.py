@@ -98,6 +98,9 @@ class Stats(Struct, frozen=True, tag=True):
     """The links that can be announced on, with or without carrier; None: not known yet."""
     refused: dict[LinkName, str] = {}
     """Links that could be, but that their sockets cannot be had, and why."""
+    unusable: dict[LinkName, str] = {}
+    """Interfaces that cannot be announced on at this moment, and why, as a predicate (``has no carrier``): some, if
+    there are many."""
     turns: tuple[int, ...] = NO_TURNS
     """Turns of the loop by their length: up to each of ``turns.BOUNDS_S``, and beyond the last."""
     turns_s: float = 0.0

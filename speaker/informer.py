@@ -107,10 +107,14 @@ class Informer:
             self._tell_reports(now)
 
     def tell_statistics(
-        self, links: tuple[LinkName, ...] | None, now: float, refused: Mapping[LinkName, str] = MappingProxyType({})
+        self,
+        links: tuple[LinkName, ...] | None,
+        now: float,
+        refused: Mapping[LinkName, str] = MappingProxyType({}),
+        unusable: Mapping[LinkName, str] = MappingProxyType({}),
     ) -> None:
-        """``links`` are those that can be announced on, ``refused`` those without sockets. Where the last statistics
-        were not read, these wait with what there is to add."""
+        """``links`` are those that can be announced on, ``refused`` those without sockets, ``unusable`` says of others
+        why they cannot. Where the last statistics were not read, these wait with what there is to add."""
         if not self._keeper.has_read(Stats):
             return
         answered, sent = self._responder.take_answered(), self.gratuitous
@@ -124,6 +128,7 @@ class Informer:
             peers=self._protocol.peers(),
             links=links,
             refused=dict(refused),
+            unusable=dict(unusable),
             turns=self._turns.counts,
             turns_s=self._turns.seconds,
         )

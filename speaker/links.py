@@ -6,7 +6,10 @@ which links are announced. It never waits: a dump's answers arrive like events, 
 forgotten at its end.
 
 Announced is an Ethernet interface with broadcast and ARP that is part of nothing else, has an IPv4 address, and whose
-name is not one that container networks use (the same names as MetalLB leaves out).
+name is not one that container networks use (the same names as MetalLB leaves out). Why one is not, `unusable` says.
+
+A node may have hundreds of interfaces for its pods, and one of them thousands of addresses (``kube-ipvs0`` has every
+Service's): looking costs as much as there are interfaces with addresses, and no more.
 """
 
 from __future__ import annotations
@@ -21,11 +24,15 @@ from collections import deque
 from speaker import netlink
 from speaker.effects import LinkState
 from speaker.netlink import DumpEnd, Gateway, Gone, Interface, InterfaceAddress, Known, Message, NetlinkError, Refused
+from speaker.plan import LinkName
 
 EXCLUDED = re.compile(
     r"(docker|cbr|dummy|virbr|lxcbr|veth|cali|tunl|flannel|kube-ipvs|cni|nodelocaldns|lxc).*|lo", re.ASCII
 )
 """Interfaces of container networks (MetalLB's default exclusion list)."""
+
+MAX_UNUSABLE = 16
+"""Interfaces of which it is said why they are not announced on."""
 
 _DUMPS = (netlink.GET_LINK, netlink.GET_ADDRESS, netlink.GET_ROUTE)
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
@@ -39,7 +46,8 @@ class LinkTable:
 
     def __init__(self) -> None:
         self._interfaces: dict[int, Interface] = {}
-        self._addresses: dict[InterfaceAddress, None] = {}
+        self._prefixes: dict[int, dict[str, None]] = {}
+        """Addresses with prefix length by interface, in the order in which they were told. None is empty."""
         self._gateways: set[Gateway] = set()
         self._dumping: int | None = None
         self._unconfirmed: set[Known] = set()
@@ -53,7 +61,9 @@ class LinkTable:
         if kind == netlink.GET_LINK:
             self._unconfirmed = set(self._interfaces.values())
         elif kind == netlink.GET_ADDRESS:
-            self._unconfirmed = set(self._addresses)
+            self._unconfirmed = {
+                InterfaceAddress(index, prefix) for index, prefixes in self._prefixes.items() for prefix in prefixes
+            }
         else:
             self._unconfirmed = set(self._gateways)
 
@@ -79,7 +89,7 @@ class LinkTable:
                     self._flapped.add(message.index)
             self._interfaces[message.index] = message
         elif isinstance(message, InterfaceAddress):
-            self._addresses[message] = None
+            self._prefixes.setdefault(message.index, {})[message.prefix] = None
         else:
             self._gateways.add(message)
 
@@ -88,29 +98,47 @@ class LinkTable:
         one word only where a route replaces another."""
         if isinstance(message, Interface):
             before = self._interfaces.get(message.index)
-            return before is not None and before.carrier != message.carrier
+            return before is not None and before.carrier != message.carrier and message.index in self._prefixes
         return isinstance(message, Gateway)
 
     def links(self) -> tuple[LinkState, ...]:
         """The announced links, in order of name."""
         states = []
-        for interface in self._interfaces.values():
-            prefixes = tuple(address.prefix for address in self._addresses if address.index == interface.index)
-            if not interface.can_answer_arp or not prefixes or EXCLUDED.fullmatch(interface.name):
+        for index, prefixes in self._prefixes.items():
+            interface = self._interfaces.get(index)
+            if interface is None or interface.unfit or EXCLUDED.fullmatch(interface.name):
                 continue
-            gateways = [gateway for gateway in self._gateways if gateway.index == interface.index]
+            gateways = [gateway for gateway in self._gateways if gateway.index == index]
             best = min(gateways, key=lambda gateway: (gateway.metric, gateway.address), default=None)
             states.append(
                 LinkState(
                     name=interface.name,
-                    index=interface.index,
+                    index=index,
                     mac=interface.mac,
                     up=interface.carrier,
-                    prefixes=prefixes,
+                    prefixes=tuple(prefixes),
                     gateway=best.address if best is not None else None,
                 )
             )
         return tuple(sorted(states, key=lambda state: state.name))
+
+    def unusable(self) -> dict[LinkName, str]:
+        """Why interfaces cannot be announced on at this moment, as predicates (``has no IPv4 address``): the first by
+        name, those of container networks last; without the loopback, whose name says it all."""
+        reasons = []
+        for interface in self._interfaces.values():
+            foreign = bool(EXCLUDED.fullmatch(interface.name))
+            reason = "has a name that container networks use" if foreign else self._why_not(interface)
+            if reason and interface.name != "lo":
+                reasons.append((foreign, interface.name, reason))
+        return {name: reason for _, name, reason in sorted(reasons)[:MAX_UNUSABLE]}
+
+    def _why_not(self, interface: Interface) -> str:
+        if interface.unfit:
+            return interface.unfit.value
+        if interface.index not in self._prefixes:
+            return "has no IPv4 address"
+        return "" if interface.carrier else "has no carrier"
 
     def take_flapped(self) -> frozenset[int]:
         """Indexes of interfaces that lost their carrier and had it back before we looked, since the last call."""
@@ -121,11 +149,13 @@ class LinkTable:
         if isinstance(gone, Interface):
             self._interfaces.pop(gone.index, None)
             self._flapped.discard(gone.index)
-            for address in [address for address in self._addresses if address.index == gone.index]:
-                del self._addresses[address]
+            self._prefixes.pop(gone.index, None)
             self._gateways = {gateway for gateway in self._gateways if gateway.index != gone.index}
         elif isinstance(gone, InterfaceAddress):
-            self._addresses.pop(gone, None)
+            prefixes = self._prefixes.get(gone.index, {})
+            prefixes.pop(gone.prefix, None)
+            if not prefixes:
+                self._prefixes.pop(gone.index, None)
         else:
             self._gateways.discard(gone)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from cluster.objects import AddressText
@@ -53,6 +54,16 @@ class NetlinkError(ValueError):
     """A message of the kernel that does not have the layout which we know."""
 
 
+class Unfit(Enum):
+    """Why an interface cannot be announced on, as a predicate."""
+
+    NOT_ETHERNET = "is not Ethernet"
+    NO_MAC = "has no MAC of its own"
+    NO_BROADCAST = "has no broadcast"
+    NO_ARP = "has ARP switched off"
+    PART_OF_ANOTHER = "is part of a bridge, a bond or a VRF"
+
+
 @dataclass(frozen=True, slots=True)
 class Interface:
     """A network interface (RTM_NEWLINK)."""
@@ -62,8 +73,8 @@ class Interface:
     mac: Mac
     carrier: bool
     """Administratively up, and the driver and the link layer say that it can carry frames."""
-    can_answer_arp: bool
-    """Ethernet with broadcast, ARP not switched off, and no part of a bridge, bond or VRF."""
+    unfit: Unfit | None
+    """Why ARP cannot be answered there; ``None`` where it can."""
     downs: int
     """How often the carrier was lost since the interface was made: tells of a loss that was over before we looked."""
 
@@ -154,22 +165,27 @@ def _interface(body: bytes) -> Iterator[Interface]:
         return  # AF_BRIDGE: news of a bridge's port, which is not the interface's end
     attributes = _attributes(body, _LINK.size)
     mac = attributes.get(_IFLA_ADDRESS, b"")
-    usable = (
-        kind == _ARPHRD_ETHER
-        and len(mac) == 6
-        and flags & _IFF_BROADCAST
-        and not flags & (_IFF_NOARP | _IFF_SLAVE)
-        and not _number(attributes.get(_IFLA_MASTER))
-    )
     carrying = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP
     yield Interface(
         index=index,
         name=LinkName(attributes.get(_IFLA_NAME, b"").rstrip(b"\0").decode(errors="replace")),
         mac=Mac(mac),
         carrier=flags & carrying == carrying,
-        can_answer_arp=bool(usable),
+        unfit=_unfit(kind, flags, mac, _number(attributes.get(_IFLA_MASTER))),
         downs=_number(attributes.get(_IFLA_CARRIER_DOWN_COUNT)),
     )
+
+
+def _unfit(kind: int, flags: int, mac: bytes, master: int) -> Unfit | None:
+    if kind != _ARPHRD_ETHER or len(mac) != 6:
+        return Unfit.NOT_ETHERNET
+    if not any(mac) or mac[0] & 1:
+        return Unfit.NO_MAC
+    if flags & _IFF_SLAVE or master:
+        return Unfit.PART_OF_ANOTHER
+    if not flags & _IFF_BROADCAST:
+        return Unfit.NO_BROADCAST
+    return Unfit.NO_ARP if flags & _IFF_NOARP else None
 
 
 def _interface_address(body: bytes) -> Iterator[InterfaceAddress]:

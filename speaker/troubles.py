@@ -13,6 +13,7 @@ more at once and is Ready for another 50 s (kube-controller-manager's grace peri
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cluster.objects import NodeName
@@ -50,6 +51,7 @@ class Troubles:
         self._bare_since: float | None = None
         self._refused: dict[LinkName, str] = {}
         self._unusable: tuple[LinkName, ...] = ()
+        self._reasons: Mapping[LinkName, str] = {}
         self._ready_nodes: set[NodeName] = set()
         self._speakers: set[NodeName] = set()
         self._hears = False
@@ -70,6 +72,10 @@ class Troubles:
     def set_refused(self, refused: dict[LinkName, str]) -> None:
         """Interfaces that could be announced on if their sockets were to be had, and why they are not."""
         self._refused = refused
+
+    def set_reasons(self, reasons: Mapping[LinkName, str]) -> None:
+        """Why interfaces cannot be announced on at this moment, as predicates: some, if there are many."""
+        self._reasons = reasons
 
     def set_unusable(self, interfaces: tuple[LinkName, ...]) -> None:
         """Interfaces that an advertisement names for this node, which exist and cannot be announced on."""
@@ -132,7 +138,7 @@ class Troubles:
             found.append(
                 Trouble(
                     "NoUsableInterface",
-                    f"node {self._node} has no interface to announce on: {WHAT_IT_TAKES}",
+                    f"node {self._node} has no interface to announce on: {self._why(self._reasons)}{WHAT_IT_TAKES}",
                     serious=True,
                 )
             )
@@ -149,10 +155,14 @@ class Troubles:
                 Trouble(
                     "UnusableInterface",
                     f"an L2Advertisement names {_listed(self._unusable)}, which node {self._node} has but cannot"
-                    f" announce on: {WHAT_IT_TAKES}",
+                    f" announce on: {self._why(self._unusable)}{WHAT_IT_TAKES}",
                 )
             )
         return found
+
+    def _why(self, interfaces: Iterable[LinkName]) -> str:
+        known = [f"{name} {self._reasons[name]}; " for name in interfaces if name in self._reasons]
+        return "".join(known[:NAMED])
 
     def _others(self) -> set[NodeName]:
         return (self._ready_nodes & self._speakers) - {self._node}

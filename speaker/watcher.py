@@ -363,6 +363,7 @@ class Watcher:
             self._links, self._links_changed, self._interfaces_touched = links, True, True
             self._reporter.troubles.set_links(links, now)
         self._reporter.troubles.set_refused(stats.refused)
+        self._reporter.troubles.set_reasons(stats.unusable)
         self._look_for_namespace(now)
         self._reporter.troubles.set_hearing(now, hears=any(peer.alive for peer in stats.peers))
         self._reporter.judge(now)

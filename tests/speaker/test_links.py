@@ -9,12 +9,12 @@ import pytest
 from cluster.objects import AddressText
 from speaker import netlink
 from speaker.effects import LinkState, Mac
-from speaker.links import EXCLUDED, LinkTable
-from speaker.netlink import Gateway, Gone, Interface, InterfaceAddress
+from speaker.links import EXCLUDED, MAX_UNUSABLE, LinkTable
+from speaker.netlink import Gateway, Gone, Interface, InterfaceAddress, Unfit
 from speaker.plan import LinkName
 
-ETH0 = Interface(2, LinkName("eth0"), Mac(bytes(5) + b"\x01"), carrier=True, can_answer_arp=True, downs=0)
-ETH1 = Interface(3, LinkName("eth1"), Mac(bytes(5) + b"\x02"), carrier=True, can_answer_arp=True, downs=0)
+ETH0 = Interface(2, LinkName("eth0"), Mac(bytes(5) + b"\x01"), carrier=True, unfit=None, downs=0)
+ETH1 = Interface(3, LinkName("eth1"), Mac(bytes(5) + b"\x02"), carrier=True, unfit=None, downs=0)
 OWN, SECOND = InterfaceAddress(2, "192.0.2.11/24"), InterfaceAddress(2, "198.51.100.1/24")
 
 
@@ -41,7 +41,11 @@ def test_interface_without_carrier_stays_and_is_down() -> None:
 
 @pytest.mark.parametrize(
     "interface",
-    [replace(ETH0, can_answer_arp=False), replace(ETH0, name=LinkName("veth12")), replace(ETH0, name=LinkName("lo"))],
+    [
+        replace(ETH0, unfit=Unfit.PART_OF_ANOTHER),
+        replace(ETH0, name=LinkName("veth12")),
+        replace(ETH0, name=LinkName("lo")),
+    ],
 )
 def test_interfaces_of_others_are_not_announced(interface: Interface) -> None:
     assert table(interface, OWN).links() == ()
@@ -100,3 +104,39 @@ def test_carrier_that_was_lost_and_back_before_we_looked_is_told_once() -> None:
     made.receive(replace(ETH0, downs=2, carrier=False))
     made.receive(replace(ETH0, downs=2))
     assert made.take_flapped() == frozenset(), "a loss that was seen is told by the link itself"
+
+
+def test_why_interfaces_are_not_announced_is_said_of_the_likeliest_first() -> None:
+    made = table(
+        replace(ETH0, name=LinkName("lo"), unfit=Unfit.NOT_ETHERNET, index=1),
+        replace(ETH0, carrier=False),
+        OWN,
+        ETH1,
+        replace(ETH0, index=4, name=LinkName("eth2"), unfit=Unfit.PART_OF_ANOTHER),
+        replace(ETH0, index=5, name=LinkName("docker0")),
+        InterfaceAddress(5, "172.17.0.1/16"),
+        replace(ETH0, index=6, name=LinkName("eth3")),
+        InterfaceAddress(6, "203.0.113.1/24"),
+    )
+    assert list(made.unusable().items()) == [
+        ("eth0", "has no carrier"),
+        ("eth1", "has no IPv4 address"),
+        ("eth2", "is part of a bridge, a bond or a VRF"),
+        ("docker0", "has a name that container networks use"),
+    ]
+
+
+def test_of_a_thousand_pods_interfaces_some_are_named_and_the_nodes_own_are_among_them() -> None:
+    made = table(*(replace(ETH0, index=10 + n, name=LinkName(f"cali{n}")) for n in range(1000)), ETH1)
+    assert len(made.unusable()) == MAX_UNUSABLE
+    assert "eth1" in made.unusable()
+
+
+def test_addresses_of_an_interface_keep_their_order_and_the_last_one_ends_it() -> None:
+    made = table(ETH0, OWN, SECOND)
+    made.receive(Gone(OWN))
+    made.receive(OWN)
+    assert made.links()[0].prefixes == (SECOND.prefix, OWN.prefix)
+    for address in (OWN, SECOND, SECOND):
+        made.receive(Gone(address))
+    assert made.links() == ()

@@ -14,7 +14,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from cluster.objects import AddressText
 from speaker import netlink
 from speaker.effects import Mac
-from speaker.netlink import DumpEnd, Gateway, Gone, Interface, InterfaceAddress, NetlinkError, Refused, parse
+from speaker.netlink import DumpEnd, Gateway, Gone, Interface, InterfaceAddress, NetlinkError, Refused, Unfit, parse
 from speaker.plan import LinkName
 
 UP, BROADCAST, RUNNING, NOARP, SLAVE, LOWER_UP = 0x1, 0x2, 0x40, 0x80, 0x800, 0x10000
@@ -34,7 +34,8 @@ def link_message(flags: int = CARRYING | BROADCAST, kind: int = netlink.NEW_LINK
     message["ifi_type"] = fields.get("ifi_type", 1)
     message["index"] = 3
     message["flags"] = flags
-    message["attrs"] = [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", "02:00:00:00:00:01"), ("IFLA_MTU", 1500)]
+    message["attrs"] = [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", fields.get("mac", "02:00:00:00:00:01"))]
+    message["attrs"].append(("IFLA_MTU", 1500))
     if "master" in fields:
         message["attrs"].append(("IFLA_MASTER", fields["master"]))
     if "downs" in fields:
@@ -49,10 +50,10 @@ def one(data: bytes) -> netlink.Message:
 
 def test_interface() -> None:
     assert one(link_message(downs=4)) == Interface(
-        3, LinkName("eth0"), Mac(bytes.fromhex("020000000001")), carrier=True, can_answer_arp=True, downs=4
+        3, LinkName("eth0"), Mac(bytes.fromhex("020000000001")), carrier=True, unfit=None, downs=4
     )
     assert one(link_message(kind=netlink.DEL_LINK)) == Gone(
-        Interface(3, LinkName("eth0"), Mac(bytes.fromhex("020000000001")), carrier=True, can_answer_arp=True, downs=0)
+        Interface(3, LinkName("eth0"), Mac(bytes.fromhex("020000000001")), carrier=True, unfit=None, downs=0)
     )
 
 
@@ -61,24 +62,26 @@ def test_interface_without_carrier(missing: int) -> None:
     read = one(link_message(flags=(CARRYING | BROADCAST) & ~missing))
     assert isinstance(read, Interface)
     assert not read.carrier
-    assert read.can_answer_arp
+    assert read.unfit is None
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "unfit"),
     [
-        link_message(flags=CARRYING),
-        link_message(flags=CARRYING | BROADCAST | NOARP),
-        link_message(flags=CARRYING | BROADCAST | SLAVE),
-        link_message(master=9),
-        link_message(ifi_type=772),
+        (link_message(flags=CARRYING), Unfit.NO_BROADCAST),
+        (link_message(flags=CARRYING | BROADCAST | NOARP), Unfit.NO_ARP),
+        (link_message(flags=CARRYING | BROADCAST | SLAVE), Unfit.PART_OF_ANOTHER),
+        (link_message(master=9), Unfit.PART_OF_ANOTHER),
+        (link_message(ifi_type=772), Unfit.NOT_ETHERNET),
+        (link_message(mac="00:00:00:00:00:00"), Unfit.NO_MAC),
+        (link_message(mac="01:00:5e:00:00:01"), Unfit.NO_MAC),
     ],
-    ids=["no broadcast", "no ARP", "in a bond", "in a bridge", "loopback"],
+    ids=["no broadcast", "no ARP", "in a bond", "in a bridge", "loopback", "no MAC", "a group's MAC"],
 )
-def test_interface_that_cannot_be_announced(data: bytes) -> None:
+def test_interface_that_cannot_be_announced_says_why(data: bytes, unfit: Unfit) -> None:
     read = one(data)
     assert isinstance(read, Interface)
-    assert not read.can_answer_arp
+    assert read.unfit is unfit
 
 
 def test_bridge_ports_end_is_not_the_interfaces_end() -> None:

@@ -287,6 +287,33 @@ def test_container_networks_bridge_ports_and_interfaces_without_address_are_left
         assert name not in speaker.log
 
 
+def test_node_without_a_usable_interface_says_so_in_one_line_and_why(wire: Wire, start: Start) -> None:
+    node, client = wire.host("node-1"), wire.host("client")
+    node.run("ip", "address", "flush", "dev", "eth0")
+    node.run("ip", "link", "add", "docker0", "type", "veth", "peer", "name", "other")
+    speaker = start(node)
+    speaker.plan(1, bundle("a", (VIP,), "node-1"))
+    reasons = {
+        "eth0": "has no IPv4 address",
+        "other": "has no IPv4 address",
+        "docker0": "has a name that container networks use",
+    }
+    wait_until(lambda: speaker.stats is not None and speaker.stats.unusable == reasons)
+    assert speaker.stats is not None
+    assert speaker.stats.links == ()
+    node.run("ip", "address", "add", "192.0.2.1/24", "dev", "eth0")
+    wait_until(lambda: speaker.holds(VIP), 20)
+    assert client.answerers(VIP) == {node.mac()}
+    said = [json.loads(line) for line in speaker.log.splitlines() if "usable" in line]
+    assert [(line["message"], line.get("interfaces")) for line in said] == [
+        ("no usable interface", reasons),
+        ("interface usable again", None),
+    ]
+    node.run("ip", "link", "set", "eth0", "down")
+    wait_until(lambda: speaker.log.count("no usable interface") == 2)
+    wait_until(lambda: speaker.stats is not None and speaker.stats.unusable.get(ETH0) == "has no carrier")
+
+
 def test_strangers_claim_is_reported_with_its_mac_and_answered(wire: Wire, start: Start, stack: ExitStack) -> None:
     first, _, client = holder_and_spare(wire, start)
     stranger = wire.host("stranger")
