@@ -18,8 +18,9 @@ G4  Nothing of this needs the API: schedules freeze it.
 G5  Nobody claims what a living node answers for, whatever else is broken: whose claim was heard once is not taken for
     dead while ARP passes between the two, though no datagram does. Parts of a bundle that two hold come together; an
     address of several networks may be taken from who is not on all of them; and a machine that shares its name is not
-    told the claims of those who know the other one. Nor is it promised where a firewall answers "port unreachable" and
-    frames are late: that, and a question unanswered for 50 ms, is what a dead speaker looks like.
+    told the claims of those who know the other one. Nor is it promised where frames are lost as well, since two
+    questions are all that D has time for; nor where a firewall answers "port unreachable" and frames are late: that,
+    and a question unanswered for 50 ms, is what a dead speaker looks like.
 G6  Nobody answers for an address on a network where it does not belong.
 
 D is the largest that any speaker on that side has for any peer that may hold something. A fault is what ``World.fault``
@@ -323,6 +324,8 @@ class Invariants:
                 continue
             before = (who for when, what, who in reversed(view.network.owner_changes) if what == address and when < at)
             for holder in next(before, frozenset[str]()) - {claimer} - self._hearing.twins:
+                if not view.mutual(claimer, holder) and view.network.weather.loss:
+                    continue
                 if holder in view.network.rejecting and self._are_late(view.network):
                     continue
                 held = at - self._holds.get((view.network.name, address, holder), at)
@@ -333,9 +336,8 @@ class Invariants:
                     self._fail(f"G5: {claimer} claims {address}, which {holder} answers for")
 
     def _are_late(self, network: Network) -> bool:
-        """Whether the answer to a question may be lost, or take longer than 50 ms."""
-        weather = network.weather
-        return bool(weather.loss or weather.straggling or self.world.work is not None)
+        """Whether the answer to a question may take longer than 50 ms."""
+        return bool(network.weather.straggling or self.world.work is not None)
 
     def _check_places(self) -> None:
         if len(self.world.networks) == 1:

@@ -51,8 +51,8 @@ def seconds_until_answered(world: World, limit: float = 6.0, address: AddressTex
     return world.now - start
 
 
-def owner_of(world: World, address: AddressText = VIP) -> str:
-    owner = world.owner(address)
+def owner_of(world: World, address: AddressText = VIP, network: Network | None = None) -> str:
+    owner = world.owner(address, network)
     assert owner is not None, world.story()
     return owner
 
