@@ -14,8 +14,8 @@ Plan, so two Plans cannot fight. The reasons:
 - *No endpoint serves*, for as long as ``unserved`` says.
 
 **A promise to move is kept once.** A node counts as better only if it is able by its own heartbeats, on the interfaces
-that the advertisements name for it. One that was named and did not claim, so that this node did again, is not named
-again for that bundle in the same session of its.
+that the advertisements name for it, and hears us. One that was named and did not claim, so that this node did again, is
+not named again for that bundle in the same session of its.
 
 **Work per call is bounded**: ``review`` looks at 500 bundles and asks to be called again.
 """
@@ -203,7 +203,7 @@ class Moving:
         tenure.misfit_since = None
         moves = [
             self._give_on(bundle, own, tenure, links, now) if tenure.provisional else None,
-            self._take_back(bundle, own, links),
+            self._take_back(bundle, own, links, now),
         ]
         return min((move for move in moves if move is not None), key=lambda move: move.at, default=None)
 
@@ -224,43 +224,45 @@ class Moving:
         if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:
             return later
         if (chosen.tier, chosen.preference) != (own.tier, own.preference) or not self._has_arrived(
-            bundle, chosen, links
+            bundle, chosen, links, now
         ):
             return later
         if not over and not self._claiming.has_room(chosen, bundle, free, now):
             return later  # a share of what is still others', who may arrive
-        since = self._able_since(bundle, chosen, links) or now
+        since = self._able_since(bundle, chosen, links, now) or now
         return Move("provisional", since + STEADY_S, chosen.node)
 
     def _last_arrival(self, tenure: Tenure) -> float:
         return max(self._arrived_at, tenure.claimed_at)
 
-    def _has_arrived(self, bundle: Bundle, candidate: Candidate, links: frozenset[LinkName]) -> bool:
+    def _has_arrived(self, bundle: Bundle, candidate: Candidate, links: frozenset[LinkName], now: float) -> bool:
         """Whether the candidate is able, and has been ever since it was for the first time: who comes back has had its
         share."""
-        since = self._able_since(bundle, candidate, links)
+        since = self._able_since(bundle, candidate, links, now)
         return since is not None and self._arrivals.setdefault(candidate.node, since) == since
 
     # ------------------------------------------------------------------------------------------------ preference
 
-    def _take_back(self, bundle: Bundle, own: Candidate, links: frozenset[LinkName]) -> Move | None:
+    def _take_back(self, bundle: Bundle, own: Candidate, links: frozenset[LinkName], now: float) -> Move | None:
         before = self._take_backs.get(bundle.id)
         times, last = (before.times, before.since) if before is not None else (0, float("-inf"))
         wait = min(self._settings.take_back_s * 2.0**times, LONGEST_TAKE_BACK_S)
         best: Move | None = None
         for candidate in bundle.candidates[: bundle.candidates.index(own)]:
             if candidate.preference > own.preference and candidate.tier <= own.tier:
-                able_since = self._able_since(bundle, candidate, links)
+                able_since = self._able_since(bundle, candidate, links, now)
                 if able_since is not None:
                     move = Move("preference", max(able_since, last) + wait, candidate.node)
                     best = move if best is None or move.at < best.at else best
         return best
 
-    def _able_since(self, bundle: Bundle, candidate: Candidate, links: frozenset[LinkName]) -> float | None:
-        """Since when a candidate could take the bundle, as its heartbeats say; None also where it was named before
-        and did not."""
+    def _able_since(self, bundle: Bundle, candidate: Candidate, links: frozenset[LinkName], now: float) -> float | None:
+        """Since when a candidate could take the bundle, as its heartbeats say; None also where it would not hear of a
+        release, and where it was named before and did not claim."""
         peer = self._roster.peers.get(candidate.node)
         if peer is None or self._failed.get(bundle.id) == (peer.node, peer.session):
+            return None
+        if not self._roster.is_heard_by(candidate.node, links, now):
             return None
         return self._roster.able_since(candidate.node, links, candidate.interfaces)
 

@@ -142,6 +142,10 @@ class Ownership:
         """Where the address may be answered."""
         return self._owners.links_of(address, now)
 
+    def is_served_on(self, address: AddressText, link: LinkName, now: float) -> bool:
+        """Whether the address is in the Plan, and whoever holds it answers for it on the link."""
+        return address in self._bundles.of and link in self.links_of(address, now)
+
     def answered(self, address: AddressText, now: float) -> frozenset[LinkName]:
         """Where this node answers for the address now."""
         return self._owners.answered(address, now)

@@ -40,7 +40,6 @@ from speaker.effects import (
 )
 from speaker.fencing import BEHIND_PATIENCE_S, Fencing
 from speaker.heartbeat import (
-    NONCE_OCTETS,
     Authenticator,
     Drop,
     HeartbeatError,
@@ -75,8 +74,8 @@ class Protocol:
         self._emit = self._effects.append
         self._roster = Roster(node, settings, self._emit)
         self._membership = Membership(session, self._roster)
-        self._suspicions = Suspicions(self._roster, lambda: rng.getrandbits(8 * NONCE_OCTETS).to_bytes(NONCE_OCTETS))
         self._ownership = Ownership(self._roster, self._log)
+        self._suspicions = Suspicions(self._roster, rng, self._ownership.is_served_on)
         self._fencing = Fencing(self._roster, self._log, self._ownership.links_of)
         self._answers = Answers(self._roster, self._ownership)
         self._voice = Voice(session, self._roster, self._log, rng, now)
@@ -192,10 +191,9 @@ class Protocol:
             self._voice.authenticator is not None
             and suspicion is not None
             and seen.is_reply
-            and seen.sender == suspicion.address
             and any(
-                self._voice.authenticator.proves(seen.proof, nonce, seen.sender_mac, seen.sender)
-                for nonce in suspicion.nonces
+                address == seen.sender and self._voice.authenticator.proves(seen.proof, nonce, seen.sender_mac, address)
+                for nonce, address in suspicion.nonces.items()
             )
         )
 

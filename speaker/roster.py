@@ -41,11 +41,13 @@ class Suspicion:
     since: float
     ask_next: float
     questions: int = 0
-    address: AddressText | None = None
-    """Held by the suspect, asked for by ARP."""
-    nonces: dict[bytes, None] = field(default_factory=dict)
-    """Of the latest of these questions: only a reply with a proof made of one of them counts."""
-    address_asked_at: float = float("inf")
+    nonces: dict[bytes, AddressText] = field(default_factory=dict)
+    """Of the latest ARP questions for addresses that it holds: only a reply with a proof made of one of them counts."""
+    turn: int = 0
+    """Of its addresses: which to ask for."""
+    first_asked_at: float = float("inf")
+    asked_at: float = float("inf")
+    """The first and the last of these questions."""
     told_at: float = NEVER
     """The latest time at which a peer says that it heard the suspect."""
     served_at: float = NEVER
@@ -240,6 +242,13 @@ class Roster:
             if starting and sighting.starting:
                 return sighting.life_at
         return None
+
+    def is_heard_by(self, node: NodeName, links: Iterable[LinkName], now: float) -> bool:
+        """Whether the peer hears us on any of the links, as it says."""
+        peer = self.peers.get(node)
+        seen = [peer.sightings[link] for link in links if link in peer.sightings] if peer is not None else []
+        slack = self.settings.idle_interval_s
+        return any(now - sighting.hears_us_at < sighting.detector.suspicion() + slack for sighting in seen)
 
     def latest_able(self) -> float:
         """When a peer last became able to claim, of those that are."""

@@ -1,9 +1,9 @@
 """Silence + now -> suspicion, questions, death; and whether it may be us who are cut off.
 
 **Suspicion** is silence of 2.5 announced intervals, or to ignore two questions about another suspect. It is said in
-the next heartbeat, at once; the suspect is asked by unicast, and an address that it holds is asked for by ARP with a
-nonce; both again after 50 ms, and each 100 ms while it lasts. Who hears a suspicion says at once when it last heard
-the suspect.
+the next heartbeat, at once; the suspect is asked by unicast, and an address that it holds there is asked for by ARP
+with a nonce; both again after 50 ms, and each 100 ms while it lasts, for another address while none is proved. Who
+hears a suspicion says at once when it last heard the suspect.
 
 **Proof of service.** Anybody can send ARP Replies in a dead node's name, and some switches and access points do so in
 good faith. A Reply counts only if it carries what a member of the cluster makes of the nonce of one of our latest
@@ -28,16 +28,20 @@ Liveness is per link. A link that is down, or on which we cannot send, declares 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from itertools import chain, islice
 
-from cluster.objects import NodeName
+from cluster.objects import AddressText, NodeName
 from speaker.effects import AskAddress, WatchFrames
+from speaker.heartbeat import NONCE_OCTETS
 from speaker.plan import LinkName
 from speaker.roster import NEVER, Peer, Roster, Segment, Sighting, Standing, Suspicion
 
 SLOW_QUESTIONS_S = 3.0  # a suspicion older than this is asked about once a second
 WAITING_S = 0.2  # between questions to third parties while fenced or isolated: everything waits for their answer
 LONGEST_WAIT_S = 5.0  # between looks, whatever happens
+LOOKED_AT = 1000  # claims of a suspect, to find one to ask for
 NONCES = 4  # of the latest questions to a suspect: an answer to an older one is no news
 BLOCKED_S = 1.0  # of a suspect that proves to be alive, until it is reported that its datagrams do not arrive
 BLOCKED_AGAIN_S = 600.0
@@ -46,9 +50,13 @@ BLOCKED_AGAIN_S = 600.0
 class Suspicions:
     """Judges the roster when its ``check_at`` has come."""
 
-    def __init__(self, roster: Roster, nonce: Callable[[], bytes]) -> None:
+    def __init__(
+        self, roster: Roster, rng: random.Random, belongs: Callable[[AddressText, LinkName, float], bool]
+    ) -> None:
         self._roster = roster
-        self._nonce = nonce
+        self._rng = rng
+        self._belongs = belongs
+        """Whether an address is to be answered for on a link now."""
         self._blocked: dict[tuple[LinkName, NodeName], float] = {}
         """When it was last reported that a peer's datagrams do not arrive."""
 
@@ -119,7 +127,7 @@ class Suspicions:
 
     def _suspect(self, peer: Peer, link: LinkName, sighting: Sighting, now: float) -> None:
         sighting.standing = Standing.SUSPECTED
-        sighting.suspicion = Suspicion(now, now, address=min(peer.mirror.claims, default=None))
+        sighting.suspicion = Suspicion(now, now)
         self._roster.suspects[peer.session] = peer
         self._roster.changed = True
         self._roster.report("PeerSuspected", node=peer.node, link=link, silent_ms=int((now - sighting.life_at) * 1000))
@@ -138,23 +146,31 @@ class Suspicions:
         suspicion.ask_next = now + gap
         self._roster.speak_now = True
         self._roster.unicast[(link, sighting.contact)] = None
-        if suspicion.address not in peer.mirror.claims:
-            suspicion.address = min(peer.mirror.claims, default=None)
-            suspicion.address_asked_at = float("inf")
-            suspicion.nonces.clear()
-        if suspicion.address is not None:
-            nonce = self._nonce()
-            suspicion.nonces[nonce] = None
+        address = self._held_by(peer, suspicion, link, now)
+        if address is not None:
+            nonce = self._rng.getrandbits(8 * NONCE_OCTETS).to_bytes(NONCE_OCTETS)
+            suspicion.nonces[nonce] = address
             while len(suspicion.nonces) > NONCES:
                 del suspicion.nonces[next(iter(suspicion.nonces))]
-            self._roster.emit(AskAddress(link, suspicion.address, nonce=nonce))
-            suspicion.address_asked_at = min(suspicion.address_asked_at, now)
+            self._roster.emit(AskAddress(link, address, nonce=nonce))
+            suspicion.asked_at = now
+            suspicion.first_asked_at = min(suspicion.first_asked_at, now)
         others = [
             theirs for other, theirs in self._roster.on(link) if other is not peer and theirs.standing is Standing.ALIVE
         ]
         if any(theirs.heard_at > suspicion.since for theirs in others) or (others and suspicion.questions == 1):
             return  # they prove that we hear
         self._ask_third_parties(link, self._roster.links[link])
+
+    def _held_by(self, peer: Peer, suspicion: Suspicion, link: LinkName, now: float) -> AddressText | None:
+        """An address that the peer should answer for on the link: another one where the last was not proved, since it
+        may have been released without our hearing of it."""
+        claims = list(peer.mirror.claims)
+        if suspicion.served_at < suspicion.asked_at:
+            suspicion.turn += 1
+        first = suspicion.turn % len(claims) if claims else 0
+        in_turn = islice(chain(claims[first:], claims[:first]), LOOKED_AT)
+        return next((address for address in in_turn if self._belongs(address, link, now)), None)
 
     def _judge(
         self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float
@@ -164,7 +180,7 @@ class Suspicions:
         gap = self._roster.settings.question_gap_s
         self._tell_blocked(peer, link, sighting, suspicion, now)
         if suspicion.refused_at > sighting.life_at and suspicion.served_at < suspicion.since:
-            unanswered_at = suspicion.address_asked_at + gap
+            unanswered_at = suspicion.first_asked_at + gap
             if now >= unanswered_at:
                 self._bury(peer, link, sighting, "refused by its kernel", now)
                 return now, False
