@@ -68,7 +68,8 @@ def _limit(what: int, most: int) -> None:
 
 
 def confined(rights: Rights) -> tuple[str, ...]:
-    """The beginning of a command line: what follows it is run with these rights."""
+    """The beginning of a command line: what follows it is run with these rights, and in a session of its own: where the
+    kernel shares the CPU out among sessions (autogroups, sched(7)), it has a share of its own, as a container has."""
     return (sys.executable, "-m", __spec__.name, msgspec.json.encode(rights).decode())
 
 
@@ -145,5 +146,7 @@ def _check(result: int, what: str) -> None:
 
 
 if __name__ == "__main__":
+    with contextlib.suppress(PermissionError):  # it leads one already
+        os.setsid()
     confine(msgspec.json.decode(sys.argv[1], type=Rights))
     os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 (no shell is wanted)
