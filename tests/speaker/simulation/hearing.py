@@ -47,15 +47,21 @@ class Hearing:
         self._world = world
         self._strayed: dict[str, set[tuple[str, str]]] = {}
         """By network: pairs that lost each other while nothing that is said to the group passes between them."""
+        self._lives: dict[str, dict[str, tuple[int, int]]] = {}
+        """By network: the session of each node there, and how often its interface has appeared."""
         self.twins: set[str] = set()
         """Machines that share their name with another."""
+        self.unsettled = False
+        """Some of them do not hear each other."""
 
     def views(self) -> list[View]:
         views = [self._view(network) for network in self._world.networks]
         twins = self._twins()
         self.twins = {name for pair in twins for name in pair}
+        self.unsettled = False
         for one, other in twins:
             if not any(view.mutual(one, other) for view in views):
+                self.unsettled = True
                 for view in views:
                     view.hears = {
                         name: frozenset() if name in {one, other} else heard - {one, other}
@@ -102,13 +108,16 @@ class Hearing:
     def _part_strayed(self, view: View) -> None:
         network = view.network
         strayed = self._strayed.setdefault(network.name, set())
+        lives = {name: (self._world.nodes[name].sessions, each.life) for name, each in view.there.items()}
+        known, self._lives[network.name] = self._lives.get(network.name, {}), lives
         if not network.multicast_blocked:
             strayed.clear()
             return
+        new = {name for name, life in lives.items() if known.get(name) != life}
         for one, other in network.multicast_blocked:
             if (other, one) not in network.multicast_blocked:
                 strayed.discard((one, other))
-            elif not view.mutual(one, other):
+            elif one in new or other in new or not view.mutual(one, other):
                 strayed.add((one, other))
         for one, other in strayed:
             if one in view.hears:

@@ -12,7 +12,8 @@ G4  Nothing of this needs the API: schedules freeze it.
     come up is none that can claim, for 1.3 s. An address that belongs on several networks may wait a second longer: for
     who holds it on another one to claim the rest.
     And an owner stays: without a fault nobody becomes or ceases to be one. That endpoints vanish and come back is none.
-    A claim of the start is given on to who arrives: once, until nobody has arrived for 30 s.
+    A claim of the start is given on to who arrives: once, until nobody has arrived for 30 s. And a bundle goes to a
+    higher preference.
     A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long
     as somebody there knows by its own Plan that it served lately, and by having heard the owner that it had one.
 G5  Nobody claims what a living node answers for, whatever else is broken: whose claim was heard once is not taken for
@@ -21,7 +22,9 @@ G5  Nobody claims what a living node answers for, whatever else is broken: whose
     told the claims of those who know the other one. Nor is it promised where frames are lost as well, since two
     questions are all that D has time for; nor where a firewall answers "port unreachable" and frames are late: that,
     and a question unanswered for 50 ms, is what a dead speaker looks like.
-G6  Nobody answers for an address on a network where it does not belong.
+G6  Nobody answers for an address on a network where it does not belong, who is or was on the one where it does, or
+    hears somebody who is.
+G7  Nobody releases an address for somebody else, and takes it again since nobody did: unless there was a fault.
 
 D is the largest that any speaker on that side has for any peer that may hold something. A fault is what ``World.fault``
 is told, three losses in a row between two hosts included, and a speaker becoming ready. Hearing is ``hearing``'s: what
@@ -31,6 +34,8 @@ While a member of the cluster lies (``World.lying``) nothing is promised: who ha
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from cluster.objects import AddressText
 from speaker.effects import Report
@@ -48,6 +53,9 @@ SLACK_S = 0.03  # the loops' lateness and the wire's delay, which the promises l
 KNOWN_S = 0.5  # of hearing an owner, until its claim is known for certain
 SETTLED_S = 2.5  # after it, no owner changes: a provisional claim moves a second after its better candidate is able
 JOINED_S = 1.0  # for the holder of a part to claim the rest
+TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
+FOR_ANOTHER = {"preference", "provisional", "no candidate any more"}
+TOLD_S = 2.0  # of hearing somebody on the address's own subnet, until that is known
 ASKED_S = 0.5  # of ARP that passes: some questions to a suspect and their answers
 
 
@@ -67,6 +75,9 @@ class Invariants:
         self._ready_at = float("-inf")
         self._changes_seen: dict[str, int] = {}
         self._reports_seen = 0
+        self._misplaced: dict[tuple[str, AddressText, str], float] = {}
+        self._released: dict[tuple[str, str], float] = {}
+        """(node, address) -> when it was released for another."""
         self._known: dict[tuple[str, int, int, str, AddressText], float] = {}
         """(node, session, life of its interface, owner, address) -> for how long the owner was heard by it."""
         self._holds: dict[tuple[str, AddressText, str], float] = {}
@@ -92,7 +103,7 @@ class Invariants:
             self._check_single(views)
             self._check_somebody(views)
             self._check_stays()
-            self._check_places()
+            self._check_places(views)
         self._note_known(views)
         self.world.clock.after(CHECK_S, self._check)
 
@@ -199,7 +210,7 @@ class Invariants:
     def _check_somebody(self, views: list[View]) -> None:
         missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
         for view in views:
-            for side in view.sides() or ():
+            for side in () if self._hearing.unsettled else view.sides() or ():
                 ready = [name for name in side if self._able(view, name)]
                 plans = {self.world.nodes[name].plan_seen for name in side}
                 if not ready or len(plans) != 1 or self._overheard(view, side):
@@ -287,7 +298,7 @@ class Invariants:
             for at, address, _ in changes:
                 longest = max(self.detection({name}) for name in self.world.nodes)
                 calm = self._last_fault() + DEAF_S + max(SETTLED_S, longest + 1.0)
-                if at > calm and not self._was_given_on(address, at):
+                if at > calm and not self._was_given_on(address, at) and not self._was_taken_back(address, at):
                     self._fail(f"the owner of {address} changed without a fault")
 
     def _was_given_on(self, address: AddressText, at: float) -> bool:
@@ -304,15 +315,37 @@ class Invariants:
         over_at = self._ready_at + self.world.settings.cold_start_s + SETTLED_S
         return moved == 1 and at <= max(over_at, self.world.resumed_at + SETTLED_S)
 
-    # ---------------------------------------------------------------------------------------------- G5, G6
+    def _was_taken_back(self, address: AddressText, at: float) -> bool:
+        return any(
+            report.reason == "Released" and (report.fields["address"], report.fields["why"]) == (address, "preference")
+            for report in self._latest(at - DEAF_S)
+        )
+
+    def _latest(self, since: float) -> Iterator[Report]:
+        for at, _, report in reversed(self.world.reports):
+            if at < since:
+                return
+            yield report
+
+    # ---------------------------------------------------------------------------------------------- G5, G6, G7
 
     def _check_kept(self, views: list[View]) -> None:
         reports = self.world.reports[self._reports_seen :]
         self._reports_seen = len(self.world.reports)
         for at, name, report in reports:
+            if report.reason == "Released" and report.fields["why"] in FOR_ANOTHER:
+                self._released[name, str(report.fields["address"])] = at
+            if report.reason == "Claimed":
+                self._check_promise(at, name, report)
             joins = report.reason == "Claimed" and report.fields["why"] == "joined bundle"
             if report.reason == "Claimed" and not joins and name not in self._hearing.twins:
                 self._check_claim(views, at, name, report)
+
+    def _check_promise(self, at: float, name: str, report: Report) -> None:
+        """Whether the claimer has just released that for another."""
+        released = self._released.pop((name, str(report.fields["address"])), float("-inf"))
+        if at < released + TAKEN_AGAIN_S and self._last_fault() < released - TAKEN_AGAIN_S:
+            self._fail(f"G7: {name} released {report.fields['address']} for another and claims it again")
 
     def _check_claim(self, views: list[View], at: float, claimer: str, report: Report) -> None:
         address = AddressText(str(report.fields["address"]))
@@ -339,10 +372,19 @@ class Invariants:
         """Whether the answer to a question may take longer than 50 ms."""
         return bool(network.weather.straggling or self.world.work is not None)
 
-    def _check_places(self) -> None:
-        if len(self.world.networks) == 1:
+    def _check_places(self, views: list[View]) -> None:
+        if len(views) == 1:
             return
-        for network in self.world.networks:
-            for address, answerers in network.answerers.items():
-                if answerers and not network.has(address) and any(n.has(address) for n in self.world.networks):
-                    self._fail(f"G6: {address} is answered on {network.name} by {', '.join(answerers)}")
+        misplaced: dict[tuple[str, AddressText, str], float] = {}
+        for view in views:
+            for address, answerers in view.network.answerers.items():
+                own = [each for each in views if each.network.has(address)]
+                for name in answerers if own and own[0] is not view else ():
+                    known = [each for each in self.world.nodes[name].interfaces if each.network is own[0].network]
+                    told = any(view.mutual(name, other) for other in own[0].there)
+                    if any(each.was_known for each in known) or told:
+                        key = (view.network.name, address, name)
+                        since = misplaced[key] = self._misplaced.get(key, self.world.now)
+                        if self.world.now - since > TOLD_S:
+                            self._fail(f"G6: {address} is answered on {view.network.name} by {name}")
+        self._misplaced = misplaced

@@ -47,6 +47,8 @@ class Interface:
     """Whether the speaker believes that the kernel takes datagrams for it."""
     quiet: bool = False
     """Nothing gratuitous may be sent."""
+    was_known: bool = False
+    """This session of the speaker has seen it."""
     watched: bool = False
     """The speaker wants to hear of every frame."""
     answers: set[AddressText] = field(default_factory=set)
@@ -62,12 +64,13 @@ class Interface:
         """The speaker knows it as it is. One with another number is another one for it."""
         if not self.present or self.index != self.known_index:
             self.watched, self.quiet, self.sends = False, False, True
+        self.was_known = self.was_known or self.present
         self.known_as = self.name if self.present else None
         self.known_index = self.index if self.present else 0
 
     def forget(self) -> None:
         """There is no speaker any more that knows it."""
-        self.known_as, self.known_index = None, 0
+        self.known_as, self.known_index, self.was_known = None, 0, False
 
     def state(self, host: str) -> LinkState:
         up = host not in self.network.unplugged
@@ -83,6 +86,8 @@ class Node:
     known_as: NodeName
     """The name that its speaker goes by: another machine may have the same."""
     interfaces: list[Interface] = field(default_factory=list)
+    joined: int = 0
+    """How many it has had."""
     powered: bool = True
     running: bool = False
     paused_until: float | None = None

@@ -100,7 +100,8 @@ class World:
     def join(self, name: str, network: Network, link: str) -> Interface:
         """Put a machine on a network, by another interface."""
         node = self.nodes[name]
-        number = len(node.interfaces)
+        number = node.joined
+        node.joined += 1
         mac = Mac(bytes([2, 0, 0, number, 1 + node.index // 200, node.index % 200]))
         gateway = GATEWAY if network is self.network and self.has_gateway else None
         interface = Interface(network, LinkName(link), 2 + number, mac, network.address(node.index), gateway)
