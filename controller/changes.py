@@ -97,9 +97,9 @@ Change = Read | Write
 """What is answered, failed or superseded."""
 
 
-def shortened(message: str) -> str:
-    """The message, cut at ``MESSAGE_LIMIT``."""
-    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 2] + " …"
+def shortened(message: str, limit: int = MESSAGE_LIMIT) -> str:
+    """The message, cut at ``limit``."""
+    return message if len(message) <= limit else message[: limit - 2] + " …"
 
 
 def find_condition(conditions: Sequence[Condition], type_: str) -> Condition | None:

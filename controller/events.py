@@ -1,18 +1,13 @@
-"""What an Event tells about a Service, in MetalLB's words: each at the transition, and not again."""
+"""What an Event tells about a Service, in MetalLB's words: each at the transition, and again only to who waits long."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
-
 from cluster.objects import Service
-from controller.allocator import Reason
+from controller.allocator import Reason, Refusal
 from controller.changes import ADDRESS_ASSIGNED, EventNote, find_condition, shortened
-from controller.judgement import Verdict, condition, why_lacking
+from controller.judgement import Verdict, condition, why_lacking, words
 from controller.record import recorded
-from controller.request import DEPRECATED_PREFIX, PREFIX
-
-_NONE: Final[frozenset[str]] = frozenset()  # one for all: each would weigh 216 bytes
+from controller.vocabulary import UNREAD
 
 
 def of_verdict(view: Service, verdict: Verdict, cleared: str | None) -> tuple[EventNote, ...]:
@@ -36,28 +31,30 @@ def of_verdict(view: Service, verdict: Verdict, cleared: str | None) -> tuple[Ev
     if verdict.lacking is not None and why_lacking(verdict, verdict.lacking) not in said_before:
         message = f"cannot assign additional IP in PreferDualStack: {verdict.lacking.message}"
         events.append(EventNote("Normal", "AdditionalAssignFailed", shortened(message)))
-    if verdict.refusal is not None and said_before != condition(verdict).message:
-        if after and verdict.refusal.reason is Reason.INVALID_REQUEST:
-            message = f"invalid requested loadbalancer IPs: {verdict.refusal.message}"
-            events.append(EventNote("Warning", "LoadBalancerFailed", shortened(message)))
-        else:
-            message = f'Failed to allocate IP for "{view.key}": {verdict.refusal.message}'
-            events.append(EventNote("Warning", "AllocationFailed", shortened(message)))
+    if not _says_so(said_before, verdict):
+        events += of_refusal(view, verdict)
     return tuple(events)
 
 
-def deprecated_annotations(view: Service) -> frozenset[str]:
-    """The Service's annotations under the prefix that MetalLB gave up."""
-    return frozenset([key for key in view.metadata.annotations if key.startswith(DEPRECATED_PREFIX)]) or _NONE
+def of_refusal(view: Service, verdict: Verdict) -> tuple[EventNote, ...]:
+    """Why the Service has no address, or not the one that it asks for."""
+    refusal = verdict.refusal
+    if refusal is None:
+        return ()
+    if verdict.addresses and refusal.reason is Reason.INVALID_REQUEST:
+        message = f"invalid requested loadbalancer IPs: {refusal.message}"
+        return (EventNote("Warning", "LoadBalancerFailed", shortened(message)),)
+    message = f'Failed to allocate IP for "{view.key}": {refusal.message}'
+    return (EventNote("Warning", "AllocationFailed", shortened(message)),)
 
 
-def of_deprecated(keys: Iterable[str]) -> tuple[EventNote, ...]:
-    """One Event for each of these annotations."""
-    return tuple(
-        EventNote(
-            "Warning",
-            "deprecatedAnnotation",
-            f'annotation "{key}" is deprecated; use "{PREFIX}{key.removeprefix(DEPRECATED_PREFIX)}"',
-        )
-        for key in sorted(keys)
-    )
+def of_contest(refusal: Refusal | None) -> tuple[EventNote, ...]:
+    """Who keeps writing the status."""
+    if refusal is None:
+        return ()
+    return (EventNote("Warning", refusal.reason.value, shortened(refusal.message)),)
+
+
+def _says_so(said_before: str, verdict: Verdict) -> bool:
+    """Whether the condition says this already, whatever it may add of annotations."""
+    return said_before == condition(verdict).message or said_before.partition(UNREAD)[0] == shortened(words(verdict))

@@ -27,7 +27,7 @@ from controller.allocator import (
     what_may_stay,
     why_not_requested,
 )
-from controller.changes import ADDRESS_ASSIGNED, shortened
+from controller.changes import ADDRESS_ASSIGNED, MESSAGE_LIMIT, shortened
 from controller.ledger import Ledger
 from controller.record import assigned_words
 from controller.request import Reading
@@ -45,6 +45,8 @@ class Verdict:
     """Why it may not keep what it held."""
     remark: Refusal | None = None
     """What is wrong with an address that it keeps all the same."""
+    unread: str = ""
+    """What it says that nobody understands."""
 
 
 def judge(config: Config, ledger: Ledger, reading: Reading, held: tuple[Address, ...], recorded: str) -> Verdict:
@@ -140,21 +142,35 @@ def _remark(ledger: Ledger, held: tuple[Address, ...]) -> Refusal | None:
 
 def condition(verdict: Verdict) -> Condition:
     """The verdict as ``berthlb.io/AddressAssigned``."""
+    status = "True" if verdict.addresses else "False"
+    return Condition(ADDRESS_ASSIGNED, status, _reason(verdict), _with_unread(words(verdict), verdict.unread))
+
+
+def _reason(verdict: Verdict) -> str:
+    if verdict.refusal is not None:
+        return verdict.refusal.reason.value
+    return "Assigned" if verdict.remark is None else verdict.remark.reason.value
+
+
+def words(verdict: Verdict) -> str:
+    """What the condition says, but for what nobody understands."""
     refusal = verdict.refusal
     if not verdict.addresses:
         if refusal is None:
             raise ValueError("a verdict has addresses or a refusal")
-        return Condition(ADDRESS_ASSIGNED, "False", refusal.reason.value, shortened(refusal.message))
+        return refusal.message
     message = assigned_words(verdict.addresses, verdict.pool)
     if verdict.remark is not None:
         message = f"{message}, which it keeps although {verdict.remark.message}"
     if verdict.lacking is not None:
         message = f"{message}; {why_lacking(verdict, verdict.lacking)}"
-    if refusal is None:
-        reason = "Assigned" if verdict.remark is None else verdict.remark.reason.value
-        return Condition(ADDRESS_ASSIGNED, "True", reason, shortened(message))
-    message = f"{message}; what the Service asks for cannot be had: {refusal.message}"
-    return Condition(ADDRESS_ASSIGNED, "True", refusal.reason.value, shortened(message))
+    if refusal is not None:
+        message = f"{message}; what the Service asks for cannot be had: {refusal.message}"
+    return message
+
+
+def _with_unread(message: str, unread: str) -> str:
+    return f"{shortened(message, MESSAGE_LIMIT - len(unread) - 2)}; {unread}" if unread else shortened(message)
 
 
 def why_lacking(verdict: Verdict, lacking: Refusal) -> str:

@@ -30,7 +30,7 @@ from cluster.addresses import Address, Family, RangeMap
 from cluster.config import Config
 from cluster.objects import Condition, PoolName, RecentRelease, Service, ServiceOwners, is_older
 from cluster.resources import SERVICE_OWNERS, SERVICES
-from controller import events
+from controller import events, vocabulary
 from controller.allocator import Reason, Refusal
 from controller.changes import (
     ADDRESS_ASSIGNED,
@@ -52,6 +52,7 @@ from controller.judgement import Verdict, condition, judge, may_be_believed
 from controller.ledger import Ledger
 from controller.record import recorded
 from controller.releases import Releases
+from controller.reminders import Reminders
 from controller.request import (
     ALLOCATED_FROM_POOL,
     ALLOW_SHARED_IP,
@@ -87,6 +88,7 @@ class Reconciler:
         """Refusals reported so far."""
         self._class = load_balancer_class
         self._requests = Requests(rng)
+        self._reminders = Reminders(rng)
         self._holdings = Holdings(self.ledger, self.releases, load_balancer_class)
         self._config = Config()
         self._departed = Departed()
@@ -148,7 +150,7 @@ class Reconciler:
                 return
             tracked = self._tracked[view.key] = Tracked(view)
             if find_condition(view.status.conditions, ADDRESS_ASSIGNED) is not None:
-                tracked.deprecated = events.deprecated_annotations(view)  # told then
+                tracked.told = vocabulary.worth_telling(view)  # it was told then
         elif tracked.view.metadata.resource_version == version:
             tracked.view = view  # the copy that is held anyway, instead of the one that a write was answered with
             if not tracked.doubtful:
@@ -190,6 +192,7 @@ class Reconciler:
         key = tracked.view.key
         del self._tracked[key]
         self._requests.wake(tracked, None)
+        self._reminders.forget(key)
         self._waiting.discard(key)
         self._contested.discard(key)
 
@@ -244,7 +247,8 @@ class Reconciler:
         self._requests.failed(tracked, retry_after, now)
 
     def next_deadline(self) -> float | None:
-        """When ``settle`` wants to be called next, in monotonic seconds, though nothing was observed."""
+        """When ``settle`` wants to be called next, in monotonic seconds, though nothing was observed. Reminders are in
+        no hurry, and come with whichever call is next."""
         deadlines = (self._requests.next_deadline(), self._departed.next_deadline())
         return min((at for at in deadlines if at is not None), default=None)
 
@@ -268,6 +272,9 @@ class Reconciler:
                 self._mind_departed()
             for key in self._requests.take_due(now):
                 self._requests.due(self._tracked[key], now)
+                self._turns.give(key)
+            for key in self._reminders.due(now.monotonic):
+                self._tracked[key].remind = True
                 self._turns.give(key)
             self._decide_all(now, room, turns)
         self.releases.stamp(now)
@@ -332,7 +339,7 @@ class Reconciler:
     def _decide_ours(self, tracked: Tracked, now: Moment) -> None:
         view = tracked.view
         self._notice_others(tracked, now)
-        verdict = self._with_remark(self._judge(tracked))
+        verdict = self._with_remarks(self._judge(tracked), view)
         tracked.refusal = verdict.refusal
         if verdict.refusal is None and verdict.lacking is None:
             self._waiting.discard(view.key)
@@ -340,20 +347,35 @@ class Reconciler:
             self._waiting.add(view.key)
         tracked.cleared = verdict.cleared or tracked.cleared
         self._holdings.assign(tracked, verdict.addresses)
-        self._warn_of_deprecated(tracked)
+        self._tell_of_annotations(tracked)
         if self._stands_back(tracked, now):
+            self._explain(tracked, events.of_contest(tracked.refusal), (), now)
             return
         said = condition(verdict)
         patch = service_patch(view, texts(tracked.assigned), verdict.pool, said, now)
         notes = events.of_verdict(view, verdict, tracked.cleared) if patch is not None else ()
         refused = {"AllocationFailed", "LoadBalancerFailed"} & {note.reason for note in notes}
-        if self._write(tracked, patch, said.message, notes, now) and refused and verdict.refusal is not None:
+        written = self._write(tracked, patch, said.message, notes, now)
+        if written and refused and verdict.refusal is not None:
             self.refusals[verdict.refusal.reason] += 1
+        self._explain(tracked, events.of_refusal(view, verdict), notes if written else (), now)
+
+    def _explain(self, tracked: Tracked, why: tuple[EventNote, ...], told: tuple[EventNote, ...], now: Moment) -> None:
+        """See to it that an Event says why a Service waits. ``told``: those that are recorded now anyway."""
+        if tracked.remind and why and not set(why) & set(told):
+            self._requests.tell(tracked, why)
+            told = why
+        tracked.remind = False
+        if why:
+            self._reminders.waits(tracked.view.key, now.monotonic, told=bool(set(why) & set(told)))
+        else:
+            self._reminders.forget(tracked.view.key)
 
     def _decide_leaving(self, tracked: Tracked, now: Moment) -> None:
         """It is being deleted: it keeps what it has until its finalizers are gone, and gets nothing more."""
         view = tracked.view
         self._waiting.discard(view.key)
+        self._reminders.forget(view.key)
         self._notice_others(tracked, now)
         on_display, given = addresses_in_status(view), recorded(view) or ()
         had = (*tracked.assigned, *tracked.retiring)
@@ -381,7 +403,9 @@ class Reconciler:
             held = on_display
         return judge(self._config, self.ledger, reading, held, pool)
 
-    def _with_remark(self, verdict: Verdict) -> Verdict:
+    def _with_remarks(self, verdict: Verdict, view: Service) -> Verdict:
+        if unread := vocabulary.remark(view):
+            verdict = replace(verdict, unread=unread)
         for address in verdict.addresses:
             if verdict.remark is None and (key := self._holdings.shown_by(address)) is not None:
                 served = self._tracked[key].view.spec.load_balancer_class
@@ -389,10 +413,10 @@ class Reconciler:
                 verdict = replace(verdict, remark=Refusal(Reason.ADDRESS_IN_USE, f"{who} shows {address.text} too"))
         return verdict
 
-    def _warn_of_deprecated(self, tracked: Tracked) -> None:
-        if fresh := events.deprecated_annotations(tracked.view) - tracked.deprecated:
-            self._requests.tell(tracked, events.of_deprecated(fresh))
-            tracked.deprecated |= fresh
+    def _tell_of_annotations(self, tracked: Tracked) -> None:
+        if notes := vocabulary.news(tracked.view, tracked.told):
+            self._requests.tell(tracked, notes)
+            tracked.told |= vocabulary.worth_telling(tracked.view)
 
     def _notice_others(self, tracked: Tracked, now: Moment) -> None:
         """Whether the Service still shows what we wrote."""
@@ -427,9 +451,8 @@ class Reconciler:
             self._requests.read(tracked, SERVICE_OWNERS)
             return True
         refusal = tracked.refusal = contest.refusal(tracked.assigned, written=status == "True")
-        message = shortened(refusal.message)
-        notes = () if contest.told else (EventNote("Warning", refusal.reason.value, message),)
-        say = Condition(ADDRESS_ASSIGNED, status, refusal.reason.value, message)
+        notes = () if contest.told else events.of_contest(refusal)
+        say = Condition(ADDRESS_ASSIGNED, status, refusal.reason.value, shortened(refusal.message))
         patch = service_patch(view, displayed, pool_named(view), say, now)
         if self._write(tracked, patch, refusal.message, notes, now) and notes:
             self.refusals[refusal.reason] += 1
@@ -446,6 +469,7 @@ class Reconciler:
             self._requests.write(tracked, patch, f"released: the Service's type is {view.spec.type}", (), now)
 
     def _not_ours(self, tracked: Tracked) -> None:
+        self._reminders.forget(tracked.view.key)
         self._waiting.discard(tracked.view.key)
         self._contested.discard(tracked.view.key)
         tracked.contest, tracked.stated, tracked.refusal = None, None, None

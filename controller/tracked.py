@@ -18,8 +18,10 @@ class Tracked(Holding):
     stated: Shown | None = None
     """What the Service showed when we last knew it to be as we wrote it."""
     contest: Contest | None = None
-    deprecated: frozenset[str] = frozenset()
-    """The annotations that it was told are deprecated."""
+    told: frozenset[str] = frozenset()
+    """The annotations of which it was told that they are deprecated or have no effect."""
+    remind: bool = False
+    """Whether it is to be told once more why it waits."""
     doubtful: bool = False
     """It left the watched selection and has not been read since."""
     in_flight: bool = False

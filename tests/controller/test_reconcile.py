@@ -352,7 +352,8 @@ def test_nobody_is_disturbed_while_nothing_changes() -> None:
         world.time += 3600.0
         world.decide()
         assert (world.pending, world.controller.next_deadline()) == ([], None)
-    assert world.take_events() == []
+    reasons = [reason for _, reason, _ in world.take_events()]
+    assert reasons == ["AllocationFailed"] * 3, "who waits is told once an hour, and that is all"
 
 
 # ------------------------------------------------------------------------ release

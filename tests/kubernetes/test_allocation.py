@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from cluster.client import connect
+from controller import reminders
+from controller.daemon import Daemon
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.installation import Installation
 from tests.waiting import wait_until
@@ -64,3 +69,34 @@ def test_kubectl_shows_why_every_pool_refuses(cluster: Installation) -> None:
     wait_until(lambda: "AllocationFailed" in cluster.kubectl("describe", "service", "web"))
     described = cluster.kubectl("describe", "service", "web")
     assert all(reason in described for reason in reasons), described
+
+
+def test_why_a_service_waits_is_told_again_when_its_event_is_forgotten(
+    control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API server forgets Events after an hour, and kubectl shows no conditions of a Service. Here an hour is a
+    moment, and the Event is deleted."""
+    monkeypatch.setattr(reminders, "AGAIN_S", 1.0)
+    with Installation(control_plane, "reminders", start=False) as cluster:
+        client = connect(control_plane.kubeconfig(), user_agent="berthlb-controller")
+        daemon = Daemon(
+            client,
+            cluster.name,
+            cluster.load_balancer_class,
+            CollectorRegistry(),
+            name="test",
+            lease_s=15,
+            remember_releases=0,
+        )
+        thread = threading.Thread(target=daemon.run)
+        thread.start()
+        try:
+            cluster.service("web")
+            described = ("describe", "service", "web")
+            for _ in range(2):
+                wait_until(lambda: "there is no IPAddressPool to take" in cluster.kubectl(*described), 20)
+                cluster.kubectl("delete", "events", "--all")
+        finally:
+            daemon.stop()
+            thread.join(10)
+            daemon.close()
