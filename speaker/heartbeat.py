@@ -95,6 +95,8 @@ class Flag(enum.IntFlag):
     """``heard`` did not fit whole; absence from it means nothing."""
     CUT_OFF = 32
     """Its link has just come up: it was as silent as it seemed."""
+    YIELDS = 64
+    """Another machine has its name, and it is the one that is silent."""
 
 
 class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):

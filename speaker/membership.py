@@ -62,7 +62,7 @@ TWIN_S = 5.0  # of silence, until a node that has our name is believed to be gon
 NETWORKS_GAP_S = 60.0  # between notes of when a subnet was last said
 FOREVER = (1 << 64) - 1
 ABLE, STARTING, LEAVING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING)
-ANSWER, CUT_OFF = int(Flag.ANSWER), int(Flag.CUT_OFF)
+ANSWER, CUT_OFF, YIELDS = int(Flag.ANSWER), int(Flag.CUT_OFF), int(Flag.YIELDS)
 
 
 class Membership:
@@ -289,11 +289,17 @@ class Membership:
 
     def _meet_twin(self, session: int, twin: Pending, message: Heartbeat, now: float) -> None:
         """Another machine has our name. One of the two is able and stays; if both are, the one of the lower session.
-        Able is who says so, on both sides."""
+        Able is who says so, on both sides. Nobody yields to one that says that it yields itself."""
         able, own = bool(message.flags & ABLE), self.able and self._roster.links[twin.link].open(now)
-        if (not able, session) < (not own, self.session):
+        if message.flags & YIELDS:
+            stays = not self.yields(now) or self.session < session
+        else:
+            stays = (not own, self.session) < (not able, session)
+        if not stays:
             self._yields_until = now + TWIN_S
-            self._roster.changed = True
+        elif message.flags & YIELDS:
+            self._yields_until = NEVER
+        self._roster.changed = True
         if now - self._duplicate_reported_at > self._roster.settings.defence_gap_s:
             self._duplicate_reported_at = now
             self._roster.report(

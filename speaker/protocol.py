@@ -343,6 +343,7 @@ class Protocol:
         """Carry what one part found out to the others."""
         roster, ownership = self._roster, self._ownership
         self._membership.able = self._voice.ready
+        self._voice.yields = self._membership.yields(now)
         answering = frozenset(name for name, segment in roster.links.items() if segment.answering)
         if roster.networks_changed or (answering != self._answering and len(roster.links) > 1):
             roster.networks_changed = False

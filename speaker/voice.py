@@ -55,6 +55,8 @@ class Voice:
         """There is a Plan that is kept up to date."""
         self.ready = False
         """The start-up wait is over."""
+        self.yields = False
+        """Another machine has our name, and we are silent for it."""
         self.heartbeats = 0
         """Sent so far, one for each link."""
         self.claim_messages = 0
@@ -200,6 +202,8 @@ class Voice:
             flags |= Flag.ANSWER
         if segment.came_up:
             flags |= Flag.CUT_OFF
+        if self.yields:
+            flags |= Flag.YIELDS
         heard = self._roster.heard(segment.state.name, now)
         self._rng.shuffle(heard)
         message = Heartbeat(

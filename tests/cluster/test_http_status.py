@@ -6,6 +6,8 @@ import http.client
 import os
 import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,7 +110,13 @@ def test_who_exhausts_one_address_does_not_keep_the_probes_from_another() -> Non
 
 
 def test_where_no_descriptor_is_left_a_client_waits_and_nothing_spins() -> None:
-    """``accept`` fails with EMFILE and leaves the client in the queue, so that the socket stays readable."""
+    """``accept`` fails with EMFILE and leaves the client in the queue, so that the socket stays readable. In a process
+    of its own, where nobody else needs a descriptor meanwhile."""
+    run_out = "from tests.cluster.test_http_status import run_out_of_descriptors as run; run()"
+    subprocess.run([sys.executable, "-c", run_out], cwd=Path(__file__).parents[2], check=True, timeout=60)
+
+
+def run_out_of_descriptors() -> None:
     server = StatusServer([ANY_PORT], CollectorRegistry(), lambda: None, lambda: None)
     server.start()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
