@@ -238,7 +238,7 @@ class Announcer:
             self._follow(held, now)
         claims = self._protocol.take_claims()
         if held is not None or claims:
-            self._informer.change_claims(claims, held.links if held is not None else ())
+            self._informer.change_claims(claims, held)
             self._rest_at = AT_ONCE
         reports = []
         for effect in self._protocol.take_effects():

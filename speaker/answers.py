@@ -1,7 +1,8 @@
 """What this node answers for, and what it claims, as they change: for the responder and for the watcher.
 
-Both are kept along with what ``ownership`` says was touched; only where links change is everything looked at. An
-address that is answered on another link than before is announced there, since its clients know the former MAC.
+Both are kept along with what ``ownership`` says was touched; only where links change is everything looked at. What is
+true of a link as a whole, that nothing is answered or announced there, is told of the link. An address that is answered
+on another link than before is announced there, since its clients know the former MAC.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cluster.objects import AddressText
-from speaker.effects import Announce, HeldChange
+from speaker.effects import Announce, Held, HeldChange
 from speaker.owners import NOWHERE
 from speaker.ownership import Ownership
 from speaker.plan import LinkName
@@ -19,15 +20,28 @@ from speaker.roster import Roster
 class Answers:
     def __init__(self, roster: Roster, ownership: Ownership) -> None:
         self.held: dict[AddressText, frozenset[LinkName]] = {}
-        """Each address that is answered, and where."""
+        """Each address that is held, and where."""
         self.quiet: frozenset[LinkName] = frozenset()
-        """Links on which nothing gratuitous may be sent: we may be the ones who are cut off there."""
+        self.suspended: frozenset[LinkName] = frozenset()
+        """As in `HeldChange`."""
         self._roster = roster
         self._ownership = ownership
         self._changes: dict[AddressText, frozenset[LinkName]] = {}
-        self._told_quiet: frozenset[LinkName] = frozenset()
+        self._told: tuple[frozenset[LinkName], ...] = (self.quiet, self.suspended)
         self._told_claims: dict[AddressText, int] = {}
         self._claim_changes: dict[AddressText, None] = {}
+
+    def look_at_links(self) -> None:
+        """Something was found out about a link, or about somebody on it."""
+        links = self._roster.links
+        self.quiet = frozenset(
+            name for name, segment in links.items() if segment.isolated or segment.quiet_since is not None
+        )
+        self.suspended = frozenset(name for name, segment in links.items() if not segment.answering)
+
+    def answers(self, address: AddressText, link: LinkName) -> bool:
+        """Whether the address is answered on the link."""
+        return link in self.held.get(address, NOWHERE) and link not in self.suspended
 
     def note(self, now: float) -> None:
         """Work out what may have changed."""
@@ -37,14 +51,9 @@ class Answers:
         touched: Iterable[AddressText] = ownership.touched
         if ownership.all_touched:
             touched = {*self.held, *self._ownership.log.claims, *ownership.touched}
-            self.quiet = frozenset(
-                name
-                for name, segment in self._roster.links.items()
-                if segment.isolated or segment.quiet_since is not None
-            )
         moved: list[AddressText] = []
         for address in touched:
-            before, here = self.held.get(address, NOWHERE), ownership.answered(address, now)
+            before, here = self.held.get(address, NOWHERE), ownership.held_on(address, now)
             if before == here:
                 continue
             if here:
@@ -61,11 +70,16 @@ class Answers:
 
     def take(self) -> HeldChange | None:
         """What changed since the last call; ``None`` when nothing."""
-        if not self._changes and self.quiet == self._told_quiet:
+        if not self._changes and self._told == (self.quiet, self.suspended):
             return None
         changes, self._changes = self._changes, {}
-        self._told_quiet = self.quiet
-        return HeldChange(changes, self.quiet)
+        self._told = self.quiet, self.suspended
+        return HeldChange(changes, self.quiet, self.suspended)
+
+    def answered(self) -> Held:
+        """What is answered, whole."""
+        links = ((address, links - self.suspended) for address, links in self.held.items())
+        return Held(0, {address: here for address, here in links if here}, self.quiet)
 
     def take_claims(self) -> Mapping[AddressText, int | None]:
         """Own claims that changed since the last call, with their epochs; ``None`` for one that is no more."""

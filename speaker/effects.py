@@ -127,6 +127,9 @@ class HeldChange:
     """What to answer for from now on, as far as it differs from before."""
 
     links: Mapping[AddressText, frozenset[LinkName]]
-    """Addresses whose links changed, with the links on which they are answered now: none, where they are not."""
+    """Addresses whose links changed, with the links on which they are held now: none, where they are not."""
     quiet: frozenset[LinkName] = frozenset()
     """Links on which nothing gratuitous may be sent now: we may be the ones who are cut off there."""
+    suspended: frozenset[LinkName] = frozenset()
+    """Links on which nothing is answered now, and nothing announced, whatever is held there: we do not know who has
+    taken over. Ten thousand addresses are suspended at the cost of one."""

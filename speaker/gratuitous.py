@@ -15,8 +15,8 @@ Where a *limit* is given, all of these together stay below it on each link, in a
 what cannot be said yet waits, in the same order. (Some switches inspect ARP and shut a port that sends more than some
 frames a second. Replies to questions are not limited here: who asks gets an answer.)
 
-Nothing is sent on a link that is down or *quiet* (`HeldChange.quiet`: nobody is heard there, so others may hold by now
-what is held here), and what was to be sent there lapses.
+Nothing is sent on a link that is down, or where others may hold by now what is held here (`HeldChange.quiet` and
+``suspended``), and what was to be sent there lapses.
 
 An answer to a rival is one Request and Reply, ahead of everything else. An address that is not held any more drops out
 of all queues at once.
@@ -223,9 +223,9 @@ class GratuitousSchedule:
                     link.hold(address, now)
                 elif link is not None:
                     link.release(address)
+        self._quiet = change.quiet | change.suspended
         for name, link in self._links.items():
-            link.be_quiet(name in change.quiet, now)
-        self._quiet = change.quiet
+            link.be_quiet(name in self._quiet, now)
 
     def announce(self, effect: Announce) -> None:
         """Start from the first round for these, on every link where they are held."""

@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 from cluster.objects import AddressText
 from speaker.channel import Claims, ClaimsChange, Holding, Notice, Stats
-from speaker.effects import Report
+from speaker.effects import HeldChange, Report
 from speaker.keeper import WatcherKeeper
 from speaker.plan import LinkName
 from speaker.protocol import Protocol
@@ -58,6 +58,7 @@ class Informer:
         """Own claims with their epochs, those that are suspended included."""
         self._untold: dict[AddressText, None] = {}
         """Addresses about which the watcher is to hear, the longest waiting first."""
+        self._suspended: frozenset[LinkName] = frozenset()
         self._is_new = True
         """The watcher has heard of no claim."""
         self._claims_at = 0.0
@@ -66,16 +67,20 @@ class Informer:
 
     # ---------------------------------------------------------------- what happens
 
-    def change_claims(self, claims: Mapping[AddressText, int | None], moved: Iterable[AddressText]) -> None:
-        """Own claims that changed, with their epochs, ``None`` for those that are no more; and addresses that are
-        answered on other links than before."""
+    def change_claims(self, claims: Mapping[AddressText, int | None], held: HeldChange | None) -> None:
+        """Own claims that changed, with their epochs, ``None`` for those that are no more; and what changed in where
+        they are answered."""
         for address, epoch in claims.items():
             if epoch is None:
                 self.claims.pop(address, None)
             else:
                 self.claims[address] = epoch
-        for addresses in (claims, moved):
-            self._untold.update(dict.fromkeys(addresses))
+        self._untold.update(dict.fromkeys(claims))
+        if held is not None:
+            self._untold.update(dict.fromkeys(held.links))
+            if held.suspended != self._suspended:
+                self._suspended = held.suspended
+                self._untold.update(dict.fromkeys(self.claims))
 
     def decide(self, reports: Iterable[Report]) -> None:
         """Decisions that are taken now."""

@@ -138,15 +138,15 @@ class Owners:
             if self.owner(address, link) is None
         )
 
-    def answered(self, address: AddressText, now: float) -> frozenset[LinkName]:
-        """Where this node answers for the address now."""
+    def held_on(self, address: AddressText, now: float) -> frozenset[LinkName]:
+        """Where the address is this node's to answer for now, unless answering is suspended there."""
         if address not in self._log.claims:
             return NOWHERE
-        links, me = self._roster.links, self._roster.node
-        here = [name for name in self.links_of(address, now) if links[name].answering]
+        here = self.links_of(address, now)
         if address in self._roster.claimants:
-            here = [name for name in here if (owner := self.owner(address, name)) is not None and owner.node == me]
-        return frozenset(here)
+            owners = ((name, self.owner(address, name)) for name in here)
+            here = frozenset(name for name, owner in owners if owner is not None and owner.node == self._roster.node)
+        return here
 
     def rivals(self, address: AddressText, now: float) -> tuple[Owner | None, bool]:
         """For an address that this node claims: the owner that leaves it nothing, if there is one; and whether some

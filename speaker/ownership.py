@@ -146,9 +146,9 @@ class Ownership:
         """Whether the address is in the Plan, and whoever holds it answers for it on the link."""
         return address in self._bundles.of and link in self.links_of(address, now)
 
-    def answered(self, address: AddressText, now: float) -> frozenset[LinkName]:
-        """Where this node answers for the address now."""
-        return self._owners.answered(address, now)
+    def held_on(self, address: AddressText, now: float) -> frozenset[LinkName]:
+        """Where the address is this node's to answer for now, unless answering is suspended there."""
+        return self._owners.held_on(address, now)
 
     def next_deadline(self) -> float:
         return min(self._judge_at, self._claiming.next_deadline, self._moving.next_deadline)

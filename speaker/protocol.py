@@ -176,7 +176,7 @@ class Protocol:
         node = self._membership.arp(seen, now)
         if node is not None and seen.proof and self._is_proof(seen, node):
             self._membership.proved(seen.link, node, now)
-        if seen.sender in self._log.claims and seen.link in self._answers.held.get(seen.sender, ()):
+        if seen.sender in self._log.claims and self._answers.answers(seen.sender, seen.link):
             self._rivals.meet(seen, node, self._answers.quiet, now)
 
     def _is_own(self, mac: Mac) -> bool:
@@ -269,7 +269,7 @@ class Protocol:
     def held(self) -> Held:
         """What to answer for, and the links on which no gratuitous frame may be sent now."""
         self._answers.note(self._timer_at)
-        return Held(0, self._answers.held, self._answers.quiet)
+        return self._answers.answered()
 
     def take_held(self) -> HeldChange | None:
         """What changed in ``held`` since the last call; ``None`` when nothing. To be called before ``take_effects``:
@@ -348,10 +348,11 @@ class Protocol:
         if roster.networks_changed or (answering != self._answering and len(roster.links) > 1):
             roster.networks_changed = False
             ownership.links_changed(now)
+        if roster.changed or answering != self._answering:
+            self._answers.look_at_links()
         self._answering = answering
         if roster.changed:
             roster.changed = False
-            ownership.all_touched = True
             ownership.wake(now)
             holders = sum(bool(peer.mirror.claims) for peer in roster.peers.values()) + bool(self._log.claims)
             roster.scale = max(1.0, holders / BUSY_HOLDERS)
@@ -363,7 +364,6 @@ class Protocol:
     # ------------------------------------------------------------------------------------------------ trouble
 
     def _fenced(self, why: str, seconds: float) -> None:
-        self._ownership.all_touched = True
         self._roster.speak_now = True
         self._effects.append(Report(why, {"late_ms": int(seconds * 1000), "suspended": len(self._log.claims)}))
 

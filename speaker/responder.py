@@ -96,7 +96,9 @@ class LinkResponder:
         self.own_macs: frozenset[Mac] = frozenset((mac,))
         """Of all announced links: frames from these are our own."""
         self._no_askers = frozenset((frames.NO_MAC, mac))
-        self._ready: dict[bytes, _Ready] = {}
+        self._held: dict[bytes, _Ready] = {}
+        self._ready = self._held
+        """What is answered: nothing, while that is suspended."""
         self._answered: list[_Ready] = []
         """Those with requests answered that were not told yet."""
 
@@ -106,17 +108,21 @@ class LinkResponder:
         if mac != self._mac:
             self._mac = mac
             self._no_askers = frozenset((frames.NO_MAC, mac))
-            for octets, ready in self._ready.items():
+            for octets, ready in self._held.items():
                 ready.middle = self._middle(octets)
+
+    def suspend(self, suspended: bool) -> None:
+        """Answer nothing, or what is held again."""
+        self._ready = {} if suspended else self._held
 
     def hold(self, address: AddressText) -> None:
         octets = frames.ipv4_octets(address)
-        self._ready[octets] = _Ready(address, self._middle(octets))
+        self._held[octets] = _Ready(address, self._middle(octets))
         self.filter.hold(octets)
 
     def release(self, address: AddressText) -> None:
         octets = frames.ipv4_octets(address)
-        self._ready.pop(octets, None)
+        self._held.pop(octets, None)
         self.filter.release(octets)
 
     def take_answered(self) -> Iterator[tuple[AddressText, int]]:
@@ -202,6 +208,7 @@ class Responder:
         self._prove = prove
         self._links: dict[LinkName, LinkResponder] = {}
         self._held: dict[AddressText, frozenset[LinkName]] = {}
+        self._suspended: frozenset[LinkName] = frozenset()
 
     def on(self, link: LinkName) -> LinkResponder:
         """The responder of an announced link; ``KeyError`` for another."""
@@ -209,7 +216,7 @@ class Responder:
 
     def links_of(self, address: AddressText) -> frozenset[LinkName]:
         """Where the address is answered; nowhere, if it is not held."""
-        return self._held.get(address, _NOWHERE)
+        return self._held.get(address, _NOWHERE) - self._suspended
 
     def set_links(self, links: Iterable[LinkState]) -> None:
         """The announced links as they are now, MACs included."""
@@ -223,6 +230,7 @@ class Responder:
                 for address, where in self._held.items():
                     if name in where and frames.is_ipv4(address):
                         self._links[name].hold(address)
+                self._links[name].suspend(name in self._suspended)
             self._links[name].set_macs(state.mac, own)
 
     def change_held(self, change: HeldChange) -> frozenset[LinkName]:
@@ -243,6 +251,10 @@ class Responder:
                     else:
                         self._links[link].release(address)
                     changed.add(link)
+        if change.suspended != self._suspended:
+            self._suspended = change.suspended
+            for name, responder in self._links.items():
+                responder.suspend(name in change.suspended)
         return frozenset(changed)
 
     def take_answered(self) -> dict[AddressText, int]:

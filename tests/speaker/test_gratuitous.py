@@ -210,6 +210,18 @@ def test_cancelled_schedule_says_nothing_but_the_slow_rounds() -> None:
     assert [int(at) for at, _ in sent] == [240, 240]
 
 
+def test_suspended_link_says_nothing_and_keeps_nothing_for_later() -> None:
+    made = schedule(VIP)
+    made.announce(Announce((VIP,)))
+    made.change_held(HeldChange({}, suspended=frozenset((ETH0,))), 0.0)
+    made.announce(Announce((VIP,)))
+    assert run(made, 1000.0) == []
+    made.change_held(HeldChange({}), 1000.0)
+    assert made.handle_timer(1000.0) == []
+    made.announce(Announce((VIP,)))
+    assert said(made.handle_timer(1000.0)) == REQUEST
+
+
 def test_quiet_link_says_nothing_and_keeps_nothing_for_later() -> None:
     made = schedule(VIP)
     made.announce(Announce((VIP,)))

@@ -48,7 +48,7 @@ class World:
     def change(self, claims: dict[AddressText, int | None], held: HeldChange | None = None) -> None:
         if held is not None:
             self.responder.change_held(held)
-        self.informer.change_claims(claims, held.links if held is not None else ())
+        self.informer.change_claims(claims, held)
 
     def run(self, until: float = float("inf")) -> None:
         """Do what is due, for as long as something is."""
@@ -187,6 +187,23 @@ def test_reports_go_out_in_bursts_and_say_when_they_were_decided(
     assert [record.created for record in caplog.records] == [notice.at for notice in notices]
     assert {record.getMessage() for record in caplog.records} == {"Claimed"}
     assert world.counters["decisions:Claimed"] == 100
+
+
+def test_suspending_a_link_is_told_of_every_address_in_pieces(world: World) -> None:
+    world.change(dict.fromkeys(many(3000), 1), HeldChange(dict.fromkeys(many(3000), HERE)))
+    world.run()
+    received = world.watcher.receive()
+    assert set(heard(received).values()) == {Holding(1, (ETH0,))}
+    world.change({}, HeldChange({}, suspended=HERE))
+    world.run()
+    pieces = world.watcher.receive()
+    received += pieces
+    assert len(pieces) == 3000 / CLAIMS_AT_ONCE
+    assert set(heard(received).values()) == {Holding(1)}
+    world.change({}, HeldChange({}))
+    world.run()
+    received += world.watcher.receive()
+    assert set(heard(received).values()) == {Holding(1, (ETH0,))}
 
 
 def test_traffic_is_told_once_and_only_where_there_was_some(world: World) -> None:

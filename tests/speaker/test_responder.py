@@ -266,3 +266,22 @@ def test_truncated_nonce_is_padding() -> None:
     for length in range(42, 54):
         reply = responder().on(ETH0).receive(question.encode()[:length], NOW)
         assert reply == frames.reply_to(question, OWN).encode()
+
+
+def test_suspended_link_answers_nothing_hands_nobody_on_and_goes_on_as_before() -> None:
+    made = responder({VIP: frozenset((ETH0, ETH1))})
+    question = frames.request(VIP, ASKER, CLIENT).encode()
+    rival = frames.gratuitous(Operation.REPLY, VIP, CLIENT).encode()
+    assert made.change_held(HeldChange({}, suspended=frozenset((ETH0,)))) == frozenset()
+    assert made.on(ETH0).receive(question, 0.0) is DropReason.NOT_HELD
+    assert made.on(ETH0).receive(rival, 0.0) is DropReason.NOT_HELD
+    assert isinstance(made.on(ETH1).receive(question, 0.0), bytes)
+    assert made.links_of(VIP) == {ETH1}
+    made.change_held(HeldChange({OTHER: frozenset((ETH0,))}, suspended=frozenset((ETH0,))))
+    assert made.on(ETH0).receive(frames.request(OTHER, ASKER, CLIENT).encode(), 0.0) is DropReason.NOT_HELD
+    made.set_links([link(ETH1, SECOND)])
+    made.set_links([link(), link(ETH1, SECOND)])
+    assert made.on(ETH0).receive(question, 0.0) is DropReason.NOT_HELD, "a link that is back is suspended still"
+    made.change_held(HeldChange({}))
+    for address in (VIP, OTHER):
+        assert isinstance(made.on(ETH0).receive(frames.request(address, ASKER, CLIENT).encode(), 0.0), bytes)

@@ -49,6 +49,8 @@ class Interface:
     """Nothing gratuitous may be sent."""
     was_known: bool = False
     """This session of the speaker has seen it."""
+    suspended: bool = False
+    """Nothing may be answered."""
     watched: bool = False
     """The speaker wants to hear of every frame."""
     answers: set[AddressText] = field(default_factory=set)
@@ -63,7 +65,7 @@ class Interface:
     def learn(self) -> None:
         """The speaker knows it as it is. One with another number is another one for it."""
         if not self.present or self.index != self.known_index:
-            self.watched, self.quiet, self.sends = False, False, True
+            self.watched, self.quiet, self.suspended, self.sends = False, False, False, True
         self.was_known = self.was_known or self.present
         self.known_as = self.name if self.present else None
         self.known_index = self.index if self.present else 0

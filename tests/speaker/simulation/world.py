@@ -385,10 +385,16 @@ class World:
 
     def _follow(self, node: Node, change: HeldChange) -> None:
         """Answer for what is held now."""
+        before = [interface.suspended for interface in node.told.values()]
         for link, interface in node.told.items():
-            interface.quiet = link in change.quiet
+            interface.quiet, interface.suspended = link in change.quiet, link in change.suspended
+        if before != [interface.suspended for interface in node.told.values()]:
+            self._answering(node)
+            return
+        for link, interface in node.told.items():
             for address in sorted(change.links):
-                self._answer(node, interface, address, link in change.links[address] and node.works)
+                answers = link in change.links[address] and not interface.suspended and node.works
+                self._answer(node, interface, address, answers)
 
     def _answering(self, node: Node) -> None:
         """Answer for all that is held on the links as they are now, by a speaker that may not run any more."""
