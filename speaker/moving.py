@@ -92,6 +92,9 @@ class Moving:
         """When each node was first seen to be able, of those that were awaited."""
         self._round: Iterator[BundleId] | None = None
         self._given: dict[NodeName, int] = {}
+        """What the present round gives to others."""
+        self._kept = 0
+        """This node's load as far as the present round has come: all that is final, and what is kept of the rest."""
         self._review_at = NEVER
         self._next_at = NEVER
         """When the round after the present one begins."""
@@ -155,7 +158,8 @@ class Moving:
             self._review_at, self._round = NEVER, None
             return
         if self._round is None:
-            self._round, self._given, self._next_at = iter(list(self._restless)), {}, NEVER
+            self._round, self._given, self._next_at = iter(sorted(self._restless)), {}, NEVER
+            self._kept = self._claiming.load(self._roster.node) - self._provisional_load()
             self._arrived_at = max(self._arrived_at, self._roster.latest_able())
         self._claiming.forget_ability()
         looked = 0
@@ -171,6 +175,7 @@ class Moving:
             if move.at <= now:
                 if move.to is not None and move.why == "provisional":
                     self._given[move.to] = self._given.get(move.to, 0) + len(bundle.addresses)
+                    self._kept -= len(bundle.addresses)
                 yield bundle, move
             elif move.at < NEVER:
                 self._look_at(max(move.at, now + MISFIT_WAIT_S))
@@ -178,6 +183,10 @@ class Moving:
             self._review_at = now
         else:
             self._round, self._review_at = None, self._next_at
+
+    def _provisional_load(self) -> int:
+        held = ((self.tenures.get(id_), self._bundles.by_id.get(id_)) for id_ in self._restless)
+        return sum(len(bundle.addresses) for tenure, bundle in held if bundle and tenure and tenure.provisional)
 
     def _stays(self, bundle: Bundle, tenure: Tenure) -> bool:
         """Whether nothing but a change of the bundle could move it."""
@@ -212,14 +221,16 @@ class Moving:
     def _give_on(
         self, bundle: Bundle, own: Candidate, tenure: Tenure, links: frozenset[LinkName], now: float
     ) -> Move | None:
-        """To whoever would be chosen if it were free: then everybody else chooses the same."""
+        """To whoever would be chosen if all provisional claims were free, in order of id: then everybody chooses the
+        same, this node included."""
         settings, me = self._settings, self._roster.node
         over_at = min(tenure.claimed_at + settings.provisional_s, self._last_arrival(tenure) + settings.cold_start_s)
         over = now >= over_at
         if over:
             tenure.provisional = False
         later = None if over else Move("provisional", over_at)
-        free = {**self._given, me: -len(bundle.addresses)}
+        free = {**self._given, me: self._kept - self._claiming.load(me)}
+        self._kept += len(bundle.addresses)
         chosen = self._claiming.choose(bundle, links, False, free, now)
         if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:
             return later
