@@ -2,8 +2,9 @@
 
 A speaker hears another if the other's datagrams arrive: frames pass, no firewall drops them, the one's kernel takes
 them and the other's has room for them. That the network does not forward what is said to the group makes no difference
-to two who know each other, since they go on by unicast; who lose each other meanwhile, or have never met, have no way
-to meet.
+to two who know each other, once it can have been noticed, since they go on by unicast; who lose each other meanwhile,
+or have never met, have no way to meet. And of two machines that have one name nobody hears either while they do not
+hear each other, nor the one until the other's end has been noticed: which of them is meant, nobody can tell.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tests.speaker.simulation.machines import Interface
 from tests.speaker.simulation.network import Network
 from tests.speaker.simulation.world import World
 
+UNNOTICED_S = 2.6  # for which an idle speaker may not be heard before anybody notices
 NOTICED_S = 4.0  # after the end of an idle speaker: two and a half of its intervals, and D
 
 
@@ -23,9 +25,17 @@ class View:
     there: dict[str, Interface]
     """Whose speakers work, with a link there that is up."""
     hears: dict[str, frozenset[str]] = field(default_factory=dict)
+    unnoticed: set[tuple[str, str]] = field(default_factory=set)
+    """(one, other): what the one says to the group does not arrive at the other, which may not have been noticed."""
+    noticed_at: float = float("-inf")
+    """When it is, by all."""
 
     def mutual(self, one: str, other: str) -> bool:
         return other in self.hears.get(one, ()) and one in self.hears.get(other, ())
+
+    def knows(self, one: str, other: str) -> bool:
+        """Whether the one hears all that the other says."""
+        return self.mutual(one, other) and (other, one) not in self.unnoticed
 
     def asks(self, one: str, other: str) -> bool:
         """Whether ARP passes between two machines."""
@@ -47,6 +57,8 @@ class Hearing:
         self._world = world
         self._strayed: dict[str, set[tuple[str, str]]] = {}
         """By network: pairs that lost each other while nothing that is said to the group passes between them."""
+        self._blocked: dict[tuple[str, ...], float] = {}
+        """(network, one, other) -> since when what the one says to the group does not arrive at the other."""
         self._lives: dict[str, dict[str, tuple[int, int]]] = {}
         """By network: the session of each node there, and how often its interface has appeared."""
         self.twins: set[str] = set()
@@ -106,19 +118,20 @@ class Hearing:
         return view
 
     def _part_strayed(self, view: View) -> None:
-        network = view.network
+        network, now = view.network, self._world.now
         strayed = self._strayed.setdefault(network.name, set())
+        since = {pair: self._blocked.get((network.name, *pair), now) for pair in network.multicast_blocked}
+        self._blocked = {key: at for key, at in self._blocked.items() if key[0] != network.name}
+        self._blocked.update({(network.name, *pair): at for pair, at in since.items()})
         lives = {name: (self._world.nodes[name].sessions, each.life) for name, each in view.there.items()}
         known, self._lives[network.name] = self._lives.get(network.name, {}), lives
-        if not network.multicast_blocked:
-            strayed.clear()
-            return
         new = {name for name, life in lives.items() if known.get(name) != life}
-        for one, other in network.multicast_blocked:
-            if (other, one) not in network.multicast_blocked:
-                strayed.discard((one, other))
-            elif one in new or other in new or not view.mutual(one, other):
+        strayed &= since.keys()
+        for one, other in since:
+            if (other, one) in since and (one in new or other in new or not view.mutual(one, other)):
                 strayed.add((one, other))
         for one, other in strayed:
-            if one in view.hears:
-                view.hears[one] -= {other}
+            if other in view.hears:
+                view.hears[other] -= {one}
+        view.unnoticed = {pair for pair, at in since.items() if now < at + UNNOTICED_S}
+        view.noticed_at = max(since.values(), default=float("-inf")) + UNNOTICED_S

@@ -24,7 +24,8 @@ G5  Nobody claims what a living node answers for, whatever else is broken: whose
     and a question unanswered for 50 ms, is what a dead speaker looks like.
 G6  Nobody answers for an address on a network where it does not belong, who is or was on the one where it does, or
     hears somebody who is.
-G7  Nobody releases an address for somebody else, and takes it again since nobody did: unless there was a fault.
+G7  Nobody releases an address for a better candidate, and takes it again since that one did not: unless there was a
+    fault. (Several who give on at once what they claimed at a start may give more than is taken.)
 
 D is the largest that any speaker on that side has for any peer that may hold something. A fault is what ``World.fault``
 is told, three losses in a row between two hosts included, and a speaker becoming ready. Hearing is ``hearing``'s: what
@@ -54,7 +55,7 @@ KNOWN_S = 0.5  # of hearing an owner, until its claim is known for certain
 SETTLED_S = 2.5  # after it, no owner changes: a provisional claim moves a second after its better candidate is able
 JOINED_S = 1.0  # for the holder of a part to claim the rest
 TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
-FOR_ANOTHER = {"preference", "provisional", "no candidate any more"}
+FOR_ANOTHER = {"preference", "no candidate any more"}
 TOLD_S = 2.0  # of hearing somebody on the address's own subnet, until that is known
 ASKED_S = 0.5  # of ARP that passes: some questions to a suspect and their answers
 
@@ -127,7 +128,7 @@ class Invariants:
                     key = (network.name, address, owner)
                     holds[key] = self._holds.get(key, now)
                     for name in view.hears:
-                        if name == owner or view.mutual(name, owner):
+                        if name == owner or view.knows(name, owner):
                             session, life = self.world.nodes[name].sessions, view.there[name].life
                             known = (name, session, life, owner, address)
                             self._known[known] = self._known.get(known, 0.0) + CHECK_S
@@ -175,7 +176,8 @@ class Invariants:
                             key = (view.network.name, address, one, other)
                             since = doubled[key] = self._doubled.get(key, now)
                             grace = self.detection({one, other}) + 0.3 + SLACK_S
-                            if now > self._last_fault() + grace and now - since > OVERLAP_S:
+                            fault = max(self._last_fault(), view.noticed_at)
+                            if now > fault + grace and now - since > OVERLAP_S:
                                 self._fail(f"G1: {address} is answered on {view.network.name} by {one} and {other}")
         self._doubled = doubled
 
@@ -253,7 +255,8 @@ class Invariants:
             grace += proof_takes + (DEAF_S if self._hears_beyond(view, side) else 0.0)
             grace += JOINED_S if len(self.world.networks_of(address)) > 1 else 0.0
             grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
-            if now > max(self._last_fault(), since, self._proof_came(side), self._listened(view, ready)) + grace:
+            begins = max(since, self._proof_came(side), self._listened(view, ready), view.noticed_at)
+            if now > max(self._last_fault(), begins) + grace:
                 self._fail(f"G2: {address} has no owner on {view.network.name} among {', '.join(sorted(side))}")
         return missing
 
