@@ -13,9 +13,9 @@ Plan, so two Plans cannot fight. The reasons:
   too.
 - *No endpoint serves*, for as long as ``unserved`` says.
 
-**A promise to move is kept once.** A node counts as better only if it is able by its own heartbeats, on the interfaces
-that the advertisements name for it, and hears us. One that was named and did not claim, so that this node did again, is
-not named again for that bundle in the same session of its.
+**A promise to move is kept once.** A node counts as better only if it is able by its own heartbeats, on all networks of
+the address and on the interfaces that the advertisements name for it, and hears us. One that was named and did not
+claim, so that this node did again, is not named again for that bundle in the same session of its.
 
 **Work per call is bounded**: ``review`` looks at 500 bundles and asks to be called again.
 """
@@ -88,8 +88,8 @@ class Moving:
         """Who was named a better holder last, in which session, until somebody else claims."""
         self._failed: dict[BundleId, tuple[NodeName, int]] = {}
         """Who was named and did not claim."""
-        self._arrivals: dict[NodeName, float] = {}
-        """When each node was first seen to be able, of those that were awaited."""
+        self._arrivals: dict[tuple[NodeName, frozenset[LinkName]], float] = {}
+        """When each node was first seen to be able on these links, of those that were awaited."""
         self._round: Iterator[BundleId] | None = None
         self._given: dict[NodeName, int] = {}
         """What the present round gives to others."""
@@ -250,7 +250,7 @@ class Moving:
         """Whether the candidate is able, and has been ever since it was for the first time: who comes back has had its
         share."""
         since = self._able_since(bundle, candidate, links, now)
-        return since is not None and self._arrivals.setdefault(candidate.node, since) == since
+        return since is not None and self._arrivals.setdefault((candidate.node, links), since) == since
 
     # ------------------------------------------------------------------------------------------------ preference
 
@@ -268,14 +268,15 @@ class Moving:
         return best
 
     def _able_since(self, bundle: Bundle, candidate: Candidate, links: frozenset[LinkName], now: float) -> float | None:
-        """Since when a candidate could take the bundle, as its heartbeats say; None also where it would not hear of a
-        release, and where it was named before and did not claim."""
+        """Since when a candidate could take the bundle on all its links, as its heartbeats say; None also where it
+        would not hear of a release, and where it was named before and did not claim."""
         peer = self._roster.peers.get(candidate.node)
-        if peer is None or self._failed.get(bundle.id) == (peer.node, peer.session):
+        if peer is None or not links or self._failed.get(bundle.id) == (peer.node, peer.session):
             return None
         if not self._roster.is_heard_by(candidate.node, links, now):
             return None
-        return self._roster.able_since(candidate.node, links, candidate.interfaces)
+        able = [self._roster.able_since(candidate.node, (link,), candidate.interfaces) for link in links]
+        return None if None in able else max(since for since in able if since is not None)
 
 
 __all__ = ["REVIEW_S", "Move", "Moving", "Tenure"]
