@@ -25,6 +25,10 @@ ATTEMPTS = 6
 logger = logging.getLogger("controller")
 
 
+PAUSE_S = 0.2
+"""Seconds between two tasks: nobody waits for what is cleared, and others want the API server."""
+
+
 class Clearing:
     """``start`` once. ``leading`` says whether it is still for this process to clear anything."""
 
@@ -62,6 +66,7 @@ class Clearing:
                     logger.warning("orphans not cleared", extra={"task": str(task), "error": str(error)})
                     self._stopping.wait(retry_delay(attempt, error.retry_after or 0.0, self._rng))
                 else:
+                    self._stopping.wait(PAUSE_S)
                     break
 
     def _do(self, task: Task, census: Census) -> None:
