@@ -119,6 +119,9 @@ def test_where_no_descriptor_is_left_a_client_waits_and_nothing_spins() -> None:
 def run_out_of_descriptors() -> None:
     server = StatusServer([ANY_PORT], CollectorRegistry(), lambda: None, lambda: None)
     server.start()
+    with socket.create_connection(server.addresses[0], 10) as first:  # once it answers it has all that it needs itself
+        first.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert first.recv(12) == b"HTTP/1.0 200"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.socket() as client:
         highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
