@@ -138,6 +138,7 @@ def test_lines_that_nobody_reads_are_dropped_and_counted(pipe: tuple[int, int], 
         lines = os.read(reader, 1 << 20).splitlines()
         assert [json.loads(line)["n"] for line in lines] == list(range(5000 - dropped)), "no line is cut"
         process.stdin.close()
+        process.wait(60)  # it has said what it had to say
         lost, last = (json.loads(line) for line in os.read(reader, 1 << 20).splitlines())
         assert (lost["message"], lost["lines"]) == ("log lines lost", dropped)
         assert last["message"] == "released"
