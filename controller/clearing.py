@@ -66,8 +66,8 @@ class Clearing:
                     logger.warning("orphans not cleared", extra={"task": str(task), "error": str(error)})
                     self._stopping.wait(retry_delay(attempt, error.retry_after or 0.0, self._rng))
                 else:
-                    self._stopping.wait(PAUSE_S)
                     break
+            self._stopping.wait(PAUSE_S)
 
     def _do(self, task: Task, census: Census) -> None:
         if isinstance(task, Clear):
