@@ -126,7 +126,7 @@ class Hearing:
         lives = {name: (self._world.nodes[name].sessions, each.life) for name, each in view.there.items()}
         known, self._lives[network.name] = self._lives.get(network.name, {}), lives
         new = {name for name, life in lives.items() if known.get(name) != life}
-        strayed &= since.keys()
+        strayed.intersection_update(since)
         for one, other in since:
             if (other, one) in since and (one in new or other in new or not view.mutual(one, other)):
                 strayed.add((one, other))

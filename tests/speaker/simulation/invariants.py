@@ -29,7 +29,8 @@ G7  Nobody releases an address for a better candidate, and takes it again since 
 
 D is the largest that any speaker on that side has for any peer that may hold something. A fault is what ``World.fault``
 is told, three losses in a row between two hosts included, and a speaker becoming ready. Hearing is ``hearing``'s: what
-a firewall parts are two sides, but what the one answers for is answered for the other, since ARP passes.
+a firewall parts are two sides, but what the one answers for is answered for the other, since ARP passes; and what the
+one lets go without being heard the other goes on taking for its, while ARP proves that it lives.
 
 While a member of the cluster lies (``World.lying``) nothing is promised: who has the key can say anything.
 """
@@ -249,6 +250,8 @@ class Invariants:
                 continue
             if any(all(view.asks(name, owner) for name in ready) for owner in answerers):
                 continue
+            if self._was_let_go_unheard(view, ready, address):
+                continue
             key = (view.network.name, address, side)
             since = missing[key] = self._missing.get(key, now)
             grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
@@ -259,6 +262,12 @@ class Invariants:
             if now > max(self._last_fault(), begins) + grace:
                 self._fail(f"G2: {address} has no owner on {view.network.name} among {', '.join(sorted(side))}")
         return missing
+
+    def _was_let_go_unheard(self, view: View, ready: list[str], address: AddressText) -> bool:
+        """Whether the last one who answered for it lives, as its answers for others prove, and is not heard."""
+        changes = reversed(view.network.owner_changes)
+        last = next((who for _, what, who in changes if what == address and who), frozenset[str]())
+        return any(view.asks(name, owner) and owner not in view.hears[name] for name in ready for owner in last)
 
     def _is_promised(self, network: Network, side: frozenset[str], address: AddressText) -> bool:
         """An address of several networks is promised to who can know that they are networks: by hearing somebody."""

@@ -165,7 +165,7 @@ class Schedule:
         """One node answers for all of it on each network where it belongs and somebody can."""
         world = self.world
         owners = {network.answerers.get(address, frozenset()) for address in bundle.addresses}
-        able = [name for name in world.nodes if world.can_hold(name, network, bundle)]
+        able = [name for name in world.names() if world.can_hold(name, network, bundle)]
         if not able or (not bundle.serving and not any(owners)):
             return
         if len(owners) != 1 or len(next(iter(owners))) != 1:
