@@ -3,8 +3,8 @@
 **Identity.** A peer is a node with one session. Another session of the same node counts only once it names our present
 session; then what the former one has said never counts again, nor what it says later if both come from one place. So a
 recording cannot bring anybody back. The other session waits while the former one lives in another place: then two
-machines have one name, and the one that was there first stays the peer, as long as it is able. Of two machines with
-*our* name the one that is able stays, of two such the one with the lower session; the other yields (``yields``): it
+machines have one name, and the one that was there first stays the peer, unless it yields. Of two machines with *our*
+name the one that is able stays, of two such the one with the lower session; the other yields (``yields``): it
 answers for nothing until the twin has been silent for five seconds.
 
 **Life.** Each (peer, link) pair is a *sighting*: alive, suspected or dead there (``suspicion`` decides). Any believed
@@ -108,6 +108,8 @@ class Membership:
                 segment.quiet_since = None
             roster.links[state.name] = segment
             if came_up:
+                for _, sighting in roster.on(state.name):
+                    sighting.heard_at = NEVER
                 self.fence(state.name, now)
                 segment.listening_until = now + roster.settings.listening_s
                 fenced = True
@@ -259,7 +261,7 @@ class Membership:
             self._meet_twin(session, pending, message, now)
             return None
         former = self._roster.peers.get(pending.node)
-        if former is not None and self._lives_elsewhere(former, pending, able=bool(message.flags & ABLE)):
+        if former is not None and self._lives_elsewhere(former, pending, yields=bool(message.flags & YIELDS)):
             return None
         if former is None and len(self._roster.peers) >= MAX_PEERS and not self._make_room():
             raise HeartbeatError(Drop.TABLE_FULL)
@@ -273,19 +275,21 @@ class Membership:
         self._by_session[session] = peer
         return peer
 
-    def _lives_elsewhere(self, former: Peer, pending: Pending, *, able: bool) -> bool:
+    def _lives_elsewhere(self, former: Peer, pending: Pending, *, yields: bool) -> bool:
         """Whether a node's former session may still be another machine's: it comes from another place, and is not
         known to be dead, nor the one of the two that yields. Silence alone does not say that it is dead: what blocks
         its datagrams leaves its answers."""
+        place = (pending.address, pending.mac)
+        if any(sighting.contact == place for sighting in former.sightings.values()):
+            return False
         heard = [
             sighting
             for link, sighting in former.sightings.items()
-            if sighting.standing is not Standing.DEAD and self._roster.links[link].state.up
+            if sighting.standing is not Standing.DEAD
+            and sighting.heard_at > NEVER
+            and self._roster.links[link].state.up
         ]
-        if any(sighting.contact == (pending.address, pending.mac) for sighting in heard):
-            return False
-        yields = able and all(sighting.able_since is None for sighting in heard)
-        return bool(heard) and not yields
+        return bool(heard) and (yields or not any(sighting.yields for sighting in heard))
 
     def _meet_twin(self, session: int, twin: Pending, message: Heartbeat, now: float) -> None:
         """Another machine has our name. One of the two is able and stays; if both are, the one of the lower session.
@@ -388,7 +392,7 @@ class Membership:
         if first and able != (sighting.able_since is not None):
             sighting.able_since = now if able else None
             self._roster.changed = True
-        sighting.starting = bool(message.flags & STARTING)
+        sighting.starting, sighting.yields = bool(message.flags & STARTING), bool(message.flags & YIELDS)
         for session, version in message.asks:
             if session == self.session:
                 self._roster.asked_of_us[version] = None

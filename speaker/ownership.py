@@ -126,15 +126,18 @@ class Ownership:
         self._claiming.wake(now)
         self._moving.wake(now)
 
-    def give_up(self, why: str) -> None:
+    def give_up(self, why: str, now: float) -> None:
         """Release every claim."""
+        held = dict.fromkeys(bundle.id for address in self.log.claims if (bundle := self._bundles.of.get(address)))
         self._release(list(self.log.claims), why)
+        for id_ in held:
+            self._claiming.look(self._bundles.by_id[id_], now)
 
-    def release_all(self) -> None:
+    def release_all(self, now: float) -> None:
         """Release every claim and make no other, ever."""
         self._leaving = True
         self._claiming.able_since = None
-        self.give_up("leaving")
+        self.give_up("leaving", now)
 
     # ------------------------------------------------------------------------------------------------ answers
 

@@ -246,7 +246,7 @@ class Protocol:
             return
         self._voice.leave()
         self._voice.ready = False
-        self._ownership.release_all()
+        self._ownership.release_all(now)
         self._settle(now)
         self._voice.speak(now)
 
@@ -372,7 +372,7 @@ class Protocol:
         if self._voice.ready and self._membership.yields(now):
             self._voice.ready = False
             self._ownership.set_able(False, now)
-            self._ownership.give_up("another machine has this node's name")
+            self._ownership.give_up("another machine has this node's name", now)
             self._roster.speak_now = True
 
     # ------------------------------------------------------------------------------------------------ counting

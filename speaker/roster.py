@@ -64,7 +64,7 @@ class Sighting:
     mac: Mac
     detector: Detector
     heard_at: float
-    """Last believed datagram."""
+    """Last believed datagram since the link came up."""
     link: LinkName
     """The name that the peer's own link to this segment has."""
     newest: int = -1
@@ -81,6 +81,8 @@ class Sighting:
     """When it was found to be no more dead."""
     able_since: float | None = None
     starting: bool = False
+    yields: bool = False
+    """It says that another machine has its name, and that it is silent for that one."""
     hears_us_at: float = NEVER
     """When it last heard us on this link, as it says."""
     hears_group_at: float = NEVER

@@ -84,3 +84,22 @@ def test_who_cannot_hear_takes_nobody_for_dead_that_has_released_something() -> 
         world.set_bundles(kept)
         world.run(20.0)
         assert all(len(world.answerers[address]) == 1 for bundle in kept for address in bundle.addresses), world.story()
+
+
+def test_a_speaker_that_starts_anew_is_known_at_once_by_a_holder_that_cannot_send_on_another_network() -> None:
+    """Who cannot send takes nobody for dead there, so that a node's former session was believed to live elsewhere."""
+    for seed in SEEDS:
+        world, storage = with_storage(seed, 2)
+        Invariants(world)
+        world.set_bundles(bundle_of(f"b{i}", [f"10.{i % 2}.9.{i + 1}"], world.nodes) for i in range(8))
+        world.start_all(spread=0.3)
+        world.run(6.0)
+        world.nodes["n1"].lan.refuses = True
+        world.fault("n1's kernel takes nothing for its link to the LAN")
+        world.run(1.0)
+        world.network.partition({"n1"}, world.hosts())
+        world.power_cut("n0")
+        world.run(6.0)
+        world.start("n0")
+        world.run(6.0)
+        assert all(len(answerers) == 1 for answerers in storage.answerers.values()), world.story()

@@ -99,3 +99,42 @@ def test_of_two_that_answered_while_they_could_not_hear_each_other_one_is_left()
             world.fault("healed")
             world.run(6.0)
             assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+
+
+def test_who_gave_everything_up_for_its_twin_claims_it_when_all_others_have_gone() -> None:
+    for seed in SEEDS:
+        world = settled(seed, 2, bundles=6)
+        node = owner_of(world)
+        world.network.partition({node}, world.hosts())
+        world.fault(f"{node} is cut off")
+        world.run(1.0)
+        twin = world.twin(node)
+        world.network.partition({node}, world.hosts())
+        world.run(4.0)
+        world.network.heal()
+        world.fault("healed")
+        world.run(3.0)
+        silent = next(name for name in (node, twin) if not held_by(world, name))
+        for other in set(world.nodes) - {silent}:
+            world.power_cut(other)
+        world.run(8.0)
+        assert set(world.answerers.values()) == {frozenset({silent})}, world.story()
+
+
+def test_a_node_is_known_at_once_by_who_was_not_there_when_its_twin_went() -> None:
+    """Its link was down meanwhile: what was heard on it before proves nothing about who lives."""
+    for seed in SEEDS:
+        world = settled(seed, 2, bundles=6)
+        node = owner_of(world)
+        world.power_cut(node)
+        twin = world.twin(node)
+        world.run(4.0)
+        other = next(name for name in world.nodes if name not in {node, twin})
+        world.unplug(other)
+        world.run(1.0)
+        world.power_cut(twin)
+        world.run(5.0)
+        world.plug(other)
+        world.start(node)
+        world.run(4.0)
+        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
