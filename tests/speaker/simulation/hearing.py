@@ -25,6 +25,8 @@ class View:
     there: dict[str, Interface]
     """Whose speakers work, with a link there that is up."""
     hears: dict[str, frozenset[str]] = field(default_factory=dict)
+    strayed: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Who may be heard, or not: their datagrams arrive, if they are sent."""
     unnoticed: set[tuple[str, str]] = field(default_factory=set)
     """(one, other): what the one says to the group does not arrive at the other, which may not have been noticed."""
     noticed_at: float = float("-inf")
@@ -65,6 +67,8 @@ class Hearing:
         """Machines that share their name with another."""
         self.unsettled = False
         """Some of them do not hear each other."""
+        self.unsettled_at = float("-inf")
+        """The last time that this was so."""
 
     def views(self) -> list[View]:
         views = [self._view(network) for network in self._world.networks]
@@ -73,7 +77,7 @@ class Hearing:
         self.unsettled = False
         for one, other in twins:
             if not any(view.mutual(one, other) for view in views):
-                self.unsettled = True
+                self.unsettled, self.unsettled_at = True, self._world.now
                 for view in views:
                     view.hears = {
                         name: frozenset() if name in {one, other} else heard - {one, other}
@@ -130,8 +134,7 @@ class Hearing:
         for one, other in since:
             if (other, one) in since and (one in new or other in new or not view.mutual(one, other)):
                 strayed.add((one, other))
-        for one, other in strayed:
-            if other in view.hears:
-                view.hears[other] -= {one}
+        view.strayed = {name: frozenset(one for one, other in strayed if other == name) for name in view.hears}
+        view.hears = {name: heard - view.strayed[name] for name, heard in view.hears.items()}
         view.unnoticed = {pair for pair, at in since.items() if now < at + UNNOTICED_S}
         view.noticed_at = max(since.values(), default=float("-inf")) + UNNOTICED_S

@@ -92,7 +92,8 @@ class Invariants:
         raise BrokenPromiseError(f"{promise} at {self.world.now:.4f}\n{self.world.story()}")
 
     def _last_fault(self) -> float:
-        return max(self.world.last_fault, *(network.last_loss_fault for network in self.world.networks))
+        losses = (network.last_loss_fault for network in self.world.networks)
+        return max(self.world.last_fault, self._hearing.unsettled_at, *losses)
 
     def _check(self) -> None:
         self.checks += 1
@@ -206,7 +207,8 @@ class Invariants:
         """Whether they hear someone beyond, who cannot hear them: then its claims stand, and nothing is promised. One
         who hears nobody at all does not count, where somebody else proves that it should."""
         for other, heard in view.hears.items():
-            if other not in side and any(other in view.hears[name] for name in side) and (heard or len(side) == 1):
+            arrives = any(other in view.hears[name] | view.strayed[name] for name in side)
+            if other not in side and arrives and (heard or len(side) == 1):
                 return True
         return False
 
@@ -393,7 +395,7 @@ class Invariants:
                 own = [each for each in views if each.network.has(address)]
                 for name in answerers if own and own[0] is not view else ():
                     known = [each for each in self.world.nodes[name].interfaces if each.network is own[0].network]
-                    told = any(view.mutual(name, other) for other in own[0].there)
+                    told = any(view.mutual(name, other) for other in own[0].there if other not in self._hearing.twins)
                     if any(each.was_known for each in known) or told:
                         key = (view.network.name, address, name)
                         since = misplaced[key] = self._misplaced.get(key, self.world.now)

@@ -141,10 +141,10 @@ class StrangeSchedule(Schedule):
     def _stop_forwarding_groups(self) -> None:
         world, rng = self.world, self.strange
         names = sorted(world.nodes)
-        pairs = {(one, other) for one in names for other in names if one != other}
+        pairs = [(one, other) for one in names for other in names if one != other]
         if rng.random() < 0.5:
-            pairs = {pair for pair in pairs if rng.random() < 0.5}
-        world.network.multicast_blocked |= pairs
+            pairs = [pair for pair in pairs if rng.random() < 0.5]
+        world.network.multicast_blocked.update(pairs)
         world.fault(f"what is said to the group does not pass: {len(pairs)} pairs")
 
     def _block_port(self, node: Node) -> None:
