@@ -379,8 +379,9 @@ class Membership:
             self._remove(peer, retire_at=FOREVER)
             self._roster.report("PeerDead", node=peer.node, link=link, proof="left")
             return
-        if message.flags & ANSWER:
+        if message.flags & ANSWER or (sighting.standing is Standing.DEAD and not hears):
             self._roster.speak_now = True
+            self._roster.unicast[(link, sighting.contact)] = None  # what we say to the group may not reach it
         if not peer.ignored:
             peer.mirror.note(message.version, message.digest)
             self._note_behind(peer, now)

@@ -103,3 +103,42 @@ def test_a_speaker_that_starts_anew_is_known_at_once_by_a_holder_that_cannot_sen
         world.start("n0")
         world.run(6.0)
         assert all(len(answerers) == 1 for answerers in storage.answerers.values()), world.story()
+
+
+def stop_groups(world: World, *targets: str) -> None:
+    """What is said to the group arrives at the targets no more; what is said to one of them does."""
+    world.network.multicast_blocked |= {(one, other) for one in world.nodes for other in targets if one != other}
+    world.fault(f"what is said to the group does not reach {' '.join(targets)}")
+
+
+def test_claims_travel_by_unicast_where_the_network_stops_forwarding_to_the_group() -> None:
+    for seed in SEEDS:
+        world = settled(seed, bundles=6)
+        owners, changes = dict(world.answerers), len(world.owner_changes)
+        stop_groups(world, *world.nodes)
+        world.run(8.0)
+        assert (world.answerers, len(world.owner_changes)) == (owners, changes), world.story()
+        world.set_bundles(bundle_of(f"b{i:04}", [numbered(i)], world.nodes) for i in range(12))
+        world.run(1.0)
+        assert all(world.owner(numbered(i)) is not None for i in range(12)), world.story()
+        assert len(world.owner_changes) == changes + 6, world.story()
+        holder = owner_of(world)
+        mine = held_by(world, holder)
+        world.power_cut(holder)
+        world.run(0.7)
+        assert all(world.owner(address) not in {None, holder} for address in mine), world.story()
+
+
+def test_who_is_back_hears_the_others_although_nothing_said_to_the_group_reaches_it() -> None:
+    """It hears nobody and so counts as deaf, and nobody spoke to it alone, since it was dead: for ever."""
+    for seed in SEEDS:
+        world = settled(seed, bundles=6)
+        node = owner_of(world)
+        stop_groups(world, node)
+        world.run(4.0)
+        world.renew_link(node, world.nodes[node].lan, 1.5)
+        world.run(1.5)
+        owners, changes = dict(world.answerers), len(world.owner_changes)
+        world.run(15.0)
+        assert (world.answerers, len(world.owner_changes)) == (owners, changes), world.story()
+        assert node not in set().union(*owners.values())
