@@ -17,11 +17,11 @@ G4  Nothing of this needs the API: schedules freeze it.
     A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long
     as somebody there knows by its own Plan that it served lately, and by having heard the owner that it had one.
 G5  Nobody claims what a living node answers for, whatever else is broken: whose claim was heard once is not taken for
-    dead while ARP passes between the two, though no datagram does. Parts of a bundle that two hold come together; an
-    address of several networks may be taken from who is not on all of them; and a machine that shares its name is not
-    told the claims of those who know the other one. Nor is it promised where frames are lost as well, since two
-    questions are all that D has time for; nor where a firewall answers "port unreachable" and frames are late: that,
-    and a question unanswered for 50 ms, is what a dead speaker looks like.
+    dead as long as ARP passes between the two from then on, though no datagram does. Parts of a bundle that two hold
+    come together; an address of several networks may be taken from who is not on all of them; and a machine that shares
+    its name is not told the claims of those who know the other one. Nor is it promised where frames are lost as well,
+    since two questions are all that D has time for; nor where a firewall answers "port unreachable" and frames are
+    late: that, and a question unanswered for 50 ms, is what a dead speaker looks like.
 G6  Nobody answers for an address on a network where it does not belong, who is or was on the one where it does, or
     hears somebody who is.
 G7  Nobody releases an address for a better candidate, and takes it again since that one did not: unless there was a
@@ -82,6 +82,8 @@ class Invariants:
         """(node, address) -> when it was released for another."""
         self._known: dict[tuple[str, int, int, str, AddressText], float] = {}
         """(node, session, life of its interface, owner, address) -> for how long the owner was heard by it."""
+        self._known_at: dict[tuple[str, int, int, str, AddressText], float] = {}
+        """And when that was the last time."""
         self._holds: dict[tuple[str, AddressText, str], float] = {}
         """(network, address, who) -> since when it answers there."""
         self._asking: dict[tuple[str, ...], float] = {}
@@ -134,6 +136,7 @@ class Invariants:
                             session, life = self.world.nodes[name].sessions, view.there[name].life
                             known = (name, session, life, owner, address)
                             self._known[known] = self._known.get(known, 0.0) + CHECK_S
+                            self._known_at[known] = now
             for name, interface in view.there.items():
                 for other, theirs in view.there.items():
                     if name < other and view.asks(name, other):
@@ -142,11 +145,10 @@ class Invariants:
                         asking[pair] = max(self._asking.get(pair, now), came_up_at)
         self._holds, self._asking = holds, asking
 
-    def _has_heard(self, name: str, life: int, address: AddressText, owner: str | None = None) -> bool:
-        """Whether that node has heard an owner of the address, or this one, for long enough to know."""
+    def _has_heard(self, name: str, life: int, address: AddressText) -> bool:
+        """Whether that node has heard an owner of the address for long enough to know."""
         session = self.world.nodes[name].sessions
-        owners = self.world.nodes if owner is None else (owner,)
-        return sum(self._known.get((name, session, life, each, address), 0.0) for each in owners) > KNOWN_S
+        return sum(self._known.get((name, session, life, each, address), 0.0) for each in self.world.nodes) > KNOWN_S
 
     def _knows(self, view: View, name: str, bundle: Bundle) -> bool:
         """Whether that node can tell that a bundle without endpoints needs an owner in the place of a lost one."""
@@ -266,10 +268,9 @@ class Invariants:
         return missing
 
     def _was_let_go_unheard(self, view: View, ready: list[str], address: AddressText) -> bool:
-        """Whether the last one who answered for it lives, as its answers for others prove, and is not heard."""
-        changes = reversed(view.network.owner_changes)
-        last = next((who for _, what, who in changes if what == address and who), frozenset[str]())
-        return any(view.asks(name, owner) and owner not in view.hears[name] for name in ready for owner in last)
+        """Whether one who has answered for it lives, as its answers for others prove, and is not heard."""
+        owners = {owner for _, what, who in view.network.owner_changes if what == address for owner in who}
+        return any(view.asks(name, owner) and owner not in view.hears[name] for name in ready for owner in owners)
 
     def _is_promised(self, network: Network, side: frozenset[str], address: AddressText) -> bool:
         """An address of several networks is promised to who can know that they are networks: by hearing somebody."""
@@ -379,7 +380,9 @@ class Invariants:
                 asking = at - self._asking.get((view.network.name, *sorted((claimer, holder))), at)
                 enough = ASKED_S + self.detection({claimer})
                 life = view.there[claimer].life if claimer in view.there else 0
-                if min(held, asking) > enough and self._has_heard(claimer, life, address, holder):
+                known = (claimer, self.world.nodes[claimer].sessions, life, holder, address)
+                still = self._known_at.get(known, float("-inf")) >= at - asking
+                if min(held, asking) > enough and still and self._known[known] > KNOWN_S:
                     self._fail(f"G5: {claimer} claims {address}, which {holder} answers for")
 
     def _are_late(self, network: Network) -> bool:
