@@ -285,9 +285,7 @@ class Membership:
         heard = [
             sighting
             for link, sighting in former.sightings.items()
-            if sighting.standing is not Standing.DEAD
-            and sighting.heard_at > NEVER
-            and self._roster.links[link].state.up
+            if sighting.standing is not Standing.DEAD and sighting.heard_at > NEVER and self._roster.judges(link)
         ]
         return bool(heard) and (yields or not any(sighting.yields for sighting in heard))
 
@@ -475,6 +473,11 @@ class Membership:
             self._roster.report("PeerAlive", node=peer.node, link=link)
         sighting.life_at = now
         self._roster.check_at = min(self._roster.check_at, now + sighting.detector.suspicion())
+        for theirs in peer.sightings.values() if len(peer.sightings) > 1 else ():
+            if interval < theirs.detector.interval:  # it speaks on all its links at once: expect it here as often
+                theirs.life_at = max(theirs.life_at, now - interval)
+                theirs.detector.skip(interval, now)
+                self._roster.check_at = now
 
     def _note_behind(self, peer: Peer, now: float) -> None:
         if peer.mirror.in_step:

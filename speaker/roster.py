@@ -265,6 +265,11 @@ class Roster:
         late = max((detector.lateness + 4 * detector.deviation for detector in seen), default=0.0)
         return min(late, self.settings.detection_floor_s)
 
+    def judges(self, link: LinkName) -> bool:
+        """Whether silence means anything there."""
+        segment = self.links[link]
+        return segment.state.up and not segment.mute
+
     def may_claim(self, link: LinkName, now: float) -> bool:
         """Whether something new may be claimed there: we are able to, and know that we can hear."""
         segment = self.links.get(link)
@@ -295,7 +300,12 @@ class Roster:
         def entry(session: int, at: float, how: int) -> Heard:
             return session, min(max(int((now - at) * 1000), 0), MAX_AGE_MS) | how
 
-        entries = [entry(s, pending.heard_at, 0) for s, pending in self.pending.items() if pending.link == link]
+        lately = now - SUSPICION_INTERVALS * self.settings.idle_interval_s * self.scale
+        entries = [
+            entry(session, pending.heard_at, 0)
+            for session, pending in self.pending.items()
+            if pending.link == link and pending.heard_at > lately
+        ]
         for peer, sighting in self.on(link):
             if sighting.standing is Standing.DEAD:
                 continue

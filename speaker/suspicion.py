@@ -66,7 +66,7 @@ class Suspicions:
             return
         deadlines = [now + LONGEST_WAIT_S]
         for link, segment in self._roster.links.items():
-            if not segment.state.up or segment.mute:
+            if not self._roster.judges(link):
                 self._watch(link, segment, False)
                 continue
             if now >= segment.ask_next:

@@ -86,7 +86,8 @@ def test_who_cannot_hear_takes_nobody_for_dead_that_has_released_something() -> 
         assert all(len(world.answerers[address]) == 1 for bundle in kept for address in bundle.addresses), world.story()
 
 
-def test_a_speaker_that_starts_anew_is_known_at_once_by_a_holder_that_cannot_send_on_another_network() -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_speaker_that_starts_anew_is_known_at_once_by_who_cannot_send_on_another_network(elsewhere: bool) -> None:
     """Who cannot send takes nobody for dead there, so that a node's former session was believed to live elsewhere."""
     for seed in SEEDS:
         world, storage = with_storage(seed, 2)
@@ -100,7 +101,11 @@ def test_a_speaker_that_starts_anew_is_known_at_once_by_a_holder_that_cannot_sen
         world.network.partition({"n1"}, world.hosts())
         world.power_cut("n0")
         world.run(6.0)
-        world.start("n0")
+        if elsewhere:
+            world.join(world.twin("n0"), storage, "eth1")
+            world.plug("n0-twin", storage)
+        else:
+            world.start("n0")
         world.run(6.0)
         assert all(len(answerers) == 1 for answerers in storage.answerers.values()), world.story()
 
