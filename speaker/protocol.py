@@ -183,10 +183,13 @@ class Protocol:
         return any(mac == segment.state.mac for segment in self._roster.links.values())
 
     def _is_proof(self, seen: ArpSeen, node: NodeName) -> bool:
-        """Whether a reply has been made by a member for one of our latest questions to a suspect."""
+        """Whether a reply has been made by a suspect for one of our latest questions: from its place, not from that of
+        another machine with its name."""
         peer = self._roster.peers.get(node)
         sighting = peer.sightings.get(seen.link) if peer is not None else None
-        suspicion = sighting.suspicion if sighting is not None else None
+        if sighting is None or seen.sender_mac not in {sighting.mac, sighting.other_mac}:
+            return False
+        suspicion = sighting.suspicion
         return (
             self._voice.authenticator is not None
             and suspicion is not None

@@ -138,3 +138,39 @@ def test_a_node_is_known_at_once_by_who_was_not_there_when_its_twin_went() -> No
         world.start(node)
         world.run(4.0)
         assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+
+
+def test_a_holder_that_hears_nobody_is_replaced_also_when_it_had_heard_a_twin_before() -> None:
+    """It went on saying that it hears the session that waited to be known, and so counted as one that hears."""
+    for seed in SEEDS:
+        world = settled(seed, 4, bundles=8)
+        holder = owner_of(world)
+        mine = held_by(world, holder)
+        twin = world.twin(next(name for name in world.nodes if name != holder))
+        world.run(3.0)
+        world.power_cut(twin)
+        for host in world.hosts() - {holder}:
+            world.network.cut(host, holder)
+        world.fault(f"{holder} cannot hear")
+        world.run(6.0)
+        assert all(world.answerers[address] - {holder} for address in mine), world.story()
+        other = next(name for name in world.nodes if name not in {holder, twin})
+        left = held_by(world, other)
+        world.power_cut(other)
+        world.run(1.0)
+        assert all(world.answerers[address] - {holder} for address in left | mine), world.story()
+
+
+def test_what_a_twin_proves_is_not_proved_of_the_node_whose_name_it_has() -> None:
+    """The twin answers for what the dead one held, with the key of the cluster: that kept the dead one alive."""
+    for seed in SEEDS:
+        world = settled(seed, bundles=6)
+        node = owner_of(world)
+        world.nodes[node].lan.refuses = True
+        world.fault(f"{node}'s kernel takes nothing")
+        world.run(1.0)
+        world.twin(node)
+        world.run(4.0)
+        world.power_cut(node)
+        world.run(6.0)
+        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
