@@ -4,7 +4,9 @@ A bundle with an address that nobody owns on some link (``owners``) is *unowned*
 id, and for each the first equally suited able candidate is chosen whose claims, plus those just given, stay below 1.25
 × its fair share. The chosen one claims at once, the next able candidate 100 ms later, and so on: longer by how late
 the chosen one usually is, and by 400 ms where nobody has held the bundle yet, since its Plan may come later. Who was
-unable until now counts from then, so that a start does not find every delay expired.
+unable until now counts from then, so that a start does not find every delay expired. Where there is more to take over
+than the chosen one can claim within its time, its time goes on for as long as it is heard to claim one after the
+other, for two seconds at most.
 
 A bundle is claimed whole. Where several nodes hold parts of one, the holder of the highest claim among them takes the
 rest by higher claims, once this has lasted for a second; that needs only *its* Plan to know of the bundle.
@@ -33,6 +35,8 @@ LOAD_BOUND = 1.25
 JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
 EVALUATE_GAP_S = 0.01  # between rounds at the least, so that a burst of claims is judged together
 LOOKED_AT = 200  # bundles in one call
+ROUND_REST_S = 0.0001  # for each bundle looked at, until the next round: a round costs about half as much
+BUSY_S = 2.0  # for which whoever goes on claiming may take to claim all that it is to
 NEVER = float("inf")
 
 
@@ -53,6 +57,7 @@ class _Round:
         self.able_since = able_since
         self.given: dict[NodeName, int] = {}
         self.next_at = NEVER
+        self.looked_at = 0
 
 
 class Claiming:
@@ -131,11 +136,12 @@ class Claiming:
             taken = turn(id_, round_, now)
             if taken is not None:
                 yield taken
+        round_.looked_at += looked
         if looked == LOOKED_AT:
             self._evaluate_at = now
             return
         self._round = None
-        self._next_round_at = now + EVALUATE_GAP_S
+        self._next_round_at = now + EVALUATE_GAP_S + ROUND_REST_S * round_.looked_at
         self._evaluate_at = round_.next_at
         if self._again:
             self.wake(now)
@@ -216,6 +222,7 @@ class Claiming:
         else:
             since = max(since, chosen_since)
         delay = settings.rank_delay_s
+        since = max(since, min(self._roster.claimed_at(chosen.node), since + BUSY_S))
         since += self._roster.lateness(chosen.node, links) + (settings.plan_lag_s if cold else 0.0)
         if now < since + delay:
             return since + delay

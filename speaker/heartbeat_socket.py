@@ -26,6 +26,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Iterator
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface
 from typing import NamedTuple
 
@@ -144,8 +145,8 @@ class HeartbeatSocket:
 
     def _set(self, state: LinkState) -> None:
         self._mac = state.mac
-        self._addresses = tuple(IPv4Interface(prefix) for prefix in state.prefixes)
-        self._own = frozenset(AddressText(str(address.ip)) for address in self._addresses)
+        self._networks = [(AddressText(str(own.ip)), own.network) for own in map(IPv4Interface, state.prefixes)]
+        self._own = frozenset(address for address, _ in self._networks)
 
     def _code(self) -> bytes:
         addresses = (ipv4_octets(address) for address in (*self._own, HEARTBEAT_GROUP))
@@ -153,11 +154,11 @@ class HeartbeatSocket:
 
     def _nearest(self, to: AddressText) -> AddressText:
         """Our address on the receiver's subnet, or else the interface's first."""
-        if to != HEARTBEAT_GROUP and len(self._addresses) > 1:
+        first, _ = self._networks[0]
+        if to != HEARTBEAT_GROUP and len(self._networks) > 1:
             receiver = IPv4Address(to)
-            near = (address for address in self._addresses if receiver in address.network)
-            return AddressText(str(next(near, self._addresses[0]).ip))
-        return AddressText(str(self._addresses[0].ip))
+            return next((address for address, network in self._networks if receiver in network), first)
+        return first
 
     def _judge(self, frame: bytes) -> Datagram | Refusal | HeartbeatDrop:
         try:
@@ -180,6 +181,7 @@ class HeartbeatSocket:
         return Datagram(packet.source, packet.mac, packet.to == HEARTBEAT_GROUP, packet.data)
 
 
+@lru_cache(maxsize=1024)  # each heartbeat asks, and there are not many senders
 def _is_hosts(source: AddressText) -> bool:
     address = IPv4Address(source)
     return not (address.is_multicast or address.is_loopback or address.is_unspecified or address.is_reserved)

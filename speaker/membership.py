@@ -181,10 +181,10 @@ class Membership:
             if by_group:
                 sighting.by_group_at = now
         if not peer.ignored:
-            self._take_claims(peer, message)
+            self._take_claims(peer, message, now)
             self._note_behind(peer, now)
 
-    def _take_claims(self, peer: Peer, message: ClaimStep | ClaimPart) -> None:
+    def _take_claims(self, peer: Peer, message: ClaimStep | ClaimPart, now: float) -> None:
         mirror = peer.mirror
         had, waited = len(mirror.claims), mirror.waiting
         if self._waiting >= MAX_WAITING and mirror.would_wait(message):
@@ -195,6 +195,8 @@ class Membership:
         for address, claim in changes.items():
             self._roster.note_claimant(address, peer.node, claim is not None)
             self._roster.dirty_addresses[address] = f"released by {peer.node}"
+            if claim is not None:
+                peer.claimed_at = now
         if self._claims > MAX_ALL_CLAIMS:
             self._ignore(max(self._roster.peers.values(), key=lambda other: len(other.mirror.claims)))
 

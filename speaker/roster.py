@@ -106,6 +106,8 @@ class Peer:
     mirror: ClaimMirror = field(default_factory=ClaimMirror)
     behind_since: float | None = None
     """Since when we lack some of its claims."""
+    claimed_at: float = NEVER
+    """When we last heard that it claims something more."""
     ignored: bool = False
     """It claimed more than anybody can hold: its claims count no more."""
     suspicions: dict[int, int] = field(default_factory=dict)
@@ -264,6 +266,11 @@ class Roster:
         seen = [peer.sightings[link].detector for link in links if link in peer.sightings] if peer is not None else []
         late = max((detector.lateness + 4 * detector.deviation for detector in seen), default=0.0)
         return min(late, self.settings.detection_floor_s)
+
+    def claimed_at(self, node: NodeName) -> float:
+        """When the peer was last heard to claim something more."""
+        peer = self.peers.get(node)
+        return peer.claimed_at if peer is not None else NEVER
 
     def judges(self, link: LinkName) -> bool:
         """Whether silence means anything there."""

@@ -58,6 +58,7 @@ JOINED_S = 1.0  # for the holder of a part to claim the rest
 TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
 FOR_ANOTHER = {"preference", "no candidate any more"}
 TOLD_S = 2.0  # of hearing somebody on the address's own subnet, until that is known
+BUSY_S = 2.0  # of a node that claims one after the other, until others claim what it might have
 ASKED_S = 0.5  # of ARP that passes: some questions to a suspect and their answers
 
 
@@ -77,6 +78,8 @@ class Invariants:
         self._ready_at = float("-inf")
         self._changes_seen: dict[str, int] = {}
         self._reports_seen = 0
+        self._claimed_at: dict[str, float] = {}
+        """When each node claimed anything last."""
         self._misplaced: dict[tuple[str, AddressText, str], float] = {}
         self._released: dict[tuple[str, str], float] = {}
         """(node, address) -> when it was released for another."""
@@ -263,6 +266,9 @@ class Invariants:
             grace += JOINED_S if len(self.world.networks_of(address)) > 1 else 0.0
             grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
             begins = max(since, self._proof_came(side), self._listened(view, ready), view.noticed_at)
+            if len(side) > 1:
+                busy_at = max(self._claimed_at.get(name, begins) for name in side)
+                begins = max(begins, min(busy_at, begins + BUSY_S))
             if now > max(self._last_fault(), begins) + grace:
                 self._fail(f"G2: {address} has no owner on {view.network.name} among {', '.join(sorted(side))}")
         return missing
@@ -351,6 +357,7 @@ class Invariants:
             if report.reason == "Released" and report.fields["why"] in FOR_ANOTHER:
                 self._released[name, str(report.fields["address"])] = at
             if report.reason == "Claimed":
+                self._claimed_at[name] = at
                 self._check_promise(at, name, report)
             joins = report.reason == "Claimed" and report.fields["why"] == "joined bundle"
             if report.reason == "Claimed" and not joins and name not in self._hearing.twins:
