@@ -10,8 +10,8 @@ what goes out sent by the `Sender`. Here is only what connects them, and what ke
   a take-over must not look like a death. How long turns took is counted (``turns``).
 - Heartbeats and answers that have arrived are read before the protocol judges who is silent.
 - A loop that comes back later than half the detection floor does not know any more what it holds: it throws away
-  everything that was received meanwhile, forgets what it had to announce, and tells the protocol (rule 8). A reply is
-  sent only while the batch that it belongs to is younger than that.
+  everything that was received meanwhile, forgets what it had to announce, and tells the protocol (docs/protocol.md,
+  rule 9). A reply is sent only while the batch that it belongs to is younger than that.
 - The watcher is talked to through a channel that never blocks, and may die: nothing here needs it. What it is told of
   claims, decisions and traffic is the `Informer`'s.
 
@@ -220,7 +220,7 @@ class Announcer:
         self._informer.tell_statistics(links, now, self._ports.refused, self._unusable)
 
     def _come_back_late(self, late: float, now: float) -> None:
-        """Rule 8: what was received is stale, and what we hold may be another's by now."""
+        """Rule 9: what was received is stale, and what we hold may be another's by now."""
         for port in self._ports:
             port.discard()
         self._schedule.cancel(now)

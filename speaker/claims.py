@@ -19,7 +19,16 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from cluster.objects import AddressText, NodeName
-from speaker.heartbeat import LONGEST_SAID, MAX_PARTS, ClaimPart, ClaimStep, WireClaim, pack_address, unpack_address
+from speaker.heartbeat import (
+    FEATURES,
+    LONGEST_SAID,
+    MAX_PARTS,
+    ClaimPart,
+    ClaimStep,
+    WireClaim,
+    pack_address,
+    unpack_address,
+)
 
 MAX_CLAIMS = 20_000  # per peer
 MAX_BUFFERED_STEPS = 1024
@@ -57,12 +66,27 @@ def _fingerprint(address: AddressText, claim: Claim) -> int:
 
 
 def _wire(address: AddressText, claim: Claim | None) -> WireClaim:
-    return (pack_address(address), claim.epoch, claim.preference) if claim else (pack_address(address), 0, 0)
+    packed = pack_address(address)
+    return WireClaim(packed, claim.epoch, claim.preference) if claim else WireClaim(packed, 0, 0)
 
 
-def _unwire(claims: tuple[WireClaim, ...]) -> dict[AddressText, Claim | None]:
+class _Heard(NamedTuple):
+    """Of an address: its claim, if there is one, and whether we know all that is needed to understand it."""
+
+    claim: Claim | None
+    understood: bool
+
+
+_NOTHING = _Heard(None, understood=True)
+
+
+def _unwire(message: ClaimStep | ClaimPart) -> dict[AddressText, _Heard]:
+    strange = {place for place, must in message.marks if must & ~FEATURES}
     return {
-        unpack_address(address): Claim(epoch, preference) if epoch else None for address, epoch, preference in claims
+        unpack_address(wire.address): _Heard(
+            Claim(wire.epoch, wire.preference) if wire.epoch else None, place not in strange
+        )
+        for place, wire in enumerate(message.claims)
     }
 
 
@@ -72,7 +96,7 @@ def _cut(claims: list[WireClaim]) -> list[tuple[WireClaim, ...]]:
     piece: list[WireClaim] = []
     room = _ROOM
     for claim in claims:
-        cost = 17 + len(claim[0])
+        cost = 17 + len(claim.address)
         if cost > room:
             pieces.append(tuple(piece))
             piece, room = [], _ROOM
@@ -131,10 +155,14 @@ class ClaimLog:
 
 
 class ClaimMirror:
-    """A peer's claim set as far as it was heard."""
+    """A peer's claim set as far as it was heard. A claim that cannot be understood without a feature that we lack is in
+    the set, or what follows would not fit it, but is no claim to us."""
 
     def __init__(self) -> None:
         self.claims: dict[AddressText, Claim] = {}
+        """Those that we understand."""
+        self.strange: dict[AddressText, Claim] = {}
+        """The others."""
         self.version = 0
         self._digest = 0
         self._announced = 0
@@ -151,6 +179,11 @@ class ClaimMirror:
         """Messages that wait for others."""
         return len(self._buffered) + len(self._parts)
 
+    @property
+    def size(self) -> int:
+        """Claims, understood or not."""
+        return len(self.claims) + len(self.strange)
+
     def would_wait(self, message: ClaimStep | ClaimPart) -> bool:
         """Whether it is of no use before others are here."""
         if isinstance(message, ClaimPart):
@@ -159,7 +192,7 @@ class ClaimMirror:
 
     def clear(self) -> None:
         """Know nothing any more."""
-        self.claims, self.version, self._digest, self._announced = {}, 0, 0, 0
+        self.claims, self.strange, self.version, self._digest, self._announced = {}, {}, 0, 0, 0
         self._buffered, self._parts = {}, {}
 
     def note(self, version: int, digest: int) -> None:
@@ -186,39 +219,44 @@ class ClaimMirror:
         self._parts[part.index] = part
         if len(self._parts) < part.total:
             return {}
-        whole: dict[AddressText, Claim] = {}
+        whole: dict[AddressText, _Heard] = {}
         for piece in self._parts.values():
-            whole.update((address, claim) for address, claim in _unwire(piece.claims).items() if claim is not None)
+            whole.update(_unwire(piece))
         self._parts = {}
         if len(whole) > MAX_CLAIMS:
             return {}
-        changes: dict[AddressText, Claim | None] = dict.fromkeys(self.claims.keys() - whole.keys())
-        changes.update((address, claim) for address, claim in whole.items() if self.claims.get(address) != claim)
-        self._put(changes)
+        gone = (self.claims.keys() | self.strange.keys()) - whole.keys()
+        changes = dict(self._put({**dict.fromkeys(gone, _NOTHING), **whole}))
         self.version = part.version
         return {**changes, **self._apply_buffered()}
 
     def _apply_buffered(self) -> Changes:
         changes: dict[AddressText, Claim | None] = {}
         while self.version >= 0 and (step := self._buffered.pop(self.version + 1, None)):
-            made = _unwire(step.claims)
-            if len(self.claims) + len(made) > MAX_CLAIMS:
+            made = _unwire(step)
+            if self.size + len(made) > MAX_CLAIMS:
                 break
-            self._put(made)
-            changes.update(made)
+            changes.update(self._put(made))
             self.version = step.version
         if self._buffered:
             self._buffered = {version: step for version, step in self._buffered.items() if version > self.version}
         return changes
 
-    def _put(self, changes: Changes) -> None:
-        for address, claim in changes.items():
+    def _put(self, heard: Mapping[AddressText, _Heard]) -> Changes:
+        """What changed of what we understand."""
+        changes: dict[AddressText, Claim | None] = {}
+        for address, (claim, understood) in heard.items():
             before = self.claims.pop(address, None)
-            if before is not None:
-                self._digest ^= _fingerprint(address, before)
+            there = before or self.strange.pop(address, None)
+            if there is not None:
+                self._digest ^= _fingerprint(address, there)
             if claim is not None:
-                self.claims[address] = claim
+                (self.claims if understood else self.strange)[address] = claim
                 self._digest ^= _fingerprint(address, claim)
+            after = claim if understood else None
+            if after != before:
+                changes[address] = after
+        return changes
 
 
 __all__ = ["LOG_STEPS", "MAX_CLAIMS", "MAX_PARTS", "Changes", "Claim", "ClaimLog", "ClaimMirror", "outranks"]

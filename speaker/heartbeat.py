@@ -5,10 +5,16 @@ keys and it belongs to our cluster; it counts once, by session and sequence. Wha
 session is a recording: therefore a session that was never heard before counts only when one of its heartbeats names
 *our* present session (``membership``), which no recording from before our start can do.
 
-Layout, big-endian: magic (4), cluster (8, digest of the cluster's identity), session (8, random), sequence (8), tag
-(16, over all of the rest), then one message as msgpack. A datagram that is said has at most 1,252 bytes, so that it is
-never fragmented. Three messages: ``Heartbeat``, and for claims ``ClaimStep`` (what changed) and ``ClaimPart`` (a piece
-of the whole set).
+Layout, big-endian: magic (3) and version (1), cluster (8, digest of the cluster's identity), session (8, random),
+sequence (8), tag (16, over all of the rest), then one message as msgpack. A datagram that is said has at most 1,252
+bytes, so that it is never fragmented. Three messages: ``Heartbeat``, and for claims ``ClaimStep`` (what changed) and
+``ClaimPart`` (a piece of the whole set). ``docs/protocol.md`` has all of it octet by octet.
+
+**Growth.** A speaker of a later release may say more than this one knows, while an upgrade rolls through the cluster.
+Elements behind those that are known, of a message or of a claim, are ignored, and so are unknown flags. A message of an
+unknown kind is an ``Unknown``. What must not be ignored is marked with features (``must``): a message that needs one
+that we lack is refused, and of a step or part, only the claims that need it. The version rises only when even a reader
+that does so would be wrong.
 
 Guarantees: ``parse`` raises nothing but ``HeartbeatError``, whatever it is given; what it returns is within bounds.
 Not protected: who holds the key can say anything.
@@ -24,13 +30,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from cluster.objects import AddressText
 
-MAGIC = b"BLB1"
+MAGIC = b"BLB"
+VERSION = b"1"
+FEATURES = 0
+"""Those that this release knows, a bit each, of what may be needed to understand a message or a claim."""
 MAX_DATAGRAM = 1400  # what is taken
 LONGEST_SAID = 1280 - 28  # every link that can carry IPv6 carries this (RFC 8200 §5), with the headers of IPv4 and UDP
 MAX_NAME = 253  # bytes; RFC 1123 subdomain, the longest node name
@@ -52,8 +62,8 @@ LONGEST_INTERVAL_MS = 6_000
 NONCE_OCTETS = 8
 PROOF_OCTETS = 12
 
-_HEADER = struct.Struct(">4s8sQQ16s")
-_SIGNED = struct.Struct(">4s8sQQ")
+_HEADER = struct.Struct(">3s1s8sQQ16s")
+_SIGNED = struct.Struct(">3s1s8sQQ")
 _HEARD = struct.Struct(">QH")
 _UNSIGNED_64 = 1 << 64
 
@@ -62,6 +72,12 @@ class Drop(enum.Enum):
     """Why a datagram was not believed. The value is the metric's label."""
 
     MALFORMED = "malformed"
+    OTHER_VERSION = "other_version"
+    """Of the datagram, as its header says."""
+    UNKNOWN_KIND = "unknown_kind"
+    """A message of a later release. It is ignored, and a sign of life."""
+    UNKNOWN_FEATURE = "unknown_feature"
+    """A message of a later release that says itself that we cannot understand it."""
     OTHER_CLUSTER = "other_cluster"
     WRONG_KEY = "wrong_key"
     OWN = "own"
@@ -122,10 +138,21 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):
     """Over the claim set of that version."""
     asks: tuple[tuple[int, int], ...]
     """(session, version that I have of its claims): please say what came after."""
+    must: int = 0
+    """The features that are needed to understand this message."""
 
 
-WireClaim = tuple[bytes, int, int]
-"""Packed address, epoch, preference. Epoch 0 says that the address is released."""
+class WireClaim(Struct, frozen=True, array_like=True, gc=False):
+    """Epoch 0 says that the address is released."""
+
+    address: bytes
+    """Packed, four octets or sixteen."""
+    epoch: int
+    preference: int
+
+
+Marks = tuple[tuple[int, int], ...]
+"""(place in ``claims``, features that are needed to understand that claim), for those that need any."""
 
 
 class ClaimStep(Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -133,6 +160,8 @@ class ClaimStep(Struct, frozen=True, array_like=True, tag=1, gc=False):
 
     version: int
     claims: tuple[WireClaim, ...]
+    marks: Marks = ()
+    must: int = 0
 
 
 class ClaimPart(Struct, frozen=True, array_like=True, tag=2, gc=False):
@@ -142,9 +171,20 @@ class ClaimPart(Struct, frozen=True, array_like=True, tag=2, gc=False):
     index: int
     total: int
     claims: tuple[WireClaim, ...]
+    marks: Marks = ()
+    must: int = 0
 
 
 Message = Heartbeat | ClaimStep | ClaimPart
+KINDS = (0, 1, 2)
+MAX_KIND = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A message of a kind that this release does not know."""
+
+    kind: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +193,7 @@ class Envelope:
 
     session: int
     sequence: int
-    message: Message
+    message: Message | Unknown
 
 
 Heard = tuple[int, int]
@@ -196,7 +236,7 @@ class Authenticator:
     def encode(self, session: int, sequence: int, message: Message) -> bytes:
         """The datagram. A message that would not fit ``LONGEST_SAID`` is a mistake of the caller."""
         payload = self._encoder.encode(message)
-        signed = _SIGNED.pack(MAGIC, self._cluster, session, sequence)
+        signed = _SIGNED.pack(MAGIC, VERSION, self._cluster, session, sequence)
         return signed + _tag(self._keys[0], signed, payload) + payload
 
     def size(self, message: Message) -> int:
@@ -215,9 +255,11 @@ class Authenticator:
         """Raises ``HeartbeatError`` and nothing else."""
         if not _HEADER.size < len(data) <= MAX_DATAGRAM:
             raise HeartbeatError(Drop.MALFORMED, f"{len(data)} bytes")
-        magic, cluster, session, sequence, tag = _HEADER.unpack_from(data)
+        magic, version, cluster, session, sequence, tag = _HEADER.unpack_from(data)
         if magic != MAGIC:
             raise HeartbeatError(Drop.MALFORMED, "not a heartbeat")
+        if version != VERSION:
+            raise HeartbeatError(Drop.OTHER_VERSION, f"version {version!r}")
         if cluster != self._cluster:
             raise HeartbeatError(Drop.OTHER_CLUSTER)
         signed, payload = data[: _SIGNED.size], data[_HEADER.size :]
@@ -226,9 +268,21 @@ class Authenticator:
         try:
             message = self._decoder.decode(payload)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise HeartbeatError(Drop.MALFORMED, str(error)) from error
+            unknown = _unknown(payload)
+            if unknown is None:
+                raise HeartbeatError(Drop.MALFORMED, str(error)) from error
+            return Envelope(session, sequence, unknown)
         _check(message)
         return Envelope(session, sequence, message)
+
+
+def _unknown(payload: bytes) -> Unknown | None:
+    """A message of a kind that is not ours, if it is one at all."""
+    try:
+        kind = msgspec.msgpack.decode(payload, type=tuple[Any, ...])[0]
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, IndexError):
+        return None
+    return Unknown(kind) if isinstance(kind, int) and 0 <= kind < MAX_KIND and kind not in KINDS else None
 
 
 def _proof(key: bytes, cluster: bytes, nonce: bytes, mac: bytes, address: AddressText) -> bytes:
@@ -261,11 +315,14 @@ def _check(message: Message) -> None:
         )
     else:
         fine = 0 < message.version < _UNSIGNED_64 and all(
-            len(address) in (4, 16) and 0 <= epoch < MAX_EPOCH and 0 <= preference < MAX_PREFERENCE
-            for address, epoch, preference in message.claims
+            len(claim.address) in (4, 16) and 0 <= claim.epoch < MAX_EPOCH and 0 <= claim.preference < MAX_PREFERENCE
+            for claim in message.claims
         )
+        fine = fine and all(0 <= place < len(message.claims) and must >= 0 for place, must in message.marks)
         if isinstance(message, ClaimPart):
             fine = fine and 0 <= message.index < message.total <= MAX_PARTS
+    if message.must & ~FEATURES:
+        raise HeartbeatError(Drop.UNKNOWN_FEATURE, f"features {message.must:#x}")
     if not fine:
         raise HeartbeatError(Drop.NONSENSE, "out of bounds")
 

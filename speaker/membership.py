@@ -45,6 +45,7 @@ from speaker.heartbeat import (
     Heartbeat,
     HeartbeatError,
     ReplayWindow,
+    Unknown,
     unpack_heard,
 )
 from speaker.plan import LinkName
@@ -72,6 +73,8 @@ class Membership:
         self.session = session
         self.able = False
         """Whether we can claim, as we say on links that are open."""
+        self.claims_refused = 0
+        """That were heard and need a feature that we lack."""
         self._roster = roster
         self._by_session: dict[int, Peer] = {}
         self._by_mac: dict[Mac, NodeName] = {}
@@ -180,17 +183,20 @@ class Membership:
             sighting.heard_at = now
             if by_group:
                 sighting.by_group_at = now
+        if isinstance(message, Unknown):
+            raise HeartbeatError(Drop.UNKNOWN_KIND, f"kind {message.kind}")
         if not peer.ignored:
             self._take_claims(peer, message, now)
             self._note_behind(peer, now)
 
     def _take_claims(self, peer: Peer, message: ClaimStep | ClaimPart, now: float) -> None:
         mirror = peer.mirror
-        had, waited = len(mirror.claims), mirror.waiting
+        had, waited, strange = mirror.size, mirror.waiting, len(mirror.strange)
         if self._waiting >= MAX_WAITING and mirror.would_wait(message):
             raise HeartbeatError(Drop.TABLE_FULL)  # it is asked for again
         changes = mirror.take_part(message) if isinstance(message, ClaimPart) else mirror.take_step(message)
-        self._claims += len(mirror.claims) - had
+        self._claims += mirror.size - had
+        self.claims_refused += max(0, len(mirror.strange) - strange)
         self._waiting += mirror.waiting - waited
         for address, claim in changes.items():
             self._roster.note_claimant(address, peer.node, claim is not None)
@@ -198,7 +204,7 @@ class Membership:
             if claim is not None:
                 peer.claimed_at = now
         if self._claims > MAX_ALL_CLAIMS:
-            self._ignore(max(self._roster.peers.values(), key=lambda other: len(other.mirror.claims)))
+            self._ignore(max(self._roster.peers.values(), key=lambda other: other.mirror.size))
 
     def _ignore(self, peer: Peer) -> None:
         """Its claims count no more, in this session of its."""
@@ -213,7 +219,7 @@ class Membership:
         self._roster.mark_claims(peer, why)
         for address in peer.mirror.claims:
             self._roster.note_claimant(address, peer.node, False)
-        self._claims -= len(peer.mirror.claims)
+        self._claims -= peer.mirror.size
         self._waiting -= peer.mirror.waiting
         peer.mirror.clear()
 

@@ -34,6 +34,7 @@ MAX_COUNTERS = 256  # names of counters taken from the announcer
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 COUNTERS: dict[str, tuple[str, str]] = {
+    "claims_refused": ("Claims of peers of a later release that this one cannot understand.", "reason"),
     "decisions": ("Decisions of the protocol that were logged: claims, releases, deaths, conflicts.", "reason"),
     "frames_dropped": ("ARP frames that were not answered.", "reason"),
     "frames_lost": ("Frames that the kernel dropped, because the speaker did not read them in time.", "what"),

@@ -138,6 +138,14 @@ def _nonsense(fields: Fields, node: NodeName) -> str:
     )
 
 
+def _other_version(fields: Fields, node: NodeName) -> str:
+    return (
+        f"a speaker{_whereabouts(fields)} says what node {node} does not understand ({_said(fields, 'what')}): it may"
+        " be of a later release, and the two do not settle who answers for an address. Finish the upgrade; never skip a"
+        " release whose notes say that the protocol changes"
+    )
+
+
 def nobody_heard(link: str) -> str:
     """What is said where no other speaker is heard on an interface, or on any where it is not named."""
     where = f" on {link}" if link else ""
@@ -150,6 +158,7 @@ ON_NODE: Alerts = {
     "CannotSend": _cannot_send,
     "ReceiveOverflow": _overflow,
     "MemberNonsense": _nonsense,
+    "OtherVersion": _other_version,
     "NobodyHeard": lambda fields, _: nobody_heard(str(fields.get("link", ""))),
 }
 

@@ -13,7 +13,7 @@ from speaker.keys import BadKeyError, checked_key
 from speaker.settings import LEAST_GRATUITOUS_LIMIT
 
 DETECTION_FLOOR_S = 0.35
-DETECTION_CEILING_S = 3.0  # DESIGN.md, the speaker, rule 6
+DETECTION_CEILING_S = 3.0  # docs/protocol.md, rule 6
 DETECTION_LOWEST_S = 0.1  # below it a heartbeat that is on time would be a death
 
 

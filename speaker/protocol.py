@@ -58,8 +58,14 @@ BUSY_HOLDERS = 50  # interval and floor grow beyond
 LATENESS_HALF_LIFE_S = 1.0
 LOST_FRAMES_S = 0.5
 """What is added to D when frames were lost here: some heartbeats of each peer, for the time of a full queue."""
-NONSENSE_GAP_S = 600.0  # between reports of one member that says nonsense
-MAX_NONSENSE = 64  # members remembered
+STRANGE = {
+    Drop.NONSENSE: "MemberNonsense",
+    Drop.OTHER_VERSION: "OtherVersion",
+    Drop.UNKNOWN_FEATURE: "OtherVersion",
+}
+"""What is not understood of somebody who may be one of us, and what is reported."""
+STRANGE_GAP_S = 600.0  # between reports of one sender
+MAX_STRANGE = 64  # senders remembered
 NEVER = float("inf")
 LONG_AGO = float("-inf")
 
@@ -82,7 +88,7 @@ class Protocol:
         self._speaking_since: float | None = None
         self._timer_at = now
         self._answering: frozenset[LinkName] = frozenset()
-        self._nonsense: dict[AddressText, float] = {}
+        self._strange: dict[AddressText, float] = {}
         self._rivals = Rivals(self._roster)
         self._counters: dict[str, int] = {}
 
@@ -133,8 +139,8 @@ class Protocol:
             self._membership.receive(link, source, self._voice.authenticator.parse(data), now, by_group=by_group)
         except HeartbeatError as error:
             self._count(f"heartbeats_dropped:{error.reason.value}")
-            if error.reason is Drop.NONSENSE:
-                self._tell_nonsense(link, source, str(error), now)
+            if error.reason in STRANGE:
+                self._tell_strange(link, source, error, now)
             if not self._roster.networks_changed:
                 return
         self._settle(now)
@@ -200,13 +206,13 @@ class Protocol:
             )
         )
 
-    def _tell_nonsense(self, link: LinkName, source: AddressText, what: str, now: float) -> None:
-        if now - self._nonsense.get(source, LONG_AGO) < NONSENSE_GAP_S:
+    def _tell_strange(self, link: LinkName, source: AddressText, error: HeartbeatError, now: float) -> None:
+        if now - self._strange.get(source, LONG_AGO) < STRANGE_GAP_S:
             return
-        self._nonsense = {who: at for who, at in self._nonsense.items() if now - at < NONSENSE_GAP_S}
-        if len(self._nonsense) < MAX_NONSENSE:
-            self._nonsense[source] = now
-            self._roster.report("MemberNonsense", link=link, address=source, what=what)
+        self._strange = {who: at for who, at in self._strange.items() if now - at < STRANGE_GAP_S}
+        if len(self._strange) < MAX_STRANGE:
+            self._strange[source] = now
+            self._roster.report(STRANGE[error.reason], link=link, address=source, what=str(error))
 
     def handle_timer(self, now: float) -> None:
         """Do what is due. To be called when ``next_deadline`` has come; calling it early does no harm."""
@@ -307,7 +313,9 @@ class Protocol:
     def counters(self) -> Mapping[str, int]:
         """Datagrams sent and dropped, by reason."""
         voice = self._voice
-        return {**self._counters, "sent_heartbeats": voice.heartbeats, "sent_claims": voice.claim_messages}
+        said = {"sent_heartbeats": voice.heartbeats, "sent_claims": voice.claim_messages}
+        refused = self._membership.claims_refused
+        return {**self._counters, **said, **({"claims_refused:unknown_feature": refused} if refused else {})}
 
     @property
     def ready(self) -> bool:

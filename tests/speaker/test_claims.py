@@ -7,10 +7,12 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cluster.objects import AddressText, NodeName
 from speaker.claims import LOG_STEPS, MAX_CLAIMS, Claim, ClaimLog, ClaimMirror, outranks
-from speaker.heartbeat import LONGEST_SAID, Authenticator, ClaimPart, ClaimStep, pack_address
+from speaker.heartbeat import LONGEST_SAID, Authenticator, ClaimPart, ClaimStep, WireClaim, pack_address
+from tests.speaker.versions import MISSING
 
 SEALER = Authenticator("c", (b"k" * 32,))
 
@@ -54,7 +56,7 @@ def test_a_change_costs_one_small_message_however_much_is_held() -> None:
     log.commit()
     log.put(address(5), None)
     (step,) = log.commit()
-    assert step.claims == ((pack_address(address(5)), 0, 0),)
+    assert step.claims == (WireClaim(pack_address(address(5)), 0, 0),)
     assert log.commit() == []
 
 
@@ -117,9 +119,46 @@ def test_a_set_that_differs_at_the_same_version_is_fetched_whole() -> None:
 def test_a_peer_cannot_grow_ones_table_without_limit() -> None:
     mirror = ClaimMirror()
     for version in range(1, 700):
-        claims = tuple((pack_address(address(version * 40 + i)), 1, 0) for i in range(40))
+        claims = tuple(WireClaim(pack_address(address(version * 40 + i)), 1, 0) for i in range(40))
         mirror.take_step(ClaimStep(version, claims))
     assert len(mirror.claims) <= MAX_CLAIMS
     for version in range(10_000, 20_000):
         mirror.take_step(ClaimStep(version, ()))
     assert len(mirror._buffered) <= 1024
+
+
+def test_a_claim_that_we_cannot_understand_keeps_its_place_and_is_no_claim_to_us() -> None:
+    log, mirror = ClaimLog(), ClaimMirror()
+    for number in (1, 2):
+        log.put(address(number), Claim(2, 0))
+    (first,) = log.commit()
+    assert mirror.take_step(replace(first, marks=((0, MISSING),))) == {address(2): Claim(2, 0)}
+    assert (mirror.claims, mirror.strange) == ({address(2): Claim(2, 0)}, {address(1): Claim(2, 0)})
+    mirror.note(log.version, log.digest)
+    assert mirror.in_step
+    log.put(address(1), Claim(4, 0))
+    (second,) = log.commit()
+    assert mirror.take_step(second) == {address(1): Claim(4, 0)}  # an ordinary claim now
+    log.put(address(1), None)
+    (third,) = log.commit()
+    assert mirror.take_step(replace(third, marks=((0, MISSING),))) == {address(1): None}
+    log.put(address(2), Claim(4, 0))
+    (fourth,) = log.commit()
+    assert mirror.take_step(replace(fourth, marks=((0, MISSING),))) == {address(2): None}
+    mirror.note(log.version, log.digest)
+    assert mirror.in_step
+    assert mirror.claims == {}
+
+
+def test_of_a_whole_set_too() -> None:
+    log, mirror = ClaimLog(), ClaimMirror()
+    for number in range(3):
+        log.put(address(number), Claim(2, 0))
+    log.commit()
+    (whole,) = log.after(-1)
+    assert isinstance(whole, ClaimPart)
+    assert mirror.take_part(replace(whole, marks=((1, MISSING),))).keys() == {address(0), address(2)}
+    mirror.note(log.version, log.digest)
+    assert mirror.in_step
+    mirror.version = 0
+    assert mirror.take_part(whole) == {address(1): Claim(2, 0)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from cluster.objects import AddressText
 from speaker.heartbeat import (
+    BY_GROUP,
     LONGEST_INTERVAL_MS,
     MAX_AGE_MS,
     MAX_DATAGRAM,
@@ -22,22 +24,27 @@ from speaker.heartbeat import (
     ClaimPart,
     ClaimStep,
     Drop,
+    Flag,
     Heartbeat,
     HeartbeatError,
     Message,
     ReplayWindow,
+    Unknown,
+    WireClaim,
     pack_address,
     pack_heard,
     unpack_address,
     unpack_heard,
 )
+from tests.speaker.versions import MISSING, LastAuthenticator, NextAuthenticator
 
 OURS = Authenticator("cluster-1", (b"a" * 32, b"b" * 32))
 WORDS = st.integers(0, (1 << 64) - 1)
 
 heard = st.lists(st.tuples(WORDS, st.integers(0, MAX_AGE_MS | SUSPECTED)), max_size=20)
 claims = st.lists(
-    st.tuples(
+    st.builds(
+        WireClaim,
         st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)),
         st.integers(0, MAX_EPOCH - 1),
         st.integers(0, MAX_PREFERENCE - 1),
@@ -100,7 +107,7 @@ def test_garbage_behind_a_right_tag_is_dropped_with_a_reason(payload: bytes) -> 
 def test_a_changed_bit_anywhere_is_noticed(position: int, bit: int) -> None:
     data = bytearray(OURS.encode(1, 1, example()))
     data[position % len(data)] ^= 1 << bit
-    assert reason(bytes(data)) in {Drop.MALFORMED, Drop.OTHER_CLUSTER, Drop.WRONG_KEY}
+    assert reason(bytes(data)) in {Drop.MALFORMED, Drop.OTHER_VERSION, Drop.OTHER_CLUSTER, Drop.WRONG_KEY}
 
 
 def test_another_cluster_on_the_same_lan_is_told_apart() -> None:
@@ -137,9 +144,9 @@ def test_a_heartbeat_out_of_bounds_is_nonsense(changes: dict[str, object]) -> No
     "message",
     [
         ClaimStep(0, ()),
-        ClaimStep(1, ((b"123", 1, 0),)),
-        ClaimStep(1, ((b"1234", MAX_EPOCH, 0),)),
-        ClaimStep(1, ((b"1234", 1, -1),)),
+        ClaimStep(1, (WireClaim(b"123", 1, 0),)),
+        ClaimStep(1, (WireClaim(b"1234", MAX_EPOCH, 0),)),
+        ClaimStep(1, (WireClaim(b"1234", 1, -1),)),
         ClaimPart(1, 2, 2, ()),
         ClaimPart(1, 0, MAX_PARTS + 1, ()),
     ],
@@ -183,3 +190,73 @@ def test_the_window_lets_the_network_reorder_and_forgets_what_is_old() -> None:
 def test_the_header_is_what_the_docstring_says() -> None:
     data = OURS.encode(0x0102030405060708, 9, example())
     assert struct.unpack_from(">4s8xQQ", data)[0:3] == (b"BLB1", 0x0102030405060708, 9)
+
+
+NEXT = NextAuthenticator("cluster-1", (b"a" * 32,))
+LAST = LastAuthenticator("cluster-1", (b"a" * 32,))
+ONE = WireClaim(b"1234", 2, 0)
+
+
+@given(st.one_of(heartbeats, steps, parts), WORDS, WORDS)
+def test_what_a_later_release_says_besides_is_ignored(message: Message, session: int, sequence: int) -> None:
+    heard = OURS.parse(NEXT.encode(session, sequence, message)).message
+    assert isinstance(heard, Heartbeat | ClaimStep | ClaimPart)
+    if isinstance(message, Heartbeat):
+        message = msgspec.structs.replace(message, flags=message.flags | 1 << 15)
+    assert heard == message
+
+
+@given(st.one_of(heartbeats, steps, parts), WORDS, WORDS)
+def test_the_last_release_and_this_one_understand_each_other(message: Message, session: int, sequence: int) -> None:
+    assert LAST.parse(OURS.encode(session, sequence, message)).message == message
+    assert OURS.parse(LAST.encode(session, sequence, message)).message == message
+
+
+@pytest.mark.parametrize("message", [[3, "anything"], [64], [99, {}, [], None]])
+def test_a_message_of_another_kind_is_unknown_and_nothing_worse(message: list[object]) -> None:
+    assert OURS.parse(NEXT.seal(1, 1, message)).message == Unknown(message[0])  # type: ignore[arg-type]  # a kind
+
+
+@pytest.mark.parametrize("message", [[], [-1], [1 << 16], ["0"], [0], [1, 5], {"kind": 3}, 3])
+def test_what_is_no_message_is_malformed(message: object) -> None:
+    assert reason(NEXT.seal(1, 1, message)) is Drop.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "message", [example(must=MISSING), ClaimStep(1, (ONE,), must=MISSING), ClaimPart(1, 0, 1, (ONE,), must=MISSING)]
+)
+def test_a_message_that_needs_what_we_lack_is_refused(message: Message) -> None:
+    assert reason(OURS.encode(1, 1, message)) is Drop.UNKNOWN_FEATURE
+
+
+@pytest.mark.parametrize("marks", [((1, MISSING),), ((-1, MISSING),), ((0, -1),)])
+def test_marks_out_of_bounds_are_nonsense(marks: tuple[tuple[int, int], ...]) -> None:
+    assert reason(OURS.encode(1, 1, ClaimStep(1, (ONE,), marks))) is Drop.NONSENSE
+
+
+def test_another_version_is_told_apart_without_the_key() -> None:
+    data = bytearray(OURS.encode(1, 1, example()))
+    data[3:4] = b"2"
+    assert reason(bytes(data)) is Drop.OTHER_VERSION
+
+
+def test_the_examples_of_the_documentation_are_what_is_said() -> None:
+    blocks = Path("docs/protocol.md").read_text().split("```\n")[1::2]
+    heartbeat, step = (bytes.fromhex(block) for block in blocks)
+    speaker = Authenticator("11111111-2222-3333-4444-555555555555", (bytes(range(32)),))
+    assert speaker.parse(heartbeat).message == Heartbeat(
+        "node-1",
+        100,
+        int(Flag.ABLE),
+        "eth0",
+        bytes.fromhex("02420000000b"),
+        ("192.0.2.11/24",),
+        (),
+        pack_heard([(0x1122334455667788, 12 | BY_GROUP)]),
+        3,
+        0x0123456789ABCDEF,
+        (),
+    )
+    claimed = ClaimStep(3, (WireClaim(pack_address(AddressText("192.0.2.200")), 2, 0),))
+    assert speaker.parse(step).message == claimed
+    assert speaker.encode(0x0102030405060708, 2, claimed) == step

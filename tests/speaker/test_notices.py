@@ -88,6 +88,11 @@ def test_what_names_no_rival_is_no_event(fields: dict[str, str | int | float]) -
             {"link": "eth0", "address": "192.0.2.12", "what": "x"},
             ["a speaker (address 192.0.2.12, on"],
         ),
+        (
+            "OtherVersion",
+            {"link": "eth0", "address": "192.0.2.12", "what": "version b'2'"},
+            ["a speaker (address 192.0.2.12, on eth0)", "version b'2'", "node-1", "upgrade"],
+        ),
         ("NobodyHeard", {"link": "eth0"}, ["eth0", "UDP port 7948", "ARP"]),
     ],
 )

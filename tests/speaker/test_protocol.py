@@ -261,3 +261,15 @@ def test_thousands_of_addresses_are_claimed_in_bounded_pieces_and_then_nothing_i
             assert calls < 5000
     assert len(speaker.claims()) == 2500
     assert 0 < most <= 200
+
+
+def test_another_version_of_the_protocol_is_told_once_for_each_sender() -> None:
+    speaker, data = lone(), bytearray(said_by(2, 1, "b"))
+    data[3:4] = b"2"
+    for sender in ("10.0.0.2", "10.0.0.2", "10.0.0.3"):
+        speaker.receive_datagram(ETH0, AddressText(sender), bytes(data), 5.0)
+    told = [effect for effect in speaker.take_effects() if isinstance(effect, Report)]
+    assert [(each.reason, each.fields["address"]) for each in told] == [
+        ("OtherVersion", "10.0.0.2"),
+        ("OtherVersion", "10.0.0.3"),
+    ]

@@ -75,7 +75,7 @@ class Liar:
 
     def claim(self, addresses: Iterable[str], epoch: int = MAX_EPOCH - 1) -> None:
         """Claim these in another step of its claim set."""
-        claims = [(pack_address(AddressText(address)), epoch, 0) for address in addresses]
+        claims = [WireClaim(pack_address(AddressText(address)), epoch, 0) for address in addresses]
         for i in range(0, len(claims), CLAIMS_IN_A_MESSAGE):
             self._version += 1
             self._say(ClaimStep(self._version, tuple(claims[i : i + CLAIMS_IN_A_MESSAGE])))
