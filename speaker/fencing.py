@@ -8,7 +8,8 @@ heard; after a link came up, not for 40 s, since a switch may still block the po
 while.
 
 A link that came up, or is new, is *listened on*, too: nothing new is claimed there for as long as at a start. And
-while a peer is *doubted* that is back after a death (``Segment.doubted``), nothing is answered, for a second at most.
+while a peer is *doubted* that was silent for longer than D and is back (``Segment.doubted``), nothing is answered, for
+a second at most.
 """
 
 from __future__ import annotations

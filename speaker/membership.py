@@ -11,9 +11,9 @@ answers for nothing until the twin has been silent for five seconds.
 heartbeat is a sign of life, except from a peer that hears nobody while we hear others: it cannot be asked for
 anything, so it does not count.
 
-**Return.** A peer that was dead and is back may have claimed what we hold. Until its claims are known, for a second at
-most, nothing is answered on the link (``Segment.doubted``). D is doubled for it only where it heard us all the while:
-if neither heard the other, the network was cut, and the silence was what it seemed.
+**Return.** A peer that was silent for longer than D and is back may have claimed what we hold. Until its claims are
+known, for a second at most, nothing is answered on the link (``Segment.doubted``). D is doubled for it only where it
+heard us all the while: if neither heard the other, the network was cut, and the silence was what it seemed.
 
 **Several links.** Liveness is per link; a peer's claims are taken from any link. What it says on one link of the
 subnets there, and of those on its other links, tells where an address belongs (``subnets``). A link that is down
@@ -465,17 +465,18 @@ class Membership:
             sighting.detector.skip(interval, now)
         else:
             silence = now - sighting.life_at
-            if sighting.life_at > NEVER and silence > self._roster.detection(sighting, now) and not cut_off:
+            returned = sighting.life_at > NEVER and silence > self._roster.detection(sighting, now) and not cut_off
+            if returned:
                 sighting.returned_at = now
                 if heard_all_along:
                     sighting.detector.false_alarm(now)
             sighting.detector.skip(interval, now)
             self._roster.forget_suspicion(peer, sighting)
+            self._roster.speak_now = True  # it may not know yet that we hear
             if sighting.standing is Standing.DEAD:
                 self._roster.mark_claims(peer, f"return of {peer.node}")
-                self._roster.speak_now = True
-                if not cut_off and not peer.mirror.in_step:
-                    self._roster.links[link].doubted[peer.session] = now
+            if not peer.mirror.in_step and (returned or (sighting.standing is Standing.DEAD and not cut_off)):
+                self._roster.links[link].doubted[peer.session] = now
             sighting.standing = Standing.ALIVE
             self._roster.changed = True
             self._roster.report("PeerAlive", node=peer.node, link=link)

@@ -150,7 +150,7 @@ class Segment:
     also: dict[LinkName, float] = field(default_factory=dict)
     """Own links on which our words from here were heard: the same segment. And when last."""
     doubted: dict[int, float] = field(default_factory=dict)
-    """Sessions that are back after a death, with claims that we have not heard: they may have what we hold."""
+    """Sessions that are back after a long silence, with claims that we have not heard: they may have what we hold."""
     fenced_since: float | None = None
     """Answering is suspended here since then (``fencing`` in ``protocol``)."""
     quiet_since: float | None = None
