@@ -48,7 +48,7 @@ class Schedule:
     def run(self) -> World:
         world, rng = self.world, self.rng
         world.set_bundles(self.bundles)
-        world.start_all(spread=rng.choice((0.0, 0.2, 2.0)))
+        world.start_all(spread=self.start_takes())
         world.run(rng.uniform(1.0, 4.5))
         if rng.random() < 0.3:
             world.api_frozen_at = world.now
@@ -60,6 +60,10 @@ class Schedule:
         world.run(CALM_S + max(node.lag for node in world.nodes.values()))
         self.check_end()
         return world
+
+    def start_takes(self) -> float:
+        """Seconds within which all speakers start for the first time."""
+        return self.rng.choice((0.0, 0.2, 2.0))
 
     # ---------------------------------------------------------------------------------------------- faults
 

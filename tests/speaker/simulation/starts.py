@@ -30,7 +30,8 @@ class StaggeredStart:
         self.starts = {name: rng.uniform(0.0, longest) for name in self.world.nodes}
         Invariants(self.world)
 
-    def run(self) -> World:
+    def run(self, calm_s: float) -> World:
+        """Let everybody start, and nothing happen for some seconds after the start."""
         world = self.world
         world.set_bundles(bundle_of(f"b{i:04}", [numbered(i)], world.nodes) for i in range(self.addresses))
         for name, at in self.starts.items():
@@ -38,7 +39,7 @@ class StaggeredStart:
         world.run(max(self.starts.values()) + OVER_S)
         self.check()
         changes = len(world.owner_changes)
-        world.run(90.0)
+        world.run(calm_s)
         assert len(world.owner_changes) == changes, world.story()
         return world
 

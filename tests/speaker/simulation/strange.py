@@ -4,7 +4,7 @@ Some nodes are on a second network too, or on it alone; some have a bridge of th
 renamed, made anew and moved into bridges. Firewalls drop the heartbeats and let ARP pass, the network stops forwarding
 what is said to the group, a switch blocks a port whose carrier stays, kernels refuse to send or lose what arrives,
 proxies and forgers answer ARP in the name of the dead, another machine starts with a node's name, a member lies. Work
-takes time.
+takes time, and some start while others are already at work.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ class StrangeSchedule(Schedule):
         for network in world.networks[1:]:
             network.weather = Weather(rng.choice((0.0, 0.0, 0.01)), (0.0002, 0.002))
         return world
+
+    def start_takes(self) -> float:
+        return super().start_takes() if self.strange.random() < 0.7 else 15.0
 
     def _bundle(self, i: int) -> Bundle:
         bundle = super()._bundle(i)

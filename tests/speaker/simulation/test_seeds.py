@@ -1,5 +1,5 @@
 """Random schedules of faults against the promises. A failure prints the seed and what happened; run that one again
-with ``BERTHLB_SEEDS=417:418``. ``BERTHLB_SEEDS=0:5000`` is for a night."""
+with ``BERTHLB_SEEDS=417:418``, or ``BERTHLB_STRANGE=417:418``. ``BERTHLB_SEEDS=0:5000`` is for a night."""
 
 from __future__ import annotations
 
@@ -8,21 +8,28 @@ import os
 import pytest
 
 from tests.speaker.simulation.schedules import Schedule
+from tests.speaker.simulation.strange import StrangeSchedule
 
 pytestmark = pytest.mark.slow
 
 BATCH = 20
 
 
-def batches() -> list[tuple[int, int]]:
-    first, last = (int(n) for n in os.environ.get("BERTHLB_SEEDS", "0:160").split(":"))
+def batches(variable: str, default: str) -> list[tuple[int, int]]:
+    first, last = (int(n) for n in os.environ.get(variable, default).split(":"))
     return [(start, min(start + BATCH, last)) for start in range(first, last, BATCH)]
 
 
-@pytest.mark.parametrize(("first", "last"), batches())
+@pytest.mark.parametrize(("first", "last"), batches("BERTHLB_SEEDS", "0:160"))
 def test_promises_hold_under_random_faults(first: int, last: int) -> None:
     for seed in range(first, last):
         Schedule(seed).run()
+
+
+@pytest.mark.parametrize(("first", "last"), batches("BERTHLB_STRANGE", "0:80"))
+def test_promises_hold_under_random_faults_on_strange_networks(first: int, last: int) -> None:
+    for seed in range(first, last):
+        StrangeSchedule(seed).run()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -37,5 +44,13 @@ def test_promises_hold_under_thousands_of_schedules(first: int, last: int) -> No
         Schedule(seed).run()
 
 
-def test_a_schedule_is_determined_by_its_seed() -> None:
-    assert Schedule(11).run().trace == Schedule(11).run().trace
+@pytest.mark.long
+@pytest.mark.parametrize(("first", "last"), [(start, start + BATCH) for start in range(1000, 4000, BATCH)])
+def test_promises_hold_under_thousands_of_strange_schedules(first: int, last: int) -> None:
+    for seed in range(first, last):
+        StrangeSchedule(seed).run()
+
+
+@pytest.mark.parametrize("kind", [Schedule, StrangeSchedule])
+def test_a_schedule_is_determined_by_its_seed(kind: type[Schedule]) -> None:
+    assert kind(11).run().trace == kind(11).run().trace

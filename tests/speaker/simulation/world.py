@@ -184,8 +184,12 @@ class World:
 
     def start_all(self, spread: float = 0.0) -> None:
         for name in self.nodes:
-            self.clock.after(self.rng.uniform(0.0, spread), lambda name=name: self.start(name))  # type: ignore[misc]
+            self.clock.after(self.rng.uniform(0.0, spread), lambda name=name: self._start_first(name))  # type: ignore[misc]
         self._client_asks()
+
+    def _start_first(self, name: str) -> None:
+        if self.nodes[name].sessions == 0:
+            self.start(name)
 
     def power_cut(self, name: str) -> None:
         node = self.nodes[name]
