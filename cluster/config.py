@@ -129,6 +129,10 @@ class Config:
     """Pools that exist in the API and of which no version can be in force."""
     departed: frozenset[PoolName] = frozenset()
     """Pools that were deleted a moment ago and may be made again; filled in by who knows the time."""
+    elsewhere: Mapping[PoolName, str] = field(default_factory=dict)
+    """Pools in namespaces that nobody reads, and where they are; for people who look for them."""
+    obstacle: str = ""
+    """Why pools cannot be applied, where that is known; for people, too."""
     _by_range: RangeMap[PoolName] = field(default_factory=RangeMap, compare=False, repr=False)
 
     def pool_of(self, address: Address) -> Pool | None:

@@ -339,6 +339,25 @@ class IPAddressPool(Object, frozen=True):
     status: IPAddressPoolStatus = IPAddressPoolStatus()
 
 
+class ServiceReference(View, frozen=True):
+    namespace: str = ""
+    name: str = ""
+
+
+class WebhookClientConfig(View, frozen=True):
+    service: ServiceReference | None = None
+
+
+class Webhook(View, frozen=True):
+    client_config: WebhookClientConfig = WebhookClientConfig()
+
+
+class ValidatingWebhookConfiguration(Object, frozen=True):
+    """``admissionregistration.k8s.io/v1 ValidatingWebhookConfiguration``."""
+
+    webhooks: tuple[Webhook, ...] = ()
+
+
 class PreferredNodeSelector(View, frozen=True):
     weight: int
     preference: LabelSelector = LabelSelector()

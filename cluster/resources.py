@@ -58,6 +58,14 @@ EVENTS = Resource("", "v1", "events", "Event", True, Object)
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, objects.EndpointSlice)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, objects.Lease)
 SERVICE_CIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", False, objects.ServiceCIDR)
+VALIDATING_WEBHOOK_CONFIGURATIONS = Resource(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration",
+    False,
+    objects.ValidatingWebhookConfiguration,
+)
 IP_ADDRESS_POOLS = Resource("metallb.io", "v1beta1", "ipaddresspools", "IPAddressPool", True, objects.IPAddressPool)
 L2_ADVERTISEMENTS = Resource(
     "metallb.io", "v1beta1", "l2advertisements", "L2Advertisement", True, objects.L2Advertisement

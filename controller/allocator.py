@@ -234,7 +234,7 @@ def _allocate_from_named(config: Config, ledger: Ledger, want: Request, name: Po
     if pool is None:
         if name in config.unreadable:
             return Refusal(Reason.POOL_UNREADABLE, f'pool "{name}" cannot be honoured as it is written; see its status')
-        return Refusal(Reason.UNKNOWN_POOL, f'there is no pool "{name}"')
+        return Refusal(Reason.UNKNOWN_POOL, f'there is no pool "{name}"{_elsewhere(config, name)}')
     if (excluded := _why_not_for(pool, want)) is not None:
         return _refusal((excluded,))
     for families in want.families:
@@ -267,7 +267,7 @@ def _allocate_automatically(config: Config, ledger: Ledger, want: Request) -> Al
     for name in sorted(config.unreadable):
         detail = "cannot be honoured as it is written; see its status"
         refused.append(PoolRefusal(name, Reason.POOL_UNREADABLE, detail))
-    return _refusal(tuple(refused))
+    return _refusal(tuple(refused)) if refused else _no_pool(config)
 
 
 def _in_order(pools: Iterable[Pool]) -> list[Pool]:
@@ -364,9 +364,22 @@ def _why_empty(ledger: Ledger, pool: Pool, families: tuple[Family, ...]) -> Pool
     return PoolRefusal(pool.name, reason, " and ".join(details))
 
 
+def _no_pool(config: Config) -> Refusal:
+    message = "there is no IPAddressPool to take an address from" + _elsewhere(config, *config.elsewhere)
+    return Refusal(Reason.NO_POOL, f"{message}; {config.obstacle}" if config.obstacle else message)
+
+
+def _elsewhere(config: Config, *names: PoolName) -> str:
+    """That such a pool is where it does not count, if that is so; the first of several."""
+    found = next((name for name in names if name in config.elsewhere), None)
+    if found is None:
+        return ""
+    return (
+        f'; pool "{found}" of namespace "{config.elsewhere[found]}" does not count, since the controller reads another'
+    )
+
+
 def _refusal(refused: tuple[PoolRefusal, ...]) -> Refusal:
-    if not refused:
-        return Refusal(Reason.NO_POOL, "there is no IPAddressPool to take an address from")
     reasons = {each.reason for each in refused}
     reason = next((each for each in _MOST_TELLING if each in reasons), refused[0].reason)
     message = "; ".join(f'pool "{each.pool}" {each.detail}' for each in refused)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from cluster.objects import Condition, ObjectMeta, Service
-from cluster.resources import Resource
+from cluster.resources import SERVICES, Resource
 from controller.request import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
 
 ADDRESS_ASSIGNED = "berthlb.io/AddressAssigned"
@@ -40,7 +40,7 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventNote:
-    """An Event to record about a Service once the write that it tells of has been made."""
+    """An Event to record about an object, once the write that it tells of has been made."""
 
     type: str
     """``Normal`` or ``Warning``."""
@@ -87,10 +87,11 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Record Events about a Service to which nothing needs to be written. Nobody is told what became of it."""
+    """Record Events about an object to which nothing needs to be written. Nobody is told what became of it."""
 
     events: tuple[EventNote, ...]
     about: ObjectMeta
+    resource: Resource[Any] = SERVICES
 
 
 Change = Read | Write
@@ -185,13 +186,15 @@ def _annotations(service: Service, pool: str | None, *, along: bool) -> dict[str
     return changes
 
 
-def event_body(note: EventNote, about: ObjectMeta, name: str, now: Moment) -> dict[str, Any]:
-    """The ``core/v1 Event`` of a note, to be created in the Service's namespace under this name."""
+def event_body(
+    note: EventNote, about: ObjectMeta, name: str, now: Moment, resource: Resource[Any] = SERVICES
+) -> dict[str, Any]:
+    """The ``core/v1 Event`` of a note, to be created in the object's namespace under this name."""
     return {
         "metadata": {"name": name, "namespace": about.namespace},
         "involvedObject": {
-            "apiVersion": "v1",
-            "kind": "Service",
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
             "namespace": about.namespace,
             "name": about.name,
             "uid": about.uid,

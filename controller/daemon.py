@@ -11,14 +11,11 @@ copies to a new core. When it ceases to lead, the core is dropped, and with it a
 
 from __future__ import annotations
 
-import base64
 import logging
 import queue
 import random
-import secrets
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -46,21 +43,22 @@ from cluster.resources import (
     L2_ADVERTISEMENTS,
     NAMESPACES,
     NODES,
-    SECRETS,
     SERVICE_CIDRS,
     SERVICES,
 )
+from controller.beginning import find_leftovers, make_key
 from controller.changes import Change, Moment, Read, Tell, Write
 from controller.clearing import Clearing
 from controller.elector import Elector, NotLeadingError, lease_name
+from controller.elsewhere import Elsewhere
 from controller.latency import FirstAddresses
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
 from controller.orphans import Orphans
-from controller.reconcile import Reconciler, bears_our_mark
+from controller.reconcile import Reconciler
 from controller.recorder import Recorder
 from controller.reports import Reports
 from controller.reserved import Reservations
-from controller.retry import retry_delay
+from controller.webhook import LeftWebhook
 
 WRITERS = 8
 """Requests under way at a time. An API server answers a write in a few milliseconds, most of it waiting for etcd."""
@@ -86,8 +84,6 @@ LAST_EVENTS_S = 0.5
 """And then for Events that are not recorded yet."""
 RESTORE_POLL_S = 0.02
 """Between two looks whether a new leader's lists have come, at first. They may never: then it looks more seldom."""
-KEY_SECRET = "berthlb-heartbeat"  # noqa: S105  # the name, not the key
-KEY_BYTES = 32
 
 logger = logging.getLogger("controller")
 
@@ -138,7 +134,9 @@ class Daemon:
         self._stopping = threading.Event()
         self._last_turn = time.monotonic()
         self._orphans = Orphans(0.0)
+        self._elsewhere = Elsewhere(namespace)
         self._clearing = Clearing(client, namespace, leading=lambda: self._elector.term is not None)
+        self._webhook = LeftWebhook(client, leading=lambda: self._elector.term is not None)
         self._recorder = Recorder(client, flood=lambda: self._core.backlog > 0 or self._outbox.qsize() > WRITERS)
         self._updates = 0
         self._update_errors = 0
@@ -151,8 +149,8 @@ class Daemon:
         self._services = Reflector(client, SERVICES, field_selector="spec.type=LoadBalancer", on_change=self._inbox.put)
         self._reflectors: Final[tuple[Reflector[Any], ...]] = (
             self._services,
-            Reflector(client, IP_ADDRESS_POOLS, namespace=namespace, on_change=self._inbox.put),
-            Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, optional=True, on_change=self._inbox.put),
+            Reflector(client, IP_ADDRESS_POOLS, on_change=self._inbox.put),
+            Reflector(client, L2_ADVERTISEMENTS, optional=True, on_change=self._inbox.put),
             self._namespaces,
             Reflector(client, NODES, on_change=self._inbox.put),
             self._states,
@@ -193,6 +191,7 @@ class Daemon:
             thread.start()
         self._recorder.start()
         self._clearing.start()
+        self._webhook.start()
         self._elector.attempt()  # first the Lease, then the lists: who gets it need not list twice
         self._follow_leadership()
         for reflector in self._reflectors:
@@ -202,6 +201,7 @@ class Daemon:
             self._turn()
         self._elector.close()
         self._clearing.stop()
+        self._webhook.stop()
         for _ in writers:
             self._outbox.put(None)
         give_up = time.monotonic() + LAST_WRITES_S
@@ -229,22 +229,33 @@ class Daemon:
         self._last_turn = time.monotonic()
         if self._term is not None and not self._core.started:
             self._restore()
+        now = Moment(time.monotonic(), time.time())
+        astray = self._elsewhere.settle(now.monotonic) if self._core.started else []
+        self._reports.set_elsewhere(self._elsewhere.pools)
+        self._reports.set_obstacle(self._webhook.problem)
         if self._reports.reload():
             self._core.set_config(self._reports.config)
         self._core.set_reserved(self._reservations.ranges)
         for problem in self._reports.take_new_problems():
             logger.warning("not in force", extra={"problem": problem.text})
-        now = Moment(time.monotonic(), time.time())
+        for each in astray:
+            logger.warning(
+                "in a namespace that is not read", extra={"kind": each.resource.kind, "object": each.about.key}
+            )
+            self._tell(each)
         self._reports.states_served = not self._states.unserved
         if self._term is not None and self._core.started and not self._busy:
             decided = self._core.settle(now, AHEAD, TURNS)
             for change in (*decided, *self._reports.settle(self._core.ledger, self._core.releases, now)):
                 if isinstance(change, Tell):
-                    self._recorder.note(change.events, change.about)
+                    self._tell(change)
                 else:
                     self._outbox.put((self._term, change))
             self._clear_orphans(now)
         self._measure(now)
+
+    def _tell(self, change: Tell) -> None:
+        self._recorder.note(change.events, change.about, change.resource)
 
     def _clear_orphans(self, now: Moment) -> None:
         due = self._orphans.next_deadline()
@@ -281,6 +292,7 @@ class Daemon:
             self._inbox.get_nowait()
         self._reports = Reports(self._namespace, self._rng, self._reports.config)
         self._reservations = Reservations()
+        self._elsewhere = Elsewhere(self._namespace)
         now = Moment(time.monotonic(), time.time())
         self._orphans = Orphans(now.monotonic)
         for reflector in self._reflectors:
@@ -293,8 +305,9 @@ class Daemon:
         self._core.set_reserved(self._reservations.ranges)
         self._core.start(self._reports.recorded_releases())
         logger.info("restored", extra={"services": self._core.figures().services})
-        self._in_background("heartbeat key", self._make_key)
-        self._in_background("leftovers", self._find_leftovers)
+        make_key(self._client, self._namespace, self._stopping)
+        find_leftovers(self._client, lambda view: self._inbox.put(Seen("added", None, view)), self._stopping)
+        self._webhook.look()
 
     def _received(self) -> list[Seen[Any] | _Outcome | None]:
         wait = IDLE_S
@@ -304,7 +317,7 @@ class Daemon:
         elif self._core.started and self._core.backlog:
             wait = 0.0
         elif self._core.started:
-            cores = (self._core, self._reports, self._orphans)
+            cores = (self._core, self._reports, self._orphans, self._elsewhere)
             deadlines = [at for each in cores if (at := each.next_deadline()) is not None]
             wait = min([wait, *(max(0.0, at - time.monotonic()) for at in deadlines)])
         elif self._term is not None:
@@ -350,6 +363,8 @@ class Daemon:
             case Service():
                 self._core.vanished(view) if gone else self._core.observe(view)
                 self._orphans.service_changed(seen.old, None if gone else view, now.monotonic)
+            case IPAddressPool() | L2Advertisement() if view.metadata.namespace != self._namespace:
+                self._elsewhere.vanished(view) if gone else self._elsewhere.observe(view, now.monotonic)
             case IPAddressPool() | L2Advertisement():
                 self._reports.vanished(view) if gone else self._reports.observe(view)
             case Node():
@@ -450,38 +465,3 @@ class Daemon:
             return self._client.get(change.resource, change.namespace, change.name)
         except NotFound:
             return None
-
-    # -------------------------------------------------------------------- once, when it begins to lead
-
-    def _in_background(self, name: str, task: Callable[[], None]) -> None:
-        def run() -> None:
-            attempts = 0
-            while not self._stopping.is_set():
-                try:
-                    task()
-                except ApiError as error:
-                    attempts += 1
-                    logger.warning("retrying", extra={"task": name, "error": str(error)})
-                    self._stopping.wait(retry_delay(attempts, error.retry_after or 0.0, self._rng))
-                else:
-                    return
-
-        threading.Thread(target=run, name=name, daemon=True).start()
-
-    def _make_key(self) -> None:
-        """The key of the speakers' heartbeats, if there is none yet; never another one over it."""
-        key = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
-        metadata = {"name": KEY_SECRET, "namespace": self._namespace}
-        body = {"metadata": metadata, "type": "Opaque", "data": {"current": key}}
-        try:
-            self._client.create(SECRETS, self._namespace, body)
-        except AlreadyExists:
-            return
-        logger.info("made the heartbeat key", extra={"object": f"{self._namespace}/{KEY_SECRET}"})
-
-    def _find_leftovers(self) -> None:
-        """Services whose type was changed while nobody watched: no LoadBalancers any more, but with our marks."""
-        for page in self._client.list_pages(SERVICES):
-            for view in page.items:
-                if view.spec.type != "LoadBalancer" and bears_our_mark(view):
-                    self._inbox.put(Seen("added", None, view))

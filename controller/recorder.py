@@ -12,11 +12,12 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cluster.client import ApiClient
 from cluster.errors import ApiError
 from cluster.objects import ObjectMeta
-from cluster.resources import EVENTS
+from cluster.resources import EVENTS, SERVICES, Resource
 from controller.changes import EventNote, Moment, event_body
 
 PATIENCE_S = 1.0
@@ -36,7 +37,7 @@ class Recorder:
     def __init__(self, client: ApiClient, flood: Callable[[], bool]) -> None:
         self._client = client
         self._flood = flood
-        self._waiting: queue.SimpleQueue[tuple[EventNote, ObjectMeta] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[EventNote, ObjectMeta, Resource[Any]] | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
 
@@ -49,20 +50,20 @@ class Recorder:
         self._waiting.put(None)
         self._thread.join(limit_s)
 
-    def note(self, notes: Sequence[EventNote], about: ObjectMeta) -> None:
-        """Have these recorded, about that Service. From any thread; returns at once."""
+    def note(self, notes: Sequence[EventNote], about: ObjectMeta, resource: Resource[Any] = SERVICES) -> None:
+        """Have these recorded, about that object. From any thread; returns at once."""
         for note in notes:
             if self._waiting.qsize() < LIMIT:
-                self._waiting.put((note, about))
+                self._waiting.put((note, about, resource))
             else:
                 logger.warning("Event dropped", extra={"object": about.key, "reason": note.reason})
 
     def _run(self) -> None:
         while (item := self._waiting.get()) is not None:
-            note, about = item
+            note, about, resource = item
             self._let_writes_pass()
             name = f"{about.name}.{secrets.token_hex(8)}"
-            body = event_body(note, about, name, Moment(time.monotonic(), time.time()))
+            body = event_body(note, about, name, Moment(time.monotonic(), time.time()), resource)
             try:
                 self._client.create(EVENTS, about.namespace, body)
             except ApiError as error:

@@ -11,9 +11,9 @@ know of different releases. Sans-IO, as ``reconcile`` is.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from msgspec.structs import replace
@@ -55,7 +55,7 @@ _LABELS = {"metallb.io/component-type": "controller"}
 Configured = IPAddressPool | L2Advertisement
 
 
-@dataclass(slots=True)
+@dataclasses.dataclass(slots=True)
 class _Reported:
     """One object that we report on."""
 
@@ -89,6 +89,8 @@ class Reports:
         self.problems: tuple[Problem, ...] = ()
         self.states_served = True
         """Whether the API has the kind ConfigurationState; MetalLB up to 0.15 did not."""
+        self._elsewhere: Mapping[PoolName, str] = {}
+        self._obstacle: Problem | None = None
         self._namespace = namespace
         self._rng = rng
         self._previous = previous
@@ -133,6 +135,17 @@ class Reports:
             del self._nodes[node]
         else:
             self._nodes[node] = labels
+
+    def set_elsewhere(self, pools: Mapping[PoolName, str]) -> None:
+        """Pools in other namespaces that nobody reads."""
+        if pools is not self._elsewhere:
+            self._elsewhere, self._changed = pools, True
+
+    def set_obstacle(self, problem: Problem | None) -> None:
+        """What keeps pools from being applied; None: nothing."""
+        if problem != self._obstacle:
+            self._obstacle, self._changed = problem, True
+            self._new_problems += [problem] if problem is not None else []
 
     def set_speaker_state(self, view: ConfigurationState, *, gone: bool = False) -> None:
         """What a speaker says of its node; what other ConfigurationStates say is not looked at."""
@@ -214,8 +227,10 @@ class Reports:
             [each.view for each in self._advertisements.values() if isinstance(each.view, L2Advertisement)],
             self._previous,
         )
-        differs = loaded.config != self.config
-        self.config = self._previous = loaded.config
+        obstacle = self._obstacle.text if self._obstacle is not None else ""
+        config = dataclasses.replace(loaded.config, elsewhere=self._elsewhere, obstacle=obstacle)
+        differs = config != self.config
+        self.config = self._previous = config
         self._found.clear()
         self._new_problems += [problem for problem in loaded.problems if problem not in self.problems]
         self.problems = loaded.problems
@@ -364,14 +379,15 @@ class Reports:
         if not isinstance(view, ConfigurationState):
             body: dict[str, Any] = {"metadata": {"name": STATE_NAME, "namespace": self._namespace, "labels": _LABELS}}
             return self._write(self._state, body, "made the ConfigurationState", create=True)
-        summary = shortened("; ".join(problem.text for problem in self.problems))
-        result = "Invalid" if self.problems else "Valid"
+        problems = (*self.problems, *([self._obstacle] if self._obstacle is not None else []))
+        summary = shortened("; ".join(problem.text for problem in problems))
+        result = "Invalid" if problems else "Valid"
         status: dict[str, Any] = {}
         if view.status.result != result:
             status["result"] = result
         if view.status.error_summary != summary:
             status["errorSummary"] = summary
-        verdict, reason = ("False", "ConfigurationError") if self.problems else ("True", "Reconciled")
+        verdict, reason = ("False", "ConfigurationError") if problems else ("True", "Reconciled")
         wanted = {type_: Condition(type_, verdict, reason, summary) for type_ in _STATE_CONDITIONS}
         changed = with_conditions(view.status.conditions, wanted, now)
         if changed is not None:

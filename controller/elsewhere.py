@@ -1,0 +1,101 @@
+"""Pools and advertisements in other namespaces: they do not count, and whoever made one there is told.
+
+Only the controller's own namespace counts. An object elsewhere is accepted by the API and does nothing, which looks
+like a fault. So it is named: in the log, in an Event of its own, and to Services that look for a pool of that name, or
+for any. But there may be another installation, of BerthLB or MetalLB, which reads that very namespace. It writes a
+status soon; so nothing is said about a namespace in which any of these objects has one, nor in the first moments.
+
+Sans-IO. Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from cluster.objects import IPAddressPool, L2Advertisement, PoolName
+from cluster.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
+from controller.changes import EventNote, Tell
+
+PATIENCE_S = 10.0
+"""For which another installation has time to write a status."""
+AGAIN_S = 3300.0
+"""After which an Event is recorded anew: the API server forgets it after an hour."""
+MOST = 100
+"""Objects that are told at a time. Where so many are in the wrong place, a few tell it."""
+
+Configured = IPAddressPool | L2Advertisement
+_RESOURCES: dict[type[Configured], Resource[Any]] = {
+    IPAddressPool: IP_ADDRESS_POOLS,
+    L2Advertisement: L2_ADVERTISEMENTS,
+}
+
+
+@dataclass(slots=True)
+class _Stray:
+    view: Configured
+    tell_at: float
+    told: bool = False
+
+
+class Elsewhere:
+    """See the module's docstring. One thread only."""
+
+    def __init__(self, namespace: str) -> None:
+        """``namespace`` is the one that counts."""
+        self.pools: Mapping[PoolName, str] = MappingProxyType({})
+        """Pools that nobody reads, with a namespace that they are in; another mapping whenever it differs."""
+        self._namespace = namespace
+        self._strays: dict[tuple[type[Configured], str], _Stray] = {}
+        self._changed = False
+
+    def observe(self, view: Configured, now: float) -> None:
+        key = (type(view), view.key)
+        before = self._strays.get(key)
+        if before is not None and before.view.metadata.uid == view.metadata.uid:
+            before.view = view
+        else:
+            self._strays[key] = _Stray(view, now + PATIENCE_S)
+        self._changed = True
+
+    def vanished(self, view: Configured) -> None:
+        self._strays.pop((type(view), view.key), None)
+        self._changed = True
+
+    def settle(self, now: float) -> list[Tell]:
+        """Whom to tell now, in Events about the objects themselves."""
+        due = [each for each in self._strays.values() if each.tell_at <= now]
+        if not due and not self._changed:
+            return []
+        self._changed = False
+        read = {each.view.metadata.namespace for each in self._strays.values() if _has_status(each.view)}
+        telling = [each for each in due if each.view.metadata.namespace not in read]
+        for each in due:
+            each.tell_at, each.told = now + AGAIN_S, True
+        named = {
+            PoolName(each.view.metadata.name): each.view.metadata.namespace
+            for each in self._strays.values()
+            if each.told and isinstance(each.view, IPAddressPool) and each.view.metadata.namespace not in read
+        }
+        if named != self.pools:
+            self.pools = MappingProxyType(dict(sorted(named.items())))
+        return [self._word(each.view) for each in telling[:MOST]]
+
+    def _word(self, view: Configured) -> Tell:
+        message = f'it does not count: the controller reads the namespace "{self._namespace}" only; make it there'
+        return Tell((EventNote("Warning", "WrongNamespace", message),), view.metadata, _RESOURCES[type(view)])
+
+    def next_deadline(self) -> float | None:
+        """When ``settle`` wants to be called next though nothing was observed."""
+        return min((each.tell_at for each in self._strays.values()), default=None)
+
+
+def _has_status(view: Configured) -> bool:
+    """Whether somebody has written what he makes of it."""
+    if isinstance(view, L2Advertisement):
+        return bool(view.status.conditions)
+    status = view.status
+    counts = (status.assigned_ipv4, status.assigned_ipv6, status.available_ipv4, status.available_ipv6)
+    return bool(status.conditions) or any(counts)

@@ -1,0 +1,97 @@
+"""Words that do not exist, and objects where they have no effect: each is answered where people look."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.installation import Installation
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow]
+WEBHOOK = "metallb-webhook-configuration"
+
+
+@pytest.fixture
+def cluster(control_plane: ControlPlane) -> Iterator[Installation]:
+    with Installation(control_plane, "words") as cluster:
+        yield cluster
+
+
+def test_a_misspelt_annotation_is_answered_with_the_one_that_was_meant(cluster: Installation) -> None:
+    cluster.pool("lan", "10.35.0.0/24")
+    cluster.service("web", **{"metallb.io/adress-pool": "lan", "metallb.universe.tf/loadbalancerIPs": "10.35.0.9"})
+    answer = 'annotation "metallb.io/adress-pool" has no effect; did you mean "metallb.io/address-pool"?'
+    wait_until(lambda: answer in cluster.kubectl("describe", "service", "web"))
+    assert cluster.condition("web")["message"].startswith(f'10.35.0.0 from pool "lan"; the {answer}; the annotation "')
+    assert cluster.events().count("unknownAnnotation") == 2
+    cluster.kubectl("annotate", "service", "web", "metallb.io/adress-pool-", "metallb.universe.tf/loadbalancerIPs-")
+    wait_until(lambda: cluster.condition("web")["message"] == '10.35.0.0 from pool "lan"')
+
+
+def test_a_pool_in_another_namespace_is_named(control_plane: ControlPlane, cluster: Installation) -> None:
+    """By kubectl at once, and by the controller where nobody else reads that namespace."""
+    elsewhere = f"elsewhere-{uuid.uuid4().hex[:8]}"
+    control_plane.kubectl("create", "namespace", elsewhere)
+    body = {"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": "lan"}}
+    text = json.dumps({**body, "spec": {"addresses": ["10.36.0.0/24"]}})
+    try:
+        made = control_plane.try_kubectl("apply", "-n", elsewhere, "-f", "-", stdin=text)
+        assert made.returncode == 0
+        assert "IPAddressPool lan counts only in the namespace of a controller, such as metallb-system" in made.stderr
+        with Installation(control_plane, "neighbour") as neighbour:
+            neighbour.pool("theirs", "10.37.0.0/24")
+            told = ("describe", "ipaddresspool", "lan", "-n", elsewhere)
+            wait_until(lambda: f'reads the namespace "{cluster.name}" only' in control_plane.kubectl(*told), 30)
+            cluster.service("web", **{"metallb.io/address-pool": "lan"})
+            wait_until(lambda: cluster.condition("web"))
+            assert cluster.condition("web")["message"] == (
+                f'there is no pool "lan"; pool "lan" of namespace "{elsewhere}" does not count, since the controller '
+                "reads another"
+            )
+            assert "WrongNamespace" not in neighbour.events()
+            quiet = json.dumps({**body, "spec": {"addresses": ["10.36.1.0/24"]}})
+            done = control_plane.try_kubectl(
+                "apply", "-n", "metallb-system", "--dry-run=server", "-f", "-", stdin=quiet
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+        cluster.kubectl("create", "-f", "-", stdin=text)
+        wait_until(lambda: cluster.address("web") == "10.36.0.0")
+    finally:
+        control_plane.kubectl("delete", "namespace", elsewhere, "--wait=false")
+
+
+def test_a_webhook_that_metallb_left_behind_is_named(control_plane: ControlPlane) -> None:
+    with Installation(control_plane, "webhook", start=False) as cluster:
+        service = {"name": "metallb-webhook-service", "namespace": cluster.name, "path": "/validate"}
+        rule = {"apiGroups": ["metallb.io"], "apiVersions": ["v1beta1"], "operations": ["CREATE", "UPDATE"]}
+        webhook = {
+            "name": "ipaddresspoolvalidationwebhook.metallb.io",
+            "admissionReviewVersions": ["v1"],
+            "clientConfig": {"service": service},
+            "failurePolicy": "Fail",
+            "sideEffects": "None",
+            "rules": [{**rule, "resources": ["ipaddresspools"]}],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": cluster.name}},
+        }
+        kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+        body = {**kind, "metadata": {"name": WEBHOOK}, "webhooks": [webhook]}
+        control_plane.kubectl("create", "-f", "-", stdin=json.dumps(body))
+        try:
+            cluster.start()
+            cluster.service("web")
+            advice = f"kubectl delete validatingwebhookconfiguration {WEBHOOK}"
+            wait_until(lambda: advice in cluster.condition("web").get("message", ""), 20)
+            assert (
+                f"asks the Service {cluster.name}/metallb-webhook-service, which does not exist"
+                in (cluster.condition("web")["message"])
+            )
+            state = ("get", "configurationstate", "controller", "-o", "jsonpath={.status.errorSummary}")
+            wait_until(lambda: advice in cluster.kubectl(*state))
+            assert [line for line in cluster.controller.lines if advice in json.dumps(line)]
+        finally:
+            control_plane.kubectl("delete", "validatingwebhookconfiguration", WEBHOOK)
