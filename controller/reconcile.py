@@ -372,15 +372,19 @@ class Reconciler:
             self._reminders.forget(tracked.view.key)
 
     def _decide_leaving(self, tracked: Tracked, now: Moment) -> None:
-        """It is being deleted: it keeps what it has until its finalizers are gone, and gets nothing more."""
+        """It is being deleted: it keeps what it has been given until its finalizers are gone, and gets nothing more,
+        not even what was decided and is not written yet. What it has been given its condition tells; without one its
+        status does, as far as that can be true."""
         view = tracked.view
         self._waiting.discard(view.key)
         self._reminders.forget(view.key)
         self._notice_others(tracked, now)
-        on_display, given = addresses_in_status(view), recorded(view) or ()
-        had = (*tracked.assigned, *tracked.retiring)
-        if set(on_display) <= set(had or tracked.strays):  # also where it was about to move, or to get its first
-            self._holdings.assign(tracked, on_display or tuple(each for each in had if each in given))
+        had = (*tracked.assigned, *tracked.retiring) or tracked.strays
+        given = recorded(view)
+        if given is None:
+            shown = addresses_in_status(view)
+            given = shown if set(shown) <= set(had) else tracked.assigned
+        self._holdings.assign(tracked, tuple(each for each in given if each in had))
         if not self._stands_back(tracked, now):
             said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
             patch = service_patch(view, texts(tracked.assigned), pool_named(view), said, now)

@@ -9,6 +9,7 @@ import pytest
 from cluster.addresses import parse_address
 from controller.changes import Moment, Write
 from controller.departed import GRACE_S
+from tests.controller.validity import assert_a_restart_changes_nothing
 from tests.controller.world import KIND_POOL, World
 
 POOL_ANNOTATION = "metallb.io/ip-allocated-from-pool"
@@ -381,6 +382,23 @@ def test_a_service_that_is_being_deleted_keeps_its_address_until_it_is_gone() ->
     world.delete("first")
     world.settle()
     assert world.ip("second") == "10.0.0.1"
+
+
+def test_the_falsified_status_of_a_service_that_is_being_deleted_takes_none_of_its_addresses_away() -> None:
+    """What was not shown any more was given back, while the condition, which is the record, still said that it had it:
+    another Service was given it, and a restart or another installation took it for two Services'."""
+    world = World({"a": ["10.0.0.1/32", "2001:db8::1/128"]})
+    world.start()
+    dual = {"ipFamilyPolicy": "RequireDualStack", "clusterIPs": ["fd00:96::1", "10.96.0.1"]}
+    assigned(world, web=dual)
+    assert world.ip("web") == "2001:db8::1,10.0.0.1"
+    world.put("web", deletionTimestamp="2026-01-02T00:00:00Z")
+    for shown in ("10.0.0.1", "2001:db8::1", "192.0.2.1"):
+        world.put("web", status={"loadBalancer": {"ingress": [{"ip": shown}]}})
+        world.put("other", clusterIP="fd00:96::2", clusterIPs=["fd00:96::2"])
+        world.settle()
+        assert (world.ip("web"), world.ip("other")) == ("2001:db8::1,10.0.0.1", ""), shown
+    assert_a_restart_changes_nothing(world)
 
 
 def test_a_service_that_is_being_deleted_gets_no_address(world: World) -> None:

@@ -24,11 +24,11 @@ def load_balancers(world: World) -> list[Service]:
     return [view for key in sorted(world.services) if (view := world.look(key)).spec.type == "LoadBalancer"]
 
 
-def assert_no_address_is_shown_twice(services: Iterable[Service]) -> None:
-    """Except by Services that may share it."""
+def assert_no_address_is_shown_twice(services: Iterable[Service], nobodys: Collection[Address] = ()) -> None:
+    """Except by Services that may share it, and what is ``nobodys`` to give."""
     shown: dict[Address, list[Service]] = {}
     for view in services:
-        for address in addresses_in_status(view):
+        for address in set(addresses_in_status(view)).difference(nobodys):
             for other in shown.setdefault(address, []):
                 reason = read_holder(view).why_not_with(read_holder(other))
                 assert reason is None, f"{view.key} and {other.key} show {address.text}: {reason}"
