@@ -2,9 +2,9 @@
 announcer holds goes to the API as status objects and Events.
 
 Reflectors put changes into an inbox; one loop takes them out, lets the ``Planner`` decide, and sends the difference.
-The first change after quiet goes out at once; further ones wait until ``SPACING_S`` has passed, so that a burst becomes
-a few larger changes. Nothing goes out before every cache is synced: a Plan made of half of the Services would take
-addresses away. From then on an API server that is away changes nothing: the last Plan stays.
+Some changes after quiet go out at once; of many more, one goes out each ``SPACING_S``, and the loop rests meanwhile, so
+that a burst becomes a few larger changes. Nothing goes out before every cache is synced: a Plan made of half of the
+Services would take addresses away. From then on an API server that is away changes nothing: the last Plan stays.
 
 The loop sleeps until something comes in or the next of its deadlines (``_plan_at``, ``_publish_at``). Each of them says
 by itself when it is over: whoever acts on one asks it, and nothing else, whether it has come.
@@ -63,7 +63,8 @@ from speaker.sources import Sources, Take
 from speaker.traffic import Traffic
 from speaker.writer import Writer
 
-SPACING_S = 0.02  # between two changes of the Plan
+SPACING_S = 0.05  # between two changes of the Plan, where there are many
+AT_ONCE = 4  # changes that go out without waiting; one more after each such time
 LOOP_AGE_LIMIT_S = 5.0  # the announcer reports each second; five missed reports are no health
 RECORDS_WAIT_S = 5.0  # for the status objects' cache, which only saves Events that are no news
 NAMESPACE_LOOK_S = 30.0  # between looks whether there is a namespace of ours, while nothing is found in it
@@ -93,7 +94,8 @@ class Watcher:
         self._config_touched = False
         self._namespace_look_at = 0.0
         self._synced_at: float | None = None
-        self._next_plan_at = 0.0
+        self._plans_at_once = 0.0
+        """When as many changes of the Plan may go out at once as ever."""
 
         self._stats: Stats | None = None
         self._heard_at = _boottime()
@@ -154,6 +156,7 @@ class Watcher:
                 selector.register(self._wake, selectors.EVENT_READ)
                 selector.register(self._channel, selectors.EVENT_READ)
                 while not self._stopping:
+                    self._rest()
                     self._turn(selector)
         except ChannelClosedError as error:
             logger.info("announcer has gone", extra={"error": str(error)})
@@ -166,6 +169,11 @@ class Watcher:
         """End ``run``. From any thread."""
         self._stopping = True
         os.eventfd_write(self._wake, 1)
+
+    def _rest(self) -> None:
+        """While no change of the Plan may go out, what comes in can gather."""
+        if self._synced_at is not None and not self._channel.waiting:
+            time.sleep(max(0.0, self._next_plan_at - time.monotonic()))
 
     def _turn(self, selector: selectors.BaseSelector) -> None:
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._channel.waiting else 0)
@@ -195,6 +203,11 @@ class Watcher:
         """When the next change of the Plan may be sent; None: nothing has changed, or the channel is full."""
         changed = self._planner.pending or self._config_touched
         return self._next_plan_at if changed and self._synced_at is not None and not self._channel.waiting else None
+
+    @property
+    def _next_plan_at(self) -> float:
+        """The earliest time for a change of the Plan."""
+        return self._plans_at_once - (AT_ONCE - 1) * SPACING_S
 
     def _publish_at(self) -> float | None:
         """When publishing begins, whether or not it is known by then what is on record; None: it has, or no Plan is
@@ -233,7 +246,7 @@ class Watcher:
         plan = self._planner.plan()
         for part in plan_in_parts(plan):
             self._channel.send(part)
-        self._synced_at, self._next_plan_at = now, now + SPACING_S
+        self._synced_at = now
         logger.info("first plan", extra={"revision": plan.revision, "bundles": len(plan.bundles)})
         gc.collect()
         gc.freeze()  # the caches live long: looking through them again and again would only cost
@@ -244,7 +257,7 @@ class Watcher:
         if change:
             for part in change_in_parts(change):
                 self._channel.send(part)
-            self._next_plan_at = now + SPACING_S
+            self._plans_at_once = max(self._plans_at_once, now) + SPACING_S
             counts = {"changed": len(change.changed), "removed": len(change.removed)}
             logger.info("plan", extra={"revision": change.revision, **counts})
         if self._publishing:

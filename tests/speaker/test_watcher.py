@@ -34,7 +34,7 @@ from speaker.channel import (
 from speaker.metrics import SpeakerCollector
 from speaker.options import Options
 from speaker.plan import LinkName, Plan, PlanChange, apply_change
-from speaker.watcher import Watcher
+from speaker.watcher import AT_ONCE, SPACING_S, Watcher
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -231,6 +231,19 @@ def test_credentials_and_one_whole_plan_are_sent_and_then_changes(cluster: Clust
     assert len(announcer.of(WholePlan)) == 1
     revisions = [each.revision for each in announcer.of(PlanChange)]
     assert revisions == sorted(set(revisions))
+
+
+def test_of_many_changes_in_a_row_few_go_out(cluster: Cluster, start: Start) -> None:
+    """Sent one by one they cost twice the time, when there is the least of it."""
+    _, announcer = start()
+    wait_until(lambda: announcer.of(WholePlan))
+    began = time.monotonic()
+    wanted = {AddressText(f"192.0.2.{number}") for number in range(1, 61)}
+    for address in sorted(wanted):
+        cluster.add_service(f"web-{address.rpartition('.')[2]}", address)
+    wait_until(lambda: announcer.announced() == wanted)
+    lasted = time.monotonic() - began
+    assert len(announcer.of(PlanChange)) <= AT_ONCE + 1 + lasted / SPACING_S
 
 
 def test_no_plan_before_every_cache_is_synced(cluster: Cluster, embedded_api: EmbeddedApi, start: Start) -> None:
