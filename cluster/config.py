@@ -10,6 +10,9 @@ After a restart no earlier version is known. Then a pool that cannot be honoured
 error.
 
 Only objects in BerthLB's own namespace count; the caller lists no others.
+
+What was deleted a moment ago may be made again at once (``GRACE_S``). Controller and speaker each remember it for that
+long, in their own way: the one gives nothing out of it, the other goes on announcing what is in it.
 """
 
 from __future__ import annotations
@@ -30,6 +33,11 @@ from cluster.objects import (
     ServiceAllocation,
 )
 from cluster.selectors import SelectorError, check, check_list, matches_any
+
+GRACE_S = 10.0
+"""For which an object that was deleted may be about to be made again, as ``kubectl replace --force`` does, and Helm and
+Argo CD with what is a hook. Helm waits for what it deleted, a second or two; Argo CD's hooks follow each other within
+some seconds."""
 
 
 class ConfigError(Exception):
@@ -343,3 +351,26 @@ def _resolved(advertisement: Advertisement, pools: Mapping[PoolName, Pool]) -> A
         if name in advertisement.pool_names or matches_any(advertisement.pool_selectors, pool.labels)
     )
     return replace(advertisement, pools=names)
+
+
+# ------------------------------------------------------------------------ what was there a moment ago
+
+
+def as_if_there(config: Config, pools: Iterable[Pool], advertisements: Iterable[Advertisement]) -> Config:
+    """The configuration as if these were still in it. What is there under the same name counts instead, and of a pool
+    what another one has come to contain is that one's."""
+    by_range: RangeMap[PoolName] = RangeMap()
+    by_range.add_all((block, pool.name) for pool in config.pools.values() for block in pool.ranges)
+    together = dict(config.pools)
+    for pool in pools:
+        left = tuple(piece for block in pool.ranges for piece in by_range.gaps(block))
+        if pool.name not in together and left:
+            together[pool.name] = replace(pool, ranges=left)
+            by_range.add_all((piece, pool.name) for piece in left)
+    announcing = {each.name: each for each in advertisements} | dict(config.advertisements)
+    return replace(
+        config,
+        pools=MappingProxyType({name: together[name] for name in sorted(together)}),
+        advertisements=MappingProxyType({name: _resolved(announcing[name], together) for name in sorted(announcing)}),
+        _by_range=by_range,
+    )

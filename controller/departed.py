@@ -11,11 +11,8 @@ not there counts as deleted a moment ago.
 
 from __future__ import annotations
 
-from cluster.config import Config
+from cluster.config import GRACE_S, Config
 from cluster.objects import PoolName
-
-GRACE_S = 10.0
-"""Helm waits for what it deleted, a second or two; Argo CD's hooks follow each other within some seconds."""
 
 
 class Departed:

@@ -6,8 +6,8 @@ Some changes after quiet go out at once; of many more, one goes out each ``SPACI
 that a burst becomes a few larger changes. Nothing goes out before every cache is synced: a Plan made of half of the
 Services would take addresses away. From then on an API server that is away changes nothing: the last Plan stays.
 
-The loop sleeps until something comes in or the next of its deadlines (``_plan_at``, ``_publish_at``). Each of them says
-by itself when it is over: whoever acts on one asks it, and nothing else, whether it has come.
+The loop sleeps until something comes in or the next of its deadlines (``_plan_at``, ``_departed_at``, ``_publish_at``).
+Each of them says by itself when it is over: whoever acts on one asks it, and nothing else, whether it has come.
 
 Writes are done elsewhere (``publisher``, ``writer``); the loop never waits for the API. What keeps the speaker from
 doing its part is looked at with each report of the announcer, once a second. When the announcer ends, so does the
@@ -48,6 +48,7 @@ from speaker.channel import (
     WatcherEnd,
     watcher_end,
 )
+from speaker.departed import Departed
 from speaker.interfaces import StrandedServices
 from speaker.keys import KEY_SECRET, BadKeyError, keys_of
 from speaker.metrics import SpeakerCollector, View
@@ -92,6 +93,7 @@ class Watcher:
         self._planner = Planner(options.node, lb_class=options.lb_class, ignore_exclude=options.ignore_exclude)
         self._config: Config | None = None
         self._config_touched = False
+        self._departed = Departed()
         self._namespace_look_at = 0.0
         self._synced_at: float | None = None
         self._plans_at_once = 0.0
@@ -191,12 +193,14 @@ class Watcher:
         recorded = self._sources.recorded
         self._take_inbox()  # after looking at ``synced``: whatever it covers is in the inbox by then
         now = time.monotonic()
+        if (over_at := self._departed_at()) is not None and now >= over_at:
+            self._config_touched = True
         self._send_credentials()
         if synced:
             self._advance(now, recorded=recorded)
 
     def _timeout(self, now: float) -> float | None:
-        moments = [at for at in (self._plan_at(), self._publish_at()) if at is not None]
+        moments = [at for at in (self._plan_at(), self._publish_at(), self._departed_at()) if at is not None]
         return max(0.0, min(moments) - now) if moments else None
 
     def _plan_at(self) -> float | None:
@@ -208,6 +212,11 @@ class Watcher:
     def _next_plan_at(self) -> float:
         """The earliest time for a change of the Plan."""
         return self._plans_at_once - (AT_ONCE - 1) * SPACING_S
+
+    def _departed_at(self) -> float | None:
+        """When the configuration is another one without news of it; None: it is to be read anew anyway, or does not
+        change by itself."""
+        return None if self._config_touched else self._departed.next_deadline()
 
     def _publish_at(self) -> float | None:
         """When publishing begins, whether or not it is known by then what is on record; None: it has, or no Plan is
@@ -241,7 +250,7 @@ class Watcher:
             self._reporter.set_interfaces(self._config, self._own_labels, self._links)
 
     def _send_first_plan(self, now: float) -> None:
-        self._load_config()
+        self._load_config(now)
         self._planner.take_change()
         plan = self._planner.plan()
         for part in plan_in_parts(plan):
@@ -252,7 +261,7 @@ class Watcher:
         gc.freeze()  # the caches live long: looking through them again and again would only cost
 
     def _send_change(self, now: float) -> None:
-        self._load_config()
+        self._load_config(now)
         change = self._planner.take_change()
         if change:
             for part in change_in_parts(change):
@@ -264,14 +273,14 @@ class Watcher:
             self._publisher.tell(self._announcements.plan_changed())
             self._reporter.tell_stranded(self._stranded.plan_changed(), now)
 
-    def _load_config(self) -> None:
+    def _load_config(self, now: float) -> None:
         if self._config is not None and not self._config_touched:
             return
         self._config_touched = False
         self._interfaces_touched = True
         loaded = load(self._sources.pools(), self._sources.advertisements(), self._config)
-        self._config = loaded.config
-        self._planner.set_config(loaded.config)
+        self._config = self._departed.kept(self._config or Config(), loaded.config, now)
+        self._planner.set_config(self._config)
         self._reporter.set_problems(loaded.problems)
 
     # -------------------------------------------------------------------- what the API says

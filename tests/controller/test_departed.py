@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from controller.departed import GRACE_S
+from cluster.config import GRACE_S
 from tests.controller.world import World
 
 LAN = "10.30.0.0/24"

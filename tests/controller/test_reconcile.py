@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cluster.addresses import parse_address
+from cluster.config import GRACE_S
 from controller.changes import Moment, Write
-from controller.departed import GRACE_S
 from tests.controller.validity import assert_a_restart_changes_nothing
 from tests.controller.world import KIND_POOL, World
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.client import SERVICES, ApiClient
+from cluster.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, SERVICES, ApiClient
 from lab import launch, measure
 from lab.client import Lab
 from lab.demo import SEEDS
@@ -238,6 +238,23 @@ def test_a_deleted_service_is_answered_for_by_nobody(cluster: Lab, tmp_path: Pat
         measure.steady_owner(watch)
         api.delete(SERVICES, "dev", "second")
         wait_until(lambda: watch.answers()[-1].at < time.monotonic() - 1.0)
+
+
+def test_a_pool_and_its_advertisement_that_are_made_again_are_not_missed_on_the_wire(cluster: Lab) -> None:
+    """``kubectl replace --force``, and hooks of Helm and Argo CD, at each upgrade."""
+    api = api_of(cluster)
+    with measure.watching(cluster, ADDRESS) as watch:
+        mac = measure.steady_owner(watch)
+        for away in ({"pool"}, {"advertisement"}, {"pool", "advertisement"}):
+            if "pool" in away:
+                api.delete(IP_ADDRESS_POOLS, "metallb-system", "example")
+            if "advertisement" in away:
+                api.delete(L2_ADVERTISEMENTS, "metallb-system", "empty")
+            gone = time.monotonic()
+            still_answers_alone(watch, mac, gone + 1.0, 1.0)
+            apply_files(cluster, [SEEDS / "kind-metallb-pool.yaml"])
+            still_answers_alone(watch, mac, gone, 3.0)
+    assert addresses(api, "nginx-service") == [ADDRESS]
 
 
 def test_two_labs_do_not_know_of_each_other(cluster: Lab) -> None:

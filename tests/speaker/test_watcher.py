@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from cluster.client import connect
+from cluster.config import GRACE_S
 from cluster.objects import AddressText, NodeName
 from lab.apiserver.embedded import EmbeddedApi
 from speaker import pace, publisher, troubles, writer
@@ -244,6 +245,24 @@ def test_of_many_changes_in_a_row_few_go_out(cluster: Cluster, start: Start) -> 
     wait_until(lambda: announcer.announced() == wanted)
     lasted = time.monotonic() - began
     assert len(announcer.of(PlanChange)) <= AT_ONCE + 1 + lasted / SPACING_S
+
+
+def test_pools_and_advertisements_that_are_made_again_at_once_are_no_news(cluster: Cluster, start: Start) -> None:
+    """``kubectl replace --force``, and hooks of Helm and Argo CD. Those that stay away are missed after a while."""
+    cluster.add_service()
+    _, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    cluster.ask("DELETE", f"{OWN}/ipaddresspools/lan")
+    cluster.ask("DELETE", f"{OWN}/l2advertisements/all")
+    cluster.add_service("other", "192.0.2.2")
+    wait_until(lambda: announcer.announced() == {WEB, "192.0.2.2"})
+    cluster.add_pool()
+    cluster.add_advertisement()
+    cluster.ask("DELETE", f"{OWN}/l2advertisements/all")
+    cluster.add_service("third", "192.0.2.3")
+    wait_until(lambda: announcer.announced() == {WEB, "192.0.2.2", "192.0.2.3"})
+    assert [each for each in announcer.of(PlanChange) if each.removed] == []
+    wait_until(lambda: announcer.announced() == set(), timeout=GRACE_S + 20)
 
 
 def test_no_plan_before_every_cache_is_synced(cluster: Cluster, embedded_api: EmbeddedApi, start: Start) -> None:
