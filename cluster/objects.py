@@ -350,6 +350,7 @@ class WebhookClientConfig(View, frozen=True):
 
 class Webhook(View, frozen=True):
     client_config: WebhookClientConfig = WebhookClientConfig()
+    failure_policy: str = "Fail"
 
 
 class ValidatingWebhookConfiguration(Object, frozen=True):

@@ -206,7 +206,9 @@ def _pool_of_all(config: Config, ledger: Ledger, want: Request, addresses: tuple
             return Refusal(Reason.ADDRESS_RESERVED, f"{address.text} is {reserved.text}; {reserved.advice}")
         pool = config.pool_of(address)
         if pool is None:
-            return Refusal(Reason.ADDRESS_NOT_IN_POOL, f"{address.text} is in no pool")
+            named = config.elsewhere if want.pool is None and not config.pools else (want.pool,)
+            why = _why_missing(config, *(name for name in named if name is not None))
+            return Refusal(Reason.ADDRESS_NOT_IN_POOL, f"{address.text} is in no pool{why}")
         if ledger.place(pool.name, address) is None:
             detail = f'{address.text} ends in .0 or .255, which pool "{pool.name}" leaves out (avoidBuggyIPs)'
             return Refusal(Reason.ADDRESS_NOT_IN_POOL, detail)
@@ -234,7 +236,7 @@ def _allocate_from_named(config: Config, ledger: Ledger, want: Request, name: Po
     if pool is None:
         if name in config.unreadable:
             return Refusal(Reason.POOL_UNREADABLE, f'pool "{name}" cannot be honoured as it is written; see its status')
-        return Refusal(Reason.UNKNOWN_POOL, f'there is no pool "{name}"{_elsewhere(config, name)}')
+        return Refusal(Reason.UNKNOWN_POOL, f'there is no pool "{name}"{_why_missing(config, name)}')
     if (excluded := _why_not_for(pool, want)) is not None:
         return _refusal((excluded,))
     for families in want.families:
@@ -267,7 +269,10 @@ def _allocate_automatically(config: Config, ledger: Ledger, want: Request) -> Al
     for name in sorted(config.unreadable):
         detail = "cannot be honoured as it is written; see its status"
         refused.append(PoolRefusal(name, Reason.POOL_UNREADABLE, detail))
-    return _refusal(tuple(refused)) if refused else _no_pool(config)
+    if not refused:
+        why = _why_missing(config, *config.elsewhere)
+        return Refusal(Reason.NO_POOL, f"there is no IPAddressPool to take an address from{why}")
+    return _refusal(tuple(refused))
 
 
 def _in_order(pools: Iterable[Pool]) -> list[Pool]:
@@ -364,19 +369,17 @@ def _why_empty(ledger: Ledger, pool: Pool, families: tuple[Family, ...]) -> Pool
     return PoolRefusal(pool.name, reason, " and ".join(details))
 
 
-def _no_pool(config: Config) -> Refusal:
-    message = "there is no IPAddressPool to take an address from" + _elsewhere(config, *config.elsewhere)
-    return Refusal(Reason.NO_POOL, f"{message}; {config.obstacle}" if config.obstacle else message)
-
-
-def _elsewhere(config: Config, *names: PoolName) -> str:
-    """That such a pool is where it does not count, if that is so; the first of several."""
-    found = next((name for name in names if name in config.elsewhere), None)
-    if found is None:
-        return ""
-    return (
-        f'; pool "{found}" of namespace "{config.elsewhere[found]}" does not count, since the controller reads another'
-    )
+def _why_missing(config: Config, *names: PoolName) -> str:
+    """What may be behind it that no pool is found, as the end of a sentence: one of that name, the first of several, is
+    where it does not count; pools cannot be applied."""
+    hints = [
+        f'pool "{name}" of namespace "{config.elsewhere[name]}" does not count, since the controller reads another'
+        for name in names
+        if name in config.elsewhere
+    ][:1]
+    if config.obstacle:
+        hints.append(config.obstacle)
+    return "".join(f"; {hint}" for hint in hints)
 
 
 def _refusal(refused: tuple[PoolRefusal, ...]) -> Refusal:

@@ -136,7 +136,12 @@ class Daemon:
         self._orphans = Orphans(0.0)
         self._elsewhere = Elsewhere(namespace)
         self._clearing = Clearing(client, namespace, leading=lambda: self._elector.term is not None)
-        self._webhook = LeftWebhook(client, leading=lambda: self._elector.term is not None)
+        self._webhook = LeftWebhook(
+            client,
+            namespace,
+            leading=lambda: self._elector.term is not None,
+            changed=lambda: self._inbox.put(None),
+        )
         self._recorder = Recorder(client, flood=lambda: self._core.backlog > 0 or self._outbox.qsize() > WRITERS)
         self._updates = 0
         self._update_errors = 0
@@ -149,13 +154,18 @@ class Daemon:
         self._services = Reflector(client, SERVICES, field_selector="spec.type=LoadBalancer", on_change=self._inbox.put)
         self._reflectors: Final[tuple[Reflector[Any], ...]] = (
             self._services,
-            Reflector(client, IP_ADDRESS_POOLS, on_change=self._inbox.put),
-            Reflector(client, L2_ADVERTISEMENTS, optional=True, on_change=self._inbox.put),
+            Reflector(client, IP_ADDRESS_POOLS, namespace=namespace, on_change=self._inbox.put),
+            Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, optional=True, on_change=self._inbox.put),
             self._namespaces,
             Reflector(client, NODES, on_change=self._inbox.put),
             self._states,
             Reflector(client, SERVICE_CIDRS, optional=True, on_change=self._inbox.put),
         )
+        self._reflectors_of_all: Final[tuple[Reflector[Any], ...]] = (
+            Reflector(client, IP_ADDRESS_POOLS, optional=True, on_change=self._note_elsewhere),
+            Reflector(client, L2_ADVERTISEMENTS, optional=True, on_change=self._note_elsewhere),
+        )
+        """For what is only said: nothing waits for these, and what they may not read is not missed."""
         lease, wake = lease_name(load_balancer_class), lambda: self._inbox.put(None)
         self._elector = Elector(client, namespace, lease, name, lease_s=lease_s, on_change=wake)
         registry.register(ControllerCollector(self._figures))
@@ -194,7 +204,7 @@ class Daemon:
         self._webhook.start()
         self._elector.attempt()  # first the Lease, then the lists: who gets it need not list twice
         self._follow_leadership()
-        for reflector in self._reflectors:
+        for reflector in (*self._reflectors, *self._reflectors_of_all):
             reflector.start()
         self._elector.start()
         while not self._stopping.is_set():
@@ -217,7 +227,7 @@ class Daemon:
 
     def close(self) -> None:
         """End the reflectors' threads too, where the process goes on."""
-        for reflector in self._reflectors:
+        for reflector in (*self._reflectors, *self._reflectors_of_all):
             reflector.stop()
         self._elector.end_watch()
 
@@ -300,6 +310,9 @@ class Daemon:
                 seen: Seen[Any] = Seen("added", None, view)
                 self._see(seen, now)
                 self._time(seen, now)
+        for reflector in self._reflectors_of_all:
+            for view in reflector.items().values():
+                self._note_elsewhere(Seen("added", None, view))
         self._reports.reload()
         self._core.set_config(self._reports.config)
         self._core.set_reserved(self._reservations.ranges)
@@ -308,6 +321,12 @@ class Daemon:
         make_key(self._client, self._namespace, self._stopping)
         find_leftovers(self._client, lambda view: self._inbox.put(Seen("added", None, view)), self._stopping)
         self._webhook.look()
+
+    def _note_elsewhere(self, seen: Seen[Any]) -> None:
+        """Pools and advertisements in all namespaces: those of ours come by another way. From any thread."""
+        view = seen.new or seen.old
+        if view is not None and view.metadata.namespace != self._namespace:
+            self._inbox.put(seen)
 
     def _received(self) -> list[Seen[Any] | _Outcome | None]:
         wait = IDLE_S

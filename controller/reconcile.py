@@ -102,8 +102,14 @@ class Reconciler:
     # -------------------------------------------------------------------- what is observed
 
     def set_config(self, config: Config) -> None:
-        """The configuration in force. If it differs, every Service is judged anew."""
-        if config == replace(self._config, departed=frozenset()):
+        """The configuration in force. If it differs, every Service is judged anew; if only in what it says to people,
+        those that wait."""
+        before = replace(self._config, departed=frozenset())
+        if config == before:
+            return
+        if config == replace(before, elsewhere=config.elsewhere, obstacle=config.obstacle):
+            self._config = replace(config, departed=self._departed.names)
+            self._turns.give(*self._waiting)
             return
         if self.started:
             self._departed.configured(self._config, config)

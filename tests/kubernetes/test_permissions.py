@@ -100,8 +100,7 @@ class World:
         self.node = node
         self.logs = logs
         self.speaker = self._start_speaker()
-        log = logs / "controller.log"
-        self.controller = Daemon(plane.host, log, "controller", *self._as("berthlb-controller"))
+        self.controller = self._start_controller()
 
     def _as(self, account: str) -> tuple[str, ...]:
         return ("--kubeconfig", str(self.plane.kubeconfig(self.plane.token(account), on_the_wire=True)))
@@ -109,6 +108,14 @@ class World:
     def _start_speaker(self) -> Daemon:
         arguments = (*self._as("berthlb-speaker"), "--node-name", "node-1")
         return Daemon(self.node, self.logs / "speaker.log", "speaker", *arguments)
+
+    def _start_controller(self) -> Daemon:
+        arguments = self._as("berthlb-controller")
+        return Daemon(self.plane.host, self.logs / "controller.log", "controller", *arguments)
+
+    def restart_controller(self) -> None:
+        self.controller.end()
+        self.controller = self._start_controller()
 
     def restart_speaker(self) -> None:
         self.speaker = self._start_speaker()
@@ -214,6 +221,23 @@ def live_through_everything(world: World) -> None:
     world.restart_speaker()
     for kind in kinds:
         until(lambda kind=kind: world.asked("berthlb-speaker", "patch", kind), f"labels of {kind} are right")
+
+    # MetalLB was here: is anybody behind its webhook?
+    webhook = {"name": "metallb-webhook-service", "namespace": NAMESPACE}
+    configuration = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+    asking = {
+        "name": "pools.metallb.io",
+        "clientConfig": {"service": webhook},
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "namespaceSelector": {"matchLabels": {"of": "nobody"}},
+        "rules": [{"apiGroups": ["metallb.io"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"]}],
+    }
+    spec = {"type": "ClusterIP", "ports": [{"port": 443}]}
+    world.apply({**service("web"), "metadata": webhook, "spec": spec})
+    world.apply({**configuration, "metadata": {"name": "metallb-webhook-configuration"}, "webhooks": [asking]})
+    world.restart_controller()
+    until(lambda: world.asked("berthlb-controller", "list", "endpointslices"), "the controller looks behind it")
 
     # Somebody else is always faster: after a conflict the controller looks at what the object has become.
     overtake(world, "ipaddresspools", lambda turn: {"addresses": [f"192.0.2.200-192.0.2.{240 + turn % 10}"]})
