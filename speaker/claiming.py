@@ -13,8 +13,11 @@ rest by higher claims, once this has lasted for a second; that needs only *its* 
 
 A bundle without an endpoint that serves is not claimed, unless it did serve until lately and was held (``unserved``).
 
-**Work per call is bounded.** ``evaluate`` looks at 200 bundles and asks to be called again; a round goes on where the
-last call ended. Whatever has to be taken over, heartbeats and answers have their turn between.
+**Work is bounded.** What was just found to be unowned is looked at in a round of its own. All is looked at when
+something changed that concerns all (who is able), and when somebody's turn may have come; such a round rests for some
+time in proportion to what it looked at, so that thousands of bundles that are others' to claim do not keep this node
+from claiming its own. One call looks at 200 bundles and asks to be called again; a round goes on where the last call
+ended. Whatever has to be taken over, heartbeats and answers have their turn between.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ LOAD_BOUND = 1.25
 JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
 EVALUATE_GAP_S = 0.01  # between rounds at the least, so that a burst of claims is judged together
 LOOKED_AT = 200  # bundles in one call
-ROUND_REST_S = 0.0001  # for each bundle looked at, until the next round: a round costs about half as much
+REST_S = 0.0001  # for each bundle that a round over all looked at, until the next: the round costs about half as much
 BUSY_S = 2.0  # for which whoever goes on claiming may take to claim all that it is to
 NEVER = float("inf")
 
@@ -50,13 +53,13 @@ class Taken(NamedTuple):
 
 
 class _Round:
-    """One look at all unowned bundles, in as many calls as it takes."""
+    """One look at unowned bundles, in as many calls as it takes."""
 
     def __init__(self, unowned: Iterable[BundleId], partial: Iterable[BundleId], able_since: float) -> None:
         self.ids = chain(((id_, False) for id_ in sorted(unowned)), ((id_, True) for id_ in sorted(partial)))
         self.able_since = able_since
-        self.given: dict[NodeName, int] = {}
         self.next_at = NEVER
+        """When somebody's turn may come."""
         self.looked_at = 0
 
 
@@ -74,9 +77,17 @@ class Claiming:
         self._ability: dict[tuple[Candidate, frozenset[LinkName], bool], bool] = {}
         self._subnets_differ = False
         self._round: _Round | None = None
-        self._again = False
-        self._evaluate_at = NEVER
-        self._next_round_at = float("-inf")
+        self._fresh: dict[BundleId, None] = {}
+        """Those that were looked at by nobody's turn since something was found out about them."""
+        self._chosen: dict[BundleId, tuple[NodeName, int]] = {}
+        """Who is to claim which of the unowned, and how many addresses."""
+        self._given: dict[NodeName, int] = {}
+        """How many addresses each node is to claim."""
+        self._goes_on_at = NEVER
+        self._fresh_at = NEVER
+        self._all_at = NEVER
+        """When all is to be looked at."""
+        self._gap_until = self._rests_until = float("-inf")
 
     # ------------------------------------------------------------------------------------------------ what is unowned
 
@@ -90,15 +101,20 @@ class Claiming:
         else:
             self._unowned.pop(bundle.id, None)
             self._reasons.pop(bundle.id, None)
+            self._choose_nobody(bundle.id)
         if len(owners) > 1:
             self._partial.setdefault(bundle.id, now)
         else:
             self._partial.pop(bundle.id, None)
+        if bundle.id in self._unowned or bundle.id in self._partial:
+            self._fresh[bundle.id] = None
+            self._fresh_at = min(self._fresh_at, now)
 
     def forget(self, id_: BundleId) -> None:
         """The bundle is gone."""
-        for table in (self._unowned, self._partial, self._reasons):
+        for table in (self._unowned, self._partial, self._reasons, self._fresh):
             table.pop(id_, None)
+        self._choose_nobody(id_)
 
     def begin_turns(self, id_: BundleId) -> None:
         """The turns of the bundle's candidates begin anew."""
@@ -106,30 +122,26 @@ class Claiming:
         self._reasons.pop(id_, None)
 
     def wake(self, now: float) -> None:
-        """Something changed that decides who should claim."""
-        if self._round is not None:
-            self._again = True
-        elif self._unowned or self._partial:
-            self._evaluate_at = min(self._evaluate_at, max(now, self._next_round_at))
+        """Something changed that decides who should claim, whatever it is."""
+        if self._unowned or self._partial:
+            self._all_at = min(self._all_at, now)
 
     @property
     def next_deadline(self) -> float:
-        return self._evaluate_at
+        if self._round is not None:
+            return self._goes_on_at
+        return max(self._gap_until, min(self._fresh_at, max(self._all_at, self._rests_until)))
 
     # ------------------------------------------------------------------------------------------------ whose turn it is
 
     def evaluate(self, now: float) -> Iterator[Taken]:
         """What is to be claimed now, each to be claimed before the next is asked for."""
-        self._evaluate_at = NEVER
         self.forget_ability()
         if self.able_since is None:
-            self._round = None
+            self._round, self._fresh_at, self._all_at = None, NEVER, NEVER
             return
-        if self._round is None:
-            self._round = _Round(self._unowned, self._partial, self.able_since)
-            self._again = False
-            self._subnets_differ = self._owners.subnets_differ()
-        round_, looked = self._round, 0
+        round_, looked = self._round or self._new_round(self.able_since, now), 0
+        self._round = round_
         for id_, is_partial in islice(round_.ids, LOOKED_AT):
             looked += 1
             turn = self._turn_at_partial if is_partial else self._turn_at_unowned
@@ -138,13 +150,23 @@ class Claiming:
                 yield taken
         round_.looked_at += looked
         if looked == LOOKED_AT:
-            self._evaluate_at = now
+            self._goes_on_at = now
             return
         self._round = None
-        self._next_round_at = now + EVALUATE_GAP_S + ROUND_REST_S * round_.looked_at
-        self._evaluate_at = round_.next_at
-        if self._again:
-            self.wake(now)
+        self._gap_until = now + EVALUATE_GAP_S
+        self._all_at = min(self._all_at, round_.next_at)
+        self._rests_until = max(self._rests_until, now + REST_S * round_.looked_at)
+
+    def _new_round(self, able_since: float, now: float) -> _Round:
+        self._subnets_differ = self._owners.subnets_differ()
+        fresh, self._fresh, self._fresh_at = self._fresh, {}, NEVER
+        if now < max(self._all_at, self._rests_until):
+            unowned, partial = ([id_ for id_ in fresh if id_ in those] for those in (self._unowned, self._partial))
+            return _Round(unowned, partial, able_since)
+        self._all_at = NEVER
+        self._chosen.clear()
+        self._given.clear()
+        return _Round(self._unowned, self._partial, able_since)
 
     def _turn_at_unowned(self, id_: BundleId, round_: _Round, now: float) -> Taken | None:
         bundle = self._bundles.by_id.get(id_)
@@ -152,7 +174,8 @@ class Claiming:
             return None
         vacant = self._owners.vacant(bundle, now)
         cold = self._owners.is_cold(bundle)
-        chosen = self.choose(bundle, vacant, cold, round_.given, now)
+        self._choose_nobody(id_)
+        chosen = self.choose(bundle, vacant, cold, self._given, now)
         if chosen is None:
             return None
         own = candidate_of(bundle, self._roster.node)
@@ -162,11 +185,19 @@ class Claiming:
             since = max(self._unowned[id_], round_.able_since)
             due = self._turn(bundle, chosen, vacant, since, now)
         if own is None or due > now:
-            round_.given[chosen.node] = round_.given.get(chosen.node, 0) + len(bundle.addresses)
+            self._chosen[id_] = chosen.node, len(bundle.addresses)
+            self._given[chosen.node] = self._given.get(chosen.node, 0) + len(bundle.addresses)
             round_.next_at = min(round_.next_at, due)
             return None
         wanted = tuple(a for a in bundle.addresses if self._owners_missing(a, now))
         return Taken(bundle, own, wanted, self._reasons.get(id_) or "unowned")
+
+    def _choose_nobody(self, id_: BundleId) -> None:
+        """The bundle is not for the one any more who was to claim it."""
+        chosen = self._chosen.pop(id_, None)
+        if chosen is not None:
+            node, addresses = chosen
+            self._given[node] -= addresses
 
     def _turn_at_partial(self, id_: BundleId, round_: _Round, now: float) -> Taken | None:
         bundle, since = self._bundles.by_id.get(id_), self._partial.get(id_)

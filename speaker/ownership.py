@@ -95,7 +95,7 @@ class Ownership:
             self._moving.consider(bundle, now)
             self._claiming.look(bundle, now)
         self._touch(address for bundle in changed.bundles for address in bundle.addresses)
-        self.wake(now)
+        self._moving.wake(now)
 
     def links_changed(self, now: float, *, complete: bool = False) -> None:
         """Links, or what is known of subnets, are not what they were; ``complete``, where a link is new or renamed, so
@@ -154,7 +154,8 @@ class Ownership:
         return self._owners.held_on(address, now)
 
     def next_deadline(self) -> float:
-        return min(self._judge_at, self._claiming.next_deadline, self._moving.next_deadline)
+        claiming_at = self._claiming.next_deadline if not self._heard else NEVER
+        return min(self._judge_at, claiming_at, self._moving.next_deadline)
 
     def handle_timer(self, now: float) -> None:
         """Judge what is left to judge; claim what it is this node's turn to claim; step aside where that is due."""
@@ -166,7 +167,9 @@ class Ownership:
                 self._moving.moved(bundle.id, move, now)
                 self._claiming.look(bundle, now)
                 self._claiming.wake(now)
-        if now >= self._claiming.next_deadline:
+        if (
+            now >= self._claiming.next_deadline and not self._heard
+        ):  # or nodes that have judged more would choose others
             claimed: list[AddressText] = []
             for bundle, own, addresses, why in self._claiming.evaluate(now):
                 self._claim(bundle, own.preference, addresses, why, now)
@@ -203,7 +206,7 @@ class Ownership:
             self._claiming.look(bundle, now, why)
         self._touch(address for address in addresses if address in self.log.claims)
         if looked:
-            self.wake(now)
+            self._moving.wake(now)
 
     def _touch(self, addresses: Iterable[AddressText]) -> None:
         self.touched.update(dict.fromkeys(addresses))
