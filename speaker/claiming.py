@@ -16,13 +16,15 @@ A bundle without an endpoint that serves is not claimed, unless it did serve unt
 **Work is bounded.** What was just found to be unowned is looked at in a round of its own. All is looked at when
 something changed that concerns all (who is able), and when somebody's turn may have come; such a round rests for some
 time in proportion to what it looked at, so that thousands of bundles that are others' to claim do not keep this node
-from claiming its own. One call looks at 200 bundles and asks to be called again; a round goes on where the last call
-ended. Whatever has to be taken over, heartbeats and answers have their turn between.
+from claiming its own. One call looks at 200 bundles, of which it takes 50 at most, and asks to be called again; a round
+goes on where the last call ended. Whatever has to be taken over, heartbeats and answers have their turn between. Loads
+are reckoned from what everybody claimed when the round began: two nodes that go through the same bundles at the same
+time choose the same for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from math import ceil
 from typing import NamedTuple
@@ -38,6 +40,7 @@ LOAD_BOUND = 1.25
 JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
 EVALUATE_GAP_S = 0.01  # between rounds at the least, so that a burst of claims is judged together
 LOOKED_AT = 200  # bundles in one call
+TAKEN_AT_ONCE = 50  # of these: they are said before others follow, so that whoever is next in rank hears it in time
 REST_S = 0.0001  # for each bundle that a round over all looked at, until the next: the round costs about half as much
 BUSY_S = 2.0  # for which whoever goes on claiming may take to claim all that it is to
 NEVER = float("inf")
@@ -55,9 +58,17 @@ class Taken(NamedTuple):
 class _Round:
     """One look at unowned bundles, in as many calls as it takes."""
 
-    def __init__(self, unowned: Iterable[BundleId], partial: Iterable[BundleId], able_since: float) -> None:
+    def __init__(
+        self,
+        unowned: Iterable[BundleId],
+        partial: Iterable[BundleId],
+        able_since: float,
+        loads: dict[NodeName, int],
+    ) -> None:
         self.ids = chain(((id_, False) for id_ in sorted(unowned)), ((id_, True) for id_ in sorted(partial)))
         self.able_since = able_since
+        self.loads = loads
+        """What each node claimed at first, and with it what it has taken or was given since."""
         self.next_at = NEVER
         """When somebody's turn may come."""
         self.looked_at = 0
@@ -78,7 +89,7 @@ class Claiming:
         self._subnets_differ = False
         self._round: _Round | None = None
         self._fresh: dict[BundleId, None] = {}
-        """Those that were looked at by nobody's turn since something was found out about them."""
+        """Those that no round has looked at since something was found out about them."""
         self._chosen: dict[BundleId, tuple[NodeName, int]] = {}
         """Who is to claim which of the unowned, and how many addresses."""
         self._given: dict[NodeName, int] = {}
@@ -140,16 +151,19 @@ class Claiming:
         if self.able_since is None:
             self._round, self._fresh_at, self._all_at = None, NEVER, NEVER
             return
-        round_, looked = self._round or self._new_round(self.able_since, now), 0
-        self._round = round_
+        round_ = self._round = self._round or self._new_round(self.able_since, now)
+        looked = taken_now = 0
         for id_, is_partial in islice(round_.ids, LOOKED_AT):
             looked += 1
             turn = self._turn_at_partial if is_partial else self._turn_at_unowned
             taken = turn(id_, round_, now)
             if taken is not None:
                 yield taken
+                taken_now += 1
+            if taken_now == TAKEN_AT_ONCE:
+                break
         round_.looked_at += looked
-        if looked == LOOKED_AT:
+        if looked == LOOKED_AT or taken_now == TAKEN_AT_ONCE:
             self._goes_on_at = now
             return
         self._round = None
@@ -160,22 +174,32 @@ class Claiming:
     def _new_round(self, able_since: float, now: float) -> _Round:
         self._subnets_differ = self._owners.subnets_differ()
         fresh, self._fresh, self._fresh_at = self._fresh, {}, NEVER
-        if now < max(self._all_at, self._rests_until):
-            unowned, partial = ([id_ for id_ in fresh if id_ in those] for those in (self._unowned, self._partial))
-            return _Round(unowned, partial, able_since)
-        self._all_at = NEVER
-        self._chosen.clear()
-        self._given.clear()
-        return _Round(self._unowned, self._partial, able_since)
+        if now >= max(self._all_at, self._rests_until):
+            self._all_at = NEVER
+            self._chosen.clear()
+            self._given.clear()
+            return _Round(self._unowned, self._partial, able_since, self._loads())
+        for id_ in fresh:
+            self._choose_nobody(id_)
+        unowned, partial = ([id_ for id_ in fresh if id_ in those] for those in (self._unowned, self._partial))
+        return _Round(unowned, partial, able_since, self._loads())
+
+    def _loads(self) -> dict[NodeName, int]:
+        """What each node claims, and is to claim."""
+        return {node: self.load(node) + self._given.get(node, 0) for node in (self._roster.node, *self._roster.peers)}
 
     def _turn_at_unowned(self, id_: BundleId, round_: _Round, now: float) -> Taken | None:
         bundle = self._bundles.by_id.get(id_)
-        if bundle is None or id_ not in self._unowned or not self._wanted(bundle, now):
+        if bundle is None or not self._wanted(bundle, now):
+            return None
+        if id_ not in self._unowned:
+            owner = self._leader(bundle, now)
+            if owner is not None:
+                self._give(owner, bundle, round_)
             return None
         vacant = self._owners.vacant(bundle, now)
         cold = self._owners.is_cold(bundle)
-        self._choose_nobody(id_)
-        chosen = self.choose(bundle, vacant, cold, self._given, now)
+        chosen = self.choose(bundle, vacant, cold, round_.loads, now)
         if chosen is None:
             return None
         own = candidate_of(bundle, self._roster.node)
@@ -185,12 +209,17 @@ class Claiming:
             since = max(self._unowned[id_], round_.able_since)
             due = self._turn(bundle, chosen, vacant, since, now)
         if own is None or due > now:
+            self._give(chosen.node, bundle, round_)
             self._chosen[id_] = chosen.node, len(bundle.addresses)
             self._given[chosen.node] = self._given.get(chosen.node, 0) + len(bundle.addresses)
             round_.next_at = min(round_.next_at, due)
             return None
+        self._give(self._roster.node, bundle, round_)
         wanted = tuple(a for a in bundle.addresses if self._owners_missing(a, now))
         return Taken(bundle, own, wanted, self._reasons.get(id_) or "unowned")
+
+    def _give(self, node: NodeName, bundle: Bundle, round_: _Round) -> None:
+        round_.loads[node] = self._load_with(node, bundle, round_.loads)
 
     def _choose_nobody(self, id_: BundleId) -> None:
         """The bundle is not for the one any more who was to claim it."""
@@ -296,9 +325,10 @@ class Claiming:
         return len(peer.mirror.claims) if peer is not None else 0
 
     def choose(
-        self, bundle: Bundle, links: frozenset[LinkName], cold: bool, given: dict[NodeName, int], now: float
+        self, bundle: Bundle, links: frozenset[LinkName], cold: bool, loads: Mapping[NodeName, int], now: float
     ) -> Candidate | None:
         """The first equally suited able candidate whose load stays below its bound; the first able one if none is.
+        ``loads`` says for some nodes what to count as their load instead of what they claim now.
         Only those on the address's own subnet count, if an able one is (as heartbeats say)."""
         total = self._bundles.load(now)
         least_bound = ceil(LOAD_BOUND * total / max(len(bundle.candidates), 1))
@@ -307,7 +337,7 @@ class Claiming:
             if equals and (candidate.tier, candidate.preference) != (equals[0].tier, equals[0].preference):
                 break
             if self.able(candidate, links, cold):
-                if not equals and self._load_with(candidate, bundle, given) <= least_bound:
+                if not equals and self._load_with(candidate.node, bundle, loads) <= least_bound:
                     return candidate  # whatever its fair share is, as most are: spares looking at all the others
                 equals.append(candidate)
         if len(equals) < 2:
@@ -315,14 +345,14 @@ class Claiming:
         bound = ceil(LOAD_BOUND * total / len(equals))
         for limit in (least_bound, bound):
             for candidate in equals:
-                if self._load_with(candidate, bundle, given) <= limit:
+                if self._load_with(candidate.node, bundle, loads) <= limit:
                     return candidate
         return equals[0]
 
-    def has_room(self, candidate: Candidate, bundle: Bundle, given: dict[NodeName, int], now: float) -> bool:
+    def has_room(self, candidate: Candidate, bundle: Bundle, loads: Mapping[NodeName, int], now: float) -> bool:
         """Whether the bundle stays within the candidate's share of all candidates, able or not."""
         least_bound = ceil(LOAD_BOUND * self._bundles.load(now) / max(len(bundle.candidates), 1))
-        return self._load_with(candidate, bundle, given) <= least_bound
+        return self._load_with(candidate.node, bundle, loads) <= least_bound
 
     def _near(self, bundle: Bundle, links: frozenset[LinkName], cold: bool) -> Sequence[Candidate]:
         if not self._subnets_differ:
@@ -334,8 +364,9 @@ class Claiming:
         ]
         return near or bundle.candidates
 
-    def _load_with(self, candidate: Candidate, bundle: Bundle, given: dict[NodeName, int]) -> int:
-        return self.load(candidate.node) + given.get(candidate.node, 0) + len(bundle.addresses)
+    def _load_with(self, node: NodeName, bundle: Bundle, loads: Mapping[NodeName, int]) -> int:
+        load = loads.get(node)
+        return (self.load(node) if load is None else load) + len(bundle.addresses)
 
 
 def candidate_of(bundle: Bundle, node: NodeName) -> Candidate | None:

@@ -91,8 +91,8 @@ class Moving:
         self._arrivals: dict[tuple[NodeName, frozenset[LinkName]], float] = {}
         """When each node was first seen to be able on these links, of those that were awaited."""
         self._round: Iterator[BundleId] | None = None
-        self._given: dict[NodeName, int] = {}
-        """What the present round gives to others."""
+        self._loads: dict[NodeName, int] = {}
+        """Of others, with what the present round gives to them."""
         self._kept = 0
         """This node's load as far as the present round has come: all that is final, and what is kept of the rest."""
         self._review_at = NEVER
@@ -158,7 +158,7 @@ class Moving:
             self._review_at, self._round = NEVER, None
             return
         if self._round is None:
-            self._round, self._given, self._next_at = iter(sorted(self._restless)), {}, NEVER
+            self._round, self._loads, self._next_at = iter(sorted(self._restless)), {}, NEVER
             self._kept = self._claiming.load(self._roster.node) - self._provisional_load()
             self._arrived_at = max(self._arrived_at, self._roster.latest_able())
         self._claiming.forget_ability()
@@ -174,7 +174,8 @@ class Moving:
                 continue
             if move.at <= now:
                 if move.to is not None and move.why == "provisional":
-                    self._given[move.to] = self._given.get(move.to, 0) + len(bundle.addresses)
+                    before = self._loads.get(move.to, self._claiming.load(move.to))
+                    self._loads[move.to] = before + len(bundle.addresses)
                     self._kept -= len(bundle.addresses)
                 yield bundle, move
             elif move.at < NEVER:
@@ -229,7 +230,7 @@ class Moving:
         if over:
             tenure.provisional = False
         later = None if over else Move("provisional", over_at)
-        free = {**self._given, me: self._kept - self._claiming.load(me)}
+        free = {**self._loads, me: self._kept}
         self._kept += len(bundle.addresses)
         chosen = self._claiming.choose(bundle, links, False, free, now)
         if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:

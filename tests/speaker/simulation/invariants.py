@@ -59,8 +59,6 @@ TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
 FOR_ANOTHER = {"preference", "no candidate any more"}
 TOLD_S = 2.0  # of hearing somebody on the address's own subnet, until that is known
 BUSY_S = 2.0  # of a node that claims one after the other, until others claim what it might have
-CHANGES_OF_A_CLAIM = 3  # it is made, answered and announced
-CLAIM_OCTETS = 60  # said three times
 ASKED_S = 0.5  # of ARP that passes: some questions to a suspect and their answers
 
 
@@ -266,7 +264,7 @@ class Invariants:
             grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
             grace += proof_takes + (DEAF_S if self._hears_beyond(view, side) else 0.0)
             grace += JOINED_S if len(self.world.networks_of(address)) > 1 else 0.0
-            grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S + self._work_takes(side)
+            grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
             begins = max(since, self._proof_came(side), self._listened(view, ready), view.noticed_at)
             if len(side) > 1:
                 busy_at = max(self._claimed_at.get(name, begins) for name in side)
@@ -274,14 +272,6 @@ class Invariants:
             if now > max(self._last_fault(), begins) + grace:
                 self._fail(f"G2: {address} has no owner on {view.network.name} among {', '.join(sorted(side))}")
         return missing
-
-    def _work_takes(self, side: frozenset[str]) -> float:
-        """To claim everything, and to hear all others' claims of it."""
-        work = self.world.work
-        if work is None:
-            return 0.0
-        addresses = sum(len(bundle.addresses) for bundle in self.world.plans[-1][1])
-        return addresses * (CHANGES_OF_A_CLAIM * work.change_s + len(side) * CLAIM_OCTETS * work.octet_s)
 
     def _was_let_go_unheard(self, view: View, ready: list[str], address: AddressText) -> bool:
         """Whether one who has answered for it lives, as its answers for others prove, and is not heard."""
