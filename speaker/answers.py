@@ -1,13 +1,13 @@
 """What this node answers for, and what it claims, as they change: for the responder and for the watcher.
 
-Both are kept along with what ``ownership`` says was touched; only where links change is everything looked at. What is
-true of a link as a whole, that nothing is answered or announced there, is told of the link. An address that is answered
-on another link than before is announced there, since its clients know the former MAC.
+Both are kept along with what ``ownership`` says was touched. What is true of a link as a whole, that nothing is
+answered or announced there, is told of the link. An address that is answered on another link than before is announced
+there, since its clients know the former MAC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from cluster.objects import AddressText
 from speaker.effects import Announce, Held, HeldChange
@@ -46,13 +46,8 @@ class Answers:
     def note(self, now: float) -> None:
         """Work out what may have changed."""
         ownership = self._ownership
-        if not ownership.touched and not ownership.all_touched:
-            return
-        touched: Iterable[AddressText] = ownership.touched
-        if ownership.all_touched:
-            touched = {*self.held, *self._ownership.log.claims, *ownership.touched}
         moved: list[AddressText] = []
-        for address in touched:
+        for address in ownership.touched:
             before, here = self.held.get(address, NOWHERE), ownership.held_on(address, now)
             if before == here:
                 continue
@@ -63,8 +58,8 @@ class Answers:
             self._changes[address] = here
             if before and here - before:
                 moved.append(address)  # whoever knows its former MAC is to learn the new one
-        self._claim_changes.update(dict.fromkeys(ownership.touched))
-        ownership.touched, ownership.all_touched = {}, False
+        self._claim_changes.update(ownership.touched)
+        ownership.touched.clear()
         if moved:
             self._roster.emit(Announce(tuple(moved)))
 

@@ -5,7 +5,7 @@ trips) and how much that varies. From them and the interval that the peer announ
 it may be declared dead: interval + lateness + 4 × deviation, within floor and ceiling. Loss counts as lateness, so a
 lossy link makes D longer by itself. A silence beyond D that turned out to be none doubles D for ten minutes.
 
-The detector only measures; what silence means is decided in ``membership``.
+The detector only measures; what silence means is decided in ``suspicion``.
 """
 
 from __future__ import annotations

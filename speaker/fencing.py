@@ -1,7 +1,7 @@
 """Links on which we may not know what others hold, and when we do again.
 
 A node that was away — its loop was late, or a link came up or is new — does not know who has taken over meanwhile. The
-link is *fenced* (``Membership.fence``): answering is suspended there, peers are asked for their claims, and answering
+link is *fenced* (``Segments.fence``): answering is suspended there, peers are asked for their claims, and answering
 is resumed after an interval in which somebody was heard and whose claims are known. If nobody is heard: after a stall,
 answering is resumed after the detection floor, and without gratuitous frames (the link is *quiet*) until somebody is
 heard; after a link came up, not for 40 s, since a switch may still block the port. Claims stay, and are said, all the
@@ -28,7 +28,7 @@ LONG_AGO = float("-inf")
 
 
 class Fencing:
-    """Lifts what ``membership`` has put up, by the time."""
+    """Lifts what ``segments`` and ``membership`` have put up, by the time."""
 
     def __init__(
         self, roster: Roster, log: ClaimLog, links_of: Callable[[AddressText, float], frozenset[LinkName]]

@@ -3,7 +3,7 @@
 Everything in it may come from anybody on the LAN. A datagram is believed when its keyed BLAKE2b tag fits one of our
 keys and it belongs to our cluster; it counts once, by session and sequence. What the tag cannot tell is whether a whole
 session is a recording: therefore a session that was never heard before counts only when one of its heartbeats names
-*our* present session (``membership``), which no recording from before our start can do.
+*our* present session (``identity``), which no recording from before our start can do.
 
 Layout, big-endian: magic (3) and version (1), cluster (8, digest of the cluster's identity), session (8, random),
 sequence (8), tag (16, over all of the rest), then one message as msgpack. A datagram that is said has at most 1,252

@@ -32,8 +32,7 @@ from speaker.bundles import Bundles
 from speaker.claiming import Claiming, candidate_of
 from speaker.owners import Owners
 from speaker.plan import Bundle, BundleId, Candidate, LinkName
-from speaker.roster import Roster
-from speaker.subnets import Network
+from speaker.roster import Network, Roster
 
 MISFIT_WAIT_S = 0.3  # before stepping aside as no candidate: the successor's Plan may lag
 STEADY_S = 1.0  # ability of a successor before a provisional claim moves to it

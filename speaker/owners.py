@@ -25,8 +25,8 @@ from speaker.bundles import Bundles
 from speaker.claims import Claim, ClaimLog, outranks
 from speaker.heartbeat import MAX_EPOCH
 from speaker.plan import Bundle, LinkName
-from speaker.roster import Roster, Standing
-from speaker.subnets import Network, Subnets, networks_of
+from speaker.roster import Network, Roster, Standing
+from speaker.subnets import Subnets, networks_of
 
 HIGHEST_EPOCH = MAX_EPOCH - 2
 NOWHERE: frozenset[LinkName] = frozenset()

@@ -10,12 +10,14 @@ claim what nobody owns), ``moving`` (when to step aside). Here their decisions b
 **Where a claim counts.** A claim is made on the links of its address. If these become others altogether (an address of
 the LAN that was claimed on some other network while the LAN was away), it is worth nothing there, and given up.
 
-**Work per call is bounded**: of what was heard, 500 addresses are judged at once, and of what is to be claimed or
-released, what ``claiming`` and ``moving`` look at in one call.
+**Work per call is bounded**: of a Plan, or of what links change, 300 bundles are followed at once; of what was heard,
+500 addresses are judged at once; and of what is to be claimed or released, what ``claiming`` and ``moving`` look at in
+one call.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
@@ -26,11 +28,11 @@ from speaker.claims import Claim, ClaimLog
 from speaker.effects import Announce
 from speaker.moving import Moving, Tenure
 from speaker.owners import Owner, Owners
-from speaker.plan import Bundle, LinkName, Plan, PlanChange
-from speaker.roster import Roster
-from speaker.subnets import Network
+from speaker.plan import Bundle, BundleId, LinkName, Plan, PlanChange
+from speaker.roster import Network, Roster
 
 JUDGED_AT_ONCE = 500  # addresses
+FOLLOWED_AT_ONCE = 300  # bundles
 NEVER = float("inf")
 
 
@@ -43,8 +45,6 @@ class Ownership:
         self.touched: dict[AddressText, None] = {}
         """Addresses for which own claims, or where they are answered, may have changed, until the owner of this clears
         it."""
-        self.all_touched = True
-        """Or any of them."""
         self._roster = roster
         self._bundles = Bundles()
         self._owners = Owners(roster, log, self._bundles)
@@ -53,6 +53,13 @@ class Ownership:
         self._heard: dict[AddressText, str] = {}
         """Still to be judged, and why."""
         self._judge_at = NEVER
+        self._former: deque[Bundle] = deque()
+        """Bundles as they were, from which conclusions are still to be drawn."""
+        self._former_tenures: dict[AddressText, Tenure] = {}
+        """Of their addresses: whoever has them now goes on with these."""
+        self._to_look_at: dict[BundleId, bool] = {}
+        """Bundles that are not what they were, or whose links are not; and whether none of these is on its way."""
+        self._follow_at = NEVER
         self._started_at = NEVER
         self._leaving = False
         self._absent: frozenset[NodeName] = frozenset()
@@ -61,51 +68,25 @@ class Ownership:
 
     def set_plan(self, plan: Plan, now: float) -> None:
         """Take over a Plan whole. Claims on addresses that left it are released."""
-        self._changed(self._bundles.set(plan, now), now)
+        self._take_over(self._bundles.set(plan, now), now)
 
     def change_plan(self, change: PlanChange, now: float) -> None:
         """Take over what changed in the Plan, at the cost of what changed."""
-        self._changed(self._bundles.change(change, now), now)
-
-    def _changed(self, changed: Changed, now: float) -> None:
-        of, claims = self._bundles.of, self.log.claims
-        before = dict.fromkeys(address for bundle in changed.former for address in bundle.addresses)
-        self._release([a for a in before if a in claims and a not in of], "left the Plan")
-        for address in before:
-            if address not in of:
-                self._owners.forget(address)
-        tenures = {}
-        for bundle in changed.former:
-            tenure = self._moving.tenures.get(bundle.id)
-            if tenure is not None:
-                tenures.update(dict.fromkeys(bundle.addresses, tenure))
-            if bundle.id not in self._bundles.by_id:
-                self._claiming.forget(bundle.id)
-                self._moving.forget(bundle.id)
-        for id_ in changed.resumed:
-            self._claiming.begin_turns(id_)
-        for bundle in changed.bundles:
-            for address in bundle.addresses:
-                self._owners.move(address)
-                self._owners.note_epochs(address)
-                if address in claims:
-                    self._owners.note_epoch(address, claims[address].epoch)
-                    self._moving.tenures.setdefault(bundle.id, tenures.get(address) or self._tenure(bundle, now))
-            self._settle_claim(bundle, now, complete=True)
-            self._moving.consider(bundle, now)
-            self._claiming.look(bundle, now)
-        self._touch(address for bundle in changed.bundles for address in bundle.addresses)
-        self._moving.wake(now)
+        self._take_over(self._bundles.change(change, now), now)
 
     def links_changed(self, now: float, *, complete: bool = False) -> None:
-        """Links, or what is known of subnets, are not what they were; ``complete``, where a link is new or renamed, so
-        that none that is lacking is merely on its way."""
+        """Links are not what they were; ``complete``, where one is new or renamed, so that none that is lacking is
+        merely on its way."""
         self._owners.forget_links()
-        for bundle in self._bundles.by_id.values():
-            self._settle_claim(bundle, now, complete=complete)
-            self._claiming.look(bundle, now)
-        self.all_touched = True
-        self.wake(now)
+        self._to_look_at.update(dict.fromkeys(self._bundles.by_id, complete))
+        self._follow(now)
+
+    def networks_changed(self, now: float) -> None:
+        """What is known of subnets, or where answering is suspended, is not what it was."""
+        self._owners.forget_links()
+        for id_ in self._bundles.by_id:
+            self._to_look_at.setdefault(id_, False)
+        self._follow(now)
 
     def set_able(self, able: bool, now: float) -> None:
         """Whether this node may claim at all: started, and not leaving."""
@@ -139,7 +120,67 @@ class Ownership:
         self._claiming.able_since = None
         self.give_up("leaving", now)
 
+    # ------------------------------------------------------------------------------------------------ following
+
+    def _take_over(self, changed: Changed, now: float) -> None:
+        for id_ in changed.resumed:
+            self._claiming.begin_turns(id_)
+        self._former += changed.former
+        self._to_look_at.update((bundle.id, True) for bundle in changed.bundles)
+        self._follow(now)
+
+    def _follow(self, now: float) -> None:
+        """Draw the conclusions for some of what has become another in the Plan or by the links: first what is gone,
+        then what there is. Nothing is claimed before all are drawn, since shares are reckoned of the whole."""
+        left = FOLLOWED_AT_ONCE
+        while self._former and left:
+            self._leave_former(self._former.popleft())
+            left -= 1
+        for id_ in list(islice(self._to_look_at, left)):
+            complete, bundle = self._to_look_at.pop(id_), self._bundles.by_id.get(id_)
+            if bundle is not None:
+                self._look_at(bundle, now, complete=complete)
+        if self._former or self._to_look_at:
+            self._follow_at = now
+        else:
+            self._follow_at = NEVER
+            self._former_tenures.clear()
+            self._moving.wake(now)
+
+    def _leave_former(self, former: Bundle) -> None:
+        """A bundle is not in the Plan any more as it was."""
+        of = self._bundles.of
+        tenure = self._moving.tenures.get(former.id)
+        if tenure is not None:
+            self._former_tenures.update(dict.fromkeys(former.addresses, tenure))
+        gone = [address for address in former.addresses if address not in of]
+        self._release([address for address in gone if address in self.log.claims], "left the Plan")
+        for address in gone:
+            self._owners.forget(address)
+        if former.id not in self._bundles.by_id:
+            self._claiming.forget(former.id)
+            self._moving.forget(former.id)
+
+    def _look_at(self, bundle: Bundle, now: float, *, complete: bool) -> None:
+        """A bundle is not what it was, or its links are not."""
+        for address in bundle.addresses:
+            self._owners.move(address)
+            self._owners.note_epochs(address)
+            if address in self.log.claims:
+                self._owners.note_epoch(address, self.log.claims[address].epoch)
+                if bundle.id not in self._moving.tenures:
+                    self._moving.tenures[bundle.id] = self._former_tenures.get(address) or self._tenure(bundle, now)
+        self._settle_claim(bundle, now, complete=complete)
+        self._moving.consider(bundle, now)
+        self._claiming.look(bundle, now)
+        self._touch(bundle.addresses)
+
     # ------------------------------------------------------------------------------------------------ answers
+
+    @property
+    def bundles(self) -> int:
+        """How many there are in the Plan."""
+        return len(self._bundles.by_id)
 
     def links_of(self, address: AddressText, now: float) -> frozenset[LinkName]:
         """Where the address may be answered."""
@@ -154,13 +195,20 @@ class Ownership:
         return self._owners.held_on(address, now)
 
     def next_deadline(self) -> float:
+        if self._follow_at < NEVER:
+            return self._follow_at
         claiming_at = self._claiming.next_deadline if not self._heard else NEVER
         return min(self._judge_at, claiming_at, self._moving.next_deadline)
 
     def handle_timer(self, now: float) -> None:
-        """Judge what is left to judge; claim what it is this node's turn to claim; step aside where that is due."""
+        """Follow the Plan, and judge what is left to judge; claim what it is this node's turn to claim; step aside
+        where that is due."""
+        if now >= self._follow_at:
+            self._follow(now)
         if now >= self._judge_at:
             self._judge(now)
+        if self._follow_at < NEVER:
+            return
         if now >= self._moving.next_deadline:
             for bundle, move in self._moving.review(now):
                 self._release([a for a in bundle.addresses if a in self.log.claims], move.why)

@@ -1,11 +1,15 @@
 """The speaker's protocol as one sans-IO object: heartbeats in and out, who holds what, what to answer for.
 
 The announcer feeds it what the sockets and netlink say, calls ``handle_timer`` when ``next_deadline`` has come, has
-the responder answer by ``take_held`` and then carries out ``take_effects`` in order. The parts: ``roster``,
-``membership`` and ``suspicion`` (who is there, and lives), ``ownership`` (who claims), ``answers`` (what is answered
-for), ``fencing`` (where we may not know what others hold), ``voice`` (when to speak), ``claims`` (how claim sets
-travel), ``heartbeat`` (the datagram). Here is their composition, the start, the end, and what concerns this node as a
-whole:
+the responder answer by ``take_held`` and then carries out ``take_effects`` in order. The parts:
+
+- Who is there: ``roster`` (the tables), ``membership`` (what heartbeats say), ``identity`` (who is meant by a name),
+  ``mirrors`` (others' claims), ``segments`` (own links), ``witnesses`` (other frames), ``suspicion`` (who lives).
+- Who answers: ``ownership`` (who claims), ``answers`` (what is answered for), ``fencing`` (where we may not know what
+  others hold).
+- What is said: ``voice`` (when), ``claims`` (how claim sets travel), ``heartbeat`` (the datagram).
+
+Here is their composition, the start, the end, and what concerns this node as a whole:
 
 **Start.** Nothing is claimed until a second and three intervals have passed since heartbeats could flow, there is a
 Plan, and the claims of all who were heard are known.
@@ -13,7 +17,7 @@ Plan, and the claims of all who were heard are known.
 **Trouble of one's own.** Where the kernel does not take our heartbeats, or has thrown frames away that were for us,
 the silence of others proves nothing: nobody is declared dead on a link of the first kind, and D grows by half a second
 after the second. After a stall of half the detection floor everything queued is discarded, and each link is fenced. A
-node whose name another machine has (``membership``) and whose turn it is to yield gives up what it holds and answers
+node whose name another machine has (``identity``) and whose turn it is to yield gives up what it holds and answers
 for nothing.
 
 **Work per call is bounded**, whatever has to be taken over (``ownership``): ``next_deadline`` is in the past until all
@@ -44,14 +48,18 @@ from speaker.heartbeat import (
     Drop,
     HeartbeatError,
 )
+from speaker.identity import Identity
 from speaker.membership import Membership
+from speaker.mirrors import Mirrors
 from speaker.ownership import Ownership
 from speaker.plan import LinkName, Plan, PlanChange
 from speaker.rivals import Rivals
 from speaker.roster import Roster, Standing
+from speaker.segments import Segments
 from speaker.settings import Settings
 from speaker.suspicion import Suspicions
 from speaker.voice import Voice
+from speaker.witnesses import Witnesses
 
 STARTING_INTERVALS = 3
 BUSY_HOLDERS = 50  # interval and floor grow beyond
@@ -66,6 +74,8 @@ STRANGE = {
 """What is not understood of somebody who may be one of us, and what is reported."""
 STRANGE_GAP_S = 600.0  # between reports of one sender
 MAX_STRANGE = 64  # senders remembered
+NETWORKS_REST_S = 0.0002
+"""For each bundle, between looks at where all of them belong: a member may say another subnet in each heartbeat."""
 NEVER = float("inf")
 LONG_AGO = float("-inf")
 
@@ -79,7 +89,11 @@ class Protocol:
         self._log = ClaimLog()
         self._emit = self._effects.append
         self._roster = Roster(node, settings, self._emit)
-        self._membership = Membership(session, self._roster)
+        self._segments = Segments(self._roster)
+        self._witnesses = Witnesses(self._roster)
+        self._mirrors = Mirrors(self._roster)
+        self._identity = Identity(session, self._roster, self._mirrors)
+        self._membership = Membership(self._identity, self._mirrors, self._roster)
         self._ownership = Ownership(self._roster, self._log)
         self._suspicions = Suspicions(self._roster, rng, self._ownership.is_served_on)
         self._fencing = Fencing(self._roster, self._log, self._ownership.links_of)
@@ -91,6 +105,7 @@ class Protocol:
         self._strange: dict[AddressText, float] = {}
         self._rivals = Rivals(self._roster)
         self._counters: dict[str, int] = {}
+        self._networks_again_at = LONG_AGO
 
     # ------------------------------------------------------------------------------------------------ inputs
 
@@ -121,7 +136,7 @@ class Protocol:
     def set_links(self, links: tuple[LinkState, ...], now: float) -> None:
         """All announced interfaces as they are now."""
         names = self._roster.links.keys()
-        fenced = self._membership.set_links(links, self._speaking_since is not None, now)
+        fenced = self._segments.set_links(links, self._speaking_since is not None, now)
         self._ownership.links_changed(now, complete=not names >= self._roster.links.keys())
         if fenced and self._log.claims:
             self._fenced("LinkUp", 0.0)
@@ -146,12 +161,12 @@ class Protocol:
         self._settle(now)
 
     def datagram_refused(self, link: LinkName, to: AddressText, now: float) -> None:
-        self._membership.refused(link, to, now)
+        self._witnesses.refused(link, to, now)
 
     def receive_frame(self, link: LinkName, sender: Mac, now: float) -> None:
         """A frame of any kind, while ``WatchFrames`` asks for them."""
         if not self._is_own(sender):
-            self._membership.frame(link, sender, now)
+            self._witnesses.frame(link, sender, now)
 
     def set_sending(self, link: LinkName, works: bool, now: float) -> None:
         """Whether the kernel takes heartbeats for this link, each time that this changes; it does until told."""
@@ -160,7 +175,7 @@ class Protocol:
             return
         segment.mute = not works
         if works:
-            self._membership.excuse(link, now)  # nobody could answer what we did not say
+            self._segments.excuse(link, now)  # nobody could answer what we did not say
             segment.listening_until = now + self._settings.listening_s
         self._roster.changed = True
         self._settle(now)
@@ -179,9 +194,9 @@ class Protocol:
         segment = self._roster.links.get(seen.link)
         if segment is None or self._is_own(seen.sender_mac):
             return
-        node = self._membership.arp(seen, now)
+        node = self._witnesses.arp(seen, now)
         if node is not None and seen.proof and self._is_proof(seen, node):
-            self._membership.proved(seen.link, node, now)
+            self._witnesses.proved(seen.link, node, now)
         if seen.sender in self._log.claims and self._answers.answers(seen.sender, seen.link):
             self._rivals.meet(seen, node, self._answers.quiet, now)
 
@@ -244,7 +259,7 @@ class Protocol:
             if segment.state.up:
                 if not segment.came_up:
                     segment.quiet_since = now
-                self._membership.fence(name, now)
+                self._segments.fence(name, now)
         self._fenced("LoopLate", seconds)
         self._voice.begin(now)
         self._settle(now)
@@ -266,6 +281,8 @@ class Protocol:
         deadlines = [self._roster.check_at, self._ownership.next_deadline(), self._voice.next_deadline()]
         if self._voice.authenticator is not None:
             deadlines.append(self._fencing.next_deadline())
+        if self._roster.networks_changed:
+            deadlines.append(self._networks_again_at)
         soonest = min(deadlines)
         return soonest if soonest < NEVER else None
 
@@ -314,7 +331,7 @@ class Protocol:
         """Datagrams sent and dropped, by reason."""
         voice = self._voice
         said = {"sent_heartbeats": voice.heartbeats, "sent_claims": voice.claim_messages}
-        refused = self._membership.claims_refused
+        refused = self._mirrors.refused
         return {**self._counters, **said, **({"claims_refused:unknown_feature": refused} if refused else {})}
 
     @property
@@ -343,7 +360,7 @@ class Protocol:
             and self._voice.planned
             and self._speaking_since is not None
             and now >= self._speaking_since + wait
-            and not self._membership.yields(now)
+            and not self._identity.yields(now)
             and any(segment.open(now) for segment in self._roster.links.values())
             and not any(self._roster.behind(link, now, BEHIND_PATIENCE_S) for link in self._roster.links)
         )
@@ -353,12 +370,14 @@ class Protocol:
     def _settle(self, now: float) -> None:
         """Carry what one part found out to the others."""
         roster, ownership = self._roster, self._ownership
-        self._membership.able = self._voice.ready
-        self._voice.yields = self._membership.yields(now)
+        self._identity.able = self._voice.ready
+        self._voice.yields = self._identity.yields(now)
         answering = frozenset(name for name, segment in roster.links.items() if segment.answering)
-        if roster.networks_changed or (answering != self._answering and len(roster.links) > 1):
+        known = roster.networks_changed and now >= self._networks_again_at
+        if known or (answering != self._answering and len(roster.links) > 1):
             roster.networks_changed = False
-            ownership.links_changed(now)
+            self._networks_again_at = now + NETWORKS_REST_S * ownership.bundles
+            ownership.networks_changed(now)
         if roster.changed or answering != self._answering:
             self._answers.look_at_links()
         self._answering = answering
@@ -380,7 +399,7 @@ class Protocol:
 
     def _yield_to_twin(self, now: float) -> None:
         """Another machine with our name is there, and it is ours to be silent."""
-        if self._voice.ready and self._membership.yields(now):
+        if self._voice.ready and self._identity.yields(now):
             self._voice.ready = False
             self._ownership.set_able(False, now)
             self._ownership.give_up("another machine has this node's name", now)

@@ -1,12 +1,14 @@
 """Who and what is known: peers, the links between us, and what each was last seen to do.
 
-The tables of ``membership`` (which fills them from datagrams and frames) and ``suspicion`` (which judges them by the
-time), and the questions that others ask of them. One fact is kept in one place; nothing is decided here.
+The tables that are filled from datagrams (``membership``, ``identity``, ``mirrors``), links (``segments``) and other
+frames (``witnesses``), and judged by the time (``suspicion``), and the questions that others ask of them. One fact is
+kept in one place; nothing is decided here.
 """
 
 from __future__ import annotations
 
 import enum
+import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -26,6 +28,7 @@ RETURNED_S = 1.0  # for which a peer that is no more dead is told that it was
 
 Contact = tuple[AddressText, Mac]
 """Where a speaker is reached by unicast."""
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 NEVER = float("-inf")
 
@@ -145,7 +148,7 @@ class Segment:
     """Frames of any kind are told of."""
     ask_next: float = NEVER
     neighbours: OrderedDict[Mac, tuple[AddressText, float]] = field(default_factory=OrderedDict)
-    networks: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    networks: OrderedDict[Network, float] = field(default_factory=OrderedDict)
     """Subnets that peers have said to be here, and when last."""
     also: dict[LinkName, float] = field(default_factory=dict)
     """Own links on which our words from here were heard: the same segment. And when last."""
@@ -194,13 +197,15 @@ class Roster:
         self.links: dict[LinkName, Segment] = {}
         self.peers: dict[NodeName, Peer] = {}
         self.pending: dict[int, Pending] = {}
+        self.by_mac: dict[Mac, NodeName] = {}
+        """Each peer's, on all links."""
         self.suspects: dict[int, Peer] = {}
         """By session: who is suspected on some link."""
         self.claimants: dict[AddressText, dict[NodeName, None]] = {}
         """Who claims an address, alive or not, as far as is known."""
-        self.elsewhere: OrderedDict[str, float] = OrderedDict()
+        self.elsewhere: OrderedDict[Network, float] = OrderedDict()
         """Subnets that some node has, or this one had, on whatever link, and when that was last so."""
-        self.shared: OrderedDict[str, float] = OrderedDict()
+        self.shared: OrderedDict[Network, float] = OrderedDict()
         """Subnets of own links on which speakers were heard, and when that was last so."""
         self.check_at = float("inf")
         """When ``suspicion`` has to look next."""

@@ -13,24 +13,29 @@ on any that this node has or had.
 **One answer per segment.** Of several links on one segment one answers, or clients would get two MACs. Links are on
 one segment if our heartbeats from one were heard on the other within the last ten seconds, or if both have the
 address's subnet and nothing was named. The first by name that is up, and not fenced, is the one.
+
+**Remembered** are subnets, and when they were last said or had, whoever it was: 64 on each link, 64 elsewhere. Who is
+new and says the same as others changes nothing.
 """
 
 from __future__ import annotations
 
 import ipaddress
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 
 from cluster.objects import AddressText, NodeName
+from speaker.heartbeat import Heartbeat
 from speaker.plan import LinkName
-from speaker.roster import NEVER, Roster
+from speaker.roster import NEVER, Network, Roster, Segment, Sighting
 
 KNOWN_S = 3600.0  # for which a subnet is remembered that nobody has any more
 SAME_SEGMENT_S = 10.0  # since the last heartbeat of ours that came back on another link
 SHORTEST_PREFIX = 8  # a shorter one says nothing of where an address belongs
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+MAX_NETWORKS = 64  # remembered in each table
+NOTED_S = 60.0  # between notes of when a subnet was last said
 
 
 @lru_cache(maxsize=1024)
@@ -64,6 +69,31 @@ class Subnets:
             return near
         shared = [name for name in links if links[name].shared]
         return shared if shared or said_lately(self._roster.shared, now) else list(links)
+
+    def note(self, segment: Segment, sighting: Sighting, message: Heartbeat, now: float) -> None:
+        """Remember what a peer says of the subnets here and elsewhere; most say the same each time."""
+        if (sighting.prefixes, sighting.elsewhere) != (message.prefixes, message.elsewhere):
+            sighting.prefixes, sighting.elsewhere = message.prefixes, message.elsewhere
+            self._roster.changed = True  # it may be nearer to some addresses
+        for table, prefixes in ((segment.networks, message.prefixes), (self._roster.elsewhere, message.elsewhere)):
+            for network in networks_of(prefixes):
+                said_at = table.get(network, NEVER)
+                if now - said_at >= NOTED_S:
+                    forgotten = _remember(table, network, now)
+                    self._roster.networks_changed |= forgotten or now - said_at >= KNOWN_S
+
+    def remember_own(self, now: float) -> None:
+        """An address on a subnet of ours belongs there, also while we lack it; and one on nobody's subnet on those
+        where speakers are."""
+        for segment in self._roster.links.values():
+            for network in networks_of(segment.state.prefixes):
+                _remember(self._roster.elsewhere, network, now)
+                if segment.shared:
+                    _remember(self._roster.shared, network, now)
+
+    def was_shared(self, prefixes: tuple[str, ...], now: float) -> bool:
+        """Whether speakers were heard on the subnet of a link that is new."""
+        return not set(networks_of(prefixes)).isdisjoint(said_lately(self._roster.shared, now))
 
     def answered_on(
         self, address: AddressText, belongs: list[LinkName], named: bool, now: float
@@ -107,6 +137,16 @@ def _both(one: tuple[Network, ...], other: tuple[Network, ...], address: Address
     return _contain(one, address) and _contain(other, address)
 
 
-def said_lately(table: Mapping[str, float], now: float) -> tuple[Network, ...]:
+def _remember(table: OrderedDict[Network, float], network: Network, now: float) -> bool:
+    """Whether others had to be forgotten for it."""
+    table[network] = now
+    table.move_to_end(network)
+    full = len(table) > MAX_NETWORKS
+    while len(table) > MAX_NETWORKS:
+        table.popitem(last=False)
+    return full
+
+
+def said_lately(table: Mapping[Network, float], now: float) -> tuple[Network, ...]:
     """The subnets of a table of the roster that are not too old to be believed."""
-    return networks_of(tuple(prefix for prefix, at in table.items() if now - at < KNOWN_S))
+    return tuple(network for network, at in table.items() if now - at < KNOWN_S)
