@@ -33,6 +33,7 @@ from speaker.roster import Network, Roster
 
 JUDGED_AT_ONCE = 500  # addresses
 FOLLOWED_AT_ONCE = 300  # bundles
+ABLE_SAID_S = 0.05  # until the others know that this node is able: nobody else claims then what is its turn
 NEVER = float("inf")
 
 
@@ -91,7 +92,7 @@ class Ownership:
     def set_able(self, able: bool, now: float) -> None:
         """Whether this node may claim at all: started, and not leaving."""
         if able and self._claiming.able_since is None:
-            self._claiming.able_since = now
+            self._claiming.able_since = now + ABLE_SAID_S
             self._started_at = min(self._started_at, now)
             self.wake(now)
         elif not able:
