@@ -38,7 +38,8 @@ from rich.table import Table
 from cluster.addresses import Address, Family
 from cluster.client import IP_ADDRESS_POOLS, SERVICES, ApiClient, connect
 from cluster.objects import Condition, Service
-from controller.changes import ADDRESS_ASSIGNED, Moment, service_patch
+from cluster.record import ADDRESS_ASSIGNED
+from controller.changes import Moment, service_patch
 from controller.daemon import WRITERS
 from lab import launch
 from lab.assets.gather import gather

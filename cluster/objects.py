@@ -10,6 +10,7 @@ that the API may leave out has the API's own default.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from sys import intern
 from typing import Any, NewType, TypeVar
 
@@ -78,6 +79,10 @@ class Condition(View, frozen=True):
     message: str = ""
     last_transition_time: str | None = None
     observed_generation: int = 0
+
+
+def find_condition(conditions: Iterable[Condition], type_: str) -> Condition | None:
+    return next((each for each in conditions if each.type == type_), None)
 
 
 class LabelSelectorRequirement(View, frozen=True):

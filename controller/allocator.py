@@ -21,7 +21,8 @@ from cluster.addresses import Address, Family
 from cluster.config import Config, Pool
 from cluster.objects import PoolName
 from cluster.selectors import matches_any
-from controller.ledger import Holder, Ledger
+from cluster.sharing import Holder
+from controller.ledger import Ledger
 
 
 class Reason(Enum):

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from cluster.annotations import DEPRECATED_PREFIX, PREFIX
 from cluster.objects import Condition, ObjectMeta, Service
+from cluster.record import ADDRESS_ASSIGNED
 from cluster.resources import SERVICES, Resource
-from controller.request import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
+from controller.request import ALLOCATED_FROM_POOL
 
-ADDRESS_ASSIGNED = "berthlb.io/AddressAssigned"
 """The condition on a Service that says which address it has, or why it has none."""
 COMPONENT = "berthlb-controller"
 """Who the Events are from."""
@@ -101,10 +102,6 @@ Change = Read | Write
 def shortened(message: str, limit: int = MESSAGE_LIMIT) -> str:
     """The message, cut at ``limit``."""
     return message if len(message) <= limit else message[: limit - 2] + " …"
-
-
-def find_condition(conditions: Sequence[Condition], type_: str) -> Condition | None:
-    return next((each for each in conditions if each.type == type_), None)
 
 
 def with_conditions(

@@ -20,11 +20,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cluster.addresses import Address
-from cluster.objects import ManagedFields, Service
+from cluster.annotations import DEPRECATED_PREFIX, PREFIX
+from cluster.objects import ManagedFields, Service, find_condition
+from cluster.record import ADDRESS_ASSIGNED, reserved_words
 from controller.allocator import Reason, Refusal
-from controller.changes import ADDRESS_ASSIGNED, find_condition
-from controller.record import reserved_words
-from controller.request import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
+from controller.request import ALLOCATED_FROM_POOL
 
 REWRITES = 3
 """From the third on it is no slip of somebody's hand."""

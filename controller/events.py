@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from cluster.objects import Service
+from cluster.objects import Service, find_condition
+from cluster.record import ADDRESS_ASSIGNED, recorded
 from controller.allocator import Reason, Refusal
-from controller.changes import ADDRESS_ASSIGNED, EventNote, find_condition, shortened
+from controller.changes import EventNote, shortened
 from controller.judgement import Verdict, condition, why_lacking, words
-from controller.record import recorded
 from controller.vocabulary import UNREAD
 
 

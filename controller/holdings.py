@@ -5,14 +5,8 @@ are taken in the ledger. An address is given back when the API shows the Service
 Service any more: a kill or a failed write can then never leave one address with two Services.
 
 **At the start** the API is the database (``restore``). Whose an address is that several Services claim, is told by what
-each says of itself, and then by age:
-
-1. its status shows the address, and its condition says that it was given it (``record``);
-2. its status shows it, and it is a Service to which we do not write and that has no such condition;
-3. its condition says so, but somebody has put something else into the status;
-4. its status shows the address, and it has no condition that could say anything.
-
-A Service whose condition says that it has something else, or nothing, has not been given what its status shows.
+each says of itself, and then by age (``cluster.rightful``). A Service whose condition says that it has something else,
+or nothing, has not been given what its status shows.
 
 **From then on** the ledger knows better than any status: whoever holds an address keeps it, whatever others come to
 show. What a Service shows beyond what it holds is a ``stray``: while it is shown, nobody else is given it. It is
@@ -37,14 +31,12 @@ from dataclasses import dataclass
 
 from cluster.addresses import Address
 from cluster.objects import PoolName, Service
-from controller.ledger import Holder, Ledger
-from controller.record import recorded
+from cluster.record import recorded
+from cluster.rightful import Age, Claimant, Grade, age_of, in_order
+from cluster.sharing import Holder, read_holder
+from controller.ledger import Ledger
 from controller.releases import Releases
-from controller.request import addresses_in_status, is_ours, read_holder
-
-Age = tuple[str, str]
-"""Orders Services from the oldest to the newest, as the speakers do. Within one second the name decides, and not the
-uid: so two clusters that are made from the same files give the same addresses."""
+from controller.request import addresses_in_status, is_ours
 
 
 @dataclass(slots=True)
@@ -64,7 +56,7 @@ class Holding:
 
     @property
     def age(self) -> Age:
-        return (self.view.metadata.creation_timestamp or "", self.view.key)
+        return age_of(self.view)
 
 
 class Holdings:
@@ -86,36 +78,24 @@ class Holdings:
 
     def restore(self, everybody: Mapping[str, Holding]) -> None:
         """Enter all that there is by what the API shows of it. ``everybody`` by ``namespace/name``."""
-        unclear = []
-        for holding in sorted(everybody.values(), key=lambda each: each.age):
+        claimants, unclear = [], []
+        for holding in everybody.values():
             shown, given = addresses_in_status(holding.view), recorded(holding.view)
-            if shown == given:
-                self._grant(holding, shown, everybody)
-            elif shown or given:
-                unclear.append((holding, shown, given))
-        for holding, shown, given in unclear:
-            self._grant(holding, tuple(each for each in shown if given and each in given), everybody)
-        for holding, shown, given in unclear:
-            self._grant(holding, shown if given is None and not self._is_ours(holding) else (), everybody)
-        for holding, _, given in unclear:
-            self._grant(holding, given or (), everybody)
-        for holding, shown, given in unclear:
-            self._grant(holding, shown if given is None else (), everybody)
-        for holding, _, _ in unclear:
+            claimants.append(Claimant(holding, holding.age, shown, given, not self._is_ours(holding)))
+            if shown != given:
+                unclear.append(holding)
+        for grade, holding, address in in_order(claimants):
+            if grade is not Grade.USURPED:
+                self._grant(holding, address, everybody)
+        for holding in sorted(unclear, key=lambda each: each.age):
             self.note_strays(holding, everybody)
 
-    def _grant(self, holding: Holding, claimed: tuple[Address, ...], known: Mapping[str, Holding]) -> None:
-        """Have it hold what it claims, except what others hold already."""
-        granted = list(holding.assigned)
-        holder = read_holder(holding.view)
-        for address in claimed:
-            if address in granted:
-                continue
-            if (owner := self._in_the_way(address, holder)) is None:
-                granted.append(address)
-            else:
-                holding.cleared = _belongs_to(address, known[owner.service], holding)
-        self.assign(holding, tuple(granted))
+    def _grant(self, holding: Holding, address: Address, known: Mapping[str, Holding]) -> None:
+        """Have it hold what it claims, unless another holds it already."""
+        if (owner := self._in_the_way(address, read_holder(holding.view))) is None:
+            self.assign(holding, (*holding.assigned, address))
+        else:
+            holding.cleared = _belongs_to(address, known[owner.service], holding)
 
     def _in_the_way(self, address: Address, holder: Holder) -> Holder | None:
         """One of those who hold the address and cannot share it with this one."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from cluster.addresses import Address, Family
 from cluster.config import Config
 from cluster.objects import Condition, PoolName
+from cluster.record import ADDRESS_ASSIGNED, assigned_words
 from controller.allocator import (
     Allocation,
     Reason,
@@ -27,9 +28,8 @@ from controller.allocator import (
     what_may_stay,
     why_not_requested,
 )
-from controller.changes import ADDRESS_ASSIGNED, MESSAGE_LIMIT, shortened
+from controller.changes import MESSAGE_LIMIT, shortened
 from controller.ledger import Ledger
-from controller.record import assigned_words
 from controller.request import Reading
 
 

@@ -17,59 +17,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from types import MappingProxyType
 
 from cluster.addresses import Address, Family, Range, RangeMap
 from cluster.config import Pool, is_buggy
 from cluster.objects import PoolName
+from cluster.sharing import Holder, Port, Terms
 from controller.intervals import IntervalSet, SortedIntegers
 from controller.reserved import Reserved
-
-Port = tuple[str, int]
-"""(protocol, port)"""
-Terms = tuple[str, str, frozenset[Port]]
-"""On which an address is shared: key, backends, and the ports that are not free any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A Service in its role as holder of an address."""
-
-    service: str
-    """``namespace/name``."""
-    sharing_key: str = ""
-    """Annotation ``metallb.io/allow-shared-ip``; empty: shares with nobody, and the rest is left empty too."""
-    backends: str = ""
-    """What the traffic policy demands of those who share: with Local the selector, with Cluster nothing."""
-    ports: tuple[Port, ...] = ()
-    """Sorted."""
-
-    def why_not_with(self, other: Holder) -> str | None:
-        """Why the two cannot share an address; None: they can."""
-        if not other.sharing_key:
-            return f"{other.service} holds it and shares it with nobody"
-        if not self.sharing_key:
-            return f"{other.service} holds it, and sharing needs the annotation metallb.io/allow-shared-ip"
-        if self.sharing_key != other.sharing_key:
-            return f'{other.service} holds it with the sharing key "{other.sharing_key}"'
-        if self.backends != other.backends:
-            return f"{other.service} holds it with another externalTrafficPolicy or, being Local, another selector"
-        clash = next((port for port in self.ports if port in other.ports), None)
-        if clash is not None:
-            return f"{other.service} holds it and uses port {clash[1]}/{clash[0]} too"
-        return None
-
-    @property
-    def terms(self) -> Terms | None:
-        """None: it shares with nobody."""
-        return (self.sharing_key, self.backends, _ports_in_use(self.ports)) if self.sharing_key else None
-
-
-@lru_cache(maxsize=1024)
-def _ports_in_use(ports: tuple[Port, ...]) -> frozenset[Port]:
-    """One set for all who use the same ports: most use 80 and 443."""
-    return frozenset(ports)
 
 
 class _Sharers:

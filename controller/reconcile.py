@@ -27,41 +27,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cluster.addresses import Address, Family, RangeMap
+from cluster.annotations import ALLOW_SHARED_IP, PREFIX, annotation
 from cluster.config import Config
-from cluster.objects import Condition, PoolName, RecentRelease, Service, ServiceOwners, is_older
+from cluster.objects import Condition, PoolName, RecentRelease, Service, ServiceOwners, find_condition, is_older
+from cluster.record import ADDRESS_ASSIGNED, recorded
 from cluster.resources import SERVICE_OWNERS, SERVICES
 from controller import events, vocabulary
 from controller.allocator import Reason, Refusal
-from controller.changes import (
-    ADDRESS_ASSIGNED,
-    COMPONENT,
-    Change,
-    EventNote,
-    Moment,
-    Read,
-    Tell,
-    Write,
-    find_condition,
-    service_patch,
-    shortened,
-)
+from controller.changes import COMPONENT, Change, EventNote, Moment, Read, Tell, Write, service_patch, shortened
 from controller.contest import Contest, Shown, last_other_writer, shown
 from controller.departed import Departed
 from controller.holdings import Holdings
 from controller.judgement import Verdict, condition, judge, may_be_believed
 from controller.ledger import Ledger
-from controller.record import recorded
 from controller.releases import Releases
 from controller.reminders import Reminders
-from controller.request import (
-    ALLOCATED_FROM_POOL,
-    ALLOW_SHARED_IP,
-    PREFIX,
-    addresses_in_status,
-    annotation,
-    is_ours,
-    read_request,
-)
+from controller.request import ALLOCATED_FROM_POOL, addresses_in_status, is_ours, read_request
 from controller.requests import Patch, Requests
 from controller.reserved import Reserved
 from controller.tracked import Tracked

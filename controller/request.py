@@ -6,21 +6,17 @@ what it has: the ``Request`` then says only what the Service needs.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from cluster.addresses import Address, AddressError, Family, parse_address
+from cluster.annotations import PREFIX, annotation
 from cluster.objects import PoolName, Service
+from cluster.sharing import read_holder
 from controller.allocator import Reason, Refusal, Request
-from controller.ledger import Holder, Port
 
-PREFIX = "metallb.io/"
-DEPRECATED_PREFIX = "metallb.universe.tf/"
 ADDRESS_POOL = "address-pool"
 LOAD_BALANCER_IPS = "loadBalancerIPs"
-ALLOW_SHARED_IP = "allow-shared-ip"
 ALLOCATED_FROM_POOL = "ip-allocated-from-pool"
 """Written by us: the pool of the Service's addresses."""
 
@@ -37,13 +33,6 @@ def is_ours(service: Service, load_balancer_class: str | None) -> bool:
     return service.spec.type == "LoadBalancer" and service.spec.load_balancer_class == load_balancer_class
 
 
-def annotation(service: Service, name: str) -> str:
-    """The annotation's value, under its present key or else its deprecated one; empty where it is absent."""
-    annotations = service.metadata.annotations
-    present = annotations.get(PREFIX + name)
-    return annotations.get(DEPRECATED_PREFIX + name, "") if present is None else present
-
-
 def addresses_in_status(service: Service) -> tuple[Address, ...]:
     """The addresses of ``status.loadBalancer.ingress``; what is no address is left out."""
     found = []
@@ -53,23 +42,6 @@ def addresses_in_status(service: Service) -> tuple[Address, ...]:
         except AddressError:
             continue
     return tuple(dict.fromkeys(found))
-
-
-def read_holder(service: Service) -> Holder:
-    """The Service as a holder of addresses: on which terms it shares them."""
-    key = sys.intern(annotation(service, ALLOW_SHARED_IP))
-    if not key:
-        return Holder(service.key)
-    spec = service.spec
-    local = spec.external_traffic_policy == "Local" and bool(spec.selector)
-    backends = ",".join(f"{name}={value}" for name, value in sorted((spec.selector or {}).items())) if local else ""
-    return Holder(service.key, key, backends, _same(tuple(sorted({(port.protocol, port.port) for port in spec.ports}))))
-
-
-@lru_cache(maxsize=1024)
-def _same(ports: tuple[Port, ...]) -> tuple[Port, ...]:
-    """The same tuple for all who use the same ports: most use 80 and 443."""
-    return ports
 
 
 def read_request(service: Service, namespace_labels: Mapping[str, str]) -> Reading:

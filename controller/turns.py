@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Callable, Iterable
 
 from cluster.objects import PoolName
-from controller.holdings import Age
+from cluster.rightful import Age
 
 Rank = tuple[bool, Age]
 """Whether it has an address already, and how old it is."""

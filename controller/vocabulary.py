@@ -15,16 +15,10 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final
 
+from cluster.annotations import ALLOW_SHARED_IP, DEPRECATED_PREFIX, PREFIX
 from cluster.objects import Service
 from controller.changes import EventNote, shortened
-from controller.request import (
-    ADDRESS_POOL,
-    ALLOCATED_FROM_POOL,
-    ALLOW_SHARED_IP,
-    DEPRECATED_PREFIX,
-    LOAD_BALANCER_IPS,
-    PREFIX,
-)
+from controller.request import ADDRESS_POOL, ALLOCATED_FROM_POOL, LOAD_BALANCER_IPS
 
 OUR_PREFIX = "berthlb.io/"
 """Of the condition; people look for annotations there, too."""

@@ -11,8 +11,10 @@ from collections.abc import Hashable
 from sys import intern
 from typing import TypeVar
 
+from cluster.annotations import ALLOW_SHARED_IP, DEPRECATED_PREFIX, PREFIX
 from cluster.objects import (
     SERVICE_NAME_LABEL,
+    Condition,
     Endpoint,
     EndpointConditions,
     EndpointSlice,
@@ -26,10 +28,13 @@ from cluster.objects import (
     ServicePort,
     ServiceSpec,
     ServiceStatus,
+    find_condition,
 )
+from cluster.record import ADDRESS_ASSIGNED, recorded_texts
 
-SHARING_ANNOTATIONS = ("metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip")
-"""The sharing key's annotation, and its deprecated name. The first that is present counts, even when it is empty."""
+SHARING_ANNOTATIONS = (PREFIX + ALLOW_SHARED_IP, DEPRECATED_PREFIX + ALLOW_SHARED_IP)
+AS_SHOWN = (Condition(ADDRESS_ASSIGNED),)
+"""Stands for a condition that says of the addresses what the status shows; so it is with nearly all."""
 
 MAX_COPIES = 4096
 """Values of which one copy is had; beyond it they are gathered anew."""
@@ -57,9 +62,15 @@ def kept_service(service: Service) -> Service:
         ports=tuple(ServicePort(port=each.port, protocol=each.protocol) for each in spec.ports),
         load_balancer_class=spec.load_balancer_class,
         external_traffic_policy=spec.external_traffic_policy,
-        selector=spec.selector if sharing else None,
+        selector=(spec.selector or None) if sharing else None,
     )
     ingress = tuple(LoadBalancerIngress(ip=each.ip) for each in service.status.load_balancer.ingress)
+    said = find_condition(service.status.conditions, ADDRESS_ASSIGNED)
+    conditions: tuple[Condition, ...] = ()
+    if said is not None:
+        as_shown = recorded_texts(said) == tuple(each.ip for each in ingress)
+        conditions = AS_SHOWN if as_shown else (Condition(ADDRESS_ASSIGNED, message=said.message),)
+    status = ServiceStatus(LoadBalancerStatus(ingress), conditions)
     return Service(
         ObjectMeta(
             name=meta.name,
@@ -71,7 +82,7 @@ def kept_service(service: Service) -> Service:
             annotations=sharing or _NOTHING,
         ),
         fields if fields.selector else one(fields),
-        ServiceStatus(LoadBalancerStatus(ingress)) if ingress else one(ServiceStatus()),
+        status if ingress else one(status),
     )
 
 

@@ -1,10 +1,11 @@
 """Which Services are announced, what must move together, and by whom: Services, slices, nodes and Config -> Plan.
 
 A Service is announced when it is of our class, has an address of a pool that an advertisement announces, some endpoint
-of it can serve, and some node may hold it. Where two Services have one address without being allowed to share it, the
-newer is not announced: speakers never announce the loser, whatever the controller does about it.
+of it can serve, and some node may hold it. Where several Services show one address without being allowed to share it,
+it is announced for the one whose it is (``cluster.rightful``) and for no other, whatever the controller does about it;
+also where the status of that one shows it no more.
 
-Services that have an address in common, directly or through others, form a component; what is announced of it is one
+Services that claim an address in common, directly or through others, form a component; what is announced of it is one
 bundle, under the lowest Service UID in the component. The UID of a Service whose endpoints come and go counts all the
 time, so that a bundle keeps its name, and with it its rank on every node.
 
@@ -18,14 +19,17 @@ configuration touches everything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from cluster.addresses import Address, AddressError, Family, parse_address
 from cluster.config import Config
-from cluster.objects import AddressText, EndpointSlice, Node, NodeName, PoolName, Service
+from cluster.objects import AddressText, EndpointSlice, Node, NodeName, PoolName, Service, find_condition
+from cluster.record import ADDRESS_ASSIGNED, recorded_texts
+from cluster.rightful import Age, Claimant, age_of, in_order
 from cluster.selectors import matches_any
-from speaker.kept import SHARING_ANNOTATIONS, can_serve, one
+from cluster.sharing import Holder, read_holder
+from speaker.kept import AS_SHOWN, can_serve, one
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
 from speaker.ranking import Advertisements, NodeFacts, Ranking, Requirement
 
@@ -41,16 +45,23 @@ class _Place(NamedTuple):
 
 
 class _Ours(NamedTuple):
-    """A Service of our class that has addresses."""
+    """A Service of our class that shows addresses, or was given some."""
 
     service: Service
     addresses: tuple[_Place, ...]
+    """By its status …"""
+    given: tuple[_Place, ...] | None
+    """… and by its condition; None: it has none."""
 
     @property
-    def age(self) -> tuple[str, str]:
-        """Orders Services from the oldest to the newest, those of one second by name. Text order is time order in RFC
-        3339 with Z."""
-        return self.service.metadata.creation_timestamp or "", self.service.key
+    def age(self) -> Age:
+        return age_of(self.service)
+
+    @property
+    def claimed(self) -> tuple[_Place, ...]:
+        if not self.given or self.given is self.addresses:
+            return self.addresses
+        return tuple(dict.fromkeys((*self.addresses, *self.given)))
 
 
 class _Serving(NamedTuple):
@@ -79,7 +90,7 @@ class Planner:
         self._config = Config()
         self._ranking = Ranking(node)
         self._services: dict[str, _Ours] = {}
-        self._holders: dict[_Place, tuple[str, ...]] = {}
+        self._claimants: dict[_Place, tuple[str, ...]] = {}
         self._pools_of: dict[_Place, PoolName | None] = {}
         self._slices: dict[str, _Serving] = {}
         self._slices_of: dict[str, tuple[str, ...]] = {}
@@ -112,21 +123,21 @@ class Planner:
         now = self._ours(service) if service else None
         if now == before:
             return
-        before_addresses = before.addresses if before else ()
-        now_addresses = now.addresses if now else ()
+        claimed_before = before.claimed if before else ()
+        claimed_now = now.claimed if now else ()
         self._touched.add(key)
-        for address in before_addresses:
-            self._touched.update(self._holders[address])
-            if address not in now_addresses:
-                left = tuple(each for each in self._holders[address] if each != key)
+        for place in claimed_before:
+            self._touched.update(self._claimants[place])
+            if place not in claimed_now:
+                left = tuple(each for each in self._claimants[place] if each != key)
                 if left:
-                    self._holders[address] = left
+                    self._claimants[place] = left
                 else:
-                    del self._holders[address]
-                    self._pools_of.pop(address, None)
-        for address in now_addresses:
-            if address not in before_addresses:
-                self._holders[address] = (*self._holders.get(address, ()), key)
+                    del self._claimants[place]
+                    self._pools_of.pop(place, None)
+        for place in claimed_now:
+            if place not in claimed_before:
+                self._claimants[place] = (*self._claimants.get(place, ()), key)
         if now:
             self._services[key] = now
         else:
@@ -175,7 +186,7 @@ class Planner:
     def service(self, key: str) -> Service | None:
         """A Service of ours that has an address."""
         ours = self._services.get(key)
-        return ours.service if ours else None
+        return ours.service if ours and ours.addresses else None
 
     def addresses_of(self, service: str) -> tuple[AddressText, ...]:
         """The addresses of a Service of ours, announced or not."""
@@ -190,9 +201,10 @@ class Planner:
     def holders(self, address: AddressText) -> tuple[str, ...]:
         """The Services of ours that have this address."""
         try:
-            return self._holders.get(_place(parse_address(address)), ())
+            place = _place(parse_address(address))
         except AddressError:
             return ()
+        return tuple(key for key in self._claimants.get(place, ()) if place in self._services[key].addresses)
 
     def take_change(self) -> PlanChange | None:
         """What the inputs since the last call changed in the Plan; None when nothing."""
@@ -233,13 +245,13 @@ class Planner:
     # -------------------------------------------------------------------- one component
 
     def _component(self, key: str) -> set[str]:
-        """The Services that have an address in common with this one, through any number of others; and itself."""
+        """The Services that claim an address that this one claims, through any number of others; and itself."""
         component = {key}
         ahead = [key]
         while ahead:
             ours = self._services.get(ahead.pop())
-            for address in ours.addresses if ours else ():
-                for other in self._holders[address]:
+            for place in ours.claimed if ours else ():
+                for other in self._claimants[place]:
                     if other not in component:
                         component.add(other)
                         ahead.append(other)
@@ -247,7 +259,7 @@ class Planner:
 
     def _bundles_from(self, members: list[_Ours]) -> Iterator[Bundle]:
         """The bundles of one component, whose Services come from the oldest to the newest."""
-        groups = [members] if len(members) == 1 else _connected(list(_without_duplicates(members)))
+        groups = [members] if len(members) == 1 else _connected(_rightful(members))
         for group in groups:
             announced = [each for ours in group if (each := self._announced(ours)) is not None]
             if not announced:
@@ -312,15 +324,13 @@ class Planner:
     def _ours(self, service: Service) -> _Ours | None:
         if service.spec.type != "LoadBalancer" or service.spec.load_balancer_class != self._lb_class:
             return None
-        addresses: list[_Place] = []
-        for ingress in service.status.load_balancer.ingress:
-            try:
-                address = parse_address(ingress.ip)
-            except AddressError:
-                continue  # a host name, or somebody else's text: not an address that we gave
-            if address.family in ANNOUNCED_FAMILIES:
-                addresses.append(_place(address))
-        return _Ours(service, tuple(dict.fromkeys(addresses))) if addresses else None
+        status = service.status
+        addresses = _places(ingress.ip for ingress in status.load_balancer.ingress)
+        said = find_condition(status.conditions, ADDRESS_ASSIGNED)
+        given = None
+        if said is not None:
+            given = addresses if status.conditions is AS_SHOWN else _places(recorded_texts(said))
+        return _Ours(service, addresses, given) if addresses or given else None
 
 
 def plan(
@@ -351,6 +361,19 @@ def _place(address: Address) -> _Place:
     return _Place(address, address.text)
 
 
+def _places(texts: Iterable[str]) -> tuple[_Place, ...]:
+    """What is a host name, or somebody else's text, is no address that we gave."""
+    places = []
+    for text in texts:
+        try:
+            address = parse_address(text)
+        except AddressError:
+            continue
+        if address.family in ANNOUNCED_FAMILIES:
+            places.append(_place(address))
+    return tuple(dict.fromkeys(places))
+
+
 def _age(ours: _Ours) -> tuple[str, str]:
     return ours.age
 
@@ -363,37 +386,31 @@ def _serving(endpoint_slice: EndpointSlice) -> _Serving | None:
     return _Serving(service, one(nodes))
 
 
-class _Tenancy:
-    """The Services accepted on one address so far."""
-
-    def __init__(self, terms: tuple[str, object] | None) -> None:
-        self.terms = terms
-        self.ports: set[tuple[str, int]] = set()
-
-
-def _without_duplicates(members: Iterable[_Ours]) -> Iterator[_Ours]:
-    """The Services that may have their addresses, from the oldest to the newest: each that clashes with none before."""
-    tenancies: dict[_Place, _Tenancy] = {}
-    for ours in members:
-        terms = _sharing_terms(ours.service)
-        ports = {(port.protocol, port.port) for port in ours.service.spec.ports}
-        present = [tenancies[address] for address in ours.addresses if address in tenancies]
-        if any(terms is None or each.terms != terms or each.ports & ports for each in present):
-            continue
-        for address in ours.addresses:
-            tenancies.setdefault(address, _Tenancy(terms)).ports.update(ports)
-        yield ours
-
-
-def _sharing_terms(service: Service) -> tuple[str, object] | None:
-    """Services with equal terms may share an address as long as their ports differ; None: with nobody."""
-    annotations: Mapping[str, str] = service.metadata.annotations
-    key = next((annotations[each] for each in SHARING_ANNOTATIONS if each in annotations), "")
-    if not key:
-        return None
-    selector = service.spec.selector or {}
-    local = service.spec.external_traffic_policy == "Local" and selector
-    return key, frozenset(selector.items()) if local else None
+def _rightful(members: Iterable[_Ours]) -> list[_Ours]:
+    """The members, each with those of its addresses that it may have; the order is kept."""
+    claimants = [
+        Claimant(
+            ours,
+            ours.age,
+            tuple(place.address for place in ours.addresses),
+            None if ours.given is None else tuple(place.address for place in ours.given),
+        )
+        for ours in members
+    ]
+    holders: dict[Address, list[Holder]] = {}
+    theirs: dict[str, set[Address]] = {}
+    for _, ours, address in in_order(claimants):
+        holder = read_holder(ours.service)
+        present = holders.setdefault(address, [])
+        if all(holder.why_not_with(other) is None for other in present):
+            present.append(holder)
+            theirs.setdefault(ours.service.key, set()).add(address)
+    rightful = []
+    for each in claimants:
+        may_have = theirs.get(each.who.service.key, set())
+        if places := tuple(place for place in each.who.addresses if place.address in may_have):
+            rightful.append(each.who._replace(addresses=places))
+    return rightful
 
 
 def _connected(members: list[_Ours]) -> list[list[_Ours]]:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from cluster.addresses import Address, Family, Range, parse_address
 from cluster.config import Config, is_buggy
 from cluster.objects import PoolName
+from cluster.sharing import Holder
 from controller.allocator import Allocation, Reason, Refusal, Request, allocate
-from controller.ledger import Holder, Ledger
+from controller.ledger import Ledger
 from tests.controller.world import config_of
 
 V4, V6 = Family.IPV4, Family.IPV6

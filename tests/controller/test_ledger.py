@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from cluster.addresses import Address, Family, parse_address
 from cluster.config import Pool, is_buggy
 from cluster.objects import PoolName
-from controller.ledger import Holder, Ledger
+from cluster.sharing import Holder
+from controller.ledger import Ledger
 from tests.controller.world import config_of
 
 V4 = Family.IPV4

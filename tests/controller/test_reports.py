@@ -10,8 +10,9 @@ import pytest
 
 from cluster.addresses import parse_address
 from cluster.objects import ConfigurationState, IPAddressPool, L2Advertisement, Node, PoolName, decode
+from cluster.sharing import Holder
 from controller.changes import Moment, Read, Write
-from controller.ledger import Holder, Ledger
+from controller.ledger import Ledger
 from controller.releases import Releases
 from controller.reports import Reports
 from controller.reserved import Reservations

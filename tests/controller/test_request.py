@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from cluster.annotations import annotation
 from cluster.objects import Service, decode
+from cluster.sharing import Holder, read_holder
 from controller.allocator import Reason
-from controller.ledger import Holder
-from controller.request import annotation, read_holder, read_request
+from controller.request import read_request
 
 NEW, OLD = "metallb.io/", "metallb.universe.tf/"
 

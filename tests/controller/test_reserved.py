@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from cluster.addresses import Address, Family, Range, RangeMap, parse_address, parse_range
 from cluster.objects import PoolName
-from controller.ledger import Holder, Ledger
+from cluster.sharing import Holder
+from controller.ledger import Ledger
 from controller.reserved import Reservations, Reserved, Use
 from tests.controller.world import World, config_of
 

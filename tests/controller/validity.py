@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterable, Mapping
 from cluster.addresses import Address, Family
 from cluster.config import Pool, load
 from cluster.objects import PoolName, Service
+from cluster.sharing import read_holder
 from controller.allocator import Refusal, allocate, why_not_requested
 from controller.contest import shown
-from controller.request import addresses_in_status, read_holder, read_request
+from controller.request import addresses_in_status, read_request
 from tests.controller.world import World
 
 

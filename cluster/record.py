@@ -17,8 +17,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from cluster.addresses import Address, AddressError, parse_address
-from cluster.objects import Condition, Service
-from controller.changes import ADDRESS_ASSIGNED, find_condition
+from cluster.objects import Condition, Service, find_condition
+
+ADDRESS_ASSIGNED: Final = "berthlb.io/AddressAssigned"
 
 _TEXTS: Final = r"([0-9a-f:.]+(?:, [0-9a-f:.]+)*)"
 _ASSIGNED: Final = re.compile(_TEXTS + ' from pool "')
@@ -36,6 +37,12 @@ def reserved_words(addresses: Iterable[Address]) -> str:
     return ", ".join(address.text for address in addresses) + " stays reserved for it"
 
 
+def recorded_texts(said: Condition) -> tuple[str, ...]:
+    """The addresses in such a condition, as they are written there."""
+    found = _ASSIGNED.match(said.message) or _RESERVED.match(said.message)
+    return tuple(found[1].split(", ")) if found else ()
+
+
 def recorded(view: Service) -> tuple[Address, ...] | None:
     """What the Service has by its condition; empty: nothing. None: it does not say."""
     said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
@@ -43,8 +50,7 @@ def recorded(view: Service) -> tuple[Address, ...] | None:
 
 
 def _read(said: Condition) -> tuple[Address, ...]:
-    found = _ASSIGNED.match(said.message) or _RESERVED.match(said.message)
     try:
-        return tuple(parse_address(text) for text in found[1].split(", ")) if found else ()
+        return tuple(parse_address(text) for text in recorded_texts(said))
     except AddressError:
         return ()
