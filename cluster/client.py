@@ -11,7 +11,10 @@ Every request has a connect and a read timeout, and nothing is repeated here: a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+import threading
+import time
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +44,7 @@ from cluster.errors import (
 )
 from cluster.listwatch import PAGE_SIZE, SILENCE_S
 from cluster.objects import ListMeta, Object, RawList, RawWatchEvent, decode
+from cluster.outages import Outages
 from cluster.resources import (
     CONFIGURATION_STATES,
     ENDPOINT_SLICES,
@@ -99,6 +103,8 @@ CONNECTIONS = (
     16  # kept open: one per watched kind and a few for writes; more are made when needed, and closed after use
 )
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T", bound=Object)
 Body = Mapping[str, Any]
 
@@ -142,10 +148,26 @@ class ApiClient:
         self._user_agent = user_agent
         self._field_manager = user_agent.partition("/")[0]
         """Under this name ``metadata.managedFields`` lists what we write."""
+        self._outages = Outages()
+        self._outages_lock = threading.Lock()
 
     def close(self) -> None:
         """Close the idle connections."""
         self._connections.close()
+
+    def note_failure(self, who: Hashable, kind: str, error: ApiError | str) -> None:
+        """Whoever follows a kind says here that a request of his has failed, for the log."""
+        with self._outages_lock:
+            line = self._outages.failed(who, kind, error, time.monotonic())
+        if line is not None:
+            logger.warning(line.text, extra=line.extra)
+
+    def note_working(self, who: Hashable) -> None:
+        """And here that one has worked."""
+        with self._outages_lock:
+            line = self._outages.works(who, time.monotonic())
+        if line is not None:
+            logger.info(line.text, extra=line.extra)
 
     # -------------------------------------------------------------------- reading
 

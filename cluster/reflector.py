@@ -175,7 +175,7 @@ class Reflector(Generic[T]):
             except ApiError as error:
                 if not self._stopping.is_set() and not self._refresh_due:
                     self._core.failed(error, time.monotonic())
-                    self._log_failure()
+                    self._note_failure(error)
             except Exception as error:  # a defect of ours must not end the copying; it is said aloud
                 logger.exception("reflector failed", extra={"resource": self.resource.plural})
                 self._core.failed(ApiError(0, type(error).__name__, str(error)), time.monotonic())
@@ -211,6 +211,7 @@ class Reflector(Generic[T]):
             silence_s=step.silence_s,
         )
         self._core.watch_opened(time.monotonic())
+        self._client.note_working(self)
         return stream
 
     def _follow(self, stream: WatchStream) -> None:
@@ -224,7 +225,7 @@ class Reflector(Generic[T]):
                 if self._stopping.is_set() or self._refresh_due:
                     return
                 if not self._core.watching:
-                    self._log_failure()
+                    self._note_failure(self.counters.last_error)
                     return
             if not self._refresh_due:
                 self._core.watch_ended(time.monotonic())
@@ -254,20 +255,13 @@ class Reflector(Generic[T]):
             self._refreshed = self._refresh_begun
             self._synced.set()
 
-    def _log_failure(self) -> None:
-        counters = self._core.counters
-        if self._core.unserved and self._optional:
-            if not self._unserved_said:
-                self._unserved_said = True
-                logger.warning("the server has no such kind", extra={"resource": self.resource.full_name})
-            self._refreshed = self._refresh_begun
-            self._synced.set()
+    def _note_failure(self, error: ApiError | str) -> None:
+        if not self._core.unserved or not self._optional:
+            self._client.note_failure(self, self.resource.plural, error)
             return
-        logger.warning(
-            "list or watch failed",
-            extra={
-                "resource": self.resource.plural,
-                "error": counters.last_error,
-                "failures": counters.failures,
-            },
-        )
+        if not self._unserved_said:
+            self._unserved_said = True
+            logger.warning("the server has no such kind", extra={"resource": self.resource.full_name})
+        self._client.note_working(self)
+        self._refreshed = self._refresh_begun
+        self._synced.set()
