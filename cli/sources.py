@@ -140,6 +140,8 @@ def _look_at(each: dict[Any, Any], place: str, search: _Search) -> None:
     if group == METALLB_GROUP and kind in _READ_AS_IT_IS:
         search.hints.append(f"passed by: {name}, which BerthLB reads as it is: apply it")
         return
+    if kind == "Kustomization":
+        search.found += _of_literals(each, name)
     if kind == "Secret":
         each = {**each, "data": _decoded(_mapping(each.get("data")))}
     before = len(search.found)
@@ -257,6 +259,17 @@ def _of_config_map(each: dict[Any, Any]) -> Configuration:
     return Configuration(text or "", name, "data.config: ", _text(_mapping(each.get("metadata")).get("namespace")))
 
 
+def _of_literals(each: dict[Any, Any], name: str) -> Iterator[Configuration]:
+    """ConfigMaps that kustomize makes: ``configMapGenerator`` with ``config=`` and the text."""
+    for position, generator in enumerate(_list(each.get("configMapGenerator"))):
+        for literal in _list(_mapping(generator).get("literals")):
+            key, _, text = _text(literal).partition("=")
+            if key == "config" and POOLS in text:
+                path = f"configMapGenerator[{position}].literals"
+                namespace = _text(_mapping(generator).get("namespace")) or _text(each.get("namespace"))
+                yield Configuration(text, f"{path} of {name}", f"{path}: ", namespace)
+
+
 def _of_address_pools(pools: list[dict[Any, Any]]) -> Configuration:
     """All of them as one configuration in the old words."""
     namespaces = {_text(_mapping(each.get("metadata")).get("namespace")) for each in pools}
@@ -297,6 +310,15 @@ def _hints(each: dict[Any, Any]) -> Iterator[str]:
             yield f"{_named(reference)} ({shown(key)}), which spec.valuesFrom names, {unread}"
     for other in _list(spec.get("valuesSecrets")):
         yield f"Secret {_name(other)}, which spec.valuesSecrets names, {unread}"
+    for generator in _list(each.get("configMapGenerator")):
+        for file in _list(_mapping(generator).get("files")):
+            key, _, path = _text(file).rpartition("=")
+            if (key or path.rpartition("/")[2]) == "config":
+                yield f"the file {shown(path)}, which configMapGenerator names, has the configuration: convert that"
+    for chart in _list(each.get("helmCharts")):
+        own = (_mapping(chart).get("valuesFile"), *_list(_mapping(chart).get("additionalValuesFiles")))
+        for file in filter(None, own):
+            yield f"the value file {shown(file)} {unread}"
     if any(str(key).lower().startswith(INLINE.lower()) for key in _mapping(spec.get("set"))):
         yield f"spec.set has parts of {INLINE}: write them as YAML, under {INLINE}"
     if each.get("kind") == "ApplicationSet":

@@ -76,6 +76,14 @@ FOUND: dict[str, tuple[Any, str]] = {
     "values that are a text": ({"configInline": yaml.safe_dump(CONFIG)}, "metallb-system"),
     "Rancher's Fleet": ({"defaultNamespace": "x", "helm": {"chart": "metallb", "values": VALUES}}, "metallb-system"),
     "Kustomize": ({"kind": "Kustomization", "helmCharts": [{"valuesInline": VALUES}]}, "metallb-system"),
+    "Kustomize, a ConfigMap that it makes": (
+        {
+            "kind": "Kustomization",
+            "namespace": "network",
+            "configMapGenerator": [{"name": "config", "literals": ["a=b", "config=" + yaml.safe_dump(CONFIG)]}],
+        },
+        "network",
+    ),
     "helmfile": ({"releases": [{"name": "metallb", "values": [VALUES]}]}, "metallb-system"),
     "an addon of Konvoy": (
         manifest("ClusterConfiguration", {"addons": {"addonsList": [{"name": "metallb", "values": TEXT}]}}),
@@ -145,6 +153,19 @@ REFERENCES = [
         [
             f"Application argocd/metallb: the value file values.yaml {NOT_READ}",
             f"Application argocd/metallb: the value file $values/lan.yaml {NOT_READ}",
+        ],
+    ),
+    (
+        {
+            "kind": "Kustomization",
+            "metadata": {"name": "lb"},
+            "configMapGenerator": [{"name": "config", "files": ["config=lan.yaml", "notes.txt"]}],
+            "helmCharts": [{"name": "metallb", "valuesFile": "v.yaml", "additionalValuesFiles": ["w.yaml"]}],
+        },
+        [
+            "Kustomization lb: the file lan.yaml, which configMapGenerator names, has the configuration: convert that",
+            f"Kustomization lb: the value file v.yaml {NOT_READ}",
+            f"Kustomization lb: the value file w.yaml {NOT_READ}",
         ],
     ),
     (

@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("troubl
 
 HEAL_S = 60.0
 """An API server that has come back needs seconds on a busy machine; what waits for it asks every 30 s at the latest."""
-WATCHES = {"berthlb-controller": 2 * 8, "berthlb-speaker": 3 * 7}
+WATCHES = {"berthlb-controller": 2 * 10, "berthlb-speaker": 3 * 7}
 """How many kinds two controllers and three speakers follow."""
 CONTROLLERS = ("controller", "controller-2")
 LEASE_S = 6
