@@ -46,6 +46,7 @@ class Sources:
             *,
             labels: str | None = None,
             fields: str | None = None,
+            optional: bool = False,
             keep: Callable[[T], T] = lambda read: read,
         ) -> Reflector[T]:
             return Reflector(
@@ -54,6 +55,7 @@ class Sources:
                 namespace=namespace,
                 label_selector=labels,
                 field_selector=fields,
+                optional=optional,
                 keep=keep,
                 on_change=take[resource.plural],
             )
@@ -67,8 +69,9 @@ class Sources:
             self._pools,
             self._advertisements,
         ]
-        self._records = follow(SERVICE_L2_STATUSES, own, labels=f"{NODE_LABEL}={options.node}", keep=kept_record)
-        states = follow(CONFIGURATION_STATES, own, labels=f"{COMPONENT_LABEL}=speaker")
+        own_records = f"{NODE_LABEL}={options.node}"
+        self._records = follow(SERVICE_L2_STATUSES, own, labels=own_records, optional=True, keep=kept_record)
+        states = follow(CONFIGURATION_STATES, own, labels=f"{COMPONENT_LABEL}=speaker", optional=True)
         self._all: list[Reflector[Any]] = [*self._for_plan, self._records, states]
         if not options.key:
             self._all.append(follow(SECRETS, own, fields=f"metadata.name={KEY_SECRET}"))

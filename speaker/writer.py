@@ -227,7 +227,9 @@ class Writer:
                 task.write()
             except ApiError as error:
                 self.errors += 1
-                logger.warning("write failed", extra={"write": key, "error": str(error), "attempts": task.attempts + 1})
+                attempts = task.attempts + 1
+                if attempts.bit_count() == 1:  # once, twice, four times …: what fails for ever is said and fills no log
+                    logger.warning("write failed", extra={"write": key, "error": str(error), "attempts": attempts})
                 with self._changed:
                     self._backlog.failed(key, task, error, began, time.monotonic())
             except Exception:  # a defect in one write must not end the others

@@ -106,6 +106,48 @@ def test_a_neighbours_address_is_taken_out_of_a_status_each_time_and_nobody_move
     wait_until(lambda: cluster.address("new") not in {"", own, theirs})
 
 
+def test_the_addresses_of_a_service_that_is_being_deleted_are_nobody_else_s(cluster: Installation) -> None:
+    """Finalizers hold it for as long as they like; meanwhile somebody falsifies its status, or wipes it with the
+    condition, which is the record."""
+    cluster.pool("lan", "10.44.7.0-10.44.7.1", "2001:db8:44::-2001:db8:44::1")
+    dying = cluster.manifest("dying")
+    dying["metadata"]["finalizers"] = ["example.com/wait"]
+    dying["spec"]["ipFamilyPolicy"] = "RequireDualStack"
+    cluster.apply(dying)
+    wait_until(lambda: cluster.address("dying") == "10.44.7.0,2001:db8:44::")
+    cluster.kubectl("delete", "service", "dying", "--wait=false")
+    for shown in ("10.44.7.0", "2001:db8:44::", "192.0.2.1"):
+        cluster.rewrite("dying", shown, "somebody")
+        wait_until(lambda: cluster.address("dying") == "10.44.7.0,2001:db8:44::", message="it is not put right")
+    cluster.service("other")
+    wait_until(lambda: cluster.address("other") == "10.44.7.1")
+    cluster.controller.end(signal.SIGKILL)
+    cluster.rewrite("dying", "10.44.7.1", "somebody")
+    cluster.start()
+    cluster.service("third")
+    wait_until(lambda: cluster.condition("third").get("reason") == "PoolExhausted")
+    wait_until(lambda: "10.44.7.1" not in cluster.address("dying"), message="the duplicate stands")
+    assert cluster.address("other") == "10.44.7.1"
+    cluster.kubectl("patch", "service", "dying", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    wait_until(lambda: cluster.address("third") == "10.44.7.0")
+
+
+def test_who_shows_more_than_it_was_given_loses_only_that(cluster: Installation) -> None:
+    """Two addresses in one status, its own and a neighbour's; a host name beside them is let alone or goes."""
+    cluster.pool("lan", "10.44.8.0/28")
+    for name in ("thief", "victim"):
+        cluster.service(name)
+        wait_until(partial(cluster.address, name))
+    own, theirs = cluster.address("thief"), cluster.address("victim")
+    for ingress in ([{"ip": own}, {"ip": theirs}], [{"ip": theirs}, {"hostname": "lb.example"}], [{"ip": theirs}] * 2):
+        patch = json.dumps({"status": {"loadBalancer": {"ingress": ingress}}})
+        cluster.kubectl("patch", "service", "thief", "--subresource=status", "--type=merge", "-p", patch)
+        wait_until(lambda: theirs not in cluster.kubectl("get", "service", "thief", "-o", "jsonpath={.status}"), 10)
+        assert cluster.address("victim") == theirs
+    wait_until(lambda: cluster.address("thief") == own)
+    assert cluster.condition("victim")["reason"] == "Assigned"
+
+
 def test_a_service_that_waits_is_not_believed_what_its_request_does_not_allow(cluster: Installation) -> None:
     cluster.pool("lan", "10.44.4.0/28")
     cluster.pool("other", "10.44.5.0/32", autoAssign=False)
@@ -154,5 +196,5 @@ def test_two_installations_that_gave_one_address_agree_on_who_gives_way(control_
 
 
 def age(installation: Installation) -> tuple[str, str]:
-    metadata = installation.get("web")["metadata"]
-    return metadata["creationTimestamp"], metadata["uid"]
+    """Within one second the name decides."""
+    return installation.get("web")["metadata"]["creationTimestamp"], f"{installation.name}/web"

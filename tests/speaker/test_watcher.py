@@ -278,6 +278,26 @@ def test_no_plan_before_every_cache_is_synced(cluster: Cluster, embedded_api: Em
     assert announcer.announced() == {WEB}
 
 
+def test_kinds_that_people_only_read_are_not_missed(
+    cluster: Cluster, embedded_api: EmbeddedApi, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The definitions of an older MetalLB are installed, without ConfigurationState or ServiceL2Status."""
+    for plural in ("configurationstates", "servicel2statuses"):
+        embedded_api.inject(path=f"{OWN}/{plural}", status=404)
+    cluster.add_service()
+    watcher, announcer = start()
+    wait_until(lambda: announcer.announced() == {WEB})
+    announcer.hold(WEB)
+    announcer.report()
+    wait_until(lambda: watcher.ready() is None)
+    wait_until(lambda: watcher.view().write_errors >= 8)
+    missing = [vars(each)["resource"] for each in caplog.records if each.message == "the server has no such kind"]
+    assert sorted(missing) == ["configurationstates.metallb.io", "servicel2statuses.metallb.io"]
+    failed = [vars(each)["write"] for each in caplog.records if each.message == "write failed"]
+    assert 0 < len(failed) < watcher.view().write_errors
+    assert not [each for each in caplog.records if each.message == "list or watch failed"]
+
+
 def test_an_api_server_that_is_away_changes_nothing(cluster: Cluster, embedded_api: EmbeddedApi, start: Start) -> None:
     cluster.add_service()
     watcher, announcer = start()
