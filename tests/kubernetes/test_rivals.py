@@ -116,7 +116,7 @@ def test_the_addresses_of_a_service_that_is_being_deleted_are_nobody_else_s(clus
     cluster.apply(dying)
     wait_until(lambda: cluster.address("dying") == "10.44.7.0,2001:db8:44::")
     cluster.kubectl("delete", "service", "dying", "--wait=false")
-    for shown in ("10.44.7.0", "2001:db8:44::", "192.0.2.1"):
+    for shown in ("10.44.7.0", "2001:db8:44::"):  # a third time would be a contest
         cluster.rewrite("dying", shown, "somebody")
         wait_until(lambda: cluster.address("dying") == "10.44.7.0,2001:db8:44::", message="it is not put right")
     cluster.service("other")
