@@ -301,7 +301,7 @@ class Histories(RuleBasedStateMachine):
             view.key for view in load_balancers(self.world) if self._is_past_mending(view) or self._is_retried(view)
         }
         services = (view for view in load_balancers(self.world) if view.key not in excused)
-        pools = [pool for world in self.worlds.values() for pool in world.config.pools.values()]
+        pools = {whose: tuple(world.config.pools.values()) for whose, world in self.worlds.items()}
         assert_no_address_is_shown_twice(services, pools)
 
     @rule()
