@@ -104,6 +104,18 @@ def test_what_is_not_needed_to_give_addresses_may_be_missing(cluster: Cluster, s
     assert not [line for line in controller.lines if line["message"] == "write failed"]
 
 
+def test_what_is_only_said_may_be_forbidden(cluster: Cluster, start: Start) -> None:
+    """An image that came before its ClusterRole may not list the pools of all namespaces."""
+    for kind in ("ipaddresspools", "l2advertisements"):
+        cluster.api.inject(userAgent="berthlb-controller", path=f"/apis/metallb.io/v1beta1/{kind}", status=403)
+    controller = start().ready()
+    cluster.service("web")
+    assert cluster.address("web") == "172.18.255.200"
+    said = [line["error"] for line in controller.lines if line["message"] == "list or watch failed"]
+    assert said[0].startswith("403 Forbidden")
+    assert len(said) <= 2, "in one line for both"
+
+
 def test_each_class_has_a_lease_of_its_own() -> None:
     classes = [None, "metallb", "berthlb.io/dmz", "berthlb.io/DMZ", "berthlb-io/dmz", "dmz", "/", "x" * 300]
     names = [lease_name(each) for each in classes]
