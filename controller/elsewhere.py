@@ -50,6 +50,8 @@ class Elsewhere:
         self._namespace = namespace
         self._strays: dict[tuple[type[Configured], str], _Stray] = {}
         self._changed = False
+        self._due_at: float | None = None
+        """When the first of them is to be told."""
 
     def observe(self, view: Configured, now: float) -> None:
         key = (type(view), view.key)
@@ -66,14 +68,15 @@ class Elsewhere:
 
     def settle(self, now: float) -> list[Tell]:
         """Whom to tell now, in Events about the objects themselves."""
-        due = [each for each in self._strays.values() if each.tell_at <= now]
-        if not due and not self._changed:
+        if not self._changed and (self._due_at is None or now < self._due_at):
             return []
+        due = [each for each in self._strays.values() if each.tell_at <= now]
         self._changed = False
         read = {each.view.metadata.namespace for each in self._strays.values() if _has_status(each.view)}
         telling = [each for each in due if each.view.metadata.namespace not in read]
         for each in due:
             each.tell_at, each.told = now + AGAIN_S, True
+        self._due_at = min((each.tell_at for each in self._strays.values()), default=None)
         named = {
             PoolName(each.view.metadata.name): each.view.metadata.namespace
             for each in self._strays.values()
@@ -89,7 +92,7 @@ class Elsewhere:
 
     def next_deadline(self) -> float | None:
         """When ``settle`` wants to be called next though nothing was observed."""
-        return min((each.tell_at for each in self._strays.values()), default=None)
+        return self._due_at
 
 
 def _has_status(view: Configured) -> bool:
