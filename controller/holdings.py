@@ -51,6 +51,8 @@ class Holding:
     """What it leaves and the API may still show."""
     strays: tuple[Address, ...] = ()
     """What its status shows beside these, and nobody else holds."""
+    confirmed: tuple[Address, ...] = ()
+    """What it was assigned when the API last showed just that, or at the start."""
     cleared: str | None = None
     """Why it had to leave, until the write that says so is made."""
 
@@ -94,6 +96,7 @@ class Holdings:
         """Have it hold what it claims, unless another holds it already."""
         if (owner := self._in_the_way(address, read_holder(holding.view))) is None:
             self.assign(holding, (*holding.assigned, address))
+            holding.confirmed = holding.assigned
         else:
             holding.cleared = _belongs_to(address, known[owner.service], holding)
 
@@ -223,7 +226,7 @@ class Holdings:
 
     def settled(self, holding: Holding) -> None:
         """The API shows what was decided: nobody sees the Service at its former addresses any more."""
-        holding.cleared = None
+        holding.cleared, holding.confirmed = None, holding.assigned
         if holding.assigned:
             self._releases.forget(holding.view.key)
         self._give_back(holding, (*holding.retiring, *holding.strays))

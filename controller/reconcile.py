@@ -361,7 +361,7 @@ class Reconciler:
     def _decide_leaving(self, tracked: Tracked, now: Moment) -> None:
         """It is being deleted: it keeps what it has been given until its finalizers are gone, and gets nothing more,
         not even what was decided and is not written yet. What it has been given its condition tells; without one its
-        status does, as far as that can be true."""
+        status does, as far as that can be true; and what it was seen to have, where somebody has emptied both."""
         view = tracked.view
         self._waiting.discard(view.key)
         self._reminders.forget(view.key)
@@ -370,7 +370,7 @@ class Reconciler:
         given = recorded(view)
         if given is None:
             shown = addresses_in_status(view)
-            given = shown if set(shown) <= set(had) else tracked.assigned
+            given = shown if shown and set(shown) <= set(had) else tracked.confirmed
         self._holdings.assign(tracked, tuple(each for each in given if each in had))
         if not self._stands_back(tracked, now):
             said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)

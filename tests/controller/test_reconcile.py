@@ -399,6 +399,9 @@ def test_the_falsified_status_of_a_service_that_is_being_deleted_takes_none_of_i
         world.settle()
         assert (world.ip("web"), world.ip("other")) == ("2001:db8::1,10.0.0.1", ""), shown
     assert_a_restart_changes_nothing(world)
+    world.put("web", status={"loadBalancer": None, "conditions": None})
+    world.settle()
+    assert (world.ip("web"), world.ip("other")) == ("2001:db8::1,10.0.0.1", ""), "the record is gone with it"
 
 
 def test_a_service_that_is_being_deleted_gets_no_address(world: World) -> None:
