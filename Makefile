@@ -2,12 +2,14 @@
 # make check   the quick loop: format, lint, types, layers, unit tests
 # make test    everything, each fault once
 # make assets  the programs of a real control plane, found or built once
+# make engine  a container engine, started if there is none
+# make images  both images, their sizes and how fast they start
 # make faults  the failover figures, repeated
 PYTHON ?= python3
 VENV = .venv/bin
 export PYTHON
 
-.PHONY: demo check test assets test-long faults lint lock
+.PHONY: demo check test assets engine images test-long faults lint lock
 
 demo:
 	@scripts/setup lab
@@ -31,6 +33,13 @@ assets:
 	@scripts/setup dev
 	@$(VENV)/python -m lab assets || [ -z "$$CI" ]
 
+# An engine that is there is used; as root on Debian one is installed and started, in a network namespace of its own.
+engine:
+	@scripts/engine
+
+images: engine
+	@scripts/images
+
 test-long: assets
 	$(VENV)/pytest -m long tests
 
@@ -38,9 +47,14 @@ faults:
 	@scripts/setup dev
 	$(VENV)/python -m bench.faults $(FAULTS_ARGS)
 
+# Of what the official client depends on, only its asynchronous half, its watches' websockets and calendars use these;
+# the daemons use neither, and their images go without.
+NOT_IN_IMAGES = aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs frozenlist multidict propcache tzdata websocket-client yarl
+
 # Exact versions and hashes for every platform; no download addresses.
 lock:
 	@scripts/setup dev
 	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements/runtime.txt
 	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --extra lab -o requirements/lab.txt -c requirements/runtime.txt
 	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --extra lab --group dev -o requirements/dev.txt -c requirements/lab.txt
+	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements/image.txt -c requirements/runtime.txt $(NOT_IN_IMAGES:%=--no-emit-package %)
