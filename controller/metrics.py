@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from cluster.build import this_build
 from cluster.objects import PoolName
 from controller.latency import Distribution
 
@@ -55,6 +62,7 @@ class ControllerCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         now = self._take()
+        yield InfoMetricFamily("berthlb_build", "Which build this is; always 1.", this_build()._asdict())
         yield from _pools(now)
         yield _counter("metallb_k8s_client_updates", "Service status writes that the API took.", now.updates)
         yield _counter("metallb_k8s_client_update_errors", "Service status writes that failed.", now.update_errors)

@@ -14,6 +14,7 @@ from typing import NoReturn
 from prometheus_client import CollectorRegistry
 
 from cluster import logs
+from cluster.build import this_build
 from cluster.client import connect
 from cluster.command_line import EXIT_USAGE, complain
 from cluster.errors import ClientConfigError
@@ -47,6 +48,7 @@ def run() -> NoReturn:
     except (ClientConfigError, CannotListenError) as error:
         complain(PROGRAM, str(error))
         sys.exit(EXIT_USAGE)
+    logger.info("starting", extra=this_build()._asdict())
     _when_told_to_end(daemon.stop)
     status.start()
     logger.info("serving", extra={"listen": ", ".join(map(str, status.addresses))})

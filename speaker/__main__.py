@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 def main() -> int:
     begin()
 
-    from cluster import logs  # noqa: PLC0415  # all of these after ``begin``
+    import logging  # noqa: PLC0415  # all of these after ``begin``
+
+    from cluster import logs  # noqa: PLC0415
+    from cluster.build import this_build  # noqa: PLC0415
     from cluster.command_line import EXIT_USAGE  # noqa: PLC0415
     from speaker import child  # noqa: PLC0415
     from speaker.options import parse  # noqa: PLC0415
@@ -39,7 +42,12 @@ def main() -> int:
         return watcher_main(channel, options, begun)
 
     heard, said = os.pipe()
-    first = child.spawn(partial(watch, begun=lambda: os.write(said, b".")), keep=(said,))
+
+    def say_begun() -> None:
+        logging.getLogger("speaker").info("starting", extra=this_build()._asdict())
+        os.write(said, b".")
+
+    first = child.spawn(partial(watch, begun=say_begun), keep=(said,))
     os.close(said)
 
     from speaker.announcer import run  # noqa: PLC0415  # after the fork: the watcher needs none of it

@@ -19,10 +19,12 @@ from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
+    InfoMetricFamily,
     UnknownMetricFamily,
 )
 from prometheus_client.registry import Collector
 
+from cluster.build import this_build
 from cluster.objects import AddressText, NodeName
 from speaker.channel import Stats
 from speaker.traffic import Totals
@@ -89,6 +91,7 @@ class SpeakerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         view = self._view()
+        yield InfoMetricFamily("berthlb_build", "Which build this is; always 1.", this_build()._asdict())
         yield _announced(view)
         yield from _single(view)
         failures = GaugeMetricFamily(
