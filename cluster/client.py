@@ -43,7 +43,7 @@ from cluster.errors import (
     refusal,
 )
 from cluster.listwatch import PAGE_SIZE, SILENCE_S
-from cluster.objects import ListMeta, Object, RawList, RawWatchEvent, decode
+from cluster.objects import ListMeta, Object, RawList, RawWatchEvent, ServerVersion, decode
 from cluster.outages import Outages
 from cluster.resources import (
     CONFIGURATION_STATES,
@@ -174,6 +174,14 @@ class ApiClient:
     def check_ready(self) -> None:
         """Return if the server says that it is ready (``/readyz``). Raises ``ServerError`` where it is not yet."""
         self._ask("GET", "/readyz")
+
+    def server_version(self) -> str:
+        """As ``/version`` tells it (``gitVersion``), for example ``v1.36.3``."""
+        body = self._ask("GET", "/version")
+        try:
+            return decode(body, ServerVersion).git_version
+        except msgspec.DecodeError as error:
+            raise Undecodable(200, "NotAVersion", str(error)) from error
 
     def get(self, resource: Resource[T], namespace: str | None, name: str, *, limit_s: float | None = None) -> T:
         """The object as it is now, given up after ``limit_s`` seconds. Raises ``NotFound``."""

@@ -462,7 +462,13 @@ def prepare(view: type[Struct]) -> None:
     msgspec.json.Decoder(view)
 
 
-for _shared in (Object, RawList, RawWatchEvent):
+class ServerVersion(View, frozen=True):
+    """What ``/version`` answers."""
+
+    git_version: str
+
+
+for _shared in (Object, RawList, RawWatchEvent, ServerVersion):
     prepare(_shared)
 
 

@@ -33,6 +33,8 @@ __all__ = ["Change", "Counters", "Reflector"]
 STOP_S = 2.0  # what stop() waits for an on_change that is under way
 LINGER_S = 0.2  # and then for its thread: one that waits for an answer's first byte ends by itself, later and silently
 SKIPPED_LINES = 10  # per answer; a list of 10,000 unreadable objects must not become 10,000 lines
+OUR_GROUP = "metallb.io"
+INSTALL = "apply its definition, which deploy/berthlb.yaml and the chart have; nothing has to be restarted"
 
 T = TypeVar("T", bound=Object)
 logger = logging.getLogger(__name__)
@@ -256,12 +258,15 @@ class Reflector(Generic[T]):
             self._synced.set()
 
     def _note_failure(self, error: ApiError | str) -> None:
-        if not self._core.unserved or not self._optional:
+        if not self._core.unserved:
             self._client.note_failure(self, self.resource.plural, error)
             return
         if not self._unserved_said:
             self._unserved_said = True
-            logger.warning("the server has no such kind", extra={"resource": self.resource.full_name})
+            said = {"resource": self.resource.full_name}
+            advice = {"advice": INSTALL} if self.resource.group == OUR_GROUP else {}
+            logger.warning("the server has no such kind", extra=said | advice)
         self._client.note_working(self)
-        self._refreshed = self._refresh_begun
-        self._synced.set()
+        if self._optional:
+            self._refreshed = self._refresh_begun
+            self._synced.set()

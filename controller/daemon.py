@@ -46,6 +46,7 @@ from cluster.resources import (
     SERVICE_CIDRS,
     SERVICES,
 )
+from cluster.server_version import VersionCheck
 from controller.beginning import find_leftovers, make_key
 from controller.changes import Change, Moment, Read, Tell, Write
 from controller.clearing import Clearing
@@ -168,6 +169,9 @@ class Daemon:
         """For what is only said: nothing waits for these, and what they may not read is not missed."""
         lease, wake = lease_name(load_balancer_class), lambda: self._inbox.put(None)
         self._elector = Elector(client, namespace, lease, name, lease_s=lease_s, on_change=wake)
+        self._old_server = ""
+        """Why the API server is too old."""
+        self._version_check = VersionCheck(client, self._take_version)
         registry.register(ControllerCollector(self._figures))
 
     # -------------------------------------------------------------------- for the probes
@@ -180,7 +184,7 @@ class Daemon:
     def not_ready(self) -> str | None:
         """What is missing at present; None: as leader every Service's address has been restored and new ones are given
         out, as standby everything is there to begin with that at once."""
-        missing = []
+        missing = [self._old_server] if self._old_server else []
         if self._namespaces.synced and self._namespace not in self._namespaces.items():
             missing.append(f'there is no namespace "{self._namespace}" (--namespace)')
         elif self._term is None and self._elector.trouble:
@@ -192,6 +196,13 @@ class Daemon:
         if not missing and self._term is not None and not self._core.started:
             missing.append("restoring addresses")
         return "; ".join(missing) or None
+
+    def _take_version(self, too_old: str) -> None:
+        self._old_server = too_old
+        if too_old:
+            logger.warning("the API server is too old", extra={"advice": too_old})
+        else:
+            logger.info("the API server is new enough by now")
 
     # -------------------------------------------------------------------- the deciding thread
 
@@ -207,6 +218,7 @@ class Daemon:
         for reflector in (*self._reflectors, *self._reflectors_of_all):
             reflector.start()
         self._elector.start()
+        self._version_check.start()
         while not self._stopping.is_set():
             self._turn()
         self._elector.close()
@@ -227,6 +239,7 @@ class Daemon:
 
     def close(self) -> None:
         """End the reflectors' threads too, where the process goes on."""
+        self._version_check.stop()
         for reflector in (*self._reflectors, *self._reflectors_of_all):
             reflector.stop()
         self._elector.end_watch()

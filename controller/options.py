@@ -60,7 +60,7 @@ class Options:
 
 def parse(given: list[str]) -> Options:
     """The command line. Ends the process with one line and exit code 2 when it is not right."""
-    read = _parser().parse_args(given)
+    read = _parser().read(given)
     return Options(
         kubeconfig=read.kubeconfig,
         namespace=read.namespace,
@@ -72,7 +72,7 @@ def parse(given: list[str]) -> Options:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> OneLineParser:
     arguments = OneLineParser(
         prog=PROGRAM,
         description="Gives addresses from IPAddressPools to Services of type LoadBalancer.",

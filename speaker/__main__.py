@@ -28,11 +28,15 @@ def main() -> int:
 
     from cluster import logs  # noqa: PLC0415
     from cluster.build import this_build  # noqa: PLC0415
-    from cluster.command_line import EXIT_USAGE  # noqa: PLC0415
+    from cluster.command_line import EXIT_USAGE, complain  # noqa: PLC0415
     from speaker import child  # noqa: PLC0415
     from speaker.options import parse  # noqa: PLC0415
+    from speaker.process import why_no_raw_sockets  # noqa: PLC0415
 
     options = parse(sys.argv[1:])
+    if refused := why_no_raw_sockets():
+        complain("speaker", refused)
+        return EXIT_USAGE
     logs.set_up()
 
     def watch(channel: socket.socket, begun: Callable[[], object] = lambda: None) -> int:

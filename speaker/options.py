@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from speaker.settings import LEAST_GRATUITOUS_LIMIT
 
 DETECTION_FLOOR_S = 0.35
 DETECTION_CEILING_S = 3.0  # docs/protocol.md, rule 6
+WHICH_NODE = "the name by which the cluster knows this host; a pod has it from its field spec.nodeName"
 DETECTION_LOWEST_S = 0.1  # below it a heartbeat that is on time would be a death
+LONGEST_NAME = 253
+
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""What a Node can be called (RFC 1123 subdomain)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument(
         "--kubeconfig", type=_readable, metavar="FILE", help="how to reach the API; without it, as a pod"
     )
-    parser.add_argument("--node-name", required=True, type=_name, metavar="NODE", help="the Node that this host is")
+    parser.add_argument("--node-name", type=_name, metavar="NODE", help="the Node that this host is; has to be given")
     parser.add_argument("--namespace", default="metallb-system", help="where pools and advertisements are")
     parser.add_argument("--lb-class", metavar="CLASS", help="announce Services of this loadBalancerClass only")
     add_listen(parser)
@@ -69,7 +75,9 @@ def parse(arguments: list[str]) -> Options:
         action="store_true",
         help="announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too",
     )
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
+    if given.node_name is None:
+        parser.error(f"--node-name is missing: {WHICH_NODE}")
     return Options(
         kubeconfig=given.kubeconfig,
         node=NodeName(given.node_name),
@@ -103,7 +111,9 @@ def _key(text: str) -> bytes:
 
 def _name(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("is empty")
+        raise argparse.ArgumentTypeError(f"is empty; it is {WHICH_NODE}")
+    if len(text) > LONGEST_NAME or not _SUBDOMAIN.fullmatch(text):
+        raise argparse.ArgumentTypeError(f'no Node can be called "{text}"; it is {WHICH_NODE}')
     return text
 
 

@@ -7,9 +7,11 @@ log line says what was granted. Garbage collection may not hold the loop up.
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import os
 import resource
+import socket
 import time
 from pathlib import Path
 
@@ -28,6 +30,22 @@ def boottime() -> float:
 def be_punctual() -> dict[str, str]:
     """Ask for priority and for memory that is never paged out; what was granted."""
     return {"scheduling": _priority(), "memory": _memory()}
+
+
+def why_no_raw_sockets() -> str | None:
+    """Why this process can never have the sockets that ARP goes through, and what to do; None: nothing is against it.
+
+    A process gets no capability that it was not started with: waiting would not help.
+    """
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()  # protocol 0: nothing is received
+    except OSError as error:
+        if error.errno in {errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT}:
+            return (
+                f"raw sockets are refused ({error.strerror}): the container has to run as user 0 with the capability"
+                " NET_RAW (securityContext: runAsUser: 0, capabilities: {add: [NET_RAW]}), as in deploy/berthlb.yaml"
+            )
+    return None
 
 
 def freeze_garbage() -> None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from cluster.objects import NodeName
 from speaker.interfaces import WHAT_IT_TAKES
 from speaker.notices import Alert, nobody_heard
+from speaker.options import WHICH_NODE
 from speaker.plan import LinkName
 
 PATIENCE_S = 60.0
@@ -52,6 +53,8 @@ class Troubles:
         self._refused: dict[LinkName, str] = {}
         self._unusable: tuple[LinkName, ...] = ()
         self._reasons: Mapping[LinkName, str] = {}
+        self._old_server = ""
+        self._own_node_exists: bool | None = None
         self._ready_nodes: set[NodeName] = set()
         self._speakers: set[NodeName] = set()
         self._hears = False
@@ -81,7 +84,18 @@ class Troubles:
         """Interfaces that an advertisement names for this node, which exist and cannot be announced on."""
         self._unusable = interfaces
 
-    def set_node(self, name: NodeName, *, ready: bool) -> None:
+    def set_server(self, too_old: str) -> None:
+        """Why the API server is too old; empty: it is not."""
+        self._old_server = too_old
+
+    def all_nodes_known(self) -> None:
+        """Whoever has not been told of by now does not exist."""
+        if self._own_node_exists is None:
+            self._own_node_exists = False
+
+    def set_node(self, name: NodeName, *, exists: bool, ready: bool) -> None:
+        if name == self._node:
+            self._own_node_exists = exists
         (self._ready_nodes.add if ready else self._ready_nodes.discard)(name)
 
     def set_speaker(self, node: NodeName, *, exists: bool) -> None:
@@ -122,6 +136,12 @@ class Troubles:
                     " create it, or name another one with --namespace",
                     serious=True,
                 )
+            )
+        if self._old_server:
+            found.append(Trouble("OldServer", self._old_server, serious=True))
+        if self._own_node_exists is False:
+            found.append(
+                Trouble("NoNode", f"there is no Node {self._node}: --node-name has to be {WHICH_NODE}", serious=True)
             )
         if self._refused:
             why = ", ".join(sorted(set(self._refused.values())))

@@ -35,6 +35,7 @@ from cluster.config import Config, load
 from cluster.http_status import CannotListenError, StatusServer
 from cluster.objects import AddressText, ConfigurationState, Node, NodeName, Secret, Service
 from cluster.reflector import Change
+from cluster.server_version import VersionCheck
 from speaker.announcements import Announcements
 from speaker.channel import (
     ChannelClosedError,
@@ -117,6 +118,9 @@ class Watcher:
         self._stranded = StrandedServices(self._planner, options.node)
         self._reporter = Reporter(self._publisher, self._planner, options.node, options.namespace)
         self._sources = self._follow()
+        self._version_check = VersionCheck(
+            client, lambda too_old: self._soon(lambda: self._reporter.troubles.set_server(too_old))
+        )
 
     def _follow(self) -> Sources:
         def into(set_object: Callable[[str, Any], object]) -> Take:
@@ -147,6 +151,7 @@ class Watcher:
         self._writer.start()
         self._writer.submit("cluster identity", self._learn_cluster, urgent=True)
         self._sources.start()
+        self._version_check.start()
         threading.Thread(
             target=self._sources.wait_synced,
             args=(lambda: os.eventfd_write(self._wake, 1),),
@@ -164,6 +169,7 @@ class Watcher:
             logger.info("announcer has gone", extra={"error": str(error)})
         finally:
             self._sources.stop()
+            self._version_check.stop()
             self._writer.stop()
             self._channel.close()
 
@@ -251,6 +257,7 @@ class Watcher:
 
     def _send_first_plan(self, now: float) -> None:
         self._load_config(now)
+        self._reporter.troubles.all_nodes_known()
         self._planner.take_change()
         plan = self._planner.plan()
         for part in plan_in_parts(plan):
@@ -299,7 +306,9 @@ class Watcher:
 
     def _set_node(self, key: str, node: Node | None) -> None:
         self._planner.set_node(key, node)
-        self._reporter.troubles.set_node(NodeName(key), ready=node is not None and is_ready(node))
+        self._reporter.troubles.set_node(
+            NodeName(key), exists=node is not None, ready=node is not None and is_ready(node)
+        )
         if key == self._options.node and node is not None:
             self._publisher.set_own_node(node.metadata.uid)
             if node.metadata.labels != self._own_labels:

@@ -24,6 +24,7 @@ from lab.apiserver.selection import Selection, select
 from lab.apiserver.services import ServiceNumbers
 from lab.apiserver.store import Store, Stored, watch_line
 from lab.apiserver.watch import Watcher
+from lab.assets.pinned import KUBERNETES_VERSION
 from lab.layout import SERVICE_NETWORK
 
 BODY_LIMIT = 3 * 1024 * 1024  # kube-apiserver's limit of a request's body
@@ -65,6 +66,8 @@ class ApiServer:
         self._registry = Registry(self._store, ServiceNumbers(SERVICE_NETWORK))
         self._faults = Faults()
         self._watch_queue = watch_queue
+        self.version = f"v{KUBERNETES_VERSION}"
+        """What it says that it is (``gitVersion``)."""
         self._watchers: dict[Watcher, Asked] = {}
         for name in START_NAMESPACES:
             self._registry.create(NAMESPACES, None, {"metadata": {"name": name}})
@@ -80,6 +83,7 @@ class ApiServer:
         application = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._answer])
         application.router.add_route("*", FAULTS, self._control_faults)
         application.router.add_get("/readyz", _ready)
+        application.router.add_get("/version", self._say_version)
         for kind in (*BUILT_IN, *custom()):
             self._add_routes(application.router, kind)
         application.on_shutdown.append(self._end_watches)
@@ -114,6 +118,10 @@ class ApiServer:
             logger.exception("%s %s", request.method, request.path)
             refused = StatusError(500, "InternalError", f"Internal error occurred: {error}")
         return web.json_response(refused.status, status=refused.code, headers=refused.headers)
+
+    async def _say_version(self, _request: web.Request) -> web.Response:
+        major, minor = self.version.removeprefix("v").split(".")[:2]
+        return web.json_response({"major": major, "minor": minor, "gitVersion": self.version})
 
     # -------------------------------------------------------------- one object
 

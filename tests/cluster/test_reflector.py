@@ -16,7 +16,7 @@ import pytest
 from cluster.client import ENDPOINT_SLICES, SERVICES, ApiClient, connect
 from cluster.objects import Service
 from cluster.reflector import Change, Reflector
-from cluster.resources import SERVICE_CIDRS
+from cluster.resources import IP_ADDRESS_POOLS, SERVICE_CIDRS
 from lab.apiserver.embedded import EmbeddedApi
 from tests.cluster.scripted import Connection, Script, answer, refusal, scripted
 from tests.waiting import wait_until
@@ -164,6 +164,23 @@ def test_an_empty_kind_is_synced(api: ApiClient) -> None:
 
 
 # -------------------------------------------------------------------- faults
+
+
+def test_a_definition_that_is_missing_is_said_once_with_what_to_do_and_waited_for(
+    api: ApiClient, own: ApiClient, embedded_api: EmbeddedApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    embedded_api.inject(userAgent="reflector-under-test", status=404, count=5)
+    reflector = Reflector(own, IP_ADDRESS_POOLS, on_change=lambda _: None)
+    reflector.start()
+    try:
+        assert reflector.wait_synced(60)
+    finally:
+        reflector.stop()
+    said = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.getMessage() for record in said] == ["the server has no such kind"]
+    assert vars(said[0])["resource"] == "ipaddresspools.metallb.io"
+    assert "apply its definition" in vars(said[0])["advice"]
 
 
 def test_an_optional_kind_that_the_server_does_not_have_is_synced_and_empty(

@@ -488,12 +488,27 @@ def test_it_ends_at_once_when_told_to_even_while_the_api_server_hangs(cluster: C
     assert controller.lines[-1]["message"] == "stopped"
 
 
+def test_a_server_that_is_too_old_is_said_once_and_served_until_it_is_upgraded(cluster: Cluster, start: Start) -> None:
+    cluster.api.server.version = "v1.29.4-eks-1"
+    cluster.pool("kind-pool", **POOL)
+    controller = start()
+    advice = "the API server is Kubernetes v1.29.4-eks-1, and 1.30 or newer is needed: upgrade the cluster"
+    wait_until(lambda: controller.ask("/readyz") == (503, f"{advice}\n"))
+    cluster.service("web")
+    assert cluster.address("web") == "172.18.255.200"
+    cluster.api.server.version = "v1.30.0"
+    wait_until(lambda: controller.ask("/readyz")[0] == 200, 30)
+    assert [line["advice"] for line in controller.lines if "too old" in line["message"]] == [advice]
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
         (("--listen", "nowhere"), '"nowhere" is not ADDRESS:PORT'),
         (("--kubeconfig", "/does/not/exist"), 'there is no file "/does/not/exist"'),
         (("--frobnicate",), "--frobnicate"),
+        (("--namespace=$(NAMESPACE)",), "there is no NAMESPACE in the container's environment: give it one (env)"),
+        (("--listen=[$(POD_IP)]:7472",), "no POD_IP in the container's environment"),
         (("--remember-releases", "1001"), '"1001" is no number from 0 to 1000'),
         ((), "cluster"),
     ],

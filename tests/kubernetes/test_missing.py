@@ -85,6 +85,7 @@ def test_without_a_kind_that_metallb_0_15_did_not_have_services_are_served(
     controller.ready()
     (line,) = said(controller, "configurationstates.metallb.io")
     assert line["message"] == "the server has no such kind"
+    assert "apply its definition" in line["advice"]
     assert not said(controller, "write failed")
     try:
         plane.kubectl("apply", "-f", definition)

@@ -59,7 +59,12 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         ([], "--node-name"),
-        (["--node-name", ""], "is empty"),
+        (["--node-name", ""], "spec.nodeName"),
+        (["--node-name", "Node_1"], 'no Node can be called "Node_1"'),
+        (["--node-name", "n" * 254], "no Node can be called"),
+        (["--node-name=$(NODE_NAME)"], "no NODE_NAME in the container's environment: give it one (env)"),
+        (["--node-name", "n", "--namespace=$(NAMESPACE)"], "no NAMESPACE in the container's environment"),
+        (["--node-name", "n", "--listen=[$(HOST_IP)]:7472"], "no HOST_IP in the container's environment"),
         (["--node-name", "n", "--kubeconfig", "/does/not/exist"], "cannot read /does/not/exist"),
         (["--node-name", "n", "--kubeconfig", os.devnull], "is empty"),
         (["--node-name", "n", "--listen", "7472"], "not ADDRESS:PORT"),

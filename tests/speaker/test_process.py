@@ -42,6 +42,18 @@ def test_what_is_granted_is_said_and_what_is_refused_does_no_harm(
     assert granted["memory"] == memory
 
 
+def test_without_net_raw_it_says_what_to_do_and_ends() -> None:
+    """A process gets no capability that it was not started with."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can take a capability away")
+    for user, capabilities in ((0, ()), (65532, ("NET_RAW",))):
+        speaker = [*confined(Rights(user, user, capabilities)), sys.executable, "-m", "speaker", "--node-name=node-1"]
+        done = subprocess.run(speaker, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 2, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert "runAsUser: 0, capabilities: {add: [NET_RAW]}" in line
+
+
 def test_garbage_of_a_loop_that_runs_for_ever_is_collected_a_little_at_a_time() -> None:
     program = """
 import gc

@@ -16,7 +16,7 @@ def troubles() -> Troubles:
     made = Troubles(OWN, "metallb-system")
     made.set_links(ETH0, 0.0)
     for node in (OWN, OTHER):
-        made.set_node(node, ready=True)
+        made.set_node(node, exists=True, ready=True)
         made.set_speaker(node, exists=True)
     return made
 
@@ -51,7 +51,7 @@ def test_nobody_is_missed_whose_node_is_not_ready_or_never_had_a_speaker() -> No
         made = troubles()
         made.set_hearing(0.0, hears=False)
         if lacking == "node":
-            made.set_node(OTHER, ready=False)
+            made.set_node(OTHER, exists=True, ready=False)
         else:
             made.set_speaker(OTHER, exists=False)
         made.set_hearing(1.0, hears=False)
@@ -143,3 +143,28 @@ def test_long_lists_are_shortened() -> None:
     made = troubles()
     made.set_unusable(tuple(LinkName(f"eth{number}") for number in range(9)))
     assert "eth0, eth1, eth2, eth3, eth4 and 4 more" in made.present(0.0)[0].text
+
+
+def test_a_node_of_the_wrong_name_is_a_trouble_once_all_nodes_are_known() -> None:
+    made = Troubles(OWN, "metallb-system")
+    made.set_links(ETH0, 0.0)
+    made.set_node(OTHER, exists=True, ready=True)
+    assert reasons(made, 0.0) == []
+    made.all_nodes_known()
+    (trouble,) = made.present(0.0)
+    assert (trouble.reason, trouble.serious) == ("NoNode", True)
+    assert "--node-name" in trouble.text
+    assert "spec.nodeName" in trouble.text
+    made.set_node(OWN, exists=True, ready=True)
+    assert reasons(made, 0.0) == []
+    made.set_node(OWN, exists=False, ready=False)
+    assert reasons(made, 0.0) == ["NoNode"]
+
+
+def test_a_server_that_is_too_old_is_a_trouble_until_it_is_not() -> None:
+    made = troubles()
+    made.set_server("it is Kubernetes v1.29.4")
+    (trouble,) = made.present(0.0)
+    assert (trouble.reason, trouble.text, trouble.serious) == ("OldServer", "it is Kubernetes v1.29.4", True)
+    made.set_server("")
+    assert made.present(0.0) == ()
