@@ -26,6 +26,7 @@ check: lint
 	$(VENV)/pytest -q -n 2 -m "not lab and not slow and not long" tests
 
 test: lint assets
+	@[ -z "$$CI" ] || scripts/engine
 	$(VENV)/pytest -n 2 --dist loadgroup -m "not long" tests
 
 # Without them the tests on a real control plane are left out, which pytest's first lines say; in CI that is a failure.
@@ -33,12 +34,14 @@ assets:
 	@scripts/setup dev
 	@$(VENV)/python -m lab assets || [ -z "$$CI" ]
 
-# An engine that is there is used; as root on Debian one is installed and started, in a network namespace of its own.
+# An engine that is there is used; as root on Debian one is installed and started, in a network namespace of its own. Without
+# one the tests of the images are left out, which pytest's first lines say; in CI that is a failure.
 engine:
 	@scripts/engine
 
 images: engine
-	@scripts/images
+	@scripts/setup dev
+	@$(VENV)/python -m bench.images $(IMAGES_ARGS)
 
 test-long: assets
 	$(VENV)/pytest -m long tests

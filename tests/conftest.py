@@ -9,28 +9,32 @@ import hypothesis
 import pytest
 
 from lab.apiserver.embedded import EmbeddedApi
-from tests.real import why_not
+from tests import engine, real
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is no reason to fail
 hypothesis.settings.load_profile("any machine")
 
 
-def pytest_report_header() -> str:
-    reason = why_not()
-    return f"real control plane: not tested, {reason}" if reason else "real control plane: tested"
+NEEDED = {"real control plane": ("real", real.why_not), "container engine": ("docker", engine.why_not)}
+"""What not every machine has, the mark of the tests that need it, and why they cannot be run here."""
+
+
+def pytest_report_header() -> list[str]:
+    reasons = {what: why_not() for what, (_, why_not) in NEEDED.items()}
+    return [f"{what}: not tested, {reason}" if reason else f"{what}: tested" for what, reason in reasons.items()]
 
 
 def pytest_configure() -> None:
-    reason = why_not()
-    if reason and os.environ.get("CI"):
-        raise pytest.UsageError(f"CI tests on a real control plane, and here {reason}")
+    if os.environ.get("CI"):
+        for what, (_, why_not) in NEEDED.items():
+            if reason := why_not():
+                raise pytest.UsageError(f"CI tests on a {what}, and here {reason}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without a real control plane its tests are left out; the header says why."""
-    if why_not() is None:
-        return
-    left_out = [item for item in items if item.get_closest_marker("real")]
+    """What is needed and not here leaves its tests out; the header says why."""
+    missing = {mark for mark, why_not in NEEDED.values() if why_not()}
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in missing)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 

@@ -16,6 +16,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 RUN_ELSEWHERE = {
     "make demo": "tests/lab/test_demo.py",
     "make check": "a part of make test",
+    "make engine": "a part of make test, in CI",
+    "make images": "tests/docker, but for the figures",
+    "docker build --file Dockerfile.speaker --tag berthlb/speaker:0.1.0 .": "tests/docker, by scripts/images",
     "make test": "this run",
     ".venv/bin/pytest -m long --log-cli-level=INFO tests/lab/test_failover_figures.py": "a part of make test-long",
     "kubectl patch daemonset berthlb-speaker --namespace metallb-system --type json --patch "

@@ -38,6 +38,45 @@ _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+def make_credentials(directory: Path, address: str) -> None:
+    """What ``server_flags`` names: ``server.crt`` is its own authority, and ``ADMIN_TOKEN`` the administrator's."""
+    names = f"subjectAltName=IP:127.0.0.1,IP:{address},DNS:kubernetes.default.svc"
+    new = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=kube-apiserver")
+    files = ("-keyout", f"{directory}/server.key", "-out", f"{directory}/server.crt")
+    subprocess.run([*new, "-addext", names, *files], check=True, capture_output=True)
+    subprocess.run(["openssl", "genrsa", "-out", f"{directory}/sa.key", "2048"], check=True, capture_output=True)
+    (directory / "tokens.csv").write_text(f'{ADMIN_TOKEN},admin,1,"system:masters"\n')
+
+
+def etcd_flags(directory: Path) -> tuple[str, ...]:
+    return (
+        f"--data-dir={directory}/etcd",
+        "--listen-client-urls=http://127.0.0.1:2379",
+        "--advertise-client-urls=http://127.0.0.1:2379",
+        "--listen-peer-urls=http://127.0.0.1:2380",
+        "--unsafe-no-fsync",
+    )
+
+
+def server_flags(directory: Path, address: str) -> tuple[str, ...]:
+    """Of a kube-apiserver at that address, beside its etcd."""
+    return (
+        "--etcd-servers=http://127.0.0.1:2379",
+        "--bind-address=0.0.0.0",
+        f"--advertise-address={address}",
+        f"--secure-port={PORT}",
+        f"--tls-cert-file={directory}/server.crt",
+        f"--tls-private-key-file={directory}/server.key",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-signing-key-file={directory}/sa.key",
+        f"--service-account-key-file={directory}/sa.key",
+        "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
+        "--authorization-mode=RBAC",
+        f"--token-auth-file={directory}/tokens.csv",
+        "--endpoint-reconciler-type=none",
+    )
+
+
 class ControlPlane:
     """Runs from ``start`` to ``end``, on a host of the wire. ``definitions``: a directory of CustomResourceDefinitions
     that it has instead of ours."""
@@ -54,30 +93,12 @@ class ControlPlane:
 
     def start(self) -> ControlPlane:
         """Returns when the server is ready and has taken our manifests."""
-        self._make_credentials()
-        self._run(
-            "etcd",
-            f"--data-dir={self._directory}/etcd",
-            "--listen-client-urls=http://127.0.0.1:2379",
-            "--advertise-client-urls=http://127.0.0.1:2379",
-            "--listen-peer-urls=http://127.0.0.1:2380",
-            "--unsafe-no-fsync",
-        )
+        make_credentials(self._directory, self.address)
+        audit.write_policy(self._directory / "audit.yaml", DAEMONS)
+        self._run("etcd", *etcd_flags(self._directory))
         self._run(
             "kube-apiserver",
-            "--etcd-servers=http://127.0.0.1:2379",
-            "--bind-address=0.0.0.0",
-            f"--advertise-address={self.address}",
-            f"--secure-port={PORT}",
-            f"--tls-cert-file={self._directory}/server.crt",
-            f"--tls-private-key-file={self._directory}/server.key",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-signing-key-file={self._directory}/sa.key",
-            f"--service-account-key-file={self._directory}/sa.key",
-            "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
-            "--authorization-mode=RBAC",
-            f"--token-auth-file={self._directory}/tokens.csv",
-            "--endpoint-reconciler-type=none",
+            *server_flags(self._directory, self.address),
             f"--audit-policy-file={self._directory}/audit.yaml",
             f"--audit-log-path={self._audit}",
             *self._flags,
@@ -129,16 +150,6 @@ class ControlPlane:
     def requests(self, service_account: str) -> list[audit.Request]:
         """What a ServiceAccount of ``metallb-system`` has asked so far."""
         return audit.requests(self._audit, service_account)
-
-    def _make_credentials(self) -> None:
-        names = f"subjectAltName=IP:127.0.0.1,IP:{self.address},DNS:kubernetes.default.svc"
-        new = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=kube-apiserver")
-        files = ("-keyout", f"{self._directory}/server.key", "-out", f"{self._directory}/server.crt")
-        subprocess.run([*new, "-addext", names, *files], check=True, capture_output=True)
-        key = ("openssl", "genrsa", "-out", f"{self._directory}/sa.key", "2048")
-        subprocess.run(key, check=True, capture_output=True)
-        (self._directory / "tokens.csv").write_text(f'{ADMIN_TOKEN},admin,1,"system:masters"\n')
-        audit.write_policy(self._directory / "audit.yaml", DAEMONS)
 
     def _run(self, name: Program, *flags: str) -> None:
         with (self._directory / f"{name}.log").open("wb") as log:

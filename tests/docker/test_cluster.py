@@ -1,0 +1,84 @@
+"""Both images do their work as they are installed, and end and begin as an engine has them do."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.docker.cluster import DAEMONS, NODES, SPEAKERS, Cluster
+from tests.engine import docker
+from tests.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),  # the first builds the images
+    pytest.mark.xdist_group("docker"),
+]
+NET_RAW = 1 << 13
+
+
+def test_a_client_reaches_the_address_through_the_node_that_answers_for_it(cluster: Cluster) -> None:
+    address = cluster.address("web")
+    answered_by = wait_until(lambda: cluster.answer(address), 30)
+    assert cluster.neighbour(address) == answered_by
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_a_container_has_what_the_manifest_gives_it_and_nothing_more(cluster: Cluster, daemon: str) -> None:
+    seen = docker("exec", cluster.container(daemon), "python", "-c", "print(open('/proc/1/status').read())")
+    (capabilities,) = re.findall(r"^CapBnd:\s*(\w+)$", seen, re.MULTILINE)
+    (user,) = re.findall(r"^Uid:\s*(\d+)", seen, re.MULTILINE)
+    given = (int(capabilities, 16), int(user), "NoNewPrivs:\t1" in seen)
+    assert given == ((0, 65532, True) if daemon == "controller" else (NET_RAW, 0, True))
+    for directory in ("/", "/tmp", "/opt/berthlb"):
+        write = f"open('{directory}/new', 'w')"
+        said = docker("exec", cluster.container(daemon), "python", "-c", write, check=False, errors_too=True)
+        assert "Read-only file system" in said
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_image_log_and_metric_tell_the_same_build(cluster: Cluster, daemon: str) -> None:
+    labels = json.loads(docker("inspect", "--format", "{{json .Config.Labels}}", cluster.container(daemon)))
+    version, commit = (labels[f"org.opencontainers.image.{each}"] for each in ("version", "revision"))
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", commit)
+    first = json.loads(cluster.log(daemon)[0])
+    assert (first["message"], first["version"], first["commit"]) == ("starting", version, commit)
+    assert f'berthlb_build_info{{commit="{commit}",version="{version}"}} 1.0' in cluster.status(daemon, "/metrics")
+
+
+def test_when_the_owner_is_killed_the_clients_neighbour_table_moves(cluster: Cluster) -> None:
+    address = cluster.address("web")
+    owner = wait_until(lambda: cluster.answer(address), 30)
+    (other,) = set(NODES) - {owner}
+    docker("kill", cluster.container(SPEAKERS[owner]))
+    wait_until(lambda: cluster.neighbour(address) == other, 30)
+    assert cluster.answer(address) == other
+    docker("start", cluster.container(SPEAKERS[owner]))
+    cluster.await_ready()
+    assert wait_until(lambda: cluster.answer(address), 30) == cluster.neighbour(address)
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_after_a_restart_everything_goes_on(cluster: Cluster, daemon: str) -> None:
+    address = cluster.address("web")
+    docker("restart", cluster.container(daemon))
+    cluster.await_ready()
+    assert cluster.address("web") == address
+    assert wait_until(lambda: cluster.answer(address), 30)
+    cluster.add_service(f"after-{daemon}")
+    assert wait_until(lambda: cluster.answer(cluster.address(f"after-{daemon}")), 30)
+    cluster.kubectl("delete", "service", f"after-{daemon}")
+
+
+@pytest.mark.parametrize("daemon", DAEMONS)
+def test_who_is_told_to_end_does_so_by_itself(cluster: Cluster, daemon: str) -> None:
+    """Within the grace period of the manifest: after it docker kills, and the exit code is 137."""
+    docker("stop", cluster.container(daemon))
+    state = json.loads(docker("inspect", "--format", "{{json .State}}", cluster.container(daemon)))
+    docker("start", cluster.container(daemon))
+    assert (state["Status"], state["ExitCode"]) == ("exited", 0)
+    cluster.await_ready()
