@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from cli import migrate
 from cli.convert import DEFAULT_NAMESPACE, ConversionError, convert
 from cli.yaml_text import written
 from cluster.command_line import OneLineParser
@@ -37,12 +38,15 @@ def parser() -> argparse.ArgumentParser:
         '"-" reads standard input',
     )
     converting.add_argument("--namespace", help=f"of the objects (default: the input's, or else {DEFAULT_NAMESPACE})")
+    migrate.add_to(commands)
     return arguments
 
 
 def main(command_line: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit."""
     arguments = parser().parse_args(command_line)
+    if whole := getattr(arguments, "whole", None):  # a command that says all by itself, the exit code too
+        sys.exit(whole(arguments))
     shown = "standard input" if arguments.file == "-" else arguments.file
     try:
         source = sys.stdin.buffer.read() if arguments.file == "-" else Path(arguments.file).read_bytes()

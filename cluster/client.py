@@ -118,16 +118,21 @@ class Page(Generic[T]):
     undecodable: tuple[str, ...] = ()
 
 
-def connect(kubeconfig: Path | None, *, user_agent: str) -> ApiClient:
+class ReadOnlyError(Exception):
+    """A write was asked of a client that only reads. A defect of whoever asked: nothing was sent."""
+
+
+def connect(kubeconfig: Path | None, *, user_agent: str, read_only: bool = False) -> ApiClient:
     """A client for the cluster that ``kubeconfig`` names, or with None for the one whose pod we are. Sends nothing yet.
 
+    A ``read_only`` one never sends anything but GET: every request passes the one place that sees to it.
     Raises ``ClientConfigError``, whose text is one line for the user.
     """
     configuration = credentials.load(kubeconfig)
     configuration.retries = False  # neither repeats nor redirects: a redirect would carry our token elsewhere
     configuration.connection_pool_maxsize = CONNECTIONS
     configuration.keep_alive = True  # the kernel notices a server that vanished under an idle watch
-    return ApiClient(configuration, user_agent)
+    return ApiClient(configuration, user_agent, read_only=read_only)
 
 
 class ApiClient:
@@ -136,7 +141,8 @@ class ApiClient:
     Every method may raise any ``ApiError``; those named are the ones to expect.
     """
 
-    def __init__(self, configuration: Any, user_agent: str) -> None:
+    def __init__(self, configuration: Any, user_agent: str, *, read_only: bool = False) -> None:
+        self._read_only = read_only
         self._authorization = credentials.Authorization(configuration)
         pools: urllib3.PoolManager = RESTClientObject(configuration).pool_manager
         self._connections = pools.connection_from_url(configuration.host)
@@ -378,6 +384,8 @@ class ApiClient:
         content_type: str = "application/json",
     ) -> urllib3.HTTPResponse:
         """Send a request and read the answer's head."""
+        if self._read_only and method != "GET":
+            raise ReadOnlyError(f"{method} {path}")
         asked = urlencode({key: value for key, value in query.items() if value is not None})
         url = f"{self._before_path}{path}" + (f"?{asked}" if asked else "")
         headers = {"Accept": "application/json", "User-Agent": self._user_agent}

@@ -56,6 +56,8 @@ class Options:
     """Seconds without news of the leader after which another replica takes over."""
     remember_releases: int = REMEMBER_RELEASES
     """Deleted Services of each pool whose addresses are remembered."""
+    observe: bool = False
+    """Decide everything, write nothing, and say what differs from what there is."""
 
 
 def parse(given: list[str]) -> Options:
@@ -69,6 +71,7 @@ def parse(given: list[str]) -> Options:
         identity=read.identity,
         lease_s=read.lease_duration,
         remember_releases=read.remember_releases,
+        observe=read.observe,
     )
 
 
@@ -110,5 +113,10 @@ def _parser() -> OneLineParser:
         metavar="N",
         help="how many deleted Services of each pool are remembered, to get their addresses back when they are "
         "created again; 0 for none (default: %(default)s)",
+    )
+    arguments.add_argument(
+        "--observe",
+        action="store_true",
+        help="write nothing, and say where another controller decides otherwise than this one would",
     )
     return arguments

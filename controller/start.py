@@ -15,13 +15,14 @@ from prometheus_client import CollectorRegistry
 
 from cluster import logs
 from cluster.build import this_build
-from cluster.client import connect
+from cluster.client import ApiClient, connect
 from cluster.command_line import EXIT_USAGE, complain
 from cluster.errors import ClientConfigError
 from cluster.http_status import CannotListenError, StatusServer
 from cluster.starting import ENDING
 from controller.daemon import Daemon
-from controller.options import PROGRAM, parse
+from controller.observer import Observer
+from controller.options import PROGRAM, Options, parse
 
 USER_AGENT = "berthlb-controller"
 
@@ -34,16 +35,8 @@ def run() -> NoReturn:
     logs.set_up()
     registry = CollectorRegistry()
     try:
-        client = connect(options.kubeconfig, user_agent=USER_AGENT)
-        daemon = Daemon(
-            client,
-            options.namespace,
-            options.lb_class,
-            registry,
-            name=options.identity or f"{socket.gethostname()}_{os.getpid()}",
-            lease_s=options.lease_s,
-            remember_releases=options.remember_releases,
-        )
+        client = connect(options.kubeconfig, user_agent=USER_AGENT, read_only=options.observe)
+        daemon = _observer(client, options, registry) if options.observe else _daemon(client, options, registry)
         status = StatusServer(options.listen, registry, daemon.trouble, daemon.not_ready)
     except (ClientConfigError, CannotListenError) as error:
         complain(PROGRAM, str(error))
@@ -55,6 +48,22 @@ def run() -> NoReturn:
     daemon.run()
     logger.info("stopped")
     os._exit(0)  # the reflectors' threads wait for the API server; nothing that they hold is lost
+
+
+def _daemon(client: ApiClient, options: Options, registry: CollectorRegistry) -> Daemon:
+    return Daemon(
+        client,
+        options.namespace,
+        options.lb_class,
+        registry,
+        name=options.identity or f"{socket.gethostname()}_{os.getpid()}",
+        lease_s=options.lease_s,
+        remember_releases=options.remember_releases,
+    )
+
+
+def _observer(client: ApiClient, options: Options, registry: CollectorRegistry) -> Observer:
+    return Observer(client, options.namespace, options.lb_class, registry, remember_releases=options.remember_releases)
 
 
 def _when_told_to_end(stop: Callable[[], object]) -> None:

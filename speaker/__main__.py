@@ -4,6 +4,8 @@ This process is the announcer, the one to signal and to wait for; the watcher is
 heavy is imported before the fork, and the announcer's side never imports what talks to the API. What only the watcher
 can tell of the arguments (whether the kubeconfig is one, whether the port is free) is awaited before anything is sent,
 for as long as that takes: without a watcher there is nothing to announce.
+
+With ``--observe`` there is one process, which announces nothing (``observer``).
 """
 
 from __future__ import annotations
@@ -38,6 +40,10 @@ def main() -> int:
         complain("speaker", refused)
         return EXIT_USAGE
     logs.set_up()
+    if options.observe:
+        from speaker.observer import main as observe  # noqa: PLC0415  # which imports nothing that sends
+
+        return observe(options)
 
     def watch(channel: socket.socket, begun: Callable[[], object] = lambda: None) -> int:
         from speaker.watcher import main as watcher_main  # noqa: PLC0415  # only the child pays for the API client

@@ -44,6 +44,8 @@ class Options:
     """Gratuitous ARP frames that go out on an interface in a second at most; None: as many as there are reasons for."""
     ignore_exclude: bool = False
     """Announce also from nodes that are excluded from load balancers."""
+    observe: bool = False
+    """Decide what would be announced, send nothing, and say what differs from what there is."""
 
 
 def parse(arguments: list[str]) -> Options:
@@ -75,6 +77,11 @@ def parse(arguments: list[str]) -> Options:
         action="store_true",
         help="announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too",
     )
+    parser.add_argument(
+        "--observe",
+        action="store_true",
+        help="send and write nothing, and say where another announcer does otherwise than this one would",
+    )
     given = parser.read(arguments)
     if given.node_name is None:
         parser.error(f"--node-name is missing: {WHICH_NODE}")
@@ -88,6 +95,7 @@ def parse(arguments: list[str]) -> Options:
         detection_floor_s=given.detection_floor,
         gratuitous_limit=given.gratuitous_limit,
         ignore_exclude=given.ignore_exclude_lb,
+        observe=given.observe,
     )
 
 

@@ -34,8 +34,8 @@ Take = Callable[[Change[Any]], object]
 
 
 class Sources:
-    """See the module's docstring. ``take`` says for each kind, by its plural, what becomes of its changes; of Secrets
-    only where no key was given."""
+    """See the module's docstring. ``take`` says for each kind, by its plural, what becomes of its changes; Secrets only
+    where no key was given. Who observes follows what a Plan is made of, and the status objects of every node."""
 
     def __init__(self, client: ApiClient, options: Options, take: Mapping[str, Take]) -> None:
         own = options.namespace
@@ -69,10 +69,12 @@ class Sources:
             self._pools,
             self._advertisements,
         ]
-        own_records = f"{NODE_LABEL}={options.node}"
-        self._records = follow(SERVICE_L2_STATUSES, own, labels=own_records, optional=True, keep=kept_record)
-        states = follow(CONFIGURATION_STATES, own, labels=f"{COMPONENT_LABEL}=speaker", optional=True)
-        self._all: list[Reflector[Any]] = [*self._for_plan, self._records, states]
+        of_this_node = None if options.observe else f"{NODE_LABEL}={options.node}"
+        self._records = follow(SERVICE_L2_STATUSES, own, labels=of_this_node, optional=True, keep=kept_record)
+        self._all: list[Reflector[Any]] = [*self._for_plan, self._records]
+        if options.observe:
+            return
+        self._all.append(follow(CONFIGURATION_STATES, own, labels=f"{COMPONENT_LABEL}=speaker", optional=True))
         if not options.key:
             self._all.append(follow(SECRETS, own, fields=f"metadata.name={KEY_SECRET}"))
 

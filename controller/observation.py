@@ -1,0 +1,101 @@
+"""What a controller that began to lead at this moment would write, held against what is there.
+
+That is the very question of somebody who has another controller and thinks of changing to this one, and it needs no
+other decisions than those of a beginning: everything that Services have is restored as held, whoever gave it to them,
+and then each is judged once. The core that decides so is new each time, and is dropped afterwards: it must not hold to
+its own word of before, as a controller that writes does, but to what the other has written since.
+
+Words for people (conditions, Events, counters) are no difference: the other controller has none, or has its own. What
+counts is the addresses of Services, the pool that is named as theirs, and pools and advertisements that would not be in
+force as they stand. Pure.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from cluster.config import Config, Problem
+from cluster.differences import Difference
+from cluster.objects import IPAddressPool, L2Advertisement, Namespace, Node, Object, Service, ServiceCIDR
+from cluster.resources import SERVICES
+from controller.changes import ADDRESS_ASSIGNED, Moment, Write
+from controller.contest import shown
+from controller.reconcile import Reconciler
+from controller.reports import Reports
+from controller.request import ALLOCATED_FROM_POOL, PREFIX
+from controller.reserved import Reservations
+
+ADDRESS_CHANGES = "address_changes"
+ADDRESS_TAKEN = "address_taken"
+ADDRESS_GIVEN = "address_given"
+POOL_CHANGES = "pool_changes"
+NOT_IN_FORCE = "not_in_force"
+KINDS = (ADDRESS_CHANGES, ADDRESS_TAKEN, ADDRESS_GIVEN, POOL_CHANGES, NOT_IN_FORCE)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Of one moment."""
+
+    core: Reconciler
+    """As it is after its first decisions: for figures."""
+    config: Config
+    problems: tuple[Problem, ...]
+    differences: Mapping[str, Difference]
+    """By object."""
+
+
+def observe(
+    seen: Iterable[Object], namespace: str, load_balancer_class: str | None, remember_releases: int, now: Moment
+) -> Observation:
+    """Judge everything that there is, as of now. ``seen``: all objects of all kinds that a controller reads."""
+    rng = random.Random(0)  # for pauses between writes, of which there are none
+    core = Reconciler(load_balancer_class, rng, remember_releases)
+    reports = Reports(namespace, rng)
+    reservations = Reservations()
+    services: dict[str, Service] = {}
+    for view in seen:
+        match view:
+            case Service():
+                services[view.key] = view
+                core.observe(view)
+            case IPAddressPool() | L2Advertisement():
+                reports.observe(view)
+            case Namespace():
+                core.set_namespace(view.metadata.name, view.metadata.labels)
+            case Node():
+                reservations.set_node(view.metadata.name, view)
+            case ServiceCIDR():
+                reservations.set_service_cidr(view.metadata.name, view)
+    reports.reload()
+    core.set_config(reports.config)
+    core.set_reserved(reservations.ranges)
+    core.start(reports.recorded_releases())
+    found: dict[str, Difference] = {}
+    for change in core.settle(now):
+        if isinstance(change, Write) and change.resource is SERVICES:
+            difference = _difference(services[change.key], change)
+            if difference is not None:
+                found[change.key] = difference
+    for problem in reports.problems:
+        found[f"{problem.kind} {problem.name}"] = Difference(
+            NOT_IN_FORCE, f"{problem.kind} {problem.name}", "as it stands", "not in force", problem.text
+        )
+    return Observation(core, reports.config, reports.problems, found)
+
+
+def _difference(service: Service, write: Write) -> Difference | None:
+    """Between what a Service shows and what would be written to it; None: people see none."""
+    status = write.body.get("status", {})
+    if "loadBalancer" in status:
+        there, decided = shown(service), tuple(each["ip"] for each in status["loadBalancer"]["ingress"] or ())
+        kind = ADDRESS_GIVEN if not there else ADDRESS_CHANGES if decided else ADDRESS_TAKEN
+        why = next((each["message"] for each in status.get("conditions", ()) if each["type"] == ADDRESS_ASSIGNED), "")
+        return Difference(kind, service.key, ", ".join(there), ", ".join(decided), why)
+    named = service.metadata.annotations.get(PREFIX + ALLOCATED_FROM_POOL)
+    decided_pool = write.body["metadata"].get("annotations", {}).get(PREFIX + ALLOCATED_FROM_POOL)
+    if named and decided_pool and named != decided_pool:
+        return Difference(POOL_CHANGES, service.key, named, decided_pool, "the address is in this pool")
+    return None
