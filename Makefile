@@ -33,6 +33,7 @@ test: lint assets
 assets:
 	@scripts/setup dev
 	@$(VENV)/python -m lab assets || [ -z "$$CI" ]
+	@$(VENV)/python -m lab.assets.metallb_release || [ -z "$$CI" ]
 
 # An engine that is there is used; as root on Debian one is installed and started, in a network namespace of its own. Without
 # one the tests of the images are left out, which pytest's first lines say; in CI that is a failure.

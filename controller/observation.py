@@ -16,15 +16,17 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from cluster.annotations import PREFIX
 from cluster.config import Config, Problem
 from cluster.differences import Difference
 from cluster.objects import IPAddressPool, L2Advertisement, Namespace, Node, Object, Service, ServiceCIDR
+from cluster.record import ADDRESS_ASSIGNED
 from cluster.resources import SERVICES
-from controller.changes import ADDRESS_ASSIGNED, Moment, Write
+from controller.changes import Moment, Write
 from controller.contest import shown
 from controller.reconcile import Reconciler
 from controller.reports import Reports
-from controller.request import ALLOCATED_FROM_POOL, PREFIX
+from controller.request import ALLOCATED_FROM_POOL
 from controller.reserved import Reservations
 
 ADDRESS_CHANGES = "address_changes"

@@ -15,7 +15,11 @@ hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one
 hypothesis.settings.load_profile("any machine")
 
 
-NEEDED = {"real control plane": ("real", real.why_not), "container engine": ("docker", engine.why_not)}
+NEEDED = {
+    "real control plane": ("real", real.why_not),
+    "real MetalLB": ("metallb", real.why_no_metallb),
+    "container engine": ("docker", engine.why_not),
+}
 """What not every machine has, the mark of the tests that need it, and why they cannot be run here."""
 
 

@@ -7,6 +7,7 @@ import subprocess
 from functools import cache
 
 from lab.assets.gather import Assets, find
+from lab.assets.metallb_release import is_built
 from lab.assets.pinned import Program
 from lab.client import Lab
 
@@ -21,6 +22,11 @@ def why_not() -> str | None:
     if os.geteuid() != 0:
         return "root is needed for the network namespaces of these tests"
     return "its programs are not there; `make assets` finds or builds them" if _found() is None else None
+
+
+def why_no_metallb() -> str | None:
+    """Why the real MetalLB cannot be run here; None: it can."""
+    return why_not() or (None if is_built() else "MetalLB is not built; `make assets` does that")
 
 
 def real_assets() -> Assets:

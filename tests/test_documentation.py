@@ -33,7 +33,10 @@ RUN_ELSEWHERE = {
 LAB_SESSION = re.compile(r"^\.venv/bin/python -m lab ")
 
 
-RUN_BY_PAGE = {"docs/how-to/move-from-metallbs-configmap.md": "tests/kubernetes/test_conversion.py"}
+RUN_BY_PAGE = {
+    "docs/how-to/migrate-from-metallb.md": "tests/lab/test_migration.py",
+    "docs/how-to/move-from-metallbs-configmap.md": "tests/kubernetes/test_conversion.py",
+}
 """Pages whose commands another test runs in order, all of them: the page, and where."""
 
 

@@ -10,8 +10,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.objects import AddressText, NodeName, PoolName
+from cluster.observing import DifferencesCollector
+from controller import observation
 from controller.latency import FirstAddresses
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
+from speaker import comparison
 from speaker.channel import PeerView, Stats
 from speaker.metrics import COUNTERS, SpeakerCollector, View
 from speaker.traffic import Totals
@@ -58,6 +61,12 @@ def speaker_registry() -> CollectorRegistry:
     return registry
 
 
+def observers_registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(DifferencesCollector(lambda: {"other_node": 0}))
+    return registry
+
+
 def exposed(registry: CollectorRegistry) -> Metrics:
     """What a Prometheus server reads."""
     return {
@@ -77,7 +86,12 @@ def told(daemon: str) -> Metrics:
 
 
 @pytest.mark.parametrize(
-    ("daemon", "registry"), [("Controller", controller_registry()), ("Speaker", speaker_registry())]
+    ("daemon", "registry"),
+    [
+        ("Controller", controller_registry()),
+        ("Speaker", speaker_registry()),
+        ("Observing daemons", observers_registry()),
+    ],
 )
 def test_the_page_lists_every_metric_and_no_other(daemon: str, registry: CollectorRegistry) -> None:
     assert told(daemon) == exposed(registry)
@@ -88,3 +102,8 @@ def test_what_the_announcer_counts_is_explained(module: str) -> None:
     counted = re.findall(r"""(?:_counters\[|_count\()f?["']([a-z_]+)""", (ROOT / module).read_text())
     assert counted
     assert set(counted) <= COUNTERS.keys()
+
+
+def test_every_kind_of_difference_is_explained() -> None:
+    page = (ROOT / "docs/how-to/migrate-from-metallb.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {*observation.KINDS, *comparison.KINDS}

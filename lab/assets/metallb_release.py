@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +55,9 @@ def gather_metallb(
     return _release_in(directory, given)
 
 
-def find_metallb(environment: Mapping[str, str] | None = None) -> MetalLBRelease | None:
-    """As ``gather_metallb``, where nothing has to be built for it. Raises ``UnusableError``."""
-    given = os.environ if environment is None else environment
-    directory = cache_directory(given) / METALLB.cache_name
-    return _release_in(directory, given) if directory.is_dir() else None
+def is_built(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether ``gather_metallb`` has nothing to build."""
+    return (cache_directory(os.environ if environment is None else environment) / METALLB.cache_name).is_dir()
 
 
 def _release_in(directory: Path, environment: Mapping[str, str]) -> MetalLBRelease:
@@ -78,3 +77,10 @@ def source(version: str, environment: Mapping[str, str]) -> Path:
     if fetched["Sum"] != SUMS[version]:
         raise UnusableError(f"{MODULE} {version} is another module than the pinned one")
     return Path(fetched["Dir"])
+
+
+if __name__ == "__main__":  # have it built
+    try:
+        print(gather_metallb().speaker.parent)
+    except UnusableError as error:
+        sys.exit(f"lab: {error}")
