@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -29,6 +29,7 @@ from cluster.client import (
     Gone,
     Invalid,
     NotFound,
+    ReadOnlyError,
     ServerError,
     Throttled,
     TimedOut,
@@ -502,3 +503,23 @@ def test_the_official_models_and_websockets_are_not_imported() -> None:
 def test_the_official_package_is_whole_for_others_afterwards() -> None:
     code = "import cluster.client, kubernetes; print(kubernetes.client.CoreV1Api, kubernetes.config.load_kube_config)"
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda client: client.create(SERVICES, "dev", WEB),
+        lambda client: client.replace(SERVICES, "dev", "web", WEB),
+        lambda client: client.patch(SERVICES, "dev", "web", {}, subresource="status"),
+        lambda client: client.delete(SERVICES, "dev", "web"),
+    ],
+)
+def test_a_read_only_client_sends_nothing_but_questions(
+    script: Script, tmp_path: Path, write: Callable[[ApiClient], object]
+) -> None:
+    script.answers = [answer(200, {"metadata": {"name": "web"}})] * 2
+    reading = connect(script.kubeconfig(tmp_path / "read-only"), user_agent="berthlb-test", read_only=True)
+    with pytest.raises(ReadOnlyError):
+        write(reading)
+    assert script.asked == []
+    assert reading.get(SERVICES, "dev", "web").metadata.name == "web"
