@@ -120,6 +120,11 @@ class World:
         )
         self.plane.kubectl("patch", "servicel2status", f"l2-{name}", *arguments)
 
+    def written(self) -> list[str]:
+        """Everything that a daemon of ours ever writes."""
+        kinds = "services,ipaddresspools,l2advertisements,servicel2statuses,configurationstates,events,leases,secrets"
+        return [self.plane.kubectl("get", kinds, "-n", where, "-oyaml") for where in ("default", NAMESPACE)]
+
     def observe(self) -> None:
         for name, account in ACCOUNTS.items():
             kubeconfig = self.plane.kubeconfig(self.plane.token(account), on_the_wire=True)
@@ -175,18 +180,14 @@ def test_observers_say_what_would_be_otherwise_and_neither_write_nor_send(world:
         world.apply(service(name), endpoints(name))
         world.give(name, f"192.0.2.{220 + number}")
     world.announce("web")
-    before = world.plane.kubectl(
-        "get", "services,ipaddresspools,events,leases,secrets,configurationstates", "-A", "-oyaml"
-    )
+    before = world.written()
     frames = Outgoing(world.node)
     try:
         world.observe()
         wait_until(lambda: world.ask("controller", "/readyz"), WAIT_S, "the controller is not ready")
         wait_until(lambda: world.ask("speaker", "/readyz"), WAIT_S, "the speaker is not ready")
         wait_until(lambda: world.differences() == {"announced_by_nobody": 1}, WAIT_S, "quiet is not told of")
-        after = world.plane.kubectl(
-            "get", "services,ipaddresspools,events,leases,secrets,configurationstates", "-A", "-oyaml"
-        )
+        after = world.written()
         assert after == before
 
         # MetalLB does what we would not, and leaves undone what we would.
