@@ -255,21 +255,19 @@ def test_the_check_reads_an_installation_of_metallb(world: World) -> None:
         plane.kubectl("delete", "validatingwebhookconfiguration", "metallb-webhook-configuration")
         release = ("meta.helm.sh/release-name=lb", f"meta.helm.sh/release-namespace={NAMESPACE}")
         plane.kubectl("annotate", "crd", "--all", *release)
-        world.apply({**metallb("BGPPeer", "router", myASN=64512, peerASN=64512, peerAddress="192.0.2.99"),
-                     "apiVersion": "metallb.io/v1beta2"})  # fmt: skip
+        world.apply(metallb("BGPAdvertisement", "everywhere"))
         code, reasons = found(world)
-        assert (code, set(reasons)) == (1, {"StopMetalLB", "OwnedDefinitions", "BGPPeer"})
+        assert (code, set(reasons)) == (1, {"StopMetalLB", "OwnedDefinitions", "BGPAdvertisement"})
         assert f"helm uninstall lb --namespace {NAMESPACE}" in reasons["OwnedDefinitions"]["text"]
 
         world.apply(metallb("IPAddressPool", "routed", addresses=["198.51.100.0/28"]))
         plane.kubectl("patch", "l2advertisement", "lan", f"--namespace={NAMESPACE}", "--type=merge",
                       '--patch={"spec":{"ipAddressPools":["lan"]}}')  # fmt: skip
-        world.apply(metallb("BGPAdvertisement", "routed", ipAddressPools=["routed"]))
         done = check(plane.kubeconfig())
         assert done.returncode == 3
         assert "Blocks the migration:\n  PoolByBGP: IPAddressPool routed: announced by BGP alone" in done.stdout
     finally:
-        plane.kubectl("delete", "bgppeers,bgpadvertisements", "--all", f"--namespace={NAMESPACE}")
+        plane.kubectl("delete", "bgpadvertisements", "--all", f"--namespace={NAMESPACE}")
 
 
 def test_a_cluster_that_cannot_be_read_is_told_apart_from_one_with_nothing_in_the_way(world: World) -> None:

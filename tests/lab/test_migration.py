@@ -41,10 +41,12 @@ pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("migrat
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/how-to/migrate-from-metallb.md"
 MANIFEST = ROOT / "deploy/berthlb.yaml"
+ACCOUNTS = ("berthlb-controller", "berthlb-speaker")
 READING = {"get", "list", "watch"}
 ADDRESS = "172.18.255.200"
 STATUS = 7473
 """Where our daemons show their status here; MetalLB's have 7472."""
+READY_S = 60.0
 SETTLED_S = 20.0
 """Longer than a difference must last to be told."""
 BY_TWO_S = 0.05
@@ -62,6 +64,9 @@ class Beside:
         self.running: dict[str, Command] = {}
 
     def start(self, *flags: str) -> None:
+        for account in ACCOUNTS:
+            token = kubectl(self._lab, "create", "token", account, "--namespace=metallb-system", "--duration=1h")
+            (self._lab.directory / f"credentials/{account}.token").write_text(token)
         self._start(CONTROL_PLANE, "controller", *flags)
         for node in self._lab.status().layout.nodes:
             self._start(node.name, "speaker", f"--node-name={node.name}", *flags)
@@ -84,8 +89,16 @@ class Beside:
                 assert command.wait(10.0) == 0
         self.running.clear()
 
-    def ready(self) -> bool:
-        return all(self.ask(host, "/readyz")[0] == 200 for host in self.running)
+    def await_ready(self) -> None:
+        give_up = time.monotonic() + READY_S
+        while unready := {host: said for host in self.running if (said := self.ask(host, "/readyz"))[0] != 200}:
+            for host in unready:
+                assert self.running[host].poll() is None, f"{host}: {self.last_line(host)}"
+            assert time.monotonic() < give_up, f"{unready}: {[self.last_line(host) for host in unready]}"
+
+    def last_line(self, host: str) -> str:
+        log = self._lab.log(host, "controller" if host == CONTROL_PLANE else "speaker")
+        return (log.read_text().splitlines() or ["nothing"])[-1]
 
     def ask(self, host: str, path: str) -> tuple[int, str]:
         asked = ["curl", "--silent", "--max-time", "2", "--write-out", "\n%{http_code}"]
@@ -292,7 +305,7 @@ def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch:
     versions = [each["metadata"]["resourceVersion"] for each in objects(lab, "services", "--namespace=dev")]
     since = time.time()
     ours.start("--observe")
-    wait_until(ours.ready, 60.0, "the observers are not ready")
+    ours.await_ready()
     ready = timeline.note("BerthLB observes")
     for host in ours.running:
         assert ours.sockets(host) <= {"tcp", "tcp6", "unix"}, "an observer could send a frame"
@@ -301,7 +314,7 @@ def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch:
     assert len(differences) == 8
     assert set(differences.values()) == {0.0}
     assert [each["metadata"]["resourceVersion"] for each in objects(lab, "services", "--namespace=dev")] == versions
-    for account in ("berthlb-controller", "berthlb-speaker"):
+    for account in ACCOUNTS:
         asked = [each for each in audit.requests(lab.directory / "audit.log", account) if each.at > since]
         assert asked
         assert {each.verb for each in asked} <= READING
@@ -318,7 +331,7 @@ def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch:
     timeline.note("MetalLB has ended; BerthLB begins")
     carry_out(lab, "Begin with BerthLB")
     ours.start()
-    wait_until(ours.ready, 60.0, "BerthLB is not ready")
+    ours.await_ready()
     wait_until(lambda: len(announced(lab, "BerthLB")) == 3, 60.0, "BerthLB does not announce")
     measure.steady_owner(watch)
     timeline.note("BerthLB serves")
@@ -335,7 +348,7 @@ def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch:
     kubectl(lab, "annotate", "ipaddresspools", "--all", "--namespace=metallb-system", "example.com/edited=yes")
     left = {f"{each['kind']}/{each['metadata']['name']}" for each in metallb_objects(lab, metallb)}
     assert left == set()
-    wait_until(ours.ready, 30.0)
+    ours.await_ready()
     unchanged()
     assert timeline.figures(removing)[1:] == (0, timeline.figures(removing)[2], 0)
 
