@@ -51,7 +51,7 @@ SETTLED_S = 20.0
 """Longer than a difference must last to be told."""
 BY_TWO_S = 0.05
 LONGEST_GAP_S = 60.0
-"""Nobody answers between the end of one and the start of the other, a few seconds: on busy cores all of that is slow."""
+"""Nobody answers from the end of one to the start of the other: some seconds, on busy cores more."""
 
 Made = dict[str, tuple[str, int, Any]]
 
