@@ -17,10 +17,8 @@ from lab.client import Lab
 from lab.directory import is_alive
 from lab.launch import Wanted
 from lab.layout import lay_out
-from tests.real import real_assets, why_no_metallb
+from tests.real import real_assets
 
-# It is not collected at all without MetalLB; tests/conftest.py's header line says why.
-collect_ignore = [] if why_no_metallb() is None else ["test_migration.py"]
 _numbers = itertools.count(1)
 MakeLab = Callable[..., Lab]
 

@@ -36,7 +36,13 @@ from lab.workloads import start_workload
 from tests.real import kubectl, real_assets
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("migration"), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.real,
+    pytest.mark.metallb,
+    pytest.mark.xdist_group("migration"),
+    pytest.mark.timeout(300),
+]
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/how-to/migrate-from-metallb.md"
