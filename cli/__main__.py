@@ -1,4 +1,4 @@
-"""``berthlb``, also ``python -m cli``: one command so far.
+"""``berthlb``, also ``python -m cli``: what a person runs beside a cluster, one command each.
 
 Standard output has the result and nothing else, standard error one line for each remark or for the mistake. Exit code
 2: the command or its input is wrong, or nothing came out; 1: the result could not be written.
@@ -11,26 +11,34 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cli import migrate
 from cli.convert import DEFAULT_NAMESPACE, ConversionError, convert
+from cli.engine import EngineError, surroundings
+from cli.kind_pool import NothingFree, derive, manifest
+from cli.networks import AnswerError
 from cli.yaml_text import written
 from cluster.command_line import OneLineParser
+
+
+class CommandError(Exception):
+    """Nothing comes out; the message is one line and says why."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     arguments = OneLineParser(prog="berthlb", description="What a person runs beside a cluster with BerthLB.")
-    commands = arguments.add_subparsers(required=True, metavar="COMMAND")
+    commands = arguments.add_subparsers(required=True, metavar="COMMAND", dest="command")
     converting = commands.add_parser(
         "convert",
         help="turn MetalLB's configuration of versions up to 0.12 into custom resources",
         description="Writes IPAddressPools and L2Advertisements for the layer2 pools of MetalLB's old configuration, "
         "ready for kubectl apply. Whatever has no counterpart is named on standard error.",
     )
+    converting.set_defaults(run=_convert)
     converting.add_argument(
         "file",
         metavar="FILE",
@@ -39,6 +47,23 @@ def parser() -> argparse.ArgumentParser:
     )
     converting.add_argument("--namespace", help=f"of the objects (default: the input's, or else {DEFAULT_NAMESPACE})")
     migrate.add_to(commands)
+    pooling = commands.add_parser(
+        "kind-pool",
+        help="find addresses for the Services of a kind cluster",
+        description="Writes an IPAddressPool and its L2Advertisement for a kind cluster, ready for kubectl apply: "
+        "addresses of the container network that no container, no gateway and no other kind cluster has.",
+    )
+    pooling.set_defaults(run=_kind_pool)
+    pooling.add_argument(
+        "--cluster",
+        default=os.environ.get("KIND_CLUSTER_NAME") or "kind",
+        help="whose pool it is (default: $KIND_CLUSTER_NAME, or kind)",
+    )
+    pooling.add_argument(
+        "--network", help="the clusters' network (default: $KIND_EXPERIMENTAL_DOCKER_NETWORK or its like, or kind)"
+    )
+    pooling.add_argument("--engine", choices=("docker", "podman"), default="docker", help="default: docker")
+    pooling.add_argument("--namespace", default=DEFAULT_NAMESPACE, help=f"default: {DEFAULT_NAMESPACE}")
     return arguments
 
 
@@ -47,30 +72,55 @@ def main(command_line: Sequence[str] | None = None) -> NoReturn:
     arguments = parser().parse_args(command_line)
     if whole := getattr(arguments, "whole", None):  # a command that says all by itself, the exit code too
         sys.exit(whole(arguments))
+    try:
+        documents, remarks = arguments.run(arguments)
+    except CommandError as error:
+        _fail(arguments.command, 2, str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    for remark in remarks:
+        print(f"berthlb {arguments.command}: {remark}", file=sys.stderr)
+    if not documents:
+        sys.exit(2)
+    try:
+        print(written(documents), end="", flush=True)
+    except OSError as error:  # `| head`, a full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter tries again, and complains, at its end
+        _fail(arguments.command, 1, f"cannot write the result: {error.strerror}")
+    sys.exit(0)
+
+
+Outcome = tuple[Sequence[dict[str, Any]], Iterable[str]]
+"""Manifests, and remarks."""
+
+
+def _convert(arguments: argparse.Namespace) -> Outcome:
     shown = "standard input" if arguments.file == "-" else arguments.file
     try:
         source = sys.stdin.buffer.read() if arguments.file == "-" else Path(arguments.file).read_bytes()
         result = convert(source, arguments.namespace)
     except OSError as error:
-        _fail(2, f"{shown}: {error.strerror}")
+        raise CommandError(f"{shown}: {error.strerror}") from error
     except ConversionError as error:
-        _fail(2, f"{shown}: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    for remark in result.remarks:
-        print(f"berthlb convert: {shown}: {remark}", file=sys.stderr)
-    if not result.documents:
-        sys.exit(2)
+        raise CommandError(f"{shown}: {error}") from error
+    return result.documents, [f"{shown}: {remark}" for remark in result.remarks]
+
+
+def _kind_pool(arguments: argparse.Namespace) -> Outcome:
+    variable = f"KIND_EXPERIMENTAL_{arguments.engine.upper()}_NETWORK"
+    network = arguments.network or os.environ.get(variable) or "kind"
     try:
-        print(written(result.documents), end="", flush=True)
-    except OSError as error:  # `| head`, a full disk
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter tries again, and complains, at its end
-        _fail(1, f"cannot write the result: {error.strerror}")
-    sys.exit(0)
+        around = surroundings(arguments.engine, network)
+        derived = derive(around, arguments.cluster, arguments.namespace)
+    except (EngineError, AnswerError) as error:
+        raise CommandError(str(error)) from error
+    if isinstance(derived, NothingFree):
+        raise CommandError(derived.reason)
+    return manifest(derived.ranges, arguments.namespace), derived.remarks
 
 
-def _fail(code: int, message: str) -> NoReturn:
-    print(f"berthlb convert: {message}", file=sys.stderr)
+def _fail(command: str, code: int, message: str) -> NoReturn:
+    print(f"berthlb {command}: {message}", file=sys.stderr)
     sys.exit(code)
 
 
