@@ -182,8 +182,12 @@ def _own_pool(
 
 
 def _gives_way(other: PoolOfCluster, own: tuple[Range, ...], cluster: str, remarks: list[str]) -> bool:
-    """Whether the other cluster is the one to move, where both have the same addresses."""
-    if other.cluster <= cluster or not any(mine.overlaps(theirs) for mine in own for theirs in other.ranges):
+    """Whether the other cluster is the one to move, where both have the same addresses. What somebody chose stays."""
+    if (
+        other.name != POOL_NAME
+        or other.cluster <= cluster
+        or not any(mine.overlaps(theirs) for mine in own for theirs in other.ranges)
+    ):
         return False
     remarks.append(
         f"pool {other.name} of cluster {other.cluster} overlaps this one, which stays: derive that cluster's again"
