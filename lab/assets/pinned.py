@@ -11,7 +11,7 @@ from typing import Literal
 
 HERE = Path(__file__).parent
 
-Program = Literal["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"]
+Program = Literal["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl", "actionlint", "kind"]
 Version = tuple[int, ...]
 
 KUBERNETES_VERSION = "1.36.3"
@@ -87,6 +87,13 @@ ETCD = Release(
     module=HERE / "etcd",
 )
 RELEASES = (KUBERNETES, ETCD)
+ACTIONLINT = Release(
+    name="actionlint",
+    version="1.7.12",
+    packages={"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"},
+    module=HERE / "actionlint",
+)
+KIND = Release(name="kind", version="0.33.0", packages={"kind": "sigs.k8s.io/kind"}, module=HERE / "kind")
 
 
 def will_do(program: Program, version: Version) -> bool:
