@@ -80,6 +80,20 @@ def test_a_network_of_ipv6_alone() -> None:
     ]
 
 
+def test_the_same_of_a_docker_that_shows_more() -> None:
+    """Docker since 28 names every gateway, and has networks of IPv6 alone."""
+    engine = "moby-2.0.0-beta.24"
+    assert ranges(derive(recorded(engine, "kind"), "kind", NAMESPACE)) == [
+        "172.18.255.205-172.18.255.254",
+        "fc00:f853:ccd:e793:ffff:ffff:ffff:ff4e-fc00:f853:ccd:e793:ffff:ffff:ffff:ff7f",
+    ]
+    assert ranges(derive(recorded(engine, "six"), "six", NAMESPACE)) == [
+        "fd29::ffff:ffff:ffff:ff4e-fd29::ffff:ffff:ffff:ff7f"
+    ]
+    assert ranges(derive(recorded(engine, "custom"), "custom", NAMESPACE)) == ["10.20.255.200-10.20.255.249"]
+    assert ranges(derive(recorded(engine, "dual"), "dual", NAMESPACE))[0] == "10.31.0.78-10.31.0.127"
+
+
 def test_a_small_network_shares_what_is_left() -> None:
     """A /29 with a gateway and one node: five are free, and containers keep more than half of them."""
     outcome = derive(recorded("docker-20.10", "small"), "small", NAMESPACE)
