@@ -11,9 +11,17 @@ import pytest
 from controller.allocator import Reason
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/kind/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 RUN_ELSEWHERE = {
+    "kubectl apply -f deploy/berthlb.yaml": "tests/kubernetes/control_plane.py",
+    "examples/kind/up.sh": "tests/docker/test_kind.py",
+    "examples/kind/down.sh": "tests/docker/test_kind.py",
+    "kubectl get servicel2statuses --namespace metallb-system --output wide": "tests/docker/test_kind.py",
+    "berthlb kind-pool --cluster kind": "tests/docker/test_kind.py",
     "make demo": "tests/lab/test_demo.py",
     "make check": "a part of make test",
     "make engine": "a part of make test, in CI",
