@@ -86,20 +86,27 @@ exists() { kind get clusters 2>/dev/null | grep -Fqx -- "$cluster"; }
 
 kubectl() { command kubectl --context "kind-$cluster" "$@"; }
 
-# The names of the images, as the manifest has them; podman needs the registry's name, which Docker adds itself.
-image_of() { # DAEMON
-  sed -n "s|^ *image: \(berthlb/$1:.*\)|docker.io/\1|p" "$root/deploy/berthlb.yaml" | head -n 1
+# An image is loaded under a name of its own content: one that was built anew restarts its pods, and nothing else does.
+# Podman needs the registry's name, which Docker adds itself.
+build() {
+  [ $pull = false ] || have_image "$base" || "$engine" pull "$base" || fail "$base cannot be pulled; name another with BASE_IMAGE"
+  version=$(sed -n 's|^ *image: berthlb/controller:||p' "$root/deploy/berthlb.yaml" | head -n 1)
+  build_one controller
+  controller=$image
+  build_one speaker
+  speaker=$image
 }
 
-build() {
-  local daemon commit
-  commit=$(git -C "$root" rev-parse HEAD 2>/dev/null || echo unknown)
-  [ $pull = false ] || have_image "$base" || "$engine" pull "$base" || fail "$base cannot be pulled; name another with BASE_IMAGE"
-  for daemon in controller speaker; do
-    say "building $(image_of $daemon)"
-    "$engine" build --quiet --file "$root/Dockerfile.$daemon" --tag "$(image_of $daemon)" --build-arg "BASE_IMAGE=$base" \
-      --build-arg "COMMIT=$commit" "$root" >/dev/null || fail "the image of the $daemon cannot be built"
-  done
+build_one() { # DAEMON
+  local commit id built=docker.io/berthlb/$1:$version
+  commit=$(git -C "$root" describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null || echo unknown)
+  say "building the image of the $1"
+  "$engine" build --quiet --file "$root/Dockerfile.$1" --tag "$built" --build-arg "BASE_IMAGE=$base" \
+    --build-arg "VERSION=$version" --build-arg "COMMIT=$commit" "$root" >/dev/null || fail "the image of the $1 cannot be built"
+  id=$("$engine" image inspect --format '{{.Id}}' "$built")
+  id=${id#sha256:}
+  image=$built-${id:0:12}
+  "$engine" tag "$built" "$image"
 }
 
 create() {
@@ -115,31 +122,25 @@ create() {
 }
 
 load() {
-  local daemon archive
+  local each archive
   say "loading the images"
   if [ "$engine" = docker ]; then
-    kind load docker-image --name "$cluster" "$(image_of controller)" "$(image_of speaker)"
+    kind load docker-image --name "$cluster" "$controller" "$speaker" >/dev/null
     return
   fi
   archive=$(mktemp -d)
-  for daemon in controller speaker; do # kind asks docker for images by name; from podman they go by way of a file
-    podman save --quiet --output "$archive/$daemon.tar" "$(image_of $daemon)"
-    kind load image-archive --name "$cluster" "$archive/$daemon.tar"
+  for each in "$controller" "$speaker"; do # kind asks docker for images by name; from podman they go by way of a file
+    podman save --quiet --output "$archive/image.tar" "$each"
+    kind load image-archive --name "$cluster" "$archive/image.tar"
+    rm "$archive/image.tar"
   done
-  rm -r "$archive"
+  rmdir "$archive"
 }
 
-# The image's id is written into the pods' template: an image that was built anew restarts its pods, and nothing else does.
 install() {
-  local each kind daemon id
   say "installing BerthLB"
-  kubectl apply -f "$root/deploy/berthlb.yaml" >/dev/null
-  for each in deployment/controller daemonset/speaker; do
-    kind=${each%/*} daemon=${each#*/}
-    id=$("$engine" image inspect --format '{{.Id}}' "$(image_of "$daemon")")
-    kubectl patch --namespace metallb-system "$kind/berthlb-$daemon" --patch \
-      "{\"spec\": {\"template\": {\"metadata\": {\"annotations\": {\"berthlb.io/image-id\": \"${id#sha256:}\"}}}}}" >/dev/null
-  done
+  sed "s|image: berthlb/controller:$version|image: $controller|; s|image: berthlb/speaker:$version|image: $speaker|" \
+    "$root/deploy/berthlb.yaml" | kubectl apply -f - >/dev/null
   ready --namespace metallb-system deployment/berthlb-controller
   ready --namespace metallb-system daemonset/berthlb-speaker
 }
@@ -163,7 +164,7 @@ pool() {
 }
 
 demo() {
-  sed "s|IMAGE|$(image_of controller)|" "$here/demo.yaml" | kubectl apply -f - >/dev/null
+  sed "s|IMAGE|$controller|" "$here/demo.yaml" | kubectl apply -f - >/dev/null
   ready --namespace default deployment/berthlb-demo
   kubectl wait --namespace default --for=condition=berthlb.io/AddressAssigned --timeout "$patience" service/berthlb-demo >/dev/null ||
     fail "it gets no address; see: kubectl --context kind-$cluster describe service berthlb-demo"
