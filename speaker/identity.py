@@ -78,7 +78,7 @@ class Identity:
             self._meet_twin(session, pending, message, now)
             return None
         former = self._roster.peers.get(pending.node)
-        if former is not None and self._lives_elsewhere(former, pending, yields=bool(message.flags & YIELDS)):
+        if former is not None and self._lives_elsewhere(former, pending, now, yields=bool(message.flags & YIELDS)):
             return None
         if former is None and len(self._roster.peers) >= MAX_PEERS and not self._make_room():
             raise HeartbeatError(Drop.TABLE_FULL)
@@ -112,17 +112,20 @@ class Identity:
         """Whether another machine with our name is there, and it is ours to be silent."""
         return now < self._yields_until
 
-    def _lives_elsewhere(self, former: Peer, pending: Pending, *, yields: bool) -> bool:
+    def _lives_elsewhere(self, former: Peer, pending: Pending, now: float, *, yields: bool) -> bool:
         """Whether a node's former session may still be another machine's: it comes from another place, and is not
         known to be dead, nor the one of the two that yields. Silence alone does not say that it is dead: what blocks
-        its datagrams leaves its answers."""
+        its datagrams leaves its answers. Where nobody is declared dead, since we cannot send, silence is all there
+        is."""
         place = (pending.address, pending.mac)
         if any(sighting.contact == place for sighting in former.sightings.values()):
             return False
         heard = [
             sighting
             for link, sighting in former.sightings.items()
-            if sighting.standing is not Standing.DEAD and sighting.heard_at > NEVER and self._roster.judges(link)
+            if sighting.standing is not Standing.DEAD
+            and sighting.heard_at > NEVER
+            and (self._roster.judges(link) or now - sighting.heard_at < sighting.detector.suspicion())
         ]
         return bool(heard) and (yields or not any(sighting.yields for sighting in heard))
 

@@ -174,3 +174,18 @@ def test_what_a_twin_proves_is_not_proved_of_the_node_whose_name_it_has() -> Non
         world.power_cut(node)
         world.run(6.0)
         assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+
+
+def test_who_cannot_send_takes_two_machines_with_one_name_for_one_another_no_more_than_anybody_does() -> None:
+    """It declares nobody dead, so that silence had to tell it which of them is gone; but neither was silent."""
+    for seed in SEEDS:
+        world = settled(seed, bundles=6)
+        node = owner_of(world)
+        world.twin(node)
+        world.run(3.0)
+        owners, changes = dict(world.answerers), len(world.owner_changes)
+        mute = next(name for name in world.names() if name != node)
+        world.nodes[mute].lan.refuses = True
+        world.fault(f"{mute}'s kernel takes no datagrams")
+        world.run(10.0)
+        assert (world.answerers, len(world.owner_changes)) == (owners, changes), world.story()
