@@ -10,7 +10,7 @@ Plan, so two Plans cannot fight. The reasons:
   would be chosen if the bundle were free (``claiming``): while it has room by a share of all candidates in the Plan,
   and once no speaker has arrived for 30 s, by a share of those that are there. After 120 s the claim is final.
 - *Preference.* A higher one after 60 s of that node's health, doubling each time. The wait counts from the last time,
-  too.
+  too. And not before the Plan has said so for five seconds, since the other one must know of it, too.
 - *No endpoint serves*, for as long as ``unserved`` says.
 
 **A promise to move is kept once.** A node counts as better only if it is able by its own heartbeats, on all networks of
@@ -35,6 +35,7 @@ from speaker.plan import Bundle, BundleId, Candidate, LinkName
 from speaker.roster import Network, Roster
 
 MISFIT_WAIT_S = 0.3  # before stepping aside as no candidate: the successor's Plan may lag
+AGREED_S = 5.0  # of a Plan that prefers another, until that one's Plan is believed to say so, too
 STEADY_S = 1.0  # ability of a successor before a provisional claim moves to it
 REVIEW_S = 1.0  # between looks at claims that may have a better holder
 LONGEST_TAKE_BACK_S = 3600.0
@@ -54,6 +55,9 @@ class Tenure:
     awaited: frozenset[NodeName] = frozenset()
     """Candidates that were absent then."""
     misfit_since: float | None = None
+    ranked: tuple[Candidate, ...] = ()
+    ranked_at: float = NEVER
+    """The candidates as this node's Plan has them, and since when it has."""
 
 
 @dataclass(slots=True)
@@ -198,6 +202,8 @@ class Moving:
 
     def _reason_to_move(self, bundle: Bundle, tenure: Tenure, now: float) -> Move | None:
         """Why the bundle should move, and from when on; or that nothing is to be expected before a change."""
+        if tenure.ranked != bundle.candidates:
+            tenure.ranked, tenure.ranked_at = bundle.candidates, now
         if not bundle.serving:
             tenure.misfit_since = None
             return Move("no endpoint serves", self._bundles.unserved.release_at(bundle))
@@ -212,7 +218,7 @@ class Moving:
         tenure.misfit_since = None
         moves = [
             self._give_on(bundle, own, tenure, links, now) if tenure.provisional else None,
-            self._take_back(bundle, own, links, now),
+            self._take_back(bundle, own, tenure, links, now),
         ]
         return min((move for move in moves if move is not None), key=lambda move: move.at, default=None)
 
@@ -254,7 +260,9 @@ class Moving:
 
     # ------------------------------------------------------------------------------------------------ preference
 
-    def _take_back(self, bundle: Bundle, own: Candidate, links: frozenset[LinkName], now: float) -> Move | None:
+    def _take_back(
+        self, bundle: Bundle, own: Candidate, tenure: Tenure, links: frozenset[LinkName], now: float
+    ) -> Move | None:
         before = self._take_backs.get(bundle.id)
         times, last = (before.times, before.since) if before is not None else (0, float("-inf"))
         wait = min(self._settings.take_back_s * 2.0**times, LONGEST_TAKE_BACK_S)
@@ -263,7 +271,8 @@ class Moving:
             if candidate.preference > own.preference and candidate.tier <= own.tier:
                 able_since = self._able_since(bundle, candidate, links, now)
                 if able_since is not None:
-                    move = Move("preference", max(able_since, last) + wait, candidate.node)
+                    at = max(max(able_since, last) + wait, tenure.ranked_at + AGREED_S)
+                    move = Move("preference", at, candidate.node)
                     best = move if best is None or move.at < best.at else best
         return best
 

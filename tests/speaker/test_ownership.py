@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText, NodeName
 from speaker.plan import Bundle, BundleId, Candidate
+from speaker.settings import Settings
 from speaker.unserved import UNSERVED_S
 from tests.speaker.simulation.invariants import Invariants
 from tests.speaker.simulation.world import World, bundle_of
@@ -53,6 +54,21 @@ def test_a_higher_preference_takes_back_after_a_minute_and_waits_longer_the_next
         world.run(8.0)
         assert world.owner(A) == "n1"
     assert reasons(world, "Released") == ["preference", "preference"]
+
+
+def test_a_holder_steps_aside_for_a_higher_preference_when_that_ones_plan_says_so_too() -> None:
+    """It claimed again at once, since the other did not, and took that for a promise that would never be kept."""
+    world = World(1, 2, settings=Settings(take_back_s=1.0))
+    Invariants(world, owners_stay=False)
+    world.set_bundles([preferring("b1", A, n0=0, n1=50)])
+    world.start_all()
+    world.run(6.0)
+    assert world.owner(A) == "n1"
+    world.nodes["n0"].lag = 2.0
+    world.set_bundles([preferring("b1", A, n0=50, n1=0)])
+    world.run(10.0)
+    assert world.owner(A) == "n0"
+    assert reasons(world, "Released") == ["preference"]
 
 
 def test_a_later_tier_is_used_only_when_the_earlier_one_is_gone() -> None:
