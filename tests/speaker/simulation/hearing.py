@@ -16,6 +16,7 @@ from tests.speaker.simulation.network import Network
 from tests.speaker.simulation.world import World
 
 UNNOTICED_S = 2.6  # for which an idle speaker may not be heard before anybody notices
+MET_S = 0.5  # of a new session, until it has met everybody: three heartbeats on the way to and fro
 NOTICED_S = 4.0  # after the end of an idle speaker: two and a half of its intervals, and D
 
 
@@ -61,8 +62,8 @@ class Hearing:
         """By network: pairs that lost each other while nothing that is said to the group passes between them."""
         self._blocked: dict[tuple[str, ...], float] = {}
         """(network, one, other) -> since when what the one says to the group does not arrive at the other."""
-        self._lives: dict[str, dict[str, tuple[int, int]]] = {}
-        """By network: the session of each node there, and how often its interface has appeared."""
+        self._lives: dict[str, dict[str, tuple[int, int, float]]] = {}
+        """By network: the session of each node there, how often its interface has appeared, and since when both."""
         self.twins: set[str] = set()
         """Machines that share their name with another."""
         self.unsettled = False
@@ -127,9 +128,12 @@ class Hearing:
         since = {pair: self._blocked.get((network.name, *pair), now) for pair in network.multicast_blocked}
         self._blocked = {key: at for key, at in self._blocked.items() if key[0] != network.name}
         self._blocked.update({(network.name, *pair): at for pair, at in since.items()})
-        lives = {name: (self._world.nodes[name].sessions, each.life) for name, each in view.there.items()}
-        known, self._lives[network.name] = self._lives.get(network.name, {}), lives
-        new = {name for name, life in lives.items() if known.get(name) != life}
+        known, lives = self._lives.get(network.name, {}), {}
+        for name, each in view.there.items():
+            life = (self._world.nodes[name].sessions, each.life)
+            lives[name] = known[name] if name in known and known[name][:2] == life else (*life, now)
+        self._lives[network.name] = lives
+        new = {name for name, (_, _, since) in lives.items() if now < since + MET_S}
         strayed.intersection_update(since)
         for one, other in since:
             if (other, one) in since and (one in new or other in new or not view.mutual(one, other)):

@@ -106,6 +106,7 @@ class Invariants:
         self._note_ready()
         if self.world.lying:
             self._doubled, self._missing = {}, {}
+            self._reports_seen = len(self.world.reports)
         else:
             self._check_kept(views)
             self._check_single(views)
@@ -134,7 +135,10 @@ class Invariants:
                 for owner in answerers:
                     key = (network.name, address, owner)
                     holds[key] = self._holds.get(key, now)
+                    known_as = self.world.nodes[owner].known_as
                     for name in view.hears:
+                        if name != owner and self.world.nodes[name].known_as == known_as:
+                            continue  # nobody is told what a machine with its own name claims
                         if name == owner or view.knows(name, owner):
                             session, life = self.world.nodes[name].sessions, view.there[name].life
                             known = (name, session, life, owner, address)
@@ -281,7 +285,8 @@ class Invariants:
     def _is_promised(self, network: Network, side: frozenset[str], address: AddressText) -> bool:
         """An address of several networks is promised to who can know that they are networks: by hearing somebody."""
         networks = self.world.networks_of(address)
-        return network in networks and (len(networks) == 1 or len(side) > 1)
+        names = {self.world.nodes[name].known_as for name in side}
+        return network in networks and (len(networks) == 1 or len(names) > 1)
 
     def _able(self, view: View, name: str) -> bool:
         """Whether the node may claim: started, and not listening on a link that has just come up."""

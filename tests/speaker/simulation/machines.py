@@ -93,6 +93,8 @@ class Node:
     powered: bool = True
     running: bool = False
     paused_until: float | None = None
+    paused_at: float = float("-inf")
+    """The last time."""
     protocol: Protocol | None = None
     loop: Loop | None = None
     ended_at: float = float("-inf")

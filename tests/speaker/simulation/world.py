@@ -215,7 +215,7 @@ class World:
         node = self.nodes[name]
         if node.protocol is None or node.paused_until is not None:
             return
-        node.paused_until = self.clock.now + seconds
+        node.paused_at, node.paused_until = self.clock.now, self.clock.now + seconds
         self.fault(f"{name} pauses for {seconds:.3f} s")
         self._answering(node)
         self.clock.after(seconds, lambda protocol=node.protocol: self._resume(node, protocol))  # type: ignore[misc]
@@ -225,6 +225,9 @@ class World:
             return
         node.paused_until = None
         self.fault(f"{node.name} resumes")
+        for interface in node.interfaces:
+            if interface.came_up_at > node.paused_at:
+                interface.came_up_at = self.clock.now  # for the speaker, which learns of it now
         node.loop.resume(self.settings.detection_floor_s / 2, lambda: self._set_links(node))
         self._answering(node)
         self._sync_plan(node)
