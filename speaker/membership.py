@@ -65,6 +65,7 @@ class Membership:
             if peer is None:
                 peer = self._identity.introduce(link, source, envelope, message, now)
                 if peer is None:
+                    self._note_asked(message)
                     return
             elif message.node != peer.node:
                 raise HeartbeatError(Drop.NONSENSE, "a session has one node")
@@ -152,6 +153,11 @@ class Membership:
             sighting.able_since = now if able else None
             self._roster.changed = True
         sighting.starting, sighting.yields = bool(message.flags & STARTING), bool(message.flags & YIELDS)
+        self._note_asked(message)
+
+    def _note_asked(self, message: Heartbeat) -> None:
+        """It lacks claims of ours. Whoever it is, it has heard us, and is to know what we hold: also a machine that is
+        no peer yet, since another one has had its name."""
         for session, version in message.asks:
             if session == self._identity.session:
                 self._roster.asked_of_us[version] = None

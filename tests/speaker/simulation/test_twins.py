@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from speaker.effects import Report
-from tests.speaker.simulation.scenes import held_by, owner_of, settled
-from tests.speaker.simulation.world import World
+from tests.speaker.simulation.invariants import Invariants
+from tests.speaker.simulation.scenes import held_by, owner_of, settled, with_storage
+from tests.speaker.simulation.world import World, bundle_of
 
 pytestmark = pytest.mark.slow
 
@@ -189,3 +190,22 @@ def test_who_cannot_send_takes_two_machines_with_one_name_for_one_another_no_mor
         world.fault(f"{mute}'s kernel takes no datagrams")
         world.run(10.0)
         assert (world.answerers, len(world.owner_changes)) == (owners, changes), world.story()
+
+
+def test_a_node_is_told_the_claims_of_who_takes_it_for_a_machine_that_had_its_name() -> None:
+    """The holder, cut off from the LAN, could not know for six seconds that the other machine was gone. It said nothing
+    to the node, which claimed on the other network what it had not heard of."""
+    for seed in SEEDS:
+        world, storage = with_storage(seed, 2)
+        Invariants(world)
+        world.set_bundles(bundle_of(f"b{i}", [f"10.{i % 2}.9.{i + 1}"], ["n0", "n1"]) for i in range(8))
+        world.clock.after(0.0, lambda world=world: world.start("n0"))  # type: ignore[misc]
+        world.run(40.0)
+        twin = world.twin("n1")
+        world.run(3.0)
+        changes = len(storage.owner_changes)
+        world.network.partition({"n0"}, world.hosts())
+        world.power_cut(twin)
+        world.start("n1")
+        world.run(4.0)
+        assert len(storage.owner_changes) == changes, world.story()
