@@ -369,8 +369,14 @@ class Invariants:
                 self._check_claim(views, at, name, report)
 
     def _check_promise(self, at: float, name: str, report: Report) -> None:
-        """Whether the claimer has just released that for another."""
-        released = self._released.pop((name, str(report.fields["address"])), float("-inf"))
+        """Whether the claimer has just released that for another, who did not take it."""
+        address = report.fields["address"]
+        released = self._released.pop((name, str(address)), float("-inf"))
+        for when, other, each in reversed(self.world.reports):
+            if when < released:
+                break
+            if other != name and each.reason == "Claimed" and each.fields["address"] == address:
+                return  # that was not heard in time
         if at < released + TAKEN_AGAIN_S and self._last_fault() < released - TAKEN_AGAIN_S:
             self._fail(f"G7: {name} released {report.fields['address']} for another and claims it again")
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SESSION = 0x1A12
 INTERVAL_S = 0.1
+MET_S = 0.5  # until everybody knows it, and believes what it says
 FORGOTTEN_S = 5.0  # after its last word: whatever it claimed is nobody's any more, and claimed by others
 CLAIMS_IN_A_MESSAGE = 60
 
@@ -50,6 +51,7 @@ class Liar:
         """Say each of the lies over and over, for so long, between heartbeats."""
         world = self._world
         self._ends_at = world.now + seconds
+        met_at = world.now + MET_S
         world.lying = True
         world.fault(f"a member lies for {seconds:.1f} s")
 
@@ -57,7 +59,7 @@ class Liar:
             if world.now >= self._ends_at:
                 return
             self._say(self.heartbeat(due_ms))
-            for lie in lies:
+            for lie in lies if world.now > met_at else ():
                 lie()
             world.clock.after(INTERVAL_S, speak)
 
@@ -71,7 +73,7 @@ class Liar:
     def heartbeat(self, due_ms: int) -> Heartbeat:
         heard = pack_heard((session, 0) for session in list(self._heard)[-100:])
         flags = int(Flag.ABLE)
-        return Heartbeat("liar", due_ms, flags, "eth0", self.mac, ("10.0.3.1/16",), (), heard, self._version, 0, ())
+        return Heartbeat("liar", due_ms, flags, "eth0", self.mac, ("10.0.3.1/16",), (), heard, 0, 0, ())
 
     def claim(self, addresses: Iterable[str], epoch: int = MAX_EPOCH - 1) -> None:
         """Claim these in another step of its claim set."""
