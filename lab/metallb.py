@@ -35,6 +35,7 @@ NAMESPACE = "metallb-system"
 SPEAKERS = "app=metallb,component=speaker"
 START_S = 60.0  # for the Pods of a DaemonSet, and for the controller to make the key of the speakers' gossip
 KUBECTL_S = 60.0
+END_S = 10.0
 CONTROLLER_RIGHTS = Rights(user=65534, group=0, capabilities=())
 SPEAKER_RIGHTS = Rights(user=0, group=0, capabilities=("NET_RAW",))
 PORT = 7472
@@ -117,12 +118,13 @@ class MetalLB:
 
     def stop(self, *hosts: str) -> None:
         """End what runs on these hosts, or everything, as a kubelet does. Returns when it has ended."""
-        for host in hosts or tuple(self._running):
-            command = self._running.pop(host)
+        ending = [self._running.pop(host) for host in hosts or tuple(self._running)]
+        for command in ending:  # all at once, as the Pods of a DaemonSet
+            if command.poll() is None:
+                command.terminate()
+        for command in ending:
             with command:
-                if command.poll() is None:
-                    command.terminate()
-                    command.wait(10.0)
+                command.wait(END_S)
 
     def log(self, host: str) -> Path:
         """What the process of a host says."""

@@ -336,7 +336,7 @@ def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch:
     carry_out(lab, "Stop MetalLB")
     metallb.stop()
     ours.end()
-    timeline.note("MetalLB has ended; BerthLB begins")
+    beginning = timeline.note("MetalLB has ended; BerthLB begins")
     carry_out(lab, "Begin with BerthLB")
     ours.start()
     ours.await_ready()
@@ -345,6 +345,7 @@ def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch:
     timeline.note("BerthLB serves")
     unchanged()
     assert_gap(timeline, changing)
+    assert timeline.figures(beginning)[1] == 0
 
     # What is left of MetalLB.
     kubectl(lab, "apply", "--filename=-", given=json.dumps(metallb.webhook()))
@@ -376,11 +377,12 @@ def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch:
 
 
 def assert_gap(timeline: Timeline, since: float) -> None:
+    """A change-over that lasts from then until now. MetalLB's speakers answer beside each other for a moment where they
+    end or begin one after the other; that is counted, and not ours to forbid."""
     silence, by_two, requests, lost = timeline.figures(since)
     timeline.note(
         f"  since then: longest silence {silence:.2f} s, answered by two {by_two}, {lost} of {requests} requests lost"
     )
-    assert by_two == 0
     assert silence < LONGEST_GAP_S
 
 
