@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -84,7 +85,9 @@ class Cluster:
             service["container_name"] = f"{self.project}-{name}"
             if "network_mode" not in service:
                 service["hostname"] = name
-        lan = {"internal": True, "ipam": {"config": [{"subnet": str(self._network)}]}}
+        # Not "internal": its firewall may drop what goes from one container to a group, and so the heartbeats.
+        alone = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+        lan = {"ipam": {"config": [{"subnet": str(self._network)}]}, "driver_opts": alone}
         return {"version": "2.4", "services": services, "networks": {"lan": lan}}
 
     def _api(self) -> dict[str, dict[str, Any]]:
@@ -214,6 +217,11 @@ class Cluster:
         table = docker("exec", self.container("client"), "cat", "/proc/net/arp").splitlines()[1:]
         entries = {line.split()[0]: line.split()[3] for line in table}
         return next((node for node in NODES if self._hardware_address(node) == entries.get(address)), "")
+
+    def announcers(self, address: str) -> list[str]:
+        """The nodes whose speakers say that they announce an address."""
+        series = re.compile(rf'^metallb_speaker_announced{{.*ip="{address}".*}} 1\.0$', re.MULTILINE)
+        return [node for node, speaker in SPEAKERS.items() if series.search(self.status(speaker, "/metrics"))]
 
     def _hardware_address(self, node: str) -> str:
         path = "{{range .NetworkSettings.Networks}}{{.MacAddress}}{{end}}"

@@ -25,6 +25,7 @@ def test_a_client_reaches_the_address_through_the_node_that_answers_for_it(clust
     address = cluster.address("web")
     answered_by = wait_until(lambda: cluster.answer(address), 30)
     assert cluster.neighbour(address) == answered_by
+    wait_until(lambda: cluster.announcers(address) == [answered_by], 30, "the speakers do not hear each other")
 
 
 @pytest.mark.parametrize("daemon", DAEMONS)
@@ -57,6 +58,7 @@ def test_when_the_owner_is_killed_the_clients_neighbour_table_moves(cluster: Clu
     docker("kill", cluster.container(SPEAKERS[owner]))
     wait_until(lambda: cluster.neighbour(address) == other, 30)
     assert cluster.answer(address) == other
+    wait_until(lambda: cluster.announcers(address) == [other], 30)
     docker("start", cluster.container(SPEAKERS[owner]))
     cluster.await_ready()
     assert wait_until(lambda: cluster.answer(address), 30) == cluster.neighbour(address)
