@@ -16,7 +16,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
-ON_KIND = ".github/workflows/test.yml, the job kind"
+ON_KIND = "tests/docker/test_kind.py"
 RUN_ELSEWHERE = {
     "kubectl apply -f deploy/berthlb.yaml": "tests/kubernetes/control_plane.py",
     "examples/kind/up.sh": ON_KIND,
