@@ -7,8 +7,9 @@ Plan, so two Plans cannot fight. The reasons:
 - *No candidate any more*, while an able one exists: 0.3 s after, since the successor's Plan may lag.
 - *Provisional.* A claim made at a cold start, where nobody was known to have held before, is the first comer's. It is
   given on, once, to an equally suited candidate that was absent then and has been able for a second, where that one
-  would be chosen if the bundle were free (``claiming``): while it has room by a share of all candidates in the Plan,
-  and once no speaker has arrived for 30 s, by a share of those that are there. After 120 s the claim is final.
+  would be chosen if the bundle were free (``claiming``) and others gave as well, in proportion to what they have: while
+  it has room by a share of all candidates in the Plan, and once no speaker has arrived for 30 s, by a share of those
+  that are there. When that gives no more, or after 120 s, the claim is final.
 - *Preference.* A higher one after 60 s of that node's health, doubling each time. The wait counts from the last time,
   too. And not before the Plan has said so for five seconds, since the other one must know of it, too.
 - *No endpoint serves*, for as long as ``unserved`` says.
@@ -25,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from math import ceil
 from typing import NamedTuple
 
 from cluster.objects import NodeName
@@ -94,8 +96,14 @@ class Moving:
         self._arrivals: dict[tuple[NodeName, frozenset[LinkName]], float] = {}
         """When each node was first seen to be able on these links, of those that were awaited."""
         self._round: Iterator[BundleId] | None = None
-        self._loads: dict[NodeName, int] = {}
-        """Of others, with what the present round gives to them."""
+        self._given: dict[NodeName, int] = {}
+        """How many addresses the present round gives to whom."""
+        self._gave = False
+        """The round before gave anything."""
+        self._givers = 1.0
+        """Others give, too, each in proportion to what it has: what is given in all, for each address of ours."""
+        self._has_most = False
+        """Nobody claims more than this node."""
         self._kept = 0
         """This node's load as far as the present round has come: all that is final, and what is kept of the rest."""
         self._review_at = NEVER
@@ -161,8 +169,13 @@ class Moving:
             self._review_at, self._round = NEVER, None
             return
         if self._round is None:
-            self._round, self._loads, self._next_at = iter(sorted(self._restless)), {}, NEVER
-            self._kept = self._claiming.load(self._roster.node) - self._provisional_load()
+            self._round, self._next_at = iter(sorted(self._restless)), NEVER
+            self._gave, self._given = bool(self._given), {}
+            loads = {node: self._claiming.load(node) for node in (self._roster.node, *self._roster.peers)}
+            mine = loads[self._roster.node]
+            self._kept = mine - self._provisional_load()
+            self._givers = sum(loads.values()) / max(mine, 1)
+            self._has_most = mine == max(loads.values())
             self._arrived_at = max(self._arrived_at, self._roster.latest_able())
         self._claiming.forget_ability()
         looked = 0
@@ -177,8 +190,7 @@ class Moving:
                 continue
             if move.at <= now:
                 if move.to is not None and move.why == "provisional":
-                    before = self._loads.get(move.to, self._claiming.load(move.to))
-                    self._loads[move.to] = before + len(bundle.addresses)
+                    self._given[move.to] = self._given.get(move.to, 0) + len(bundle.addresses)
                     self._kept -= len(bundle.addresses)
                 yield bundle, move
             elif move.at < NEVER:
@@ -232,11 +244,13 @@ class Moving:
         settings, me = self._settings, self._roster.node
         over_at = min(tenure.claimed_at + settings.provisional_s, self._last_arrival(tenure) + settings.cold_start_s)
         over = now >= over_at
-        if over:
+        if over and not self._gave and not self._given:
             tenure.provisional = False
-        later = None if over else Move("provisional", over_at)
-        free = {**self._loads, me: self._kept}
-        self._kept += len(bundle.addresses)
+        later = Move("provisional", max(over_at, now + REVIEW_S)) if tenure.provisional else None
+        addresses = len(bundle.addresses)
+        free = {node: self._claiming.load(node) + self._gifts(node, addresses) for node in tenure.awaited}
+        free[me] = self._kept
+        self._kept += addresses
         chosen = self._claiming.choose(bundle, links, False, free, now)
         if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:
             return later
@@ -248,6 +262,13 @@ class Moving:
             return later  # a share of what is still others', who may arrive
         since = self._able_since(bundle, chosen, links, now) or now
         return Move("provisional", since + STEADY_S, chosen.node)
+
+    def _gifts(self, node: NodeName, addresses: int) -> int:
+        """What all may give to a node in this round, once this one gives so many more addresses, without these."""
+        given = self._given.get(node, 0)
+        if self._has_most and not given:
+            return 0  # somebody has to begin, and it is whoever has most
+        return ceil((given + addresses) * self._givers) - addresses
 
     def _last_arrival(self, tenure: Tenure) -> float:
         return max(self._arrived_at, tenure.claimed_at)
