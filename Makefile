@@ -1,7 +1,7 @@
 # make demo    the whole thing on this machine, from nothing
 # make check   the quick loop: format, lint, types, layers, unit tests
 # make test    everything, each fault once
-# make assets  the programs of a real control plane, found or built once
+# make assets  the programs of a real control plane, Helm and Prometheus, found or built once
 # make engine  a container engine, started if there is none
 # make images  both images, their sizes and how fast they start
 # make faults  the failover figures, repeated

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lab import launch, show
-from lab.assets.gather import Assets, gather
+from lab.assets.gather import Assets, MadeFrom, gather
+from lab.assets.pinned import ALL, CONTROL_PLANE
 from lab.client import Lab
 from lab.directory import all_labs, check_name
 from lab.errors import FailedError, LabError, UnusableError
@@ -110,7 +111,7 @@ def up(
     wanted = launch.Wanted(
         name=name,
         layout=layout,
-        assets=_gather_assets() if control_plane == "kubernetes" else None,
+        assets=_gather_assets(CONTROL_PLANE) if control_plane == "kubernetes" else None,
         proxy_mode=proxy_mode,
         daemons=daemons,
         node_grace=node_grace,
@@ -168,9 +169,9 @@ def status(
         show.print_status(out, found)
 
 
-def _gather_assets() -> Assets:
-    with err.status("looking for the control plane's programs") as shown:
-        found = gather(shown.update if err.is_terminal else _Lines())
+def _gather_assets(wanted: Sequence[MadeFrom]) -> Assets:
+    with err.status("looking for programs") as shown:
+        found = gather(shown.update if err.is_terminal else _Lines(), wanted=wanted)
     for each in found.passed_over:
         print(f"lab: {each}", file=sys.stderr)
     return found
@@ -190,9 +191,9 @@ class _Lines:
 
 @app.command()
 def assets(as_json: Json = False) -> None:
-    """Find the programs of a real control plane, or build them once (some minutes), and say where they are."""
+    """Find what the tests need (a real control plane, Helm, Prometheus), or make it once (some minutes); say where."""
     started = time.monotonic()
-    found = _gather_assets()
+    found = _gather_assets(ALL)
     if as_json:
         print_json(show.assets_as_object(found, time.monotonic() - started))
     else:

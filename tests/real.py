@@ -1,4 +1,4 @@
-"""The programs of a real control plane, for the tests that are marked ``real``."""
+"""The programs of a real control plane, Helm and Prometheus, for the tests that are marked ``real``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import cache
 
 from lab.assets.gather import Assets, find
 from lab.assets.metallb_release import is_built
-from lab.assets.pinned import Program
+from lab.assets.pinned import ALL, Program
 from lab.client import Lab
 
 
 @cache
 def _found() -> Assets | None:
-    return find()
+    return find(wanted=ALL)
 
 
 def why_not() -> str | None:

@@ -14,9 +14,11 @@ from typing import Literal
 from lab.assets.pinned import Program, parse_version, wanted, will_do
 
 ASK_S = 20.0  # for a program to say its version; a loaded machine reads 100 MB from disk first
-VERSION = re.compile(r"(?:Kubernetes v|etcd Version: |Client Version: v)(\S+)")
+VERSION = re.compile(r"(?:Kubernetes v|etcd Version: |Client Version: v|(?:prometheus|promtool), version |^v)([^\s+]+)")
+"""Without what a distribution adds to it, or the commit: ``2.42.0+ds``, ``v4.3.2+g1234567``."""
+ASK_BY: Mapping[Program, tuple[str, ...]] = {"kubectl": ("version", "--client"), "helm": ("version", "--short")}
 
-Source = Literal["KUBEBUILDER_ASSETS", "PATH", "cache", "built"]
+Source = Literal["KUBEBUILDER_ASSETS", "PATH", "cache", "built", "fetched"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def look_for(program: Program, environment: Mapping[str, str]) -> Iterator[Found
 
 def version_of(program: Program, path: Path) -> str:
     """What the program says. Raises ``ValueError``, whose text says why, where it does not."""
-    argv = [str(path), "version", "--client"] if program == "kubectl" else [str(path), "--version"]
+    argv = [str(path), *ASK_BY.get(program, ("--version",))]
     try:
         said = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=ASK_S, check=False

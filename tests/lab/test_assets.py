@@ -20,7 +20,7 @@ import pytest
 from lab.assets.cache import make_once
 from lab.assets.found import PassedOver
 from lab.assets.gather import Assets, find, gather
-from lab.assets.pinned import ETCD, ETCD_VERSION, KUBERNETES, KUBERNETES_VERSION, RELEASES
+from lab.assets.pinned import CONTROL_PLANE, ETCD, ETCD_VERSION, HELM, KUBERNETES, KUBERNETES_VERSION, PROMETHEUS
 from lab.errors import UnusableError
 from tests.waiting import wait_until
 
@@ -109,7 +109,7 @@ def test_programs_are_built_once_and_then_found_in_the_cache(machine: Machine) -
 
     assert sources(first) == {"built"}
     assert sources(second) == {"cache"}
-    assert len(machine.builds) == len(RELEASES)
+    assert len(machine.builds) == len(CONTROL_PLANE)
     for assets in (first, second):
         assert {path.name for path in map(assets.path, assets.programs)} == {*KUBERNETES.packages, *ETCD.packages}
         assert all(os.access(assets.path(program), os.X_OK) for program in assets.programs)
@@ -218,7 +218,7 @@ def test_two_builds_at_once_build_once(machine: Machine) -> None:
         hold.unlink()
         found = [each.result() for each in both]
 
-    assert len(machine.builds) == len(RELEASES)
+    assert len(machine.builds) == len(CONTROL_PLANE)
     assert sorted(assets.programs["etcd"].source for assets in found) == ["built", "cache"]
 
 
@@ -260,6 +260,59 @@ def test_cache_that_cannot_be_written_is_said(machine: Machine) -> None:
         machine.gather(XDG_CACHE_HOME=f"{machine.root}/file")
 
 
+APT_GET = """#!/bin/sh
+echo "$1" >> "$APT_LOG"
+case "$1" in
+download) [ -e "$APT_LISTS" ] || { echo "E: Unable to locate package" >&2; exit 100; }; touch prometheus_2.42.0_amd64.deb ;;
+update) [ -z "$APT_FAILS" ] && touch "$APT_LISTS" || { echo "E: $APT_FAILS" >&2; exit 100; } ;;
+esac
+"""
+DPKG_DEB = """#!/bin/sh
+mkdir -p "$3/usr/bin"
+for program in prometheus promtool; do
+  printf '#!/bin/sh\\necho "%s, version 2.42.0+ds (branch: debian/sid)"\\n' $program > "$3/usr/bin/$program"
+  chmod +x "$3/usr/bin/$program"
+done
+"""
+
+
+def with_debian(machine: Machine) -> dict[str, str]:
+    for name, source in (("apt-get", APT_GET), ("dpkg-deb", DPKG_DEB)):
+        (machine.root / "bin" / name).write_text(source)
+        (machine.root / "bin" / name).chmod(0o755)
+    for tool in ("touch", "mkdir"):
+        (machine.root / "system" / tool).symlink_to(shutil.which(tool) or "")
+    return {**machine.environment, "APT_LOG": f"{machine.root}/apt.log", "APT_LISTS": f"{machine.root}/lists"}
+
+
+def test_prometheus_is_unpacked_from_debians_package_once(machine: Machine) -> None:
+    environment = with_debian(machine)
+    assert find(environment, wanted=[PROMETHEUS]) is None
+
+    first = gather(environment=environment, wanted=[PROMETHEUS])
+    second = gather(environment=environment, wanted=[PROMETHEUS])
+
+    assert (sources(first), sources(second)) == ({"fetched"}, {"cache"})
+    assert {found.version for found in first.programs.values()} == {"2.42.0"}
+    assert (machine.root / "apt.log").read_text().split() == ["download", "update", "download"]
+    assert {path.name for path in (machine.cache / PROMETHEUS.cache_name).iterdir()} == {"prometheus", "promtool"}
+
+
+def test_a_package_that_cannot_be_had_is_said(machine: Machine) -> None:
+    with pytest.raises(UnusableError, match="prometheus and promtool: not on PATH, and there is no apt-get"):
+        gather(environment=machine.environment, wanted=[PROMETHEUS])
+    with pytest.raises(UnusableError, match="apt-get failed: E: no route"):
+        gather(environment=with_debian(machine) | {"APT_FAILS": "no route"}, wanted=[PROMETHEUS])
+    assert not (machine.cache / PROMETHEUS.cache_name).exists()
+
+
+@pytest.mark.parametrize(("says", "source"), [("v4.1.0+g1234567", "PATH"), ("v3.22.0+g1234567", "built")])
+def test_helm_of_the_same_major_version_will_do(machine: Machine, says: str, source: str) -> None:
+    machine.has("helm", says)
+    found = gather(environment=machine.environment, wanted=[HELM])
+    assert sources(found) == {source}
+
+
 def test_interrupted_making_leaves_nothing(tmp_path: Path) -> None:
     def make(directory: Path, _: int) -> None:
         (directory / "half").touch()
@@ -288,3 +341,4 @@ def test_modules_are_those_of_the_pinned_versions() -> None:
     assert len(staging) > 30
     assert {words[3] for words in staging} == {"v0" + KUBERNETES_VERSION.removeprefix("1")}
     assert f"go.etcd.io/etcd/server/v3 v{ETCD_VERSION}" in (ETCD.module / "go.mod").read_text()
+    assert f"helm.sh/helm/v4 v{HELM.version}" in (HELM.module / "go.mod").read_text()
