@@ -2,8 +2,8 @@
 
 ``python -m bench.faults`` runs all of them, ``python -m bench.faults power-cut cable --runs 20 --json FILE`` some. Each
 scenario has a lab of its own; an address is watched by ARP every 10 ms from the client. The time of a fault is taken
-before it is caused. The daemons have the rights that ``deploy/parts`` gives them: change it to see what other rights
-would bring. ``--busy 4`` keeps four processes busy meanwhile.
+before it is caused. The daemons have the rights that ``deploy/berthlb.yaml`` gives them: change it to see what other
+rights would bring. ``--busy 4`` keeps four processes busy meanwhile.
 """
 
 from __future__ import annotations

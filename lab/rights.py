@@ -1,18 +1,16 @@
 """What a daemon's container may do, as the manifests that we install say.
 
 Whoever runs a daemon outside a cluster (a lab, a test, a benchmark) gives it these rights (``lab.container``), so that
-what is shown and measured there is what a cluster gets. They are read from ``deploy/parts``, never written twice.
+what is shown and measured there is what a cluster gets. They are read from ``deploy/berthlb.yaml``, not written twice.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
-import yaml
 
-PARTS = Path(__file__).parents[1] / "deploy/parts"
+from lab.installed import pod_of
 
 DaemonName = Literal["controller", "speaker"]
 DAEMONS: tuple[DaemonName, ...] = ("controller", "speaker")
@@ -31,8 +29,7 @@ class Rights(msgspec.Struct, frozen=True):
 
 def rights_of(daemon: DaemonName) -> Rights:
     """The rights of one of our daemons. Raises ``ValueError`` where the manifest gives more than ``Rights`` can say."""
-    objects: list[dict[str, Any]] = list(yaml.safe_load_all((PARTS / f"{daemon}.yaml").read_text()))
-    (pod,) = [each["spec"]["template"]["spec"] for each in objects if "template" in each.get("spec", {})]
+    pod = pod_of(daemon)
     (container,) = pod["containers"]
     context = {**pod["securityContext"], **container["securityContext"]}
     if (

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -29,6 +28,7 @@ from cluster.resources import NAMESPACES, NODES, Resource
 from lab.controlplane.commands import RENEWALS_PER_GRACE
 from lab.controlplane.credentials import DAEMONS, credentials_directory, token_file_of
 from lab.controlplane.tokens import LIFETIME_S, sign_token, write_token
+from lab.installed import installed
 from lab.kinds import BUILT_IN, CRDS, Whole, all_kinds, by_word
 from lab.messages import ApiReady, Spec
 from lab.standins.kubelets import Kubelets
@@ -38,7 +38,6 @@ from lab.standins.views import PODS, Pod
 LOOK_S = 0.1  # between looks at an API server that does not answer yet
 LEASE_NAMESPACE = "kube-node-lease"
 OUR_NAMESPACE = "metallb-system"
-DEPLOY = Path(__file__).parents[2] / "deploy" / "parts"
 PERMISSIONS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 SERVICE_ACCOUNTS = by_word("serviceaccount")
 DEFINITIONS = Resource(
@@ -170,10 +169,7 @@ def prepare(client: ApiClient) -> None:
 
 def permissions() -> Iterator[dict[str, Any]]:
     """The objects of ``deploy/`` that say who our daemons are and what they may do."""
-    for path in (DEPLOY / "controller.yaml", DEPLOY / "speaker.yaml"):
-        for body in yaml.safe_load_all(path.read_text()):
-            if body["kind"] in PERMISSIONS:
-                yield body
+    return (body for body in installed() if body["kind"] in PERMISSIONS)
 
 
 def _resource_of(body: dict[str, Any]) -> Resource[Any]:

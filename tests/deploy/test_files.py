@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +57,6 @@ def listens(kind: str) -> tuple[Listen, ...]:
     return speaker_options.parse(arguments(kind)).listen
 
 
-def test_the_manifest_is_made_of_its_parts(tmp_path: Path) -> None:
-    made = tmp_path / "made.yaml"
-    subprocess.run([ROOT / "scripts/manifest", made], check=True)
-    assert made.read_text() == MANIFEST.read_text(), "run scripts/manifest"
-
-
 def test_the_daemons_understand_their_arguments() -> None:
     assert controller_options.parse(arguments("Deployment")).namespace == "metallb-system"
     assert speaker_options.parse(arguments("DaemonSet")).node == "node-1"
@@ -72,11 +65,11 @@ def test_the_daemons_understand_their_arguments() -> None:
 @pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])
 def test_what_is_served_can_be_reached_by_the_probes_and_not_by_the_whole_lan(kind: str) -> None:
     spec = pod(kind)
-    (port,) = [each["containerPort"] for each in container(kind)["ports"] if each["name"] == "status"]
+    (port,) = [each["containerPort"] for each in container(kind)["ports"] if each["name"] == "monitoring"]
     own = VALUES["status.hostIP" if spec.get("hostNetwork") else "status.podIP"]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         asked = container(kind)[probe]["httpGet"]
-        assert asked["port"] == "status"
+        assert asked["port"] == "monitoring"
         assert (asked.get("host", own), port) in listens(kind), probe
     if spec.get("hostNetwork"):
         assert {each.host for each in listens(kind)} == {"127.0.0.1"}
@@ -101,6 +94,16 @@ def test_containers_take_no_more_than_they_need(kind: str) -> None:
     assert context["capabilities"]["drop"] == ["ALL"]
     assert context["readOnlyRootFilesystem"] is True
     assert context["allowPrivilegeEscalation"] is False
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "DaemonSet"])
+def test_pods_are_found_as_metallbs_are_but_not_by_its_webhook_service(kind: str) -> None:
+    """Its tutorial waits for ``app=metallb``, its webhook Service sends to ``component: controller``."""
+    (workload,) = [each for each in OBJECTS if each["kind"] == kind]
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    assert labels["app"] == "metallb"
+    assert "component" not in labels
+    assert container(kind)["name"] == {"Deployment": "controller", "DaemonSet": "speaker"}[kind]
 
 
 def rules() -> list[dict[str, Any]]:

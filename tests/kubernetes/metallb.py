@@ -1,4 +1,5 @@
-"""MetalLB's own definitions of its custom resources, as its Go module has them: what a cluster has that ran MetalLB."""
+"""MetalLB's own definitions of its custom resources, its chart and its manifest, as its Go module has them: what a cluster
+has that ran MetalLB."""
 
 from __future__ import annotations
 
@@ -8,10 +9,24 @@ from pathlib import Path
 
 from lab.assets.metallb_release import SUMS, source
 
-__all__ = ["SUMS", "definitions"]
+__all__ = ["SUMS", "chart", "definitions", "manifest"]
 
 
 @cache
+def _source(version: str) -> Path:
+    return source(version, os.environ)
+
+
 def definitions(version: str) -> Path:
     """The directory of that version's CustomResourceDefinitions."""
-    return source(version, os.environ) / "config/crd/bases"
+    return _source(version) / "config/crd/bases"
+
+
+def chart(version: str) -> Path:
+    """That version's chart, without the charts that it depends on."""
+    return _source(version) / "charts/metallb"
+
+
+def manifest(version: str) -> Path:
+    """What it tells people to apply who have no Helm."""
+    return _source(version) / "config/manifests/metallb-native.yaml"

@@ -263,7 +263,7 @@ def test_cache_that_cannot_be_written_is_said(machine: Machine) -> None:
 APT_GET = """#!/bin/sh
 echo "$1" >> "$APT_LOG"
 case "$1" in
-download) [ -e "$APT_LISTS" ] || { echo "E: Unable to locate package" >&2; exit 100; }; touch prometheus_2.42.0_amd64.deb ;;
+download) [ -e "$APT_LISTS" ] || { echo "E: no such package" >&2; exit 100; }; touch prometheus_2.42.0_amd64.deb ;;
 update) [ -z "$APT_FAILS" ] && touch "$APT_LISTS" || { echo "E: $APT_FAILS" >&2; exit 100; } ;;
 esac
 """
