@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.apiserver.embedded import EmbeddedApi
-from tests.kubernetes.control_plane import ControlPlane
+from tests.kubernetes.control_plane import MANIFEST, ControlPlane
 from tests.kubernetes.metallb import definitions
 from tests.real import why_not
 from tests.wire.network import Wire
@@ -24,6 +24,7 @@ NEED_THE_REAL_ONE = [
     "test_apply.py",
     "test_cel.py",
     "test_conversion.py",
+    "test_helm.py",
     "test_manifests.py",
     "test_missing.py",
     "test_new_kinds.py",
@@ -57,9 +58,11 @@ def metallbs_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control
 
 
 @contextmanager
-def running(directory: Path, definitions: Path | None = None) -> Iterator[ControlPlane]:
+def running(
+    directory: Path, definitions: Path | None = None, manifest: Path | None = MANIFEST
+) -> Iterator[ControlPlane]:
     wire = Wire()
-    plane = ControlPlane(wire, directory, definitions=definitions)
+    plane = ControlPlane(wire, directory, definitions=definitions, manifest=manifest)
     try:
         yield plane.start()
     finally:

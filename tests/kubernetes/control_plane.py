@@ -79,12 +79,20 @@ def server_flags(directory: Path, address: str) -> tuple[str, ...]:
 
 class ControlPlane:
     """Runs from ``start`` to ``end``, on a host of the wire. ``definitions``: a directory of CustomResourceDefinitions
-    that it has instead of ours."""
+    that it has instead of ours. ``manifest``: what is installed in it; None: nothing."""
 
-    def __init__(self, wire: Wire, directory: Path, *flags: str, definitions: Path | None = None) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        directory: Path,
+        *flags: str,
+        definitions: Path | None = None,
+        manifest: Path | None = MANIFEST,
+    ) -> None:
         self._directory = directory
         self._flags = flags
         self._definitions = definitions
+        self._manifest = manifest
         self._processes: list[subprocess.Popen[bytes]] = []
         self._audit = directory / "audit.log"
         self.host = wire.host("cp")
@@ -92,7 +100,7 @@ class ControlPlane:
         self._relay = Relay(self.host, PORT)
 
     def start(self) -> ControlPlane:
-        """Returns when the server is ready and has taken our manifests."""
+        """Returns when the server is ready and has taken the manifest."""
         make_credentials(self._directory, self.address)
         audit.write_policy(self._directory / "audit.yaml", DAEMONS)
         self._run("etcd", *etcd_flags(self._directory))
@@ -105,11 +113,13 @@ class ControlPlane:
         )
         self._relay.start()
         wait_until(self._is_ready, START_S, f"kube-apiserver is not ready; its log is in {self._directory}")
+        if self._manifest is None:
+            return self
         if self._definitions is None:
-            self.kubectl("apply", "-f", str(MANIFEST))
+            self.kubectl("apply", "-f", str(self._manifest))
         else:
             self.kubectl("apply", "-f", str(self._definitions))
-            rest = [each for each in yaml.safe_load_all(MANIFEST.read_text()) if each["kind"] != DEFINITION]
+            rest = [each for each in yaml.safe_load_all(self._manifest.read_text()) if each["kind"] != DEFINITION]
             self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rest))
         self.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=30s")
         return self

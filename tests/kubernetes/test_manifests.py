@@ -78,14 +78,14 @@ def test_the_speakers_pod_needs_privileged_and_says_why(control_plane: ControlPl
 
 
 def test_the_speakers_metrics_can_be_opened_as_documented(control_plane: ControlPlane) -> None:
-    (command,) = commands(ROOT / "docs/reference/metrics.md")
+    (command,) = [each for each in commands(ROOT / "docs/how-to/monitor.md") if each.startswith("kubectl")]
     program, *words = shlex.split(command)
     assert program == "kubectl"
     changed = json.loads(control_plane.kubectl(*words, "--dry-run=server", "--output=json"))
     (container,) = changed["spec"]["template"]["spec"]["containers"]
     assert "HOST_IP" in {each["name"] for each in container["env"]}
     arguments = [each.replace("$(HOST_IP)", "192.0.2.1") for each in container["args"]]
-    assert parse(arguments).listen == (("127.0.0.1", 7472), ("192.0.2.1", 7472))
+    assert parse(arguments).listen == (("127.0.0.1", 7949), ("192.0.2.1", 7949))
 
 
 def enforce(control_plane: ControlPlane, level: str) -> None:
