@@ -442,7 +442,7 @@ class Daemon:
         )
 
     def _figures(self) -> Snapshot:
-        waiting = self._inbox.qsize() + self._outbox.qsize()
+        waiting = self._inbox.qsize() + self._core.backlog + self._outbox.qsize()
         return replace(
             self._snapshot,
             updates=self._updates,
