@@ -30,10 +30,6 @@ RUN_ELSEWHERE = {
     "docker build --file Dockerfile.speaker --tag berthlb/speaker:0.1.0 .": "tests/docker, by scripts/images",
     "make test": "this run",
     ".venv/bin/pytest -m long --log-cli-level=INFO tests/lab/test_failover_figures.py": "a part of make test-long",
-    "kubectl patch daemonset berthlb-speaker --namespace metallb-system --type json --patch "
-    """'[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--listen=[$(HOST_IP)]:7472"}]'""": (
-        "tests/kubernetes/test_manifests.py"
-    ),
     "python -m controller --kubeconfig FILE": "tests/controller",
     "python -m speaker --kubeconfig FILE --node-name NODE": "tests/lab",
 }
@@ -45,6 +41,8 @@ LAB_SESSION = re.compile(r"^\.venv/bin/python -m lab ")
 RUN_BY_PAGE = {
     "docs/how-to/migrate-from-metallb.md": "tests/lab/test_migration.py",
     "docs/how-to/move-from-metallbs-configmap.md": "tests/kubernetes/test_conversion.py",
+    "docs/how-to/install-with-helm.md": "tests/kubernetes/test_helm.py",
+    "docs/how-to/monitor.md": "tests/kubernetes/test_helm.py, tests/kubernetes/test_manifests.py",
 }
 """Pages whose commands another test runs in order, all of them: the page, and where."""
 
