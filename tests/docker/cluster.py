@@ -233,7 +233,9 @@ class Cluster:
 
     def url(self, daemon: str, path: str) -> str:
         """Where a daemon serves something, for who shares its network."""
-        return (f"http://{self._at[daemon]}:7472" if daemon in self._at else "http://127.0.0.1:7472") + path
+        kind, host = ("Deployment", self._at[daemon]) if daemon in self._at else ("DaemonSet", "127.0.0.1")
+        (port,) = [p["containerPort"] for p in pod_of(kind)["containers"][0]["ports"] if p["name"] == "monitoring"]
+        return f"http://{host}:{port}{path}"
 
     def beside(self, daemon: str) -> str:
         """A container that can ask a daemon, and is there while the daemon is not."""

@@ -1,5 +1,5 @@
-"""MetalLB's own definitions of its custom resources, its chart and its manifest, as its Go module has them: what a cluster
-has that ran MetalLB."""
+"""MetalLB's own definitions of its custom resources, its chart and its manifest, as its Go module has them: what a
+cluster has that ran MetalLB."""
 
 from __future__ import annotations
 
