@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 
 from controller import options as controller_options
 from speaker import options as speaker_options
-from tests.deploy.chart import CHART, ROOT, VALUES, helm, pods, rendered, without_definitions
+from tests.deploy.chart import CHART, NAMESPACE, ROOT, VALUES, helm, pods, rendered, without_definitions
 from tests.kubernetes.metallb import SUMS, chart, manifest
 
 pytestmark = pytest.mark.real
@@ -124,9 +125,10 @@ def test_everything_that_can_be_turned_on_is_on() -> None:
 
 @pytest.mark.parametrize("values", KINDS.values(), ids=KINDS)
 def test_the_daemons_understand_what_the_values_say(values: tuple[str, ...]) -> None:
-    for daemon, template in pods(without_definitions(*values, "--set", "mode=active")).items():
-        arguments = [each.replace("$(POD_IP)", "::1") for each in template["spec"]["containers"][0]["args"]]
-        arguments = [each.replace("$(HOST_IP)", "192.0.2.1") for each in arguments]
+    fields = {"NODE_NAME": "node-1", "NAMESPACE": NAMESPACE, "POD_IP": "2001:db8::7", "HOST_IP": "192.0.2.1"}
+    for daemon, template in pods(without_definitions(*values)).items():
+        given = template["spec"]["containers"][0]["args"]
+        arguments = [re.sub(r"\$\((\w+)\)", lambda found: fields[found[1]], each) for each in given]
         (controller_options if daemon == "controller" else speaker_options).parse(arguments)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from lab.installed import installed
 
 MANIFEST = Path(__file__).parents[2] / "deploy/berthlb.yaml"
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -18,7 +18,7 @@ KUBELETS = {"ports", "startupProbe", "livenessProbe", "readinessProbe", "resourc
 
 def pod_of(kind: str) -> dict[str, Any]:
     """The pod of our only object of a kind."""
-    (found,) = [each for each in yaml.safe_load_all(MANIFEST.read_text()) if each and each["kind"] == kind]
+    (found,) = [each for each in installed() if each["kind"] == kind]
     spec = found["spec"]["template"]["spec"]
     assert isinstance(spec, dict)
     return spec

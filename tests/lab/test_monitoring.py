@@ -37,6 +37,10 @@ LEASE_S = 6
 """A write has to be answered within it."""
 NODES = ("node-1", "node-2", "node-3")
 MANY = 150
+POOL = "example"
+"""The tutorial's."""
+CEASE_S = 100.0
+"""Until an alert ceases: a watch that has nothing to tell says once a minute that it goes on."""
 CONTROLLERS = ("controller", "controller-2")
 
 
@@ -192,7 +196,7 @@ def told_to_wait(lab: Lab, directory: Path) -> Iterator[None]:
         "retryAfter": 6,
         "count": 1,
     }
-    with api_fails(lab, slow), applied(lab, directory, service("late", "kind-pool")):
+    with api_fails(lab, slow), applied(lab, directory, service("late", POOL)):
         yield
 
 
@@ -211,7 +215,7 @@ def tenants(count: int) -> list[dict[str, Any]]:
 @contextmanager
 def failing_records(lab: Lab, directory: Path) -> Iterator[None]:
     """A change that is to be recorded, and a server that refuses every record."""
-    with api_fails(lab, *NO_RECORDS), applied(lab, directory, service("recorded", "kind-pool")):
+    with api_fails(lab, *NO_RECORDS), applied(lab, directory, service("recorded", POOL)):
         yield
 
 
@@ -274,7 +278,7 @@ def test_an_alert_fires_by_its_fault_and_ceases(
     with FAULTS[alert](cluster, tmp_path):
         wait_until(lambda: prometheus.has_fired(alert, time.monotonic() - begun), FIRE_S, f"{alert} does not fire")
     launch.await_ready(cluster)
-    wait_until(lambda: alert not in prometheus.firing(), 60, f"{alert} does not cease")
+    wait_until(lambda: alert not in prometheus.firing(), CEASE_S, f"{alert} does not cease")
 
 
 # ------------------------------------------------------------------------ queries
