@@ -25,7 +25,7 @@ from lab.client import Lab
 from lab.layout import CONTROL_PLANE, lay_out
 from lab.manifests import api_of, apply_each, delete_each
 from tests.lab.prometheus import OPEN, Prometheus
-from tests.lab.test_faults import ADDRESS, serving
+from tests.lab.test_faults import ADDRESS, announcing, serving
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("monitoring"), pytest.mark.timeout(180)]
@@ -214,8 +214,9 @@ def tenants(count: int) -> list[dict[str, Any]]:
 
 @contextmanager
 def failing_records(lab: Lab, directory: Path) -> Iterator[None]:
-    """A change that is to be recorded, and a server that refuses every record."""
-    with api_fails(lab, *NO_RECORDS), applied(lab, directory, service("recorded", POOL)):
+    """Another node answers, which is to be recorded, and the server refuses every record."""
+    (owner,) = announcing(lab)
+    with api_fails(lab, *NO_RECORDS), without_power(lab, owner):
         yield
 
 
