@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.build import VERSION
 from lab.assets.build import build
 from lab.assets.cache import cache_directory
 from lab.assets.pinned import ACTIONLINT
@@ -88,17 +87,3 @@ def test_what_workflows_run_of_ours_is_there(path: Path) -> None:
         if "make" in words:
             target = words[words.index("make") + 1]
             subprocess.run(["make", "-n", target], cwd=ROOT, check=True, capture_output=True)
-
-
-def test_a_release_is_of_the_version_that_the_files_have() -> None:
-    assert release("check", f"v{VERSION}").returncode == 0
-    refused = release("check", "v99.0.0")
-    assert refused.returncode == 2
-    assert refused.stderr == f"release: the tag is v99.0.0, and cluster/build.py has {VERSION}\n"
-
-
-def release(step: str, tag: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "REGISTRY": "registry.example/berthlb", "TAG": tag}
-    return subprocess.run(
-        [ROOT / "scripts/release", step], env=environment, capture_output=True, text=True, check=False
-    )

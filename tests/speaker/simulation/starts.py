@@ -15,6 +15,7 @@ from tests.speaker.simulation.scenes import numbered
 from tests.speaker.simulation.world import World, bundle_of
 
 OVER_S = 36.0  # after the last start: nobody has arrived for 30 s
+LONGEST_GAP_S = 25.0  # between two starts: whoever comes later comes after the start
 FAIR = 1.25
 
 
@@ -27,7 +28,7 @@ class StaggeredStart:
         self.world = World(seed, count)
         self.addresses = addresses if addresses is not None else rng.choice((7, 20, 60, 100))
         longest = spread if spread is not None else rng.choice((0.5, 5.0, 20.0, 60.0))
-        self.starts = {name: rng.uniform(0.0, longest) for name in self.world.nodes}
+        self.starts = _without_long_gaps({name: rng.uniform(0.0, longest) for name in self.world.nodes})
         Invariants(self.world)
 
     def run(self, calm_s: float) -> World:
@@ -51,3 +52,11 @@ class StaggeredStart:
         assert max(loads.values()) <= most, f"{loads}: more than {most}, starts {self.starts}\n{world.story()}"
         claims = Counter(str(each.fields["address"]) for _, _, each in world.reports if each.reason == "Claimed")
         assert max(claims.values()) <= 2, f"{claims.most_common(3)} moved more than once\n{world.story()}"
+
+
+def _without_long_gaps(starts: dict[str, float]) -> dict[str, float]:
+    """The same order, and the same moments as long as nobody comes too late for the start."""
+    last, kept = min(starts.values()), {}
+    for name in sorted(starts, key=lambda name: starts[name]):
+        last = kept[name] = min(starts[name], last + LONGEST_GAP_S)
+    return {name: kept[name] for name in starts}
