@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import Any
 
@@ -84,7 +85,8 @@ def test_the_speakers_metrics_can_be_opened_as_documented(control_plane: Control
     changed = json.loads(control_plane.kubectl(*words, "--dry-run=server", "--output=json"))
     (container,) = changed["spec"]["template"]["spec"]["containers"]
     assert "HOST_IP" in {each["name"] for each in container["env"]}
-    arguments = [each.replace("$(HOST_IP)", "192.0.2.1") for each in container["args"]]
+    fields = {"NODE_NAME": "node-1", "NAMESPACE": "metallb-system", "HOST_IP": "192.0.2.1"}
+    arguments = [re.sub(r"\$\((\w+)\)", lambda found: fields[found[1]], each) for each in container["args"]]
     assert parse(arguments).listen == (("127.0.0.1", 7949), ("192.0.2.1", 7949))
 
 
