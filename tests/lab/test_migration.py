@@ -14,7 +14,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -177,7 +177,7 @@ class Timeline:
         sys.stdout.writelines(["\n", *(f"{at - self._began:7.2f} s  {what}\n" for at, what in sorted(lines))])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def lab() -> Iterator[Lab]:
     wanted = launch.Wanted(f"migration-{os.getpid()}", lay_out(3), daemons=False, node_grace=4.0, assets=real_assets())
     held = launch.up(wanted)
@@ -288,12 +288,26 @@ def read_only() -> str:
     return yaml.safe_dump_all(kept)
 
 
+def test_beside_metallb_observers_find_no_difference(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    with_a_client(lab, capsys, observe)
+
+
+@pytest.mark.long
 def test_there_and_back(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    with_a_client(lab, capsys, history)
+
+
+def with_a_client(
+    lab: Lab,
+    capsys: pytest.CaptureFixture[str],
+    live: Callable[[Lab, MetalLB, Beside, Timeline, measure.Watch], object],
+) -> None:
+    """Have that happen while a client watches, and show what it saw."""
     with serving(lab) as metallb, measure.watching(lab, ADDRESS, url=f"http://{ADDRESS}/") as watch:
         ours = Beside(lab)
         timeline = Timeline(lab, watch)
         try:
-            history(lab, metallb, ours, timeline, watch)
+            live(lab, metallb, ours, timeline, watch)
         finally:
             with capsys.disabled():
                 timeline.show()
@@ -301,16 +315,10 @@ def test_there_and_back(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
                 command.close()
 
 
-def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch: measure.Watch) -> None:
+def observe(lab: Lab, _: MetalLB, ours: Beside, timeline: Timeline, watch: measure.Watch) -> None:
+    """Beside MetalLB, with permissions to read and no others."""
     measure.steady_owner(watch)
-    given, made = addresses(lab), made_by_users(lab)
     began = timeline.note("MetalLB serves")
-
-    def unchanged() -> None:
-        assert addresses(lab) == given
-        assert made_by_users(lab) == made
-
-    # Beside it, observing.
     kubectl(lab, "apply", "--filename=-", given=read_only())
     versions = [each["metadata"]["resourceVersion"] for each in objects(lab, "services", "--namespace=dev")]
     since = time.time()
@@ -330,6 +338,16 @@ def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch:
         assert {each.verb for each in asked} <= READING
         assert {each.code for each in asked} == {200}, "some request was refused"
     assert len(timeline.answerers(began)) == 1
+
+
+def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch: measure.Watch) -> None:
+    given, made = addresses(lab), made_by_users(lab)
+
+    def unchanged() -> None:
+        assert addresses(lab) == given
+        assert made_by_users(lab) == made
+
+    observe(lab, metallb, ours, timeline, watch)
 
     # MetalLB ends, BerthLB begins.
     changing = timeline.note("MetalLB is scaled to zero")
