@@ -20,13 +20,13 @@ def batches(variable: str, default: str) -> list[tuple[int, int]]:
     return [(start, min(start + BATCH, last)) for start in range(first, last, BATCH)]
 
 
-@pytest.mark.parametrize(("first", "last"), batches("BERTHLB_SEEDS", "0:160"))
+@pytest.mark.parametrize(("first", "last"), batches("BERTHLB_SEEDS", "0:80"))
 def test_promises_hold_under_random_faults(first: int, last: int) -> None:
     for seed in range(first, last):
         Schedule(seed).run()
 
 
-@pytest.mark.parametrize(("first", "last"), batches("BERTHLB_STRANGE", "0:80"))
+@pytest.mark.parametrize(("first", "last"), batches("BERTHLB_STRANGE", "0:60"))
 def test_promises_hold_under_random_faults_on_strange_networks(first: int, last: int) -> None:
     for seed in range(first, last):
         StrangeSchedule(seed).run()
