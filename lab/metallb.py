@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ NAMESPACE = "metallb-system"
 SPEAKERS = "app=metallb,component=speaker"
 START_S = 60.0  # for the Pods of a DaemonSet, and for the controller to make the key of the speakers' gossip
 KUBECTL_S = 60.0
+GRACE_S = 2.0
+"""Its manifest's ``terminationGracePeriodSeconds`` for speakers; a kubelet kills what has not ended by then."""
 END_S = 10.0
 CONTROLLER_RIGHTS = Rights(user=65534, group=0, capabilities=())
 SPEAKER_RIGHTS = Rights(user=0, group=0, capabilities=("NET_RAW",))
@@ -124,7 +127,11 @@ class MetalLB:
                 command.terminate()
         for command in ending:
             with command:
-                command.wait(END_S)
+                try:
+                    command.wait(GRACE_S)
+                except TimeoutError:
+                    command.send_signal(signal.SIGKILL)
+                    command.wait(END_S)
 
     def log(self, host: str) -> Path:
         """What the process of a host says."""
