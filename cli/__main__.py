@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +22,7 @@ from cli.engine import EngineError, surroundings
 from cli.kind_pool import NothingFree, derive, manifest
 from cli.networks import AnswerError
 from cli.yaml_text import written
-from cluster.command_line import OneLineParser
+from cluster.command_line import EXIT_USAGE, OneLineParser, complain
 
 
 class CommandError(Exception):
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         description="Writes IPAddressPools and L2Advertisements for the layer2 pools of MetalLB's old configuration, "
         "ready for kubectl apply. Whatever has no counterpart is named on standard error.",
     )
-    converting.set_defaults(run=_convert)
+    converting.set_defaults(run=partial(_print_manifests, _convert))
     converting.add_argument(
         "file",
         metavar="FILE",
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         description="Writes an IPAddressPool and its L2Advertisement for a kind cluster, ready for kubectl apply: "
         "addresses of the container network that no container, no gateway and no other kind cluster has.",
     )
-    pooling.set_defaults(run=_kind_pool)
+    pooling.set_defaults(run=partial(_print_manifests, _kind_pool))
     pooling.add_argument(
         "--cluster",
         default=os.environ.get("KIND_CLUSTER_NAME") or "kind",
@@ -70,28 +71,35 @@ def parser() -> argparse.ArgumentParser:
 def main(command_line: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit."""
     arguments = parser().parse_args(command_line)
-    if whole := getattr(arguments, "whole", None):  # a command that says all by itself, the exit code too
-        sys.exit(whole(arguments))
     try:
-        documents, remarks = arguments.run(arguments)
-    except CommandError as error:
-        _fail(arguments.command, 2, str(error))
+        sys.exit(arguments.run(arguments))
     except KeyboardInterrupt:
         sys.exit(130)
-    for remark in remarks:
-        print(f"berthlb {arguments.command}: {remark}", file=sys.stderr)
-    if not documents:
-        sys.exit(2)
-    try:
-        print(written(documents), end="", flush=True)
-    except OSError as error:  # `| head`, a full disk
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter tries again, and complains, at its end
-        _fail(arguments.command, 1, f"cannot write the result: {error.strerror}")
-    sys.exit(0)
 
 
 Outcome = tuple[Sequence[dict[str, Any]], Iterable[str]]
 """Manifests, and remarks."""
+
+
+def _print_manifests(make: Callable[[argparse.Namespace], Outcome], arguments: argparse.Namespace) -> int:
+    """Run a command that makes manifests; the exit code."""
+    name = f"berthlb {arguments.command}"
+    try:
+        documents, remarks = make(arguments)
+    except CommandError as error:
+        complain(name, str(error))
+        return EXIT_USAGE
+    for remark in remarks:
+        complain(name, remark)
+    if not documents:
+        return EXIT_USAGE
+    try:
+        print(written(documents), end="", flush=True)
+    except OSError as error:  # `| head`, a full disk
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter tries again, and complains, at its end
+        complain(name, f"cannot write the result: {error.strerror}")
+        return 1
+    return 0
 
 
 def _convert(arguments: argparse.Namespace) -> Outcome:
@@ -117,11 +125,6 @@ def _kind_pool(arguments: argparse.Namespace) -> Outcome:
     if isinstance(derived, NothingFree):
         raise CommandError(derived.reason)
     return manifest(derived.ranges, arguments.namespace), derived.remarks
-
-
-def _fail(command: str, code: int, message: str) -> NoReturn:
-    print(f"berthlb {command}: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

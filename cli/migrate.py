@@ -37,7 +37,7 @@ def add_to(commands: argparse._SubParsersAction[OneLineParser]) -> None:
         "--namespace", default="metallb-system", help="MetalLB's, which will be BerthLB's (default: %(default)s)"
     )
     checking.add_argument("--json", action="store_true", help="for programs")
-    checking.set_defaults(whole=check)
+    checking.set_defaults(run=check)
 
 
 def check(arguments: argparse.Namespace) -> int:

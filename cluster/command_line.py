@@ -36,6 +36,6 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def complain(program: str, message: str) -> None:
-    """Say on the standard error why a program cannot begin, if there is one and somebody reads it."""
+    """Say something on the standard error, if there is one and somebody reads it: mostly why a program cannot begin."""
     with contextlib.suppress(AttributeError, OSError):
         sys.stderr.write(f"{program}: {message}\n")
