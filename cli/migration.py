@@ -15,8 +15,10 @@ import msgspec
 
 from cli.surveying import Survey
 from cluster.addresses import AddressError, parse_address
+from cluster.annotations import DEPRECATED_PREFIX, KNOWN, PREFIX
 from cluster.config import Config, load
 from cluster.objects import IPAddressPool, L2Advertisement, Object, PoolName
+from cluster.resources import METALLB_GROUP
 
 Weight = Literal["blocks", "changes", "step"]
 WEIGHTS: tuple[Weight, ...] = ("blocks", "changes", "step")
@@ -31,8 +33,6 @@ KNOWN_FIELDS = {
         "interfaces",
     },
 }
-KNOWN_ANNOTATIONS = {"address-pool", "loadBalancerIPs", "allow-shared-ip", "ip-allocated-from-pool"}
-PREFIXES = ("metallb.io/", "metallb.universe.tf/")
 EXCLUDED = frozenset(
     f"^{name}.*"
     for name in (
@@ -140,7 +140,7 @@ def _without_counterpart(survey: Survey, namespace: str) -> Iterator[Finding]:
 def _unknown_annotations(service: dict[str, Any]) -> Iterator[str]:
     for key in service["metadata"].get("annotations") or {}:
         prefix, slash, name = key.partition("/")
-        if prefix + slash in PREFIXES and name not in KNOWN_ANNOTATIONS:
+        if prefix + slash in (PREFIX, DEPRECATED_PREFIX) and name not in KNOWN:
             yield key
 
 
@@ -214,7 +214,7 @@ def _interfaces(survey: Survey, namespace: str) -> Iterator[Finding]:
 
 
 def _definitions(survey: Survey) -> Iterator[Finding]:
-    definitions = [each for each in survey["customresourcedefinitions"] if each["spec"]["group"] == "metallb.io"]
+    definitions = [each for each in survey["customresourcedefinitions"] if each["spec"]["group"] == METALLB_GROUP]
     pools, advertisements = (len(survey[kind]) for kind in ("ipaddresspools", "l2advertisements"))
     by_owner: dict[str, list[dict[str, Any]]] = {}
     for each in definitions:
@@ -244,7 +244,7 @@ def _owner(definition: dict[str, Any]) -> str:
 def _webhooks(survey: Survey) -> Iterator[Finding]:
     for each in survey["validatingwebhookconfigurations"]:
         rules = [rule for hook in each.get("webhooks") or () for rule in hook.get("rules") or ()]
-        if any("metallb.io" in rule.get("apiGroups", ()) for rule in rules):
+        if any(METALLB_GROUP in rule.get("apiGroups", ()) for rule in rules):
             text = "to be deleted when MetalLB has ended: nobody answers it then, and no pool could be made or changed"
             yield Finding("step", "Webhook", _named([each]), text)
 

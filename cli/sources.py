@@ -21,12 +21,12 @@ from difflib import get_close_matches
 from typing import Any
 
 from cli.yaml_text import YamlError, documents
+from cluster.resources import METALLB_GROUP
 
 INLINE = "configInline"
 POOLS = "address-pools"
 TELLING = (INLINE.lower(), POOLS)
 """Words of a text in which a configuration is."""
-METALLB_GROUP = "metallb.io"
 _BGP_KINDS = ("BGPPeer", "BGPAdvertisement", "BFDProfile", "Community")
 _READ_AS_IT_IS = ("IPAddressPool", "L2Advertisement")
 _SPELLINGS = {

@@ -10,7 +10,7 @@ import msgspec
 from cluster.client import ApiClient
 from cluster.errors import Forbidden, NotFound
 from cluster.objects import Object
-from cluster.resources import Resource
+from cluster.resources import METALLB_GROUP, Resource
 
 
 def _kind(group: str, version: str, plural: str, kind: str, *, namespaced: bool = True) -> Resource[Object]:
@@ -20,11 +20,11 @@ def _kind(group: str, version: str, plural: str, kind: str, *, namespaced: bool 
 KINDS: Mapping[str, Resource[Object]] = {
     each.plural: each
     for each in (
-        _kind("metallb.io", "v1beta1", "ipaddresspools", "IPAddressPool"),
-        _kind("metallb.io", "v1beta1", "l2advertisements", "L2Advertisement"),
-        _kind("metallb.io", "v1beta1", "bgpadvertisements", "BGPAdvertisement"),
-        _kind("metallb.io", "v1beta2", "bgppeers", "BGPPeer"),
-        _kind("metallb.io", "v1beta1", "addresspools", "AddressPool"),
+        _kind(METALLB_GROUP, "v1beta1", "ipaddresspools", "IPAddressPool"),
+        _kind(METALLB_GROUP, "v1beta1", "l2advertisements", "L2Advertisement"),
+        _kind(METALLB_GROUP, "v1beta1", "bgpadvertisements", "BGPAdvertisement"),
+        _kind(METALLB_GROUP, "v1beta2", "bgppeers", "BGPPeer"),
+        _kind(METALLB_GROUP, "v1beta1", "addresspools", "AddressPool"),
         _kind("", "v1", "services", "Service"),
         _kind("", "v1", "configmaps", "ConfigMap"),
         _kind("apps", "v1", "deployments", "Deployment"),

@@ -26,14 +26,13 @@ from cluster.client import ApiClient, WatchStream
 from cluster.errors import ApiError
 from cluster.listwatch import Change, Counters, ListPage, ListWatch, Wait, Watch
 from cluster.objects import Object
-from cluster.resources import Resource
+from cluster.resources import METALLB_GROUP, Resource
 
 __all__ = ["Change", "Counters", "Reflector"]
 
 STOP_S = 2.0  # what stop() waits for an on_change that is under way
 LINGER_S = 0.2  # and then for its thread: one that waits for an answer's first byte ends by itself, later and silently
 SKIPPED_LINES = 10  # per answer; a list of 10,000 unreadable objects must not become 10,000 lines
-OUR_GROUP = "metallb.io"
 INSTALL = "apply its definition, which deploy/berthlb.yaml and the chart have; nothing has to be restarted"
 
 T = TypeVar("T", bound=Object)
@@ -264,7 +263,7 @@ class Reflector(Generic[T]):
         if not self._unserved_said:
             self._unserved_said = True
             said = {"resource": self.resource.full_name}
-            advice = {"advice": INSTALL} if self.resource.group == OUR_GROUP else {}
+            advice = {"advice": INSTALL} if self.resource.group == METALLB_GROUP else {}
             logger.warning("the server has no such kind", extra=said | advice)
         self._client.note_working(self)
         if self._optional:

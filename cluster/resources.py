@@ -10,6 +10,9 @@ from cluster.objects import Object, prepare
 
 T = TypeVar("T", bound=Object)
 
+METALLB_GROUP = "metallb.io"
+"""Of MetalLB's kinds, which are ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resource(Generic[T]):
@@ -66,13 +69,13 @@ VALIDATING_WEBHOOK_CONFIGURATIONS = Resource(
     False,
     objects.ValidatingWebhookConfiguration,
 )
-IP_ADDRESS_POOLS = Resource("metallb.io", "v1beta1", "ipaddresspools", "IPAddressPool", True, objects.IPAddressPool)
+IP_ADDRESS_POOLS = Resource(METALLB_GROUP, "v1beta1", "ipaddresspools", "IPAddressPool", True, objects.IPAddressPool)
 L2_ADVERTISEMENTS = Resource(
-    "metallb.io", "v1beta1", "l2advertisements", "L2Advertisement", True, objects.L2Advertisement
+    METALLB_GROUP, "v1beta1", "l2advertisements", "L2Advertisement", True, objects.L2Advertisement
 )
 SERVICE_L2_STATUSES = Resource(
-    "metallb.io", "v1beta1", "servicel2statuses", "ServiceL2Status", True, objects.ServiceL2Status
+    METALLB_GROUP, "v1beta1", "servicel2statuses", "ServiceL2Status", True, objects.ServiceL2Status
 )
 CONFIGURATION_STATES = Resource(
-    "metallb.io", "v1beta1", "configurationstates", "ConfigurationState", True, objects.ConfigurationState
+    METALLB_GROUP, "v1beta1", "configurationstates", "ConfigurationState", True, objects.ConfigurationState
 )

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from cluster.annotations import DEPRECATED_PREFIX, PREFIX
+from cluster.annotations import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
 from cluster.objects import Condition, ObjectMeta, Service
 from cluster.record import ADDRESS_ASSIGNED
 from cluster.resources import SERVICES, Resource
-from controller.request import ALLOCATED_FROM_POOL
 
 """The condition on a Service that says which address it has, or why it has none."""
 COMPONENT = "berthlb-controller"

@@ -20,11 +20,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cluster.addresses import Address
-from cluster.annotations import DEPRECATED_PREFIX, PREFIX
+from cluster.annotations import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
 from cluster.objects import ManagedFields, Service, find_condition
 from cluster.record import ADDRESS_ASSIGNED, reserved_words
 from controller.allocator import Reason, Refusal
-from controller.request import ALLOCATED_FROM_POOL
 
 REWRITES = 3
 """From the third on it is no slip of somebody's hand."""

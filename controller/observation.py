@@ -16,7 +16,7 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cluster.annotations import PREFIX
+from cluster.annotations import ALLOCATED_FROM_POOL, PREFIX
 from cluster.config import Config, Problem
 from cluster.differences import Difference
 from cluster.objects import IPAddressPool, L2Advertisement, Namespace, Node, Object, Service, ServiceCIDR
@@ -26,7 +26,6 @@ from controller.changes import Moment, Write
 from controller.contest import shown
 from controller.reconcile import Reconciler
 from controller.reports import Reports
-from controller.request import ALLOCATED_FROM_POOL
 from controller.reserved import Reservations
 
 ADDRESS_CHANGES = "address_changes"

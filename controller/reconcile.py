@@ -27,7 +27,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cluster.addresses import Address, Family, RangeMap
-from cluster.annotations import ALLOW_SHARED_IP, PREFIX, annotation
+from cluster.annotations import ALLOCATED_FROM_POOL, ALLOW_SHARED_IP, PREFIX, annotation
 from cluster.config import Config
 from cluster.objects import Condition, PoolName, RecentRelease, Service, ServiceOwners, find_condition, is_older
 from cluster.record import ADDRESS_ASSIGNED, recorded
@@ -42,7 +42,7 @@ from controller.judgement import Verdict, condition, judge, may_be_believed
 from controller.ledger import Ledger
 from controller.releases import Releases
 from controller.reminders import Reminders
-from controller.request import ALLOCATED_FROM_POOL, addresses_in_status, is_ours, read_request
+from controller.request import addresses_in_status, is_ours, read_request
 from controller.requests import Patch, Requests
 from controller.reserved import Reserved
 from controller.tracked import Tracked

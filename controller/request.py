@@ -10,14 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.addresses import Address, AddressError, Family, parse_address
-from cluster.annotations import PREFIX, annotation
+from cluster.annotations import ADDRESS_POOL, LOAD_BALANCER_IPS, PREFIX, annotation
 from cluster.objects import PoolName, Service
 from cluster.sharing import read_holder
 from controller.allocator import Reason, Refusal, Request
 
-ADDRESS_POOL = "address-pool"
-LOAD_BALANCER_IPS = "loadBalancerIPs"
-ALLOCATED_FROM_POOL = "ip-allocated-from-pool"
 """Written by us: the pool of the Service's addresses."""
 
 

@@ -15,14 +15,20 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final
 
-from cluster.annotations import ALLOW_SHARED_IP, DEPRECATED_PREFIX, PREFIX
+from cluster.annotations import (
+    ADDRESS_POOL,
+    ALLOW_SHARED_IP,
+    ASKED,
+    DEPRECATED_PREFIX,
+    KNOWN,
+    LOAD_BALANCER_IPS,
+    PREFIX,
+)
 from cluster.objects import Service
 from controller.changes import EventNote, shortened
-from controller.request import ADDRESS_POOL, ALLOCATED_FROM_POOL, LOAD_BALANCER_IPS
 
 OUR_PREFIX = "berthlb.io/"
 """Of the condition; people look for annotations there, too."""
-KNOWN: Final = (ADDRESS_POOL, LOAD_BALANCER_IPS, ALLOW_SHARED_IP, ALLOCATED_FROM_POOL)
 UNREAD = '; the annotation "'
 """Where in a condition's message it begins that annotations have no effect."""
 TOLD = 20
@@ -59,7 +65,7 @@ def _is_for_us(key: str) -> bool:
 def _meant(key: str) -> str | None:
     """The one that was meant; None: nobody knows."""
     said = _plain(key.partition("/")[2][:KEY_LIMIT])
-    plain = {_plain(name): name for name in KNOWN[:-1]}  # nobody means to write the last one
+    plain = {_plain(name): name for name in ASKED}
     close = [plain[name] for name in get_close_matches(said, plain, 1, cutoff=0.5)]
     akin = [name for part, name in _TELLING.items() if part in said]
     return PREFIX + (close + akin)[0] if close or akin else None
@@ -80,7 +86,7 @@ def remark(view: Service) -> str:
 
 def _words(key: str) -> str:
     meant = _meant(key)
-    advice = f'did you mean "{meant}"?' if meant is not None else f"there are {', '.join(KNOWN[:-1])} under {PREFIX}"
+    advice = f'did you mean "{meant}"?' if meant is not None else f"there are {', '.join(ASKED)} under {PREFIX}"
     return f"annotation {_shown(key)} has no effect; {advice}"
 
 

@@ -16,14 +16,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cluster.annotations import annotation
+from cluster.annotations import ALLOCATED_FROM_POOL, annotation
 from cluster.config import load
 from cluster.objects import Service
 from cluster.sharing import read_holder
 from controller.allocator import what_may_stay, why_not_requested
 from controller.changes import Read
 from controller.ledger import Ledger
-from controller.request import ALLOCATED_FROM_POOL, addresses_in_status, read_request
+from controller.request import addresses_in_status, read_request
 from tests.controller.validity import (
     assert_a_restart_changes_nothing,
     assert_no_address_is_shown_twice,
