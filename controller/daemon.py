@@ -22,7 +22,6 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from cluster.addresses import Family
 from cluster.client import ApiClient
 from cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from cluster.objects import (
@@ -425,13 +424,9 @@ class Daemon:
             return
         self._snapshot_at = now.monotonic
         figures = self._core.figures()
-        config = self._reports.config
-        pools = {}
-        for name in config.pools if self._core.started else ():
-            v4, v6 = (self._core.ledger.counts(name, family) for family in (Family.IPV4, Family.IPV6))
-            pools[name] = PoolFigures(sum(v4), sum(v6), v4[0], v6[0])
+        pools = self._reports.config.pools if self._core.started else ()
         self._snapshot = Snapshot(
-            pools=pools,
+            pools={name: PoolFigures.of(self._core.ledger, name) for name in pools},
             config_loaded=all(reflector.synced for reflector in self._reflectors),
             config_stale=bool(self._reports.problems),
             services=figures.services if self._core.started else len(self._services.items()),

@@ -14,9 +14,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from cluster.addresses import Family
 from cluster.build import this_build
 from cluster.objects import PoolName
 from controller.latency import Distribution
+from controller.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,12 @@ class PoolFigures:
     ipv6: int = 0
     ipv4_in_use: int = 0
     ipv6_in_use: int = 0
+
+    @classmethod
+    def of(cls, ledger: Ledger, pool: PoolName) -> PoolFigures:
+        """As the ledger has them now."""
+        v4, v6 = (ledger.counts(pool, family) for family in (Family.IPV4, Family.IPV6))
+        return cls(sum(v4), sum(v6), v4[0], v6[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from cluster.addresses import Family
 from cluster.client import ApiClient
 from cluster.differences import Differences
 from cluster.observing import DifferencesCollector, tell
@@ -142,13 +141,9 @@ class Observer:
 
 
 def _snapshot(observation: Observation) -> Snapshot:
-    figures, ledger = observation.core.figures(), observation.core.ledger
-    pools = {}
-    for name in observation.config.pools:
-        v4, v6 = (ledger.counts(name, family) for family in (Family.IPV4, Family.IPV6))
-        pools[name] = PoolFigures(sum(v4), sum(v6), v4[0], v6[0])
+    figures = observation.core.figures()
     return Snapshot(
-        pools=pools,
+        pools={name: PoolFigures.of(observation.core.ledger, name) for name in observation.config.pools},
         config_loaded=True,
         config_stale=bool(observation.problems),
         services=figures.services,

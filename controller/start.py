@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable
 from typing import NoReturn
 
 from prometheus_client import CollectorRegistry
@@ -17,9 +14,9 @@ from cluster import logs
 from cluster.build import this_build
 from cluster.client import ApiClient, connect
 from cluster.command_line import EXIT_USAGE, complain
+from cluster.ending import when_told_to_end
 from cluster.errors import ClientConfigError
 from cluster.http_status import CannotListenError, StatusServer
-from cluster.starting import ENDING
 from controller.daemon import Daemon
 from controller.observer import Observer
 from controller.options import PROGRAM, Options, parse
@@ -42,7 +39,7 @@ def run() -> NoReturn:
         complain(PROGRAM, str(error))
         sys.exit(EXIT_USAGE)
     logger.info("starting", extra=this_build()._asdict())
-    _when_told_to_end(daemon.stop)
+    when_told_to_end(daemon.stop)
     status.start()
     logger.info("serving", extra={"listen": ", ".join(map(str, status.addresses))})
     daemon.run()
@@ -64,15 +61,3 @@ def _daemon(client: ApiClient, options: Options, registry: CollectorRegistry) ->
 
 def _observer(client: ApiClient, options: Options, registry: CollectorRegistry) -> Observer:
     return Observer(client, options.namespace, options.lb_class, registry, remember_releases=options.remember_releases)
-
-
-def _when_told_to_end(stop: Callable[[], object]) -> None:
-    """From now on SIGTERM and SIGINT call ``stop``, from a thread of its own: what it does takes locks, and a signal's
-    handler might find the very thread that it interrupts holding them."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # in every thread that is started from here on
-
-    def wait() -> None:
-        signal.sigwait(ENDING)
-        stop()
-
-    threading.Thread(target=wait, name="signals", daemon=True).start()

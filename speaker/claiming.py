@@ -186,7 +186,7 @@ class Claiming:
 
     def _loads(self) -> dict[NodeName, int]:
         """What each node claims, and is to claim."""
-        return {node: self.load(node) + self._given.get(node, 0) for node in (self._roster.node, *self._roster.peers)}
+        return {node: load + self._given.get(node, 0) for node, load in self.loads().items()}
 
     def _turn_at_unowned(self, id_: BundleId, round_: _Round, now: float) -> Taken | None:
         bundle = self._bundles.by_id.get(id_)
@@ -323,6 +323,10 @@ class Claiming:
             return len(self._log.claims)
         peer = self._roster.peers.get(node)
         return len(peer.mirror.claims) if peer is not None else 0
+
+    def loads(self) -> dict[NodeName, int]:
+        """How many each node claims, this one included."""
+        return {node: self.load(node) for node in (self._roster.node, *self._roster.peers)}
 
     def choose(
         self, bundle: Bundle, links: frozenset[LinkName], cold: bool, loads: Mapping[NodeName, int], now: float

@@ -171,7 +171,7 @@ class Moving:
         if self._round is None:
             self._round, self._next_at = iter(sorted(self._restless)), NEVER
             self._gave, self._given = bool(self._given), {}
-            loads = {node: self._claiming.load(node) for node in (self._roster.node, *self._roster.peers)}
+            loads = self._claiming.loads()
             mine = loads[self._roster.node]
             self._kept = mine - self._provisional_load()
             self._givers = sum(loads.values()) / max(mine, 1)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -20,15 +19,16 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from cluster.build import this_build
 from cluster.client import ApiClient, ClientConfigError, connect
 from cluster.command_line import EXIT_USAGE, complain
 from cluster.config import Config, load
 from cluster.differences import Differences
+from cluster.ending import when_told_to_end
 from cluster.http_status import CannotListenError, StatusServer
 from cluster.objects import ServiceL2Status
 from cluster.observing import DifferencesCollector, tell
 from cluster.reflector import Change
-from cluster.starting import ENDING
 from speaker.comparison import KINDS, Comparison
 from speaker.options import Options
 from speaker.planner import Planner
@@ -157,13 +157,8 @@ def main(options: Options) -> int:
     except (ClientConfigError, CannotListenError) as error:
         complain("speaker", str(error))
         return EXIT_USAGE
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # in every thread that is started from here on
-
-    def wait() -> None:
-        signal.sigwait(ENDING)
-        observer.stop()
-
-    threading.Thread(target=wait, name="signals", daemon=True).start()
+    logger.info("starting", extra=this_build()._asdict())
+    when_told_to_end(observer.stop)
     server.start()
     observer.run()
     logger.info("stopped")
