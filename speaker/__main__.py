@@ -36,14 +36,14 @@ def main() -> int:
     from speaker.process import why_no_raw_sockets  # noqa: PLC0415
 
     options = parse(sys.argv[1:])
-    if refused := why_no_raw_sockets():
-        complain("speaker", refused)
-        return EXIT_USAGE
     logs.set_up()
     if options.observe:
         from speaker.observer import main as observe  # noqa: PLC0415  # which imports nothing that sends
 
         return observe(options)
+    if refused := why_no_raw_sockets():
+        complain("speaker", refused)
+        return EXIT_USAGE
 
     def watch(channel: socket.socket, begun: Callable[[], object] = lambda: None) -> int:
         from speaker.watcher import main as watcher_main  # noqa: PLC0415  # only the child pays for the API client

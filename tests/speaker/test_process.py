@@ -54,6 +54,17 @@ def test_without_net_raw_it_says_what_to_do_and_ends() -> None:
         assert "runAsUser: 0, capabilities: {add: [NET_RAW]}" in line
 
 
+def test_whoever_only_observes_needs_no_net_raw() -> None:
+    """It gets as far as the question which cluster to observe."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can take a capability away")
+    rights = confined(Rights(65532, 65532, ()))
+    speaker = [*rights, sys.executable, "-m", "speaker", "--node-name=node-1", "--observe"]
+    done = subprocess.run(speaker, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 2, done.stderr
+    assert "--kubeconfig" in done.stderr.splitlines()[-1]
+
+
 def test_garbage_of_a_loop_that_runs_for_ever_is_collected_a_little_at_a_time() -> None:
     program = """
 import gc
