@@ -1,9 +1,9 @@
 """A cluster of containers on a private network: a real API server, two nodes, both daemons, a client.
 
 A speaker shares its node's network, as a DaemonSet's pod with ``hostNetwork`` does, and beyond that has what the
-manifest gives it. A node (``node.py``) does what a kube-proxy would. Nothing of this is reached from outside: the API
-server is asked by kubectl in its own container, the address by the client, and each daemon's ``/readyz`` from its own
-network.
+manifest gives it. A node (``kube_proxy.py``) does what a kube-proxy would. Nothing of this is reached from outside: the
+API server is asked by kubectl in its own container, the address by the client, and each daemon's ``/readyz`` from its
+own network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.kubernetes.control_plane import ADMIN_TOKEN, PORT, etcd_flags, make_c
 from tests.real import program
 from tests.waiting import wait_until
 
-NODE_PROGRAM = Path(__file__).with_name("node.py")
+KUBE_PROXY = Path(__file__).with_name("kube_proxy.py")
 NAMESPACE = "metallb-system"
 NODES = ("node-1", "node-2")
 SPEAKERS = dict(zip(NODES, ("speaker-1", "speaker-2"), strict=True))
@@ -99,8 +99,8 @@ class Cluster:
 
     def _node(self) -> dict[str, Any]:
         return {
-            **self._python("python3", "/node.py", str(self.addresses)),
-            "volumes": [f"{NODE_PROGRAM}:/node.py:ro"],
+            **self._python("python3", "/kube_proxy.py", str(self.addresses)),
+            "volumes": [f"{KUBE_PROXY}:/kube_proxy.py:ro"],
             "cap_add": ["NET_ADMIN"],
             "sysctls": {"net.ipv4.conf.all.arp_ignore": "1"},
         }

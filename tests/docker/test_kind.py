@@ -25,7 +25,7 @@ from cluster.addresses import parse_address, parse_range
 from lab.assets.build import build
 from lab.assets.cache import cache_directory
 from lab.assets.pinned import KIND
-from tests.docker.cluster import free_network
+from tests.docker.cluster import KUBE_PROXY, free_network
 from tests.docker.kubelets import KUBECTL, Kubelets
 from tests.engine import docker, environment
 from tests.real import program
@@ -106,6 +106,7 @@ def remove() -> None:
 def make_node_image(directory: Path) -> None:
     context = directory / "node"
     shutil.copytree(Path(__file__).parent / "kind", context)
+    shutil.copy(KUBE_PROXY, context)
     (context / "programs").mkdir()
     for name in PROGRAMS:
         shutil.copy(program(name), context / "programs" / name)  # type: ignore[arg-type]  # each is one

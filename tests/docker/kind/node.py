@@ -2,27 +2,24 @@
 """What kind and up.sh ask of a node that is not there in a container of these tests. One file under several names.
 
 ``node.py``: process 1. ``kubeadm``: starts etcd, kube-apiserver and kube-controller-manager. ``ctr``: keeps the names
-of the images that are loaded, in ``/var/loaded``. ``curl``: asks for a URL. ``node.py proxy SUBNET``: as kube-proxy,
-takes in what comes for an address of the subnet, without answering ARP for it, and serves the host's name.
+of the images that are loaded, in ``/var/loaded``. ``curl``: asks for a URL. ``node.py proxy SUBNET``: is
+``kube_proxy.py``, on a node that answers ARP for no address of the subnet.
 """
 
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import os
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import tarfile
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+KUBE_PROXY = "/usr/local/bin/kube_proxy.py"
 SERVER = "https://127.0.0.1:6443"
 KUBECONFIG = Path("/etc/kubernetes/admin.conf")
 TOKEN = "kubernetes-admin"  # of a cluster that lives for a test
@@ -122,35 +119,10 @@ def curl(url: str) -> None:
     sys.exit(f"curl: {said}")
 
 
-class Name(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        name = socket.gethostname().encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(name)))
-        self.end_headers()
-        self.wfile.write(name)
-
-
 def proxy(subnet: str) -> None:
     for setting, value in (("arp_ignore", "1"), ("arp_announce", "2")):
         Path(f"/proc/sys/net/ipv4/conf/all/{setting}").write_text(value)
-    make_local(ipaddress.IPv4Network(subnet))
-    ThreadingHTTPServer(("", 80), Name).serve_forever()
-
-
-def make_local(subnet: ipaddress.IPv4Network) -> None:
-    """``ip route add local SUBNET dev lo``, by netlink: there is no ``ip`` here."""
-    # linux/rtnetlink.h: family, lengths, table local, protocol boot, scope host, type local; RTA_DST 1, RTA_OIF 4
-    route = struct.pack("BBBBBBBBI", socket.AF_INET, subnet.prefixlen, 0, 0, 255, 3, 254, 2, 0)
-    route += struct.pack("HH4s", 8, 1, subnet.network_address.packed)
-    route += struct.pack("HHI", 8, 4, socket.if_nametoindex("lo"))
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-        netlink.sendall(
-            struct.pack("IHHII", 16 + len(route), 24, 0x405, 1, 0) + route
-        )  # RTM_NEWROUTE; request, ack, create
-        (number,) = struct.unpack_from("i", netlink.recv(4096), 16)
-    if number:
-        raise OSError(-number, os.strerror(-number), str(subnet))
+    os.execvp("python3", ["python3", KUBE_PROXY, subnet])
 
 
 def main() -> None:

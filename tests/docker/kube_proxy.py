@@ -1,4 +1,4 @@
-"""What a node and its kube-proxy do in these tests, run by the Python of our images: ``node.py PREFIX``.
+"""What a node and its kube-proxy do in these tests, run by the Python of our images: ``kube_proxy.py PREFIX``.
 
 Packets for addresses of the prefix are this machine's, as kube-proxy has it, and at port 80 of all of them the host's
 name is served. That they are taken in does not mean that ARP is answered for them: the container has ``arp_ignore`` 1.
