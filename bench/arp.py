@@ -28,9 +28,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster.objects import AddressText
-from speaker import frames
-from speaker.datagrams import UdpFrame
-from speaker.effects import Mac
+from speaker.link import Mac
+from speaker.wire.arp import frames
+from speaker.wire.heartbeats.datagrams import UdpFrame
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.speakers import Speaker, bundle

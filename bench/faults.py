@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cluster.client import SERVICES, connect
+from cluster.api.client import SERVICES, connect
 from lab import launch, measure
 from lab.client import Lab
 from lab.demo import SEEDS

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from cluster.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, SERVICES, ApiClient, connect
+from cluster.api.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, SERVICES, ApiClient, connect
 from lab import launch
 from lab.assets.gather import gather
 from lab.client import Lab

@@ -29,10 +29,10 @@ from functools import partial
 from pathlib import Path
 
 from cluster.objects import AddressText, NodeName
-from speaker import frames
-from speaker.effects import Mac
+from speaker.api.ranking import Rendezvous
+from speaker.link import Mac
 from speaker.plan import Bundle, BundleId, Candidate, PlanChange
-from speaker.ranking import Rendezvous
+from speaker.wire.arp import frames
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.speakers import Speaker

@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.addresses import Address, Family
-from cluster.client import IP_ADDRESS_POOLS, SERVICES, ApiClient, connect
+from cluster.api.client import IP_ADDRESS_POOLS, SERVICES, ApiClient, connect
 from cluster.objects import Condition, Service
 from cluster.record import ADDRESS_ASSIGNED
 from controller.changes import Moment, service_patch

@@ -22,7 +22,7 @@ from cli.engine import EngineError, surroundings
 from cli.kind_pool import NothingFree, derive, manifest
 from cli.networks import AnswerError
 from cli.yaml_text import written
-from cluster.command_line import EXIT_USAGE, OneLineParser, complain
+from cluster.daemon.command_line import EXIT_USAGE, OneLineParser, complain
 
 
 class CommandError(Exception):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from cli.migration import WEIGHTS, Finding, in_words, judge
 from cli.surveying import survey
-from cluster.client import ClientConfigError, connect
-from cluster.command_line import EXIT_USAGE, OneLineParser, complain
-from cluster.errors import ApiError
+from cluster.api.client import ClientConfigError, connect
+from cluster.api.errors import ApiError
+from cluster.daemon.command_line import EXIT_USAGE, OneLineParser, complain
 
 PROGRAM = "berthlb migrate check"
 NOTHING_FOUND = "nothing is in the way, and nothing changes"

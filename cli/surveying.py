@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from cluster.client import ApiClient
-from cluster.errors import Forbidden, NotFound
+from cluster.api.client import ApiClient
+from cluster.api.errors import Forbidden, NotFound
 from cluster.objects import Object
 from cluster.resources import METALLB_GROUP, Resource
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from cluster.starting import begin
+from cluster.daemon.starting import begin
 
 
 def main() -> NoReturn:

@@ -9,8 +9,8 @@ import secrets
 import threading
 from collections.abc import Callable
 
-from cluster.client import ApiClient
-from cluster.errors import AlreadyExists, ApiError
+from cluster.api.client import ApiClient
+from cluster.api.errors import AlreadyExists, ApiError
 from cluster.objects import Service
 from cluster.resources import SECRETS, SERVICES
 from controller.reconcile import bears_our_mark

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from cluster.client import ApiClient
-from cluster.errors import ApiError, Conflict, NotFound
+from cluster.api.client import ApiClient
+from cluster.api.errors import ApiError, Conflict, NotFound
 from cluster.l2status import NODE_LABEL
 from cluster.resources import SERVICE_L2_STATUSES
 from controller.orphans import Census, Clear, Sweep, Task

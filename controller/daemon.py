@@ -22,8 +22,11 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from cluster.client import ApiClient
-from cluster.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
+from cluster.api.client import ApiClient
+from cluster.api.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
+from cluster.api.reflector import Change as Seen
+from cluster.api.reflector import Reflector
+from cluster.api.server_version import VersionCheck
 from cluster.objects import (
     ConfigurationState,
     IPAddressPool,
@@ -34,8 +37,6 @@ from cluster.objects import (
     Service,
     ServiceCIDR,
 )
-from cluster.reflector import Change as Seen
-from cluster.reflector import Reflector
 from cluster.resources import (
     CONFIGURATION_STATES,
     IP_ADDRESS_POOLS,
@@ -45,7 +46,6 @@ from cluster.resources import (
     SERVICE_CIDRS,
     SERVICES,
 )
-from cluster.server_version import VersionCheck
 from controller.beginning import find_leftovers, make_key
 from controller.changes import Change, Moment, Read, Tell, Write
 from controller.clearing import Clearing

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Final
 
-from cluster.client import ApiClient
-from cluster.errors import AlreadyExists, ApiError, Conflict, NotFound, TimedOut
+from cluster.api.client import ApiClient
+from cluster.api.errors import AlreadyExists, ApiError, Conflict, NotFound, TimedOut
+from cluster.api.reflector import Change, Reflector
 from cluster.objects import Lease
-from cluster.reflector import Change, Reflector
 from cluster.resources import LEASES
 from controller import place
 from controller.leadership import Leadership, Look, Put

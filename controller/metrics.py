@@ -15,7 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from cluster.addresses import Family
-from cluster.build import this_build
+from cluster.daemon.build import this_build
 from cluster.objects import PoolName
 from controller.latency import Distribution
 from controller.ledger import Ledger

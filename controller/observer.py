@@ -18,10 +18,10 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 
-from cluster.client import ApiClient
+from cluster.api.client import ApiClient
+from cluster.api.reflector import Change, Reflector
+from cluster.daemon.observing import DifferencesCollector, tell
 from cluster.differences import Differences
-from cluster.observing import DifferencesCollector, tell
-from cluster.reflector import Change, Reflector
 from cluster.resources import (
     IP_ADDRESS_POOLS,
     L2_ADVERTISEMENTS,

@@ -6,8 +6,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.command_line import OneLineParser
-from cluster.listen import DEFAULT, Listen, add_listen
+from cluster.daemon.command_line import OneLineParser
+from cluster.daemon.listen import DEFAULT, Listen, add_listen
 from controller.leadership import LEASE_S, LEAST_LEASE_S
 
 PROGRAM = "python -m controller"

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cluster.client import ApiClient
-from cluster.errors import ApiError
+from cluster.api.client import ApiClient
+from cluster.api.errors import ApiError
 from cluster.objects import ObjectMeta
 from cluster.resources import EVENTS, SERVICES, Resource
 from controller.changes import EventNote, Moment, event_body

@@ -10,13 +10,13 @@ from typing import NoReturn
 
 from prometheus_client import CollectorRegistry
 
-from cluster import logs
-from cluster.build import this_build
-from cluster.client import ApiClient, connect
-from cluster.command_line import EXIT_USAGE, complain
-from cluster.ending import when_told_to_end
-from cluster.errors import ClientConfigError
-from cluster.http_status import CannotListenError, StatusServer
+from cluster.api.client import ApiClient, connect
+from cluster.api.errors import ClientConfigError
+from cluster.daemon import logs
+from cluster.daemon.build import this_build
+from cluster.daemon.command_line import EXIT_USAGE, complain
+from cluster.daemon.ending import when_told_to_end
+from cluster.daemon.http_status import CannotListenError, StatusServer
 from controller.daemon import Daemon
 from controller.observer import Observer
 from controller.options import PROGRAM, Options, parse

@@ -14,9 +14,9 @@ import logging
 import threading
 from collections.abc import Callable
 
-from cluster.client import ApiClient
+from cluster.api.client import ApiClient
+from cluster.api.errors import ApiError, NotFound
 from cluster.config import Problem
-from cluster.errors import ApiError, NotFound
 from cluster.objects import SERVICE_NAME_LABEL, ServiceReference, ValidatingWebhookConfiguration
 from cluster.resources import ENDPOINT_SLICES, SERVICES, VALIDATING_WEBHOOK_CONFIGURATIONS
 

@@ -20,7 +20,7 @@ from rich.panel import Panel
 from rich.status import Status
 from rich.table import Table
 
-from cluster.client import EVENTS, SERVICES, ApiClient, connect
+from cluster.api.client import EVENTS, SERVICES, ApiClient, connect
 from cluster.objects import Service
 from lab import launch, measure
 from lab.client import Completed, Lab

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import yaml
 
-from cluster.client import AlreadyExists, ApiClient, ApiError, NotFound, connect
-from cluster.errors import ClientConfigError
+from cluster.api.client import AlreadyExists, ApiClient, ApiError, NotFound, connect
+from cluster.api.errors import ClientConfigError
 from cluster.resources import NAMESPACES, Resource
 from lab.client import Lab
 from lab.errors import LabError

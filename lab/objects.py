@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from cluster.client import ApiError
+from cluster.api.client import ApiError
 from cluster.resources import Resource
 from lab.client import Lab
 from lab.errors import FailedError, LabError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from cluster.client import AlreadyExists, ApiClient, ApiError, Forbidden, NotFound
+from cluster.api.client import AlreadyExists, ApiClient, ApiError, Forbidden, NotFound
 from lab.client import Lab
 from lab.errors import FailedError, LabError
 from lab.manifests import DEFAULT_NAMESPACE, api_of, ensure_namespace

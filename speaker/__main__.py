@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cluster.starting import begin
+from cluster.daemon.starting import begin
 
 if TYPE_CHECKING:
     from speaker.child import Child
@@ -28,17 +28,17 @@ def main() -> int:
 
     import logging  # noqa: PLC0415  # all of these after ``begin``
 
-    from cluster import logs  # noqa: PLC0415
-    from cluster.build import this_build  # noqa: PLC0415
-    from cluster.command_line import EXIT_USAGE, complain  # noqa: PLC0415
+    from cluster.daemon import logs  # noqa: PLC0415
+    from cluster.daemon.build import this_build  # noqa: PLC0415
+    from cluster.daemon.command_line import EXIT_USAGE, complain  # noqa: PLC0415
     from speaker import child  # noqa: PLC0415
     from speaker.options import parse  # noqa: PLC0415
-    from speaker.process import why_no_raw_sockets  # noqa: PLC0415
+    from speaker.wire.process import why_no_raw_sockets  # noqa: PLC0415
 
     options = parse(sys.argv[1:])
     logs.set_up()
     if options.observe:
-        from speaker.observer import main as observe  # noqa: PLC0415  # which imports nothing that sends
+        from speaker.api.observer import main as observe  # noqa: PLC0415  # which imports nothing that sends
 
         return observe(options)
     if refused := why_no_raw_sockets():
@@ -46,7 +46,7 @@ def main() -> int:
         return EXIT_USAGE
 
     def watch(channel: socket.socket, begun: Callable[[], object] = lambda: None) -> int:
-        from speaker.watcher import main as watcher_main  # noqa: PLC0415  # only the child pays for the API client
+        from speaker.api.watcher import main as watcher_main  # noqa: PLC0415  # only the child pays for the API client
 
         logs.set_up()  # a later one has the announcer's log, which waits for nobody
         return watcher_main(channel, options, begun)
@@ -60,8 +60,8 @@ def main() -> int:
     first = child.spawn(partial(watch, begun=say_begun), keep=(said,))
     os.close(said)
 
-    from speaker.announcer import run  # noqa: PLC0415  # after the fork: the watcher needs none of it
-    from speaker.settings import Settings  # noqa: PLC0415
+    from speaker.protocol.settings import Settings  # noqa: PLC0415
+    from speaker.wire.announcer import run  # noqa: PLC0415  # after the fork: the watcher needs none of it
 
     begins = os.read(heard, 1)
     os.close(heard)

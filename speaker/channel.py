@@ -17,8 +17,10 @@ from typing import Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from cluster.objects import AddressText, NodeName
-from speaker.plan import LinkName, Plan, PlanChange
+from cluster.objects import AddressText
+from speaker.link import LinkName
+from speaker.plan import Plan, PlanChange
+from speaker.protocol.effects import PeerView
 from speaker.turns import NO_TURNS
 
 # ------------------------------------------------------------------------------------------------ watcher -> announcer
@@ -67,15 +69,6 @@ class ClaimsChange(Struct, frozen=True, tag=True):
     plan_revision: int
     held: dict[AddressText, Holding | None]
     """None: held no more."""
-
-
-class PeerView(Struct, frozen=True, array_like=True, gc=False):
-    node: NodeName
-    alive: bool
-    detection_s: float
-    """D of this peer now: silence longer than this is a death."""
-    lateness_s: float
-    claims: int
 
 
 class Stats(Struct, frozen=True, tag=True):

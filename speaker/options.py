@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.command_line import OneLineParser
-from cluster.listen import DEFAULT, Listen, add_listen
+from cluster.daemon.command_line import OneLineParser
+from cluster.daemon.listen import DEFAULT, Listen, add_listen
 from cluster.objects import NodeName
 from speaker.keys import BadKeyError, checked_key
-from speaker.settings import LEAST_GRATUITOUS_LIMIT
+from speaker.protocol.settings import LEAST_GRATUITOUS_LIMIT
 
 DETECTION_FLOOR_S = 0.35
 DETECTION_CEILING_S = 3.0  # docs/protocol.md, rule 6

@@ -17,9 +17,9 @@ from typing import NewType
 from msgspec import Struct
 
 from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName
 
 BundleId = NewType("BundleId", str)
-LinkName = NewType("LinkName", str)
 
 
 class Candidate(Struct, frozen=True, array_like=True, gc=False):

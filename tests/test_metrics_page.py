@@ -9,15 +9,16 @@ import pytest
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from cluster.daemon.observing import DifferencesCollector
 from cluster.objects import AddressText, NodeName, PoolName
-from cluster.observing import DifferencesCollector
 from controller import observation
 from controller.latency import FirstAddresses
 from controller.metrics import ControllerCollector, PoolFigures, Snapshot
-from speaker import comparison
-from speaker.channel import PeerView, Stats
-from speaker.metrics import COUNTERS, SpeakerCollector, View
-from speaker.traffic import Totals
+from speaker.api import comparison
+from speaker.api.metrics import COUNTERS, SpeakerCollector, View
+from speaker.api.traffic import Totals
+from speaker.channel import Stats
+from speaker.protocol.effects import PeerView
 from speaker.turns import BOUNDS_S
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +98,9 @@ def test_the_page_lists_every_metric_and_no_other(daemon: str, registry: Collect
     assert told(daemon) == exposed(registry)
 
 
-@pytest.mark.parametrize("module", ["speaker/announcer.py", "speaker/informer.py", "speaker/protocol.py"])
+@pytest.mark.parametrize(
+    "module", ["speaker/wire/announcer.py", "speaker/wire/informer.py", "speaker/protocol/protocol.py"]
+)
 def test_what_the_announcer_counts_is_explained(module: str) -> None:
     counted = re.findall(r"""(?:_counters\[|_count\()f?["']([a-z_]+)""", (ROOT / module).read_text())
     assert counted

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.build import VERSION
+from cluster.daemon.build import VERSION
 from tests.real import program
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +28,7 @@ def test_a_release_is_of_the_version_that_the_files_have() -> None:
     assert release("check").returncode == 0
     refused = release("check", "v99.0.0")
     assert refused.returncode == 2
-    assert refused.stderr == f"release: the tag is v99.0.0, and cluster/build.py has {VERSION}\n"
+    assert refused.stderr == f"release: the tag is v99.0.0, and cluster/daemon/build.py has {VERSION}\n"
 
 
 def images(text: str) -> set[str]:

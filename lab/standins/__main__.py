@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from cluster import client, logs
+from cluster.api import client
+from cluster.daemon import logs
 from lab.messages import Spec
 from lab.standins.daemon import StandIns
 from lab.standins.real import RealKubelets

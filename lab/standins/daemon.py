@@ -11,9 +11,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.client import ENDPOINT_SLICES, AlreadyExists, ApiClient, NotFound
+from cluster.api.client import ENDPOINT_SLICES, AlreadyExists, ApiClient, NotFound
+from cluster.api.reflector import Change, Reflector
 from cluster.objects import SERVICE_NAME_LABEL, EndpointSlice
-from cluster.reflector import Change, Reflector
 from cluster.resources import NODES
 from lab.layout import Layout
 from lab.messages import NodeDown, NodeUp, ToStandIns

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from cluster.client import AlreadyExists, ApiClient, ApiError, NotFound
-from cluster.reflector import Change, Reflector
+from cluster.api.client import AlreadyExists, ApiClient, ApiError, NotFound
+from cluster.api.reflector import Change, Reflector
 from cluster.resources import NODES
 from lab import wire
 from lab.layout import Layout

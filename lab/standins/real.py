@@ -21,9 +21,9 @@ from typing import Any
 
 import yaml
 
-from cluster.client import LEASES, AlreadyExists, ApiClient, ApiError, NotFound
+from cluster.api.client import LEASES, AlreadyExists, ApiClient, ApiError, NotFound
+from cluster.api.reflector import Change, Reflector
 from cluster.objects import Node as NodeObject
-from cluster.reflector import Change, Reflector
 from cluster.resources import NAMESPACES, NODES, Resource
 from lab.controlplane.commands import RENEWALS_PER_GRACE
 from lab.controlplane.credentials import DAEMONS, credentials_directory, token_file_of

@@ -7,7 +7,8 @@ import sys
 
 FIRST_USE = """
 import sys, threading
-from cluster import errors, objects, resources
+from cluster import objects, resources
+from cluster.api import errors
 
 sys.setswitchinterval(1e-6)  # threads change places in the middle of everything
 views = [r.view for r in vars(resources).values() if isinstance(r, resources.Resource)]

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from cluster.config import load
 from cluster.objects import L2Advertisement, Node, NodeName, Service, decode
-from speaker.kept import kept_service
-from speaker.planner import plan
+from speaker.api.kept import kept_service
+from speaker.api.planner import plan
 from tests.controller.world import World, pool_objects
-from tests.speaker.test_plan import a_slice
+from tests.speaker.api.test_planner import a_slice
 
 A, B = "10.0.0.1", "10.0.0.2"
 READY = {"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from cluster.client import connect
+from cluster.api.client import connect
 from controller.daemon import WRITERS, Daemon
 from controller.leadership import WRITE_S
 from lab.apiserver.embedded import EmbeddedApi

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.client import ApiClient, connect
+from cluster.api.client import ApiClient, connect
 from cluster.objects import ObjectMeta
 from controller import recorder
 from controller.changes import EventNote

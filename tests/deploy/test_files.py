@@ -10,12 +10,12 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from cluster.listen import Listen
+from cluster.daemon.listen import Listen
 from cluster.objects import NodeName
 from controller import options as controller_options
 from controller.metrics import ControllerCollector, Snapshot
 from speaker import options as speaker_options
-from speaker.metrics import SpeakerCollector, View
+from speaker.api.metrics import SpeakerCollector, View
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/berthlb.yaml"

@@ -12,7 +12,7 @@ from tests.engine import base_image, docker, packed
 
 ROOT = Path(__file__).parents[2]
 DAEMONS = ("controller", "speaker")
-IMPORTS = {"controller": ["controller.start"], "speaker": ["speaker.announcer", "speaker.watcher"]}
+IMPORTS = {"controller": ["controller.start"], "speaker": ["speaker.wire.announcer", "speaker.api.watcher"]}
 OURS_MIB = 14.0
 """Compressed, on top of the base. An official slim Python has 41 to 45 MiB, and 60 are the limit."""
 
@@ -31,7 +31,7 @@ for name in MODULES:
     importlib.import_module(name)
 missing = [name for name, module in sys.modules.items()
            if (spec := getattr(module, "__spec__", None)) and spec.cached and not pathlib.Path(spec.cached).exists()]
-from cluster.credentials import load
+from cluster.api.credentials import load
 plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/plugin", "interactiveMode": "Never"}
 kubeconfig = {"apiVersion": "v1", "kind": "Config", "current-context": "a",
               "clusters": [{"name": "a", "cluster": {"server": "http://192.0.2.1"}}],

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from cluster.client import connect
+from cluster.api.client import connect
 from controller import reminders
 from controller.daemon import Daemon
 from tests.kubernetes.control_plane import ControlPlane

@@ -8,8 +8,8 @@ import uuid
 
 import pytest
 
-from cluster.client import ApiClient, connect
-from cluster.errors import ApiError, Initializing, NotFound
+from cluster.api.client import ApiClient, connect
+from cluster.api.errors import ApiError, Initializing, NotFound
 from cluster.objects import Object
 from cluster.resources import Resource
 from tests.kubernetes.control_plane import ControlPlane

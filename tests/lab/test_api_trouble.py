@@ -23,7 +23,16 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from cluster.client import ENDPOINT_SLICES, LEASES, SERVICES, AlreadyExists, ApiClient, ApiError, NotFound, ServerError
+from cluster.api.client import (
+    ENDPOINT_SLICES,
+    LEASES,
+    SERVICES,
+    AlreadyExists,
+    ApiClient,
+    ApiError,
+    NotFound,
+    ServerError,
+)
 from cluster.objects import SERVICE_NAME_LABEL, Object
 from cluster.resources import Resource
 from lab import launch, measure

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from cluster.client import IP_ADDRESS_POOLS, LEASES, SECRETS, SERVICES, ApiClient, ApiError
+from cluster.api.client import IP_ADDRESS_POOLS, LEASES, SECRETS, SERVICES, ApiClient, ApiError
 from cluster.resources import Resource
 from lab import launch
 from lab.client import Lab

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from cluster.client import SERVICES
+from cluster.api.client import SERVICES
 from lab import launch, measure
 from lab.client import Lab
 from lab.controlplane.commands import DEFAULT_GRACE_S

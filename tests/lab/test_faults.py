@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, SERVICES, ApiClient
+from cluster.api.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, SERVICES, ApiClient
 from lab import launch, measure
 from lab.client import Lab
 from lab.demo import SEEDS

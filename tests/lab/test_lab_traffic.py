@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.client import ENDPOINT_SLICES, SERVICES, ApiClient
+from cluster.api.client import ENDPOINT_SLICES, SERVICES, ApiClient
 from cluster.objects import Service
 from lab.client import Lab
 from lab.controlplane.commands import LEAST_GRACE_S

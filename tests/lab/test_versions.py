@@ -19,7 +19,7 @@ from lab.figures import answered_by_two
 from lab.layout import STATUS_PORT, lay_out
 from lab.rights import rights_of
 from tests.lab.test_faults import ADDRESS, announcing, new_mac, page_from_client, serving, still_answers_alone
-from tests.speaker.versions import unpack_last
+from tests.speaker.protocol.versions import unpack_last
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("versions"), pytest.mark.timeout(180)]

@@ -24,7 +24,6 @@ from speaker.channel import (
     Decoder,
     Holding,
     Notice,
-    PeerView,
     Stats,
     ToAnnouncer,
     ToWatcher,
@@ -34,7 +33,9 @@ from speaker.channel import (
     encode,
     watcher_end,
 )
-from speaker.plan import Bundle, BundleId, Candidate, LinkName, Plan, PlanChange
+from speaker.link import LinkName
+from speaker.plan import Bundle, BundleId, Candidate, Plan, PlanChange
+from speaker.protocol.effects import PeerView
 
 BUNDLE = Bundle(
     BundleId("uid-1"),

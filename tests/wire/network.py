@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster.objects import AddressText
-from speaker.frames import ETHERTYPE_ARP, ArpFrame
+from speaker.wire.arp.frames import ETHERTYPE_ARP, ArpFrame
 from tests.waiting import wait_until
 
 T = TypeVar("T")

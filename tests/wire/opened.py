@@ -7,11 +7,11 @@ from typing import TypeVar
 
 from lab.container import limit_capabilities
 from lab.rights import rights_of
-from speaker.arp_filter import ArpFilter
-from speaker.effects import LinkState, Mac
-from speaker.heartbeat_socket import HeartbeatSocket
-from speaker.plan import LinkName
-from speaker.sockets import AnswerSocket, ArpSocket
+from speaker.link import LinkName, Mac
+from speaker.protocol.effects import LinkState
+from speaker.wire.arp.filter import ArpFilter
+from speaker.wire.heartbeats.sockets import HeartbeatSocket
+from speaker.wire.sockets import AnswerSocket, ArpSocket
 from tests.wire.network import Host
 
 T = TypeVar("T")

@@ -18,6 +18,7 @@ from pathlib import Path
 from cluster.objects import AddressText, NodeName
 from lab.container import confined
 from lab.rights import rights_of
+from speaker.api.traffic import Totals, Traffic
 from speaker.channel import (
     ChannelError,
     Claims,
@@ -29,9 +30,9 @@ from speaker.channel import (
     ToAnnouncer,
     watcher_end,
 )
+from speaker.link import LinkName
 from speaker.parts import plan_in_parts
-from speaker.plan import Bundle, BundleId, Candidate, LinkName, Plan
-from speaker.traffic import Totals, Traffic
+from speaker.plan import Bundle, BundleId, Candidate, Plan
 from tests.wire.network import Host
 
 ROOT = Path(__file__).parents[2]
@@ -52,8 +53,8 @@ if stands_for_watcher == 0:
     os.read(ends_with_us, 1)
     os._exit(0)
 
-from speaker import announcer
-from speaker.settings import Settings
+from speaker.wire import announcer
+from speaker.protocol.settings import Settings
 
 def spawn():
     raise OSError("this test has one watcher only")

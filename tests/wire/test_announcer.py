@@ -13,11 +13,11 @@ from contextlib import ExitStack
 import pytest
 
 from cluster.objects import AddressText
-from speaker.frames import ArpFrame, Operation, gratuitous, request
-from speaker.heartbeat import Authenticator
-from speaker.heartbeat_socket import HEARTBEAT_PORT
-from speaker.plan import LinkName
-from speaker.sockets import FRAME_OCTETS
+from speaker.link import LinkName
+from speaker.protocol.heartbeat import Authenticator
+from speaker.wire.arp.frames import ArpFrame, Operation, gratuitous, request
+from speaker.wire.heartbeats.sockets import HEARTBEAT_PORT
+from speaker.wire.sockets import FRAME_OCTETS
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.opened import answer_socket, arp_socket, mac_of

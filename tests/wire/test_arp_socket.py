@@ -12,12 +12,12 @@ from functools import partial
 import pytest
 
 from cluster.objects import AddressText
-from speaker.arp_filter import ArpFilter
-from speaker.effects import HeldChange, LinkState, Mac
-from speaker.frames import ArpFrame, Operation, gratuitous, ipv4_octets, reply_to, request
-from speaker.plan import LinkName
-from speaker.responder import Responder
-from speaker.sockets import FRAME_OCTETS, PacketSocket
+from speaker.link import LinkName, Mac
+from speaker.protocol.effects import HeldChange, LinkState
+from speaker.wire.arp.filter import ArpFilter
+from speaker.wire.arp.frames import ArpFrame, Operation, gratuitous, ipv4_octets, reply_to, request
+from speaker.wire.arp.responder import Responder
+from speaker.wire.sockets import FRAME_OCTETS, PacketSocket
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.opened import answer_socket, arp_socket, mac_of

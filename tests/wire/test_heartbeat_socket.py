@@ -13,9 +13,9 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 
 from cluster.objects import AddressText
-from speaker.datagrams import UdpFrame
-from speaker.effects import Mac
-from speaker.heartbeat_socket import (
+from speaker.link import Mac
+from speaker.wire.heartbeats.datagrams import UdpFrame
+from speaker.wire.heartbeats.sockets import (
     DATAGRAM_OCTETS,
     GROUP_MAC,
     HEARTBEAT_GROUP,
@@ -25,7 +25,7 @@ from speaker.heartbeat_socket import (
     HeartbeatSocket,
     Refusal,
 )
-from speaker.sockets import discard
+from speaker.wire.sockets import discard
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.opened import as_speaker, heartbeat_socket, mac_of, state_of

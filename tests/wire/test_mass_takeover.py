@@ -11,9 +11,9 @@ from contextlib import ExitStack
 import pytest
 
 from cluster.objects import AddressText, NodeName
-from speaker.effects import Mac
-from speaker.frames import ETHERTYPE_ARP, ipv4_octets, request
+from speaker.link import Mac
 from speaker.plan import Bundle, BundleId, Candidate
+from speaker.wire.arp.frames import ETHERTYPE_ARP, ipv4_octets, request
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.speakers import Speaker

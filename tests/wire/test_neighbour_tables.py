@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from cluster.objects import AddressText
-from speaker.effects import Announce, HeldChange, LinkState
-from speaker.frames import BROADCAST, ArpFrame, Operation, gratuitous
-from speaker.gratuitous import GratuitousSchedule
-from speaker.plan import LinkName
-from speaker.sockets import ArpSocket
+from speaker.link import LinkName
+from speaker.protocol.effects import Announce, HeldChange, LinkState
+from speaker.wire.arp.frames import BROADCAST, ArpFrame, Operation, gratuitous
+from speaker.wire.gratuitous import GratuitousSchedule
+from speaker.wire.sockets import ArpSocket
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.opened import arp_socket, mac_of

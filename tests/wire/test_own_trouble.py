@@ -9,8 +9,8 @@ from contextlib import ExitStack
 import pytest
 
 from cluster.objects import AddressText
-from speaker.heartbeat_socket import HEARTBEAT_PORT
-from speaker.settings import Settings
+from speaker.protocol.settings import Settings
+from speaker.wire.heartbeats.sockets import HEARTBEAT_PORT
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.speakers import Speaker, bundle

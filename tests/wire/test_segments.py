@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from cluster.objects import AddressText
-from speaker.frames import BROADCAST, ArpFrame, Operation
+from speaker.wire.arp.frames import BROADCAST, ArpFrame, Operation
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.opened import arp_socket, mac_of

@@ -1,0 +1,119 @@
+"""Which Services this node announces, from what the announcer claims and what the Plan says, and when that changes.
+
+Claims name addresses; people ask about Services. A Service is announced here when the Plan has it and this node holds
+at least one of its addresses; endpoints that are away for a moment are no news. What is told (an Event, a status
+object, a log line) follows from transitions, so an unchanged state, however often it is said, tells nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from cluster.objects import AddressText
+from speaker.api.planner import Planner
+from speaker.channel import Holding
+from speaker.link import LinkName
+from speaker.plan import Bundle
+
+
+class Announced(NamedTuple):
+    """A Service that this node announces."""
+
+    service: str
+    """``namespace/name``."""
+    uid: str
+    addresses: tuple[AddressText, ...]
+    """Those that this node holds."""
+    interfaces: tuple[LinkName, ...]
+    """Where an advertisement names interfaces, those of them that can be announced on; empty otherwise."""
+
+
+class Turn(Enum):
+    GAINED = "gained"
+    CHANGED = "changed"
+    """Announced before and now, with other addresses or interfaces."""
+    LOST = "lost"
+    """The Service is still to be announced, by another node."""
+    ENDED = "ended"
+    """The Service is not to be announced any more."""
+
+
+class Transition(NamedTuple):
+    turn: Turn
+    announced: Announced
+    """As it is now; where it is lost, as it was."""
+
+
+class Announcements:
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+        self._claims: dict[AddressText, Holding] = {}
+        self._links: frozenset[LinkName] | None = None
+        self.held: dict[str, Announced] = {}
+        """The Services announced here, by key."""
+
+    def change_claims(self, changes: Mapping[AddressText, Holding | None]) -> list[Transition]:
+        """What changed with these claims of the announcer; ``None`` for an address that it holds no more."""
+        turned: list[AddressText] = []
+        for address, holding in changes.items():
+            if (holding is None) is (address in self._claims):
+                turned.append(address)
+            if holding is None:
+                self._claims.pop(address, None)
+            else:
+                self._claims[address] = holding
+        return self._consider(key for each in turned for key in self._planner.holders(each))
+
+    def claimed(self) -> Iterable[AddressText]:
+        """The addresses that the announcer holds, as far as it was told here."""
+        return self._claims.keys()
+
+    def set_links(self, links: frozenset[LinkName]) -> list[Transition]:
+        """What changed with these links, which are those that can be announced on."""
+        self._links = links
+        return self._consider(tuple(self.held))
+
+    def answered(self) -> Iterator[tuple[str, AddressText]]:
+        """Each Service announced here with each of its addresses that is answered on some link now. Held, and not
+        answered, is for example an address whose cable is out. From any thread."""
+        for announced in dict(self.held).values():
+            for address in announced.addresses:
+                holding = self._claims.get(address)
+                if holding and holding.links:
+                    yield announced.service, address
+
+    def plan_changed(self) -> list[Transition]:
+        """What changed with the change that was last taken from the planner."""
+        return self._consider(self._planner.reconsidered)
+
+    def _consider(self, services: Iterable[str]) -> list[Transition]:
+        transitions: list[Transition] = []
+        for key in sorted(set(services)):
+            before, now = self.held.get(key), self._announced(key)
+            if now == before:
+                continue
+            if now:
+                self.held[key] = now
+                transitions.append(Transition(Turn.CHANGED if before else Turn.GAINED, now))
+            elif before:
+                del self.held[key]
+                bundle = self._planner.bundle_of(key)
+                transitions.append(Transition(Turn.LOST if bundle and bundle.serving else Turn.ENDED, before))
+        return transitions
+
+    def _announced(self, key: str) -> Announced | None:
+        bundle = self._planner.bundle_of(key)
+        service = self._planner.service(key)
+        if bundle is None or service is None:
+            return None
+        addresses = tuple(each for each in self._planner.addresses_of(key) if each in self._claims)
+        return Announced(key, service.metadata.uid, addresses, self._usable(bundle)) if addresses else None
+
+    def _usable(self, bundle: Bundle) -> tuple[LinkName, ...]:
+        """Of the interfaces that are named for the bundle those that there are. Where none is, nobody answers here, and
+        the announcer will say so in a moment."""
+        links = self._links
+        there = tuple(each for each in bundle.interfaces if links is None or each in links)
+        return there or bundle.interfaces

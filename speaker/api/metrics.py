@@ -1,0 +1,212 @@
+"""What a speaker shows about itself: MetalLB's metric names, so that its dashboards go on working, and our own.
+
+Nothing is counted here. The announcer counts, and sends its counters each second; the watcher knows what it announces.
+Both are read when somebody asks, from one frozen ``View``.
+
+MetalLB's counters per address end in no ``_total``, as the format now wants of counters; they keep their names and are
+exposed without a type.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    UnknownMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from cluster.daemon.build import this_build
+from cluster.objects import AddressText, NodeName
+from speaker.api.traffic import Totals
+from speaker.api.writer import Lag
+from speaker.channel import Stats
+from speaker.turns import BOUNDS_S
+
+MAX_COUNTERS = 256  # names of counters taken from the announcer
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+COUNTERS: dict[str, tuple[str, str]] = {
+    "claims_refused": ("Claims of peers of a later release that this one cannot understand.", "reason"),
+    "decisions": ("Decisions of the protocol that were logged: claims, releases, deaths, conflicts.", "reason"),
+    "frames_dropped": ("ARP frames that were not answered.", "reason"),
+    "frames_lost": ("Frames that the kernel dropped, because the speaker did not read them in time.", "what"),
+    "heartbeats_dropped": ("Heartbeat datagrams that were dropped.", "reason"),
+    "reports_dropped": ("Decisions that were not logged, because there were too many at once.", ""),
+    "sent_claims": ("Datagrams with claims, their repetitions included.", ""),
+    "sent_heartbeats": ("Heartbeats sent by multicast, one for each link.", ""),
+    "late_loops": ("Times that the announcer's loop came back too late to know what it still held.", ""),
+    "sends_failed": ("Frames and datagrams that the kernel did not take.", "what"),
+    "sent": ("Frames and datagrams sent, replies and gratuitous frames apart.", "what"),
+}
+"""What the announcer's counters mean, and the name of their label. It may send others."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is known when somebody asks."""
+
+    node: NodeName
+    stats: Stats | None
+    """The announcer's latest; None before the first."""
+    traffic: Totals = field(default_factory=lambda: Totals({}, {}))
+    announced: tuple[tuple[str, AddressText], ...] = ()
+    """Services, each with an address of its that is answered here."""
+    loop_age_s: float | None = None
+    plan_revision: int = 0
+    bundles: int = 0
+    updates: int = 0
+    """Changes of API objects that were taken in."""
+    update_errors: int = 0
+    config_loaded: bool = False
+    config_stale: bool = False
+    writes: int = 0
+    write_errors: int = 0
+    lag: Lag = field(default_factory=Lag)
+    """Of the writes to the API."""
+    watch_failures: Mapping[str, int] = field(default_factory=dict)
+    """By plural, failures in a row; 0 when all is well."""
+    troubles: tuple[str, ...] = ()
+    """Reasons of what keeps the speaker from doing its part."""
+
+
+class SpeakerCollector(Collector):
+    """Registers with a registry and asks ``view`` each time that the metrics are read."""
+
+    def __init__(self, view: Callable[[], View]) -> None:
+        self._view = view
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance, so that registering asks nothing."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        view = self._view()
+        yield InfoMetricFamily("berthlb_build", "Which build this is; always 1.", this_build()._asdict())
+        yield _announced(view)
+        yield from _single(view)
+        failures = GaugeMetricFamily(
+            "berthlb_watch_failures", "Requests to list or watch a kind that failed in a row.", labels=["resource"]
+        )
+        for resource, count in view.watch_failures.items():
+            failures.add_metric([resource], count)
+        yield failures
+        troubles = GaugeMetricFamily(
+            "berthlb_speaker_trouble", "1 while something keeps the speaker from doing its part.", labels=["reason"]
+        )
+        for reason in view.troubles:
+            troubles.add_metric([reason], 1)
+        yield troubles
+        if view.stats:
+            yield from _by_address(view.traffic)
+            yield _turns(view.stats)
+            yield from _peers(view.stats)
+            yield from _counters(view.stats)
+
+
+def _announced(view: View) -> Metric:
+    family = GaugeMetricFamily(
+        "metallb_speaker_announced",
+        "Services whose addresses this node answers for, by address.",
+        labels=["service", "protocol", "node", "ip"],
+    )
+    for service, address in view.announced:
+        family.add_metric([service, "layer2", view.node, address], 1)
+    return family
+
+
+def _single(view: View) -> Iterator[Metric]:
+    yield CounterMetricFamily("metallb_k8s_client_updates", "Changes of API objects taken in.", view.updates)
+    yield CounterMetricFamily(
+        "metallb_k8s_client_update_errors", "Changes of API objects that could not be taken in.", view.update_errors
+    )
+    yield GaugeMetricFamily(
+        "metallb_k8s_client_config_loaded_bool", "1 once a configuration has been read.", int(view.config_loaded)
+    )
+    yield GaugeMetricFamily(
+        "metallb_k8s_client_config_stale_bool",
+        "1 while some object's last good version is in force, because the present one cannot be.",
+        int(view.config_stale),
+    )
+    yield GaugeMetricFamily("berthlb_speaker_plan_revision", "Changes of the Plan so far.", view.plan_revision)
+    yield GaugeMetricFamily("berthlb_speaker_plan_bundles", "Bundles in the Plan.", view.bundles)
+    yield CounterMetricFamily("berthlb_speaker_api_writes", "Writes to the API that worked.", view.writes)
+    yield CounterMetricFamily("berthlb_speaker_api_write_errors", "Writes that the API refused.", view.write_errors)
+    yield GaugeMetricFamily("berthlb_speaker_api_writes_waiting", "Writes that are still to be made.", view.lag.writes)
+    yield GaugeMetricFamily(
+        "berthlb_speaker_api_oldest_write_seconds", "Age of the write that waits longest.", view.lag.oldest_s
+    )
+    if view.loop_age_s is not None:
+        yield GaugeMetricFamily(
+            "berthlb_speaker_loop_age_seconds", "Since the announcer was last heard of.", view.loop_age_s
+        )
+
+
+def _by_address(traffic: Totals) -> Iterator[Metric]:
+    families: tuple[tuple[str, str, Mapping[AddressText, int]], ...] = (
+        ("requests_received", "ARP requests received for an address that this node holds.", traffic.answered),
+        ("responses_sent", "ARP replies sent for an address.", traffic.answered),
+        ("gratuitous_sent", "Gratuitous ARP frames sent for an address.", traffic.gratuitous),
+    )
+    for name, documentation, counts in families:
+        family = UnknownMetricFamily(f"metallb_layer2_{name}", documentation, labels=["ip"])
+        for address, count in counts.items():
+            family.add_metric([address], count)
+        yield family
+
+
+def _turns(stats: Stats) -> Metric:
+    counts = itertools.accumulate(stats.turns)
+    bounds = (*map(str, BOUNDS_S), "+Inf")
+    return HistogramMetricFamily(
+        "berthlb_speaker_loop_seconds",
+        "How long a turn of the announcer's loop took, waiting for work apart.",
+        buckets=list(zip(bounds, counts, strict=True)),
+        sum_value=stats.turns_s,
+    )
+
+
+def _peers(stats: Stats) -> Iterator[Metric]:
+    alive = GaugeMetricFamily(
+        "berthlb_speaker_peer_alive", "1 while another speaker is believed alive.", labels=["peer"]
+    )
+    detection = GaugeMetricFamily(
+        "berthlb_speaker_peer_detection_seconds",
+        "Silence of a speaker that is needed to believe it dead.",
+        labels=["peer"],
+    )
+    lateness = GaugeMetricFamily(
+        "berthlb_speaker_peer_lateness_seconds", "How late a speaker's heartbeats are, smoothed.", labels=["peer"]
+    )
+    claims = GaugeMetricFamily("berthlb_speaker_peer_claims", "Addresses that a speaker claims.", labels=["peer"])
+    for peer in stats.peers:
+        alive.add_metric([peer.node], int(peer.alive))
+        detection.add_metric([peer.node], peer.detection_s)
+        lateness.add_metric([peer.node], peer.lateness_s)
+        claims.add_metric([peer.node], peer.claims)
+    yield from (alive, detection, lateness, claims)
+
+
+def _counters(stats: Stats) -> Iterator[Metric]:
+    families: dict[str, CounterMetricFamily] = {}
+    for key, count in sorted(stats.counters.items())[:MAX_COUNTERS]:
+        name, _, reason = key.partition(":")
+        if not _NAME.fullmatch(name):
+            continue
+        family = families.get(name)
+        if family is None:
+            documentation, label = COUNTERS.get(name, (f"{name.replace('_', ' ').capitalize()}.", "reason"))
+            labels = [label] if reason else []
+            family = CounterMetricFamily(f"berthlb_speaker_{name}", documentation, labels=labels)
+            families[name] = family
+        family.add_metric([reason] if reason else [], count)
+    yield from families.values()

@@ -1,0 +1,248 @@
+"""How well each node suits a bundle: who may hold it at all, and in which order.
+
+A node may when one of the advertisements that select the bundle's Services matches it, its network is available, it is
+not excluded from load balancers, and, for ``externalTrafficPolicy: Local``, an endpoint on it can serve. Those that may
+are ordered by tier (a node that is NotReady comes after all that are Ready, but is never left out: when the API server
+is cut off, every node is NotReady), then by the sum of preference weights, then by rendezvous hash, which spreads
+bundles evenly and moves as few as possible when a node comes or goes.
+
+Being on the address's own subnet is not known here: only live speakers know it, and say it in their heartbeats.
+
+Cost: what depends on advertisements and nodes only (a ``Standing``) is made once and shared by all bundles alike; the
+hash order of each bundle is kept, and a node that comes is inserted into it at the cost of a binary search.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import insort
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain
+from typing import NamedTuple
+
+from cluster.config import Advertisement, Config
+from cluster.objects import Node, NodeName
+from cluster.selectors import matches, matches_any
+from speaker.link import LinkName
+from speaker.plan import BundleId, Candidate
+
+EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
+"""On a node, with any value: no load balancer sends traffic there (KEP-1143)."""
+OUT_OF_SERVICE_TAINT = "node.kubernetes.io/out-of-service"
+"""Somebody says that the node is down for good (KEP-2268)."""
+
+READY_TIER = 0
+NOT_READY_TIER = 1
+
+MAX_STANDINGS = 1024  # distinct (advertisements, local endpoints) kept ready: beyond it they are made anew
+MAX_CANDIDATES = 16_384  # distinct (node, tier, preference, interfaces) shared between bundles
+
+Advertisements = frozenset[str]
+"""Names of L2Advertisements."""
+
+
+class Requirement(NamedTuple):
+    """What one Service asks of the node that announces it."""
+
+    advertisements: Advertisements
+    """Those that select the Service and one of its pools."""
+    local: frozenset[NodeName] | None
+    """Nodes with an endpoint that can serve, where the traffic policy is Local; None where any node will do."""
+
+
+def is_ready(node: Node) -> bool:
+    """Whether its kubelet lives and is well, by Kubernetes' own judgement."""
+    return any(each.type == "Ready" and each.status == "True" for each in node.status.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What matters here about a Node. Most of what a kubelet writes does not."""
+
+    labels: Mapping[str, str]
+    usable: bool
+    tier: int
+
+    @staticmethod
+    def of(node: Node, *, ignore_exclude: bool) -> NodeFacts:
+        unavailable = any(
+            each.type == "NetworkUnavailable" and each.status == "True" for each in node.status.conditions
+        )
+        excluded = EXCLUDE_LABEL in node.metadata.labels and not ignore_exclude
+        out_of_service = any(taint.key == OUT_OF_SERVICE_TAINT for taint in node.spec.taints)
+        return NodeFacts(
+            labels=node.metadata.labels,
+            usable=not unavailable and not excluded,
+            tier=READY_TIER if is_ready(node) and not out_of_service else NOT_READY_TIER,
+        )
+
+
+class Standing(NamedTuple):
+    """What all bundles with the same requirements have in common."""
+
+    levels: tuple[dict[NodeName, Candidate], ...]
+    """The candidates, those of one tier and preference together: within a level the hash alone decides."""
+    interfaces: tuple[LinkName, ...]
+    """Of the own node, candidate or not."""
+
+
+class Rendezvous:
+    """For each bundle all nodes in order of the hash of both. Nodes are numbered, so that an order takes two octets for
+    each."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[NodeName, int] = {}
+        self._nodes: list[NodeName] = []
+        """By number; the name of one that is gone stays until its number is another's."""
+        self._hashers: list[blake2b] = []
+        self._free: list[int] = []
+        self._orders: dict[BundleId, array[int]] = {}
+
+    def _score(self, number: int, data: bytes) -> tuple[bytes, NodeName]:
+        hasher = self._hashers[number].copy()
+        hasher.update(data)
+        return hasher.digest(), self._nodes[number]
+
+    def add(self, node: NodeName) -> None:
+        hasher = blake2b(f"{node}#".encode(), digest_size=8)
+        if self._free:
+            number = self._free.pop()
+            self._nodes[number], self._hashers[number] = node, hasher
+        else:
+            number = len(self._nodes)
+            self._nodes.append(node)
+            self._hashers.append(hasher)
+        self._numbers[node] = number
+        for bundle, order in self._orders.items():
+            data = bundle.encode()
+            insort(order, number, key=lambda each, data=data: self._score(each, data))  # type: ignore[misc]  # default
+
+    def remove(self, node: NodeName) -> None:
+        number = self._numbers.pop(node)
+        self._free.append(number)
+        for order in self._orders.values():
+            order.remove(number)
+
+    def order(self, bundle: BundleId) -> Sequence[NodeName]:
+        """Every node, best first."""
+        order = self._orders.get(bundle)
+        if order is None:
+            data = bundle.encode()
+            scores = [(*self._score(number, data), number) for number in self._numbers.values()]
+            scores.sort()
+            order = self._orders[bundle] = array("H", (number for *_, number in scores))
+        return [self._nodes[number] for number in order]
+
+    def forget(self, bundle: BundleId) -> None:
+        self._orders.pop(bundle, None)
+
+
+class Ranking:
+    """Nodes and advertisements, and from them the candidates of any bundle."""
+
+    def __init__(self, own: NodeName) -> None:
+        self._own = own
+        self._nodes: dict[NodeName, NodeFacts] = {}
+        self._advertisements: Mapping[str, Advertisement] = {}
+        self._weights: dict[str, dict[NodeName, int]] = {}
+        self._standings: dict[tuple[Requirement, ...], Standing] = {}
+        self._candidates: dict[Candidate, Candidate] = {}
+        self._rendezvous = Rendezvous()
+
+    def set_config(self, config: Config) -> None:
+        self._advertisements = config.advertisements
+        self._forget_standings()
+
+    def set_node(self, name: NodeName, facts: NodeFacts | None) -> bool:
+        """A node as it is now, None when it is gone; whether that can change any candidate."""
+        before = self._nodes.get(name)
+        if facts == before:
+            return False
+        if facts is None:
+            del self._nodes[name]
+            self._rendezvous.remove(name)
+        else:
+            self._nodes[name] = facts
+            if before is None:
+                self._rendezvous.add(name)
+        self._forget_standings()
+        return True
+
+    def _forget_standings(self) -> None:
+        self._weights.clear()
+        self._standings.clear()
+
+    def possible(self, requirement: Requirement) -> bool:
+        """Whether any node may announce the Service."""
+        return bool(self._standing((requirement,)).levels)
+
+    def rank(self, bundle: BundleId, requirements: tuple[Requirement, ...]) -> tuple[Candidate, ...]:
+        """Candidates in order of rank; ``requirements`` are those of the bundle's Services, the oldest first."""
+        order = self._rendezvous.order(bundle)
+        levels = self._standing(requirements).levels
+        return tuple(chain.from_iterable(filter(None, map(level.get, order)) for level in levels))
+
+    def interfaces(self, requirements: tuple[Requirement, ...]) -> tuple[LinkName, ...]:
+        """Where this speaker's own node announces; empty: everywhere."""
+        return self._standing(requirements).interfaces
+
+    def forget(self, bundle: BundleId) -> None:
+        """The bundle is gone."""
+        self._rendezvous.forget(bundle)
+
+    def _standing(self, requirements: tuple[Requirement, ...]) -> Standing:
+        standing = self._standings.get(requirements)
+        if standing is None:
+            if len(self._standings) >= MAX_STANDINGS:
+                self._standings.clear()
+            standing = self._standings[requirements] = self._new_standing(requirements)
+        return standing
+
+    def _new_standing(self, requirements: tuple[Requirement, ...]) -> Standing:
+        eligible: frozenset[NodeName] = frozenset()
+        for requirement in requirements:
+            nodes = frozenset[NodeName]().union(*map(self._weights_of, requirement.advertisements))
+            if requirement.local is not None:
+                nodes &= requirement.local
+            # Services that share an address but no node: the older one is served, for nobody can serve both.
+            eligible = (eligible & nodes or eligible) if eligible else nodes
+        names = sorted(frozenset[str]().union(*(requirement.advertisements for requirement in requirements)))
+        weights = [self._weights_of(name) for name in names]
+        levels: dict[tuple[int, int], dict[NodeName, Candidate]] = {}
+        for node in eligible:
+            tier, preference = self._nodes[node].tier, sum(each.get(node, 0) for each in weights)
+            candidate = Candidate(node, tier, preference, self._interfaces(node, names))
+            levels.setdefault((tier, -preference), {})[node] = self._shared(candidate)
+        return Standing(tuple(levels[each] for each in sorted(levels)), self._interfaces(self._own, names))
+
+    def _shared(self, candidate: Candidate) -> Candidate:
+        """One object for all equal ones: bundles then share them, and comparing two bundles is quick."""
+        if len(self._candidates) >= MAX_CANDIDATES:
+            self._candidates.clear()
+        return self._candidates.setdefault(candidate, candidate)
+
+    def _interfaces(self, node: NodeName, names: Sequence[str]) -> tuple[LinkName, ...]:
+        """Where a node announces by these advertisements; empty: everywhere."""
+        applying = [self._advertisements[name] for name in names if node in self._weights_of(name)]
+        if any(not advertisement.interfaces for advertisement in applying):
+            return ()
+        return tuple(sorted({LinkName(name) for advertisement in applying for name in advertisement.interfaces}))
+
+    def _weights_of(self, name: str) -> dict[NodeName, int]:
+        """The nodes that may announce by this advertisement, each with its preference."""
+        weights = self._weights.get(name)
+        if weights is None:
+            advertisement = self._advertisements[name]
+            weights = self._weights[name] = {
+                node: sum(
+                    preferred.weight
+                    for preferred in advertisement.preferred
+                    if matches(preferred.preference, facts.labels)
+                )
+                for node, facts in self._nodes.items()
+                if facts.usable
+                and (not advertisement.node_selectors or matches_any(advertisement.node_selectors, facts.labels))
+            }
+        return weights

@@ -1,0 +1,261 @@
+"""What a speaker writes to the API, as values: the objects as they should be, and the next write that leads there.
+
+``ServiceL2Status`` tells who announces a Service: one object per Service, named after its UID, so that the next holder
+finds and changes the same object. It belongs to no pod, whose end would take it along. ``ConfigurationState`` tells
+what is wrong with the configuration. Events tell what happened.
+
+All of it is written after the fact and read by people; what is announced never depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from cluster.config import Problem
+from cluster.l2status import NODE_LABEL, SERVICE_NAME_LABEL, SERVICE_NAMESPACE_LABEL, announcing_node, status_name
+from cluster.objects import Condition, ConfigurationState, NodeName, Object, ObjectMeta, ServiceL2Status
+from speaker.api.announcements import Announced
+from speaker.api.troubles import Trouble
+
+COMPONENT_LABEL = "metallb.io/component-type"
+NODE_NAME_LABEL = "metallb.io/node-name"
+
+MAX_SUMMARY = 1024  # characters of what is said in one place
+MAX_EVENT_NAME = 200  # characters of the object's name in that of its Event, which has more behind it and is limited
+
+Body = Mapping[str, Any]
+P = TypeVar("P", bound=Object)
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A merge patch, of the object or of its subresource."""
+
+    body: Body
+    subresource: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Only this very object in this very state."""
+
+    uid: str
+    resource_version: str
+
+
+Write = Create | Patch | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted(Generic[P]):
+    """An object as it should be."""
+
+    name: str
+    labels: Mapping[str, str]
+    status: Callable[[P], Body]
+    """What its status should be, from the object as it is."""
+    holds: Callable[[P], bool]
+    """Whether an object that exists already says this in its status."""
+
+
+def next_write(wanted: Wanted[P], present: P | None) -> Create | Patch | None:
+    """The next step from the object as it is to the object as it should be; None when nothing is left to do.
+
+    Metadata and status are separate writes: the API ignores the status when an object is made.
+    """
+    if present is None:
+        return Create({"metadata": {"name": wanted.name, "labels": dict(wanted.labels)}})
+    meta = present.metadata
+    guard = {"resourceVersion": meta.resource_version}
+    if any(meta.labels.get(key) != value for key, value in wanted.labels.items()):
+        return Patch({"metadata": {**guard, "labels": dict(wanted.labels)}})
+    if not wanted.holds(present):
+        return Patch({"metadata": guard, "status": wanted.status(present)}, "status")
+    return None
+
+
+# ------------------------------------------------------------------------ ServiceL2Status
+
+
+def wanted_status(announced: Announced, node: NodeName) -> Wanted[ServiceL2Status]:
+    """The ServiceL2Status of a Service that ``node`` announces."""
+    namespace, _, name = announced.service.partition("/")
+
+    def holds(present: ServiceL2Status) -> bool:
+        status = present.status
+        return (status.node, status.service_name, status.service_namespace) == (node, name, namespace) and tuple(
+            each.name for each in status.interfaces
+        ) == announced.interfaces
+
+    status = {
+        "node": node,
+        "serviceName": name,
+        "serviceNamespace": namespace,
+        "interfaces": [{"name": each} for each in announced.interfaces],
+    }
+    return Wanted(
+        name=status_name(announced.uid),
+        labels={NODE_LABEL: node, SERVICE_NAME_LABEL: name, SERVICE_NAMESPACE_LABEL: namespace},
+        status=lambda _: status,
+        holds=holds,
+    )
+
+
+def next_status_write(
+    wanted: Wanted[ServiceL2Status] | None, present: ServiceL2Status | None, node: NodeName
+) -> Write | None:
+    """As ``next_write``. Where nothing is wanted, what still names ``node`` goes; another node's is its own."""
+    if wanted:
+        return next_write(wanted, present)
+    if present and names(present, node):
+        return Delete(present.metadata.uid, present.metadata.resource_version)
+    return None
+
+
+def names(present: ServiceL2Status, node: NodeName) -> bool:
+    """Whether a ServiceL2Status says that ``node`` announces."""
+    return announcing_node(present) == node
+
+
+# ------------------------------------------------------------------------ ConfigurationState
+
+_SPEAKERS = "speaker-"
+"""Before a node's name, in that of its speaker's ConfigurationState."""
+CONFIGURATION = "configReconcilerValid"
+HEALTH = "announcerHealthy"
+"""Types of conditions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a speaker says in its ConfigurationState."""
+
+    problems: tuple[Problem, ...] | None = None
+    """Of the configuration; None: it has not looked yet."""
+    without_interface: tuple[str, ...] | None = None
+    """Advertisements whose interfaces the node lacks; None: the node's interfaces are not known yet."""
+    troubles: tuple[Trouble, ...] = ()
+
+
+def wanted_configuration_state(node: NodeName, verdict: Verdict, now: str) -> Wanted[ConfigurationState]:
+    """The ConfigurationState of the speaker on ``node``. ``now`` is RFC 3339, the time of the verdict."""
+    conditions = _conditions(verdict)
+    said: dict[str, Any] = {"result": "Unknown", "errorSummary": ""}
+    if verdict.problems is not None:
+        said["result"] = "Invalid" if verdict.problems else "Valid"
+        said["errorSummary"] = conditions[0].message if verdict.problems else ""
+    if verdict.without_interface is not None:
+        said["advertisementsWithoutInterface"] = list(verdict.without_interface)
+
+    def status(present: ConfigurationState) -> Body:
+        before = {each.type: each for each in present.status.conditions}
+
+        def since(condition: Condition) -> str:
+            earlier = before.get(condition.type)
+            return earlier.last_transition_time or now if earlier and earlier.status == condition.status else now
+
+        fields = ("type", "status", "reason", "message")
+        return {
+            **said,
+            "conditions": [
+                {**{name: getattr(each, name) for name in fields}, "lastTransitionTime": since(each)}
+                for each in conditions
+            ],
+        }
+
+    def holds(present: ConfigurationState) -> bool:
+        shown = present.status
+        without = verdict.without_interface
+        return (
+            (shown.result, shown.error_summary) == (said["result"], said["errorSummary"])
+            and (without is None or shown.advertisements_without_interface == without)
+            and [(each.type, each.status, each.reason, each.message) for each in shown.conditions]
+            == [(each.type, each.status, each.reason, each.message) for each in conditions]
+        )
+
+    return Wanted(
+        name=f"{_SPEAKERS}{node}",
+        labels={COMPONENT_LABEL: "speaker", NODE_NAME_LABEL: node},
+        status=status,
+        holds=holds,
+    )
+
+
+def speaker_of(key: str) -> NodeName | None:
+    """The node whose speaker a ConfigurationState is of, by its ``namespace/name``; None: it is no speaker's."""
+    name = key.rpartition("/")[2]
+    return NodeName(name.removeprefix(_SPEAKERS)) if name.startswith(_SPEAKERS) else None
+
+
+def _conditions(verdict: Verdict) -> list[Condition]:
+    conditions = []
+    if verdict.problems:
+        summary = shortened("; ".join(problem.text for problem in verdict.problems))
+        conditions.append(Condition(CONFIGURATION, "False", "ConfigurationError", summary))
+    elif verdict.problems is not None:
+        conditions.append(Condition(CONFIGURATION, "True", "Reconciled"))
+    if verdict.troubles:
+        summary = shortened("; ".join(trouble.text for trouble in verdict.troubles))
+        conditions.append(Condition(HEALTH, "False", verdict.troubles[0].reason, summary))
+    else:
+        conditions.append(Condition(HEALTH, "True", "Healthy"))
+    return conditions
+
+
+def shortened(text: str) -> str:
+    """Of a long text what fits into a status or an Event."""
+    return text if len(text) <= MAX_SUMMARY else text[: MAX_SUMMARY - 1] + "…"
+
+
+# ------------------------------------------------------------------------ Events
+
+NODE_EVENTS_NAMESPACE = "default"
+"""Where Events on objects without a namespace are; kubelets put theirs there, too."""
+
+
+class About(NamedTuple):
+    """The object that an Event is on."""
+
+    kind: Literal["Service", "Node"]
+    namespace: str
+    """Empty for a Node."""
+    name: str
+    uid: str
+
+    @property
+    def events_namespace(self) -> str:
+        """Where the Event goes."""
+        return self.namespace or NODE_EVENTS_NAMESPACE
+
+
+def about_service(meta: ObjectMeta) -> About:
+    """For an Event on a Service."""
+    return About("Service", meta.namespace, meta.name, meta.uid)
+
+
+def event(about: About, node: NodeName, *, type_: str, reason: str, message: str, now: str, suffix: str) -> Body:
+    """A core/v1 Event. ``now`` is RFC 3339, the time of the decision; ``suffix`` makes the name unique."""
+    name = about.name[:MAX_EVENT_NAME].rstrip("-.")
+    involved = {"apiVersion": "v1", "kind": about.kind, "name": about.name, "uid": about.uid}
+    if about.namespace:
+        involved["namespace"] = about.namespace
+    return {
+        "metadata": {"name": f"{name}.{suffix}", "namespace": about.events_namespace},
+        "involvedObject": involved,
+        "type": type_,
+        "reason": reason,
+        "message": shortened(message),
+        "source": {"component": "berthlb-speaker", "host": node},
+        "reportingComponent": "berthlb-speaker",
+        "reportingInstance": node,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }

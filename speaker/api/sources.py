@@ -1,0 +1,121 @@
+"""What a watcher follows in the API, each kind by a reflector of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from cluster.api.client import (
+    CONFIGURATION_STATES,
+    ENDPOINT_SLICES,
+    IP_ADDRESS_POOLS,
+    L2_ADVERTISEMENTS,
+    NODES,
+    SECRETS,
+    SERVICE_L2_STATUSES,
+    SERVICES,
+    ApiClient,
+)
+from cluster.api.reflector import Change, Reflector
+from cluster.l2status import NODE_LABEL
+from cluster.objects import SERVICE_NAME_LABEL, IPAddressPool, L2Advertisement, Object
+from cluster.resources import Resource
+from speaker.api.kept import kept_record, kept_service, kept_slice
+from speaker.api.records import COMPONENT_LABEL
+from speaker.keys import KEY_SECRET
+from speaker.options import Options
+
+SLICES_OF_SERVICES = f"{SERVICE_NAME_LABEL},!service.kubernetes.io/headless"
+"""Slices that can be a load balancer's: headless Services, which no load balancer has, have many more endpoints."""
+
+T = TypeVar("T", bound=Object)
+Take = Callable[[Change[Any]], object]
+"""What becomes of a change. Called from a reflector's thread."""
+
+
+class Sources:
+    """See the module's docstring. ``take`` says for each kind, by its plural, what becomes of its changes; Secrets only
+    where no key was given. Who observes follows what a Plan is made of, and the status objects of every node."""
+
+    def __init__(self, client: ApiClient, options: Options, take: Mapping[str, Take]) -> None:
+        own = options.namespace
+
+        def follow(
+            resource: Resource[T],
+            namespace: str | None = None,
+            *,
+            labels: str | None = None,
+            fields: str | None = None,
+            optional: bool = False,
+            keep: Callable[[T], T] = lambda read: read,
+        ) -> Reflector[T]:
+            return Reflector(
+                client,
+                resource,
+                namespace=namespace,
+                label_selector=labels,
+                field_selector=fields,
+                optional=optional,
+                keep=keep,
+                on_change=take[resource.plural],
+            )
+
+        self._pools = follow(IP_ADDRESS_POOLS, own)
+        self._advertisements = follow(L2_ADVERTISEMENTS, own)
+        self._for_plan: list[Reflector[Any]] = [
+            follow(SERVICES, fields="spec.type=LoadBalancer", keep=kept_service),
+            follow(ENDPOINT_SLICES, labels=SLICES_OF_SERVICES, keep=kept_slice),
+            follow(NODES),
+            self._pools,
+            self._advertisements,
+        ]
+        of_this_node = None if options.observe else f"{NODE_LABEL}={options.node}"
+        self._records = follow(SERVICE_L2_STATUSES, own, labels=of_this_node, optional=True, keep=kept_record)
+        self._all: list[Reflector[Any]] = [*self._for_plan, self._records]
+        if options.observe:
+            return
+        self._all.append(follow(CONFIGURATION_STATES, own, labels=f"{COMPONENT_LABEL}=speaker", optional=True))
+        if not options.key:
+            self._all.append(follow(SECRETS, own, fields=f"metadata.name={KEY_SECRET}"))
+
+    def start(self) -> None:
+        for reflector in self._all:
+            reflector.start()
+
+    def stop(self) -> None:
+        for reflector in self._all:
+            reflector.stop()
+
+    @property
+    def synced(self) -> bool:
+        """Whether all is known that a Plan is made of."""
+        return all(each.synced for each in self._for_plan)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is known which status objects name this node."""
+        return self._records.synced
+
+    def wait_synced(self, then: Callable[[], object]) -> None:
+        """Wait for both, and call ``then`` whenever another kind is known."""
+        for reflector in (*self._for_plan, self._records):
+            reflector.wait_synced()
+            then()
+
+    def missing(self) -> list[str]:
+        """The kinds that a Plan still lacks, each with what is wrong with it."""
+        return [each.with_trouble for each in self._for_plan if not each.synced]
+
+    def pools(self) -> Iterable[IPAddressPool]:
+        return self._pools.items().values()
+
+    def advertisements(self) -> Iterable[L2Advertisement]:
+        return self._advertisements.items().values()
+
+    def failures(self) -> dict[str, int]:
+        """By plural, requests that failed in a row."""
+        return {each.resource.plural: each.counters.failures for each in self._all}
+
+    def errors(self) -> int:
+        """Objects and changes that could not be taken in."""
+        return sum(each.callback_errors + each.counters.undecodable for each in self._all)

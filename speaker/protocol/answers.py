@@ -1,0 +1,93 @@
+"""What this node answers for, and what it claims, as they change: for the responder and for the watcher.
+
+Both are kept along with what ``ownership`` says was touched. What is true of a link as a whole, that nothing is
+answered or announced there, is told of the link. An address that is answered on another link than before is announced
+there, since its clients know the former MAC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cluster.objects import AddressText
+from speaker.link import LinkName
+from speaker.protocol.effects import Announce, Held, HeldChange
+from speaker.protocol.owners import NOWHERE
+from speaker.protocol.ownership import Ownership
+from speaker.protocol.roster import Roster
+
+
+class Answers:
+    def __init__(self, roster: Roster, ownership: Ownership) -> None:
+        self.held: dict[AddressText, frozenset[LinkName]] = {}
+        """Each address that is held, and where."""
+        self.quiet: frozenset[LinkName] = frozenset()
+        self.suspended: frozenset[LinkName] = frozenset()
+        """As in `HeldChange`."""
+        self._roster = roster
+        self._ownership = ownership
+        self._changes: dict[AddressText, frozenset[LinkName]] = {}
+        self._told: tuple[frozenset[LinkName], ...] = (self.quiet, self.suspended)
+        self._told_claims: dict[AddressText, int] = {}
+        self._claim_changes: dict[AddressText, None] = {}
+
+    def look_at_links(self) -> None:
+        """Something was found out about a link, or about somebody on it."""
+        links = self._roster.links
+        self.quiet = frozenset(
+            name for name, segment in links.items() if segment.isolated or segment.quiet_since is not None
+        )
+        self.suspended = frozenset(name for name, segment in links.items() if not segment.answering)
+
+    def answers(self, address: AddressText, link: LinkName) -> bool:
+        """Whether the address is answered on the link."""
+        return link in self.held.get(address, NOWHERE) and link not in self.suspended
+
+    def note(self, now: float) -> None:
+        """Work out what may have changed."""
+        ownership = self._ownership
+        moved: list[AddressText] = []
+        for address in ownership.touched:
+            before, here = self.held.get(address, NOWHERE), ownership.held_on(address, now)
+            if before == here:
+                continue
+            if here:
+                self.held[address] = here
+            else:
+                del self.held[address]
+            self._changes[address] = here
+            if before and here - before:
+                moved.append(address)  # whoever knows its former MAC is to learn the new one
+        self._claim_changes.update(ownership.touched)
+        ownership.touched.clear()
+        if moved:
+            self._roster.emit(Announce(tuple(moved)))
+
+    def take(self) -> HeldChange | None:
+        """What changed since the last call; ``None`` when nothing."""
+        if not self._changes and self._told == (self.quiet, self.suspended):
+            return None
+        changes, self._changes = self._changes, {}
+        self._told = self.quiet, self.suspended
+        return HeldChange(changes, self.quiet, self.suspended)
+
+    def answered(self) -> Held:
+        """What is answered, whole."""
+        links = ((address, links - self.suspended) for address, links in self.held.items())
+        return Held(0, {address: here for address, here in links if here}, self.quiet)
+
+    def take_claims(self) -> Mapping[AddressText, int | None]:
+        """Own claims that changed since the last call, with their epochs; ``None`` for one that is no more."""
+        changes: dict[AddressText, int | None] = {}
+        for address in self._claim_changes:
+            claim = self._ownership.log.claims.get(address)
+            epoch = claim.epoch if claim is not None else None
+            if self._told_claims.get(address) == epoch:
+                continue
+            changes[address] = epoch
+            if epoch is None:
+                del self._told_claims[address]
+            else:
+                self._told_claims[address] = epoch
+        self._claim_changes.clear()
+        return changes

@@ -1,0 +1,379 @@
+"""Unowned bundles + who is able -> what it is this node's turn to claim.
+
+A bundle with an address that nobody owns on some link (``owners``) is *unowned*. Unowned bundles are taken in order of
+id, and for each the first equally suited able candidate is chosen whose claims, plus those just given, stay below 1.25
+× its fair share. The chosen one claims at once, the next able candidate 100 ms later, and so on: longer by how late
+the chosen one usually is, and by 400 ms where nobody has held the bundle yet, since its Plan may come later. Who was
+unable until now counts from then, so that a start does not find every delay expired. Where there is more to take over
+than the chosen one can claim within its time, its time goes on for as long as it is heard to claim one after the
+other, for two seconds at most.
+
+A bundle is claimed whole. Where several nodes hold parts of one, the holder of the highest claim among them takes the
+rest by higher claims, once this has lasted for a second; that needs only *its* Plan to know of the bundle.
+
+A bundle without an endpoint that serves is not claimed, unless it did serve until lately and was held (``unserved``).
+
+**Work is bounded.** What was just found to be unowned is looked at in a round of its own. All is looked at when
+something changed that concerns all (who is able), and when somebody's turn may have come; such a round rests for some
+time in proportion to what it looked at, so that thousands of bundles that are others' to claim do not keep this node
+from claiming its own. One call looks at 200 bundles, of which it takes 50 at most, and asks to be called again; a round
+goes on where the last call ended. Whatever has to be taken over, heartbeats and answers have their turn between. Loads
+are reckoned from what everybody claimed when the round began: two nodes that go through the same bundles at the same
+time choose the same for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from math import ceil
+from typing import NamedTuple
+
+from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName
+from speaker.plan import Bundle, BundleId, Candidate
+from speaker.protocol.bundles import Bundles
+from speaker.protocol.claims import ClaimLog
+from speaker.protocol.owners import Owners
+from speaker.protocol.roster import Roster
+
+LOAD_BOUND = 1.25
+JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
+EVALUATE_GAP_S = 0.01  # between rounds at the least, so that a burst of claims is judged together
+LOOKED_AT = 200  # bundles in one call
+TAKEN_AT_ONCE = 50  # of these: they are said before others follow, so that whoever is next in rank hears it in time
+REST_S = 0.0001  # for each bundle that a round over all looked at, until the next: the round costs about half as much
+BUSY_S = 2.0  # for which whoever goes on claiming may take to claim all that it is to
+NEVER = float("inf")
+
+
+class Taken(NamedTuple):
+    """A bundle to be claimed now."""
+
+    bundle: Bundle
+    own: Candidate
+    addresses: tuple[AddressText, ...]
+    why: str
+
+
+class _Round:
+    """One look at unowned bundles, in as many calls as it takes."""
+
+    def __init__(
+        self,
+        unowned: Iterable[BundleId],
+        partial: Iterable[BundleId],
+        able_since: float,
+        loads: dict[NodeName, int],
+    ) -> None:
+        self.ids = chain(((id_, False) for id_ in sorted(unowned)), ((id_, True) for id_ in sorted(partial)))
+        self.able_since = able_since
+        self.loads = loads
+        """What each node claimed at first, and with it what it has taken or was given since."""
+        self.next_at = NEVER
+        """When somebody's turn may come."""
+        self.looked_at = 0
+
+
+class Claiming:
+    def __init__(self, roster: Roster, log: ClaimLog, bundles: Bundles, owners: Owners) -> None:
+        self.able_since: float | None = None
+        """Since when this node may claim at all: started, not leaving, with a Plan that is kept up to date."""
+        self._roster = roster
+        self._log = log
+        self._bundles = bundles
+        self._owners = owners
+        self._unowned: dict[BundleId, float] = {}
+        self._partial: dict[BundleId, float] = {}
+        self._reasons: dict[BundleId, str] = {}
+        self._ability: dict[tuple[Candidate, frozenset[LinkName], bool], bool] = {}
+        self._subnets_differ = False
+        self._round: _Round | None = None
+        self._fresh: dict[BundleId, None] = {}
+        """Those that no round has looked at since something was found out about them."""
+        self._chosen: dict[BundleId, tuple[NodeName, int]] = {}
+        """Who is to claim which of the unowned, and how many addresses."""
+        self._given: dict[NodeName, int] = {}
+        """How many addresses each node is to claim."""
+        self._goes_on_at = NEVER
+        self._fresh_at = NEVER
+        self._all_at = NEVER
+        """When all is to be looked at."""
+        self._gap_until = self._rests_until = float("-inf")
+
+    # ------------------------------------------------------------------------------------------------ what is unowned
+
+    def look(self, bundle: Bundle, now: float, why: str | None = None) -> None:
+        """Keep the lists of bundles without owner and with several; ``why`` a bundle may have none any more."""
+        owners = {owner.node if owner is not None else None for owner in self._owners.of_bundle(bundle, now)}
+        if None in owners and bundle.candidates:
+            self._unowned.setdefault(bundle.id, now)
+            if why is not None:
+                self._reasons[bundle.id] = why
+        else:
+            self._unowned.pop(bundle.id, None)
+            self._reasons.pop(bundle.id, None)
+            self._choose_nobody(bundle.id)
+        if len(owners) > 1:
+            self._partial.setdefault(bundle.id, now)
+        else:
+            self._partial.pop(bundle.id, None)
+        if bundle.id in self._unowned or bundle.id in self._partial:
+            self._fresh[bundle.id] = None
+            self._fresh_at = min(self._fresh_at, now)
+
+    def forget(self, id_: BundleId) -> None:
+        """The bundle is gone."""
+        for table in (self._unowned, self._partial, self._reasons, self._fresh):
+            table.pop(id_, None)
+        self._choose_nobody(id_)
+
+    def begin_turns(self, id_: BundleId) -> None:
+        """The turns of the bundle's candidates begin anew."""
+        self._unowned.pop(id_, None)
+        self._reasons.pop(id_, None)
+
+    def wake(self, now: float) -> None:
+        """Something changed that decides who should claim, whatever it is."""
+        if self._unowned or self._partial:
+            self._all_at = min(self._all_at, now)
+
+    @property
+    def next_deadline(self) -> float:
+        if self._round is not None:
+            return self._goes_on_at
+        return max(self._gap_until, min(self._fresh_at, max(self._all_at, self._rests_until)))
+
+    # ------------------------------------------------------------------------------------------------ whose turn it is
+
+    def evaluate(self, now: float) -> Iterator[Taken]:
+        """What is to be claimed now, each to be claimed before the next is asked for."""
+        self.forget_ability()
+        if self.able_since is None:
+            self._round, self._fresh_at, self._all_at = None, NEVER, NEVER
+            return
+        round_ = self._round = self._round or self._new_round(self.able_since, now)
+        looked = taken_now = 0
+        for id_, is_partial in islice(round_.ids, LOOKED_AT):
+            looked += 1
+            turn = self._turn_at_partial if is_partial else self._turn_at_unowned
+            taken = turn(id_, round_, now)
+            if taken is not None:
+                yield taken
+                taken_now += 1
+            if taken_now == TAKEN_AT_ONCE:
+                break
+        round_.looked_at += looked
+        if looked == LOOKED_AT or taken_now == TAKEN_AT_ONCE:
+            self._goes_on_at = now
+            return
+        self._round = None
+        self._gap_until = now + EVALUATE_GAP_S
+        self._all_at = min(self._all_at, round_.next_at)
+        self._rests_until = max(self._rests_until, now + REST_S * round_.looked_at)
+
+    def _new_round(self, able_since: float, now: float) -> _Round:
+        self._subnets_differ = self._owners.subnets_differ()
+        fresh, self._fresh, self._fresh_at = self._fresh, {}, NEVER
+        if now >= max(self._all_at, self._rests_until):
+            self._all_at = NEVER
+            self._chosen.clear()
+            self._given.clear()
+            return _Round(self._unowned, self._partial, able_since, self._loads())
+        for id_ in fresh:
+            self._choose_nobody(id_)
+        unowned, partial = ([id_ for id_ in fresh if id_ in those] for those in (self._unowned, self._partial))
+        return _Round(unowned, partial, able_since, self._loads())
+
+    def _loads(self) -> dict[NodeName, int]:
+        """What each node claims, and is to claim."""
+        return {node: load + self._given.get(node, 0) for node, load in self.loads().items()}
+
+    def _turn_at_unowned(self, id_: BundleId, round_: _Round, now: float) -> Taken | None:
+        bundle = self._bundles.by_id.get(id_)
+        if bundle is None or not self._wanted(bundle, now):
+            return None
+        if id_ not in self._unowned:
+            owner = self._leader(bundle, now)
+            if owner is not None:
+                self._give(owner, bundle, round_)
+            return None
+        vacant = self._owners.vacant(bundle, now)
+        cold = self._owners.is_cold(bundle)
+        chosen = self.choose(bundle, vacant, cold, round_.loads, now)
+        if chosen is None:
+            return None
+        own = candidate_of(bundle, self._roster.node)
+        mine = own is not None and any(self._roster.may_claim(link, now) for link in vacant)
+        due = NEVER
+        if mine:
+            since = max(self._unowned[id_], round_.able_since)
+            due = self._turn(bundle, chosen, vacant, since, now)
+        if own is None or due > now:
+            self._give(chosen.node, bundle, round_)
+            self._chosen[id_] = chosen.node, len(bundle.addresses)
+            self._given[chosen.node] = self._given.get(chosen.node, 0) + len(bundle.addresses)
+            round_.next_at = min(round_.next_at, due)
+            return None
+        self._give(self._roster.node, bundle, round_)
+        wanted = tuple(a for a in bundle.addresses if self._owners_missing(a, now))
+        return Taken(bundle, own, wanted, self._reasons.get(id_) or "unowned")
+
+    def _give(self, node: NodeName, bundle: Bundle, round_: _Round) -> None:
+        round_.loads[node] = self._load_with(node, bundle, round_.loads)
+
+    def _choose_nobody(self, id_: BundleId) -> None:
+        """The bundle is not for the one any more who was to claim it."""
+        chosen = self._chosen.pop(id_, None)
+        if chosen is not None:
+            node, addresses = chosen
+            self._given[node] -= addresses
+
+    def _turn_at_partial(self, id_: BundleId, round_: _Round, now: float) -> Taken | None:
+        bundle, since = self._bundles.by_id.get(id_), self._partial.get(id_)
+        if bundle is None or since is None or not self._wanted(bundle, now):
+            return None
+        if since + JOIN_WAIT_S > now:
+            round_.next_at = min(round_.next_at, since + JOIN_WAIT_S)
+            return None
+        own = candidate_of(bundle, self._roster.node)
+        if own is None or not self._may_claim(bundle, now) or self._leader(bundle, now) != self._roster.node:
+            return None
+        me = self._roster.node
+        wanted = tuple(
+            a for a in bundle.addresses if self._owners_missing(a, now) or self._owned_by_another(a, me, now)
+        )
+        return Taken(bundle, own, wanted, "joined bundle") if wanted else None
+
+    def _owners_missing(self, address: AddressText, now: float) -> bool:
+        return any(self._owners.owner(address, link) is None for link in self._owners.counts(address, now))
+
+    def _owned_by_another(self, address: AddressText, me: NodeName, now: float) -> bool:
+        owners = [self._owners.owner(address, link) for link in self._owners.counts(address, now)]
+        return any(owner is not None and owner.node != me for owner in owners)
+
+    def _may_claim(self, bundle: Bundle, now: float) -> bool:
+        return any(self._roster.may_claim(link, now) for link in self._owners.counts(bundle.addresses[0], now))
+
+    def _wanted(self, bundle: Bundle, now: float) -> bool:
+        """Whether it is to be claimed if nobody holds it: it serves, or did until lately and was held."""
+        return bundle.serving or (self._bundles.unserved.lately(bundle, now) and not self._owners.is_cold(bundle))
+
+    def _turn(
+        self,
+        bundle: Bundle,
+        chosen: Candidate,
+        links: frozenset[LinkName],
+        since: float,
+        now: float,
+    ) -> float:
+        """When this node may claim the bundle, whose turns began, for this node, at ``since``."""
+        settings, cold = self._roster.settings, self._owners.is_cold(bundle)
+        if bundle.id in self._partial:
+            leader = self._leader(bundle, now)
+            if leader == self._roster.node:
+                return since
+            if leader is not None and self._roster.hears(leader, links):
+                since += JOIN_WAIT_S  # it is to claim the rest
+        if chosen.node == self._roster.node:
+            return since
+        chosen_since = self._roster.able_since(chosen.node, links, chosen.interfaces)
+        if chosen_since is None:
+            since += settings.start_wait_s  # it is starting, as everybody is
+        else:
+            since = max(since, chosen_since)
+        delay = settings.rank_delay_s
+        since = max(since, min(self._roster.claimed_at(chosen.node), since + BUSY_S))
+        since += self._roster.lateness(chosen.node, links) + (settings.plan_lag_s if cold else 0.0)
+        if now < since + delay:
+            return since + delay
+        better = 1
+        for candidate in bundle.candidates:
+            if candidate.node == self._roster.node:
+                break
+            if candidate.node != chosen.node and self.able(candidate, links, cold):
+                better += 1
+        return since + better * delay
+
+    def _leader(self, bundle: Bundle, now: float) -> NodeName | None:
+        """Whose is the highest claim on any of the bundle's addresses."""
+        owners = [owner for owner in self._owners.of_bundle(bundle, now) if owner is not None]
+        best = max(owners, key=lambda owner: (owner.claim, owner.node), default=None)
+        return best.node if best is not None else None
+
+    # ------------------------------------------------------------------------------------------ who should have it
+
+    def able(self, candidate: Candidate, links: frozenset[LinkName], cold: bool = False) -> bool:
+        """Whether a candidate is believed able to claim on any of the links; where ``cold``, or will be soon."""
+        if candidate.node == self._roster.node:
+            return True
+        key = candidate, links, cold
+        able = self._ability.get(key)
+        if able is None:
+            since = self._roster.able_since(candidate.node, links, candidate.interfaces, starting=cold)
+            able = self._ability[key] = since is not None
+        return able
+
+    def forget_ability(self) -> None:
+        """Ask the roster anew who is able: its answers are kept while many bundles are looked at together."""
+        self._ability.clear()
+
+    def load(self, node: NodeName) -> int:
+        """How many addresses a node claims."""
+        if node == self._roster.node:
+            return len(self._log.claims)
+        peer = self._roster.peers.get(node)
+        return len(peer.mirror.claims) if peer is not None else 0
+
+    def loads(self) -> dict[NodeName, int]:
+        """How many each node claims, this one included."""
+        return {node: self.load(node) for node in (self._roster.node, *self._roster.peers)}
+
+    def choose(
+        self, bundle: Bundle, links: frozenset[LinkName], cold: bool, loads: Mapping[NodeName, int], now: float
+    ) -> Candidate | None:
+        """The first equally suited able candidate whose load stays below its bound; the first able one if none is.
+        ``loads`` says for some nodes what to count as their load instead of what they claim now.
+        Only those on the address's own subnet count, if an able one is (as heartbeats say)."""
+        total = self._bundles.load(now)
+        least_bound = ceil(LOAD_BOUND * total / max(len(bundle.candidates), 1))
+        equals: list[Candidate] = []
+        for candidate in self._near(bundle, links, cold):
+            if equals and (candidate.tier, candidate.preference) != (equals[0].tier, equals[0].preference):
+                break
+            if self.able(candidate, links, cold):
+                if not equals and self._load_with(candidate.node, bundle, loads) <= least_bound:
+                    return candidate  # whatever its fair share is, as most are: spares looking at all the others
+                equals.append(candidate)
+        if len(equals) < 2:
+            return equals[0] if equals else None
+        bound = ceil(LOAD_BOUND * total / len(equals))
+        for limit in (least_bound, bound):
+            for candidate in equals:
+                if self._load_with(candidate.node, bundle, loads) <= limit:
+                    return candidate
+        return equals[0]
+
+    def has_room(self, candidate: Candidate, bundle: Bundle, loads: Mapping[NodeName, int], now: float) -> bool:
+        """Whether the bundle stays within the candidate's share of all candidates, able or not."""
+        least_bound = ceil(LOAD_BOUND * self._bundles.load(now) / max(len(bundle.candidates), 1))
+        return self._load_with(candidate.node, bundle, loads) <= least_bound
+
+    def _near(self, bundle: Bundle, links: frozenset[LinkName], cold: bool) -> Sequence[Candidate]:
+        if not self._subnets_differ:
+            return bundle.candidates
+        near = [
+            candidate
+            for candidate in bundle.candidates
+            if self.able(candidate, links, cold) and self._owners.near(candidate.node, bundle.addresses[0])
+        ]
+        return near or bundle.candidates
+
+    def _load_with(self, node: NodeName, bundle: Bundle, loads: Mapping[NodeName, int]) -> int:
+        load = loads.get(node)
+        return (self.load(node) if load is None else load) + len(bundle.addresses)
+
+
+def candidate_of(bundle: Bundle, node: NodeName) -> Candidate | None:
+    """The node's candidacy for the bundle."""
+    return next((candidate for candidate in bundle.candidates if candidate.node == node), None)

@@ -1,0 +1,142 @@
+"""The vocabulary between the speaker's decisions and its sockets: what comes in from links, what is to be sent.
+
+The cores (``membership``, ``ownership``, ``responder``) never touch a socket. They receive these values together with
+the time, and hand back effects that the announcer carries out in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName, Mac
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """One announced interface as netlink shows it now."""
+
+    name: LinkName
+    index: int
+    mac: Mac
+    up: bool
+    """Administratively up and with carrier."""
+    prefixes: tuple[str, ...] = ()
+    """Own addresses with prefix length, ``192.0.2.11/24``; the subnets that are connected here."""
+    gateway: AddressText | None = None
+    """Next hop of a default route through this link: a third party that proves that the link works."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArpSeen:
+    """An ARP frame that passed the filter: an answer to something we asked, a question for an address that we hold, or
+    a rival's claim to one."""
+
+    link: LinkName
+    sender: AddressText
+    sender_mac: Mac
+    target: AddressText
+    is_reply: bool
+    proof: bytes = b""
+    """Of a Reply to a question with a nonce: what only the speaker that holds the address can have made of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendHeartbeat:
+    """Send a datagram to the link's heartbeat group (224.0.0.254, UDP 7948, TTL 255)."""
+
+    link: LinkName
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendUnicast:
+    """Send a datagram to one speaker (UDP 7948, TTL 255). A refusal by its kernel comes back as
+    ``datagram_refused``.
+    """
+
+    link: LinkName
+    to: AddressText
+    mac: Mac
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AskAddress:
+    """Send an ARP Request for ``target``: broadcast, or by unicast to ``mac`` (RFC 826 allows either; RFC 1122 §2.3.2.1
+    uses the latter as a unicast poll)."""
+
+    link: LinkName
+    target: AddressText
+    mac: Mac | None = None
+    nonce: bytes = b""
+    """Eight octets that go behind the packet, in the frame's padding: a speaker that answers puts a proof there."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchFrames:
+    """Tell of frames of any kind that arrive on the link (``receive_frame``), or do so no longer: whoever hears
+    anything at all is not cut off."""
+
+    link: LinkName
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Start the gratuitous schedule for addresses that are held, most urgent first.
+
+    ``defend`` sends one round only: an answer to a rival.
+    """
+
+    addresses: tuple[AddressText, ...]
+    defend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A decision that somebody may ask about later: one structured log line, a counter, perhaps an Event.
+
+    ``reason`` is a member of a bounded set (CamelCase, as in an Event); ``fields`` are its details.
+    """
+
+    reason: str
+    fields: Mapping[str, str | int | float]
+
+
+Effect = SendHeartbeat | SendUnicast | AskAddress | WatchFrames | Announce | Report
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the responder answers for now: per address the links on which it does."""
+
+    revision: int
+    links: Mapping[AddressText, frozenset[LinkName]]
+    quiet: frozenset[LinkName] = frozenset()
+    """Links on which nothing gratuitous may be sent now: we may be the ones who are cut off there."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldChange:
+    """What to answer for from now on, as far as it differs from before."""
+
+    links: Mapping[AddressText, frozenset[LinkName]]
+    """Addresses whose links changed, with the links on which they are held now: none, where they are not."""
+    quiet: frozenset[LinkName] = frozenset()
+    """Links on which nothing gratuitous may be sent now: we may be the ones who are cut off there."""
+    suspended: frozenset[LinkName] = frozenset()
+    """Links on which nothing is answered now, and nothing announced, whatever is held there: we do not know who has
+    taken over. Ten thousand addresses are suspended at the cost of one."""
+
+
+class PeerView(Struct, frozen=True, array_like=True, gc=False):
+    node: NodeName
+    alive: bool
+    detection_s: float
+    """D of this peer now: silence longer than this is a death."""
+    lateness_s: float
+    claims: int

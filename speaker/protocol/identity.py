@@ -1,0 +1,173 @@
+"""Who is meant by a name: one node, one session, one machine.
+
+A peer is a node with one session. Another session of the same node counts only once it names our present session; then
+what the former one has said never counts again, nor what it says later if both come from one place. So a recording
+cannot bring anybody back. The other session waits while the former one lives in another place: then two machines have
+one name, and the one that was there first stays the peer, unless it yields.
+
+**Our own name.** Of two machines with *our* name the one that is able stays, of two such the one with the lower
+session; the other yields (``yields``): it answers for nothing until the twin has been silent for five seconds.
+
+**Bounds**, also against a member that has the key: 256 nodes, 256 unconfirmed sessions, 4,096 retired ones.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName, Mac
+from speaker.protocol.heartbeat import (
+    Drop,
+    Envelope,
+    Flag,
+    Heartbeat,
+    HeartbeatError,
+    ReplayWindow,
+    unpack_heard,
+)
+from speaker.protocol.mirrors import Mirrors
+from speaker.protocol.roster import NEVER, Peer, Pending, Roster, Standing
+
+MAX_PEERS = 256
+MAX_PENDING = 256
+MAX_RETIRED = 4096
+PENDING_S = 5.0  # an unconfirmed session not heard for longer is forgotten
+TWIN_S = 5.0  # of silence, until a node that has our name is believed to be gone
+FOREVER = (1 << 64) - 1
+ABLE, YIELDS = int(Flag.ABLE), int(Flag.YIELDS)
+
+
+class Identity:
+    """Admits sessions to the roster, and removes them."""
+
+    def __init__(self, session: int, roster: Roster, mirrors: Mirrors) -> None:
+        self.session = session
+        """Our own."""
+        self.able = False
+        """Whether we can claim, as we say on links that are open."""
+        self._roster = roster
+        self._mirrors = mirrors
+        self._by_session: dict[int, Peer] = {}
+        self._retired: OrderedDict[int, int] = OrderedDict()
+        """Session -> its datagrams up to this sequence never count again."""
+        self._duplicate_reported_at = NEVER
+        self._yields_until = NEVER
+
+    def peer(self, session: int) -> Peer | None:
+        """Whose session it is, of those that count."""
+        return self._by_session.get(session)
+
+    def is_retired(self, session: int, sequence: int) -> bool:
+        return sequence <= self._retired.get(session, -1)
+
+    def introduce(
+        self, link: LinkName, source: AddressText, envelope: Envelope, message: Heartbeat, now: float
+    ) -> Peer | None:
+        """A session that is not known: it waits until it names ours, and its node has no other that lives."""
+        session = envelope.session
+        pending = self._roster.pending.get(session)
+        if pending is None:
+            self._forget_pending(now)
+            if len(self._roster.pending) >= MAX_PENDING:
+                raise HeartbeatError(Drop.TABLE_FULL)
+            pending = Pending(NodeName(message.node), ReplayWindow(), link, source, Mac(message.mac), now, now)
+            self._roster.pending[session] = pending
+            self._roster.speak_now = True
+        if not pending.window.accept(envelope.sequence):
+            raise HeartbeatError(Drop.REPLAYED)
+        pending.link, pending.address, pending.heard_at = link, source, now
+        names_us = any(session == self.session for session, _ in unpack_heard(message.heard))
+        if not names_us:
+            self._roster.speak_now = True
+            return None
+        if pending.node == self._roster.node:
+            self._meet_twin(session, pending, message, now)
+            return None
+        former = self._roster.peers.get(pending.node)
+        if former is not None and self._lives_elsewhere(former, pending, now, yields=bool(message.flags & YIELDS)):
+            return None
+        if former is None and len(self._roster.peers) >= MAX_PEERS and not self._make_room():
+            raise HeartbeatError(Drop.TABLE_FULL)
+        del self._roster.pending[session]
+        if former is not None:
+            elsewhere = all(sighting.contact != (source, message.mac) for sighting in former.sightings.values())
+            self.remove(former, retire_at=former.window.newest if elsewhere else FOREVER)
+            self._roster.report("PeerDead", node=former.node, proof="new session")
+        peer = Peer(pending.node, session, pending.window)
+        self._roster.peers[peer.node] = peer
+        self._by_session[session] = peer
+        return peer
+
+    def remove(self, peer: Peer, retire_at: int = FOREVER) -> None:
+        """Its session's datagrams up to this sequence never count again."""
+        for sighting in peer.sightings.values():
+            self._roster.forget_suspicion(peer, sighting)
+            self._roster.by_mac.pop(sighting.mac, None)
+            self._roster.by_mac.pop(sighting.other_mac, None)
+        self._roster.suspects.pop(peer.session, None)
+        del self._roster.peers[peer.node]
+        del self._by_session[peer.session]
+        self._mirrors.trust(peer)
+        self._retired[peer.session] = retire_at
+        while len(self._retired) > MAX_RETIRED:
+            self._retired.popitem(last=False)
+        self._mirrors.forget(peer, f"death of {peer.node}")
+        self._roster.changed = True
+
+    def yields(self, now: float) -> bool:
+        """Whether another machine with our name is there, and it is ours to be silent."""
+        return now < self._yields_until
+
+    def _lives_elsewhere(self, former: Peer, pending: Pending, now: float, *, yields: bool) -> bool:
+        """Whether a node's former session may still be another machine's: it comes from another place, and is not
+        known to be dead, nor the one of the two that yields. Silence alone does not say that it is dead: what blocks
+        its datagrams leaves its answers. Where nobody is declared dead, since we cannot send, silence is all there
+        is."""
+        place = (pending.address, pending.mac)
+        if any(sighting.contact == place for sighting in former.sightings.values()):
+            return False
+        heard = [
+            sighting
+            for link, sighting in former.sightings.items()
+            if sighting.standing is not Standing.DEAD
+            and sighting.heard_at > NEVER
+            and (self._roster.judges(link) or now - sighting.heard_at < sighting.detector.suspicion())
+        ]
+        return bool(heard) and (yields or not any(sighting.yields for sighting in heard))
+
+    def _meet_twin(self, session: int, twin: Pending, message: Heartbeat, now: float) -> None:
+        """Another machine has our name. One of the two is able and stays; if both are, the one of the lower session.
+        Able is who says so, on both sides. Nobody yields to one that says that it yields itself."""
+        able, own = bool(message.flags & ABLE), self.able and self._roster.links[twin.link].open(now)
+        if message.flags & YIELDS:
+            stays = not self.yields(now) or self.session < session
+        else:
+            stays = (not own, self.session) < (not able, session)
+        if not stays:
+            self._yields_until = now + TWIN_S
+        elif message.flags & YIELDS:
+            self._yields_until = NEVER
+        self._roster.changed = True
+        if now - self._duplicate_reported_at > self._roster.settings.defence_gap_s:
+            self._duplicate_reported_at = now
+            self._roster.report(
+                "DuplicateNode",
+                node=twin.node,
+                link=twin.link,
+                address=twin.address,
+                mac=twin.mac.hex(":"),
+                yields=int(self.yields(now)),
+            )
+
+    def _forget_pending(self, now: float) -> None:
+        pending = self._roster.pending
+        for session in [session for session, other in pending.items() if now - other.heard_at > PENDING_S]:
+            del pending[session]
+
+    def _make_room(self) -> bool:
+        for peer in self._roster.peers.values():
+            if all(sighting.standing is Standing.DEAD for sighting in peer.sightings.values()):
+                self.remove(peer, retire_at=peer.window.newest)
+                return True
+        return False

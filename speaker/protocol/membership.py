@@ -1,0 +1,246 @@
+"""Heartbeats + now -> who else is there, and lives.
+
+**Life.** Each (peer, link) pair is a *sighting*: alive, suspected or dead there (``suspicion`` decides). Any believed
+heartbeat is a sign of life, except from a peer that hears nobody while we hear others: it cannot be asked for
+anything, so it does not count.
+
+**Return.** A peer that was silent for longer than D and is back may have claimed what we hold. Until its claims are
+known, for a second at most, nothing is answered on the link (``Segment.doubted``). D is doubled for it only where it
+heard us all the while: if neither heard the other, the network was cut, and the silence was what it seemed.
+
+**Several links.** Liveness is per link; a peer's claims are taken from any link (``mirrors``). It speaks on all its
+links at once, so that who speaks often on one is expected to on all. By which of its interfaces it is on a link counts
+only as long as that one speaks: of two on one segment they do not take turns.
+
+Whose heartbeat it is says ``identity``, what becomes of links ``segments``, what other frames tell ``witnesses``.
+"""
+
+from __future__ import annotations
+
+from cluster.objects import AddressText
+from speaker.link import LinkName, Mac
+from speaker.protocol.detector import SUSPICION_INTERVALS, Detector
+from speaker.protocol.heartbeat import (
+    BY_GROUP,
+    MAX_AGE_MS,
+    RETURNED,
+    SUSPECTED,
+    Drop,
+    Envelope,
+    Flag,
+    Heartbeat,
+    HeartbeatError,
+    Unknown,
+    unpack_heard,
+)
+from speaker.protocol.identity import Identity
+from speaker.protocol.mirrors import Mirrors
+from speaker.protocol.roster import NEVER, Peer, Roster, Sighting, Standing
+from speaker.protocol.subnets import Subnets
+
+ABLE, STARTING, LEAVING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING)
+ANSWER, CUT_OFF, YIELDS = int(Flag.ANSWER), int(Flag.CUT_OFF), int(Flag.YIELDS)
+
+
+class Membership:
+    """Sans-IO: fills the roster with what datagrams say."""
+
+    def __init__(self, identity: Identity, mirrors: Mirrors, roster: Roster) -> None:
+        self._identity = identity
+        self._mirrors = mirrors
+        self._subnets = Subnets(roster)
+        self._roster = roster
+
+    def receive(self, link: LinkName, source: AddressText, envelope: Envelope, now: float, *, by_group: bool) -> None:
+        """Take an authenticated datagram. Raises ``HeartbeatError`` for one that does not count."""
+        session, message = envelope.session, envelope.message
+        if session == self._identity.session:
+            self._note_own(link, source, now)
+            raise HeartbeatError(Drop.OWN)
+        if self._identity.is_retired(session, envelope.sequence):
+            raise HeartbeatError(Drop.REPLAYED)
+        peer = self._identity.peer(session)
+        if isinstance(message, Heartbeat):
+            if peer is None:
+                peer = self._identity.introduce(link, source, envelope, message, now)
+                if peer is None:
+                    self._note_asked(message)
+                    return
+            elif message.node != peer.node:
+                raise HeartbeatError(Drop.NONSENSE, "a session has one node")
+            elif not self._fresh(peer, link, envelope.sequence):
+                return
+            self._hear(peer, link, source, message, now, by_group=by_group)
+            return
+        if peer is None:
+            raise HeartbeatError(Drop.UNKNOWN_SESSION)
+        if not peer.window.accept(envelope.sequence):
+            raise HeartbeatError(Drop.REPLAYED)
+        sighting = peer.sightings.get(link)
+        if sighting is not None:
+            sighting.heard_at = now
+            if by_group:
+                sighting.by_group_at = now
+        if isinstance(message, Unknown):
+            raise HeartbeatError(Drop.UNKNOWN_KIND, f"kind {message.kind}")
+        self._mirrors.take(peer, message, now)
+
+    def _note_own(self, link: LinkName, source: AddressText, now: float) -> None:
+        """A datagram of ours came back. On another link than it went out on: both are one segment."""
+        for name, segment in self._roster.links.items():
+            if name != link and any(prefix.partition("/")[0] == source for prefix in segment.state.prefixes):
+                for one, other in ((name, link), (link, name)):
+                    if other not in self._roster.links[one].also:
+                        self._roster.networks_changed = True
+                    self._roster.links[one].also[other] = now
+
+    @staticmethod
+    def _fresh(peer: Peer, link: LinkName, sequence: int) -> bool:
+        """False for a heartbeat that a newer one overtook on this link: it has nothing to say any more. What was said
+        on another link at the same time has no part in this."""
+        if not peer.window.accept(sequence):
+            raise HeartbeatError(Drop.REPLAYED)
+        sighting = peer.sightings.get(link)
+        if sighting is None:
+            return True
+        fresh = sequence > sighting.newest
+        sighting.newest = max(sighting.newest, sequence)
+        return fresh
+
+    def _hear(
+        self, peer: Peer, link: LinkName, source: AddressText, message: Heartbeat, now: float, *, by_group: bool
+    ) -> None:
+        sighting = peer.sightings.get(link)
+        if sighting is None:
+            interval = self._interval(message)
+            sighting = Sighting(source, Mac(message.mac), Detector(interval, now), now, LinkName(message.link))
+            peer.sightings[link] = sighting
+        first = sighting.link == message.link or now - sighting.link_at >= sighting.detector.suspicion()
+        if first:
+            self._note_interface(peer, sighting, source, message)
+            sighting.link_at = now
+        elif sighting.other_mac != message.mac:
+            self._roster.by_mac.pop(sighting.other_mac, None)
+            sighting.other_mac = Mac(message.mac)
+            self._roster.by_mac[sighting.other_mac] = peer.node
+        sighting.heard_at = now
+        if by_group:
+            sighting.by_group_at = now
+        segment = self._roster.links[link]
+        segment.alone = False
+        if not segment.shared:
+            segment.shared = self._roster.networks_changed = True
+        if segment.unproven:
+            self._roster.check_at = now
+        if first:
+            self._subnets.note(segment, sighting, message, now)
+        hears, heard_all_along = self._read_heard(peer, link, sighting, message.heard, now)
+        if message.flags & LEAVING:
+            self._identity.remove(peer)
+            self._roster.report("PeerDead", node=peer.node, link=link, proof="left")
+            return
+        if message.flags & ANSWER or (sighting.standing is Standing.DEAD and not hears):
+            self._roster.speak_now = True
+            self._roster.unicast[(link, sighting.contact)] = None  # what we say to the group may not reach it
+        self._mirrors.note(peer, message, now)
+        if hears or not any(
+            other is not peer and theirs.standing is Standing.ALIVE for other, theirs in self._roster.on(link)
+        ):
+            self._take_life(peer, link, sighting, message, now, heard_all_along=heard_all_along)
+        able = bool(message.flags & ABLE) and not peer.ignored
+        if first and able != (sighting.able_since is not None):
+            sighting.able_since = now if able else None
+            self._roster.changed = True
+        sighting.starting, sighting.yields = bool(message.flags & STARTING), bool(message.flags & YIELDS)
+        self._note_asked(message)
+
+    def _note_asked(self, message: Heartbeat) -> None:
+        """It lacks claims of ours. Whoever it is, it has heard us, and is to know what we hold: also a machine that is
+        no peer yet, since another one has had its name."""
+        for session, version in message.asks:
+            if session == self._identity.session:
+                self._roster.asked_of_us[version] = None
+
+    def _note_interface(self, peer: Peer, sighting: Sighting, source: AddressText, message: Heartbeat) -> None:
+        """The interface by which the peer is on this link. Another one of its on the same segment counts only when
+        this one has been silent for as long as makes a suspect: else the two would take turns."""
+        if sighting.mac != message.mac or sighting.address != source:
+            self._roster.by_mac.pop(sighting.mac, None)
+            sighting.mac, sighting.address = Mac(message.mac), source
+        self._roster.by_mac[sighting.mac] = peer.node
+        if sighting.link != message.link:
+            sighting.link = LinkName(message.link)
+            self._roster.changed = True
+
+    def _interval(self, message: Heartbeat) -> float:
+        """Seconds until the peer's next heartbeat as it says, but no longer than anybody's may be."""
+        return min(message.due_ms / 1000, self._roster.settings.idle_interval_s * max(self._roster.scale, 1.0))
+
+    def _read_heard(
+        self, peer: Peer, link: LinkName, sighting: Sighting, packed: bytes, now: float
+    ) -> tuple[bool, bool]:
+        """Take what the peer says about us and about those whom anybody suspects. Returns whether it shows that its
+        sender can hear: everybody answers a suspicion at once, so who says one and has heard nobody for 2.5 short
+        intervals hears nobody. And whether it shows that the sender has heard *us* all along."""
+        suspicions: dict[int, int] = {}
+        youngest_ms = MAX_AGE_MS + 1
+        heard_us = False
+        for session, how in unpack_heard(packed):
+            age_ms = how & MAX_AGE_MS
+            if session == self._identity.session:
+                sighting.hears_us_at = max(sighting.hears_us_at, now - age_ms / 1000)
+                heard_us = not how & RETURNED and age_ms / 1000 < self._roster.detection(sighting, now)
+                if how & BY_GROUP:
+                    sighting.hears_group_at = now
+            elif self._roster.suspects and (suspect := self._roster.suspects.get(session)) is not None:
+                theirs = suspect.sightings.get(link)
+                if theirs is not None and theirs.suspicion is not None:
+                    theirs.suspicion.told_at = max(theirs.suspicion.told_at, now - age_ms / 1000)
+            if how < SUSPECTED:
+                youngest_ms = min(youngest_ms, age_ms)
+                continue
+            answered = suspicions[session] = peer.suspicions.get(session, 0) + 1
+            if answered <= 3:
+                self._roster.speak_now = True
+                if session == self._identity.session:
+                    self._roster.unicast[(link, sighting.contact)] = None
+        peer.suspicions = suspicions
+        if not suspicions:
+            return youngest_ms <= MAX_AGE_MS, heard_us
+        self._roster.alarm_until = max(self._roster.alarm_until, now + self._roster.settings.idle_interval_s)
+        limit_ms = SUSPICION_INTERVALS * self._roster.settings.interval_s * self._roster.scale * 1000
+        return youngest_ms <= limit_ms, heard_us
+
+    def _take_life(
+        self, peer: Peer, link: LinkName, sighting: Sighting, message: Heartbeat, now: float, *, heard_all_along: bool
+    ) -> None:
+        interval = self._interval(message)
+        cut_off = bool(message.flags & CUT_OFF)
+        if sighting.standing is Standing.ALIVE and not cut_off:
+            sighting.detector.heard(interval, now)
+        elif sighting.standing is Standing.ALIVE:
+            sighting.detector.skip(interval, now)
+        else:
+            silence = now - sighting.life_at
+            returned = sighting.life_at > NEVER and silence > self._roster.detection(sighting, now) and not cut_off
+            if returned:
+                sighting.returned_at = now
+                if heard_all_along:
+                    sighting.detector.false_alarm(now)
+            sighting.detector.skip(interval, now)
+            self._roster.forget_suspicion(peer, sighting)
+            self._roster.speak_now = True  # it may not know yet that we hear
+            if sighting.standing is Standing.DEAD:
+                self._roster.mark_claims(peer, f"return of {peer.node}")
+            if not peer.mirror.in_step and (returned or (sighting.standing is Standing.DEAD and not cut_off)):
+                self._roster.links[link].doubted[peer.session] = now
+            sighting.standing = Standing.ALIVE
+            self._roster.changed = True
+            self._roster.report("PeerAlive", node=peer.node, link=link)
+        sighting.life_at = now
+        self._roster.check_at = min(self._roster.check_at, now + sighting.detector.suspicion())
+        for theirs in peer.sightings.values() if len(peer.sightings) > 1 else ():
+            if interval < theirs.detector.interval:  # it speaks on all its links at once: expect it here as often
+                theirs.life_at = max(theirs.life_at, now - interval)
+                theirs.detector.skip(interval, now)
+                self._roster.check_at = now

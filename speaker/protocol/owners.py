@@ -1,0 +1,195 @@
+"""Claims + who lives where -> who owns an address on a link, and where this node answers for it.
+
+Liveness is per link, and so is owning. On each link of an address its owner is the node of the highest claim
+(``claims.outranks``) among those that live there, this node included. A node has one claim on an address, whatever the
+number of its links; it answers on those where no other claim is higher. So a holder whose cable to one network is out
+is no owner there, although it lives on another; and two nodes that hear each other on one network and not on another
+each answer on its side of the cut.
+
+A link that is down counts for nothing. One on which no other speaker was ever heard counts only where all links of the
+address are such: what is a node's own (a bridge for its containers) is answered on by who holds the address, and is no
+reason for anybody to claim it.
+
+**Epochs.** A claim is made above all that was heard of the address, and is even. One that is made when nothing proves
+that we can hear (``Segment.alone``) is odd, and lower than the one that it stands in for: if that one's holder lives
+after all, it is the one that stays. At the end of the range epochs stay where they are, and preference and name
+decide: a member that claims the highest can hold an address, but nobody is kept from claiming after it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName
+from speaker.plan import Bundle
+from speaker.protocol.bundles import Bundles
+from speaker.protocol.claims import Claim, ClaimLog, outranks
+from speaker.protocol.heartbeat import MAX_EPOCH
+from speaker.protocol.roster import Network, Roster, Standing
+from speaker.protocol.subnets import Subnets, networks_of
+
+HIGHEST_EPOCH = MAX_EPOCH - 2
+NOWHERE: frozenset[LinkName] = frozenset()
+
+
+class Owner(NamedTuple):
+    node: NodeName
+    claim: Claim
+
+
+class _Place(NamedTuple):
+    """Where an address belongs."""
+
+    belongs: tuple[LinkName, ...]
+    answered_on: frozenset[LinkName]
+    """One of these for each segment."""
+    counts: tuple[LinkName, ...]
+    """Those of ``answered_on`` where it matters who owns it."""
+
+
+class Owners:
+    def __init__(self, roster: Roster, log: ClaimLog, bundles: Bundles) -> None:
+        self._roster = roster
+        self._log = log
+        self._bundles = bundles
+        self._subnets = Subnets(roster)
+        self._places: dict[AddressText, _Place] = {}
+        self._epochs: dict[AddressText, int] = {}
+        """The highest heard or said of addresses in the Plan."""
+
+    # ------------------------------------------------------------------------------------------------ links
+
+    def forget_links(self) -> None:
+        """Links, or what is known of subnets, are not what they were."""
+        self._places.clear()
+
+    def links_of(self, address: AddressText, now: float) -> frozenset[LinkName]:
+        """Where the address may be answered."""
+        return self._place(address, now).answered_on
+
+    def counts(self, address: AddressText, now: float) -> tuple[LinkName, ...]:
+        """The links on which it matters who owns the address."""
+        return self._place(address, now).counts
+
+    def networks(self, address: AddressText, now: float) -> frozenset[Network]:
+        """The subnets of the links on which the address belongs."""
+        links = self._roster.links
+        return frozenset(
+            network for name in self._place(address, now).belongs for network in networks_of(links[name].state.prefixes)
+        )
+
+    def near(self, node: NodeName, address: AddressText) -> bool:
+        """Whether the node is connected to the address's own subnet."""
+        return self._subnets.has(node, address)
+
+    def subnets_differ(self) -> bool:
+        """Whether some nodes may be nearer to an address than others."""
+        return self._subnets.differ()
+
+    def _place(self, address: AddressText, now: float) -> _Place:
+        place = self._places.get(address)
+        if place is None:
+            links = self._roster.links
+            bundle = self._bundles.of.get(address)
+            named = bundle.interfaces if bundle is not None else ()
+            belongs = self._subnets.belongs(address, named, now)
+            answered_on = self._subnets.answered_on(address, belongs, bool(named), now)
+            up = tuple(name for name in sorted(answered_on) if links[name].state.up)
+            shared = tuple(name for name in up if links[name].shared)
+            place = _Place(tuple(belongs), answered_on, shared or up)
+            if bundle is not None:
+                self._places[address] = place
+        return place
+
+    # ------------------------------------------------------------------------------------------------ owners
+
+    def rival(self, address: AddressText, link: LinkName) -> Owner | None:
+        """The highest claim of another node that lives on the link."""
+        best: Owner | None = None
+        for node in self._roster.claimants.get(address, ()):
+            peer = self._roster.peers[node]
+            sighting = peer.sightings.get(link)
+            if sighting is None or sighting.standing is Standing.DEAD:
+                continue
+            claim = peer.mirror.claims[address]
+            if best is None or outranks(claim, node, best.claim, best.node):
+                best = Owner(node, claim)
+        return best
+
+    def owner(self, address: AddressText, link: LinkName) -> Owner | None:
+        rival = self.rival(address, link)
+        own = self._log.claims.get(address)
+        if own is None:
+            return rival
+        if rival is not None and outranks(rival.claim, rival.node, own, self._roster.node):
+            return rival
+        return Owner(self._roster.node, own)
+
+    def of_bundle(self, bundle: Bundle, now: float) -> list[Owner | None]:
+        """The owner of each of its addresses on each link that counts; ``None`` where there is none."""
+        return [self.owner(address, link) for address in bundle.addresses for link in self.counts(address, now)]
+
+    def vacant(self, bundle: Bundle, now: float) -> frozenset[LinkName]:
+        """The links on which some address of it has no owner."""
+        return frozenset(
+            link
+            for address in bundle.addresses
+            for link in self.counts(address, now)
+            if self.owner(address, link) is None
+        )
+
+    def held_on(self, address: AddressText, now: float) -> frozenset[LinkName]:
+        """Where the address is this node's to answer for now, unless answering is suspended there."""
+        if address not in self._log.claims:
+            return NOWHERE
+        here = self.links_of(address, now)
+        if address in self._roster.claimants:
+            owners = ((name, self.owner(address, name)) for name in here)
+            here = frozenset(name for name, owner in owners if owner is not None and owner.node == self._roster.node)
+        return here
+
+    def rivals(self, address: AddressText, now: float) -> tuple[Owner | None, bool]:
+        """For an address that this node claims: the owner that leaves it nothing, if there is one; and whether some
+        lower claim lives beside its own."""
+        winner, lost, kept = None, True, False
+        for link in self.counts(address, now) or self.links_of(address, now):
+            rival = self.rival(address, link)
+            if rival is None:
+                lost = False
+            elif outranks(rival.claim, rival.node, self._log.claims[address], self._roster.node):
+                winner = rival
+            else:
+                lost, kept = False, True
+        return (winner if lost else None), kept
+
+    # ------------------------------------------------------------------------------------------------ epochs
+
+    def note_epochs(self, address: AddressText) -> None:
+        """Remember the highest epoch that is claimed by anybody."""
+        for node in self._roster.claimants.get(address, ()):
+            claim = self._roster.peers[node].mirror.claims[address]
+            self._epochs[address] = max(claim.epoch, self._epochs.get(address, 0))
+
+    def note_epoch(self, address: AddressText, epoch: int) -> None:
+        self._epochs[address] = max(epoch, self._epochs.get(address, 0))
+
+    def forget(self, address: AddressText) -> None:
+        """It is not in the Plan any more."""
+        self._epochs.pop(address, None)
+        self._places.pop(address, None)
+
+    def move(self, address: AddressText) -> None:
+        """Its bundle may name other interfaces."""
+        self._places.pop(address, None)
+
+    def is_cold(self, bundle: Bundle) -> bool:
+        """Whether nobody is known to have held any of it."""
+        return all(address not in self._epochs for address in bundle.addresses)
+
+    def next_epoch(self, bundle: Bundle, alone: bool) -> int:
+        """For a claim on the bundle: ``alone``, where nothing proves that we can hear."""
+        highest = max((self._epochs.get(address, 0) for address in bundle.addresses), default=0)
+        if alone:
+            return max(1, highest - 1 if highest % 2 == 0 else highest - 2)
+        return min(highest - highest % 2 + 2, HIGHEST_EPOCH)

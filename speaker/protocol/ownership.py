@@ -1,0 +1,338 @@
+"""Plan + membership + own claims + now -> claim, hold, withdraw.
+
+**Hold.** Whoever claims an address keeps it: a live claim beats rank, preference and opinion. It ends by release, by
+the address leaving the Plan, or by a higher claim (``claims.outranks``), on hearing which the holder withdraws at once
+and silently; on hearing a lower one it repeats its frames.
+
+The parts: ``bundles`` (the Plan), ``owners`` (who owns an address on which link), ``claiming`` (whose turn it is to
+claim what nobody owns), ``moving`` (when to step aside). Here their decisions become claims, and what changed is told.
+
+**Where a claim counts.** A claim is made on the links of its address. If these become others altogether (an address of
+the LAN that was claimed on some other network while the LAN was away), it is worth nothing there, and given up.
+
+**Work per call is bounded**: of a Plan, or of what links change, 300 bundles are followed at once; of what was heard,
+500 addresses are judged at once; and of what is to be claimed or released, what ``claiming`` and ``moving`` look at in
+one call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from itertools import islice
+
+from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName
+from speaker.plan import Bundle, BundleId, Plan, PlanChange
+from speaker.protocol.bundles import Bundles, Changed
+from speaker.protocol.claiming import Claiming
+from speaker.protocol.claims import Claim, ClaimLog
+from speaker.protocol.effects import Announce
+from speaker.protocol.moving import Moving, Tenure
+from speaker.protocol.owners import Owner, Owners
+from speaker.protocol.roster import Network, Roster
+
+JUDGED_AT_ONCE = 500  # addresses
+FOLLOWED_AT_ONCE = 300  # bundles
+ABLE_SAID_S = 0.05  # until the others know that this node is able: nobody else claims then what is its turn
+NEVER = float("inf")
+
+
+class Ownership:
+    """Sans-IO. ``release_all`` is final."""
+
+    def __init__(self, roster: Roster, log: ClaimLog) -> None:
+        self.node = roster.node
+        self.log = log
+        self.touched: dict[AddressText, None] = {}
+        """Addresses for which own claims, or where they are answered, may have changed, until the owner of this clears
+        it."""
+        self._roster = roster
+        self._bundles = Bundles()
+        self._owners = Owners(roster, log, self._bundles)
+        self._claiming = Claiming(roster, log, self._bundles, self._owners)
+        self._moving = Moving(roster, self._bundles, self._owners, self._claiming)
+        self._heard: dict[AddressText, str] = {}
+        """Still to be judged, and why."""
+        self._judge_at = NEVER
+        self._former: deque[Bundle] = deque()
+        """Bundles as they were, from which conclusions are still to be drawn."""
+        self._former_tenures: dict[AddressText, Tenure] = {}
+        """Of their addresses: whoever has them now goes on with these."""
+        self._to_look_at: dict[BundleId, bool] = {}
+        """Bundles that are not what they were, or whose links are not; and whether none of these is on its way."""
+        self._follow_at = NEVER
+        self._started_at = NEVER
+        self._leaving = False
+        self._absent: frozenset[NodeName] = frozenset()
+
+    # ------------------------------------------------------------------------------------------------ inputs
+
+    def set_plan(self, plan: Plan, now: float) -> None:
+        """Take over a Plan whole. Claims on addresses that left it are released."""
+        self._take_over(self._bundles.set(plan, now), now)
+
+    def change_plan(self, change: PlanChange, now: float) -> None:
+        """Take over what changed in the Plan, at the cost of what changed."""
+        self._take_over(self._bundles.change(change, now), now)
+
+    def links_changed(self, now: float, *, complete: bool = False) -> None:
+        """Links are not what they were; ``complete``, where one is new or renamed, so that none that is lacking is
+        merely on its way."""
+        self._owners.forget_links()
+        self._to_look_at.update(dict.fromkeys(self._bundles.by_id, complete))
+        self._follow(now)
+
+    def networks_changed(self, now: float) -> None:
+        """What is known of subnets, or where answering is suspended, is not what it was."""
+        self._owners.forget_links()
+        for id_ in self._bundles.by_id:
+            self._to_look_at.setdefault(id_, False)
+        self._follow(now)
+
+    def set_able(self, able: bool, now: float) -> None:
+        """Whether this node may claim at all: started, and not leaving."""
+        if able and self._claiming.able_since is None:
+            self._claiming.able_since = now + ABLE_SAID_S
+            self._started_at = min(self._started_at, now)
+            self.wake(now)
+        elif not able:
+            self._claiming.able_since = None
+
+    def heard(self, addresses: Mapping[AddressText, str], now: float) -> None:
+        """Peers' claims on these addresses, or the standing of who made them, changed, and why: judge them."""
+        self._heard.update(addresses)
+        self._judge(now)
+
+    def wake(self, now: float) -> None:
+        """Something changed that decides who should claim."""
+        self._claiming.wake(now)
+        self._moving.wake(now)
+
+    def give_up(self, why: str, now: float) -> None:
+        """Release every claim."""
+        held = dict.fromkeys(bundle.id for address in self.log.claims if (bundle := self._bundles.of.get(address)))
+        self._release(list(self.log.claims), why)
+        for id_ in held:
+            self._claiming.look(self._bundles.by_id[id_], now)
+
+    def release_all(self, now: float) -> None:
+        """Release every claim and make no other, ever."""
+        self._leaving = True
+        self._claiming.able_since = None
+        self.give_up("leaving", now)
+
+    # ------------------------------------------------------------------------------------------------ following
+
+    def _take_over(self, changed: Changed, now: float) -> None:
+        for id_ in changed.resumed:
+            self._claiming.begin_turns(id_)
+        self._former += changed.former
+        self._to_look_at.update((bundle.id, True) for bundle in changed.bundles)
+        self._follow(now)
+
+    def _follow(self, now: float) -> None:
+        """Draw the conclusions for some of what has become another in the Plan or by the links: first what is gone,
+        then what there is. Nothing is claimed before all are drawn, since shares are reckoned of the whole."""
+        left = FOLLOWED_AT_ONCE
+        while self._former and left:
+            self._leave_former(self._former.popleft())
+            left -= 1
+        for id_ in list(islice(self._to_look_at, left)):
+            complete, bundle = self._to_look_at.pop(id_), self._bundles.by_id.get(id_)
+            if bundle is not None:
+                self._look_at(bundle, now, complete=complete)
+        if self._former or self._to_look_at:
+            self._follow_at = now
+        else:
+            self._follow_at = NEVER
+            self._former_tenures.clear()
+            self._moving.wake(now)
+
+    def _leave_former(self, former: Bundle) -> None:
+        """A bundle is not in the Plan any more as it was."""
+        of = self._bundles.of
+        tenure = self._moving.tenures.get(former.id)
+        if tenure is not None:
+            self._former_tenures.update(dict.fromkeys(former.addresses, tenure))
+        gone = [address for address in former.addresses if address not in of]
+        self._release([address for address in gone if address in self.log.claims], "left the Plan")
+        for address in gone:
+            self._owners.forget(address)
+        if former.id not in self._bundles.by_id:
+            self._claiming.forget(former.id)
+            self._moving.forget(former.id)
+
+    def _look_at(self, bundle: Bundle, now: float, *, complete: bool) -> None:
+        """A bundle is not what it was, or its links are not."""
+        for address in bundle.addresses:
+            self._owners.move(address)
+            self._owners.note_epochs(address)
+            if address in self.log.claims:
+                self._owners.note_epoch(address, self.log.claims[address].epoch)
+                if bundle.id not in self._moving.tenures:
+                    self._moving.tenures[bundle.id] = self._former_tenures.get(address) or self._tenure(bundle, now)
+        self._settle_claim(bundle, now, complete=complete)
+        self._moving.consider(bundle, now)
+        self._claiming.look(bundle, now)
+        self._touch(bundle.addresses)
+
+    # ------------------------------------------------------------------------------------------------ answers
+
+    @property
+    def bundles(self) -> int:
+        """How many there are in the Plan."""
+        return len(self._bundles.by_id)
+
+    def links_of(self, address: AddressText, now: float) -> frozenset[LinkName]:
+        """Where the address may be answered."""
+        return self._owners.links_of(address, now)
+
+    def is_served_on(self, address: AddressText, link: LinkName, now: float) -> bool:
+        """Whether the address is in the Plan, and whoever holds it answers for it on the link."""
+        return address in self._bundles.of and link in self.links_of(address, now)
+
+    def held_on(self, address: AddressText, now: float) -> frozenset[LinkName]:
+        """Where the address is this node's to answer for now, unless answering is suspended there."""
+        return self._owners.held_on(address, now)
+
+    def next_deadline(self) -> float:
+        if self._follow_at < NEVER:
+            return self._follow_at
+        claiming_at = self._claiming.next_deadline if not self._heard else NEVER
+        return min(self._judge_at, claiming_at, self._moving.next_deadline)
+
+    def handle_timer(self, now: float) -> None:
+        """Follow the Plan, and judge what is left to judge; claim what it is this node's turn to claim; step aside
+        where that is due."""
+        if now >= self._follow_at:
+            self._follow(now)
+        if now >= self._judge_at:
+            self._judge(now)
+        if self._follow_at < NEVER:
+            return
+        if now >= self._moving.next_deadline:
+            for bundle, move in self._moving.review(now):
+                self._release([a for a in bundle.addresses if a in self.log.claims], move.why)
+                self._moving.moved(bundle.id, move, now)
+                self._claiming.look(bundle, now)
+                self._claiming.wake(now)
+        if (
+            now >= self._claiming.next_deadline and not self._heard
+        ):  # or nodes that have judged more would choose others
+            claimed: list[AddressText] = []
+            for bundle, own, addresses, why in self._claiming.evaluate(now):
+                self._claim(bundle, own.preference, addresses, why, now)
+                claimed += addresses
+            if claimed:
+                self._roster.emit(Announce(tuple(claimed)))
+
+    # ------------------------------------------------------------------------------------------------ judging
+
+    def _judge(self, now: float) -> None:
+        addresses = {address: self._heard.pop(address) for address in list(islice(self._heard, JUDGED_AT_ONCE))}
+        self._judge_at = now if self._heard else NEVER
+        lost: dict[NodeName, list[tuple[AddressText, Owner]]] = {}
+        kept: list[AddressText] = []
+        looked: dict[str, tuple[Bundle, str]] = {}
+        for address, why in addresses.items():
+            bundle = self._bundles.of.get(address)
+            if bundle is not None:
+                self._owners.note_epochs(address)
+                looked[bundle.id] = bundle, why
+                if address in self._roster.claimants:
+                    self._moving.taken(bundle.id)
+            if address in self.log.claims:
+                winner, some_kept = self._owners.rivals(address, now)
+                if winner is not None:
+                    lost.setdefault(winner.node, []).append((address, winner))
+                elif some_kept:
+                    kept.append(address)
+        for theirs in lost.values():
+            self._withdraw(theirs)
+        if kept:
+            self._roster.emit(Announce(tuple(kept)))
+        for bundle, why in looked.values():
+            self._claiming.look(bundle, now, why)
+        self._touch(address for address in addresses if address in self.log.claims)
+        if looked:
+            self._moving.wake(now)
+
+    def _touch(self, addresses: Iterable[AddressText]) -> None:
+        self.touched.update(dict.fromkeys(addresses))
+
+    # ------------------------------------------------------------------------------------------------ claiming
+
+    def _tenure(self, bundle: Bundle, now: float) -> Tenure:
+        return Tenure(now, self._networks(bundle, now))
+
+    def _networks(self, bundle: Bundle, now: float) -> frozenset[Network]:
+        return frozenset(network for address in bundle.addresses for network in self._owners.networks(address, now))
+
+    def _claim(self, bundle: Bundle, preference: int, addresses: Iterable[AddressText], why: str, now: float) -> None:
+        tenure = self._tenure(bundle, now)
+        if self._owners.is_cold(bundle) and now - self._started_at < self._roster.settings.cold_start_s:
+            links = frozenset(self._owners.counts(bundle.addresses[0], now))
+            absent = (each for each in bundle.candidates if not self._claiming.able(each, links))
+            tenure.provisional = True
+            tenure.awaited = self._shared(frozenset(each.node for each in absent))
+        counts = self._owners.counts(bundle.addresses[0], now)
+        alone = any(self._roster.links[link].alone for link in counts)
+        epoch = self._owners.next_epoch(bundle, alone)
+        for address in addresses:
+            self._owners.note_epoch(address, epoch)
+            self.log.put(address, Claim(epoch, preference))
+            self._roster.report("Claimed", address=address, epoch=epoch, why=why)
+        self._moving.claimed(bundle, tenure, now)
+        self._touch(addresses)
+        self._claiming.look(bundle, now)
+
+    def _shared(self, absent: frozenset[NodeName]) -> frozenset[NodeName]:
+        """One object for all equal ones: thousands of claims at a start await the same nodes."""
+        if absent != self._absent:
+            self._absent = absent
+        return self._absent
+
+    # ------------------------------------------------------------------------------------------------ letting go
+
+    def _settle_claim(self, bundle: Bundle, now: float, *, complete: bool) -> None:
+        """A claim that was made on other networks altogether is given up: its holders there may not have been heard.
+        So is one for interfaces that this node does not have, or has by another name, since it keeps the address from
+        others; but not while links go, of which one may be back in a moment: when they are ``complete``."""
+        tenure = self._moving.tenures.get(bundle.id)
+        if tenure is None:
+            return
+        networks = self._networks(bundle, now)
+        why = ""
+        if networks and tenure.made_on and tenure.made_on.isdisjoint(networks):
+            why = "made on another network"
+        elif not networks and bundle.interfaces and complete:
+            why = "no such interface"
+        if why:
+            self._release([a for a in bundle.addresses if a in self.log.claims], why)
+        else:
+            tenure.made_on |= networks
+
+    def _withdraw(self, lost: list[tuple[AddressText, Owner]]) -> None:
+        for address, winner in lost:
+            own = self.log.claims[address]
+            self.log.put(address, None)
+            theirs = winner.claim.epoch
+            self._roster.report("Withdrawn", address=address, to=winner.node, epoch=own.epoch, their_epoch=theirs)
+        self._close([address for address, _ in lost])
+
+    def _release(self, addresses: list[AddressText], why: str) -> None:
+        for address in addresses:
+            epoch = self.log.claims[address].epoch
+            if address in self._bundles.of:
+                self._owners.note_epoch(address, epoch)
+            self.log.put(address, None)
+            self._roster.report("Released", address=address, epoch=epoch, why=why)
+        self._close(addresses)
+
+    def _close(self, addresses: list[AddressText]) -> None:
+        for address in addresses:
+            bundle = self._bundles.of.get(address)
+            if bundle is not None and not any(other in self.log.claims for other in bundle.addresses):
+                self._moving.tenures.pop(bundle.id, None)
+        self._touch(addresses)

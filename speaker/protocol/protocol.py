@@ -1,0 +1,406 @@
+"""The speaker's protocol as one sans-IO object: heartbeats in and out, who holds what, what to answer for.
+
+The announcer feeds it what the sockets and netlink say, calls ``handle_timer`` when ``next_deadline`` has come, has
+the responder answer by ``take_held`` and then carries out ``take_effects`` in order. The parts:
+
+- Who is there: ``roster`` (the tables), ``membership`` (what heartbeats say), ``identity`` (who is meant by a name),
+  ``mirrors`` (others' claims), ``segments`` (own links), ``witnesses`` (other frames), ``suspicion`` (who lives).
+- Who answers: ``ownership`` (who claims), ``answers`` (what is answered for), ``fencing`` (where we may not know what
+  others hold).
+- What is said: ``voice`` (when), ``claims`` (how claim sets travel), ``heartbeat`` (the datagram).
+
+Here is their composition, the start, the end, and what concerns this node as a whole:
+
+**Start.** Nothing is claimed until a second and three intervals have passed since heartbeats could flow, there is a
+Plan, and the claims of all who were heard are known.
+
+**Trouble of one's own.** Where the kernel does not take our heartbeats, or has thrown frames away that were for us,
+the silence of others proves nothing: nobody is declared dead on a link of the first kind, and D grows by half a second
+after the second. After a stall of half the detection floor everything queued is discarded, and each link is fenced. A
+node whose name another machine has (``identity``) and whose turn it is to yield gives up what it holds and answers
+for nothing.
+
+**Work per call is bounded**, whatever has to be taken over (``ownership``): ``next_deadline`` is in the past until all
+is done, and the caller looks after its sockets in between.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName, Mac
+from speaker.plan import Plan, PlanChange
+from speaker.protocol.answers import Answers
+from speaker.protocol.claims import ClaimLog
+from speaker.protocol.effects import ArpSeen, Effect, Held, HeldChange, LinkState, PeerView, Report
+from speaker.protocol.fencing import BEHIND_PATIENCE_S, Fencing
+from speaker.protocol.heartbeat import (
+    Authenticator,
+    Drop,
+    HeartbeatError,
+)
+from speaker.protocol.identity import Identity
+from speaker.protocol.membership import Membership
+from speaker.protocol.mirrors import Mirrors
+from speaker.protocol.ownership import Ownership
+from speaker.protocol.rivals import Rivals
+from speaker.protocol.roster import Roster, Standing
+from speaker.protocol.segments import Segments
+from speaker.protocol.settings import Settings
+from speaker.protocol.suspicion import Suspicions
+from speaker.protocol.voice import Voice
+from speaker.protocol.witnesses import Witnesses
+
+STARTING_INTERVALS = 3
+BUSY_HOLDERS = 50  # interval and floor grow beyond
+LATENESS_HALF_LIFE_S = 1.0
+LOST_FRAMES_S = 0.5
+"""What is added to D when frames were lost here: some heartbeats of each peer, for the time of a full queue."""
+STRANGE = {
+    Drop.NONSENSE: "MemberNonsense",
+    Drop.OTHER_VERSION: "OtherVersion",
+    Drop.UNKNOWN_FEATURE: "OtherVersion",
+}
+"""What is not understood of somebody who may be one of us, and what is reported."""
+STRANGE_GAP_S = 600.0  # between reports of one sender
+MAX_STRANGE = 64  # senders remembered
+NETWORKS_REST_S = 0.0002
+"""For each bundle, between looks at where all of them belong: a member may say another subnet in each heartbeat."""
+NEVER = float("inf")
+LONG_AGO = float("-inf")
+
+
+class Protocol:
+    """One speaker. Times are CLOCK_BOOTTIME seconds."""
+
+    def __init__(self, node: NodeName, session: int, settings: Settings, rng: random.Random, now: float) -> None:
+        self._settings = settings
+        self._effects: list[Effect] = []
+        self._log = ClaimLog()
+        self._emit = self._effects.append
+        self._roster = Roster(node, settings, self._emit)
+        self._segments = Segments(self._roster)
+        self._witnesses = Witnesses(self._roster)
+        self._mirrors = Mirrors(self._roster)
+        self._identity = Identity(session, self._roster, self._mirrors)
+        self._membership = Membership(self._identity, self._mirrors, self._roster)
+        self._ownership = Ownership(self._roster, self._log)
+        self._suspicions = Suspicions(self._roster, rng, self._ownership.is_served_on)
+        self._fencing = Fencing(self._roster, self._log, self._ownership.links_of)
+        self._answers = Answers(self._roster, self._ownership)
+        self._voice = Voice(session, self._roster, self._log, rng, now)
+        self._speaking_since: float | None = None
+        self._timer_at = now
+        self._answering: frozenset[LinkName] = frozenset()
+        self._strange: dict[AddressText, float] = {}
+        self._rivals = Rivals(self._roster)
+        self._counters: dict[str, int] = {}
+        self._networks_again_at = LONG_AGO
+
+    # ------------------------------------------------------------------------------------------------ inputs
+
+    def set_credentials(self, cluster: str, keys: tuple[bytes, ...], now: float) -> None:
+        """Who we are, and what authenticates heartbeats: the first key signs, each verifies. Until this is called with
+        at least one key nothing is said and nothing believed."""
+        self._voice.authenticator = Authenticator(cluster, keys) if keys else None
+        self._begin(now)
+
+    def set_plan(self, plan: Plan, now: float) -> None:
+        self._voice.planned = True
+        self._ownership.set_plan(plan, now)
+        self._settle(now)
+
+    def change_plan(self, change: PlanChange, now: float) -> None:
+        """What changed in the Plan since the last call. A Plan must have been set."""
+        self._ownership.change_plan(change, now)
+        self._settle(now)
+
+    def plan_lost(self, now: float) -> None:
+        """Nobody keeps the Plan up to date any more: what is held stays, nothing is claimed until the next
+        ``set_plan``, and peers are told, so that they do not wait for us."""
+        self._voice.planned = self._voice.ready = False
+        self._ownership.set_able(False, now)
+        self._roster.speak_now = True
+        self._settle(now)
+
+    def set_links(self, links: tuple[LinkState, ...], now: float) -> None:
+        """All announced interfaces as they are now."""
+        names = self._roster.links.keys()
+        fenced = self._segments.set_links(links, self._speaking_since is not None, now)
+        self._ownership.links_changed(now, complete=not names >= self._roster.links.keys())
+        if fenced and self._log.claims:
+            self._fenced("LinkUp", 0.0)
+        self._begin(now)
+        self._settle(now)
+
+    def receive_datagram(
+        self, link: LinkName, source: AddressText, data: bytes, now: float, *, by_group: bool = True
+    ) -> None:
+        """A datagram that arrived with TTL 255 on UDP 7948, addressed to the group or to this node alone."""
+        segment = self._roster.links.get(link)
+        if self._voice.authenticator is None or segment is None or not segment.state.up:
+            return
+        try:
+            self._membership.receive(link, source, self._voice.authenticator.parse(data), now, by_group=by_group)
+        except HeartbeatError as error:
+            self._count(f"heartbeats_dropped:{error.reason.value}")
+            if error.reason in STRANGE:
+                self._tell_strange(link, source, error, now)
+            if not self._roster.networks_changed:
+                return
+        self._settle(now)
+
+    def datagram_refused(self, link: LinkName, to: AddressText, now: float) -> None:
+        self._witnesses.refused(link, to, now)
+
+    def receive_frame(self, link: LinkName, sender: Mac, now: float) -> None:
+        """A frame of any kind, while ``WatchFrames`` asks for them."""
+        if not self._is_own(sender):
+            self._witnesses.frame(link, sender, now)
+
+    def set_sending(self, link: LinkName, works: bool, now: float) -> None:
+        """Whether the kernel takes heartbeats for this link, each time that this changes; it does until told."""
+        segment = self._roster.links.get(link)
+        if segment is None or segment.mute is not works:
+            return
+        segment.mute = not works
+        if works:
+            self._segments.excuse(link, now)  # nobody could answer what we did not say
+            segment.listening_until = now + self._settings.listening_s
+        self._roster.changed = True
+        self._settle(now)
+
+    def frames_lost(self, link: LinkName, now: float) -> None:
+        """The kernel had to drop frames that were for us: what was not heard on this link tells nothing."""
+        if link in self._roster.links:
+            self._roster.own_lateness = max(self._roster.own_lateness, LOST_FRAMES_S)
+            self._roster.check_at = now
+
+    def prove(self, nonce: bytes, mac: Mac, address: AddressText) -> bytes:
+        """What goes behind an ARP Reply to a question with a nonce: twelve octets, empty without a key."""
+        return self._voice.authenticator.prove(nonce, mac, address) if self._voice.authenticator is not None else b""
+
+    def receive_arp(self, seen: ArpSeen, now: float) -> None:
+        segment = self._roster.links.get(seen.link)
+        if segment is None or self._is_own(seen.sender_mac):
+            return
+        node = self._witnesses.arp(seen, now)
+        if node is not None and seen.proof and self._is_proof(seen, node):
+            self._witnesses.proved(seen.link, node, now)
+        if seen.sender in self._log.claims and self._answers.answers(seen.sender, seen.link):
+            self._rivals.meet(seen, node, self._answers.quiet, now)
+
+    def _is_own(self, mac: Mac) -> bool:
+        return any(mac == segment.state.mac for segment in self._roster.links.values())
+
+    def _is_proof(self, seen: ArpSeen, node: NodeName) -> bool:
+        """Whether a reply has been made by a suspect for one of our latest questions: from its place, not from that of
+        another machine with its name."""
+        peer = self._roster.peers.get(node)
+        sighting = peer.sightings.get(seen.link) if peer is not None else None
+        if sighting is None or seen.sender_mac not in {sighting.mac, sighting.other_mac}:
+            return False
+        suspicion = sighting.suspicion
+        return (
+            self._voice.authenticator is not None
+            and suspicion is not None
+            and seen.is_reply
+            and any(
+                address == seen.sender and self._voice.authenticator.proves(seen.proof, nonce, seen.sender_mac, address)
+                for nonce, address in suspicion.nonces.items()
+            )
+        )
+
+    def _tell_strange(self, link: LinkName, source: AddressText, error: HeartbeatError, now: float) -> None:
+        if now - self._strange.get(source, LONG_AGO) < STRANGE_GAP_S:
+            return
+        self._strange = {who: at for who, at in self._strange.items() if now - at < STRANGE_GAP_S}
+        if len(self._strange) < MAX_STRANGE:
+            self._strange[source] = now
+            self._roster.report(STRANGE[error.reason], link=link, address=source, what=str(error))
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due. To be called when ``next_deadline`` has come; calling it early does no harm."""
+        late = max(now - max(self._timer_at, self.next_deadline() or now), 0.0)
+        fading = 0.5 ** ((now - self._timer_at) / LATENESS_HALF_LIFE_S)
+        self._roster.own_lateness = max(late, self._roster.own_lateness * fading)
+        self._timer_at = now
+        self._suspicions.check(now)
+        self._fencing.lift(now)
+        self._yield_to_twin(now)
+        self._settle(now)
+        if not self._voice.ready and self._may_start(now):
+            self._voice.ready = True
+            self._ownership.set_able(True, now)
+            self._roster.speak_now = True
+        self._ownership.handle_timer(now)
+        self._settle(now)
+        self._voice.handle_timer(now)
+
+    def loop_late(self, seconds: float, now: float) -> None:
+        """The loop was away for that long beyond its deadline. If that is half the detection floor or more, everything
+        queued here is discarded and answering is fenced; the caller discards what its sockets have queued *before* it
+        calls this: those datagrams tell nothing about now."""
+        if seconds < self._settings.detection_floor_s / 2:
+            return
+        self._effects[:] = [effect for effect in self._effects if isinstance(effect, Report)]
+        self._timer_at = now
+        for name, segment in self._roster.links.items():
+            if segment.state.up:
+                if not segment.came_up:
+                    segment.quiet_since = now
+                self._segments.fence(name, now)
+        self._fenced("LoopLate", seconds)
+        self._voice.begin(now)
+        self._settle(now)
+
+    def release_all(self, now: float) -> None:
+        """Release every claim, say so three times, and claim nothing more. ``released`` tells when it was said."""
+        if self._voice.leaving:
+            return
+        self._voice.leave()
+        self._voice.ready = False
+        self._ownership.release_all(now)
+        self._settle(now)
+        self._voice.speak(now)
+
+    # ------------------------------------------------------------------------------------------------ outputs
+
+    def next_deadline(self) -> float | None:
+        """When ``handle_timer`` should be called next; ``None`` if nothing is due ever."""
+        deadlines = [self._roster.check_at, self._ownership.next_deadline(), self._voice.next_deadline()]
+        if self._voice.authenticator is not None:
+            deadlines.append(self._fencing.next_deadline())
+        if self._roster.networks_changed:
+            deadlines.append(self._networks_again_at)
+        soonest = min(deadlines)
+        return soonest if soonest < NEVER else None
+
+    def take_effects(self) -> list[Effect]:
+        """What to carry out, in order; reports come last, so that no frame waits for a log line."""
+        effects = sorted(self._effects, key=lambda effect: isinstance(effect, Report))
+        self._effects.clear()
+        return effects
+
+    def held(self) -> Held:
+        """What to answer for, and the links on which no gratuitous frame may be sent now."""
+        self._answers.note(self._timer_at)
+        return self._answers.answered()
+
+    def take_held(self) -> HeldChange | None:
+        """What changed in ``held`` since the last call; ``None`` when nothing. To be called before ``take_effects``:
+        what is announced is to be answered for."""
+        self._answers.note(self._timer_at)
+        return self._answers.take()
+
+    def take_claims(self) -> Mapping[AddressText, int | None]:
+        """Own claims that changed since the last call, with their epochs; ``None`` for one that is no more."""
+        self._answers.note(self._timer_at)
+        return self._answers.take_claims()
+
+    def claims(self) -> Mapping[AddressText, int]:
+        """Own claims with their epochs, those that are suspended included."""
+        return {address: claim.epoch for address, claim in self._log.claims.items()}
+
+    def peers(self) -> tuple[PeerView, ...]:
+        views = []
+        for peer in self._roster.peers.values():
+            seen = peer.sightings.values()
+            views.append(
+                PeerView(
+                    peer.node,
+                    any(sighting.standing is not Standing.DEAD for sighting in seen),
+                    max((self._roster.detection(sighting, self._timer_at) for sighting in seen), default=0.0),
+                    max((sighting.detector.lateness for sighting in seen), default=0.0),
+                    len(peer.mirror.claims),
+                )
+            )
+        return tuple(views)
+
+    def counters(self) -> Mapping[str, int]:
+        """Datagrams sent and dropped, by reason."""
+        voice = self._voice
+        said = {"sent_heartbeats": voice.heartbeats, "sent_claims": voice.claim_messages}
+        refused = self._mirrors.refused
+        return {**self._counters, **said, **({"claims_refused:unknown_feature": refused} if refused else {})}
+
+    @property
+    def ready(self) -> bool:
+        """Heartbeats flow, there is a Plan, and the start-up wait is over."""
+        return self._voice.ready
+
+    @property
+    def released(self) -> bool:
+        """``release_all`` was called and has been said often enough to go."""
+        return self._voice.has_left
+
+    # ------------------------------------------------------------------------------------------------ starting
+
+    def _begin(self, now: float) -> None:
+        """The start-up wait begins when heartbeats can flow."""
+        up = any(segment.state.up for segment in self._roster.links.values())
+        if self._speaking_since is None and self._voice.authenticator is not None and up:
+            self._speaking_since = now
+            self._voice.begin(now)
+
+    def _may_start(self, now: float) -> bool:
+        wait = self._settings.start_wait_s + STARTING_INTERVALS * self._settings.interval_s
+        return (
+            not self._voice.leaving
+            and self._voice.planned
+            and self._speaking_since is not None
+            and now >= self._speaking_since + wait
+            and not self._identity.yields(now)
+            and any(segment.open(now) for segment in self._roster.links.values())
+            and not any(self._roster.behind(link, now, BEHIND_PATIENCE_S) for link in self._roster.links)
+        )
+
+    # ------------------------------------------------------------------------------------------------ composition
+
+    def _settle(self, now: float) -> None:
+        """Carry what one part found out to the others."""
+        roster, ownership = self._roster, self._ownership
+        self._identity.able = self._voice.ready
+        self._voice.yields = self._identity.yields(now)
+        answering = frozenset(name for name, segment in roster.links.items() if segment.answering)
+        known = roster.networks_changed and now >= self._networks_again_at
+        if known or (answering != self._answering and len(roster.links) > 1):
+            roster.networks_changed = False
+            self._networks_again_at = now + NETWORKS_REST_S * ownership.bundles
+            ownership.networks_changed(now)
+        if roster.changed or answering != self._answering:
+            self._answers.look_at_links()
+        self._answering = answering
+        if roster.changed:
+            roster.changed = False
+            ownership.wake(now)
+            holders = sum(bool(peer.mirror.claims) for peer in roster.peers.values()) + bool(self._log.claims)
+            roster.scale = max(1.0, holders / BUSY_HOLDERS)
+        if roster.dirty_addresses:
+            dirty, roster.dirty_addresses = roster.dirty_addresses, {}
+            ownership.heard(dirty, now)
+        self._voice.tell_changes(now)
+
+    # ------------------------------------------------------------------------------------------------ trouble
+
+    def _fenced(self, why: str, seconds: float) -> None:
+        self._roster.speak_now = True
+        self._effects.append(Report(why, {"late_ms": int(seconds * 1000), "suspended": len(self._log.claims)}))
+
+    def _yield_to_twin(self, now: float) -> None:
+        """Another machine with our name is there, and it is ours to be silent."""
+        if self._voice.ready and self._identity.yields(now):
+            self._voice.ready = False
+            self._ownership.set_able(False, now)
+            self._ownership.give_up("another machine has this node's name", now)
+            self._roster.speak_now = True
+
+    # ------------------------------------------------------------------------------------------------ counting
+
+    def _count(self, name: str) -> None:
+        self._counters[name] = self._counters.get(name, 0) + 1
+
+
+__all__ = ["Protocol", "Settings"]

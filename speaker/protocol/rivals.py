@@ -1,0 +1,63 @@
+"""Others on the LAN who use an address that we hold.
+
+A *stranger*, who is no speaker, is a conflict: reported with its MAC and answered with one defence in ten seconds, as
+RFC 5227 §2.4 allows. A *speaker's* node may have a higher claim that is still on its way: claims decide that, and we
+never defend against it. If its frames go on for a second without a claim that counts, that is reported, with what is
+known of it (``seen``): another machine with our name (``twin``), a speaker whose datagrams do not arrive here
+(``blocked``), or else its kernel answers by itself (``kernel``; kube-proxy in IPVS mode without strictARP does).
+
+The tables hold addresses that this node held in the last ten seconds.
+"""
+
+from __future__ import annotations
+
+from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName
+from speaker.protocol.effects import Announce, ArpSeen
+from speaker.protocol.roster import NEVER, Roster, Standing
+
+CLAIM_PATIENCE_S = 1.0  # for the claim of a speaker whose frames we see
+
+
+class Rivals:
+    """Sans-IO; emits ``Announce`` and ``Report``."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+        self._defended: dict[AddressText, float] = {}
+        self._met: dict[tuple[AddressText, NodeName], float] = {}
+
+    def meet(self, seen: ArpSeen, node: NodeName | None, quiet: frozenset[LinkName], now: float) -> None:
+        """``seen`` has an address that we answer for as its sender; ``node`` is the speaker whose MAC it carries."""
+        old = now - self._roster.settings.defence_gap_s
+        if self._defended.get(seen.sender, NEVER) > old:
+            return
+        self._defended = {address: at for address, at in self._defended.items() if at > old}
+        if node is not None:
+            self._met = {key: at for key, at in self._met.items() if at > old}
+            peer = self._roster.peers.get(node)
+            claims = (
+                peer is not None
+                and seen.sender in peer.mirror.claims
+                and (sighting := peer.sightings.get(seen.link)) is not None
+                and sighting.standing is Standing.ALIVE
+            )
+            first = self._met.setdefault((seen.sender, node), now)
+            if claims or now - first < CLAIM_PATIENCE_S:
+                return
+        self._defended[seen.sender] = now
+        who = {"node": node} if node is not None else {}
+        mac = seen.sender_mac.hex(":")
+        kind = self._kind(seen, node)
+        self._roster.report("AddressConflict", address=seen.sender, link=seen.link, mac=mac, seen=kind, **who)
+        if node is None and seen.link not in quiet:
+            self._roster.emit(Announce((seen.sender,), defend=True))
+
+    def _kind(self, seen: ArpSeen, node: NodeName | None) -> str:
+        if node is None:
+            return "stranger"
+        if node == self._roster.node:
+            return "twin"
+        peer = self._roster.peers.get(node)
+        sighting = peer.sightings.get(seen.link) if peer is not None else None
+        return "kernel" if sighting is not None and sighting.standing is Standing.ALIVE else "blocked"

@@ -1,0 +1,403 @@
+"""Who and what is known: peers, the links between us, and what each was last seen to do.
+
+The tables that are filled from datagrams (``membership``, ``identity``, ``mirrors``), links (``segments``) and other
+frames (``witnesses``), and judged by the time (``suspicion``), and the questions that others ask of them. One fact is
+kept in one place; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName, Mac
+from speaker.protocol.claims import ClaimMirror
+from speaker.protocol.detector import SUSPICION_INTERVALS, Detector
+from speaker.protocol.effects import Effect, LinkState, Report
+from speaker.protocol.heartbeat import BY_GROUP, MAX_AGE_MS, RETURNED, SUSPECTED, Heard, ReplayWindow
+from speaker.protocol.settings import Settings
+
+NEIGHBOURS = 8
+
+NO_MAC = Mac(b"")
+RETURNED_S = 1.0  # for which a peer that is no more dead is told that it was
+
+Contact = tuple[AddressText, Mac]
+"""Where a speaker is reached by unicast."""
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+NEVER = float("-inf")
+
+
+class Standing(enum.Enum):
+    ALIVE = "alive"
+    SUSPECTED = "suspected"
+    DEAD = "dead"
+
+
+@dataclass(slots=True)
+class Suspicion:
+    since: float
+    ask_next: float
+    questions: int = 0
+    nonces: dict[bytes, AddressText] = field(default_factory=dict)
+    """Of the latest ARP questions for addresses that it holds: only a reply with a proof made of one of them counts."""
+    turn: int = 0
+    """Of its addresses: which to ask for."""
+    first_asked_at: float = float("inf")
+    asked_at: float = float("inf")
+    """The first and the last of these questions."""
+    told_at: float = NEVER
+    """The latest time at which a peer says that it heard the suspect."""
+    served_at: float = NEVER
+    """The suspect last proved that it answers for an address that it holds."""
+    refused_at: float = NEVER
+    """Its kernel refused a datagram."""
+
+
+@dataclass(slots=True)
+class Sighting:
+    """One peer on one link."""
+
+    address: AddressText
+    mac: Mac
+    detector: Detector
+    heard_at: float
+    """Last believed datagram since the link came up."""
+    link: LinkName
+    """The name that the peer's own link to this segment has."""
+    newest: int = -1
+    """Sequence of its newest heartbeat here."""
+    link_at: float = NEVER
+    """When it was last heard from there."""
+    other_mac: Mac = NO_MAC
+    """Of another interface that it has on this segment."""
+    by_group_at: float = NEVER
+    """The last of these that was addressed to the group."""
+    life_at: float = NEVER
+    """Last sign of life."""
+    returned_at: float = NEVER
+    """When it was found to be no more dead."""
+    able_since: float | None = None
+    starting: bool = False
+    yields: bool = False
+    """It says that another machine has its name, and that it is silent for that one."""
+    hears_us_at: float = NEVER
+    """When it last heard us on this link, as it says."""
+    hears_group_at: float = NEVER
+    """When it last said that what we say to the group arrives."""
+    prefixes: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    standing: Standing = Standing.DEAD
+    suspicion: Suspicion | None = None
+
+    @property
+    def contact(self) -> Contact:
+        return self.address, self.mac
+
+
+@dataclass(slots=True)
+class Peer:
+    node: NodeName
+    session: int
+    window: ReplayWindow
+    sightings: dict[LinkName, Sighting] = field(default_factory=dict)
+    mirror: ClaimMirror = field(default_factory=ClaimMirror)
+    behind_since: float | None = None
+    """Since when we lack some of its claims."""
+    claimed_at: float = NEVER
+    """When we last heard that it claims something more."""
+    ignored: bool = False
+    """It claimed more than anybody can hold: its claims count no more."""
+    suspicions: dict[int, int] = field(default_factory=dict)
+    """Session that it suspects -> how often we answered that."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """A session that has not named ours yet, or whose node has another one that lives."""
+
+    node: NodeName
+    window: ReplayWindow
+    link: LinkName
+    address: AddressText
+    mac: Mac
+    first_at: float
+    heard_at: float
+
+
+@dataclass(slots=True)
+class Segment:
+    """One link, and what proves that it works."""
+
+    state: LinkState
+    listening_until: float = NEVER
+    """Nothing is claimed here before: the link is new, and who holds what on it may not have been heard yet."""
+    shared: bool = False
+    """Another speaker was heard here."""
+    mute: bool = False
+    """The kernel does not take our heartbeats here."""
+    gateway_at: float = NEVER
+    frame_at: float = NEVER
+    """The last frame of somebody who is no suspect, while frames are watched."""
+    watched: bool = False
+    """Frames of any kind are told of."""
+    ask_next: float = NEVER
+    neighbours: OrderedDict[Mac, tuple[AddressText, float]] = field(default_factory=OrderedDict)
+    networks: OrderedDict[Network, float] = field(default_factory=OrderedDict)
+    """Subnets that peers have said to be here, and when last."""
+    also: dict[LinkName, float] = field(default_factory=dict)
+    """Own links on which our words from here were heard: the same segment. And when last."""
+    doubted: dict[int, float] = field(default_factory=dict)
+    """Sessions that are back after a long silence, with claims that we have not heard: they may have what we hold."""
+    fenced_since: float | None = None
+    """Answering is suspended here since then (``fencing`` in ``protocol``)."""
+    quiet_since: float | None = None
+    """Nothing is announced here since then, and nobody else was heard: we stalled, or the link came up long ago."""
+    unproven: bool = False
+    """Somebody is suspected, and nothing has proved since that we can hear."""
+    isolated: bool = False
+    """And that has lasted for longer than D."""
+    isolated_at: float = NEVER
+    rejoined_at: float = NEVER
+    """When the last isolation ended."""
+    alone: bool = False
+    """Somebody was taken for dead although nothing proved that we can hear, and nobody has been heard since."""
+
+    @property
+    def came_up(self) -> bool:
+        """Whether it is fenced because it has just come up: a switch may still block the port."""
+        return self.fenced_since is not None and self.quiet_since is None
+
+    @property
+    def answering(self) -> bool:
+        """Whether what is held may be answered here now."""
+        return self.state.up and self.fenced_since is None and not self.doubted
+
+    def open(self, now: float) -> bool:
+        """Whether this node is able to claim here."""
+        return self.answering and not self.mute and now >= self.listening_until
+
+
+class Roster:
+    """The tables, and what is left to do for whoever composes the parts (``protocol`` clears these)."""
+
+    def __init__(self, node: NodeName, settings: Settings, emit: Callable[[Effect], None]) -> None:
+        self.node = node
+        self.settings = settings
+        self.emit = emit
+        self.own_lateness = 0.0
+        """How late our own loop runs, in seconds."""
+        self.scale = 1.0
+        """Interval and floor grow above 50 holders."""
+        self.links: dict[LinkName, Segment] = {}
+        self.peers: dict[NodeName, Peer] = {}
+        self.pending: dict[int, Pending] = {}
+        self.by_mac: dict[Mac, NodeName] = {}
+        """Each peer's, on all links."""
+        self.suspects: dict[int, Peer] = {}
+        """By session: who is suspected on some link."""
+        self.claimants: dict[AddressText, dict[NodeName, None]] = {}
+        """Who claims an address, alive or not, as far as is known."""
+        self.elsewhere: OrderedDict[Network, float] = OrderedDict()
+        """Subnets that some node has, or this one had, on whatever link, and when that was last so."""
+        self.shared: OrderedDict[Network, float] = OrderedDict()
+        """Subnets of own links on which speakers were heard, and when that was last so."""
+        self.check_at = float("inf")
+        """When ``suspicion`` has to look next."""
+        self.dirty_addresses: dict[AddressText, str] = {}
+        """Claims on these, or the standing of who made them, changed; and why."""
+        self.changed = False
+        """Somebody's standing or ability changed, or whether we may claim."""
+        self.networks_changed = False
+        """Addresses may belong on other links than before."""
+        self.speak_now = False
+        """Somebody waits for a heartbeat of ours."""
+        self.unicast: dict[tuple[LinkName, Contact], None] = {}
+        """Who is to get that heartbeat by unicast too."""
+        self.asked_of_us: dict[int, None] = {}
+        """Versions after which peers want our claims."""
+        self.alarm_until = NEVER
+        """Until then peers look for somebody: heartbeats come quickly."""
+
+    def hears(self, node: NodeName, links: Iterable[LinkName]) -> bool:
+        """Whether the peer is believed alive, suspected or not, on any of the links."""
+        peer = self.peers.get(node)
+        return peer is not None and any(
+            (sighting := peer.sightings.get(link)) is not None and sighting.standing is not Standing.DEAD
+            for link in links
+        )
+
+    def able_since(
+        self, node: NodeName, links: Iterable[LinkName], interfaces: tuple[LinkName, ...] = (), starting: bool = False
+    ) -> float | None:
+        """Since when the peer is believed able to claim on any of the links, by one of its own interfaces if these
+        are named; ``None`` if it is not. With ``starting`` one that will be able soon counts too."""
+        peer = self.peers.get(node)
+        if peer is None:
+            return None
+        for link in links:
+            sighting = peer.sightings.get(link)
+            if sighting is None or sighting.standing is not Standing.ALIVE:
+                continue
+            if interfaces and sighting.link not in interfaces:
+                continue
+            if sighting.able_since is not None:
+                return sighting.able_since
+            if starting and sighting.starting:
+                return sighting.life_at
+        return None
+
+    def is_heard_by(self, node: NodeName, links: Iterable[LinkName], now: float) -> bool:
+        """Whether the peer hears us on any of the links, as it says."""
+        peer = self.peers.get(node)
+        seen = [peer.sightings[link] for link in links if link in peer.sightings] if peer is not None else []
+        slack = self.settings.idle_interval_s
+        return any(now - sighting.hears_us_at < sighting.detector.suspicion() + slack for sighting in seen)
+
+    def latest_able(self) -> float:
+        """When a peer last became able to claim, of those that are."""
+        sightings = (sighting for peer in self.peers.values() for sighting in peer.sightings.values())
+        return max((sighting.able_since for sighting in sightings if sighting.able_since is not None), default=NEVER)
+
+    def lateness(self, node: NodeName, links: Iterable[LinkName]) -> float:
+        """How late the peer's heartbeats usually come on these links, in seconds, with four deviations; never longer
+        than its death may take."""
+        peer = self.peers.get(node)
+        seen = [peer.sightings[link].detector for link in links if link in peer.sightings] if peer is not None else []
+        late = max((detector.lateness + 4 * detector.deviation for detector in seen), default=0.0)
+        return min(late, self.settings.detection_floor_s)
+
+    def claimed_at(self, node: NodeName) -> float:
+        """When the peer was last heard to claim something more."""
+        peer = self.peers.get(node)
+        return peer.claimed_at if peer is not None else NEVER
+
+    def judges(self, link: LinkName) -> bool:
+        """Whether silence means anything there."""
+        segment = self.links[link]
+        return segment.state.up and not segment.mute
+
+    def may_claim(self, link: LinkName, now: float) -> bool:
+        """Whether something new may be claimed there: we are able to, and know that we can hear."""
+        segment = self.links.get(link)
+        return segment is not None and segment.open(now) and not segment.unproven
+
+    def third_party_since(self, link: LinkName, since: float) -> bool:
+        """Whether anybody was heard on the link after ``since``."""
+        segment = self.links[link]
+        return (
+            segment.gateway_at > since
+            or segment.frame_at > since
+            or any(at > since for _, at in segment.neighbours.values())
+            or any(sighting.heard_at > since for _, sighting in self.on(link))
+        )
+
+    def behind(self, link: LinkName, now: float, patience: float) -> bool:
+        """Whether some live peer there has claims that we have not heard yet, for less than ``patience``."""
+        return any(
+            peer.behind_since is not None
+            and now - peer.behind_since < patience
+            and sighting.standing is not Standing.DEAD
+            for peer, sighting in self.on(link)
+        )
+
+    def heard(self, link: LinkName, now: float) -> list[Heard]:
+        """Everybody heard on the link, for our heartbeat."""
+
+        def entry(session: int, at: float, how: int) -> Heard:
+            return session, min(max(int((now - at) * 1000), 0), MAX_AGE_MS) | how
+
+        lately = now - SUSPICION_INTERVALS * self.settings.idle_interval_s * self.scale
+        entries = [
+            entry(session, pending.heard_at, 0)
+            for session, pending in self.pending.items()
+            if pending.link == link and pending.heard_at > lately
+        ]
+        for peer, sighting in self.on(link):
+            if sighting.standing is Standing.DEAD:
+                continue
+            how = SUSPECTED if sighting.standing is Standing.SUSPECTED else 0
+            if now - sighting.by_group_at < SUSPICION_INTERVALS * sighting.detector.interval:
+                how |= BY_GROUP
+            if now - sighting.returned_at < RETURNED_S:
+                how |= RETURNED
+            entries.append(entry(peer.session, sighting.life_at, how))
+        return entries
+
+    def deaf_to_us(self, link: LinkName, now: float, interval: float) -> list[Contact]:
+        """Live peers on the link that multicast does not reach."""
+        late = [
+            sighting.contact
+            for _, sighting in self.on(link)
+            if sighting.standing is not Standing.DEAD
+            and now - sighting.hears_group_at > SUSPICION_INTERVALS * interval + sighting.detector.interval
+        ]
+        waiting = (
+            p for p in self.pending.values() if p.link == link and now - p.first_at > SUSPICION_INTERVALS * interval
+        )
+        return late + [(pending.address, pending.mac) for pending, _ in zip(waiting, range(NEIGHBOURS), strict=False)]
+
+    def asks(self, now: float) -> list[tuple[int, int]]:
+        """(session, version) of the peers whose claims we lack for more than a moment."""
+        return [
+            (peer.session, peer.mirror.version)
+            for peer in self.peers.values()
+            if peer.behind_since is not None
+            and (now - peer.behind_since >= self.settings.early_gap_s or self._doubts(peer))
+            and any(sighting.standing is not Standing.DEAD for sighting in peer.sightings.values())
+        ]
+
+    def _doubts(self, peer: Peer) -> bool:
+        return any(peer.session in segment.doubted for segment in self.links.values())
+
+    def detection(self, sighting: Sighting, now: float) -> float:
+        """D of a peer on a link, in seconds."""
+        return sighting.detector.detection(
+            now,
+            self.settings.detection_floor_s * self.scale,
+            self.settings.detection_ceiling_s * self.scale,
+            self.own_lateness,
+        )
+
+    def on(self, link: LinkName) -> Iterable[tuple[Peer, Sighting]]:
+        for peer in self.peers.values():
+            sighting = peer.sightings.get(link)
+            if sighting is not None:
+                yield peer, sighting
+
+    def suspects_on(self, link: LinkName) -> list[tuple[Peer, Suspicion]]:
+        return [
+            (peer, sighting.suspicion)
+            for peer in self.suspects.values()
+            if (sighting := peer.sightings.get(link)) is not None and sighting.suspicion is not None
+        ]
+
+    # ------------------------------------------------------------------------------------------------ changes
+
+    def mark_claims(self, peer: Peer, why: str) -> None:
+        """The peer's claims mean something else than before."""
+        self.dirty_addresses.update(dict.fromkeys(peer.mirror.claims, why))
+
+    def note_claimant(self, address: AddressText, node: NodeName, claims: bool) -> None:
+        if claims:
+            self.claimants.setdefault(address, {})[node] = None
+            return
+        claimants = self.claimants.get(address)
+        if claimants is not None:
+            claimants.pop(node, None)
+            if not claimants:
+                del self.claimants[address]
+
+    def forget_suspicion(self, peer: Peer, sighting: Sighting) -> None:
+        sighting.suspicion = None
+        self.check_at = NEVER
+        if all(theirs.suspicion is None for theirs in peer.sightings.values()):
+            self.suspects.pop(peer.session, None)
+
+    def report(self, reason: str, **fields: str | int | float) -> None:
+        self.emit(Report(reason, fields))

@@ -1,0 +1,152 @@
+"""Which subnets are where: on which links an address belongs, and which nodes are on its own subnet.
+
+Own subnets come from the links, the peers' from their heartbeats. A client on the subnet asks everybody on its link,
+but only a node that has the subnet can answer the client itself without a router: such nodes come first.
+
+**Where an address belongs.** Named means named: the interfaces that the advertisement names, whatever their subnets.
+Where it names none, an address belongs on the links of its subnet: those with an own address in it, or else those on
+which a peer has one. If none of the links has it, but some node has it on another network, or this one had it within
+the last hour, the address belongs there and nowhere here. An address on nobody's subnet is one that a router sends to
+the LAN, and belongs on every link on whose subnet a speaker was ever heard; on all, where none was within the last hour
+on any that this node has or had.
+
+**One answer per segment.** Of several links on one segment one answers, or clients would get two MACs. Links are on
+one segment if our heartbeats from one were heard on the other within the last ten seconds, or if both have the
+address's subnet and nothing was named. The first by name that is up, and not fenced, is the one.
+
+**Remembered** are subnets, and when they were last said or had, whoever it was: 64 on each link, 64 elsewhere. Who is
+new and says the same as others changes nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
+
+from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName
+from speaker.protocol.heartbeat import Heartbeat
+from speaker.protocol.roster import NEVER, Network, Roster, Segment, Sighting
+
+KNOWN_S = 3600.0  # for which a subnet is remembered that nobody has any more
+SAME_SEGMENT_S = 10.0  # since the last heartbeat of ours that came back on another link
+SHORTEST_PREFIX = 8  # a shorter one says nothing of where an address belongs
+MAX_NETWORKS = 64  # remembered in each table
+NOTED_S = 60.0  # between notes of when a subnet was last said
+
+
+@lru_cache(maxsize=1024)
+def networks_of(prefixes: tuple[str, ...]) -> tuple[Network, ...]:
+    """The subnets of interface addresses such as ``192.0.2.11/24``; a text that is none, as a peer may say, is none."""
+    networks: list[Network] = []
+    for prefix in prefixes:
+        with suppress(ValueError):
+            network = ipaddress.ip_interface(prefix).network
+            if network.prefixlen >= SHORTEST_PREFIX:
+                networks.append(network)
+    return tuple(networks)
+
+
+class Subnets:
+    """Of this node and of the peers, as the roster has them now."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+
+    def belongs(self, address: AddressText, interfaces: tuple[LinkName, ...], now: float) -> list[LinkName]:
+        """The links of the address."""
+        links = self._roster.links
+        if interfaces:
+            return [name for name in links if name in interfaces]
+        own = [name for name in links if _contain(networks_of(links[name].state.prefixes), address)]
+        if own:
+            return own
+        near = [name for name in links if _contain(said_lately(links[name].networks, now), address)]
+        if near or _contain(said_lately(self._roster.elsewhere, now), address):
+            return near
+        shared = [name for name in links if links[name].shared]
+        return shared if shared or said_lately(self._roster.shared, now) else list(links)
+
+    def note(self, segment: Segment, sighting: Sighting, message: Heartbeat, now: float) -> None:
+        """Remember what a peer says of the subnets here and elsewhere; most say the same each time."""
+        if (sighting.prefixes, sighting.elsewhere) != (message.prefixes, message.elsewhere):
+            sighting.prefixes, sighting.elsewhere = message.prefixes, message.elsewhere
+            self._roster.changed = True  # it may be nearer to some addresses
+        for table, prefixes in ((segment.networks, message.prefixes), (self._roster.elsewhere, message.elsewhere)):
+            for network in networks_of(prefixes):
+                said_at = table.get(network, NEVER)
+                if now - said_at >= NOTED_S:
+                    forgotten = _remember(table, network, now)
+                    self._roster.networks_changed |= forgotten or now - said_at >= KNOWN_S
+
+    def remember_own(self, now: float) -> None:
+        """An address on a subnet of ours belongs there, also while we lack it; and one on nobody's subnet on those
+        where speakers are."""
+        for segment in self._roster.links.values():
+            for network in networks_of(segment.state.prefixes):
+                _remember(self._roster.elsewhere, network, now)
+                if segment.shared:
+                    _remember(self._roster.shared, network, now)
+
+    def was_shared(self, prefixes: tuple[str, ...], now: float) -> bool:
+        """Whether speakers were heard on the subnet of a link that is new."""
+        return not set(networks_of(prefixes)).isdisjoint(said_lately(self._roster.shared, now))
+
+    def answered_on(
+        self, address: AddressText, belongs: list[LinkName], named: bool, now: float
+    ) -> frozenset[LinkName]:
+        """Of the links of an address, those on which it may be answered: one for each segment."""
+        links = self._roster.links
+        chosen: list[LinkName] = []
+        for name in sorted(belongs, key=lambda name: (not links[name].answering, name)):
+            also = links[name].also
+            same = any(now - also.get(other, NEVER) < SAME_SEGMENT_S for other in chosen)
+            if not same and not named:
+                own = networks_of(links[name].state.prefixes)
+                same = any(_both(own, networks_of(links[other].state.prefixes), address) for other in chosen)
+            if not same:
+                chosen.append(name)
+        return frozenset(chosen)
+
+    def differ(self) -> bool:
+        """Whether not all nodes have the same subnets: otherwise nobody is nearer than another."""
+        return len({frozenset(self._of(node)) for node in (self._roster.node, *self._roster.peers)}) > 1
+
+    def has(self, node: NodeName, address: AddressText) -> bool:
+        """Whether the node is connected to the address's own subnet."""
+        return _contain(self._of(node), address)
+
+    def _of(self, node: NodeName) -> tuple[Network, ...]:
+        if node == self._roster.node:
+            said = [segment.state.prefixes for segment in self._roster.links.values()]
+        else:
+            peer = self._roster.peers.get(node)
+            said = [sighting.prefixes for sighting in peer.sightings.values()] if peer is not None else []
+        return tuple(network for prefixes in said for network in networks_of(prefixes))
+
+
+def _contain(networks: tuple[Network, ...], address: AddressText) -> bool:
+    ip = ipaddress.ip_address(address)
+    return any(ip in network for network in networks)
+
+
+def _both(one: tuple[Network, ...], other: tuple[Network, ...], address: AddressText) -> bool:
+    return _contain(one, address) and _contain(other, address)
+
+
+def _remember(table: OrderedDict[Network, float], network: Network, now: float) -> bool:
+    """Whether others had to be forgotten for it."""
+    table[network] = now
+    table.move_to_end(network)
+    full = len(table) > MAX_NETWORKS
+    while len(table) > MAX_NETWORKS:
+        table.popitem(last=False)
+    return full
+
+
+def said_lately(table: Mapping[Network, float], now: float) -> tuple[Network, ...]:
+    """The subnets of a table of the roster that are not too old to be believed."""
+    return tuple(network for network, at in table.items() if now - at < KNOWN_S)

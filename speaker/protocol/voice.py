@@ -1,0 +1,265 @@
+"""When to speak, and what: heartbeats on every link, and the claims that changed or that somebody lacks.
+
+A heartbeat goes out each 100 ms while this node holds something, suspects somebody or is starting, otherwise each
+second; each says when the next is due. A node for which somebody waits (``Roster.speak_now``) speaks at once, but not
+twice within 20 ms, except to say that it is idle no more, since its silence tells little before that is heard. One
+that is cut off speaks four times as often for ten seconds, so that it is found at once when the network is whole
+again.
+
+Each change of the claim set is said at once and with the next two heartbeats; what a peer asks for, once an interval.
+Claim messages go out in bursts of forty, so that nobody's socket buffer overflows. All of it goes to the group, and by
+unicast to those whom the group does not reach.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+from msgspec.structs import replace
+
+from speaker.protocol.claims import ClaimLog
+from speaker.protocol.effects import SendHeartbeat, SendUnicast
+from speaker.protocol.heartbeat import (
+    HEARD_BYTES,
+    LONGEST_SAID,
+    MAX_ASKS,
+    MAX_HEARD,
+    MAX_PREFIXES,
+    Authenticator,
+    ClaimPart,
+    ClaimStep,
+    Flag,
+    Heartbeat,
+    Message,
+    pack_heard,
+)
+from speaker.protocol.roster import Roster, Segment
+
+SAID = 3  # times that each change of the claim set is said, and that a node says that it leaves
+BURST = 40  # claim messages at once: a peer's socket buffer holds at least as many
+BURST_GAP_S = 0.01
+CUT_OFF_S = 10.0  # for which an isolated node speaks more often
+CUT_OFF_PACE = 4
+NEVER = float("inf")
+LONG_AGO = float("-inf")
+
+
+class Voice:
+    """Sans-IO; emits ``SendHeartbeat`` and ``SendUnicast``."""
+
+    def __init__(self, session: int, roster: Roster, log: ClaimLog, rng: random.Random, now: float) -> None:
+        self.authenticator: Authenticator | None = None
+        """Nothing is said without it."""
+        self.planned = False
+        """There is a Plan that is kept up to date."""
+        self.ready = False
+        """The start-up wait is over."""
+        self.yields = False
+        """Another machine has our name, and we are silent for it."""
+        self.heartbeats = 0
+        """Sent so far, one for each link."""
+        self.claim_messages = 0
+        """Sent so far, repetitions included."""
+        self._session = session
+        self._roster = roster
+        self._settings = roster.settings
+        self._log = log
+        self._rng = rng
+        self._emit = roster.emit
+        self._leaving = 0
+        """How often it is still to be said that this node leaves; below 0 when that is done."""
+        self._sequence = 0
+        self._now = now
+        self._spoke_at = LONG_AGO
+        self._announced_s = NEVER
+        """When the next heartbeat was said to be due, in seconds after the last."""
+        self._tick_at = now
+        self._soon_at = NEVER
+        self._idle_said = SAID
+        self._repeats: deque[tuple[ClaimStep, int]] = deque()
+        self._outbox: dict[tuple[type, int, int], Message] = {}
+        self._outbox_at = NEVER
+        self._sent_to_asker: dict[tuple[type, int, int], float] = {}
+
+    # ------------------------------------------------------------------------------------------------ what to say
+
+    def begin(self, now: float) -> None:
+        """Say the next heartbeat now."""
+        self._tick_at = now
+
+    def leave(self) -> None:
+        """Say three times, quickly, that this node leaves."""
+        self._leaving = SAID
+
+    @property
+    def leaving(self) -> bool:
+        return self._leaving != 0
+
+    @property
+    def has_left(self) -> bool:
+        return self._leaving < 0
+
+    def tell_changes(self, now: float) -> None:
+        """Say what changed in the claim set, what peers asked for, and a heartbeat if somebody waits for one."""
+        self._now = now
+        for version in self._roster.asked_of_us:
+            self._answer(version, now)
+        self._roster.asked_of_us.clear()
+        steps = self._log.commit()
+        if steps:
+            for step in steps:
+                self._queue(step, now)
+                self._repeats.append((step, SAID - 1))
+            self._empty_outbox(now)
+        if steps or self._roster.speak_now:
+            self._roster.speak_now = False
+            gap = self._settings.early_gap_s if self._interval() >= self._announced_s else 0.0
+            self._soon_at = min(self._soon_at, max(now, self._spoke_at + gap))
+
+    def handle_timer(self, now: float) -> None:
+        self._now = now
+        if now >= self._tick_at or now >= self._soon_at:
+            self.speak(now)
+        if now >= self._outbox_at:
+            self._empty_outbox(now)
+
+    def next_deadline(self) -> float:
+        if self.authenticator is None:
+            return self._outbox_at
+        return min(self._tick_at, self._soon_at, self._outbox_at)
+
+    # ------------------------------------------------------------------------------------------------ saying it
+
+    @property
+    def _active(self) -> bool:
+        roster = self._roster
+        return bool(
+            self._log.claims
+            or roster.suspects
+            or roster.alarm_until > self._now
+            or (self.planned and not self.ready)
+            or self._repeats
+            or self._leaving
+            or any(segment.fenced_since is not None and segment.state.up for segment in roster.links.values())
+            or any(peer.behind_since is not None for peer in roster.peers.values())
+        )
+
+    def _interval(self) -> float:
+        """What the next heartbeat announces."""
+        base = self._settings.interval_s if self._active else self._settings.idle_interval_s
+        return base * self._roster.scale
+
+    def _pace(self, interval: float) -> float:
+        """When the next heartbeat follows. Who becomes idle says so several times, since one may be lost."""
+        quick = self._settings.interval_s * self._roster.scale
+        self._idle_said = self._idle_said + 1 if interval > quick else 0
+        return quick if self._idle_said < SAID else interval
+
+    def speak(self, now: float) -> None:
+        """A heartbeat on every link that is up; with it the repeats of what changed."""
+        authenticator = self.authenticator
+        if authenticator is None:
+            return
+        if now >= self._tick_at or self._leaving:
+            for _ in range(len(self._repeats)):
+                step, left = self._repeats.popleft()
+                self._queue(step, now)
+                if left > 1:
+                    self._repeats.append((step, left - 1))
+        interval = self._interval()
+        unicast = self._roster.unicast
+        self._roster.unicast = {}
+        for name, segment in self._roster.links.items():
+            if not segment.state.up:
+                continue
+            data = self._heartbeat(authenticator, segment, interval, now)
+            self._emit(SendHeartbeat(name, data))
+            self.heartbeats += 1
+            to = dict.fromkeys(self._roster.deaf_to_us(name, now, interval))
+            to.update((contact, None) for link, contact in unicast if link == name)
+            for address, mac in to:
+                self._emit(SendUnicast(name, address, mac, data))
+        self._spoke_at, self._announced_s = now, interval
+        self._soon_at = NEVER
+        cut_off = any(s.isolated and now - s.isolated_at < CUT_OFF_S for s in self._roster.links.values())
+        pace = self._pace(interval) / (CUT_OFF_PACE if cut_off else 1)
+        self._tick_at = now + pace * self._rng.uniform(0.95, 1.0)
+        if self._leaving > 0:
+            self._leaving = self._leaving - 1 or -1
+            self._tick_at = now + self._settings.early_gap_s if self._leaving > 0 else now + interval
+        self._empty_outbox(now)
+
+    def _heartbeat(self, authenticator: Authenticator, segment: Segment, interval: float, now: float) -> bytes:
+        flags = Flag(0)
+        if self._leaving:
+            flags |= Flag.LEAVING
+        elif self.ready and segment.open(now):
+            flags |= Flag.ABLE
+        elif self.planned and not self.ready:
+            flags |= Flag.STARTING
+        if segment.fenced_since is not None or self._spoke_at == LONG_AGO:
+            flags |= Flag.ANSWER
+        if segment.came_up:
+            flags |= Flag.CUT_OFF
+        if self.yields:
+            flags |= Flag.YIELDS
+        heard = self._roster.heard(segment.state.name, now)
+        self._rng.shuffle(heard)
+        message = Heartbeat(
+            self._roster.node,
+            max(1, round(interval * 1000)),
+            int(flags),
+            segment.state.name,
+            segment.state.mac,
+            segment.state.prefixes[:MAX_PREFIXES],
+            self._elsewhere(segment),
+            b"",
+            self._log.version,
+            self._log.digest,
+            tuple(self._roster.asks(now)[:MAX_ASKS]),
+        )
+        room = min((LONGEST_SAID - 8 - authenticator.size(message)) // HEARD_BYTES, MAX_HEARD)
+        if len(heard) > room:
+            message = replace(message, flags=int(flags | Flag.MORE))
+        return self._encode(authenticator, replace(message, heard=pack_heard(heard[:room])))
+
+    def _elsewhere(self, here: Segment) -> tuple[str, ...]:
+        others = (s.state.prefixes for s in self._roster.links.values() if s is not here)
+        return tuple(prefix for prefixes in others for prefix in prefixes)[:MAX_PREFIXES]
+
+    def _encode(self, authenticator: Authenticator, message: Message) -> bytes:
+        self._sequence += 1
+        return authenticator.encode(self._session, self._sequence, message)
+
+    def _queue(self, message: ClaimStep | ClaimPart, now: float) -> None:
+        key = (type(message), message.version, message.index if isinstance(message, ClaimPart) else 0)
+        self._outbox[key] = message
+        self._outbox_at = min(self._outbox_at, now)
+
+    def _answer(self, version: int, now: float) -> None:
+        """What a peer lacks, but the same message not twice within an interval."""
+        recently = now - self._settings.interval_s / 2
+        self._sent_to_asker = {key: at for key, at in self._sent_to_asker.items() if at > recently}
+        for message in self._log.after(version):
+            key = (type(message), message.version, message.index if isinstance(message, ClaimPart) else 0)
+            if key not in self._sent_to_asker:
+                self._sent_to_asker[key] = now
+                self._queue(message, now)
+
+    def _empty_outbox(self, now: float) -> None:
+        """Claim messages, paced so that nobody's socket buffer overflows."""
+        authenticator = self.authenticator
+        if authenticator is None or now < self._outbox_at:
+            return
+        interval = self._interval()
+        for key in list(self._outbox)[:BURST]:
+            message = self._outbox.pop(key)
+            for name, segment in self._roster.links.items():
+                if segment.state.up:
+                    data = self._encode(authenticator, message)
+                    self._emit(SendHeartbeat(name, data))
+                    self.claim_messages += 1
+                    for address, mac in self._roster.deaf_to_us(name, now, interval):
+                        self._emit(SendUnicast(name, address, mac, data))
+        self._outbox_at = now + BURST_GAP_S if self._outbox else NEVER

@@ -1,0 +1,77 @@
+"""What frames that are no heartbeats prove: that somebody is there, and that we can hear.
+
+An ARP frame of the gateway or of a neighbour, or a frame of any kind, shows that we hear; the last eight neighbours are
+remembered on each link, to be asked. A suspect's own frames show nothing of that, and not that its speaker lives
+either: its kernel sends some. Two things tell of a suspect: a proof that it answers for its address, and its kernel's
+word that no speaker has the port. What follows is ``suspicion``'s to say.
+"""
+
+from __future__ import annotations
+
+from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName, Mac
+from speaker.protocol.effects import ArpSeen
+from speaker.protocol.roster import NEIGHBOURS, Roster, Standing
+
+
+class Witnesses:
+    """Notes in the roster what was seen."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+
+    def refused(self, link: LinkName, to: AddressText, now: float) -> None:
+        """The kernel at ``to`` says that no speaker listens there (ICMP port unreachable, RFC 792)."""
+        for peer in list(self._roster.suspects.values()):
+            sighting = peer.sightings.get(link)
+            if sighting is not None and sighting.suspicion is not None and sighting.address == to:
+                sighting.suspicion.refused_at = now
+                self._roster.check_at = now
+
+    def proved(self, link: LinkName, node: NodeName, now: float) -> None:
+        """A suspect has answered a question of ours for its address, with a proof that only a speaker can make."""
+        peer = self._roster.peers.get(node)
+        sighting = peer.sightings.get(link) if peer is not None else None
+        if sighting is not None and sighting.suspicion is not None:
+            sighting.suspicion.served_at = now
+            self._roster.check_at = now
+
+    def frame(self, link: LinkName, sender: Mac, now: float) -> None:
+        """Take a frame of any kind: unless a suspect's own, it proves that we can hear."""
+        segment = self._roster.links.get(link)
+        if segment is None:
+            return
+        node = self._roster.by_mac.get(sender)
+        peer = self._roster.peers.get(node) if node is not None else None
+        sighting = peer.sightings.get(link) if peer is not None else None
+        if sighting is None or sighting.standing is Standing.ALIVE:
+            segment.frame_at = now
+            segment.alone = False
+            self._roster.check_at = now
+
+    def arp(self, seen: ArpSeen, now: float) -> NodeName | None:
+        """Take an ARP frame as a sign that its sender is there. Returns the peer whose MAC it carries."""
+        segment = self._roster.links.get(seen.link)
+        if segment is None:
+            return None
+        node = self._whose(seen.sender_mac)
+        if node is not None:
+            return node
+        segment.alone = False
+        if seen.sender == segment.state.gateway:
+            segment.gateway_at = now
+        else:
+            segment.neighbours[seen.sender_mac] = (seen.sender, now)
+            segment.neighbours.move_to_end(seen.sender_mac)
+            while len(segment.neighbours) > NEIGHBOURS:
+                segment.neighbours.popitem(last=False)
+        if self._roster.suspects:
+            self._roster.check_at = now
+        return None
+
+    def _whose(self, mac: Mac) -> NodeName | None:
+        """The speaker that has this MAC."""
+        node = self._roster.by_mac.get(mac)
+        if node is not None:
+            return node
+        return next((pending.node for pending in self._roster.pending.values() if pending.mac == mac), None)

@@ -1,0 +1,165 @@
+"""What the announcer tells its watcher of claims, decisions and traffic, and when.
+
+Taking over ten thousand addresses must not keep the loop from the wire, so all of it is done in bounded pieces:
+
+- *Claims* are told as changes. What is told of an address is what is so when the message is made: changes that wait
+  merge, none is lost, and a watcher that does not read costs a set of addresses. A new watcher is told everything.
+- *Reports* become log lines and notices, some at a time. Both carry the time of the decision, not of the telling.
+- *Statistics* go out each second; of the addresses those that had traffic since the last.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from cluster.objects import AddressText
+from speaker.channel import Claims, ClaimsChange, Holding, Notice, Stats
+from speaker.link import LinkName
+from speaker.protocol.effects import HeldChange, Report
+from speaker.protocol.protocol import Protocol
+from speaker.turns import Turns
+from speaker.wire.arp.responder import Responder
+from speaker.wire.keeper import WatcherKeeper
+
+CLAIMS_GAP_S = 0.05
+"""Seconds between two messages of claims."""
+CLAIMS_AT_ONCE = 1000
+"""Addresses in one of them, which takes a millisecond or two to make and to encode."""
+REPORTS_PER_BURST = 32
+REPORTS_GAP_S = 0.01
+"""Seconds between bursts of reports, of which each takes some 50 µs to log and to pass on."""
+MAX_REPORTS = 20_000
+"""Reports that wait; beyond it the oldest is dropped."""
+
+NEVER = float("inf")
+
+logger = logging.getLogger(__name__)
+
+
+class Informer:
+    """Tells whichever watcher the keeper has."""
+
+    def __init__(
+        self, keeper: WatcherKeeper, protocol: Protocol, responder: Responder, counters: Counter[str], turns: Turns
+    ) -> None:
+        self._keeper = keeper
+        self._protocol = protocol
+        self._responder = responder
+        self._counters = counters
+        self._turns = turns
+        self.gratuitous: Counter[AddressText] = Counter()
+        """Frames sent since statistics were last told."""
+        self.claims: dict[AddressText, int] = {}
+        """Own claims with their epochs, those that are suspended included."""
+        self._untold: dict[AddressText, None] = {}
+        """Addresses about which the watcher is to hear, the longest waiting first."""
+        self._suspended: frozenset[LinkName] = frozenset()
+        self._is_new = True
+        """The watcher has heard of no claim."""
+        self._claims_at = 0.0
+        self._reports: deque[tuple[float, Report]] = deque(maxlen=MAX_REPORTS)
+        self._reports_at = 0.0
+
+    # ---------------------------------------------------------------- what happens
+
+    def change_claims(self, claims: Mapping[AddressText, int | None], held: HeldChange | None) -> None:
+        """Own claims that changed, with their epochs, ``None`` for those that are no more; and what changed in where
+        they are answered."""
+        for address, epoch in claims.items():
+            if epoch is None:
+                self.claims.pop(address, None)
+            else:
+                self.claims[address] = epoch
+        self._untold.update(dict.fromkeys(claims))
+        if held is not None:
+            self._untold.update(dict.fromkeys(held.links))
+            if held.suspended != self._suspended:
+                self._suspended = held.suspended
+                self._untold.update(dict.fromkeys(self.claims))
+
+    def decide(self, reports: Iterable[Report]) -> None:
+        """Decisions that are taken now."""
+        now = time.time()
+        for report in reports:
+            self._counters[f"decisions:{report.reason}"] += 1
+            if len(self._reports) == MAX_REPORTS:
+                self._counters["reports_dropped"] += 1
+            self._reports.append((now, report))
+
+    def begin(self) -> None:
+        """The watcher is another one now."""
+        self._is_new = True
+        self._untold = dict.fromkeys(self.claims)
+
+    # ---------------------------------------------------------------- what is told
+
+    def next_deadline(self) -> float:
+        claims_at = self._claims_at if self._untold or self._is_new else NEVER
+        return min(claims_at, self._reports_at) if self._reports else claims_at
+
+    def handle_timer(self, plan_revision: int, now: float) -> None:
+        if (self._untold or self._is_new) and now >= self._claims_at:
+            self._claims_at = now + CLAIMS_GAP_S
+            if self._keeper.has_read(Claims, ClaimsChange):
+                self._tell_claims(plan_revision, now)
+        if self._reports and now >= self._reports_at:
+            self._reports_at = now + REPORTS_GAP_S
+            self._tell_reports(now)
+
+    def tell_statistics(
+        self,
+        links: tuple[LinkName, ...] | None,
+        now: float,
+        refused: Mapping[LinkName, str] = MappingProxyType({}),
+        unusable: Mapping[LinkName, str] = MappingProxyType({}),
+    ) -> None:
+        """``links`` are those that can be announced on, ``refused`` those without sockets, ``unusable`` says of others
+        why they cannot. Where the last statistics were not read, these wait with what there is to add."""
+        if not self._keeper.has_read(Stats):
+            return
+        answered, sent = self._responder.take_answered(), self.gratuitous
+        self.gratuitous = Counter()
+        stats = Stats(
+            loop_at=now,
+            ready=self._protocol.ready,
+            counters={**self._protocol.counters(), **self._counters},
+            answered={address: count for address, count in answered.items() if address in self.claims},
+            gratuitous={address: count for address, count in sent.items() if address in self.claims},
+            peers=self._protocol.peers(),
+            links=links,
+            refused=dict(refused),
+            unusable=dict(unusable),
+            turns=self._turns.counts,
+            turns_s=self._turns.seconds,
+        )
+        self._keeper.send(stats, now)
+
+    def _tell_claims(self, plan_revision: int, now: float) -> None:
+        told: dict[AddressText, Holding | None] = {}
+        for address in list(itertools.islice(self._untold, CLAIMS_AT_ONCE)):
+            del self._untold[address]
+            told[address] = self._holding(address)
+        if self._is_new:
+            self._is_new = False
+            held = {address: holding for address, holding in told.items() if holding is not None}
+            self._keeper.send(Claims(plan_revision, held), now)
+        else:
+            self._keeper.send(ClaimsChange(plan_revision, told), now)
+
+    def _holding(self, address: AddressText) -> Holding | None:
+        epoch = self.claims.get(address)
+        return None if epoch is None else Holding(epoch, tuple(sorted(self._responder.links_of(address))))
+
+    def _tell_reports(self, now: float) -> None:
+        for _ in range(min(len(self._reports), REPORTS_PER_BURST)):
+            at, report = self._reports.popleft()
+            fields = dict(report.fields)
+            record = logger.makeRecord(logger.name, logging.INFO, "", 0, report.reason, (), None, extra=fields)
+            record.created = at
+            logger.handle(record)
+            self._keeper.send(Notice(report.reason, fields, at), now)

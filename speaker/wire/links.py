@@ -1,0 +1,248 @@
+"""The announced interfaces as they are now: names, MACs, carrier, own addresses, gateways.
+
+`LinkTable` is fed what the kernel says on a netlink socket, first the answers to three dumps, then events, and says
+which links are announced. It never waits: a dump's answers arrive like events, a few at a time. When events were lost
+(the socket's buffer was full) or a dump was inconsistent, everything is asked for again, and what no dump mentions is
+forgotten at its end.
+
+Announced is an Ethernet interface with broadcast and ARP that is part of nothing else, has an IPv4 address, and whose
+name is not one that container networks use (the same names as MetalLB leaves out). Why one is not, `unusable` says.
+
+A node may have hundreds of interfaces for its pods, and one of them thousands of addresses (``kube-ipvs0`` has every
+Service's): looking costs as much as there are interfaces with addresses, and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import re
+import socket
+from collections import deque
+
+from speaker.link import LinkName
+from speaker.protocol.effects import LinkState
+from speaker.wire import netlink
+from speaker.wire.netlink import (
+    DumpEnd,
+    Gateway,
+    Gone,
+    Interface,
+    InterfaceAddress,
+    Known,
+    Message,
+    NetlinkError,
+    Refused,
+)
+
+EXCLUDED = re.compile(
+    r"(docker|cbr|dummy|virbr|lxcbr|veth|cali|tunl|flannel|kube-ipvs|cni|nodelocaldns|lxc).*|lo", re.ASCII
+)
+"""Interfaces of container networks (MetalLB's default exclusion list)."""
+
+MAX_UNUSABLE = 16
+"""Interfaces of which it is said why they are not announced on."""
+
+_DUMPS = (netlink.GET_LINK, netlink.GET_ADDRESS, netlink.GET_ROUTE)
+_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
+_RECEIVE_OCTETS = 65536
+_RECEIVES_PER_TURN = 16  # so that a storm of routes does not keep the loop from its other sockets
+_RCVBUF_OCTETS = 1 << 20
+
+
+class LinkTable:
+    """What is known of interfaces, addresses and default routes."""
+
+    def __init__(self) -> None:
+        self._interfaces: dict[int, Interface] = {}
+        self._prefixes: dict[int, dict[str, None]] = {}
+        """Addresses with prefix length by interface, in the order in which they were told. None is empty."""
+        self._gateways: set[Gateway] = set()
+        self._dumping: int | None = None
+        self._unconfirmed: set[Known] = set()
+        self._flapped: set[int] = set()
+        self.complete = False
+        """Every dump has been answered once."""
+
+    def begin_dump(self, kind: int) -> None:
+        """The answers to a request for everything of one kind come next."""
+        self._dumping = kind
+        if kind == netlink.GET_LINK:
+            self._unconfirmed = set(self._interfaces.values())
+        elif kind == netlink.GET_ADDRESS:
+            self._unconfirmed = {
+                InterfaceAddress(index, prefix) for index, prefixes in self._prefixes.items() for prefix in prefixes
+            }
+        else:
+            self._unconfirmed = set(self._gateways)
+
+    def end_dump(self) -> None:
+        """All answers have come: what was not among them is no more."""
+        if self._dumping == _DUMPS[-1]:
+            self.complete = True
+        self._dumping = None
+        for gone in self._unconfirmed:
+            self._forget(gone)
+        self._unconfirmed = set()
+
+    def receive(self, message: Known | Gone) -> None:
+        if isinstance(message, Gone):
+            self._forget(message.what)
+            return
+        self._unconfirmed.discard(message)
+        if isinstance(message, Interface):
+            before = self._interfaces.get(message.index)
+            if before is not None:
+                self._unconfirmed.discard(before)
+                if before.carrier and message.carrier and message.downs > before.downs:
+                    self._flapped.add(message.index)
+            self._interfaces[message.index] = message
+        elif isinstance(message, InterfaceAddress):
+            self._prefixes.setdefault(message.index, {})[message.prefix] = None
+        else:
+            self._gateways.add(message)
+
+    def tells_of_routes(self, message: Known | Gone) -> bool:
+        """Whether routes should be asked for again: the kernel says nothing of those that go with an interface, and
+        one word only where a route replaces another."""
+        if isinstance(message, Interface):
+            before = self._interfaces.get(message.index)
+            return before is not None and before.carrier != message.carrier and message.index in self._prefixes
+        return isinstance(message, Gateway)
+
+    def links(self) -> tuple[LinkState, ...]:
+        """The announced links, in order of name."""
+        states = []
+        for index, prefixes in self._prefixes.items():
+            interface = self._interfaces.get(index)
+            if interface is None or interface.unfit or EXCLUDED.fullmatch(interface.name):
+                continue
+            gateways = [gateway for gateway in self._gateways if gateway.index == index]
+            best = min(gateways, key=lambda gateway: (gateway.metric, gateway.address), default=None)
+            states.append(
+                LinkState(
+                    name=interface.name,
+                    index=index,
+                    mac=interface.mac,
+                    up=interface.carrier,
+                    prefixes=tuple(prefixes),
+                    gateway=best.address if best is not None else None,
+                )
+            )
+        return tuple(sorted(states, key=lambda state: state.name))
+
+    def unusable(self) -> dict[LinkName, str]:
+        """Why interfaces cannot be announced on at this moment, as predicates (``has no IPv4 address``): the first by
+        name, those of container networks last; without the loopback, whose name says it all."""
+        reasons = []
+        for interface in self._interfaces.values():
+            foreign = bool(EXCLUDED.fullmatch(interface.name))
+            reason = "has a name that container networks use" if foreign else self._why_not(interface)
+            if reason and interface.name != "lo":
+                reasons.append((foreign, interface.name, reason))
+        return {name: reason for _, name, reason in sorted(reasons)[:MAX_UNUSABLE]}
+
+    def _why_not(self, interface: Interface) -> str:
+        if interface.unfit:
+            return interface.unfit.value
+        if interface.index not in self._prefixes:
+            return "has no IPv4 address"
+        return "" if interface.carrier else "has no carrier"
+
+    def take_flapped(self) -> frozenset[int]:
+        """Indexes of interfaces that lost their carrier and had it back before we looked, since the last call."""
+        flapped, self._flapped = frozenset(self._flapped), set()
+        return flapped
+
+    def _forget(self, gone: Known) -> None:
+        if isinstance(gone, Interface):
+            self._interfaces.pop(gone.index, None)
+            self._flapped.discard(gone.index)
+            self._prefixes.pop(gone.index, None)
+            self._gateways = {gateway for gateway in self._gateways if gateway.index != gone.index}
+        elif isinstance(gone, InterfaceAddress):
+            prefixes = self._prefixes.get(gone.index, {})
+            prefixes.pop(gone.prefix, None)
+            if not prefixes:
+                self._prefixes.pop(gone.index, None)
+        else:
+            self._gateways.discard(gone)
+
+
+class LinkSocket:
+    """The netlink socket that feeds a `LinkTable`. Non-blocking; needs no capability."""
+
+    def __init__(self) -> None:
+        self.table = LinkTable()
+        self.malformed = 0
+        """Messages that could not be read."""
+        self._sequence = itertools.count(1)
+        self._awaited: int | None = None
+        self._to_dump: deque[int] = deque()
+        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RCVBUF_OCTETS)
+        with contextlib.suppress(OSError):  # before Linux 4.20 a dump of routes has every table's
+            self.socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        self.socket.bind((0, netlink.GROUPS))
+        self._refresh(*_DUMPS)
+
+    def receive(self) -> bool:
+        """Take in what the kernel said; whether anything did. Raises ``OSError`` if the socket is of no more use."""
+        heard = False
+        for _ in range(_RECEIVES_PER_TURN):
+            try:
+                data = self.socket.recv(_RECEIVE_OCTETS)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self._refresh(*_DUMPS)  # events were lost
+                continue
+            heard = True
+            try:
+                for message in netlink.parse(data):
+                    self._take(message)
+            except NetlinkError:
+                self.malformed += 1
+        return heard
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, DumpEnd | Refused):
+            if message.sequence == self._awaited:
+                self._end_dump(message)
+            return
+        routes_may_differ = self._awaited is None and self.table.tells_of_routes(message)
+        self.table.receive(message)
+        if routes_may_differ:
+            self._refresh(netlink.GET_ROUTE)
+
+    def _end_dump(self, end: DumpEnd | Refused) -> None:
+        kind = self._to_dump.popleft()
+        self._awaited = None
+        if isinstance(end, DumpEnd) and end.interrupted:
+            self._to_dump.append(kind)
+        elif isinstance(end, Refused) and end.error != errno.ENOENT:  # ENOENT: a table that does not exist is empty
+            raise OSError(end.error, "the kernel refuses to list interfaces, addresses or routes")
+        else:
+            self.table.end_dump()
+        self._ask_next()
+
+    def _refresh(self, *kinds: int) -> None:
+        """Ask for everything of these kinds, after what is being answered now."""
+        being_answered = 0 if self._awaited is None else 1
+        for kind in kinds:
+            if kind not in itertools.islice(self._to_dump, being_answered, None):
+                self._to_dump.append(kind)
+        if not being_answered:
+            self._ask_next()
+
+    def _ask_next(self) -> None:
+        if self._to_dump:
+            self._awaited = next(self._sequence)
+            self.table.begin_dump(self._to_dump[0])
+            self.socket.send(netlink.dump_request(self._to_dump[0], self._awaited))

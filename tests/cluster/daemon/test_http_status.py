@@ -1,0 +1,168 @@
+"""The status server, asked over real sockets."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from cluster.daemon.http_status import MAX_CLIENTS, CannotListenError, StatusServer
+from cluster.daemon.listen import Listen, parse_listen
+from tests.waiting import wait_until
+
+ANY_PORT = Listen("127.0.0.1", 0)
+
+
+def ask_at(address: Listen, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection(*address, timeout=5)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def idle_clients(address: Listen) -> list[socket.socket]:
+    """As many as are served at a time."""
+    return [socket.create_connection(address, timeout=5) for _ in range(MAX_CLIENTS)]
+
+
+class State:
+    healthy: str | None = None
+    ready: str | None = "waiting for services"
+    remark: str | None = None
+
+
+@pytest.fixture
+def state() -> State:
+    return State()
+
+
+@pytest.fixture
+def ask(state: State) -> Iterator[Callable[[str], tuple[int, str]]]:
+    registry = CollectorRegistry()
+    Gauge("berthlb_example", "An example.", registry=registry).set(7)
+    server = StatusServer([ANY_PORT], registry, lambda: state.healthy, lambda: state.ready, lambda: state.remark)
+    server.start()
+    yield lambda path: ask_at(server.addresses[0], path)
+    server.stop()
+
+
+def test_metrics_are_those_of_the_registry(ask: Callable[[str], tuple[int, str]]) -> None:
+    status, body = ask("/metrics")
+    assert status == 200
+    assert "berthlb_example 7.0" in body
+
+
+def test_a_probe_says_what_is_missing_until_nothing_is(ask: Callable[[str], tuple[int, str]], state: State) -> None:
+    assert ask("/healthz") == (200, "ok\n")
+    assert ask("/readyz") == (503, "waiting for services\n")
+    state.ready = None
+    assert ask("/readyz") == (200, "ok\n")
+
+
+def test_what_is_wrong_with_a_daemon_that_is_ready_is_said_and_costs_nothing(
+    ask: Callable[[str], tuple[int, str]], state: State
+) -> None:
+    state.remark = "nobody is heard"
+    assert ask("/readyz") == (503, "waiting for services\n")
+    state.ready = None
+    assert ask("/readyz") == (200, "ok, but: nobody is heard\n")
+    assert ask("/healthz") == (200, "ok\n")
+
+
+def test_other_paths_are_not_found(ask: Callable[[str], tuple[int, str]]) -> None:
+    assert ask("/")[0] == 404
+
+
+def test_clients_that_never_ask_do_not_grow_without_end() -> None:
+    server = StatusServer([ANY_PORT], CollectorRegistry(), lambda: None, lambda: None)
+    server.start()
+    idle = idle_clients(server.addresses[0])
+    try:
+        with socket.create_connection(server.addresses[0], timeout=5) as one_more:
+            assert one_more.recv(1) == b""
+    finally:
+        for each in idle:
+            each.close()
+        server.stop()
+
+
+def test_who_exhausts_one_address_does_not_keep_the_probes_from_another() -> None:
+    listen = [ANY_PORT, Listen("127.0.0.2", 0), Listen("::1", 0)]
+    server = StatusServer(listen, CollectorRegistry(), lambda: None, lambda: None)
+    server.start()
+    exhausted, *others = server.addresses
+    idle = idle_clients(exhausted)
+    try:
+        assert [ask_at(each, "/healthz") for each in others] == [(200, "ok\n"), (200, "ok\n")]
+    finally:
+        for each in idle:
+            each.close()
+        server.stop()
+
+
+def test_where_no_descriptor_is_left_a_client_waits_and_nothing_spins() -> None:
+    """``accept`` fails with EMFILE and leaves the client in the queue, so that the socket stays readable. In a process
+    of its own, where nobody else needs a descriptor meanwhile."""
+    run_out = "from tests.cluster.daemon.test_http_status import run_out_of_descriptors as run; run()"
+    subprocess.run([sys.executable, "-c", run_out], cwd=Path(__file__).parents[3], check=True, timeout=60)
+
+
+def run_out_of_descriptors() -> None:
+    server = StatusServer([ANY_PORT], CollectorRegistry(), lambda: None, lambda: None)
+    server.start()
+    with socket.create_connection(server.addresses[0], 10) as first:  # once it answers it has all that it needs itself
+        first.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert first.recv(12) == b"HTTP/1.0 200"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
+        taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(highest)]  # no number below the limit is free
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
+        try:
+            client.settimeout(10)
+            client.connect(server.addresses[0])
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            began, used = time.monotonic(), time.process_time()
+            wait_until(lambda: time.monotonic() > began + 0.5)
+            assert time.process_time() - used < 0.25
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for each in taken:
+                os.close(each)
+        assert client.recv(12) == b"HTTP/1.0 200"
+    server.stop()
+
+
+def test_an_address_that_cannot_be_had_is_named_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotListenError, match=rf"127\.0\.0\.1:{port}: Address already in use"):
+            StatusServer([ANY_PORT, Listen("127.0.0.1", port)], CollectorRegistry(), lambda: None, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("127.0.0.1:7472", ("127.0.0.1", 7472)),
+        (":80", ("0.0.0.0", 80)),
+        ("[::1]:0", ("::1", 0)),
+        ("[192.0.2.1]:7472", ("192.0.2.1", 7472)),
+    ],
+)
+def test_listen_addresses(text: str, meaning: tuple[str, int]) -> None:
+    assert parse_listen(text) == meaning
+
+
+@pytest.mark.parametrize("text", ["7472", "127.0.0.1:", "127.0.0.1:99999", "::1:80", "host:http", "1:²"])
+def test_a_listen_address_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not ADDRESS:PORT"):
+        parse_listen(text)

@@ -1,0 +1,51 @@
+"""What is exposed of the announcer's counters, whatever their names."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from cluster.objects import NodeName
+from speaker.api.metrics import MAX_COUNTERS, SpeakerCollector, View
+from speaker.channel import Stats
+
+
+def exposed(view: View) -> dict[str, float]:
+    """Samples by name and labels, as a Prometheus server reads them."""
+    registry = CollectorRegistry()
+    registry.register(SpeakerCollector(lambda: view))
+    return {
+        sample.name + "".join(f"|{key}={sample.labels[key]}" for key in sorted(sample.labels)): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+
+
+def a_view(counters: dict[str, int]) -> View:
+    return View(NodeName("node-1"), Stats(1.0, True, counters))
+
+
+def test_counters_get_the_label_that_fits_them() -> None:
+    samples = exposed(a_view({"late_loops": 1, "decisions:Claimed": 2, "sent:heartbeats": 3, "novel:why": 4}))
+    assert samples["berthlb_speaker_late_loops_total"] == 1
+    assert samples["berthlb_speaker_decisions_total|reason=Claimed"] == 2
+    assert samples["berthlb_speaker_sent_total|what=heartbeats"] == 3
+    assert samples["berthlb_speaker_novel_total|reason=why"] == 4
+
+
+def test_a_name_that_is_no_metric_name_does_not_spoil_the_page() -> None:
+    samples = exposed(a_view({"Bad Name": 1, "": 2, "good": 3, 'quoted:a"b\nc': 4}))
+    assert samples["berthlb_speaker_good_total"] == 3
+    assert samples['berthlb_speaker_quoted_total|reason=a"b\nc'] == 4
+    assert not any("Bad" in name for name in samples)
+
+
+def test_counters_are_bounded() -> None:
+    samples = exposed(a_view({f"counter_{i:04}": i for i in range(3 * MAX_COUNTERS)}))
+    assert sum(name.startswith("berthlb_speaker_counter_") for name in samples) == MAX_COUNTERS
+
+
+def test_before_the_announcers_first_report_the_page_is_there() -> None:
+    samples = exposed(View(NodeName("node-1"), None))
+    assert samples["metallb_k8s_client_config_loaded_bool"] == 0
+    assert not any(name.startswith("metallb_layer2") for name in samples)

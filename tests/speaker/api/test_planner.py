@@ -1,0 +1,698 @@
+"""What is announced, by whom, and what moves together: tables, and that order and history do not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from cluster.config import Config, load
+from cluster.objects import (
+    Endpoint,
+    EndpointConditions,
+    EndpointSlice,
+    IPAddressPool,
+    IPAddressPoolSpec,
+    L2Advertisement,
+    L2AdvertisementSpec,
+    LabelSelector,
+    LoadBalancerIngress,
+    LoadBalancerStatus,
+    Node,
+    NodeCondition,
+    NodeName,
+    NodeStatus,
+    ObjectMeta,
+    PreferredNodeSelector,
+    Service,
+    ServicePort,
+    ServiceSpec,
+    ServiceStatus,
+    Taint,
+)
+from speaker.api.kept import kept_service, kept_slice
+from speaker.api.planner import Planner, plan
+from speaker.plan import Bundle, BundleId, Candidate, Plan, PlanChange, apply_change, difference
+
+WEB = "192.0.2.1"
+OWN = NodeName("node-1")
+
+
+def a_pool(name: str = "lan", *addresses: str, labels: Mapping[str, str] | None = None) -> IPAddressPool:
+    return IPAddressPool(
+        ObjectMeta(name=name, labels=dict(labels or {})), IPAddressPoolSpec(addresses=addresses or ("192.0.2.0/24",))
+    )
+
+
+def an_advertisement(name: str = "all", spec: L2AdvertisementSpec | None = None) -> L2Advertisement:
+    return L2Advertisement(ObjectMeta(name=name), spec or L2AdvertisementSpec())
+
+
+def a_node(
+    name: str,
+    *,
+    ready: bool = True,
+    network_unavailable: bool = False,
+    taints: tuple[Taint, ...] = (),
+    labels: Mapping[str, str] | None = None,
+) -> Node:
+    conditions = [NodeCondition("Ready", "True" if ready else "Unknown")]
+    if network_unavailable:
+        conditions.append(NodeCondition("NetworkUnavailable", "True"))
+    node = Node(ObjectMeta(name=name, labels=dict(labels or {})), status=NodeStatus(conditions=tuple(conditions)))
+    return Node(node.metadata, type(node.spec)(taints=taints), node.status)
+
+
+def a_service(
+    name: str = "web",
+    *addresses: str,
+    uid: str = "",
+    created: str = "2026-01-01T00:00:00Z",
+    policy: str = "Cluster",
+    lb_class: str | None = None,
+    port: int = 80,
+    share: str = "",
+    labels: Mapping[str, str] | None = None,
+    type_: str = "LoadBalancer",
+) -> Service:
+    return Service(
+        ObjectMeta(
+            name=name,
+            namespace="default",
+            uid=uid or f"uid-{name}",
+            creation_timestamp=created,
+            labels=dict(labels or {}),
+            annotations={"metallb.io/allow-shared-ip": share} if share else {},
+        ),
+        ServiceSpec(
+            type=type_,
+            external_traffic_policy=policy,
+            load_balancer_class=lb_class,
+            ports=(ServicePort(port=port),),
+            selector={"app": name},
+        ),
+        ServiceStatus(LoadBalancerStatus(tuple(LoadBalancerIngress(ip=each) for each in addresses or (WEB,)))),
+    )
+
+
+def a_slice(service: str = "web", *nodes: str, ready: bool | None = True, serving: bool | None = None) -> EndpointSlice:
+    return EndpointSlice(
+        ObjectMeta(name=f"{service}-abc", namespace="default", labels={"kubernetes.io/service-name": service}),
+        endpoints=tuple(
+            Endpoint(("10.244.1.1",), EndpointConditions(ready=ready, serving=serving), NodeName(node))
+            for node in nodes or ("node-1",)
+        ),
+    )
+
+
+def a_config(*objects: IPAddressPool | L2Advertisement) -> Config:
+    pools = [each for each in objects if isinstance(each, IPAddressPool)]
+    advertisements = [each for each in objects if isinstance(each, L2Advertisement)]
+    loaded = load(pools or [a_pool()], advertisements or [an_advertisement()], None)
+    assert not loaded.problems
+    return loaded.config
+
+
+THREE = (a_node("node-1"), a_node("node-2"), a_node("node-3"))
+
+
+def bundles(
+    services: Sequence[Service] = (a_service(),),
+    slices: Sequence[EndpointSlice] = (a_slice(),),
+    nodes: Sequence[Node] = THREE,
+    config: Config | None = None,
+    *,
+    lb_class: str | None = None,
+    ignore_exclude: bool = False,
+) -> tuple[Bundle, ...]:
+    """From whole objects, which must be the same as from what a speaker keeps of them."""
+    whole, kept = (
+        plan(
+            services if each is None else map(kept_service, services),
+            slices if each is None else map(kept_slice, slices),
+            nodes,
+            config or a_config(),
+            node=OWN,
+            revision=1,
+            lb_class=lb_class,
+            ignore_exclude=ignore_exclude,
+        ).bundles
+        for each in (None, "kept")
+    )
+    assert whole == kept
+    return whole
+
+
+def names(bundle: Bundle) -> set[str]:
+    return {candidate.node for candidate in bundle.candidates}
+
+
+def tiers(bundle: Bundle) -> dict[str, int]:
+    return {candidate.node: candidate.tier for candidate in bundle.candidates}
+
+
+# ------------------------------------------------------------------------ what is announced
+
+
+def test_a_service_with_an_address_of_a_pool_and_an_endpoint_is_announced_from_every_node() -> None:
+    (bundle,) = bundles()
+    assert bundle.id == "uid-web"
+    assert bundle.addresses == (WEB,)
+    assert bundle.services == ("default/web",)
+    assert names(bundle) == {"node-1", "node-2", "node-3"}
+    assert bundle.interfaces == ()
+    assert bundle.serving
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        pytest.param(a_service(lb_class="other"), id="of another class"),
+        pytest.param(a_service("web", "198.51.100.1"), id="with an address outside every pool"),
+        pytest.param(a_service("web", "not-an-address"), id="with a text that is no address"),
+        pytest.param(a_service("web", ""), id="with a host name only"),
+        pytest.param(a_service(type_="ClusterIP"), id="of another type"),
+    ],
+)
+def test_not_announced(service: Service) -> None:
+    assert bundles([service]) == ()
+
+
+def test_with_a_class_only_services_of_that_class_are_ours() -> None:
+    ours, plain = a_service("ours", "192.0.2.5", lb_class="berth"), a_service()
+    slices = [a_slice("ours"), a_slice()]
+    assert [each.services for each in bundles([ours, plain], slices, lb_class="berth")] == [("default/ours",)]
+
+
+@pytest.mark.parametrize(
+    ("ready", "serving", "can_serve"),
+    [
+        (True, True, True),
+        (None, None, True),
+        (None, False, True),
+        (False, True, True),
+        (False, False, False),
+        (False, None, False),
+    ],
+)
+def test_an_endpoint_serves_when_ready_or_of_unknown_readiness_or_serving_while_it_ends(
+    ready: bool | None, serving: bool | None, can_serve: bool
+) -> None:
+    (bundle,) = bundles(slices=[a_slice(ready=ready, serving=serving)])
+    assert bundle.serving is can_serve
+
+
+@pytest.mark.parametrize("slices", [[], [a_slice("another")], [a_slice(ready=False)]])
+def test_without_endpoints_it_stays_in_the_plan_as_it_was_and_does_not_serve(slices: list[EndpointSlice]) -> None:
+    assert bundles(slices=slices) == tuple(replace(each, serving=False) for each in bundles())
+
+
+def test_without_endpoints_a_service_of_the_local_policy_has_no_candidates() -> None:
+    service = a_service(policy="Local")
+    (bundle,) = bundles([service], [a_slice(ready=False)])
+    assert (bundle.addresses, bundle.candidates, bundle.serving) == ((WEB,), (), False)
+
+
+@pytest.mark.parametrize("policy", ["Cluster", "Local"])
+def test_what_no_node_may_announce_is_not_in_the_plan_for_want_of_endpoints_either(policy: str) -> None:
+    nowhere = an_advertisement(spec=L2AdvertisementSpec(node_selectors=(LabelSelector(match_labels={"a": "b"}),)))
+    assert bundles([a_service(policy=policy)], [], config=a_config(nowhere)) == ()
+
+
+def test_endpoints_that_come_and_go_change_nothing_but_whether_it_serves() -> None:
+    planner = a_planner([a_service(), a_service("db", "192.0.2.2")])
+    before = planner.bundle_of("default/web")
+    assert before is not None
+    for serving in (False, True):
+        planner.set_slice("default/web-abc", a_slice(ready=serving))
+        change = planner.take_change()
+        assert change is not None
+        assert (change.changed, change.removed) == ((replace(before, serving=serving),), ())
+        planner.set_slice("default/web-abc", a_slice(ready=serving))
+        assert planner.take_change() is None
+
+
+def test_an_address_no_advertisement_selects_is_not_announced() -> None:
+    by_pool = an_advertisement(spec=L2AdvertisementSpec(ip_address_pools=("other",)))
+    by_service = an_advertisement(
+        spec=L2AdvertisementSpec(service_selectors=(LabelSelector(match_labels={"tier": "front"}),))
+    )
+    assert bundles(config=a_config(by_pool)) == ()
+    assert bundles(config=a_config(by_service)) == ()
+    assert len(bundles([a_service(labels={"tier": "front"})], config=a_config(by_service))) == 1
+
+
+def test_only_ipv4_addresses_are_announced_while_nothing_answers_for_others() -> None:
+    config = a_config(a_pool("lan", "192.0.2.0/24", "2001:db8::/64"))
+    (bundle,) = bundles([a_service("web", "2001:db8::1", WEB)], config=config)
+    assert bundle.addresses == (WEB,)
+
+
+# ------------------------------------------------------------------------ who may announce it
+
+
+def test_excluded_and_disconnected_nodes_are_no_candidates() -> None:
+    label = {"node.kubernetes.io/exclude-from-external-load-balancers": ""}
+    nodes = (a_node("node-1", labels=label), a_node("node-2", network_unavailable=True), a_node("node-3"))
+    assert names(bundles(nodes=nodes)[0]) == {"node-3"}
+    assert names(bundles(nodes=nodes, ignore_exclude=True)[0]) == {"node-1", "node-3"}
+
+
+def test_nodes_that_are_not_ready_come_last_but_are_never_left_out() -> None:
+    out_of_service = Taint("node.kubernetes.io/out-of-service", "NoExecute")
+    nodes = (a_node("node-1", ready=False), a_node("node-2"), a_node("node-3", taints=(out_of_service,)))
+    (bundle,) = bundles(nodes=nodes)
+    assert bundle.candidates[0].node == "node-2"
+    assert tiers(bundle) == {"node-2": 0, "node-1": 1, "node-3": 1}
+    (bundle,) = bundles(nodes=[a_node(name, ready=False) for name in ("node-1", "node-2")])
+    assert names(bundle) == {"node-1", "node-2"}
+
+
+def test_local_traffic_policy_needs_an_endpoint_on_the_node() -> None:
+    service = a_service(policy="Local")
+    assert names(bundles([service], [a_slice("web", "node-2", "node-3")])[0]) == {"node-2", "node-3"}
+    assert bundles([service], [a_slice("web", "node-9")]) == ()
+
+
+def test_a_service_that_no_node_may_announce_leaves_the_plan() -> None:
+    nowhere = an_advertisement(spec=L2AdvertisementSpec(node_selectors=(LabelSelector(match_labels={"a": "b"}),)))
+    assert bundles(config=a_config(nowhere)) == ()
+
+
+def test_candidates_are_the_nodes_of_the_advertisements_that_select_the_service() -> None:
+    def on(name: str, label: str) -> L2Advertisement:
+        selector = LabelSelector(match_labels={"rack": label})
+        return an_advertisement(name, L2AdvertisementSpec(ip_address_pools=("lan",), node_selectors=(selector,)))
+
+    nodes = [a_node(f"node-{i}", labels={"rack": rack}) for i, rack in enumerate("abc", start=1)]
+    assert names(bundles(nodes=nodes, config=a_config(on("one", "a"), on("two", "b")))[0]) == {"node-1", "node-2"}
+
+
+def test_preference_is_summed_over_the_advertisements_by_which_the_node_may_announce() -> None:
+    fast = LabelSelector(match_labels={"nic": "fast"})
+    rack = LabelSelector(match_labels={"rack": "a"})
+    everywhere = an_advertisement(
+        "everywhere", L2AdvertisementSpec(preferred_node_selectors=(PreferredNodeSelector(10, fast),))
+    )
+    in_rack = an_advertisement(
+        "in-rack",
+        L2AdvertisementSpec(node_selectors=(rack,), preferred_node_selectors=(PreferredNodeSelector(5, fast),)),
+    )
+    nodes = [
+        a_node("node-1", labels={"nic": "fast"}),
+        a_node("node-2", labels={"nic": "fast", "rack": "a"}),
+        a_node("node-3", labels={"rack": "a"}),
+    ]
+    (bundle,) = bundles(nodes=nodes, config=a_config(everywhere, in_rack))
+    assert [(candidate.node, candidate.preference) for candidate in bundle.candidates] == [
+        ("node-2", 15),
+        ("node-1", 10),
+        ("node-3", 0),
+    ]
+
+
+def test_readiness_outranks_preference() -> None:
+    preferred = PreferredNodeSelector(100, LabelSelector(match_labels={"nic": "fast"}))
+    config = a_config(an_advertisement(spec=L2AdvertisementSpec(preferred_node_selectors=(preferred,))))
+    nodes = [a_node("node-1", ready=False, labels={"nic": "fast"}), a_node("node-2")]
+    assert [each.node for each in bundles(nodes=nodes, config=config)[0].candidates] == ["node-2", "node-1"]
+
+
+def test_interfaces_are_those_named_for_the_own_node_unless_an_advertisement_names_none() -> None:
+    def named(name: str, *interfaces: str, rack: str = "a") -> L2Advertisement:
+        selector = LabelSelector(match_labels={"rack": rack})
+        return an_advertisement(name, L2AdvertisementSpec(node_selectors=(selector,), interfaces=interfaces))
+
+    nodes = [a_node("node-1", labels={"rack": "a"}), a_node("node-2", labels={"rack": "b"})]
+    config = a_config(named("one", "eth1"), named("two", "eth0"), named("elsewhere", rack="b"))
+    assert bundles(nodes=nodes, config=config)[0].interfaces == ("eth0", "eth1")
+    assert bundles(nodes=nodes, config=a_config(named("one", "eth1"), named("all")))[0].interfaces == ()
+
+
+def test_each_candidate_comes_with_the_interfaces_named_for_its_node() -> None:
+    """Whether another node can announce at all is only known by what the advertisements name for that node."""
+
+    def named(name: str, rack: str, *interfaces: str) -> L2Advertisement:
+        selector = LabelSelector(match_labels={"rack": rack})
+        return an_advertisement(name, L2AdvertisementSpec(node_selectors=(selector,), interfaces=interfaces))
+
+    nodes = [a_node(f"node-{i}", labels={"rack": rack}) for i, rack in enumerate("abc", 1)]
+    config = a_config(named("one", "a", "eth1"), named("two", "a", "eth0"), named("three", "b", "lan"), named("c", "c"))
+    services = [a_service(name, f"192.0.2.{i}") for i, name in enumerate(("web", "api"), 1)]
+    first, second = bundles(services, [a_slice("web"), a_slice("api")], nodes, config)
+    assert {each.node: each.interfaces for each in first.candidates} == {
+        "node-1": ("eth0", "eth1"),
+        "node-2": ("lan",),
+        "node-3": (),
+    }
+    assert {id(each) for each in first.candidates} == {id(each) for each in second.candidates}, "they are shared"
+
+
+def test_bundles_spread_over_nodes_and_a_node_that_comes_takes_only_its_share() -> None:
+    services = [a_service(f"s{i}", f"192.0.2.{i + 1}", uid=f"uid-{i:04}") for i in range(200)]
+    slices = [a_slice(f"s{i}") for i in range(200)]
+    before = {each.id: each.candidates[0].node for each in bundles(services, slices)}
+    after = {each.id: each.candidates[0].node for each in bundles(services, slices, [*THREE, a_node("node-4")])}
+    counts = [list(before.values()).count(NodeName(node.key)) for node in THREE]
+    assert min(counts) > 200 / 3 / 2
+    moved = {after[each] for each in after if after[each] != before[each]}
+    assert moved == {"node-4"}
+
+
+# ------------------------------------------------------------------------ what moves together
+
+
+def test_services_that_share_an_address_are_one_bundle_under_the_lowest_uid() -> None:
+    services = [
+        a_service("b", "192.0.2.1", uid="2", port=80, share="x"),
+        a_service("a", "192.0.2.1", "192.0.2.2", uid="7", port=443, share="x"),
+        a_service("c", "192.0.2.2", uid="5", port=53, share="x"),
+        a_service("alone", "192.0.2.9", uid="9"),
+    ]
+    slices = [a_slice(name) for name in ("a", "b", "c", "alone")]
+    joined, alone = bundles(services, slices)
+    assert (joined.id, joined.services) == ("2", ("default/a", "default/b", "default/c"))
+    assert joined.addresses == ("192.0.2.1", "192.0.2.2")
+    assert alone.services == ("default/alone",)
+
+
+def test_a_bundle_keeps_its_name_while_its_lowest_service_has_no_endpoints() -> None:
+    services = [a_service("a", uid="1", port=80, share="x"), a_service("b", uid="2", port=443, share="x")]
+    (bundle,) = bundles(services, [a_slice("b")])
+    assert (bundle.id, bundle.services, bundle.serving) == ("1", ("default/b",), True)
+
+
+def test_of_services_that_share_an_address_those_that_serve_are_announced_and_all_stay_if_none_does() -> None:
+    services = [
+        a_service("a", "192.0.2.1", uid="1", port=80, share="x"),
+        a_service("b", "192.0.2.1", "192.0.2.2", uid="2", port=443, share="x"),
+    ]
+    (bundle,) = bundles(services, [a_slice("a"), a_slice("b", ready=False)])
+    assert (bundle.services, bundle.addresses, bundle.serving) == (("default/a",), ("192.0.2.1",), True)
+    (bundle,) = bundles(services, [a_slice("a", ready=False), a_slice("b", ready=False)])
+    assert (bundle.id, bundle.services, bundle.serving) == ("1", ("default/a", "default/b"), False)
+    assert bundle.addresses == ("192.0.2.1", "192.0.2.2")
+
+
+def test_addresses_are_ordered_as_numbers() -> None:
+    (bundle,) = bundles([a_service("web", "192.0.2.10", "192.0.2.9")])
+    assert bundle.addresses == ("192.0.2.9", "192.0.2.10")
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        pytest.param({}, {}, id="no sharing key"),
+        pytest.param({"share": "x", "port": 80}, {"share": "y", "port": 443}, id="different keys"),
+        pytest.param({"share": "x", "port": 80}, {"share": "x", "port": 80}, id="the same port"),
+        pytest.param({"share": "x"}, {"share": "x", "port": 443, "policy": "Local"}, id="different backends"),
+        pytest.param({"share": "x", "port": 80}, {"port": 443}, id="only one wants to share"),
+    ],
+)
+def test_of_two_services_that_may_not_share_an_address_the_newer_is_not_announced(
+    older: Mapping[str, str], newer: Mapping[str, str]
+) -> None:
+    services = [
+        a_service("new", uid="1", created="2026-01-02T00:00:00Z", **newer),  # type: ignore[arg-type]  # keyword by name
+        a_service("old", uid="2", created="2026-01-01T00:00:00Z", **older),  # type: ignore[arg-type]  # keyword by name
+    ]
+    (bundle,) = bundles(services, [a_slice("new"), a_slice("old")])
+    assert (bundle.id, bundle.services) == ("2", ("default/old",))
+
+
+def test_of_two_services_of_one_second_the_first_by_name_is_announced() -> None:
+    """As the controller judges, whose loser it must not be that is announced."""
+    services = [a_service(name, uid=uid, created="2026-01-01T00:00:00Z") for name, uid in (("b", "1"), ("a", "2"))]
+    (bundle,) = bundles(services, [a_slice("a"), a_slice("b")])
+    assert bundle.services == ("default/a",)
+
+
+def test_local_services_share_when_they_have_the_same_backends() -> None:
+    def a_sharer(name: str, policy: str, selector: dict[str, str] | None, port: int) -> Service:
+        service = a_service(name, policy=policy, share="x", port=port)
+        spec = replace(service.spec, selector=selector)
+        return replace(service, spec=spec)
+
+    slices = [a_slice("a"), a_slice("b")]
+    same = [a_sharer("a", "Local", {"app": "web"}, 80), a_sharer("b", "Local", {"app": "web"}, 443)]
+    other = [a_sharer("a", "Local", {"app": "web"}, 80), a_sharer("b", "Local", {"app": "db"}, 443)]
+    without = [a_sharer("a", "Local", None, 80), a_sharer("b", "Cluster", {"app": "db"}, 443)]
+    assert [len(each.services) for each in bundles(same, slices)] == [2]
+    assert [len(each.services) for each in bundles(other, slices)] == [1]
+    assert [len(each.services) for each in bundles(without, slices)] == [2]
+
+
+def test_the_duplicate_is_announced_once_the_older_service_is_gone() -> None:
+    planner = a_planner([a_service("old", uid="1"), a_service("new", uid="2", created="2026-01-02T00:00:00Z")])
+    assert [each.id for each in planner.plan().bundles] == ["1"]
+    planner.set_service("default/old", None)
+    change = planner.take_change()
+    assert change is not None
+    assert ([each.id for each in change.changed], change.removed) == (["2"], ("1",))
+
+
+def test_sharers_without_a_common_node_follow_the_older() -> None:
+    def front(rack: str) -> L2Advertisement:
+        return an_advertisement(
+            rack,
+            L2AdvertisementSpec(
+                node_selectors=(LabelSelector(match_labels={"rack": rack}),),
+                service_selectors=(LabelSelector(match_labels={"rack": rack}),),
+            ),
+        )
+
+    services = [
+        a_service("old", uid="2", port=80, share="x", labels={"rack": "a"}),
+        a_service("new", uid="1", port=443, share="x", labels={"rack": "b"}, created="2026-01-02T00:00:00Z"),
+    ]
+    nodes = [a_node("node-1", labels={"rack": "a"}), a_node("node-2", labels={"rack": "b"})]
+    (bundle,) = bundles(services, [a_slice("old"), a_slice("new")], nodes, a_config(front("a"), front("b")))
+    assert names(bundle) == {"node-1"}
+
+
+# ------------------------------------------------------------------------ changes
+
+
+def a_planner(services: Sequence[Service]) -> Planner:
+    planner = Planner(OWN)
+    planner.set_config(a_config())
+    for node in THREE:
+        planner.set_node(node.key, node)
+    for service in services:
+        planner.set_service(service.key, service)
+        endpoints = a_slice(service.metadata.name)
+        planner.set_slice(endpoints.key, endpoints)
+    planner.take_change()
+    return planner
+
+
+def test_one_service_changes_one_bundle() -> None:
+    planner = a_planner([a_service(f"s{i}", f"192.0.2.{i}") for i in range(1, 9)])
+    moved = a_service("s3", "192.0.2.99")
+    planner.set_service(moved.key, moved)
+    change = planner.take_change()
+    assert change is not None
+    assert [each.addresses for each in change.changed] == [("192.0.2.99",)]
+    assert change.removed == ()
+
+
+def test_what_does_not_matter_changes_nothing() -> None:
+    planner = a_planner([a_service()])
+    node = a_node("node-1")
+    touched = Node(
+        ObjectMeta(name="node-1", resource_version="77", annotations={"seen": "now"}), node.spec, node.status
+    )
+    planner.set_node("node-1", touched)
+    planner.set_slice("default/web-abc", a_slice("web", "node-1", "node-1"))
+    service = a_service(labels={"colour": "blue"})
+    planner.set_service(service.key, service)
+    assert planner.take_change() is None
+
+
+@pytest.mark.parametrize("services", [(), (a_service(),)])
+def test_nothing_is_pending_once_the_change_was_taken(services: Sequence[Service]) -> None:
+    """A change of nodes or of the configuration in a cluster without Services stayed pending for ever, and its due time
+    in the past: the watcher's loop spun."""
+    planner = a_planner(services)
+    assert not planner.pending
+    planner.set_node("node-4", a_node("node-4"))
+    came = planner.pending
+    planner.take_change()
+    assert (came, planner.pending) == (True, False)
+
+
+def test_taking_the_changes_twice_gives_nothing_the_second_time() -> None:
+    assert a_planner([a_service()]).take_change() is None
+
+
+# ------------------------------------------------------------------------ order and history do not matter
+
+ADVERTISEMENTS = (
+    an_advertisement("all"),
+    an_advertisement(
+        "front",
+        L2AdvertisementSpec(
+            ip_address_pools=("lan",),
+            node_selectors=(LabelSelector(match_labels={"rack": "a"}),),
+            preferred_node_selectors=(PreferredNodeSelector(7, LabelSelector(match_labels={"nic": "fast"})),),
+            interfaces=("eth1",),
+        ),
+    ),
+    an_advertisement("web", L2AdvertisementSpec(service_selectors=(LabelSelector(match_labels={"app": "web"}),))),
+)
+LABELS = st.fixed_dictionaries(
+    {}, optional={"rack": st.sampled_from("ab"), "nic": st.just("fast"), "app": st.just("web")}
+)
+NODE_NAMES = ("node-1", "node-2", "node-3", "node-4")
+SERVICE_NAMES = ("s1", "s2", "s3", "s4", "s5")
+CONFIGS = st.builds(
+    lambda advertisements, pool: a_config(pool, *advertisements),
+    st.lists(st.sampled_from(ADVERTISEMENTS), min_size=1, unique_by=lambda each: each.metadata.name),
+    st.sampled_from([a_pool(), a_pool("lan", "192.0.2.0/31"), a_pool("other", "192.0.2.2/31")]),
+)
+SERVICES = st.builds(
+    lambda name, addresses, **rest: a_service(name, *addresses, **rest),
+    st.sampled_from(SERVICE_NAMES),
+    st.lists(st.sampled_from([f"192.0.2.{i}" for i in range(4)]), min_size=1, max_size=2),
+    created=st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"]),
+    policy=st.sampled_from(["Cluster", "Local"]),
+    lb_class=st.sampled_from([None, None, None, "other"]),
+    port=st.sampled_from([80, 443, 53]),
+    share=st.sampled_from(["", "x", "x", "y"]),
+    labels=LABELS,
+)
+SLICES = st.builds(
+    lambda service, nodes, ready: a_slice(service, *nodes, ready=ready),
+    st.sampled_from(SERVICE_NAMES),
+    st.lists(st.sampled_from(NODE_NAMES), min_size=1, max_size=2),
+    st.sampled_from([True, True, False]),
+)
+NODES = st.builds(
+    lambda name, ready, network_unavailable, labels: a_node(
+        name, ready=ready, network_unavailable=network_unavailable, labels=labels
+    ),
+    st.sampled_from(NODE_NAMES),
+    st.booleans(),
+    st.sampled_from([False, False, True]),
+    LABELS,
+)
+Gone = tuple[type, str]
+GONE = st.one_of(
+    st.tuples(st.just(Service), st.sampled_from([f"default/{name}" for name in SERVICE_NAMES])),
+    st.tuples(st.just(EndpointSlice), st.sampled_from([f"default/{name}-abc" for name in SERVICE_NAMES])),
+    st.tuples(st.just(Node), st.sampled_from(NODE_NAMES)),
+)
+STEPS = st.lists(st.one_of(SERVICES, SERVICES, SLICES, SLICES, NODES, NODES, CONFIGS, GONE, st.none()), max_size=40)
+
+
+@dataclass
+class World:
+    """The API's objects, as the steps left them."""
+
+    services: dict[str, Service] = field(default_factory=dict)
+    slices: dict[str, EndpointSlice] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    config: Config = field(default_factory=Config)
+
+    def step(self, planner: Planner, step: Service | EndpointSlice | Node | Config | Gone) -> None:
+        match step:
+            case Service():
+                self.services[step.key] = step
+                planner.set_service(step.key, step)
+            case EndpointSlice():
+                self.slices[step.key] = step
+                planner.set_slice(step.key, step)
+            case Node():
+                self.nodes[step.key] = step
+                planner.set_node(step.key, step)
+            case Config():
+                self.config = step
+                planner.set_config(step)
+            case (kind, key):
+                if kind is Service:
+                    self.services.pop(key, None)
+                    planner.set_service(key, None)
+                elif kind is EndpointSlice:
+                    self.slices.pop(key, None)
+                    planner.set_slice(key, None)
+                else:
+                    self.nodes.pop(key, None)
+                    planner.set_node(key, None)
+
+
+@settings(deadline=None)
+@given(STEPS)
+def test_changes_one_by_one_lead_to_the_plan_made_from_scratch(
+    steps: list[Service | EndpointSlice | Node | Config | Gone | None],
+) -> None:
+    """None in ``steps`` is a moment at which the changes are taken and sent, as the announcer would see them."""
+    world, planner = World(), Planner(OWN)
+    received = Plan(0, OWN)
+    for step in [*steps, None]:
+        if step is not None:
+            world.step(planner, step)
+            continue
+        change = planner.take_change()
+        if change is not None:
+            received = apply_change(received, change)
+        assert received == planner.plan()
+    scratch = plan(
+        world.services.values(),
+        world.slices.values(),
+        world.nodes.values(),
+        world.config,
+        node=OWN,
+        revision=planner.revision,
+    )
+    assert received == scratch
+    held = [address for bundle in received.bundles for address in bundle.addresses]
+    assert len(held) == len(set(held)), "an address is in two bundles"
+    assert all(bundle.candidates for bundle in received.bundles if bundle.serving)
+
+
+@settings(deadline=None)
+@given(st.data(), CONFIGS)
+def test_the_order_of_the_inputs_does_not_matter(data: st.DataObject, config: Config) -> None:
+    services = data.draw(st.lists(SERVICES, max_size=5, unique_by=lambda each: each.key))
+    slices = data.draw(st.lists(SLICES, max_size=5, unique_by=lambda each: each.key))
+    nodes = data.draw(st.lists(NODES, max_size=4, unique_by=lambda each: each.key))
+    straight = plan(services, slices, nodes, config, node=OWN, revision=1)
+    shuffled = plan(
+        data.draw(st.permutations(services)),
+        data.draw(st.permutations(slices)),
+        data.draw(st.permutations(nodes)),
+        config,
+        node=OWN,
+        revision=1,
+    )
+    assert straight == shuffled
+
+
+# ------------------------------------------------------------------------ the difference between two Plans
+
+IDS = st.integers(0, 150).map(lambda i: BundleId(f"uid-{i:03}"))
+PLANS = st.builds(
+    lambda chosen, revision: Plan(
+        revision,
+        OWN,
+        tuple(Bundle(each, (), (), (Candidate(OWN, 0, chosen[each]),)) for each in sorted(chosen)),
+    ),
+    st.dictionaries(IDS, st.integers(0, 1), max_size=150),
+    st.integers(0, 9),
+)
+
+
+@given(PLANS, PLANS)
+def test_applying_the_difference_gives_the_new_plan(old: Plan, new: Plan) -> None:
+    change = difference(old, new)
+    assert apply_change(old, change) == new
+    kept = {each.id for each in old.bundles if each in new.bundles}
+    assert not kept & {each.id for each in change.changed}
+
+
+def test_removing_what_is_not_there_is_harmless() -> None:
+    assert apply_change(Plan(1, OWN), PlanChange(2, (), (BundleId("uid-1"),))) == Plan(2, OWN)

@@ -1,0 +1,212 @@
+"""What a speaker writes about itself: the next write leads to the wanted object, whatever is there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.config import Problem
+from cluster.l2status import status_name
+from cluster.objects import (
+    AddressText,
+    Condition,
+    ConfigurationState,
+    NodeName,
+    Object,
+    ObjectMeta,
+    ServiceL2Interface,
+    ServiceL2Status,
+    ServiceL2StatusStatus,
+)
+from speaker.api.announcements import Announced
+from speaker.api.records import (
+    MAX_SUMMARY,
+    About,
+    Create,
+    Delete,
+    Patch,
+    Verdict,
+    Wanted,
+    Write,
+    event,
+    next_status_write,
+    next_write,
+    speaker_of,
+    wanted_configuration_state,
+    wanted_status,
+)
+from speaker.api.troubles import Trouble
+from speaker.link import LinkName
+
+NODE = NodeName("node-1")
+ANNOUNCED = Announced("default/web", "uid-web", (AddressText("192.0.2.1"),), ())
+NOW, LATER = "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"
+
+
+def applied(step: Write, present: Object | None, kind: type[Any]) -> Any:
+    """What the API has after a write: a merge patch, the status only by its subresource."""
+    body = msgspec.to_builtins(present) if present else {}
+    if isinstance(step, Delete):
+        return None
+    for key, value in step.body.items():
+        if (key == "status") != (isinstance(step, Patch) and step.subresource == "status"):
+            continue
+        merged = dict(body.get(key, {}))
+        for name, inner in value.items():
+            merged[name] = {**merged.get(name, {}), **inner} if isinstance(inner, dict) else inner
+        body[key] = merged
+    return msgspec.convert(body, kind)
+
+
+def led(wanted: Wanted[Any] | None, present: ServiceL2Status | None) -> ServiceL2Status | None:
+    """Where the writes lead, which must be within four."""
+    for _ in range(4):
+        step = next_status_write(wanted, present, NODE)
+        if step is None:
+            return present
+        present = applied(step, present, ServiceL2Status)
+    raise AssertionError("the writes do not come to an end")
+
+
+PRESENT = st.none() | st.builds(
+    lambda node, label, interfaces, uid: ServiceL2Status(
+        ObjectMeta(name=status_name("uid-web"), uid=uid, resource_version="7", labels={"metallb.io/node": label}),
+        ServiceL2StatusStatus(node, "web", "default", tuple(ServiceL2Interface(each) for each in interfaces)),
+    ),
+    st.sampled_from(["", "node-1", "node-2"]),
+    st.sampled_from(["node-1", "node-2"]),
+    st.lists(st.sampled_from(["eth0", "eth1"]), unique=True),
+    st.sampled_from(["u1", "u2"]),
+)
+
+
+@given(PRESENT, st.lists(st.sampled_from(["eth0", "eth1"]), unique=True))
+def test_whatever_is_there_the_writes_lead_to_the_wanted_status(
+    present: ServiceL2Status | None, interfaces: list[str]
+) -> None:
+    announced = ANNOUNCED._replace(interfaces=tuple(LinkName(each) for each in interfaces))
+    reached = led(wanted_status(announced, NODE), present)
+    assert reached is not None
+    assert reached.metadata.name == status_name("uid-web")
+    assert reached.metadata.labels["metallb.io/node"] == NODE
+    assert reached.metadata.labels["metallb.io/service-name"] == "web"
+    assert reached.status == ServiceL2StatusStatus(
+        NODE, "web", "default", tuple(ServiceL2Interface(each) for each in interfaces)
+    )
+
+
+@given(PRESENT)
+def test_where_nothing_is_wanted_only_what_names_this_node_goes(present: ServiceL2Status | None) -> None:
+    reached = led(None, present)
+    says = present and (present.status.node or present.metadata.labels["metallb.io/node"])
+    assert reached == (None if says == NODE else present)
+
+
+def test_a_status_is_written_only_over_the_object_that_was_read() -> None:
+    """Otherwise a slow loser would write over the winner."""
+    elsewhere = ServiceL2Status(
+        ObjectMeta(name="l2-x", uid="u1", resource_version="7", labels={"metallb.io/node": "node-2"})
+    )
+    step = next_status_write(wanted_status(ANNOUNCED, NODE), elsewhere, NODE)
+    assert isinstance(step, Patch)
+    assert step.body["metadata"]["resourceVersion"] == "7"
+    mine = ServiceL2Status(ObjectMeta(name="l2-x", uid="u1", resource_version="8"), ServiceL2StatusStatus(node=NODE))
+    assert next_status_write(None, mine, NODE) == Delete("u1", "8")
+
+
+def test_the_name_is_the_services_and_not_the_nodes() -> None:
+    assert wanted_status(ANNOUNCED, NODE).name == wanted_status(ANNOUNCED, NodeName("node-2")).name
+    assert status_name("uid-web") != status_name("uid-db")
+
+
+PROBLEM = Problem("IPAddressPool", "lan", "spec.addresses[0]", "starts after it ends")
+
+
+def reached(verdict: Verdict, present: ConfigurationState | None = None, now: str = NOW) -> ConfigurationState:
+    """The ConfigurationState as the writes leave it, after which there is nothing left to write."""
+    wanted = wanted_configuration_state(NODE, verdict, now)
+    for _ in range(4):
+        step = next_write(wanted, present)
+        if step is None:
+            break
+        present = applied(step, present, ConfigurationState)
+    assert present is not None
+    assert next_write(wanted_configuration_state(NODE, verdict, LATER), present) is None
+    return present
+
+
+def conditions(state: ConfigurationState) -> dict[str, Condition]:
+    return {each.type: each for each in state.status.conditions}
+
+
+@pytest.mark.parametrize(
+    ("problems", "result", "summary"),
+    [((), "Valid", ""), ((PROBLEM,), "Invalid", "IPAddressPool lan: spec.addresses[0]: starts after it ends")],
+)
+def test_the_verdict_on_the_configuration(problems: tuple[Problem, ...], result: str, summary: str) -> None:
+    state = reached(Verdict(problems))
+    assert (state.metadata.name, state.status.result) == ("speaker-node-1", result)
+    assert state.status.error_summary == summary
+    assert conditions(state)["configReconcilerValid"].message == summary
+
+
+def test_troubles_are_a_condition_and_no_fault_of_the_configuration() -> None:
+    troubles = (Trouble("NoUsableInterface", "no interface", serious=True), Trouble("NobodyHeard", "nobody"))
+    state = reached(Verdict((), troubles=troubles))
+    assert state.status.result == "Valid"
+    health = conditions(state)["announcerHealthy"]
+    assert (health.status, health.reason, health.message) == ("False", "NoUsableInterface", "no interface; nobody")
+    assert conditions(reached(Verdict(())))["announcerHealthy"].status == "True"
+
+
+def test_before_the_configuration_is_known_there_is_no_verdict_on_it() -> None:
+    state = reached(Verdict(None, troubles=(Trouble("NoNamespace", "no namespace"),)))
+    assert state.status.result == "Unknown"
+    assert conditions(state).keys() == {"announcerHealthy"}
+
+
+def test_a_condition_says_since_when_its_status_is_what_it_is() -> None:
+    before = reached(Verdict(()))
+    after = reached(Verdict((), troubles=(Trouble("NobodyHeard", "nobody"),)), before, LATER)
+    assert conditions(after)["configReconcilerValid"].last_transition_time == NOW
+    assert conditions(after)["announcerHealthy"].last_transition_time == LATER
+
+
+def test_what_is_said_about_interfaces_before_they_are_known_stays() -> None:
+    before = reached(Verdict((), without_interface=("all",)))
+    assert before.status.advertisements_without_interface == ("all",)
+    assert reached(Verdict((PROBLEM,)), before).status.advertisements_without_interface == ("all",)
+    assert reached(Verdict((), without_interface=()), before).status.advertisements_without_interface == ()
+
+
+def test_a_verdict_on_ten_thousand_pools_stays_readable() -> None:
+    assert len(reached(Verdict((PROBLEM,) * 10_000)).status.error_summary) == MAX_SUMMARY
+
+
+@pytest.mark.parametrize(("key", "node"), [("ns/speaker-n.1", "n.1"), ("ns/controller", None)])
+def test_a_speakers_configuration_state_tells_its_node(key: str, node: str | None) -> None:
+    assert speaker_of(key) == node
+    assert node is None or wanted_configuration_state(NodeName(node), Verdict(), NOW).name == f"speaker-{node}"
+
+
+def test_an_event_on_a_node_is_where_people_look_for_it() -> None:
+    """``kubectl describe node`` looks in all namespaces, and ``kubectl get events`` in the default one. A Node's name
+    may be as long as an Event's."""
+    longest = ".".join(["n" * 63] * 3) + ".node-with-a-very-long-name-" + "x" * 30
+    about = About("Node", "", longest, "uid-node")
+    body = event(about, NODE, type_="Warning", reason="DuplicateNode", message="m" * 2000, now=NOW, suffix="1f")
+    assert body["metadata"]["namespace"] == "default"
+    assert len(body["metadata"]["name"]) <= 253
+    assert body["involvedObject"] == {"apiVersion": "v1", "kind": "Node", "name": longest, "uid": "uid-node"}
+    assert len(body["message"]) == MAX_SUMMARY
+
+
+def test_making_an_object_says_its_labels_at_once() -> None:
+    """Whoever watches by label sees it from its first moment."""
+    step = next_status_write(wanted_status(ANNOUNCED, NODE), None, NODE)
+    assert isinstance(step, Create)
+    assert step.body["metadata"]["labels"]["metallb.io/node"] == NODE

@@ -1,0 +1,144 @@
+"""Who hears whom on one network at a moment, as only the simulation knows: what the promises are about.
+
+A speaker hears another if the other's datagrams arrive: frames pass, no firewall drops them, the one's kernel takes
+them and the other's has room for them. That the network does not forward what is said to the group makes no difference
+to two who know each other, once it can have been noticed, since they go on by unicast; who lose each other meanwhile,
+or have never met, have no way to meet. And of two machines that have one name nobody hears either while they do not
+hear each other, nor the one until the other's end has been noticed: which of them is meant, nobody can tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.speaker.protocol.simulation.machines import Interface
+from tests.speaker.protocol.simulation.network import Network
+from tests.speaker.protocol.simulation.world import World
+
+UNNOTICED_S = 2.6  # for which an idle speaker may not be heard before anybody notices
+MET_S = 0.5  # of a new session, until it has met everybody: three heartbeats on the way to and fro
+NOTICED_S = 4.0  # after the end of an idle speaker: two and a half of its intervals, and D
+
+
+@dataclass
+class View:
+    network: Network
+    there: dict[str, Interface]
+    """Whose speakers work, with a link there that is up."""
+    hears: dict[str, frozenset[str]] = field(default_factory=dict)
+    strayed: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Who may be heard, or not: their datagrams arrive, if they are sent."""
+    unnoticed: set[tuple[str, str]] = field(default_factory=set)
+    """(one, other): what the one says to the group does not arrive at the other, which may not have been noticed."""
+    noticed_at: float = float("-inf")
+    """When it is, by all."""
+
+    def mutual(self, one: str, other: str) -> bool:
+        return other in self.hears.get(one, ()) and one in self.hears.get(other, ())
+
+    def knows(self, one: str, other: str) -> bool:
+        """Whether the one hears all that the other says."""
+        return self.mutual(one, other) and (other, one) not in self.unnoticed
+
+    def asks(self, one: str, other: str) -> bool:
+        """Whether ARP passes between two machines."""
+        return one in self.there and other in self.there and self.network.mutual(one, other)
+
+    def sides(self) -> list[frozenset[str]] | None:
+        """Groups that hear each other, if everybody hears either all of a group or nothing of it."""
+        sides = {
+            name: frozenset(other for other in heard if name in self.hears[other]) | {name}
+            for name, heard in self.hears.items()
+        }
+        if any(sides[other] != side for side in set(sides.values()) for other in side):
+            return None
+        return sorted(set(sides.values()), key=sorted)
+
+
+class Hearing:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._strayed: dict[str, set[tuple[str, str]]] = {}
+        """By network: pairs that lost each other while nothing that is said to the group passes between them."""
+        self._blocked: dict[tuple[str, ...], float] = {}
+        """(network, one, other) -> since when what the one says to the group does not arrive at the other."""
+        self._lives: dict[str, dict[str, tuple[int, int, float]]] = {}
+        """By network: the session of each node there, how often its interface has appeared, and since when both."""
+        self.twins: set[str] = set()
+        """Machines that share their name with another."""
+        self.unsettled = False
+        """Some of them do not hear each other."""
+        self.unsettled_at = float("-inf")
+        """The last time that this was so."""
+
+    def views(self) -> list[View]:
+        views = [self._view(network) for network in self._world.networks]
+        twins = self._twins()
+        self.twins = {name for pair in twins for name in pair}
+        self.unsettled = False
+        for one, other in twins:
+            if not any(view.mutual(one, other) for view in views):
+                self.unsettled, self.unsettled_at = True, self._world.now
+                for view in views:
+                    view.hears = {
+                        name: frozenset() if name in {one, other} else heard - {one, other}
+                        for name, heard in view.hears.items()
+                    }
+        return views
+
+    def _twins(self) -> list[tuple[str, str]]:
+        """Machines that have one name, and whose speakers are not known to be dead."""
+        forgotten = self._world.now - NOTICED_S
+        machines = [node for node in self._world.nodes.values() if node.running or node.ended_at > forgotten]
+        if len(machines) == len({node.known_as for node in machines}):
+            return []
+        return [(a.name, b.name) for a in machines for b in machines if a.name < b.name and a.known_as == b.known_as]
+
+    def _view(self, network: Network) -> View:
+        there = {
+            node.name: interface
+            for node in self._world.nodes.values()
+            if node.works and node.name not in network.unplugged
+            for interface in node.on(network)
+        }
+        everybody = frozenset(there)
+        view = View(network, there)
+        now = self._world.now
+        whole = not (network.cuts or network.firewalled or network.multicast_blocked)
+        for name, interface in there.items():
+            if now < interface.loses_until:
+                view.hears[name] = frozenset()
+            elif whole:
+                view.hears[name] = everybody - {name}
+            else:
+                view.hears[name] = frozenset(
+                    other
+                    for other in there
+                    if other != name and network.reaches(other, name) and network.passes(other, name)
+                )
+        mute = {name for name, interface in there.items() if interface.refuses}
+        if mute:
+            view.hears = {name: heard - mute for name, heard in view.hears.items()}
+        self._part_strayed(view)
+        return view
+
+    def _part_strayed(self, view: View) -> None:
+        network, now = view.network, self._world.now
+        strayed = self._strayed.setdefault(network.name, set())
+        since = {pair: self._blocked.get((network.name, *pair), now) for pair in network.multicast_blocked}
+        self._blocked = {key: at for key, at in self._blocked.items() if key[0] != network.name}
+        self._blocked.update({(network.name, *pair): at for pair, at in since.items()})
+        known, lives = self._lives.get(network.name, {}), {}
+        for name, each in view.there.items():
+            life = (self._world.nodes[name].sessions, each.life)
+            lives[name] = known[name] if name in known and known[name][:2] == life else (*life, now)
+        self._lives[network.name] = lives
+        new = {name for name, (_, _, since) in lives.items() if now < since + MET_S}
+        strayed.intersection_update(since)
+        for one, other in since:
+            if (other, one) in since and (one in new or other in new or not view.mutual(one, other)):
+                strayed.add((one, other))
+        view.strayed = {name: frozenset(one for one, other in strayed if other == name) for name in view.hears}
+        view.hears = {name: heard - view.strayed[name] for name, heard in view.hears.items()}
+        view.unnoticed = {pair for pair, at in since.items() if now < at + UNNOTICED_S}
+        view.noticed_at = max(since.values(), default=float("-inf")) + UNNOTICED_S

@@ -1,0 +1,425 @@
+"""The promises of the speaker, asserted all the while (DESIGN, "Promised"), on each network on its own.
+
+G1  Of two speakers that hear each other there, at most one answers for an address, from D + 0.3 s after the last fault
+    on.
+G2  On each side of a partition somebody answers for every address in the Plan that belongs there, from D + 100 ms ×
+    (better candidates that cannot + 1) + the probes after the last fault on, where it can be proved that one hears; or
+    after the first proof of a lone speaker that took itself for isolated meanwhile. Where nobody at all is heard, 3.5 s
+    later; but not on a link that came up less than 41 s ago, whose port a switch may still block.
+G3  At most one on each side: G1 for every pair of that side. After healing: G1.
+G4  Nothing of this needs the API: schedules freeze it.
+    While a speaker is starting, an address that nobody is known to have held may wait for it. One whose link has just
+    come up is none that can claim, for 1.3 s. An address that belongs on several networks may wait a second longer: for
+    who holds it on another one to claim the rest.
+    And an owner stays: without a fault nobody becomes or ceases to be one. That endpoints vanish and come back is none.
+    A claim of the start is given on to who arrives: once, until nobody has arrived for 30 s. And a bundle goes to a
+    higher preference.
+    A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long
+    as somebody there knows by its own Plan that it served lately, and by having heard the owner that it had one.
+G5  Nobody claims what a living node answers for, whatever else is broken: whose claim was heard once is not taken for
+    dead as long as ARP passes between the two from then on, though no datagram does. Parts of a bundle that two hold
+    come together; an address of several networks may be taken from who is not on all of them; and a machine that shares
+    its name is not told the claims of those who know the other one. Nor is it promised where frames are lost as well,
+    since two questions are all that D has time for; nor where a firewall answers "port unreachable" and frames are
+    late: that, and a question unanswered for 50 ms, is what a dead speaker looks like.
+G6  Nobody answers for an address on a network where it does not belong, who is or was on the one where it does, or
+    hears somebody who is.
+G7  Nobody releases an address for a better candidate, and takes it again since that one did not: unless there was a
+    fault. (Several who give on at once what they claimed at a start may give more than is taken.)
+
+D is the largest that any speaker on that side has for any peer that may hold something. A fault is what ``World.fault``
+is told, three losses in a row between two hosts included, and a speaker becoming ready. Hearing is ``hearing``'s: what
+a firewall parts are two sides, but what the one answers for is answered for the other, since ARP passes; and what the
+one lets go without being heard the other goes on taking for its, while ARP proves that it lives.
+
+While a member of the cluster lies (``World.lying``) nothing is promised: who has the key can say anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cluster.objects import AddressText
+from speaker.plan import Bundle
+from speaker.protocol.effects import Report
+from speaker.protocol.unserved import TAKE_OVER_S
+from tests.speaker.protocol.simulation.hearing import Hearing, View
+from tests.speaker.protocol.simulation.network import Network
+from tests.speaker.protocol.simulation.world import World
+
+CHECK_S = 0.05
+DEAF_S = 2.6  # until a speaker that hears nobody knows that: 2.5 intervals of idle peers
+PROBES_S = 0.1  # two questions, 50 ms apart
+OVERLAP_S = 0.1  # of two answerers, once things are calm: the time that a claim takes to be heard
+SLACK_S = 0.03  # the loops' lateness and the wire's delay, which the promises leave out
+KNOWN_S = 0.5  # of hearing an owner, until its claim is known for certain
+SETTLED_S = 2.5  # after it, no owner changes: a provisional claim moves a second after its better candidate is able
+JOINED_S = 1.0  # for the holder of a part to claim the rest
+TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
+FOR_ANOTHER = {"preference", "no candidate any more"}
+TOLD_S = 2.0  # of hearing somebody on the address's own subnet, until that is known
+BUSY_S = 2.0  # of a node that claims one after the other, until others claim what it might have
+ASKED_S = 0.5  # of ARP that passes: some questions to a suspect and their answers
+
+
+class BrokenPromiseError(AssertionError):
+    """A promise was not kept; the message has the seed and what happened."""
+
+
+class Invariants:
+    def __init__(self, world: World, *, owners_stay: bool = True) -> None:
+        self.world = world
+        self.checks = 0
+        self._owners_stay = owners_stay
+        self._hearing = Hearing(world)
+        self._doubled: dict[tuple[str, AddressText, str, str], float] = {}
+        self._missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
+        self._ready: set[tuple[str, int]] = set()
+        self._ready_at = float("-inf")
+        self._changes_seen: dict[str, int] = {}
+        self._reports_seen = 0
+        self._claimed_at: dict[str, float] = {}
+        """When each node claimed anything last."""
+        self._misplaced: dict[tuple[str, AddressText, str], float] = {}
+        self._released: dict[tuple[str, str], float] = {}
+        """(node, address) -> when it was released for another."""
+        self._known: dict[tuple[str, int, int, str, AddressText], float] = {}
+        """(node, session, life of its interface, owner, address) -> for how long the owner was heard by it."""
+        self._known_at: dict[tuple[str, int, int, str, AddressText], float] = {}
+        """And when that was the last time."""
+        self._holds: dict[tuple[str, AddressText, str], float] = {}
+        """(network, address, who) -> since when it answers there."""
+        self._asking: dict[tuple[str, ...], float] = {}
+        """(network, one, other) -> since when ARP passes between them."""
+        world.clock.after(CHECK_S, self._check)
+
+    def _fail(self, promise: str) -> None:
+        raise BrokenPromiseError(f"{promise} at {self.world.now:.4f}\n{self.world.story()}")
+
+    def _last_fault(self) -> float:
+        losses = (network.last_loss_fault for network in self.world.networks)
+        return max(self.world.last_fault, self._hearing.unsettled_at, *losses)
+
+    def _check(self) -> None:
+        self.checks += 1
+        views = self._hearing.views()
+        self._note_ready()
+        if self.world.lying:
+            self._doubled, self._missing = {}, {}
+            self._reports_seen = len(self.world.reports)
+        else:
+            self._check_kept(views)
+            self._check_single(views)
+            self._check_somebody(views)
+            self._check_stays()
+            self._check_places(views)
+        self._note_known(views)
+        self.world.clock.after(CHECK_S, self._check)
+
+    def _note_ready(self) -> None:
+        for node in self.world.nodes.values():
+            key = (node.name, node.sessions)
+            if node.protocol is not None and node.protocol.ready and key not in self._ready:
+                self._ready.add(key)
+                self._ready_at = self.world.now
+                self.world.fault(f"{node.name} is ready")
+
+    def _note_known(self, views: list[View]) -> None:
+        """For how long each session has heard an owner of each address, who holds what, and whom ARP reaches."""
+        now = self.world.now
+        holds: dict[tuple[str, AddressText, str], float] = {}
+        asking: dict[tuple[str, ...], float] = {}
+        for view in views:
+            network = view.network
+            for address, answerers in network.answerers.items():
+                for owner in answerers:
+                    key = (network.name, address, owner)
+                    holds[key] = self._holds.get(key, now)
+                    known_as = self.world.nodes[owner].known_as
+                    for name in view.hears:
+                        if name != owner and self.world.nodes[name].known_as == known_as:
+                            continue  # nobody is told what a machine with its own name claims
+                        if name == owner or view.knows(name, owner):
+                            session, life = self.world.nodes[name].sessions, view.there[name].life
+                            known = (name, session, life, owner, address)
+                            self._known[known] = self._known.get(known, 0.0) + CHECK_S
+                            self._known_at[known] = now
+            for name, interface in view.there.items():
+                for other, theirs in view.there.items():
+                    if name < other and view.asks(name, other):
+                        pair = (network.name, name, other)
+                        came_up_at = max(interface.came_up_at, theirs.came_up_at)
+                        asking[pair] = max(self._asking.get(pair, now), came_up_at)
+        self._holds, self._asking = holds, asking
+
+    def _has_heard(self, name: str, life: int, address: AddressText) -> bool:
+        """Whether that node has heard an owner of the address for long enough to know."""
+        session = self.world.nodes[name].sessions
+        return sum(self._known.get((name, session, life, each, address), 0.0) for each in self.world.nodes) > KNOWN_S
+
+    def _knows(self, view: View, name: str, bundle: Bundle) -> bool:
+        """Whether that node can tell that a bundle without endpoints needs an owner in the place of a lost one."""
+        node = self.world.nodes[name]
+        heard = any(self._has_heard(name, view.there[name].life, address) for address in bundle.addresses)
+        return heard and self.world.now < node.stopped.get(bundle.id, float("-inf")) + TAKE_OVER_S
+
+    def detection(self, side: frozenset[str] | set[str]) -> float:
+        """D on this side, of the peers that hold or held something."""
+        floor = self.world.settings.detection_floor_s
+        for name in side:
+            protocol = self.world.nodes[name].protocol
+            if protocol is not None:
+                floor = max([floor, *(peer.detection_s for peer in protocol.peers() if peer.claims)])
+        return floor
+
+    # ---------------------------------------------------------------------------------------------- G1, G3
+
+    def _check_single(self, views: list[View]) -> None:
+        now = self.world.now
+        doubled: dict[tuple[str, AddressText, str, str], float] = {}
+        for view in views:
+            for address, answerers in view.network.answerers.items():
+                if len(answerers) < 2:
+                    continue
+                for one in answerers:
+                    for other in answerers:
+                        if one < other and view.mutual(one, other):
+                            key = (view.network.name, address, one, other)
+                            since = doubled[key] = self._doubled.get(key, now)
+                            grace = self.detection({one, other}) + 0.3 + SLACK_S
+                            fault = max(self._last_fault(), view.noticed_at)
+                            if now > fault + grace and now - since > OVERLAP_S:
+                                self._fail(f"G1: {address} is answered on {view.network.name} by {one} and {other}")
+        self._doubled = doubled
+
+    # ---------------------------------------------------------------------------------------------- G2, G3
+
+    def _proof_takes(self, view: View, side: frozenset[str]) -> float | None:
+        """How long somebody on that side waits for a proof that it hears, whoever else is gone; for ever, if None."""
+        world = self.world
+        if len(side) > 1:
+            return 0.0
+        (name,) = side
+        on_lan = view.network is world.network
+        if on_lan and world.has_gateway and view.network.mutual(name, "gateway"):
+            return 0.0
+        if world.now < view.there[name].came_up_at + world.settings.link_silence_s + 1.0:
+            return None
+        if len(world.nodes) == 2 and not world.has_gateway and not world.has_client:
+            return 0.0
+        return world.settings.alone_s + self.detection(side)
+
+    def _hears_beyond(self, view: View, side: frozenset[str]) -> bool:
+        return any(not view.hears[name] <= side for name in side)
+
+    def _overheard(self, view: View, side: frozenset[str]) -> bool:
+        """Whether they hear someone beyond, who cannot hear them: then its claims stand, and nothing is promised. One
+        who hears nobody at all does not count, where somebody else proves that it should."""
+        for other, heard in view.hears.items():
+            arrives = any(other in view.hears[name] | view.strayed[name] for name in side)
+            if other not in side and arrives and (heard or len(side) == 1):
+                return True
+        return False
+
+    def _check_somebody(self, views: list[View]) -> None:
+        missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
+        for view in views:
+            for side in () if self._hearing.unsettled else view.sides() or ():
+                ready = [name for name in side if self._able(view, name)]
+                plans = {self.world.nodes[name].plan_seen for name in side}
+                if not ready or len(plans) != 1 or self._overheard(view, side):
+                    continue
+                takes = self._proof_takes(view, side)
+                if takes is None:
+                    continue
+                for bundle in self.world.plans[plans.pop()][1]:
+                    missing.update(self._check_bundle(view, side, ready, bundle, takes))
+        self._missing = missing
+
+    def _check_bundle(
+        self, view: View, side: frozenset[str], ready: list[str], bundle: Bundle, proof_takes: float
+    ) -> dict[tuple[str, AddressText, frozenset[str]], float]:
+        """What is missing of it on that side, and since when."""
+        missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
+        nobody = frozenset[str]()
+        answered = {address: view.network.answerers.get(address, nobody) for address in bundle.addresses}
+        if all(answerers & side for answerers in answered.values()):
+            return missing
+        now = self.world.now
+        able = {self.world.nodes[n].known_as for n in ready if self.world.can_hold(n, view.network, bundle)}
+        names = [candidate.node for candidate in bundle.candidates]
+        ranks = [rank for rank, name in enumerate(names) if name in able]
+        if not ranks:
+            return missing
+        better = ranks[0]
+        if not bundle.serving:
+            if not any(self.world.nodes[n].known_as in able and self._knows(view, n, bundle) for n in ready):
+                return missing
+            better = len(names) - 1  # the first ones may not know
+        for address, answerers in answered.items():
+            if answerers & side or not self._is_promised(view.network, side, address):
+                continue
+            if any(all(view.asks(name, owner) for name in ready) for owner in answerers):
+                continue
+            if self._was_let_go_unheard(view, ready, address):
+                continue
+            key = (view.network.name, address, side)
+            since = missing[key] = self._missing.get(key, now)
+            grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
+            grace += proof_takes + (DEAF_S if self._hears_beyond(view, side) else 0.0)
+            grace += JOINED_S if len(self.world.networks_of(address)) > 1 else 0.0
+            grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
+            begins = max(since, self._proof_came(side), self._listened(view, ready), view.noticed_at)
+            if len(side) > 1:
+                busy_at = max(self._claimed_at.get(name, begins) for name in side)
+                begins = max(begins, min(busy_at, begins + BUSY_S))
+            if now > max(self._last_fault(), begins) + grace:
+                self._fail(f"G2: {address} has no owner on {view.network.name} among {', '.join(sorted(side))}")
+        return missing
+
+    def _was_let_go_unheard(self, view: View, ready: list[str], address: AddressText) -> bool:
+        """Whether one who has answered for it lives, as its answers for others prove, and is not heard."""
+        owners = {owner for _, what, who in view.network.owner_changes if what == address for owner in who}
+        return any(view.asks(name, owner) and owner not in view.hears[name] for name in ready for owner in owners)
+
+    def _is_promised(self, network: Network, side: frozenset[str], address: AddressText) -> bool:
+        """An address of several networks is promised to who can know that they are networks: by hearing somebody."""
+        networks = self.world.networks_of(address)
+        names = {self.world.nodes[name].known_as for name in side}
+        return network in networks and (len(networks) == 1 or len(names) > 1)
+
+    def _able(self, view: View, name: str) -> bool:
+        """Whether the node may claim: started, and not listening on a link that has just come up."""
+        protocol, interface = self.world.nodes[name].protocol, view.there[name]
+        listening = self.world.now < interface.came_up_at + self.world.settings.listening_s
+        return protocol is not None and protocol.ready and not listening and not interface.refuses
+
+    def _listened(self, view: View, ready: list[str]) -> float:
+        """When the first of them was able."""
+        return min(view.there[name].came_up_at for name in ready) + self.world.settings.listening_s
+
+    def _proof_came(self, side: frozenset[str]) -> float:
+        """When a lone speaker whose witness's answers were lost heard one: silence counts from then (decision 0010).
+        Only once after a fault: who takes itself for isolated again and again breaks G2."""
+        last = self._last_fault()
+        if len(side) > 1:
+            return last
+        rejoined: list[float] = []
+        for at, name, report in reversed(self.world.reports):
+            if at <= last:
+                break
+            if name in side and report.reason == "Rejoined":
+                rejoined.append(at)
+        return rejoined[0] if len(rejoined) == 1 else last
+
+    # ---------------------------------------------------------------------------------------------- owners stay
+
+    def _check_stays(self) -> None:
+        for network in self.world.networks:
+            seen = self._changes_seen.get(network.name, 0)
+            changes = network.owner_changes[seen:]
+            self._changes_seen[network.name] = len(network.owner_changes)
+            if not self._owners_stay:
+                continue
+            for at, address, _ in changes:
+                longest = max(self.detection({name}) for name in self.world.nodes)
+                calm = self._last_fault() + DEAF_S + max(SETTLED_S, longest + 1.0)
+                if at > calm and not self._was_given_on(address, at) and not self._was_taken_back(address, at):
+                    self._fail(f"the owner of {address} changed without a fault")
+
+    def _was_given_on(self, address: AddressText, at: float) -> bool:
+        """Whether a claim of the start moves: while it may, or only now, since its bundle did not serve when its turn
+        to move came."""
+        moved = 0
+        for released, _, report in reversed(self.world.reports):
+            if released < self._ready_at:
+                break
+            moved += report.reason == "Released" and (report.fields["address"], report.fields["why"]) == (
+                address,
+                "provisional",
+            )
+        over_at = self._ready_at + self.world.settings.cold_start_s + SETTLED_S
+        return moved == 1 and at <= max(over_at, self.world.resumed_at + SETTLED_S)
+
+    def _was_taken_back(self, address: AddressText, at: float) -> bool:
+        return any(
+            report.reason == "Released" and (report.fields["address"], report.fields["why"]) == (address, "preference")
+            for report in self._latest(at - DEAF_S)
+        )
+
+    def _latest(self, since: float) -> Iterator[Report]:
+        for at, _, report in reversed(self.world.reports):
+            if at < since:
+                return
+            yield report
+
+    # ---------------------------------------------------------------------------------------------- G5, G6, G7
+
+    def _check_kept(self, views: list[View]) -> None:
+        reports = self.world.reports[self._reports_seen :]
+        self._reports_seen = len(self.world.reports)
+        for at, name, report in reports:
+            if report.reason == "Released" and report.fields["why"] in FOR_ANOTHER:
+                self._released[name, str(report.fields["address"])] = at
+            if report.reason == "Claimed":
+                self._claimed_at[name] = at
+                self._check_promise(at, name, report)
+            joins = report.reason == "Claimed" and report.fields["why"] == "joined bundle"
+            if report.reason == "Claimed" and not joins and name not in self._hearing.twins:
+                self._check_claim(views, at, name, report)
+
+    def _check_promise(self, at: float, name: str, report: Report) -> None:
+        """Whether the claimer has just released that for another, who did not take it."""
+        address = report.fields["address"]
+        released = self._released.pop((name, str(address)), float("-inf"))
+        for when, other, each in reversed(self.world.reports):
+            if when < released:
+                break
+            if other != name and each.reason == "Claimed" and each.fields["address"] == address:
+                return  # that was not heard in time
+        if at < released + TAKEN_AGAIN_S and self._last_fault() < released - TAKEN_AGAIN_S:
+            self._fail(f"G7: {name} released {report.fields['address']} for another and claims it again")
+
+    def _check_claim(self, views: list[View], at: float, claimer: str, report: Report) -> None:
+        address = AddressText(str(report.fields["address"]))
+        networks = self.world.networks_of(address)
+        if len(networks) > 1:
+            return  # who has the one network may have to take it from who has the other
+        for view in views:
+            if view.network not in networks or at - view.network.last_loss_fault < self.detection({claimer}):
+                continue
+            before = (who for when, what, who in reversed(view.network.owner_changes) if what == address and when < at)
+            for holder in next(before, frozenset[str]()) - {claimer} - self._hearing.twins:
+                if not view.mutual(claimer, holder) and view.network.weather.loss:
+                    continue
+                if holder in view.network.rejecting and self._are_late(view.network):
+                    continue
+                held = at - self._holds.get((view.network.name, address, holder), at)
+                asking = at - self._asking.get((view.network.name, *sorted((claimer, holder))), at)
+                enough = ASKED_S + self.detection({claimer})
+                life = view.there[claimer].life if claimer in view.there else 0
+                known = (claimer, self.world.nodes[claimer].sessions, life, holder, address)
+                still = self._known_at.get(known, float("-inf")) >= at - asking
+                if min(held, asking) > enough and still and self._known[known] > KNOWN_S:
+                    self._fail(f"G5: {claimer} claims {address}, which {holder} answers for")
+
+    def _are_late(self, network: Network) -> bool:
+        """Whether the answer to a question may take longer than 50 ms."""
+        return bool(network.weather.straggling or self.world.work is not None)
+
+    def _check_places(self, views: list[View]) -> None:
+        if len(views) == 1:
+            return
+        misplaced: dict[tuple[str, AddressText, str], float] = {}
+        for view in views:
+            for address, answerers in view.network.answerers.items():
+                own = [each for each in views if each.network.has(address)]
+                for name in answerers if own and own[0] is not view else ():
+                    known = [each for each in self.world.nodes[name].interfaces if each.network is own[0].network]
+                    told = any(view.mutual(name, other) for other in own[0].there if other not in self._hearing.twins)
+                    if any(each.was_known for each in known) or told:
+                        key = (view.network.name, address, name)
+                        since = misplaced[key] = self._misplaced.get(key, self.world.now)
+                        if self.world.now - since > TOLD_S:
+                            self._fail(f"G6: {address} is answered on {view.network.name} by {name}")
+        self._misplaced = misplaced

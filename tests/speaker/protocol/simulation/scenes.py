@@ -1,0 +1,72 @@
+"""Worlds in which everything is as it should be, to begin a test from, and questions about them."""
+
+from __future__ import annotations
+
+import random
+
+from cluster.objects import AddressText
+from speaker.protocol.effects import Report
+from speaker.protocol.protocol import Protocol
+from tests.speaker.protocol.simulation.invariants import Invariants
+from tests.speaker.protocol.simulation.network import Network
+from tests.speaker.protocol.simulation.world import World, bundle_of
+
+VIP = AddressText("10.0.9.1")
+
+
+def numbered(i: int) -> AddressText:
+    """The i-th address of the LAN's subnet for Services."""
+    return AddressText(f"10.0.{9 + i // 250}.{1 + i % 250}")
+
+
+def settle(world: World, bundles: int = 1, *, owners_stay: bool = True) -> World:
+    """Start everybody, and wait until every address has its owner, until a moment that the seed chooses."""
+    Invariants(world, owners_stay=owners_stay)
+    world.set_bundles(bundle_of(f"b{i:04}", [numbered(i)], world.nodes) for i in range(bundles))
+    world.start_all(spread=0.3)
+    world.run(5.0 + random.Random(world.seed).random())
+    assert world.owner(VIP) is not None, world.story()
+    return world
+
+
+def settled(seed: int, nodes: int = 3, *, gateway: bool = True, client: bool = True, bundles: int = 1) -> World:
+    return settle(World(seed, nodes, gateway=gateway, client=client), bundles)
+
+
+def with_storage(seed: int, nodes: int = 3, *, gateway: bool = True) -> tuple[World, Network]:
+    """A world whose nodes are all on a second network, too; nobody has started yet."""
+    world = World(seed, nodes, gateway=gateway)
+    storage = world.add_network("storage", "10.1")
+    for name in world.nodes:
+        world.join(name, storage, "eth1")
+    return world, storage
+
+
+def seconds_until_answered(world: World, limit: float = 6.0, address: AddressText = VIP) -> float:
+    """From now until somebody answers for the address on the LAN (0 if somebody does already)."""
+    start = world.now
+    while not world.answerers.get(address):
+        assert world.now < start + limit, world.story()
+        world.run(0.005)
+    return world.now - start
+
+
+def owner_of(world: World, address: AddressText = VIP, network: Network | None = None) -> str:
+    owner = world.owner(address, network)
+    assert owner is not None, world.story()
+    return owner
+
+
+def protocol_of(world: World, node: str) -> Protocol:
+    protocol = world.nodes[node].protocol
+    assert protocol is not None
+    return protocol
+
+
+def held_by(world: World, node: str) -> set[AddressText]:
+    """What a node answers for on the LAN."""
+    return {address for address, answerers in world.answerers.items() if node in answerers}
+
+
+def reports_of(world: World, *reasons: str, since: float = 0.0) -> list[Report]:
+    return [report for at, _, report in world.reports if at >= since and report.reason in reasons]

@@ -1,0 +1,104 @@
+"""More than one network: what is heard tells on which way it was heard, and owning is per network."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from cluster.objects import AddressText
+from tests.speaker.protocol.simulation.invariants import Invariants
+from tests.speaker.protocol.simulation.scenes import held_by, owner_of, reports_of, settle, with_storage
+from tests.speaker.protocol.simulation.world import bundle_of, rank
+
+pytestmark = pytest.mark.slow
+
+SEEDS = range(6)
+ROUTED = AddressText("192.0.2.1")
+
+
+def test_a_second_network_makes_nobody_suspicious() -> None:
+    """What is said at the same time on two networks arrives in any order: the one does not make the other old."""
+    for seed in SEEDS:
+        world, _ = with_storage(seed)
+        settle(world, 6)
+        world.run(20.0)
+        assert not reports_of(world, "PeerSuspected"), world.story()
+
+
+def test_a_better_candidate_is_one_on_all_networks_of_the_address() -> None:
+    """Who is on one of them only would leave the other to the former holder, who then takes the whole back."""
+    for seed in SEEDS:
+        world, storage = with_storage(seed)
+        other = next(name for name in world.nodes if name != rank("b0", world.nodes)[0])
+        del world.nodes[other].interfaces[0]
+        Invariants(world)
+        bundle = bundle_of("b0", [ROUTED], world.nodes)
+        preferring = [replace(each, preference=int(each.node == other)) for each in bundle.candidates]
+        preferring.sort(key=lambda each: -each.preference)
+        world.set_bundles([bundle])
+        world.start_all(spread=0.3)
+        world.run(6.0)
+        holder = world.owner(ROUTED)
+        assert holder not in {None, other}, world.story()
+        world.set_bundles([replace(bundle, candidates=tuple(preferring))])
+        world.run(200.0)
+        assert (world.owner(ROUTED), world.owner(ROUTED, storage)) == (holder, holder), world.story()
+        assert not reports_of(world, "Released"), world.story()
+
+
+@pytest.mark.parametrize(("nodes", "bundles"), [(2, 1), (2, 4), (4, 8)])
+def test_each_side_of_a_cut_lan_answers_although_a_second_network_joins_them(nodes: int, bundles: int) -> None:
+    """A claim that is heard on the second network is none on the LAN, whose silence it shows to be one."""
+    for seed in SEEDS:
+        world, storage = with_storage(seed, nodes)
+        settle(world, bundles)
+        holder = owner_of(world)
+        changes = len(storage.owner_changes)
+        world.network.partition({holder, "gateway"}, world.hosts())
+        world.fault(f"{holder} is alone with the gateway")
+        world.run(2.2)  # the client, who proves that the others hear, says something each second or so
+        others = set(world.nodes) - {holder}
+        for answerers in world.answerers.values():
+            assert holder in answerers, world.story()
+            assert len(answerers & others) == 1, world.story()
+        world.run(10.0)
+        world.network.heal()
+        world.fault("healed")
+        world.run(0.4)
+        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+        assert len(storage.owner_changes) == changes, world.story()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_holder_whose_cable_to_the_lan_is_out_is_replaced_although_it_lives_on_another_network(apart: bool) -> None:
+    for seed in SEEDS:
+        world, storage = with_storage(seed)
+        settle(world, 6)
+        if apart:
+            storage.partition({"n0"}, set(world.nodes))
+            world.fault("storage is cut")
+            world.run(5.0)
+        holder = owner_of(world)
+        mine = held_by(world, holder)
+        world.unplug(holder)
+        world.run(0.6)
+        assert all(world.owner(address) not in {None, holder} for address in mine), world.story()
+        owners = dict(world.answerers)
+        world.plug(holder)
+        world.run(5.0)
+        assert world.answerers == owners, world.story()
+
+
+def test_who_is_not_on_the_lan_claims_nothing_of_it() -> None:
+    for seed in SEEDS:
+        world, storage = with_storage(seed)
+        first = rank("b0000", world.nodes)[0]
+        del world.nodes[first].interfaces[0]
+        settle(world, 6)
+        on_storage = bundle_of("s1", ["10.1.9.1"], world.nodes)
+        world.set_bundles([*world.plans[-1][1], on_storage])
+        world.run(1.0)
+        assert world.owner("10.1.9.1", storage) is not None, world.story()
+        claimed = {r.fields["address"] for _, name, r in world.reports if name == first and r.reason == "Claimed"}
+        assert claimed <= {"10.1.9.1"}, world.story()
+        assert all(world.owner(address) not in {None, first} for address in world.answerers), world.story()

@@ -1,0 +1,235 @@
+"""What speakers say and ask, carried over the networks to whoever hears it.
+
+A datagram is a frame that firewalls may drop on its way to the speaker; ARP is none of theirs. Who answers for an
+address answers ARP questions for it, with a proof where one is asked for. Frames of any kind are shown to speakers that
+watch for them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+
+from cluster.objects import AddressText
+from speaker.link import LinkName, Mac
+from speaker.protocol.effects import (
+    Announce,
+    ArpSeen,
+    AskAddress,
+    Effect,
+    Report,
+    SendHeartbeat,
+    SendUnicast,
+    WatchFrames,
+)
+from tests.speaker.protocol.simulation.loop import Action
+from tests.speaker.protocol.simulation.machines import Interface, Node, Stranger
+from tests.speaker.protocol.simulation.network import Network
+
+LOSES = 0.8  # share of the datagrams for which a full queue has no room
+ARP_OCTETS = 60
+TELLS_S = 0.1  # between counts of these
+
+
+class Wire:
+    """Between the machines of ``nodes``, and the ``strangers`` on the ``lan``."""
+
+    def __init__(
+        self, lan: Network, rng: random.Random, nodes: dict[str, Node], strangers: dict[str, Stranger]
+    ) -> None:
+        self._lan = lan
+        self._clock = lan.clock
+        self._rng = rng
+        self._nodes = nodes
+        self._strangers = strangers
+        self._told_lost: dict[Interface, float] = {}
+        self.on_datagram: Callable[[str, bytes], None] | None = None
+        self.reports: list[tuple[float, str, Report]] = []
+        self.announced: list[tuple[float, str, Announce]] = []
+
+    def carry_out(self, node: Node, effect: Effect) -> None:
+        if isinstance(effect, Report):
+            self.reports.append((self._clock.now, node.name, effect))
+            return
+        if isinstance(effect, Announce):
+            self.announced.append((self._clock.now, node.name, effect))
+            for link in node.told.values():
+                if link.present and not link.quiet:
+                    self._announce(node, link, [a for a in effect.addresses if a in link.answers])
+            return
+        interface = node.told.get(effect.link)
+        if interface is None or not interface.present:
+            return
+        if isinstance(effect, SendHeartbeat | SendUnicast):
+            self._send(node, interface, effect)
+        elif isinstance(effect, AskAddress):
+            self._ask(node, interface, effect)
+        elif isinstance(effect, WatchFrames):
+            interface.watched = effect.wanted
+
+    def _others(self, node: Node, network: Network) -> Iterable[tuple[Node, Interface]]:
+        for other in self._nodes.values():
+            if other is not node:
+                for interface in other.on(network):
+                    yield other, interface
+
+    @staticmethod
+    def _tell(node: Node, interface: Interface, what: Callable[[LinkName], None], octets: int | None = None) -> None:
+        """Hand the speaker what arrived on an interface that it knows: of a datagram or frame, how many octets."""
+        loop, link = node.loop, interface.known_as
+        if node.running and loop is not None and link is not None and interface.present:
+            loop.receive(lambda: what(link), (link, octets) if octets is not None else None)
+
+    # ---------------------------------------------------------------------------------------------- datagrams
+
+    def _send(self, node: Node, interface: Interface, effect: SendHeartbeat | SendUnicast) -> None:
+        if isinstance(effect, SendHeartbeat) and self.on_datagram is not None:
+            self.on_datagram(node.name, effect.data)
+        if interface.refuses is interface.sends:
+            interface.sends = not interface.refuses
+            self._clock.after(0.0, lambda: self._tell_sending(node, interface))
+        if interface.refuses:
+            return
+        to = effect.mac if isinstance(effect, SendUnicast) else None
+        for other, theirs in self._others(node, interface.network):
+            if to is None or theirs.mac == to:
+                self._datagram(node, interface, other, theirs, effect.data, multicast=to is None)
+
+    def _tell_sending(self, node: Node, interface: Interface) -> None:
+        protocol, works = node.protocol, interface.sends
+        if protocol is not None:
+            self._tell(node, interface, lambda link: protocol.set_sending(link, works, self._clock.now))
+
+    def _datagram(
+        self, node: Node, interface: Interface, other: Node, theirs: Interface, data: bytes, *, multicast: bool
+    ) -> None:
+        network, source, mac = interface.network, interface.address, interface.mac
+
+        def deliver() -> None:
+            self._show(other, theirs, mac)
+            passes = network.passes(node.name, other.name)
+            refused = not other.running if passes else other.name in network.rejecting
+            if other.powered and refused and not multicast:
+                network.send(other.name, node.name, refuse)
+            if passes and not self._loses(other, theirs) and (protocol := other.protocol) is not None:
+                self._tell(
+                    other,
+                    theirs,
+                    lambda link: protocol.receive_datagram(link, source, data, self._clock.now, by_group=multicast),
+                    len(data),
+                )
+
+        def refuse() -> None:
+            if (protocol := node.protocol) is not None:
+                self._tell(
+                    node, interface, lambda link: protocol.datagram_refused(link, theirs.address, self._clock.now)
+                )
+
+        network.send(node.name, other.name, deliver, multicast)
+
+    def _loses(self, node: Node, interface: Interface) -> bool:
+        """Whether the kernel has no room for a datagram; it counts that, and the speaker sees the count."""
+        now = self._clock.now
+        if now >= interface.loses_until or self._rng.random() >= LOSES:
+            return False
+        if now - self._told_lost.get(interface, float("-inf")) >= TELLS_S and (protocol := node.protocol) is not None:
+            self._told_lost[interface] = now
+            self._tell(node, interface, lambda link: protocol.frames_lost(link, self._clock.now))
+        return True
+
+    def inject(self, node: Node, source: AddressText, data: bytes) -> None:
+        """A datagram of somebody on the LAN whose speaker is none of ours."""
+        protocol = node.protocol
+        for interface in node.on(self._lan):
+            if protocol is not None and node.name not in self._lan.unplugged:
+                self._tell(
+                    node,
+                    interface,
+                    lambda link: protocol.receive_datagram(link, source, data, self._clock.now),
+                    len(data),
+                )
+
+    def _show(self, node: Node, interface: Interface, mac: Mac) -> None:
+        """Show a speaker that watches for frames the sender of one."""
+        if interface.watched and (protocol := node.protocol) is not None:
+            self._tell(node, interface, lambda link: protocol.receive_frame(link, mac, self._clock.now), ARP_OCTETS)
+
+    # ---------------------------------------------------------------------------------------------- ARP
+
+    def see(self, node: Node, interface: Interface, seen: ArpSeen) -> None:
+        """An ARP frame that passes the filter of the speaker's socket."""
+        if (protocol := node.protocol) is not None:
+            self._tell(node, interface, lambda _: protocol.receive_arp(seen, self._clock.now), ARP_OCTETS)
+
+    def _ask(self, node: Node, interface: Interface, ask: AskAddress) -> None:
+        network = interface.network
+
+        def answered(mac: Mac, proof: bytes = b"") -> None:
+            self._show(node, interface, mac)
+            self.see(node, interface, ArpSeen(ask.link, ask.target, mac, interface.address, True, proof))
+
+        def stranger(host: Stranger) -> Action:
+            mac = host.answers[ask.target]
+            return lambda: network.send(host.name, node.name, lambda: answered(mac))
+
+        def question(other: Node, theirs: Interface) -> Action:
+            def deliver() -> None:
+                self._show(other, theirs, interface.mac)
+                if ask.target in theirs.answers:
+                    self._tell(other, theirs, lambda link: answer(other, theirs, link), ARP_OCTETS)
+
+            return deliver
+
+        def answer(other: Node, theirs: Interface, link: LinkName) -> None:
+            if other.protocol is None or ask.target not in theirs.answers:
+                return
+            other.protocol.receive_arp(
+                ArpSeen(link, interface.address, interface.mac, ask.target, False), self._clock.now
+            )
+            proof = other.protocol.prove(ask.nonce, theirs.mac, ask.target) if ask.nonce else b""
+            network.send(other.name, node.name, lambda: answered(theirs.mac, proof))
+
+        for host in self._strangers.values() if network is self._lan else ():
+            if ask.target in host.answers:
+                network.send(node.name, host.name, stranger(host))
+        for other, theirs in self._others(node, network):
+            if ask.mac in (None, theirs.mac):
+                network.send(node.name, other.name, question(other, theirs))
+
+    def _announce(self, node: Node, interface: Interface, addresses: list[AddressText]) -> None:
+        if not addresses:
+            return
+        network, mac = interface.network, interface.mac
+        for other, theirs in self._others(node, network):
+            shared = [address for address in addresses if address in theirs.answers]
+            if shared or theirs.watched:
+
+                def rival(other: Node = other, theirs: Interface = theirs, shared: list[AddressText] = shared) -> None:
+                    self._show(other, theirs, mac)
+                    for address in shared:
+                        if theirs.known_as is not None:
+                            self.see(other, theirs, ArpSeen(theirs.known_as, address, mac, address, False))
+
+                network.send(node.name, other.name, rival)
+
+    def ask_from(self, stranger: Stranger, target: AddressText, heard: Callable[[str], None]) -> None:
+        """A stranger asks everybody for an address: ``heard`` is called with who answers."""
+        network = self._lan
+        source = next(iter(stranger.answers))
+
+        def asked(other: Node, theirs: Interface) -> Action:
+            def answer(link: LinkName) -> None:
+                if other.protocol is not None and target in theirs.answers:
+                    other.protocol.receive_arp(ArpSeen(link, source, stranger.mac, target, False), self._clock.now)
+                    network.send(other.name, stranger.name, lambda: heard(other.name))
+
+            def deliver() -> None:
+                self._show(other, theirs, stranger.mac)
+                if target in theirs.answers:
+                    self._tell(other, theirs, answer, ARP_OCTETS)
+
+            return deliver
+
+        for other in self._nodes.values():
+            for theirs in other.on(network):
+                network.send(stranger.name, other.name, asked(other, theirs))

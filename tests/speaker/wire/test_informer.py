@@ -1,0 +1,253 @@
+"""What the watcher hears of claims and decisions, whether it reads or not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.objects import AddressText, NodeName
+from speaker.api.traffic import Traffic
+from speaker.channel import Claims, ClaimsChange, Holding, Notice, Stats, ToWatcher, WatcherEnd, watcher_end
+from speaker.child import Child
+from speaker.link import LinkName, Mac
+from speaker.protocol.effects import HeldChange, LinkState, Report
+from speaker.protocol.protocol import Protocol
+from speaker.protocol.settings import Settings
+from speaker.turns import Turns
+from speaker.wire.arp.frames import request
+from speaker.wire.arp.responder import Responder
+from speaker.wire.informer import CLAIMS_AT_ONCE, CLAIMS_GAP_S, REPORTS_PER_BURST, Informer
+from speaker.wire.keeper import WatcherKeeper
+
+ETH0 = LinkName("eth0")
+HERE, NOWHERE = frozenset((ETH0,)), frozenset[LinkName]()
+
+
+class World:
+    """An informer, and the watcher's end of the channel to it."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.watcher: WatcherEnd = watcher_end(theirs)
+        self.responder = Responder()
+        self.counters: Counter[str] = Counter()
+        self.keeper = WatcherKeeper(Child(os.getpid(), ours), _no_other, 0.0)
+        protocol = Protocol(NodeName("node-1"), 1, Settings(), random.Random(1), 0.0)
+        self.informer = Informer(self.keeper, protocol, self.responder, self.counters, Turns())
+        self.now = 0.0
+
+    def change(self, claims: dict[AddressText, int | None], held: HeldChange | None = None) -> None:
+        if held is not None:
+            self.responder.change_held(held)
+        self.informer.change_claims(claims, held)
+
+    def run(self, until: float = float("inf")) -> None:
+        """Do what is due, for as long as something is."""
+        while (deadline := self.informer.next_deadline()) <= until and deadline < float("inf"):
+            self.now = max(self.now, deadline)
+            self.informer.handle_timer(1, self.now)
+            if until == float("inf") and self.keeper.channel and self.keeper.channel.waiting:
+                return
+
+    def close(self) -> None:
+        self.watcher.close()
+        if self.keeper.channel is not None:
+            self.keeper.channel.close()
+
+
+def _no_other() -> Child:
+    raise OSError("there is one watcher only")
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = World()
+    yield made
+    made.close()
+
+
+def heard(messages: list[ToWatcher]) -> dict[AddressText, Holding]:
+    """What a watcher knows after these."""
+    known: dict[AddressText, Holding] = {}
+    for message in messages:
+        if isinstance(message, Claims):
+            known = dict(message.held)
+        elif isinstance(message, ClaimsChange):
+            for address, holding in message.held.items():
+                known.pop(address, None)
+                if holding is not None:
+                    known[address] = holding
+    return known
+
+
+def many(count: int) -> list[AddressText]:
+    return [AddressText(f"10.0.{n >> 8}.{n & 255}") for n in range(count)]
+
+
+addresses = st.sampled_from(many(6))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.one_of(
+            st.dictionaries(addresses, st.one_of(st.none(), st.integers(1, 9)), max_size=4),
+            st.dictionaries(addresses, st.sampled_from([HERE, NOWHERE]), max_size=4),
+            st.just("new watcher"),
+            st.floats(0.01, 0.2),
+        ),
+        max_size=20,
+    )
+)
+def test_watcher_knows_in_the_end_what_is_held(steps: list[object]) -> None:
+    world, epochs, links = World(), dict[AddressText, int | None](), dict[AddressText, frozenset[LinkName]]()
+    received: list[ToWatcher] = []
+    try:
+        for step in steps:
+            if step == "new watcher":
+                world.informer.begin()
+            elif isinstance(step, float):
+                world.now += step
+                world.run(until=world.now)
+                received += world.watcher.receive()
+            elif isinstance(step, dict) and all(isinstance(each, frozenset) for each in step.values()):
+                links.update(step)
+                world.change({}, HeldChange(step))
+            elif isinstance(step, dict):
+                epochs.update(step)
+                world.change(step)
+        world.run()
+        received += world.watcher.receive()
+    finally:
+        world.close()
+    expected = {
+        address: Holding(epoch, tuple(links.get(address, ()))) for address, epoch in epochs.items() if epoch is not None
+    }
+    assert heard(received) == expected
+
+
+def test_a_watcher_hears_of_all_first_also_when_that_is_nothing(world: World) -> None:
+    world.run()
+    assert world.watcher.receive() == [Claims(1, {})]
+
+
+def test_ten_thousand_claims_are_told_in_pieces_with_pauses(world: World) -> None:
+    world.change(dict.fromkeys(many(10_000), 1))
+    received: list[ToWatcher] = []
+    while (deadline := world.informer.next_deadline()) < float("inf"):
+        world.informer.handle_timer(1, deadline)
+        received += world.watcher.receive()
+        assert world.informer.next_deadline() >= deadline + CLAIMS_GAP_S
+    assert len(received) == 10_000 / CLAIMS_AT_ONCE
+    assert heard(received).keys() == set(many(10_000))
+
+
+def test_a_watcher_that_does_not_read_costs_no_queue_and_hears_what_is_so_in_the_end(world: World) -> None:
+    for epoch in range(1, 200):
+        world.change(dict.fromkeys(many(2000), epoch))
+        world.run(until=world.now + CLAIMS_GAP_S)
+        world.now += CLAIMS_GAP_S
+    channel = world.keeper.channel
+    assert channel is not None
+    assert not world.keeper.has_read(ClaimsChange)
+    world.change({many(1)[0]: None})
+    received: list[ToWatcher] = []
+    while world.informer.next_deadline() < float("inf") or channel.waiting:
+        received += world.watcher.receive()
+        channel.flush()
+        world.now += CLAIMS_GAP_S
+        world.informer.handle_timer(1, world.now)
+    received += world.watcher.receive()
+    assert len(received) < 20
+    assert heard(received) == dict.fromkeys(many(2000)[1:], Holding(199))
+
+
+def test_reports_go_out_in_bursts_and_say_when_they_were_decided(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = time.time()
+    world.informer.decide([Report("Claimed", {"address": address}) for address in many(100)])
+    after = time.time()
+    with caplog.at_level(logging.INFO):
+        world.informer.handle_timer(1, 1.0)
+        assert len(caplog.records) == REPORTS_PER_BURST
+        world.run()
+    notices = [message for message in world.watcher.receive() if isinstance(message, Notice)]
+    assert [notice.fields["address"] for notice in notices] == many(100)
+    assert all(before <= notice.at <= after for notice in notices)
+    assert [record.created for record in caplog.records] == [notice.at for notice in notices]
+    assert {record.getMessage() for record in caplog.records} == {"Claimed"}
+    assert world.counters["decisions:Claimed"] == 100
+
+
+def test_suspending_a_link_is_told_of_every_address_in_pieces(world: World) -> None:
+    world.change(dict.fromkeys(many(3000), 1), HeldChange(dict.fromkeys(many(3000), HERE)))
+    world.run()
+    received = world.watcher.receive()
+    assert set(heard(received).values()) == {Holding(1, (ETH0,))}
+    world.change({}, HeldChange({}, suspended=HERE))
+    world.run()
+    pieces = world.watcher.receive()
+    received += pieces
+    assert len(pieces) == 3000 / CLAIMS_AT_ONCE
+    assert set(heard(received).values()) == {Holding(1)}
+    world.change({}, HeldChange({}))
+    world.run()
+    received += world.watcher.receive()
+    assert set(heard(received).values()) == {Holding(1, (ETH0,))}
+
+
+def test_traffic_is_told_once_and_only_where_there_was_some(world: World) -> None:
+    mac, client = Mac(bytes.fromhex("020000000001")), Mac(bytes.fromhex("0200000000aa"))
+    world.responder.set_links([LinkState(ETH0, 2, mac, up=True)])
+    asked, quiet, left = many(3)
+    world.change(dict.fromkeys(many(3), 1), HeldChange(dict.fromkeys(many(3), HERE)))
+    traffic, told = Traffic(), []
+    for second in range(4):
+        for address in (asked, left):
+            world.responder.on(ETH0).receive(request(address, AddressText("10.9.9.9"), client).encode(), float(second))
+            world.informer.gratuitous[address] += 2
+        if second == 2:
+            world.change({left: None})
+            traffic.forget(left)
+        world.informer.tell_statistics(None, float(second))
+        for message in world.watcher.receive():
+            assert isinstance(message, Stats)
+            traffic.add(message)
+            told.append((message.answered, message.gratuitous))
+    both = {asked: 1, left: 1}, {asked: 2, left: 2}
+    assert told == [both, both, ({asked: 1}, {asked: 2}), ({asked: 1}, {asked: 2})], "what is held no more is no news"
+    assert traffic.totals() == ({asked: 4}, {asked: 8})
+    assert quiet not in traffic.totals().answered
+
+
+def test_statistics_that_are_not_read_add_up(world: World) -> None:
+    address = many(1)[0]
+    world.change({address: 1})
+    channel = world.keeper.channel
+    assert channel is not None
+    sent = 0
+    while world.keeper.has_read(Stats):
+        world.informer.gratuitous[address] += 1
+        world.informer.tell_statistics(None, 0.0)
+        sent += 1
+    for _ in range(50):
+        world.informer.gratuitous[address] += 1
+        world.informer.tell_statistics(None, 0.0)
+    traffic = Traffic()
+    for _ in range(10):
+        for message in world.watcher.receive():
+            if isinstance(message, Stats):
+                traffic.add(message)
+        channel.flush()
+        world.informer.tell_statistics(None, 0.0)
+    assert traffic.totals().gratuitous == {address: sent + 50}

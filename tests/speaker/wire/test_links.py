@@ -1,0 +1,142 @@
+"""Which links are announced, as the kernel's messages come in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.objects import AddressText
+from speaker.link import LinkName, Mac
+from speaker.protocol.effects import LinkState
+from speaker.wire import netlink
+from speaker.wire.links import EXCLUDED, MAX_UNUSABLE, LinkTable
+from speaker.wire.netlink import Gateway, Gone, Interface, InterfaceAddress, Unfit
+
+ETH0 = Interface(2, LinkName("eth0"), Mac(bytes(5) + b"\x01"), carrier=True, unfit=None, downs=0)
+ETH1 = Interface(3, LinkName("eth1"), Mac(bytes(5) + b"\x02"), carrier=True, unfit=None, downs=0)
+OWN, SECOND = InterfaceAddress(2, "192.0.2.11/24"), InterfaceAddress(2, "198.51.100.1/24")
+
+
+def table(*known: netlink.Known) -> LinkTable:
+    made = LinkTable()
+    for message in known:
+        made.receive(message)
+    return made
+
+
+def test_interface_with_an_address_is_announced_with_all_of_them_and_its_gateway() -> None:
+    gateway = Gateway(2, AddressText("192.0.2.1"), 100)
+    dearer = Gateway(2, AddressText("192.0.2.9"), 200)
+    elsewhere = Gateway(3, AddressText("192.0.2.2"), 0)
+    assert table(ETH0, ETH1, OWN, SECOND, dearer, gateway, elsewhere).links() == (
+        LinkState(LinkName("eth0"), 2, ETH0.mac, True, ("192.0.2.11/24", "198.51.100.1/24"), AddressText("192.0.2.1")),
+    )
+
+
+def test_interface_without_carrier_stays_and_is_down() -> None:
+    (link,) = table(ETH0, OWN, replace(ETH0, carrier=False)).links()
+    assert not link.up
+
+
+@pytest.mark.parametrize(
+    "interface",
+    [
+        replace(ETH0, unfit=Unfit.PART_OF_ANOTHER),
+        replace(ETH0, name=LinkName("veth12")),
+        replace(ETH0, name=LinkName("lo")),
+    ],
+)
+def test_interfaces_of_others_are_not_announced(interface: Interface) -> None:
+    assert table(interface, OWN).links() == ()
+
+
+def test_excluded_names_are_metallbs() -> None:
+    for name in ("docker0", "cbr0", "veth1", "cali12", "flannel.1", "kube-ipvs0", "cni0", "nodelocaldns", "lxc_health"):
+        assert EXCLUDED.fullmatch(name)
+    for name in ("eth0", "lo1", "local", "bond0", "enp1s0", "xdocker"):
+        assert not EXCLUDED.fullmatch(name)
+
+
+def test_interface_that_is_gone_takes_its_addresses_along() -> None:
+    made = table(ETH0, OWN)
+    made.receive(Gone(ETH0))
+    assert made.links() == ()
+    made.receive(ETH0)
+    assert made.links() == (), "a new interface of that index has to get its address anew"
+
+
+def test_address_that_is_gone_ends_the_announcing() -> None:
+    made = table(ETH0, OWN)
+    made.receive(Gone(OWN))
+    assert made.links() == ()
+
+
+def test_what_a_new_dump_does_not_mention_is_forgotten_at_its_end() -> None:
+    made = table(ETH0, ETH1, OWN, InterfaceAddress(3, "192.0.2.12/24"))
+    made.begin_dump(netlink.GET_LINK)
+    made.receive(replace(ETH0, mac=ETH1.mac))
+    assert [link.name for link in made.links()] == ["eth0", "eth1"], "until the end, events may have been lost or not"
+    made.end_dump()
+    assert [(link.name, link.mac) for link in made.links()] == [("eth0", ETH1.mac)]
+    for kind in (netlink.GET_ADDRESS, netlink.GET_ROUTE):
+        made.begin_dump(kind)
+        made.end_dump()
+    assert made.links() == ()
+
+
+def test_table_is_complete_when_all_three_dumps_are() -> None:
+    made = LinkTable()
+    seen = []
+    for kind in (netlink.GET_LINK, netlink.GET_ADDRESS, netlink.GET_ROUTE):
+        made.begin_dump(kind)
+        made.end_dump()
+        seen.append(made.complete)
+    assert seen == [False, False, True]
+
+
+def test_carrier_that_was_lost_and_back_before_we_looked_is_told_once() -> None:
+    made = table(ETH0, OWN)
+    assert made.take_flapped() == frozenset()
+    made.receive(replace(ETH0, downs=1))
+    assert made.take_flapped() == {2}
+    assert made.take_flapped() == frozenset()
+    made.receive(replace(ETH0, downs=2, carrier=False))
+    made.receive(replace(ETH0, downs=2))
+    assert made.take_flapped() == frozenset(), "a loss that was seen is told by the link itself"
+
+
+def test_why_interfaces_are_not_announced_is_said_of_the_likeliest_first() -> None:
+    made = table(
+        replace(ETH0, name=LinkName("lo"), unfit=Unfit.NOT_ETHERNET, index=1),
+        replace(ETH0, carrier=False),
+        OWN,
+        ETH1,
+        replace(ETH0, index=4, name=LinkName("eth2"), unfit=Unfit.PART_OF_ANOTHER),
+        replace(ETH0, index=5, name=LinkName("docker0")),
+        InterfaceAddress(5, "172.17.0.1/16"),
+        replace(ETH0, index=6, name=LinkName("eth3")),
+        InterfaceAddress(6, "203.0.113.1/24"),
+    )
+    assert list(made.unusable().items()) == [
+        ("eth0", "has no carrier"),
+        ("eth1", "has no IPv4 address"),
+        ("eth2", "is part of a bridge, a bond or a VRF"),
+        ("docker0", "has a name that container networks use"),
+    ]
+
+
+def test_of_a_thousand_pods_interfaces_some_are_named_and_the_nodes_own_are_among_them() -> None:
+    made = table(*(replace(ETH0, index=10 + n, name=LinkName(f"cali{n}")) for n in range(1000)), ETH1)
+    assert len(made.unusable()) == MAX_UNUSABLE
+    assert "eth1" in made.unusable()
+
+
+def test_addresses_of_an_interface_keep_their_order_and_the_last_one_ends_it() -> None:
+    made = table(ETH0, OWN, SECOND)
+    made.receive(Gone(OWN))
+    made.receive(OWN)
+    assert made.links()[0].prefixes == (SECOND.prefix, OWN.prefix)
+    for address in (OWN, SECOND, SECOND):
+        made.receive(Gone(address))
+    assert made.links() == ()
