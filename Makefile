@@ -1,53 +1,51 @@
-# make demo    the whole thing on this machine, from nothing
-# make check   the quick loop: format, lint, types, layers, unit tests
-# make test    everything, each fault once
-# make assets  the programs of a real control plane, Helm and Prometheus, found or built once
-# make engine  a container engine, started if there is none
-# make images  both images, their sizes and how fast they start
-# make faults  the failover figures, repeated
 PYTHON ?= python3
 VENV = .venv/bin
 export PYTHON
 
-.PHONY: demo check test assets engine images test-long faults lint lock
+.PHONY: help venv demo check test test-long lint assets engine images faults lock
 
-demo:
+help: ## what each target does
+	@awk -F ':.* ## |: ## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+venv: ## .venv, in which the lab, the daemons and the command line run
 	@scripts/setup lab
+
+demo: venv ## the whole thing on this machine, from nothing
 	@$(VENV)/python -m lab demo $(DEMO_ARGS)
 
-lint:
+lint: ## format, lint, types, layers
 	@scripts/setup dev
 	$(VENV)/ruff format --check .
 	$(VENV)/ruff check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 
-check: lint
+check: lint ## the quick loop: lint and unit tests
 	$(VENV)/pytest -q -n 2 -m "not lab and not slow and not long" tests
 
-test: lint assets
+test: lint assets ## everything, each fault once
 	@[ -z "$$CI" ] || scripts/engine
 	$(VENV)/pytest -n 2 --dist loadgroup -m "not long" tests
 
 # Without them the tests on a real control plane are left out, which pytest's first lines say; in CI that is a failure.
-assets:
+assets: ## the programs of a real control plane, Helm and Prometheus, found or built once
 	@scripts/setup dev
 	@$(VENV)/python -m lab assets || [ -z "$$CI" ]
 	@$(VENV)/python -m lab.assets.metallb_release || [ -z "$$CI" ]
 
 # An engine that is there is used; as root on Debian one is installed and started, in a network namespace of its own. Without
 # one the tests of the images are left out, which pytest's first lines say; in CI that is a failure.
-engine:
+engine: ## a container engine, started if there is none
 	@scripts/engine
 
-images: engine
+images: engine ## both images, their sizes and how fast they start
 	@scripts/setup dev
 	@$(VENV)/python -m bench.images $(IMAGES_ARGS)
 
-test-long: assets
+test-long: assets ## faults repeated, and Kubernetes' own defaults
 	$(VENV)/pytest -m long tests
 
-faults:
+faults: ## the failover figures, repeated
 	@scripts/setup dev
 	$(VENV)/python -m bench.faults $(FAULTS_ARGS)
 
@@ -56,7 +54,7 @@ faults:
 NOT_IN_IMAGES = aiohappyeyeballs aiohttp aiohttp-retry aiosignal attrs frozenlist multidict propcache tzdata websocket-client yarl
 
 # Exact versions and hashes for every platform; no download addresses.
-lock:
+lock: ## the exact versions in requirements/, after a change of pyproject.toml
 	@scripts/setup dev
 	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements/runtime.txt
 	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --extra lab -o requirements/lab.txt -c requirements/runtime.txt

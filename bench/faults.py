@@ -62,8 +62,8 @@ def cluster(scenario: str, *, nodes: int = 3, gateway: bool = True) -> Iterator[
         held.holder.close()
 
 
-def owner_of(lab: Lab, watch: measure.Watch) -> tuple[str, str]:
-    mac = measure.steady_owner(watch)
+def holder_of(lab: Lab, watch: measure.Watch) -> tuple[str, str]:
+    mac = measure.steady_holder(watch)
     return mac, measure.node_of(lab, mac)
 
 
@@ -73,33 +73,33 @@ def repeat(where: tuple[Lab, str], runs: int, fault: Callable[[str], None], mend
     result: Result = {}
     for run in range(runs):
         with measure.watching(lab, address) as watch:
-            _, owner = owner_of(lab, watch)
+            _, holder = holder_of(lab, watch)
             at = time.monotonic()
-            fault(owner)
+            fault(holder)
             time.sleep(SETTLE_S)
             again = wait_for(lambda: answers_again(watch.answers(), at)[0], 60, "somebody answers")
             result.setdefault("answers again", []).append(again)
             result.setdefault("answered by two", []).append(answered_by_two(watch.answers(), TWO_WINDOW_S))
-            console.print(f"  run {run + 1} of {runs}: {owner}, answers again after {again:.3f} s")
-            mend(owner)
+            console.print(f"  run {run + 1} of {runs}: {holder}, answers again after {again:.3f} s")
+            mend(holder)
             launch.await_ready(lab)
     return result
 
 
 def power_cut(runs: int) -> Result:
-    """The owner loses power; three nodes and a gateway."""
+    """The holder loses power; three nodes and a gateway."""
     with cluster("power-cut") as where:
         return repeat(where, runs, where[0].stop_node, where[0].start_node)
 
 
 def two_nodes(runs: int) -> Result:
-    """The owner loses power; two nodes, no gateway, so that the survivor hears nobody else."""
+    """The holder loses power; two nodes, no gateway, so that the survivor hears nobody else."""
     with cluster("two-nodes", nodes=2, gateway=False) as where:
         return repeat(where, runs, where[0].stop_node, where[0].start_node)
 
 
 def announcer_killed(runs: int) -> Result:
-    """The owner's announcer is killed with SIGKILL; its node lives."""
+    """The holder's announcer is killed with SIGKILL; its node lives."""
     with cluster("announcer") as where:
         lab = where[0]
         return repeat(
@@ -111,14 +111,14 @@ def announcer_killed(runs: int) -> Result:
 
 
 def watcher_killed(runs: int) -> Result:
-    """The owner's watcher is killed with SIGKILL: nothing may happen on the wire."""
+    """The holder's watcher is killed with SIGKILL: nothing may happen on the wire."""
     result: Result = {}
     with cluster("watcher") as (lab, address):
         for _ in range(runs):
             with measure.watching(lab, address) as watch:
-                mac, owner = owner_of(lab, watch)
+                mac, holder = holder_of(lab, watch)
                 at = time.monotonic()
-                lab.speaker(owner, "kill", "watcher")
+                lab.speaker(holder, "kill", "watcher")
                 time.sleep(SETTLE_S)
                 answers = watch.answers()
                 result.setdefault("longest silence", []).append(longest_silence(answers, at, answers[-1].at))
@@ -129,25 +129,25 @@ def watcher_killed(runs: int) -> Result:
 
 
 def cable(runs: int) -> Result:
-    """The owner's cable is pulled, and put back three seconds later."""
+    """The holder's cable is pulled, and put back three seconds later."""
     result: Result = {}
     with cluster("cable") as (lab, address):
         for run in range(runs):
             with measure.watching(lab, address) as watch:
-                _, owner = owner_of(lab, watch)
+                _, holder = holder_of(lab, watch)
                 at = time.monotonic()
-                lab.pull_link(owner)
+                lab.pull_link(holder)
                 time.sleep(UNPLUGGED_S)
                 again = wait_for(lambda: answers_again(watch.answers(), at)[0], 60, "somebody answers")
                 back = time.monotonic()
-                lab.plug_link(owner)
+                lab.plug_link(holder)
                 time.sleep(UNPLUGGED_S)
                 after = [a for a in watch.answers() if a.at > back]
                 result.setdefault("pulled: answers again", []).append(again)
                 result.setdefault("put back: one node answers after", []).append(last_change(after, back))
                 result.setdefault("put back: answered by two", []).append(answered_by_two(after, TWO_WINDOW_S))
                 result.setdefault("put back: longest silence", []).append(longest_silence(after, back, after[-1].at))
-                console.print(f"  run {run + 1} of {runs}: {owner}, answers again after {again:.3f} s")
+                console.print(f"  run {run + 1} of {runs}: {holder}, answers again after {again:.3f} s")
             launch.await_ready(lab)
     return result
 
@@ -182,7 +182,7 @@ def busy(count: int) -> Iterator[None]:
 def calm(minutes: float) -> Result:
     """No fault: two busy processes per core, and nothing may move."""
     with cluster("calm") as (lab, address), measure.watching(lab, address) as watch:
-        mac, _ = owner_of(lab, watch)
+        mac, _ = holder_of(lab, watch)
         with busy(2 * multiprocessing.cpu_count()):
             began = time.monotonic()
             time.sleep(60 * minutes)

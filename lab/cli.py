@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -248,6 +249,19 @@ def execute(
                 signal.signal(number, lambda received, _: running.send_signal(received))
             code = running.wait()
     raise typer.Exit(code if code >= 0 else 128 - code)
+
+
+@app.command()
+def holder(
+    address: Annotated[IPv4Address, typer.Argument(metavar="ADDRESS", parser=IPv4Address, help="Of a Service.")],
+    name: Name = DEFAULT_NAME,
+) -> None:
+    """Name the node that holds an address: the one that answers a client who asks for it."""
+    from lab import measure  # noqa: PLC0415 (for this command only)
+
+    lab = Lab.connect(name)
+    with measure.watching(lab, str(address)) as watch:
+        print(measure.node_of(lab, measure.steady_holder(watch)))
 
 
 @app.command()

@@ -51,9 +51,9 @@ class Figures(msgspec.Struct, omit_defaults=False):
     """From the Service's creation being answered to its address being seen in its status."""
     first_answer_s: float = 0.0
     """From the same moment to the first ARP Reply that the client saw."""
-    owner: str = ""
+    holder: str = ""
     checks: dict[str, str] = {}
-    new_owner: str = ""
+    new_holder: str = ""
     power_cut: Outage | None = None
     answered_by_two: int = 0
     """Answers within 50 ms of one by another node, the whole demo long."""
@@ -142,14 +142,14 @@ class Demo:
                 created = time.monotonic()
                 service = wait_for(lambda: _with_address(client), 10.0, "the Service's address")
                 self.figures.address_assigned_s = time.monotonic() - created
-                owner = measure.node_of(lab, measure.steady_owner(watch))
+                holder = measure.node_of(lab, measure.steady_holder(watch))
                 answers = watch.answers()
                 self.figures.first_answer_s = max(0.0, answers[0].at - created)
                 self.figures.answered_by_two += answered_by_two(answers, window=0.05)
             self.figures.address = service.status.load_balancer.ingress[0].ip
-            self.figures.owner = owner
+            self.figures.holder = holder
             step.found(
-                f"[bold]{self.figures.address}[/] answers from [bold]{owner}[/], "
+                f"[bold]{self.figures.address}[/] answers from [bold]{holder}[/], "
                 f"{1000 * self.figures.first_answer_s:.0f} ms after the Service was created"
             )
         return service
@@ -188,12 +188,12 @@ class Demo:
     def _power_cut(self, lab: Lab) -> None:
         url = f"http://{self.figures.address}/"
         with (
-            self._step(f"Cutting the power of [bold]{self.figures.owner}[/] under load") as step,
+            self._step(f"Cutting the power of [bold]{self.figures.holder}[/] under load") as step,
             measure.watching(lab, self.figures.address, url=url) as watch,
         ):
             wait_for(lambda: _succeeds(watch, STEADY_S), 20.0, "every request succeeds before the fault")
             fault_at = time.monotonic()
-            lab.stop_node(self.figures.owner)
+            lab.stop_node(self.figures.holder)
             step.doing("50 requests a second go on")
             wait_for(
                 lambda: time.monotonic() > fault_at + self.node_grace and _succeeds(watch, STEADY_S),
@@ -204,9 +204,9 @@ class Demo:
             self.figures.answered_by_two += answered_by_two(watch.answers(), window=0.05)
             if cost.answers_again_s is None or cost.answered_by is None:
                 raise StepFailedError("nobody took the address over")
-            self.figures.new_owner = measure.node_of(lab, cost.answered_by)
+            self.figures.new_holder = measure.node_of(lab, cost.answered_by)
             again = f"{1000 * cost.answers_again_s:.0f} ms"
-            step.found(f"[bold]{self.figures.new_owner}[/] answers [bold]{again}[/] after the cut")
+            step.found(f"[bold]{self.figures.new_holder}[/] answers [bold]{again}[/] after the cut")
             step.found(
                 f"every request succeeds again after {cost.succeeds_again_s:.1f} s; {cost.lost} of {cost.requests} "
                 f"lost (the dead node's replica is taken out after {self.node_grace:g} s, as Kubernetes does after 50)"
@@ -217,7 +217,7 @@ class Demo:
             self._step("Deleting the Service") as step,
             measure.watching(lab, self.figures.address) as watch,
         ):
-            measure.steady_owner(watch)
+            measure.steady_holder(watch)
             deleted = time.monotonic()
             client.delete(SERVICES, NAMESPACE, SERVICE)
             wait_for(
@@ -257,7 +257,7 @@ class Demo:
         table.add_row("Service created → address in its status", f"{1000 * self.figures.address_assigned_s:.0f} ms")
         table.add_row("Service created → first ARP answer", f"{1000 * self.figures.first_answer_s:.0f} ms")
         table.add_row(
-            f"{self.figures.owner} loses power → {self.figures.new_owner} answers",
+            f"{self.figures.holder} loses power → {self.figures.new_holder} answers",
             f"{1000 * cost.answers_again_s:.0f} ms",
         )
         table.add_row("… → every request succeeds again", f"{cost.succeeds_again_s:.2f} s")

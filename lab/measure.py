@@ -19,7 +19,7 @@ from typing import IO, TypeVar
 import msgspec
 
 from lab.client import Command, Lab
-from lab.errors import LabError
+from lab.errors import FailedError, LabError
 from lab.figures import Answer, Outage, Request, outage
 from lab.layout import INTERFACE
 
@@ -115,8 +115,11 @@ def wait_for(probe: Callable[[], T | None], seconds: float, what: str, every: fl
     return result
 
 
-def steady_owner(watch: Watch, seconds: float = 0.3) -> str:
-    """The MAC that alone has answered for the last ``seconds``; waits until there is one."""
+def steady_holder(watch: Watch, seconds: float = 0.3) -> str:
+    """The MAC that alone has answered for the last ``seconds``.
+
+    Raises ``LabError``, which says who answered last, where 20 s pass without one.
+    """
 
     def alone() -> str | None:
         now = time.monotonic()
@@ -127,7 +130,7 @@ def steady_owner(watch: Watch, seconds: float = 0.3) -> str:
     try:
         return wait_for(alone, 20.0, "one node, and no other, answers for the address")
     except LabError as error:
-        raise LabError(f"{error}; {_who_answers(watch)}") from error
+        raise FailedError(f"{error}; {_who_answers(watch)}") from error
 
 
 def _who_answers(watch: Watch) -> str:

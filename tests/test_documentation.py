@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -9,12 +11,7 @@ from pathlib import Path
 import pytest
 
 from controller.allocator import Reason
-
-ROOT = Path(__file__).parents[1]
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/kind/README.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
+from tests.pages import PAGES, README, ROOT, block_with, commands
 
 ON_KIND = "tests/docker/test_kind.py"
 RUN_ELSEWHERE = {
@@ -23,6 +20,7 @@ RUN_ELSEWHERE = {
     "examples/kind/down.sh": ON_KIND,
     "kubectl get servicel2statuses --namespace metallb-system --output wide": ON_KIND,
     "berthlb kind-pool --cluster kind": ON_KIND,
+    "make venv": "tests/lab/test_clone.py",
     "make demo": "tests/lab/test_demo.py",
     "make check": "a part of make test",
     "make engine": "a part of make test, in CI",
@@ -30,12 +28,12 @@ RUN_ELSEWHERE = {
     "docker build --file Dockerfile.speaker --tag berthlb/speaker:0.1.0 .": "tests/docker, by scripts/images",
     "make test": "this run",
     ".venv/bin/pytest -m long --log-cli-level=INFO tests/lab/test_failover_figures.py": "a part of make test-long",
-    "python -m controller --kubeconfig FILE": "tests/controller",
-    "python -m speaker --kubeconfig FILE --node-name NODE": "tests/lab",
+    ".venv/bin/python -m controller --kubeconfig FILE": "tests/lab/test_clone.py",
+    ".venv/bin/python -m speaker --kubeconfig FILE --node-name NODE": "tests/lab/test_clone.py",
 }
 """Commands of the documentation that other tests run: the command, and where."""
 
-LAB_SESSION = re.compile(r"^\.venv/bin/python -m lab ")
+LAB_SESSION = block_with(README, "-m lab up")
 
 
 RUN_BY_PAGE = {
@@ -47,19 +45,13 @@ RUN_BY_PAGE = {
 """Pages whose commands another test runs in order, all of them: the page, and where."""
 
 
-def commands(page: Path) -> list[str]:
-    """Each line of the page's ``console`` blocks."""
-    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line]
-
-
 def test_every_documented_command_is_run_by_a_test() -> None:
     unknown = [
         f"{page.relative_to(ROOT)}: {command}"
         for page in PAGES
         for command in commands(page)
         if str(page.relative_to(ROOT)) not in RUN_BY_PAGE
-        if command not in RUN_ELSEWHERE and not (page.name == "README.md" and LAB_SESSION.match(command))
+        if command not in RUN_ELSEWHERE and not (page == README and command in LAB_SESSION)
     ]
     assert not unknown
 
@@ -80,17 +72,32 @@ def test_make_knows_the_documented_targets() -> None:
     subprocess.run(["make", "-n", *targets], cwd=ROOT, check=True, capture_output=True)
 
 
+def test_make_alone_says_what_each_target_does() -> None:
+    said = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    shown = dict(re.findall(r"^make ([a-z-]+) +(\S.*)$", said, re.MULTILINE))
+    assert sorted(shown) == sorted(re.findall(r"^([\w-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout == said
+
+
 @pytest.mark.lab
 @pytest.mark.timeout(180)
-def test_the_lab_session_of_the_readme_runs_as_written(tmp_path: Path) -> None:
-    """All of it in order; only the lab's name is changed, so that it does not meet a lab of the person who tests."""
-    session = [c for c in commands(ROOT / "README.md") if LAB_SESSION.match(c)]
-    name = f"readme-{tmp_path.parent.parent.name[-12:]}".lower()
-    script = "\n".join(["set -eux", *session]).replace(" berth", f" {name}")
+def test_the_lab_session_of_the_readme_runs_as_written_and_curl_goes_on_without_the_holder(tmp_path: Path) -> None:
+    """The lab has another name than a lab of the person who tests; no command says which."""
+    environment = {**os.environ, "BERTHLB_LAB": f"readme-{tmp_path.parent.parent.name[-12:]}".lower()}
+    script = "\n".join(["set -eux", *LAB_SESSION])
     try:
-        subprocess.run(["bash", "-c", script], cwd=ROOT, check=True, timeout=120)
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=ROOT, env=environment, check=False, timeout=150, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = done.stdout.splitlines()
+        (holder,) = (line for line in lines if re.fullmatch(r"node-\d", line))
+        assert f"+ .venv/bin/python -m lab node stop {holder}" in done.stderr
+        before, after = (json.loads(line) for line in lines if line.startswith("{"))
+        assert before["node"]
+        assert after["node"] not in {"", holder}
     finally:
-        subprocess.run([".venv/bin/python", "-m", "lab", "down", "--name", name], cwd=ROOT, check=False, timeout=30)
+        subprocess.run([".venv/bin/python", "-m", "lab", "down"], cwd=ROOT, env=environment, check=False, timeout=30)
 
 
 def test_every_reason_for_having_no_address_is_explained() -> None:

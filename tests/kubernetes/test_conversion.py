@@ -14,8 +14,8 @@ import yaml
 from cli.convert import convert
 from cli.yaml_text import written
 from tests.kubernetes.control_plane import ROOT, ControlPlane
+from tests.pages import commands
 from tests.real import program
-from tests.test_documentation import commands
 
 pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow]
 

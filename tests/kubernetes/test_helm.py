@@ -21,8 +21,8 @@ from tests.deploy.chart import CHART, NAMESPACE, VALUES, helm
 from tests.kubernetes import metallb, prometheus_operator
 from tests.kubernetes.conftest import running
 from tests.kubernetes.control_plane import DEFINITION, MANIFEST, ROOT, ControlPlane
+from tests.pages import commands
 from tests.real import program
-from tests.test_documentation import commands
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("helm"), pytest.mark.slow, pytest.mark.real]

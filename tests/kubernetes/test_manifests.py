@@ -12,7 +12,7 @@ import yaml
 
 from speaker.options import parse
 from tests.kubernetes.control_plane import MANIFEST, ROOT, ControlPlane
-from tests.test_documentation import commands
+from tests.pages import commands
 
 pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow]
 

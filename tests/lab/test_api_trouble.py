@@ -92,7 +92,7 @@ def api(cluster: Lab) -> ApiClient:
 def undisturbed(lab: Lab, api: ApiClient) -> Iterator[measure.Watch]:
     """The block's trouble is not noticed on the LAN, costs the Service nothing, and is over for good at its end."""
     with measure.watching(lab, ADDRESS) as watch:
-        mac = measure.steady_owner(watch)
+        mac = measure.steady_holder(watch)
         since = time.monotonic()
         before = api.get(SERVICES, "dev", "nginx-service")
         yield watch
@@ -114,7 +114,7 @@ def heals(lab: Lab, api: ApiClient) -> None:
     assert address != ADDRESS
     with measure.watching(lab, address) as watch:
         wait_until(watch.answers, HEAL_S, "nobody answers for a new Service")
-        measure.steady_owner(watch)
+        measure.steady_holder(watch)
         api.delete(SERVICES, "dev", "healed")
         wait_until(lambda: watch.answers()[-1].at < time.monotonic() - 0.5, HEAL_S)
 
@@ -206,7 +206,7 @@ def standing_still(lab: Lab, process: str) -> Iterator[None]:
 @contextmanager
 def failed_over(lab: Lab, watch: measure.Watch) -> Iterator[None]:
     """The owner's power is cut, and another node takes over; at the block's end the power is back."""
-    old = measure.steady_owner(watch)
+    old = measure.steady_holder(watch)
     node = measure.node_of(lab, old)
     cut = time.monotonic()
     lab.stop_node(node)
@@ -245,7 +245,7 @@ def test_a_node_that_dies_while_the_control_plane_stands_still_is_replaced(
         wait_until(lambda: can_ask(api), HEAL_S)
         power.close()
         launch.await_ready(cluster)
-        new = measure.steady_owner(watch)
+        new = measure.steady_holder(watch)
         back = time.monotonic()
         heals(cluster, api)
         assert {a.mac for a in watch.answers() if a.at > back} == {new}
@@ -295,7 +295,7 @@ def test_a_history_that_was_compacted(cluster: Lab, api: ApiClient) -> None:
         create(api, "again", loadBalancerIP=released)
         wait_until(lambda: addresses(api, "again") == [released], HEAL_S, "the address was not released")
         wait_until(watch.answers, HEAL_S)
-        measure.steady_owner(watch)
+        measure.steady_holder(watch)
     for name in ("again", "new"):
         api.delete(SERVICES, "dev", name)
 

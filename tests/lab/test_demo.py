@@ -30,8 +30,8 @@ def test_the_demo_plays_to_its_end_and_leaves_nothing(tmp_path: Path) -> None:
     assert played.returncode == 0, played.stdout + played.stderr
     said = json.loads(figures.read_text())
     assert said["address"] == "172.18.255.200"
-    assert said["owner"]
-    assert said["new_owner"] not in {"", said["owner"]}
+    assert said["holder"]
+    assert said["new_holder"] not in {"", said["holder"]}
     assert said["power_cut"]["requests"] > said["power_cut"]["lost"]
     assert said["answered_by_two"] == 0
     assert set(said["checks"]) >= {"LoadBalancer, from the client", "NodePort, from the client", "ExternalName"}

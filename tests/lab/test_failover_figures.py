@@ -56,7 +56,7 @@ def power_cut(lab: Lab) -> Seen:
     """Cut the owner's power under load, and watch for as long as Kubernetes may need."""
     wait_until(lambda: page_from_client(lab), 30)
     with measure.watching(lab, ADDRESS, url=f"http://{ADDRESS}/", rate=20.0) as watch:
-        node = measure.node_of(lab, measure.steady_owner(watch))
+        node = measure.node_of(lab, measure.steady_holder(watch))
         cut = time.monotonic()
         lab.stop_node(node)
         wait_until(lambda: time.monotonic() > cut + WATCHED_S, WATCHED_S + 5)

@@ -103,7 +103,7 @@ def page_from_client(lab: Lab) -> str:
 
 def test_power_cut_moves_the_address_and_its_return_does_not(cluster: Lab) -> None:
     with measure.watching(cluster, ADDRESS) as watch:
-        old = measure.steady_owner(watch)
+        old = measure.steady_holder(watch)
         node = measure.node_of(cluster, old)
         cut = time.monotonic()
         cluster.stop_node(node)
@@ -118,7 +118,7 @@ def test_power_cut_moves_the_address_and_its_return_does_not(cluster: Lab) -> No
 
 def test_a_killed_announcer_is_replaced_by_another_node(cluster: Lab) -> None:
     with measure.watching(cluster, ADDRESS) as watch:
-        old = measure.steady_owner(watch)
+        old = measure.steady_holder(watch)
         node = measure.node_of(cluster, old)
         killed = time.monotonic()
         cluster.speaker(node, "kill", "announcer")
@@ -130,7 +130,7 @@ def test_a_killed_announcer_is_replaced_by_another_node(cluster: Lab) -> None:
 
 def test_a_killed_watcher_is_not_noticed_on_the_wire(cluster: Lab) -> None:
     with measure.watching(cluster, ADDRESS) as watch:
-        mac = measure.steady_owner(watch)
+        mac = measure.steady_holder(watch)
         killed = time.monotonic()
         cluster.speaker(measure.node_of(cluster, mac), "kill", "watcher")
         still_answers_alone(watch, mac, killed, 2.0)
@@ -139,7 +139,7 @@ def test_a_killed_watcher_is_not_noticed_on_the_wire(cluster: Lab) -> None:
 
 def test_a_stopped_speaker_releases_its_addresses_at_once(cluster: Lab) -> None:
     with measure.watching(cluster, ADDRESS) as watch:
-        old = measure.steady_owner(watch)
+        old = measure.steady_holder(watch)
         node = measure.node_of(cluster, old)
         stopped = time.monotonic()
         cluster.speaker(node, "stop")
@@ -153,7 +153,7 @@ def test_a_stopped_speaker_releases_its_addresses_at_once(cluster: Lab) -> None:
 
 def test_a_pulled_cable_moves_the_address_and_one_node_answers_when_it_is_back(cluster: Lab) -> None:
     with measure.watching(cluster, ADDRESS) as watch:
-        old = measure.steady_owner(watch)
+        old = measure.steady_holder(watch)
         node = measure.node_of(cluster, old)
         pulled = time.monotonic()
         cluster.pull_link(node)
@@ -174,7 +174,7 @@ def test_the_client_s_neighbour_table_follows_the_address(cluster: Lab) -> None:
         return next((line.split()[3] for line in shown if line.startswith(ADDRESS + " ")), "")
 
     with measure.watching(cluster, ADDRESS) as watch:
-        old = measure.steady_owner(watch)
+        old = measure.steady_holder(watch)
         wait_until(lambda: page_from_client(cluster), 20)
         assert entry() == old
         node = measure.node_of(cluster, old)
@@ -203,7 +203,7 @@ def test_addresses_fail_over_while_the_api_server_is_away(cluster: Lab) -> None:
         urllib.request.urlopen(request, timeout=5).close()
 
     with measure.watching(cluster, ADDRESS) as watch:
-        old = measure.steady_owner(watch)
+        old = measure.steady_holder(watch)
         node = measure.node_of(cluster, old)
         fail(True)
         try:
@@ -222,7 +222,7 @@ def test_of_two_nodes_without_a_gateway_the_survivor_takes_over() -> None:
     """Nobody else can be heard: carrier is the proof that the survivor is not the isolated one."""
     wanted = launch.Wanted(f"two-test-{os.getpid()}", lay_out(2, gateway=False), node_grace=2.0)
     with serving(wanted) as lab, measure.watching(lab, ADDRESS) as watch:
-        old = measure.steady_owner(watch)
+        old = measure.steady_holder(watch)
         cut = time.monotonic()
         lab.stop_node(measure.node_of(lab, old))
         new_mac(watch, old, cut)
@@ -235,7 +235,7 @@ def test_a_deleted_service_is_answered_for_by_nobody(cluster: Lab, tmp_path: Pat
     api = api_of(cluster)
     address = wait_until(lambda: addresses(api, "second"))[0]
     with measure.watching(cluster, address) as watch:
-        measure.steady_owner(watch)
+        measure.steady_holder(watch)
         api.delete(SERVICES, "dev", "second")
         wait_until(lambda: watch.answers()[-1].at < time.monotonic() - 1.0)
 
@@ -244,7 +244,7 @@ def test_a_pool_and_its_advertisement_that_are_made_again_are_not_missed_on_the_
     """``kubectl replace --force``, and hooks of Helm and Argo CD, at each upgrade."""
     api = api_of(cluster)
     with measure.watching(cluster, ADDRESS) as watch:
-        mac = measure.steady_owner(watch)
+        mac = measure.steady_holder(watch)
         for away in ({"pool"}, {"advertisement"}, {"pool", "advertisement"}):
             if "pool" in away:
                 api.delete(IP_ADDRESS_POOLS, "metallb-system", "example")
@@ -262,8 +262,8 @@ def test_two_labs_do_not_know_of_each_other(cluster: Lab) -> None:
     try:
         with_service(other.lab)
         with measure.watching(cluster, ADDRESS) as ours, measure.watching(other.lab, ADDRESS) as theirs:
-            mac = measure.steady_owner(ours)
-            measure.steady_owner(theirs)
+            mac = measure.steady_holder(ours)
+            measure.steady_holder(theirs)
             other.lab.stop_node("node-1")
             still_answers_alone(ours, mac, time.monotonic(), 2.0)
     finally:

@@ -37,6 +37,7 @@ def run(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
         (["down", "--name", "never-was"], "never-was is not up"),
         (["exec", "--name", "never-was", "cp", "--", "true"], "never-was is not up"),
         (["speaker", "kill", "node-1", "--process", "brain"], "--process"),
+        (["holder", "172.18.255"], "172.18.255"),
         (["apply"], "-f FILE"),
         (["get", "unicorns"], "unicorns"),
         (["delete", "service"], "KIND NAME"),
@@ -56,7 +57,7 @@ def test_bad_arguments_get_one_line_and_exit_code_2(
     assert said in printed.err
 
 
-COMMANDS = ["up", "down", "list", "status", "exec", "logs", "workload", "apply", "delete", "get", "demo"]
+COMMANDS = ["up", "down", "list", "status", "exec", "holder", "logs", "workload", "apply", "delete", "get", "demo"]
 GROUPS = ["node stop", "node start", "link up", "link down"]
 GROUPS += [f"speaker {action}" for action in ("start", "stop", "kill", "pause", "resume")]
 

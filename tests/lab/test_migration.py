@@ -324,7 +324,7 @@ def with_a_client(
 
 def observe(lab: Lab, _: MetalLB, ours: Beside, timeline: Timeline, watch: measure.Watch) -> None:
     """Beside MetalLB, with permissions to read and no others."""
-    measure.steady_owner(watch)
+    measure.steady_holder(watch)
     began = timeline.note("MetalLB serves")
     kubectl(lab, "apply", "--filename=-", given=read_only())
     versions = [each["metadata"]["resourceVersion"] for each in objects(lab, "services", "--namespace=dev")]
@@ -366,7 +366,7 @@ def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch:
     ours.start()
     ours.await_ready()
     wait_until(lambda: len(announced(lab, "BerthLB")) == 3, 60.0, "BerthLB does not announce")
-    measure.steady_owner(watch)
+    measure.steady_holder(watch)
     timeline.note("BerthLB serves")
     unchanged()
     assert_gap(timeline, changing)
@@ -395,7 +395,7 @@ def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch:
     timeline.note("BerthLB has ended; MetalLB begins")
     metallb.start()
     wait_until(lambda: all_answer(lab, given), 60.0, "MetalLB does not announce")
-    measure.steady_owner(watch)
+    measure.steady_holder(watch)
     timeline.note("MetalLB serves")
     unchanged()
     assert_gap(timeline, back)

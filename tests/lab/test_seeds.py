@@ -103,7 +103,7 @@ def test_with_policy_local_only_nodes_with_an_endpoint_announce_and_the_client_i
     answer = page(lab, "client", f"http://{found}:8765/")
     assert (answer["node"], answer["pod"], answer["client"]) == ("node-2", "example-1", CLIENT)
     with measure.watching(lab, found) as watch:
-        assert measure.node_of(lab, measure.steady_owner(watch)) == "node-2"
+        assert measure.node_of(lab, measure.steady_holder(watch)) == "node-2"
     assert service(lab, "example-service")["spec"]["healthCheckNodePort"] > 0
     kubectl(lab, "delete", "service", "example-service")
 

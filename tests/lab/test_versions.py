@@ -96,14 +96,14 @@ def test_a_rolling_upgrade_and_the_way_back(cluster: Lab, tmp_path: Path) -> Non
         for change in (last.start, last.end):
             for node in nodes:
                 change(node)
-                steady = measure.steady_owner(watch)
+                steady = measure.steady_holder(watch)
                 still_answers_alone(watch, steady, time.monotonic(), 1.0)
                 assert announcing(cluster) == [measure.node_of(cluster, steady)]
                 assert all(not misunderstood(cluster, each) for each in nodes)
         last.start(nodes[0])
         mixed = time.monotonic()
         for _ in range(2):  # a death, of either release at least once
-            old = measure.steady_owner(watch)
+            old = measure.steady_holder(watch)
             node = measure.node_of(cluster, old)
             at = time.monotonic()
             cluster.pull_link(node)
