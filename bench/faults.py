@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.api.client import SERVICES, connect
-from lab import launch, measure
+from lab import launch
 from lab.client import Lab
-from lab.demo import SEEDS
-from lab.figures import Answer, answered_by_two, answers_again, longest_silence
 from lab.layout import lay_out
-from lab.manifests import apply_files
-from lab.measure import wait_for
-from lab.workloads import start_workload
+from lab.measuring import measure
+from lab.measuring.figures import ArpReply, answered_by_two, answers_again, longest_silence
+from lab.measuring.measure import wait_for
+from lab.objects.manifests import SEEDS, apply_files
+from lab.objects.workloads import start_workload
 
 console = Console(stderr=True)
 SETTLE_S = 2.0  # watched after each fault
@@ -44,9 +44,7 @@ Result = dict[str, Seconds]
 @contextmanager
 def cluster(scenario: str, *, nodes: int = 3, gateway: bool = True) -> Iterator[tuple[Lab, str]]:
     """A lab with one Service that answers; the lab and the Service's address."""
-    held = launch.up(launch.Wanted(f"faults-{scenario}", lay_out(nodes, gateway=gateway)))
-    lab = held.lab
-    try:
+    with launch.up(launch.Recipe(f"faults-{scenario}", lay_out(nodes, gateway=gateway))) as lab:
         apply_files(lab, [SEEDS / "kind-metallb-pool.yaml"])
         start_workload(lab, "nginx", replicas=nodes, namespace="dev", port=80)
         apply_files(lab, [SEEDS / "kind-nginx-service.yaml"])
@@ -57,12 +55,9 @@ def cluster(scenario: str, *, nodes: int = 3, gateway: bool = True) -> Iterator[
             return ingress[0].ip if ingress else None
 
         yield lab, wait_for(address, 10, "the address")
-    finally:
-        lab.down()
-        held.holder.close()
 
 
-def holder_of(lab: Lab, watch: measure.Watch) -> tuple[str, str]:
+def holder_of(lab: Lab, watch: measure.ClientWatch) -> tuple[str, str]:
     mac = measure.steady_holder(watch)
     return mac, measure.node_of(lab, mac)
 
@@ -152,7 +147,7 @@ def cable(runs: int) -> Result:
     return result
 
 
-def last_change(answers: list[Answer], since: float) -> float:
+def last_change(answers: list[ArpReply], since: float) -> float:
     """Seconds from ``since`` until the same MAC has answered ever after."""
     for earlier, later in reversed(list(pairwise(answers))):
         if earlier.mac != later.mac:

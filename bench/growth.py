@@ -25,10 +25,10 @@ from cluster.api.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, SERVICES, Ap
 from lab import launch
 from lab.assets.gather import gather
 from lab.client import Lab
+from lab.control.messages import CONTROLLER, SPEAKER, ControlPlane
 from lab.layout import STATUS_PORT, lay_out
-from lab.measure import wait_for
-from lab.messages import CONTROLLER, SPEAKER, ControlPlane
-from lab.workloads import start_workload
+from lab.measuring.measure import wait_for
+from lab.objects.workloads import start_workload
 
 console = Console(stderr=True)
 NODES = 3
@@ -100,9 +100,7 @@ def quiet(lab: Lab) -> None:
 
 def measure(count: int, control_plane: ControlPlane) -> dict[str, float]:
     assets = gather() if control_plane == "kubernetes" else None
-    held = launch.up(launch.Wanted("bench-growth", lay_out(NODES), assets=assets))
-    lab = held.lab
-    try:
+    with launch.up(launch.Recipe("bench-growth", lay_out(NODES), assets=assets)) as lab:
         if control_plane == "kubernetes":
             for number in range(1, NODES + 1):
                 lab.process(f"node-{number}", "kube-proxy", "kill")
@@ -128,9 +126,6 @@ def measure(count: int, control_plane: ControlPlane) -> dict[str, float]:
         )
         figures["late loops"] = counted(lab, "berthlb_speaker_late_loops_total")
         return figures
-    finally:
-        lab.down()
-        held.holder.close()
 
 
 def main() -> None:

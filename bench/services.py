@@ -44,10 +44,10 @@ from controller.daemon import WRITERS
 from lab import launch
 from lab.assets.gather import gather
 from lab.client import Command, Lab
-from lab.container import confined
 from lab.layout import CONTROL_PLANE, lay_out
-from lab.measure import wait_for
-from lab.rights import rights_of
+from lab.machines.container import confined
+from lab.measuring.measure import wait_for
+from lab.shipped.rights import rights_of
 
 console = Console(stderr=True)
 CREATORS = 12
@@ -273,9 +273,7 @@ def one_round(lab: Lab, api: ApiClient, count: int) -> dict[str, float]:
 
 
 def measure(count: int, rounds: int) -> list[dict[str, float]]:
-    held = launch.up(launch.Wanted("bench-services", lay_out(1), daemons=False, assets=gather()))
-    lab = held.lab
-    try:
+    with launch.up(launch.Recipe("bench-services", lay_out(1), daemons=False, assets=gather())) as lab:
         lab.process("node-1", "kube-proxy", "kill")  # it would spend more on so many Services than all the others
         api = connect(lab.kubeconfig, user_agent="berthlb-bench")
         body = {"metadata": {"name": "bench"}, "spec": {"addresses": [POOL], "avoidBuggyIPs": True}}
@@ -285,9 +283,6 @@ def measure(count: int, rounds: int) -> list[dict[str, float]]:
             console.print(f"round {number + 1} of {rounds}: 3 × {count} Services")
             results.append(one_round(lab, api, count))
         return results
-    finally:
-        lab.down()
-        held.holder.close()
 
 
 def main() -> None:

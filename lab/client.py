@@ -21,9 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
 
-from lab import directory, messages, wire
+from lab.control import channel, directory, messages
+from lab.control.messages import Action, AnyAnswer, LabStatus, SpeakerProcess, ToKeeper
 from lab.errors import LabError
-from lab.messages import Action, AnyAnswer, LabStatus, Request, SpeakerProcess
 
 ANSWER_S = 10.0  # the keeper answers in milliseconds; a speaker has 5 s to stop
 DOWN_S = 10.0
@@ -73,7 +73,7 @@ class Command:
     def send_signal(self, number: int) -> None:
         """To its process group."""
         with self._sending:
-            wire.send(self._connection, messages.Signal(number))
+            channel.send(self._connection, messages.Signal(number))
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -114,7 +114,7 @@ class Lab:
 
     def status(self, *, memory: bool = False) -> LabStatus:
         """Everything there is to know: hosts, addresses, processes (with their memory where asked)."""
-        return self._ask(messages.Status(memory=memory), LabStatus)
+        return self._ask(messages.GetStatus(memory=memory), LabStatus)
 
     @property
     def kubeconfig(self) -> Path:
@@ -161,7 +161,7 @@ class Lab:
             request = messages.Exec(
                 host, tuple(argv), dict(os.environ if environment is None else environment), str(Path.cwd()), terminal
             )
-            wire.send(connection, request, theirs)
+            channel.send(connection, request, theirs)
             answer = _checked(_receive(connection, self.name), messages.Started)
         except BaseException:
             connection.close()
@@ -265,15 +265,15 @@ class Lab:
         connection.settimeout(ANSWER_S)
         return connection
 
-    def _ask(self, request: Request, kind: type[T]) -> T:
+    def _ask(self, request: ToKeeper, kind: type[T]) -> T:
         return _checked(self._ask_for(request)[0], kind)
 
-    def _ask_for(self, request: Request) -> tuple[AnyAnswer, list[int]]:
+    def _ask_for(self, request: ToKeeper) -> tuple[AnyAnswer, list[int]]:
         with self._open() as connection:
             try:
-                wire.send(connection, request)
-                received = wire.receive(connection, messages.ANSWERS)
-            except (OSError, wire.MessageError) as error:
+                channel.send(connection, request)
+                received = channel.receive(connection, messages.ANSWERS)
+            except (OSError, channel.MessageError) as error:
                 raise LabError(f"lab {self.name} does not answer: {error}") from error
         if received is None:
             raise LabError(f"lab {self.name} has ended")
@@ -282,10 +282,10 @@ class Lab:
 
 def _receive(connection: socket.socket, who: str) -> AnyAnswer:
     try:
-        received = wire.receive(connection, messages.ANSWERS)
+        received = channel.receive(connection, messages.ANSWERS)
     except TimeoutError:
         raise
-    except (OSError, wire.MessageError) as error:
+    except (OSError, channel.MessageError) as error:
         raise LabError(f"{who}: {error}") from error
     if received is None:
         raise LabError(f"{who} ended with its lab")
@@ -293,7 +293,7 @@ def _receive(connection: socket.socket, who: str) -> AnyAnswer:
 
 
 def _checked(answer: AnyAnswer, kind: type[T]) -> T:
-    if isinstance(answer, messages.Refused):
+    if isinstance(answer, messages.Declined):
         raise LabError(answer.reason)
     if not isinstance(answer, kind):
         raise LabError(f"unexpected answer: {answer}")

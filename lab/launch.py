@@ -1,7 +1,15 @@
 """Bringing a lab up.
 
-The command that does so holds the lab (a socket pair with the keeper) until everything that was started is ready;
-whatever ends that command before, ends the lab. With ``hold`` it goes on holding, and the lab ends with it.
+``up`` makes a lab in four steps:
+
+1. It takes the lab's lock and writes the lab's files: the ``Spec``, kubeconfigs, and the credentials of a real control
+   plane.
+2. It starts the guard (``lab.keeper.guard``), which starts the keeper in namespaces of its own.
+3. It waits until the keeper has built the LAN and started every process.
+4. It asks each process until all are ready.
+
+A socket pair ties the lab to the process that called ``up``. The keeper ends the lab when that process ends, whatever
+ended it, until ``Launched.release`` is called.
 """
 
 from __future__ import annotations
@@ -19,20 +27,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from urllib.parse import urlsplit
 
 import msgspec
 
-from lab import directory, wire
 from lab.assets.gather import Assets
 from lab.client import Lab
+from lab.control import channel, directory
+from lab.control.messages import ANSWERS, SPEAKER, SPEC, Declined, Done, LabStatus, LetGo, ProxyMode, Spec
 from lab.controlplane import credentials
 from lab.controlplane.commands import LEAST_GRACE_S, PROXY_HEALTH_PORT
 from lab.errors import FailedError, LabError, UnusableError
 from lab.layout import API_PORT, CONTROL_PLANE, STATUS_PORT, Layout
-from lab.messages import ANSWERS, SPEAKER, SPEC, Done, LabStatus, ProxyMode, Refused, Release, Spec
-from lab.processes import python_path
-from lab.rights import DAEMONS, rights_of
+from lab.machines.processes import python_path
+from lab.shipped.rights import DAEMONS, rights_of
 
 BUILD_S = 30.0  # for the namespaces and the LAN; takes a tenth of a second
 END_S = 10.0
@@ -47,25 +56,37 @@ class NotReadyError(FailedError):
 
 
 @dataclass
-class Held:
-    """A lab that ends with this process, unless it is released."""
+class Launched:
+    """A lab that ends with this process unless it is released. As a ``with`` block it gives the lab, and ends it."""
 
     lab: Lab
-    holder: socket.socket
+    tie: socket.socket
+    """To the keeper, which ends the lab when this is closed."""
 
     def release(self) -> Lab:
-        wire.send(self.holder, Release())
-        self.holder.close()
+        """Let the lab outlive this process."""
+        channel.send(self.tie, LetGo())
+        self.tie.close()
         return self.lab
 
     def wait(self) -> None:
-        """Until the lab has ended."""
-        while self.holder.recv(1):
+        """Return when the lab has ended."""
+        while self.tie.recv(1):
             pass
+
+    def __enter__(self) -> Lab:
+        return self.lab
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if directory.is_alive(self.lab.directory):
+            self.lab.down()
+        self.tie.close()
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Recipe:
     """What ``up`` is asked for. ``Spec`` says what the fields mean."""
 
     name: str
@@ -80,30 +101,30 @@ class Wanted:
     speaker_args: tuple[str, ...] = ()
 
 
-def up(wanted: Wanted, progress: Callable[[str], None] = lambda _: None) -> Held:
+def up(recipe: Recipe, progress: Callable[[str], None] = lambda _: None) -> Launched:
     """Make a lab and wait until what it starts is ready; ``progress`` is told what is waited for.
 
     Raises ``UnusableError`` where this machine cannot run one, ``NotReadyError`` where something did not become ready
     (the lab has ended then), and ``LabError`` for all else, such as a lab of that name that is up.
     """
-    _check_programs(wanted)
-    path = directory.lab_directory(wanted.name)
+    _check_programs(recipe)
+    path = directory.lab_directory(recipe.name)
     lock = directory.take_lock(path)
     if lock is None:
         raise LabError(
-            f"lab {wanted.name} is already up; `lab down --name {wanted.name}` ends it, or choose another --name"
+            f"lab {recipe.name} is already up; `lab down --name {recipe.name}` ends it, or choose another --name"
         )
     progress("building the LAN")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    held = Held(Lab(wanted.name, path), ours)
+    launched = Launched(Lab(recipe.name, path), ours)
     try:
-        _build(wanted, lock, held, theirs)
-        await_ready(held.lab, progress)
+        _build(recipe, lock, launched, theirs)
+        await_ready(launched.lab, progress)
     except BaseException:
         ours.close()  # the keeper notices, if there is one by now
         _clear_when_ended(path)
         raise
-    return held
+    return launched
 
 
 def _clear_when_ended(path: Path) -> None:
@@ -117,73 +138,73 @@ def _clear_when_ended(path: Path) -> None:
     os.close(lock)
 
 
-def _check_programs(wanted: Wanted) -> None:
+def _check_programs(recipe: Recipe) -> None:
     path = os.environ.get("PATH", os.defpath) + ":" + SBIN
     if shutil.which("nft", path=path) is None:
         raise UnusableError("nft is missing: install the package nftables (apt-get install nftables)")
-    if wanted.assets is None:
+    if recipe.assets is None:
         return
-    if wanted.proxy_mode == "iptables" and shutil.which("iptables-restore", path=path) is None:
+    if recipe.proxy_mode == "iptables" and shutil.which("iptables-restore", path=path) is None:
         raise UnusableError("iptables is missing: install the package iptables (apt-get install iptables)")
-    if wanted.node_grace < LEAST_GRACE_S:
+    if recipe.node_grace < LEAST_GRACE_S:
         raise LabError(f"--node-grace: a real control plane needs {LEAST_GRACE_S:g} s at least")
 
 
-def _build(wanted: Wanted, lock: int, held: Held, theirs: socket.socket) -> None:
+def _build(recipe: Recipe, lock: int, launched: Launched, theirs: socket.socket) -> None:
     """Write the lab's files, start its keeper, and wait until the keeper has built it."""
-    path = held.lab.directory
+    path = launched.lab.directory
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as api, theirs:
         try:
             shutil.rmtree(path, ignore_errors=True)  # of a lab that is dead: we have its lock
             path.mkdir(mode=0o700)
             port = api.getsockname()[1]
             spec = Spec(
-                name=wanted.name,
-                layout=wanted.layout,
+                name=recipe.name,
+                layout=recipe.layout,
                 directory=str(path),
                 api_port=port,
-                daemons=wanted.daemons,
-                node_grace=wanted.node_grace,
-                controllers=wanted.controllers,
-                controller_args=wanted.controller_args,
-                speaker_args=wanted.speaker_args,
+                daemons=recipe.daemons,
+                node_grace=recipe.node_grace,
+                controllers=recipe.controllers,
+                controller_args=recipe.controller_args,
+                speaker_args=recipe.speaker_args,
                 rights={daemon: rights_of(daemon) for daemon in DAEMONS},
-                programs={each: str(found.path) for each, found in wanted.assets.programs.items()}
-                if wanted.assets
+                programs={each: str(found.path) for each, found in recipe.assets.programs.items()}
+                if recipe.assets
                 else {},
-                proxy_mode=wanted.proxy_mode,
+                proxy_mode=recipe.proxy_mode,
             )
-            if wanted.assets:
+            if recipe.assets:
                 credentials.make_credentials(spec)
             else:
-                inside = f"http://{wanted.layout.control_plane.address}:{API_PORT}"
+                inside = f"http://{recipe.layout.control_plane.address}:{API_PORT}"
                 for file, server in (("kubeconfig", f"http://127.0.0.1:{port}"), ("kubeconfig-inside", inside)):
-                    credentials.write_kubeconfig(path / file, wanted.name, {"server": server}, {})
+                    credentials.write_kubeconfig(path / file, recipe.name, {"server": server}, {})
             (path / SPEC).write_bytes(msgspec.json.encode(spec))
             _start_guard(path, lock, api, theirs)
         finally:
             os.close(lock)
-    held.holder.settimeout(BUILD_S)
+    launched.tie.settimeout(BUILD_S)
     try:
-        received = wire.receive(held.holder, ANSWERS)
+        received = channel.receive(launched.tie, ANSWERS)
     except OSError as error:
         raise LabError(f"the lab does not come up: {error}") from error
     if received is None or not isinstance(received[0], Done):
-        raise UnusableError(received[0].reason if received and isinstance(received[0], Refused) else _last_line(path))
-    held.holder.settimeout(None)
+        raise UnusableError(received[0].reason if received and isinstance(received[0], Declined) else _last_line(path))
+    launched.tie.settimeout(None)
 
 
-def _start_guard(path: Path, lock: int, api: socket.socket, holder: socket.socket) -> None:
+def _start_guard(path: Path, lock: int, api: socket.socket, tie: socket.socket) -> None:
     """Start the guard, which starts the keeper."""
     with directory.control_listener(path) as control, (path / "keeper.log").open("ab") as log:
-        fds = (lock, control.fileno(), api.fileno(), holder.fileno())
+        fds = (lock, control.fileno(), api.fileno(), tie.fileno())
         environment = {
             **os.environ,
             "PYTHONPATH": python_path(),
             "PATH": os.environ.get("PATH", os.defpath) + ":" + SBIN,
         }
         subprocess.run(
-            [sys.executable, "-m", "lab.guard", str(path), *map(str, fds)],
+            [sys.executable, "-m", "lab.keeper.guard", str(path), *map(str, fds)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

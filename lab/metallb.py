@@ -24,13 +24,14 @@ import yaml
 
 from lab.assets.metallb_release import MetalLBRelease
 from lab.client import Command, Lab
-from lab.container import confined
+from lab.control.messages import SPEC, Spec
 from lab.controlplane.credentials import write_kubeconfig
 from lab.errors import LabError
 from lab.layout import CONTROL_PLANE, Host
-from lab.measure import wait_for
-from lab.messages import SPEC, Spec
-from lab.rights import Rights
+from lab.machines.container import confined
+from lab.measuring.measure import wait_for
+from lab.shipped import ROOT
+from lab.shipped.rights import Rights
 
 NAMESPACE = "metallb-system"
 SPEAKERS = "app=metallb,component=speaker"
@@ -140,7 +141,7 @@ class MetalLB:
     def _start(self, host: str, rights: Rights, program: Path, *arguments: str) -> None:
         log = self.log(host)
         log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
         with log.open("ab") as writing:
             argv = [*confined(rights), str(program), *arguments]
             self._running[host] = self._lab.start(host, argv, stdout=writing, stderr=writing, environment=environment)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from lab.apiserver.kinds import Kind
+from lab.apiserver.kinds import ServedKind
 
 
 class StatusError(Exception):
@@ -24,7 +24,7 @@ class StatusError(Exception):
         self.status |= {"message": message, "reason": reason, "code": code, **({"details": details} if details else {})}
 
 
-class Problem(NamedTuple):
+class FieldProblem(NamedTuple):
     """One field that is not as it must be: a ``metav1.StatusCause``."""
 
     field: str
@@ -37,41 +37,43 @@ def shown(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def required(field: str) -> Problem:
-    return Problem(field, "FieldValueRequired", "Required value")
+def required(field: str) -> FieldProblem:
+    return FieldProblem(field, "FieldValueRequired", "Required value")
 
 
-def wrong(field: str, value: object, why: str) -> Problem:
-    return Problem(field, "FieldValueInvalid", f"Invalid value: {shown(value)}: {why}")
+def wrong(field: str, value: object, why: str) -> FieldProblem:
+    return FieldProblem(field, "FieldValueInvalid", f"Invalid value: {shown(value)}: {why}")
 
 
-def unsupported(field: str, value: object, allowed: list[Any]) -> Problem:
+def unsupported(field: str, value: object, allowed: list[Any]) -> FieldProblem:
     choices = ", ".join(shown(choice) for choice in allowed)
-    return Problem(field, "FieldValueNotSupported", f"Unsupported value: {shown(value)}: supported values: {choices}")
+    return FieldProblem(
+        field, "FieldValueNotSupported", f"Unsupported value: {shown(value)}: supported values: {choices}"
+    )
 
 
-def forbidden(field: str, why: str) -> Problem:
-    return Problem(field, "FieldValueForbidden", f"Forbidden: {why}")
+def forbidden(field: str, why: str) -> FieldProblem:
+    return FieldProblem(field, "FieldValueForbidden", f"Forbidden: {why}")
 
 
-def details(kind: Kind, name: str, **more: Any) -> dict[str, Any]:
+def details(kind: ServedKind, name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, **({"group": kind.group} if kind.group else {}), "kind": kind.plural, **more}
 
 
-def not_found(kind: Kind, name: str) -> StatusError:
+def not_found(kind: ServedKind, name: str) -> StatusError:
     return StatusError(404, "NotFound", f'{kind.full_name} "{name}" not found', details(kind, name))
 
 
-def already_exists(kind: Kind, name: str) -> StatusError:
+def already_exists(kind: ServedKind, name: str) -> StatusError:
     return StatusError(409, "AlreadyExists", f'{kind.full_name} "{name}" already exists', details(kind, name))
 
 
-def conflict(kind: Kind, name: str, why: str) -> StatusError:
+def conflict(kind: ServedKind, name: str, why: str) -> StatusError:
     message = f'Operation cannot be fulfilled on {kind.full_name} "{name}": {why}'
     return StatusError(409, "Conflict", message, details(kind, name))
 
 
-def invalid(kind: Kind, name: str, problems: list[Problem]) -> StatusError:
+def invalid(kind: ServedKind, name: str, problems: list[FieldProblem]) -> StatusError:
     described = [f"{problem.field}: {problem.message}" for problem in problems]
     what = described[0] if len(described) == 1 else f"[{', '.join(described)}]"
     qualified = f"{kind.kind}.{kind.group}" if kind.group else kind.kind
@@ -83,7 +85,7 @@ def bad_request(message: str) -> StatusError:
     return StatusError(400, "BadRequest", message)
 
 
-def unreadable(kind: Kind, why: object) -> StatusError:
+def unreadable(kind: ServedKind, why: object) -> StatusError:
     return bad_request(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}')
 
 

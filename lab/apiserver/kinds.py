@@ -13,11 +13,11 @@ from typing import Any
 from cluster import resources
 from cluster.objects import Object
 from cluster.resources import Resource
-from lab.kinds import CRDS, by_word, custom_definitions
+from lab.shipped.kinds import CRDS, by_word, custom_definitions
 
 
 @dataclass(frozen=True, eq=False)
-class Kind(Resource[Object]):
+class ServedKind(Resource[Object]):
     """A kind that is served. Of a body that does not fit the ``view`` nothing is stored."""
 
     status: bool = False
@@ -34,9 +34,9 @@ class Kind(Resource[Object]):
     """Structural schema of a custom kind; None for the built-in ones, whose fields are taken as they come."""
 
 
-def _served(resource: Resource[Any], *selectable: str, **more: Any) -> Kind:
+def _served(resource: Resource[Any], *selectable: str, **more: Any) -> ServedKind:
     where = {each.name: getattr(resource, each.name) for each in fields(resource)}
-    return Kind(**where, selectable=selectable, **more)
+    return ServedKind(**where, selectable=selectable, **more)
 
 
 NAMESPACES = _served(resources.NAMESPACES, status=True)
@@ -57,12 +57,12 @@ BUILT_IN = (
 )
 
 
-def custom() -> Iterator[Kind]:
+def custom() -> Iterator[ServedKind]:
     """The kinds of ``crds/``, each in its storage version (other versions are not converted here)."""
     for spec in custom_definitions(CRDS):
         for version in spec["versions"]:
             if version["served"] and version["storage"]:
-                yield Kind(
+                yield ServedKind(
                     group=spec["group"],
                     version=version["name"],
                     plural=spec["names"]["plural"],

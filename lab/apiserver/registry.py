@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from lab.apiserver import errors, schema, services
-from lab.apiserver.errors import Problem, bad_request, conflict, invalid, not_found, required, unreadable, wrong
-from lab.apiserver.kinds import NAMESPACES, NODES, PODS, SECRETS, SERVICES, Kind
+from lab.apiserver.errors import FieldProblem, bad_request, conflict, invalid, not_found, required, unreadable, wrong
+from lab.apiserver.kinds import NAMESPACES, NODES, PODS, SECRETS, SERVICES, ServedKind
 from lab.apiserver.store import Body, Key, Store, Stored, key_of, owners
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")  # RFC 1123
@@ -28,7 +28,7 @@ _SERVER_OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGrace
 class Target(NamedTuple):
     """What a path names: a collection where ``name`` is empty."""
 
-    kind: Kind
+    kind: ServedKind
     namespace: str | None
     name: str
     subresource: str = ""
@@ -50,7 +50,7 @@ class Registry:
             raise not_found(target.kind, target.name)
         return stored
 
-    def create(self, kind: Kind, namespace: str | None, body: Any) -> Stored:
+    def create(self, kind: ServedKind, namespace: str | None, body: Any) -> Stored:
         body = _checked(kind, namespace, body)
         meta = body["metadata"]
         name = meta.get("name", "")
@@ -138,7 +138,7 @@ class Registry:
             return old
         return self._commit(kind, old.key, old, body)
 
-    def _prepare(self, kind: Kind, body: Body, old: Stored | None) -> list[Problem]:
+    def _prepare(self, kind: ServedKind, body: Body, old: Stored | None) -> list[FieldProblem]:
         """Defaults, allocations and validation, in place."""
         meta = body["metadata"]
         if kind.schema is not None:
@@ -155,21 +155,21 @@ class Registry:
             body.setdefault("type", "Opaque")
         return []
 
-    def _commit(self, kind: Kind, key: Key, old: Stored | None, body: Body) -> Stored:
+    def _commit(self, kind: ServedKind, key: Key, old: Stored | None, body: Body) -> Stored:
         new = self.store.commit(kind, key, body)
         if kind is SERVICES:
             self._numbers.changed(key, old.body if old is not None else None, new.body)
         self._collect(kind, key)
         return new
 
-    def _remove(self, kind: Kind, old: Stored) -> None:
+    def _remove(self, kind: ServedKind, old: Stored) -> None:
         self.store.remove(kind, old.key)
         if kind is SERVICES:
             self._numbers.changed(old.key, old.body, None)
         for dependent in self.store.dependents(old.uid):
             self._collect(*dependent)
 
-    def _collect(self, kind: Kind, key: Key) -> None:
+    def _collect(self, kind: ServedKind, key: Key) -> None:
         """Delete an object that has owners, all of which are gone (background propagation, without the wait)."""
         stored = self.store.get(kind, key)
         named = owners(stored.body) if stored is not None else set()
@@ -209,7 +209,7 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def _checked(kind: Kind, namespace: str | None, body: Any) -> Body:
+def _checked(kind: ServedKind, namespace: str | None, body: Any) -> Body:
     """The body of a write, of the right shape for its kind, nulls left out as a typed decoder leaves them out."""
     if not isinstance(body, dict):
         raise unreadable(kind, "not an object")
@@ -230,7 +230,7 @@ def _checked(kind: Kind, namespace: str | None, body: Any) -> Body:
     return checked
 
 
-def _name_problems(kind: Kind, name: str) -> list[Problem]:
+def _name_problems(kind: ServedKind, name: str) -> list[FieldProblem]:
     pattern, longest = (_LABEL, 63) if kind is SERVICES else (_SUBDOMAIN, 253)
     if not name:
         return [required("metadata.name")]
@@ -240,6 +240,6 @@ def _name_problems(kind: Kind, name: str) -> list[Problem]:
     return [wrong("metadata.name", name, why)]
 
 
-def _specified(kind: Kind, body: Body) -> Body:
+def _specified(kind: ServedKind, body: Body) -> Body:
     left_out = {"metadata", "status"} if kind.status else {"metadata"}
     return {name: value for name, value in body.items() if name not in left_out}

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lab.apiserver.errors import Problem, required, shown, unsupported, wrong
+from lab.apiserver.errors import FieldProblem, required, shown, unsupported, wrong
 
 Schema = Mapping[str, Any]
 
@@ -27,7 +27,7 @@ _COUNTED = {str: "Length", list: "Items", dict: "Properties"}
 _ROOT_FIELDS = ("apiVersion", "kind", "metadata")  # the API's own, whatever the schema says
 
 
-def conform(body: dict[str, Any], schema: Schema) -> list[Problem]:
+def conform(body: dict[str, Any], schema: Schema) -> list[FieldProblem]:
     """Make an object fit its schema as far as that goes, in place. Returns what does not fit."""
     own = {name: body.pop(name) for name in _ROOT_FIELDS}
     problems = list(_conform(body, schema, ""))
@@ -35,11 +35,11 @@ def conform(body: dict[str, Any], schema: Schema) -> list[Problem]:
     return problems
 
 
-def _conform(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
+def _conform(value: Any, schema: Schema, path: str) -> Iterator[FieldProblem]:
     expected = schema.get("type")
     if expected and (not isinstance(value, _TYPES[expected]) or (isinstance(value, bool) and expected != "boolean")):
         why = f"Invalid value: {shown(value)}: {path} in body must be of type {expected}: {shown(value)}"
-        yield Problem(path, "FieldValueTypeInvalid", why)
+        yield FieldProblem(path, "FieldValueTypeInvalid", why)
         return
     if "enum" in schema and value not in schema["enum"]:
         yield unsupported(path, value, schema["enum"])
@@ -53,7 +53,7 @@ def _conform(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
             yield from _conform(item, schema.get("items", {}), f"{path}[{index}]")
 
 
-def _conform_fields(value: dict[str, Any], schema: Schema, path: str) -> Iterator[Problem]:
+def _conform_fields(value: dict[str, Any], schema: Schema, path: str) -> Iterator[FieldProblem]:
     properties, others = schema.get("properties", {}), schema.get("additionalProperties")
     for name, inner in properties.items():
         if name not in value and "default" in inner:
@@ -69,7 +69,7 @@ def _conform_fields(value: dict[str, Any], schema: Schema, path: str) -> Iterato
             yield required(f"{path}.{name}" if path else name)
 
 
-def _beyond_limits(value: Any, schema: Schema, path: str) -> Iterator[Problem]:
+def _beyond_limits(value: Any, schema: Schema, path: str) -> Iterator[FieldProblem]:
     size, least, most = value, "minimum", "maximum"
     if isinstance(value, str | list | dict):
         counted = _COUNTED[type(value)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.apiserver.errors import bad_request
-from lab.apiserver.kinds import Kind
+from lab.apiserver.kinds import ServedKind
 
 Requirement = Callable[[Mapping[str, Any]], bool]
 
@@ -32,7 +32,7 @@ class Selection:
         return all(fits(labels) for fits in self.labels) and all(fits(body) for fits in self.fields)
 
 
-def select(kind: Kind, namespace: str | None, label_selector: str, field_selector: str) -> Selection:
+def select(kind: ServedKind, namespace: str | None, label_selector: str, field_selector: str) -> Selection:
     """Parse both selectors. Refuses (400) what does not parse and fields that the kind cannot be selected by."""
     labels = tuple(_of_labels(term) for term in _terms(label_selector))
     return Selection(namespace, labels, tuple(_of_fields(kind, term) for term in _terms(field_selector)))
@@ -53,7 +53,7 @@ def _of_labels(term: str) -> Requirement:
     return lambda labels: (labels.get(key) in values) is (operator in {"in", "=", "=="})
 
 
-def _of_fields(kind: Kind, term: str) -> Requirement:
+def _of_fields(kind: ServedKind, term: str) -> Requirement:
     found = _EQUALITY.match(term)
     if not found:
         raise bad_request(f"invalid selector: '{term}'; can't understand '{term}'")

@@ -18,12 +18,12 @@ from aiohttp import web
 
 from lab.apiserver.errors import StatusError, bad_request, details, forbidden, invalid
 from lab.apiserver.faults import Asked, Faults, Rule, reason
-from lab.apiserver.kinds import BUILT_IN, NAMESPACES, SERVICE_CIDRS, Kind, custom
+from lab.apiserver.kinds import BUILT_IN, NAMESPACES, SERVICE_CIDRS, ServedKind, custom
 from lab.apiserver.registry import Registry, Target
 from lab.apiserver.selection import Selection, select
 from lab.apiserver.services import ServiceNumbers
 from lab.apiserver.store import Store, Stored, watch_line
-from lab.apiserver.watch import Watcher
+from lab.apiserver.watch import ServedWatch
 from lab.assets.pinned import KUBERNETES_VERSION
 from lab.layout import SERVICE_NETWORK
 
@@ -68,7 +68,7 @@ class ApiServer:
         self._watch_queue = watch_queue
         self.version = f"v{KUBERNETES_VERSION}"
         """What it says that it is (``gitVersion``)."""
-        self._watchers: dict[Watcher, Asked] = {}
+        self._watchers: dict[ServedWatch, Asked] = {}
         for name in START_NAMESPACES:
             self._registry.create(NAMESPACES, None, {"metadata": {"name": name}})
         cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [SERVICE_NETWORK]}}
@@ -89,7 +89,7 @@ class ApiServer:
         application.on_shutdown.append(self._end_watches)
         return application
 
-    def _add_routes(self, router: web.UrlDispatcher, kind: Kind) -> None:
+    def _add_routes(self, router: web.UrlDispatcher, kind: ServedKind) -> None:
         collection, one = kind.path("{namespace}"), kind.path("{namespace}", "{name}")
         for path in {collection, kind.path()}:
             router.add_get(path, partial(self._list_or_watch, kind))
@@ -125,20 +125,20 @@ class ApiServer:
 
     # -------------------------------------------------------------- one object
 
-    async def _get(self, kind: Kind, request: web.Request) -> web.Response:
+    async def _get(self, kind: ServedKind, request: web.Request) -> web.Response:
         return _object(self._registry.get(_target(kind, request)))
 
-    async def _create(self, kind: Kind, request: web.Request) -> web.Response:
+    async def _create(self, kind: ServedKind, request: web.Request) -> web.Response:
         body = await _body(request, JSON)
         return _object(self._registry.create(kind, request.match_info.get("namespace"), body), 201)
 
-    async def _replace(self, kind: Kind, request: web.Request) -> web.Response:
+    async def _replace(self, kind: ServedKind, request: web.Request) -> web.Response:
         return _object(self._registry.replace(_target(kind, request), await _body(request, JSON)))
 
-    async def _merge(self, kind: Kind, request: web.Request) -> web.Response:
+    async def _merge(self, kind: ServedKind, request: web.Request) -> web.Response:
         return _object(self._registry.merge(_target(kind, request), await _body(request, MERGE_PATCH)))
 
-    async def _delete(self, kind: Kind, request: web.Request) -> web.Response:
+    async def _delete(self, kind: ServedKind, request: web.Request) -> web.Response:
         target, options = _target(kind, request), await _body(request, JSON) if request.can_read_body else None
         stored = self._registry.delete(target, options)
         if kind.returns_deleted:
@@ -149,13 +149,13 @@ class ApiServer:
 
     # -------------------------------------------------------------- lists
 
-    async def _list_or_watch(self, kind: Kind, request: web.Request) -> web.StreamResponse:
+    async def _list_or_watch(self, kind: ServedKind, request: web.Request) -> web.StreamResponse:
         selectors = request.query.get("labelSelector", ""), request.query.get("fieldSelector", "")
         selection = select(kind, request.match_info.get("namespace"), *selectors)
         watch = _asked(request).verb == "watch"
         return await self._watch(kind, selection, request) if watch else self._list(kind, selection, request)
 
-    def _list(self, kind: Kind, selection: Selection, request: web.Request) -> web.Response:
+    def _list(self, kind: ServedKind, selection: Selection, request: web.Request) -> web.Response:
         limit, (begun, _, after) = _whole(request, "limit"), request.query.get("continue", "").partition("/")
         version = _number("continue", begun) if begun else self._store.version
         items = self._store.snapshot(kind, version)
@@ -170,11 +170,11 @@ class ApiServer:
 
     # -------------------------------------------------------------- watches
 
-    async def _watch(self, kind: Kind, selection: Selection, request: web.Request) -> web.StreamResponse:
+    async def _watch(self, kind: ServedKind, selection: Selection, request: web.Request) -> web.StreamResponse:
         bookmarks, asked = request.query.get("allowWatchBookmarks") in _YES, _asked(request)
         timeout_s = _whole(request, "timeoutSeconds") or WATCH_TIMEOUT_S
         # From here to the subscription nothing is awaited, so that no change falls between the state and the stream.
-        watcher = Watcher(selection, self._watch_queue, lambda: self._faults.lag(asked), partial(_cut, request))
+        watcher = ServedWatch(selection, self._watch_queue, lambda: self._faults.lag(asked), partial(_cut, request))
         try:
             first = self._first_lines(request, kind, selection, bookmarks=bookmarks)
         except StatusError as error:
@@ -198,7 +198,9 @@ class ApiServer:
             del self._watchers[watcher]
         return response
 
-    def _first_lines(self, request: web.Request, kind: Kind, selection: Selection, *, bookmarks: bool) -> list[bytes]:
+    def _first_lines(
+        self, request: web.Request, kind: ServedKind, selection: Selection, *, bookmarks: bool
+    ) -> list[bytes]:
         """What a watch starts with: what exists, or what happened since the version that it names."""
         since, initial = _whole(request, "resourceVersion"), request.query.get("sendInitialEvents") in _YES
         if initial and request.query.get("resourceVersionMatch") != "NotOlderThan":
@@ -211,7 +213,7 @@ class ApiServer:
         events = self._store.events_after(kind, since)
         return [line for event in events if (line := event.line(selection)) is not None]
 
-    def _bookmark(self, kind: Kind, *, initial: bool = False) -> bytes:
+    def _bookmark(self, kind: ServedKind, *, initial: bool = False) -> bytes:
         meta: dict[str, Any] = {"resourceVersion": str(self._store.version), "creationTimestamp": None}
         if initial:
             meta["annotations"] = {"k8s.io/initial-events-end": "true"}
@@ -272,7 +274,7 @@ def _asked(request: web.Request) -> Asked:
     return Asked(request.headers.get("User-Agent", ""), request.path, verb)
 
 
-def _target(kind: Kind, request: web.Request) -> Target:
+def _target(kind: ServedKind, request: web.Request) -> Target:
     names = request.match_info
     return Target(kind, names.get("namespace"), names["name"], names.get("subresource", ""))
 

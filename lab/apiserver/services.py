@@ -14,7 +14,7 @@ import random
 from collections.abc import Collection
 from typing import Any
 
-from lab.apiserver.errors import Problem, forbidden, required, wrong
+from lab.apiserver.errors import FieldProblem, forbidden, required, wrong
 from lab.apiserver.schema import conform
 
 Body = dict[str, Any]
@@ -61,9 +61,9 @@ class ServiceNumbers:
             self._holders.pop(number, None)
         self._holders.update(dict.fromkeys(_numbers(new), key) if new is not None else {})
 
-    def give(self, key: str, spec: Body) -> list[Problem]:
+    def give(self, key: str, spec: Body) -> list[FieldProblem]:
         """Fill in, in place, the ClusterIP and node ports that the Service must have. Returns what cannot be had."""
-        problems: list[Problem] = []
+        problems: list[FieldProblem] = []
 
         def take(path: str, asked: str | int, wanted: int, allowed: range) -> int:
             number = wanted or self._free(allowed, _node_ports(spec))
@@ -121,7 +121,7 @@ def needs_node_ports(spec: Body) -> bool:
     return spec["type"] == "NodePort" or (spec["type"] == "LoadBalancer" and not declined)
 
 
-def prepare(new: Body, old: Body | None) -> list[Problem]:
+def prepare(new: Body, old: Body | None) -> list[FieldProblem]:
     """All that is done to a Service before numbers are given to it, in place. Returns what it may not say."""
     problems = conform(new, _SCHEMA)
     if not problems:
@@ -180,9 +180,9 @@ def _drop_unneeded(new: Body, before: Body) -> None:
             after.pop(name, None)
 
 
-def _problems(service: Body, before: Body) -> list[Problem]:
+def _problems(service: Body, before: Body) -> list[FieldProblem]:
     """What a Service may not say, beyond its schema (``ValidateService``)."""
-    spec, problems = service["spec"], list[Problem]()
+    spec, problems = service["spec"], list[FieldProblem]()
     ports, wanted = spec.get("ports", ()), spec.get("loadBalancerClass")
     if not ports and spec["type"] != "ExternalName" and spec.get("clusterIP") != "None":
         problems.append(required("spec.ports"))

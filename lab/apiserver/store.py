@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from lab.apiserver.errors import too_old
-from lab.apiserver.kinds import Kind
+from lab.apiserver.kinds import ServedKind
 from lab.apiserver.selection import Selection
 
 Body = dict[str, Any]
@@ -88,17 +88,17 @@ class Store:
     def __init__(self, history: int) -> None:
         self.version = 1
         self._history = history
-        self._collections: dict[Kind, Collection] = {}
+        self._collections: dict[ServedKind, Collection] = {}
         self._uids: set[str] = set()
-        self._dependents: dict[str, set[tuple[Kind, Key]]] = {}
+        self._dependents: dict[str, set[tuple[ServedKind, Key]]] = {}
 
-    def collection(self, kind: Kind) -> Collection:
+    def collection(self, kind: ServedKind) -> Collection:
         return self._collections.setdefault(kind, Collection())
 
-    def get(self, kind: Kind, key: Key) -> Stored | None:
+    def get(self, kind: ServedKind, key: Key) -> Stored | None:
         return self.collection(kind).items.get(key)
 
-    def commit(self, kind: Kind, key: Key, body: Body) -> Stored:
+    def commit(self, kind: ServedKind, key: Key, body: Body) -> Stored:
         """Put an object as the next version, and tell the watchers."""
         items = self.collection(kind).items
         old, new = items.get(key), Stored(key, self.version + 1, body)
@@ -106,7 +106,7 @@ class Store:
         self._record(kind, key, old, new)
         return new
 
-    def remove(self, kind: Kind, key: Key) -> None:
+    def remove(self, kind: ServedKind, key: Key) -> None:
         """Remove an object, which counts as a version too."""
         self._record(kind, key, self.collection(kind).items.pop(key), None)
 
@@ -116,7 +116,7 @@ class Store:
             collection.history.clear()
             collection.compacted = self.version
 
-    def snapshot(self, kind: Kind, version: int) -> list[Stored]:
+    def snapshot(self, kind: ServedKind, version: int) -> list[Stored]:
         """All objects of a kind as they were at ``version``, in order. Refuses a version that is forgotten."""
         items = dict(self.collection(kind).items)
         for event in reversed(self.events_after(kind, version)):
@@ -126,7 +126,7 @@ class Store:
                 del items[event.key]
         return [items[key] for key in sorted(items)]
 
-    def events_after(self, kind: Kind, version: int) -> list[Event]:
+    def events_after(self, kind: ServedKind, version: int) -> list[Event]:
         """The changes of a kind since ``version``, oldest first. Refuses a version that is forgotten."""
         collection, events = self.collection(kind), list[Event]()
         if version < collection.compacted:
@@ -140,11 +140,11 @@ class Store:
     def exists(self, uid: str) -> bool:
         return uid in self._uids
 
-    def dependents(self, uid: str) -> list[tuple[Kind, Key]]:
+    def dependents(self, uid: str) -> list[tuple[ServedKind, Key]]:
         """Objects that name the uid among their owners."""
         return list(self._dependents.get(uid, ()))
 
-    def _record(self, kind: Kind, key: Key, old: Stored | None, new: Stored | None) -> None:
+    def _record(self, kind: ServedKind, key: Key, old: Stored | None, new: Stored | None) -> None:
         self.version += 1
         if old is not None:
             self._uids.discard(old.uid)

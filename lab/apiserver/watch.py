@@ -21,7 +21,7 @@ BOOKMARK_EVERY_S = 60.0  # the real watch cache's frequency
 BOOKMARK_BEFORE_END_S = 2.0  # and its head start before the watch's timeout
 
 
-class Watcher:
+class ServedWatch:
     def __init__(self, selection: Selection, limit: int, lag_s: Callable[[], float], cut: Callable[[], None]) -> None:
         """``lag_s`` says by how much events must come late, as of now; ``cut`` breaks the connection at once."""
         self._selection = selection

@@ -20,7 +20,7 @@ def write_policy(path: Path, accounts: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ApiRequest:
     """One line of the log. Of a watch there are two: when it begins to be answered, and when it ends."""
 
     verb: str
@@ -37,7 +37,7 @@ class Request:
     """Whether the answer has ended."""
 
 
-def requests(log: Path, account: str) -> list[Request]:
+def requests(log: Path, account: str) -> list[ApiRequest]:
     """What a ServiceAccount has asked so far."""
     return list(_read(log, _user(account))) if log.exists() else []
 
@@ -46,7 +46,7 @@ def _user(account: str) -> str:
     return f"system:serviceaccount:{NAMESPACE}:{account}"
 
 
-def _read(log: Path, user: str) -> Iterator[Request]:
+def _read(log: Path, user: str) -> Iterator[ApiRequest]:
     for line in log.read_text().splitlines(keepends=True):
         if not line.endswith("\n"):
             return  # being written
@@ -55,7 +55,7 @@ def _read(log: Path, user: str) -> Iterator[Request]:
             continue
         about, status = entry.get("objectRef", {}), entry.get("responseStatus", {})
         parts = (about.get("resource", ""), about.get("subresource", ""))
-        yield Request(
+        yield ApiRequest(
             verb=entry["verb"],
             group=about.get("apiGroup", ""),
             resource="/".join(part for part in parts if part),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lab.control.messages import Spec
 from lab.controlplane.credentials import (
     API_SERVER_CERTIFICATE,
     API_SERVER_KEY,
@@ -16,7 +17,6 @@ from lab.controlplane.credentials import (
     kubeconfig_of,
 )
 from lab.layout import API_PORT, POD_NETWORK, SERVICE_NETWORK, Host
-from lab.messages import Spec
 
 ETCD = "http://127.0.0.1:2379"  # on cp, which nobody else shares
 ETCD_PEERS = "http://127.0.0.1:2380"

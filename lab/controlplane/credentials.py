@@ -17,10 +17,10 @@ from pathlib import Path
 
 import msgspec
 
+from lab.control.messages import Spec
 from lab.controlplane import audit
 from lab.errors import UnusableError
 from lab.layout import API_PORT, Layout
-from lab.messages import Spec
 
 AUTHORITY = "ca.crt"
 AUTHORITY_KEY = "ca.key"

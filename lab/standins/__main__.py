@@ -10,7 +10,7 @@ import msgspec
 
 from cluster.api import client
 from cluster.daemon import logs
-from lab.messages import Spec
+from lab.control.messages import Spec
 from lab.standins.daemon import StandIns
 from lab.standins.real import RealKubelets
 

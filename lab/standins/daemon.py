@@ -15,11 +15,11 @@ from cluster.api.client import ENDPOINT_SLICES, AlreadyExists, ApiClient, NotFou
 from cluster.api.reflector import Change, Reflector
 from cluster.objects import SERVICE_NAME_LABEL, EndpointSlice
 from cluster.resources import NODES
+from lab.control.messages import NodeDown, NodeUp, ToStandIns
 from lab.layout import Layout
-from lab.messages import NodeDown, NodeUp, ToStandIns
 from lab.standins.kubelets import Kubelets
-from lab.standins.nodes import Node, node_taints
-from lab.standins.proxy import Proxy, Traffic
+from lab.standins.nodes import NodeState, node_taints
+from lab.standins.proxy import ProxiedObjects, Proxy
 from lab.standins.slices import MANAGED_BY, MANAGER, wanted_slices
 from lab.standins.views import PROXIED_SERVICES, Pod, ProxiedService
 
@@ -76,11 +76,11 @@ class StandIns(Kubelets):
         for proxy in list(self.proxies.values()):
             proxy.notice()
 
-    def look(self) -> Traffic | None:
+    def look(self) -> ProxiedObjects | None:
         """What the proxies see; None until everything is known."""
         if not (self.services.synced and self.slices.synced):
             return None
-        return Traffic(self.services.items(), self.slices.items())
+        return ProxiedObjects(self.services.items(), self.slices.items())
 
     def take(self, message: ToStandIns, descriptors: list[int]) -> None:
         match message:
@@ -121,10 +121,10 @@ class StandIns(Kubelets):
                 with self.lock:
                     self.stale.add(key)
 
-    def carries_traffic(self, node: Node) -> bool:
+    def carries_traffic(self, node: NodeState) -> bool:
         return self.proxies[node.host.name].installed.is_set()
 
-    def write_taints(self, node: Node, *, ready: bool) -> None:
+    def write_taints(self, node: NodeState, *, ready: bool) -> None:
         self.client.patch(NODES, None, node.host.name, node_taints(ready=ready))
 
     def write_slices(self, key: str, pods: list[Pod]) -> None:

@@ -20,9 +20,8 @@ from typing import Any
 from cluster.api.client import AlreadyExists, ApiClient, ApiError, NotFound
 from cluster.api.reflector import Change, Reflector
 from cluster.resources import NODES
-from lab import wire
-from lab.layout import Layout
-from lab.messages import (
+from lab.control import channel
+from lab.control.messages import (
     TO_STAND_INS,
     FromStandIns,
     NodeDown,
@@ -33,7 +32,8 @@ from lab.messages import (
     StopPod,
     ToStandIns,
 )
-from lab.standins.nodes import Node, node_object, node_status, pod_status
+from lab.layout import Layout
+from lab.standins.nodes import NodeState, node_object, node_status, pod_status
 from lab.standins.views import PODS, Pod
 
 RETRY_S = 0.5
@@ -49,7 +49,7 @@ class Kubelets:
     def __init__(self, client: ApiClient, keeper: socket.socket, layout: Layout, grace: float) -> None:
         self.client = client
         self.keeper = keeper
-        self.nodes = {host.name: Node(host, grace) for host in layout.nodes}
+        self.nodes = {host.name: NodeState(host, grace) for host in layout.nodes}
         self.events: queue.SimpleQueue[Heard | None] = queue.SimpleQueue()
         self.pods = Reflector(client, PODS, on_change=self.pod_changed)
         self.look_again_at = float("inf")
@@ -86,7 +86,7 @@ class Kubelets:
 
     def _hear_keeper(self) -> None:
         while True:
-            received = wire.receive(self.keeper, TO_STAND_INS)
+            received = channel.receive(self.keeper, TO_STAND_INS)
             if received is None:
                 os._exit(0)  # the lab is over
             self.events.put(received)
@@ -124,7 +124,7 @@ class Kubelets:
         self.look_again_at = min(self.look_again_at, time.monotonic() + seconds)
 
     def tell_keeper(self, message: FromStandIns) -> None:
-        wire.send(self.keeper, message)
+        channel.send(self.keeper, message)
 
     # -------------------------------------------------------------------- what is written
 
@@ -149,7 +149,7 @@ class Kubelets:
             return False
         return True
 
-    def write_node(self, node: Node) -> None:
+    def write_node(self, node: NodeState) -> None:
         name = node.host.name
         heard = node.heard(time.monotonic())
         said = self.said_of_nodes.get(name)
@@ -167,11 +167,11 @@ class Kubelets:
         self.client.patch(NODES, None, name, node_status(node.host, timestamp(), ready=ready), subresource="status")
         self.said_of_nodes[name] = ready
 
-    def carries_traffic(self, _: Node) -> bool:
+    def carries_traffic(self, _: NodeState) -> bool:
         """Whether a connected node may be called Ready."""
         return True
 
-    def write_taints(self, node: Node, *, ready: bool) -> None:
+    def write_taints(self, node: NodeState, *, ready: bool) -> None:
         """Say by taints what a node's condition means for its pods, where nobody else does."""
 
     def run_pods(self, pods: Mapping[str, Pod]) -> None:
@@ -188,7 +188,7 @@ class Kubelets:
                 ports = tuple(port.container_port for port in pod.ports)
                 self.tell_keeper(StartPod(kubelet.host.name, key, kubelet.address_for(pod), ports))
 
-    def stop_pod(self, node: Node, key: str) -> None:
+    def stop_pod(self, node: NodeState, key: str) -> None:
         self.tell_keeper(StopPod(node.host.name, key, node.addresses[key]))
         node.forget(key)
         self.starting.discard(key)

@@ -21,7 +21,7 @@ Heard = Literal["connected", "silent", "lost"]
 
 
 @dataclass
-class Node:
+class NodeState:
     """One node, as its kubelet and the node controller know it."""
 
     host: Host

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cluster.objects import EndpointSlice
-from lab import namespaces
 from lab.layout import Host
+from lab.machines import namespaces
 from lab.standins import rules
 from lab.standins.rules import Rules
 from lab.standins.views import ProxiedService
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Traffic:
+class ProxiedObjects:
     """What the rules are made from."""
 
     services: Mapping[str, ProxiedService]
@@ -47,7 +47,7 @@ class Proxy:
     """One node's. ``start`` once; it ends with ``stop``. ``namespace`` becomes its own."""
 
     def __init__(
-        self, node: Host, namespace: int, look: Callable[[], Traffic | None], on_installed: Callable[[], None]
+        self, node: Host, namespace: int, look: Callable[[], ProxiedObjects | None], on_installed: Callable[[], None]
     ) -> None:
         self._on_installed = on_installed
         self._node = node
@@ -101,7 +101,7 @@ class Proxy:
                 self.installed.set()
                 self._on_installed()
 
-    def _install(self, traffic: Traffic) -> bool:
+    def _install(self, traffic: ProxiedObjects) -> bool:
         wanted = self._wanted(traffic)
         if self._installed is not None:
             text = rules.script(self._installed, wanted, self._node)
@@ -113,7 +113,7 @@ class Proxy:
         self._installed = wanted
         return True
 
-    def _wanted(self, traffic: Traffic) -> Rules:
+    def _wanted(self, traffic: ProxiedObjects) -> Rules:
         slices = traffic.slices_by_service()
         known: dict[str, tuple[ProxiedService, tuple[EndpointSlice, ...], Rules]] = {}
         for key in sorted(traffic.services):

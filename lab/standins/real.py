@@ -23,16 +23,16 @@ import yaml
 
 from cluster.api.client import LEASES, AlreadyExists, ApiClient, ApiError, NotFound
 from cluster.api.reflector import Change, Reflector
-from cluster.objects import Node as NodeObject
+from cluster.objects import Node
 from cluster.resources import NAMESPACES, NODES, Resource
+from lab.control.messages import ApiReady, Spec
 from lab.controlplane.commands import RENEWALS_PER_GRACE
 from lab.controlplane.credentials import DAEMONS, credentials_directory, token_file_of
 from lab.controlplane.tokens import LIFETIME_S, sign_token, write_token
-from lab.installed import installed
-from lab.kinds import BUILT_IN, CRDS, Whole, all_kinds, by_word
-from lab.messages import ApiReady, Spec
+from lab.shipped.installed import installed
+from lab.shipped.kinds import BUILT_IN, CRDS, Whole, all_kinds, by_word
 from lab.standins.kubelets import Kubelets
-from lab.standins.nodes import Node
+from lab.standins.nodes import NodeState
 from lab.standins.views import PODS, Pod
 
 LOOK_S = 0.1  # between looks at an API server that does not answer yet
@@ -75,7 +75,7 @@ class RealKubelets(Kubelets):
     def reflectors(self) -> Sequence[Reflector[Any]]:
         return (self.node_objects, self.pods)
 
-    def node_changed(self, change: Change[NodeObject]) -> None:
+    def node_changed(self, change: Change[Node]) -> None:
         """kube-controller-manager says Unknown of a node that it did not hear, be it the API server's fault."""
         conditions = change.new.status.conditions if change.new is not None else ()
         if change.new is not None and any(each.type == "Ready" and each.status != "True" for each in conditions):
@@ -123,7 +123,7 @@ class RealKubelets(Kubelets):
                         logger.warning("lease not renewed", extra={"node": node.host.name, "error": str(error)})
             time.sleep(max(0.0, began + self.renewal_s - time.monotonic()))
 
-    def _renew_lease(self, node: Node) -> None:
+    def _renew_lease(self, node: NodeState) -> None:
         name = node.host.name
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         spec = {"holderIdentity": name, "leaseDurationSeconds": self.lease_s, "renewTime": now}

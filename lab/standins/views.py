@@ -14,7 +14,7 @@ class ContainerPort(View, frozen=True):
     protocol: str = "TCP"
 
 
-class Container(View, frozen=True):
+class PodContainer(View, frozen=True):
     name: str = ""
     image: str = ""
     ports: tuple[ContainerPort, ...] = ()
@@ -22,7 +22,7 @@ class Container(View, frozen=True):
 
 class PodSpec(View, frozen=True):
     node_name: str = ""
-    containers: tuple[Container, ...] = ()
+    containers: tuple[PodContainer, ...] = ()
 
 
 class PodStatus(View, frozen=True):

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from lab.apiserver.embedded import EmbeddedApi
-from lab.container import confined
-from lab.rights import rights_of
+from lab.machines.container import confined
+from lab.shipped.rights import rights_of
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow

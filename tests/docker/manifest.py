@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lab.installed import installed
+from lab.shipped.installed import installed
 
 MANIFEST = Path(__file__).parents[2] / "deploy/berthlb.yaml"
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"

@@ -157,7 +157,7 @@ class ControlPlane:
         """A token of a ServiceAccount in ``metallb-system``, by the TokenRequest API."""
         return self.kubectl("create", "token", service_account, "--namespace=metallb-system").strip()
 
-    def requests(self, service_account: str) -> list[audit.Request]:
+    def requests(self, service_account: str) -> list[audit.ApiRequest]:
         """What a ServiceAccount of ``metallb-system`` has asked so far."""
         return audit.requests(self._audit, service_account)
 

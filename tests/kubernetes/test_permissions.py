@@ -22,9 +22,9 @@ import pytest
 import yaml
 from kubernetes import config
 
-from lab.container import confined
-from lab.controlplane.audit import Request
-from lab.rights import DaemonName, rights_of
+from lab.controlplane.audit import ApiRequest
+from lab.machines.container import confined
+from lab.shipped.rights import DaemonName, rights_of
 from tests.kubernetes.access import Access
 from tests.kubernetes.control_plane import MANIFEST, MORTAL, ROOT, ControlPlane
 from tests.waiting import wait_until
@@ -48,7 +48,7 @@ class Permission(NamedTuple):
     name: str
     """Empty: any."""
 
-    def covers(self, request: Request) -> bool:
+    def covers(self, request: ApiRequest) -> bool:
         return (
             (self.verb, self.group, self.resource) == (request.verb, request.group, request.resource)
             and (not self.scope or self.scope == request.namespace)

@@ -14,8 +14,8 @@ import pytest
 
 from lab import launch
 from lab.client import Lab
-from lab.directory import is_alive
-from lab.launch import Wanted
+from lab.control.directory import is_alive
+from lab.launch import Recipe
 from lab.layout import lay_out
 from tests.real import real_assets
 
@@ -60,7 +60,7 @@ def make(**wanted: object) -> Lab:
     if wanted.pop("control_plane", "embedded") == "kubernetes":
         wanted["assets"] = real_assets()
     layout = lay_out(int(str(wanted.pop("nodes", 2))), gateway=bool(wanted.pop("gateway", True)))
-    return launch.up(Wanted(new_name(), layout, **{"daemons": False, **wanted})).release()  # type: ignore[arg-type]
+    return launch.up(Recipe(new_name(), layout, **{"daemons": False, **wanted})).release()  # type: ignore[arg-type]
 
 
 def end(lab: Lab) -> None:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from lab.client import Lab
-from lab.directory import lock_path
+from lab.control.directory import lock_path
 
 
 def _identity(process: Path) -> str:

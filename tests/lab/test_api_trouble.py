@@ -35,17 +35,18 @@ from cluster.api.client import (
 )
 from cluster.objects import SERVICE_NAME_LABEL, Object
 from cluster.resources import Resource
-from lab import launch, measure
+from lab import launch
 from lab.client import Lab
+from lab.control.messages import SPEC, ProcessStatus, Spec
 from lab.controlplane import audit
 from lab.controlplane.commands import audit_log
 from lab.controlplane.credentials import DAEMONS, credentials_directory, make_api_server_certificate, token_file_of
 from lab.controlplane.tokens import sign_token, write_token
-from lab.figures import answered_by_two, longest_silence
-from lab.kinds import Whole, by_word
 from lab.layout import API_PORT, CONTROL_PLANE, lay_out
-from lab.manifests import api_of
-from lab.messages import SPEC, ProcessStatus, Spec
+from lab.measuring import measure
+from lab.measuring.figures import answered_by_two, longest_silence
+from lab.objects.manifests import api_of
+from lab.shipped.kinds import Whole, by_word
 from tests.lab.test_faults import ADDRESS, addresses, new_mac, page_from_client, serving
 from tests.real import real_assets
 from tests.waiting import wait_until
@@ -71,7 +72,7 @@ ASKED_PER_WATCH = 12
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Lab]:
     """Three nodes, and the tutorial's Service at ``ADDRESS``."""
-    wanted = launch.Wanted(
+    wanted = launch.Recipe(
         f"trouble-test-{os.getpid()}",
         lay_out(3),
         node_grace=4.0,
@@ -89,7 +90,7 @@ def api(cluster: Lab) -> ApiClient:
 
 
 @contextmanager
-def undisturbed(lab: Lab, api: ApiClient) -> Iterator[measure.Watch]:
+def undisturbed(lab: Lab, api: ApiClient) -> Iterator[measure.ClientWatch]:
     """The block's trouble is not noticed on the LAN, costs the Service nothing, and is over for good at its end."""
     with measure.watching(lab, ADDRESS) as watch:
         mac = measure.steady_holder(watch)
@@ -171,7 +172,7 @@ def spec_of(lab: Lab) -> Spec:
     return msgspec.json.decode((lab.directory / SPEC).read_bytes(), type=Spec)
 
 
-def asked(lab: Lab, account: str, since: float) -> list[audit.Request]:
+def asked(lab: Lab, account: str, since: float) -> list[audit.ApiRequest]:
     """What a daemon's account has asked since then (seconds since 1970)."""
     return [each for each in audit.requests(audit_log(spec_of(lab)), account) if each.at > since and each.complete]
 
@@ -204,7 +205,7 @@ def standing_still(lab: Lab, process: str) -> Iterator[None]:
 
 
 @contextmanager
-def failed_over(lab: Lab, watch: measure.Watch) -> Iterator[None]:
+def failed_over(lab: Lab, watch: measure.ClientWatch) -> Iterator[None]:
     """The owner's power is cut, and another node takes over; at the block's end the power is back."""
     old = measure.steady_holder(watch)
     node = measure.node_of(lab, old)

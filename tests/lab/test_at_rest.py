@@ -24,12 +24,11 @@ from cluster.resources import Resource
 from lab import launch
 from lab.client import Lab
 from lab.controlplane.audit import NAMESPACE
-from lab.demo import SEEDS
-from lab.kinds import Whole
 from lab.layout import CONTROL_PLANE, DEFAULT_LAN, STATUS_PORT, lay_out
-from lab.manifests import api_of, apply_files
+from lab.objects.manifests import SEEDS, api_of, apply_files
+from lab.objects.workloads import start_workload
+from lab.shipped.kinds import Whole
 from lab.standins.real import DEFINITIONS, permissions
-from lab.workloads import start_workload
 from tests.lab.test_faults import addresses
 from tests.real import real_assets
 from tests.waiting import wait_until
@@ -130,18 +129,16 @@ class Rest:
 
 @pytest.fixture
 def rest(capsys: pytest.CaptureFixture[str]) -> Iterator[Rest]:
-    wanted = launch.Wanted(
+    recipe = launch.Recipe(
         f"rest-test-{os.getpid()}", lay_out(2), node_grace=10.0, assets=real_assets(), controllers=len(CONTROLLERS)
     )
-    held = launch.up(wanted)
-    rest = Rest(held.lab, api_of(held.lab))
-    try:
-        yield rest
-    finally:
-        held.lab.down()
-        held.holder.close()
-        with capsys.disabled():
-            print(rest.said())  # noqa: T201  # these figures are what the test is for
+    with launch.up(recipe) as lab:
+        rest = Rest(lab, api_of(lab))
+        try:
+            yield rest
+        finally:
+            with capsys.disabled():
+                print(rest.said())  # noqa: T201  # these figures are what the test is for
 
 
 def test_no_process_spins_in_any_state(rest: Rest) -> None:

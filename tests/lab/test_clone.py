@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import measure
-from lab.demo import SEEDS
 from lab.layout import CONTROL_PLANE
-from lab.manifests import apply_files
-from lab.workloads import start_workload
+from lab.measuring import measure
+from lab.objects.manifests import SEEDS, apply_files
+from lab.objects.workloads import start_workload
 from tests.lab.conftest import MakeLab
 from tests.pages import README, ROOT, block_with
 

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from lab.client import Lab
-from lab.container import confined
 from lab.layout import STATUS_PORT
-from lab.rights import DaemonName, rights_of
+from lab.machines.container import confined
+from lab.shipped.rights import DaemonName, rights_of
 from tests.cpu import group_name, share_of_a_core
 from tests.lab.conftest import end, make
 from tests.waiting import wait_until

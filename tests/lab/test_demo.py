@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.directory import all_labs
+from lab.control.directory import all_labs
 
 ROOT = Path(__file__).parents[2]
 

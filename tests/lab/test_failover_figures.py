@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import pytest
 
 from cluster.api.client import SERVICES
-from lab import launch, measure
+from lab import launch
 from lab.client import Lab
 from lab.controlplane.commands import DEFAULT_GRACE_S
-from lab.figures import Outage
 from lab.layout import lay_out
-from lab.manifests import api_of
+from lab.measuring import measure
+from lab.measuring.figures import Outage
+from lab.objects.manifests import api_of
 from tests.lab.test_faults import ADDRESS, page_from_client, serving
 from tests.real import real_assets
 from tests.waiting import wait_until
@@ -34,7 +35,7 @@ WATCHED_S = DEFAULT_GRACE_S + 40.0
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Lab]:
     """Three nodes with a replica each; everything of Kubernetes at its defaults."""
-    wanted = launch.Wanted(f"figures-{os.getpid()}", lay_out(3), node_grace=DEFAULT_GRACE_S, assets=real_assets())
+    wanted = launch.Recipe(f"figures-{os.getpid()}", lay_out(3), node_grace=DEFAULT_GRACE_S, assets=real_assets())
     with serving(wanted) as lab:
         yield lab
 

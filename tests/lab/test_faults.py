@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from cluster.api.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, SERVICES, ApiClient
-from lab import launch, measure
+from lab import launch
 from lab.client import Lab
-from lab.demo import SEEDS
-from lab.figures import answered_by_two
 from lab.layout import STATUS_PORT, lay_out
-from lab.manifests import api_of, apply_files
-from lab.workloads import start_workload
+from lab.measuring import measure
+from lab.measuring.figures import answered_by_two
+from lab.objects.manifests import SEEDS, api_of, apply_files
+from lab.objects.workloads import start_workload
 from tests.real import real_assets
 from tests.waiting import wait_until
 
@@ -36,20 +36,16 @@ SETTLED_S = 1.0
 def cluster(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Three nodes, and the tutorial's Service at ``ADDRESS``."""
     assets = real_assets() if request.param == "kubernetes" else None
-    with serving(launch.Wanted(f"faults-test-{os.getpid()}", lay_out(3), node_grace=2.0, assets=assets)) as lab:
+    with serving(launch.Recipe(f"faults-test-{os.getpid()}", lay_out(3), node_grace=2.0, assets=assets)) as lab:
         yield lab
 
 
 @contextmanager
-def serving(wanted: launch.Wanted) -> Iterator[Lab]:
+def serving(recipe: launch.Recipe) -> Iterator[Lab]:
     """A lab whose Service answers at ``ADDRESS``; it ends with the block, and with whoever runs the tests."""
-    held = launch.up(wanted)
-    try:
-        with_service(held.lab)
-        yield held.lab
-    finally:
-        held.lab.down()
-        held.holder.close()
+    with launch.up(recipe) as lab:
+        with_service(lab)
+        yield lab
 
 
 def with_service(lab: Lab) -> None:
@@ -69,7 +65,7 @@ def mac_of(lab: Lab, node: str) -> str:
     return next(host.mac for host in lab.status().layout.nodes if host.name == node)
 
 
-def new_mac(watch: measure.Watch, old: str, since: float) -> str:
+def new_mac(watch: measure.ClientWatch, old: str, since: float) -> str:
     """The MAC of another node that alone answers, some time after a fault."""
 
     def other() -> str | None:
@@ -80,7 +76,7 @@ def new_mac(watch: measure.Watch, old: str, since: float) -> str:
     return wait_until(other, 20, f"nobody took over from {old}") or ""
 
 
-def still_answers_alone(watch: measure.Watch, mac: str, since: float, seconds: float) -> None:
+def still_answers_alone(watch: measure.ClientWatch, mac: str, since: float, seconds: float) -> None:
     """From ``since`` on, ``seconds`` long, this MAC and no other answers."""
     wait_until(lambda: time.monotonic() > since + seconds, seconds + 5)
     answers = [a for a in watch.answers() if a.at > since]
@@ -220,7 +216,7 @@ def test_addresses_fail_over_while_the_api_server_is_away(cluster: Lab) -> None:
 
 def test_of_two_nodes_without_a_gateway_the_survivor_takes_over() -> None:
     """Nobody else can be heard: carrier is the proof that the survivor is not the isolated one."""
-    wanted = launch.Wanted(f"two-test-{os.getpid()}", lay_out(2, gateway=False), node_grace=2.0)
+    wanted = launch.Recipe(f"two-test-{os.getpid()}", lay_out(2, gateway=False), node_grace=2.0)
     with serving(wanted) as lab, measure.watching(lab, ADDRESS) as watch:
         old = measure.steady_holder(watch)
         cut = time.monotonic()
@@ -258,14 +254,12 @@ def test_a_pool_and_its_advertisement_that_are_made_again_are_not_missed_on_the_
 
 
 def test_two_labs_do_not_know_of_each_other(cluster: Lab) -> None:
-    other = launch.up(launch.Wanted(f"other-test-{os.getpid()}", lay_out(2), node_grace=2.0))
-    try:
-        with_service(other.lab)
-        with measure.watching(cluster, ADDRESS) as ours, measure.watching(other.lab, ADDRESS) as theirs:
-            mac = measure.steady_holder(ours)
-            measure.steady_holder(theirs)
-            other.lab.stop_node("node-1")
-            still_answers_alone(ours, mac, time.monotonic(), 2.0)
-    finally:
-        other.lab.down()
-        other.holder.close()
+    with (
+        serving(launch.Recipe(f"other-test-{os.getpid()}", lay_out(2), node_grace=2.0)) as other,
+        measure.watching(cluster, ADDRESS) as ours,
+        measure.watching(other, ADDRESS) as theirs,
+    ):
+        mac = measure.steady_holder(ours)
+        measure.steady_holder(theirs)
+        other.stop_node("node-1")
+        still_answers_alone(ours, mac, time.monotonic(), 2.0)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lab.figures import Answer, Request, answered_by_two, longest_silence, outage
+from lab.measuring.figures import ArpReply, HttpRequest, answered_by_two, longest_silence, outage
 
 OLD, NEW = "02:00:00:00:00:01", "02:00:00:00:00:02"
 ADDRESS = "172.18.255.200"
 
 
-def answer(at: float, mac: str) -> Answer:
-    return Answer(at=at, address=ADDRESS, mac=mac)
+def answer(at: float, mac: str) -> ArpReply:
+    return ArpReply(at=at, address=ADDRESS, mac=mac)
 
 
 def test_time_to_answer_again_counts_from_the_fault_to_another_mac() -> None:
@@ -30,11 +30,11 @@ def test_nobody_answering_is_no_figure_instead_of_a_wrong_one() -> None:
 
 def test_every_request_succeeds_again_after_the_last_lost_one() -> None:
     requests = [
-        Request(start=9.9, end=9.91, ok=True),
-        Request(start=10.1, end=11.1, ok=False, error="timeout"),
-        Request(start=10.5, end=10.51, ok=True),
-        Request(start=12.0, end=13.0, ok=False, error="timeout"),
-        Request(start=12.02, end=12.03, ok=True),
+        HttpRequest(start=9.9, end=9.91, ok=True),
+        HttpRequest(start=10.1, end=11.1, ok=False, error="timeout"),
+        HttpRequest(start=10.5, end=10.51, ok=True),
+        HttpRequest(start=12.0, end=13.0, ok=False, error="timeout"),
+        HttpRequest(start=12.02, end=12.03, ok=True),
     ]
     result = outage([], requests, fault_at=10.0)
     assert (result.requests, result.lost) == (4, 2)
@@ -42,7 +42,7 @@ def test_every_request_succeeds_again_after_the_last_lost_one() -> None:
 
 
 def test_requests_still_failing_at_the_end_are_not_called_recovered() -> None:
-    requests = [Request(start=10.1, end=11.1, ok=False), Request(start=10.9, end=11.9, ok=False)]
+    requests = [HttpRequest(start=10.1, end=11.1, ok=False), HttpRequest(start=10.9, end=11.9, ok=False)]
     assert outage([], requests, fault_at=10.0).succeeds_again_s == pytest.approx(1.9)
 
 

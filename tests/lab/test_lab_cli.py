@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lab.cli import app, main
+from lab.cli.main import app, main
 from lab.client import Lab
 from tests.waiting import wait_until
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import measure
 from lab.client import Lab
+from lab.control.messages import ProcessStatus
 from lab.errors import LabError
-from lab.messages import ProcessStatus
+from lab.measuring import measure
 from tests.lab.conftest import end, make
 from tests.waiting import wait_until
 

@@ -16,9 +16,9 @@ import pytest
 from lab import launch
 from lab.client import Lab
 from lab.errors import LabError, UnusableError
-from lab.launch import Wanted
+from lab.launch import Recipe
 from lab.layout import lay_out
-from lab.workloads import start_workload
+from lab.objects.workloads import start_workload
 from tests.lab.conftest import end, make, new_name
 from tests.real import kubectl, program, real_assets
 from tests.waiting import wait_until
@@ -110,7 +110,7 @@ def test_a_node_and_its_pods_are_not_ready_while_it_is_silent(lab: Lab) -> None:
 
 def test_a_grace_period_that_busy_machines_break_is_refused() -> None:
     with pytest.raises(LabError, match=r"--node-grace: a real control plane needs 2 s at least"):
-        launch.up(Wanted(new_name(), lay_out(1), node_grace=0.5, assets=real_assets()))
+        launch.up(Recipe(new_name(), lay_out(1), node_grace=0.5, assets=real_assets()))
 
 
 @pytest.mark.parametrize(("mode", "missing"), [("iptables", "iptables-restore"), ("nftables", "openssl")])
@@ -124,4 +124,4 @@ def test_a_missing_program_is_named_with_its_package(
     monkeypatch.setattr(launch, "SBIN", str(tmp_path))
 
     with pytest.raises(UnusableError, match=missing.partition("-")[0] + " is missing: install"):
-        launch.up(Wanted(new_name(), lay_out(1), assets=assets, proxy_mode=mode))  # type: ignore[arg-type]
+        launch.up(Recipe(new_name(), lay_out(1), assets=assets, proxy_mode=mode))  # type: ignore[arg-type]

@@ -17,9 +17,9 @@ import pytest
 
 from lab import launch
 from lab.client import Lab
-from lab.directory import is_alive, lab_directory
+from lab.control.directory import is_alive, lab_directory
 from lab.errors import LabError
-from lab.launch import NotReadyError, Wanted
+from lab.launch import NotReadyError, Recipe
 from lab.layout import lay_out
 from tests.lab.conftest import MakeLab, new_name
 from tests.lab.footprint import Footprint
@@ -103,9 +103,8 @@ def test_remains_of_a_lab_killed_together_with_its_guard_do_not_hinder_the_next(
     os.kill(footprint.guard, signal.SIGKILL)
     wait_until(lambda: not is_alive(lab.directory))
     assert lab.directory.exists()
-    held = launch.up(Wanted(lab.name, lay_out(1), daemons=False))
-    assert held.lab.run("node-1", ["true"]).code == 0
-    held.lab.down()
+    with launch.up(Recipe(lab.name, lay_out(1), daemons=False)) as again:
+        assert again.run("node-1", ["true"]).code == 0
     footprint.assert_nothing_is_left()
 
 
@@ -168,7 +167,7 @@ def test_of_two_that_come_at_once_one_gets_the_name() -> None:
 def test_what_does_not_become_ready_is_named_with_its_last_words() -> None:
     name = new_name()
     with pytest.raises(NotReadyError, match=r"(?s)controller on cp has ended with 2\n.*no-such-option"):
-        launch.up(Wanted(name, lay_out(1), controller_args=("--no-such-option",)))
+        launch.up(Recipe(name, lay_out(1), controller_args=("--no-such-option",)))
     assert not lab_directory(name).exists()
 
 
@@ -254,4 +253,4 @@ def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(launch, "SBIN", "/nowhere")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(LabError, match="install the package nftables"):
-        launch.up(Wanted(new_name(), lay_out(1)))
+        launch.up(Recipe(new_name(), lay_out(1)))

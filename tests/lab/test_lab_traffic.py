@@ -13,9 +13,9 @@ from cluster.api.client import ENDPOINT_SLICES, SERVICES, ApiClient
 from cluster.objects import Service
 from lab.client import Lab
 from lab.controlplane.commands import LEAST_GRACE_S
-from lab.manifests import api_of
+from lab.objects.manifests import api_of
+from lab.objects.workloads import start_workload
 from lab.standins.views import PODS
-from lab.workloads import start_workload
 from tests.lab.conftest import end, make
 from tests.waiting import wait_until
 

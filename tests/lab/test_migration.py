@@ -22,17 +22,18 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from lab import launch, measure
+from lab import launch
 from lab.assets.metallb_release import gather_metallb
 from lab.client import Command, Lab
-from lab.container import confined
 from lab.controlplane import audit
-from lab.demo import SEEDS
-from lab.figures import answered_by_two, longest_silence
 from lab.layout import CONTROL_PLANE, lay_out
+from lab.machines.container import confined
+from lab.measuring import measure
+from lab.measuring.figures import answered_by_two, longest_silence
 from lab.metallb import MetalLB
-from lab.rights import DaemonName, rights_of
-from lab.workloads import start_workload
+from lab.objects.manifests import SEEDS
+from lab.objects.workloads import start_workload
+from lab.shipped.rights import DaemonName, rights_of
 from tests.real import kubectl, real_assets
 from tests.waiting import wait_until
 
@@ -140,7 +141,7 @@ class Beside:
 class Timeline:
     """What happened, and what the client on the LAN saw of it."""
 
-    def __init__(self, lab: Lab, watch: measure.Watch) -> None:
+    def __init__(self, lab: Lab, watch: measure.ClientWatch) -> None:
         self._lab = lab
         self._watch = watch
         self._began = time.monotonic()
@@ -179,11 +180,9 @@ class Timeline:
 
 @pytest.fixture
 def lab() -> Iterator[Lab]:
-    wanted = launch.Wanted(f"migration-{os.getpid()}", lay_out(3), daemons=False, node_grace=4.0, assets=real_assets())
-    held = launch.up(wanted)
-    yield held.lab
-    held.lab.down()
-    held.holder.close()
+    recipe = launch.Recipe(f"migration-{os.getpid()}", lay_out(3), daemons=False, node_grace=4.0, assets=real_assets())
+    with launch.up(recipe) as lab:
+        yield lab
 
 
 @contextmanager
@@ -307,7 +306,7 @@ def test_there_and_back(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
 def with_a_client(
     lab: Lab,
     capsys: pytest.CaptureFixture[str],
-    live: Callable[[Lab, MetalLB, Beside, Timeline, measure.Watch], object],
+    live: Callable[[Lab, MetalLB, Beside, Timeline, measure.ClientWatch], object],
 ) -> None:
     """Have that happen while a client watches, and show what it saw."""
     with serving(lab) as metallb, measure.watching(lab, ADDRESS, url=f"http://{ADDRESS}/") as watch:
@@ -322,7 +321,7 @@ def with_a_client(
                 command.close()
 
 
-def observe(lab: Lab, _: MetalLB, ours: Beside, timeline: Timeline, watch: measure.Watch) -> None:
+def observe(lab: Lab, _: MetalLB, ours: Beside, timeline: Timeline, watch: measure.ClientWatch) -> None:
     """Beside MetalLB, with permissions to read and no others."""
     measure.steady_holder(watch)
     began = timeline.note("MetalLB serves")
@@ -347,7 +346,7 @@ def observe(lab: Lab, _: MetalLB, ours: Beside, timeline: Timeline, watch: measu
     assert len(timeline.answerers(began)) == 1
 
 
-def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch: measure.Watch) -> None:
+def history(lab: Lab, metallb: MetalLB, ours: Beside, timeline: Timeline, watch: measure.ClientWatch) -> None:
     given, made = addresses(lab), made_by_users(lab)
 
     def unchanged() -> None:

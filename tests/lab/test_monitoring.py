@@ -23,7 +23,7 @@ import yaml
 from lab import launch
 from lab.client import Lab
 from lab.layout import CONTROL_PLANE, lay_out
-from lab.manifests import api_of, apply_each, delete_each
+from lab.objects.manifests import api_of, apply_each, delete_each
 from tests.lab.prometheus import OPEN, Prometheus
 from tests.lab.test_faults import ADDRESS, announcing, serving
 from tests.waiting import wait_until
@@ -64,7 +64,7 @@ ALERTS = [each["alert"] for each in rules()["groups"][0]["rules"]]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Lab]:
-    wanted = launch.Wanted(
+    wanted = launch.Recipe(
         f"monitoring-test-{os.getpid()}",
         lay_out(3),
         node_grace=2.0,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from lab.layout import lay_out
-from lab.standins.nodes import Node
+from lab.standins.nodes import NodeState
 from lab.standins.views import Pod
 
 
-def a_node() -> Node:
-    node = Node(lay_out(1).nodes[0], grace=5.0)
+def a_node() -> NodeState:
+    node = NodeState(lay_out(1).nodes[0], grace=5.0)
     node.connect()
     return node
 

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 
-from lab import processes
-from lab.processes import Process
+from lab.machines import processes
+from lab.machines.processes import Process
 
 
 def test_one_that_does_not_lead_a_group_yet_gets_the_groups_signals() -> None:

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from lab.client import Lab
-from lab.container import confined
-from lab.messages import ProcessStatus
-from lab.rights import rights_of
+from lab.control.messages import ProcessStatus
+from lab.machines.container import confined
+from lab.shipped.rights import rights_of
 from tests.lab.conftest import end, make
 
 pytestmark = pytest.mark.lab

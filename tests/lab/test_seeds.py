@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from lab import measure
 from lab.client import Lab
-from lab.demo import SEEDS
-from lab.workloads import start_workload
+from lab.measuring import measure
+from lab.objects.manifests import SEEDS
+from lab.objects.workloads import start_workload
 from tests.lab.conftest import end, make
 from tests.real import kubectl
 from tests.waiting import wait_until

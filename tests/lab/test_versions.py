@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from lab import launch, measure
+from lab import launch
 from lab.client import Lab
-from lab.container import confined
-from lab.figures import answered_by_two
 from lab.layout import STATUS_PORT, lay_out
-from lab.rights import rights_of
+from lab.machines.container import confined
+from lab.measuring import measure
+from lab.measuring.figures import answered_by_two
+from lab.shipped.rights import rights_of
 from tests.lab.test_faults import ADDRESS, announcing, new_mac, page_from_client, serving, still_answers_alone
 from tests.speaker.protocol.versions import unpack_last
 from tests.waiting import wait_until
@@ -29,7 +30,7 @@ MISUNDERSTOOD = ("malformed", "nonsense", "other_version", "unknown_feature")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Lab]:
-    with serving(launch.Wanted(f"versions-test-{os.getpid()}", lay_out(3))) as lab:
+    with serving(launch.Recipe(f"versions-test-{os.getpid()}", lay_out(3))) as lab:
         yield lab
 
 

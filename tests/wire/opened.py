@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from lab.container import limit_capabilities
-from lab.rights import rights_of
+from lab.machines.container import limit_capabilities
+from lab.shipped.rights import rights_of
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import LinkState
 from speaker.wire.arp.filter import ArpFilter

@@ -16,8 +16,8 @@ import threading
 from pathlib import Path
 
 from cluster.objects import AddressText, NodeName
-from lab.container import confined
-from lab.rights import rights_of
+from lab.machines.container import confined
+from lab.shipped.rights import rights_of
 from speaker.api.traffic import Totals, Traffic
 from speaker.channel import (
     ChannelError,

@@ -82,7 +82,7 @@ class Asker:
 
     def __init__(self, lan: Lan, address: AddressText = VIP) -> None:
         self._process = lan.client.start(
-            sys.executable, "-m", "lab.arpwatch", "eth0", address, cwd=ROOT, stdout=subprocess.PIPE
+            sys.executable, "-m", "lab.measuring.arpwatch", "eth0", address, cwd=ROOT, stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         self._process.stdout.readline()

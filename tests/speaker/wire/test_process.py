@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.container import confined
-from lab.rights import Rights
+from lab.machines.container import confined
+from lab.shipped.rights import Rights
 
 ROOT = Path(__file__).parents[3]
 

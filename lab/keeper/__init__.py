@@ -1,0 +1,1 @@
+"""The keeper: the process that is a lab, and how it starts."""

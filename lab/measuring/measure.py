@@ -1,0 +1,149 @@
+"""Watch an address from a client while something happens to the cluster, and say what it cost.
+
+``watching`` runs ``arpwatch`` (who answers, every 10 ms) and, with a URL, ``load`` (steady requests) on a client of the
+lab. Their lines come back with times of CLOCK_MONOTONIC, which this process shares, so the moment of a fault is read
+here, just before it is caused: every figure includes the time that causing it takes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, TypeVar
+
+import msgspec
+
+from lab.client import Command, Lab
+from lab.errors import FailedError, LabError
+from lab.layout import INTERFACE
+from lab.measuring.figures import ArpReply, HttpRequest, Outage, outage
+from lab.shipped import ROOT
+
+T = TypeVar("T")
+START_S = 20.0  # for the interpreter of a watcher, on a busy machine
+CLIENT = "client"
+
+
+class ClientWatch:
+    """Lines of the programs that watch, as far as they have come.
+
+    Every method raises ``LabError`` where one of them has ended: it would look as if nobody answered any more.
+    """
+
+    def __init__(self, programs: Sequence[Command], answers: IO[bytes], requests: IO[bytes] | None) -> None:
+        self._programs = programs
+        self._answers = answers
+        self._requests = requests
+
+    def ready(self) -> bool:
+        """Whether all of them have begun."""
+        self._check()
+        return all(b"ready" in _content(f) for f in (self._answers, self._requests) if f is not None)
+
+    def answers(self) -> list[ArpReply]:
+        """ARP Replies so far, in order of time."""
+        self._check()
+        return [msgspec.json.decode(line, type=ArpReply) for line in _lines(self._answers)]
+
+    def requests(self) -> list[HttpRequest]:
+        """Requests that have ended so far, in order of their start."""
+        self._check()
+        if self._requests is None:
+            return []
+        return sorted((msgspec.json.decode(line, type=HttpRequest) for line in _lines(self._requests)), key=_start)
+
+    def outage(self, fault_at: float) -> Outage:
+        """The figures of a fault at that time."""
+        return outage(self.answers(), self.requests(), fault_at)
+
+    def _check(self) -> None:
+        for program in self._programs:
+            if (code := program.poll()) is not None:
+                raise LabError(f"a program that watches has ended with {code}")
+
+
+def _start(request: HttpRequest) -> float:
+    return request.start
+
+
+def _content(file: IO[bytes]) -> bytes:
+    return Path(file.name).read_bytes()
+
+
+def _lines(file: IO[bytes]) -> list[bytes]:
+    """Whole lines, without the first, which says that the program is ready."""
+    return _content(file).split(b"\n")[1:-1]
+
+
+@contextmanager
+def watching(lab: Lab, address: str, *, url: str | None = None, rate: float = 50.0) -> Iterator[ClientWatch]:
+    """Watch an address, and with ``url`` make ``rate`` requests a second, for as long as the block lasts.
+
+    Raises ``LabError`` where the programs do not start.
+    """
+    with ExitStack() as stack:
+        commands: list[Command] = []
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+        def begin(*argv: str) -> IO[bytes]:
+            lines: IO[bytes] = stack.enter_context(tempfile.NamedTemporaryFile("rb"))
+            with Path(lines.name).open("ab") as writing:
+                command = lab.start(CLIENT, [sys.executable, "-m", *argv], stdout=writing, environment=environment)
+            commands.append(stack.enter_context(command))
+            return lines
+
+        answers = begin("lab.measuring.arpwatch", INTERFACE, address)
+        requests = begin("lab.measuring.load", url, "--rate", str(rate)) if url else None
+        watch = ClientWatch(commands, answers, requests)
+        wait_for(watch.ready, START_S, "the programs that watch")
+        yield watch
+        for command in commands:
+            command.terminate()
+
+
+def wait_for(probe: Callable[[], T | None], seconds: float, what: str, every: float = 0.01) -> T:
+    """The first true result of ``probe``, asked ``every`` so many seconds. Raises ``LabError`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not (result := probe()):
+        if time.monotonic() > deadline:
+            raise LabError(f"{what}: not within {seconds:g} s")
+        time.sleep(every)
+    return result
+
+
+def steady_holder(watch: ClientWatch, seconds: float = 0.3) -> str:
+    """The MAC that alone has answered for the last ``seconds``.
+
+    Raises ``LabError``, which says who answered last, where 20 s pass without one.
+    """
+
+    def alone() -> str | None:
+        now = time.monotonic()
+        answers = watch.answers()
+        recent = [a.mac for a in answers if a.at > now - seconds]
+        return recent[0] if len(recent) >= 3 and len(set(recent)) == 1 and answers[0].at < now - seconds else None
+
+    try:
+        return wait_for(alone, 20.0, "one node, and no other, answers for the address")
+    except LabError as error:
+        raise FailedError(f"{error}; {_who_answers(watch)}") from error
+
+
+def _who_answers(watch: ClientWatch) -> str:
+    """In words, for whoever waited for something else."""
+    last = {answer.mac: answer.at for answer in watch.answers()}
+    now = time.monotonic()
+    return ", ".join(f"{mac} answered {now - at:.1f} s ago" for mac, at in last.items()) or "nobody ever answered"
+
+
+def node_of(lab: Lab, mac: str) -> str:
+    """The node with this MAC. Raises ``LabError`` where none has it."""
+    for host in lab.status().layout.nodes:
+        if host.mac == mac:
+            return host.name
+    raise LabError(f"{mac} answers, and is no node's")

@@ -1,0 +1,1 @@
+"""Objects in a lab's API: manifests applied, workloads started, objects fetched."""

@@ -1,0 +1,31 @@
+"""What we install in a cluster, as ``deploy/berthlb.yaml`` says, the custom resources' definitions apart.
+
+Those are most of the file, take seconds to read, and are in ``crds/`` too (``kinds``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import yaml
+
+from lab.shipped import ROOT
+
+MANIFEST = ROOT / "deploy/berthlb.yaml"
+_DEFINITION = "\nkind: CustomResourceDefinition\n"
+
+
+@cache
+def installed() -> tuple[dict[str, Any], ...]:
+    """Each object."""
+    documents = (each for each in MANIFEST.read_text().split("\n---\n") if _DEFINITION not in each)
+    return tuple(body for each in documents if (body := yaml.safe_load(each)) is not None)  # the first is a comment
+
+
+def pod_of(daemon: str) -> dict[str, Any]:
+    """The ``spec`` of one of our daemons' pods."""
+    templates = (each["spec"]["template"] for each in installed() if "template" in each.get("spec", {}))
+    pods: Iterator[dict[str, Any]] = (each["spec"] for each in templates)
+    return next(pod for pod in pods if pod["containers"][0]["name"] == daemon)

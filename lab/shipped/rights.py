@@ -1,0 +1,47 @@
+"""What a daemon's container may do, read from the manifest that we install, ``deploy/berthlb.yaml``.
+
+A lab, a test or a benchmark gives a daemon these rights (``lab.machines.container``), so that it shows and measures
+what a cluster gets.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from lab.shipped.installed import pod_of
+
+DaemonName = Literal["controller", "speaker"]
+DAEMONS: tuple[DaemonName, ...] = ("controller", "speaker")
+
+
+class Rights(msgspec.Struct, frozen=True):
+    """Of one container; Kubernetes' names are those of its securityContext."""
+
+    user: int
+    """Its user id (``runAsUser``)."""
+    group: int
+    """Its group id (``runAsGroup``); 0 where it is not said."""
+    capabilities: tuple[str, ...]
+    """All that it can ever have, without ``CAP_`` (``capabilities.add``)."""
+
+
+def rights_of(daemon: DaemonName) -> Rights:
+    """The rights of one of our daemons. Raises ``ValueError`` where the manifest gives more than ``Rights`` can say."""
+    pod = pod_of(daemon)
+    (container,) = pod["containers"]
+    context = {**pod["securityContext"], **container["securityContext"]}
+    if (
+        context["capabilities"]["drop"] != ["ALL"]
+        or context["allowPrivilegeEscalation"] is not False
+        or context["readOnlyRootFilesystem"] is not True
+    ):
+        raise ValueError(
+            f"{daemon}: not all capabilities are dropped, or privileges can be escalated, or files written"
+        )
+    return Rights(
+        user=context["runAsUser"],
+        group=context.get("runAsGroup", 0),
+        capabilities=tuple(context["capabilities"].get("add", ())),
+    )
