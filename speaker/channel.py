@@ -2,7 +2,7 @@
 
 Each message is a msgpack value behind a 4-byte big-endian length. The announcer never blocks on the channel: it reads
 what is there, and when the watcher does not read, it makes no further claims or statistics before the last have gone
-out (what changes meanwhile is told then, as it is then), and notices are dropped, oldest first.
+out (what changes meanwhile is told then, as it is then), and decisions are dropped, oldest first.
 
 What may be large goes out in parts (``parts``), so that neither process is busy with one of them for long.
 """
@@ -20,7 +20,7 @@ from msgspec import Struct
 from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.plan import Plan, PlanChange
-from speaker.protocol.effects import PeerView
+from speaker.protocol.effects import Decision, PeerView
 from speaker.turns import NO_TURNS
 
 # ------------------------------------------------------------------------------------------------ watcher -> announcer
@@ -100,17 +100,8 @@ class Stats(Struct, frozen=True, tag=True):
     """Seconds that all of them took together."""
 
 
-class Notice(Struct, frozen=True, tag=True):
-    """A ``Report`` of the announcer, for the watcher to turn into an Event."""
-
-    reason: str
-    fields: dict[str, str | int | float] = {}
-    at: float = 0.0
-    """When it was decided, in seconds since 1970."""
-
-
 ToAnnouncer = Credentials | WholePlan | PlanChange
-ToWatcher = Claims | ClaimsChange | Stats | Notice
+ToWatcher = Claims | ClaimsChange | Stats | Decision
 
 Sends = TypeVar("Sends", bound=ToAnnouncer | ToWatcher)
 Receives = TypeVar("Receives", bound=ToAnnouncer | ToWatcher)
@@ -180,7 +171,7 @@ class Channel(Generic[Sends, Receives]):
     """One end of the socketpair. Nothing here waits: what cannot be written now is written by a later ``flush``.
 
     A side that does not read costs the other a bounded queue: who sends a state waits until ``waits_for`` its like is
-    false, who sends Plans until ``waiting`` is false, and of Notices the oldest are dropped.
+    false, who sends Plans until ``waiting`` is false, and of Decisions the oldest are dropped.
     """
 
     def __init__(self, sock: socket.socket, receives: type[Receives]) -> None:
@@ -210,13 +201,13 @@ class Channel(Generic[Sends, Receives]):
     def send(self, message: Sends) -> None:
         """Write a message, or queue it. ``ChannelClosedError`` when nobody will ever read it."""
         if len(self._queue) >= MAX_QUEUED:
-            self._drop_notice()
+            self._drop_decision()
         self._queue.append((type(message), encode(message)))
         self.flush()
 
-    def _drop_notice(self) -> None:
+    def _drop_decision(self) -> None:
         for at in range(1, len(self._queue)):  # the first message may be half written: it stays
-            if self._queue[at][0] is Notice:
+            if self._queue[at][0] is Decision:
                 del self._queue[at]
                 self.dropped += 1
                 return

@@ -52,7 +52,7 @@ class Stored:
 
 
 @dataclass
-class Event:
+class WatchEvent:
     """One change: ``old`` is None for a creation, ``new`` for a deletion."""
 
     version: int
@@ -78,10 +78,10 @@ class Collection:
 
     def __init__(self) -> None:
         self.items: dict[Key, Stored] = {}
-        self.history: deque[Event] = deque()
+        self.history: deque[WatchEvent] = deque()
         self.compacted = 0
         """The last version whose change is forgotten: watches can continue from here, but from nothing older."""
-        self.watchers: set[Callable[[Event], None]] = set()
+        self.watchers: set[Callable[[WatchEvent], None]] = set()
 
 
 class Store:
@@ -126,9 +126,9 @@ class Store:
                 del items[event.key]
         return [items[key] for key in sorted(items)]
 
-    def events_after(self, kind: ServedKind, version: int) -> list[Event]:
+    def events_after(self, kind: ServedKind, version: int) -> list[WatchEvent]:
         """The changes of a kind since ``version``, oldest first. Refuses a version that is forgotten."""
-        collection, events = self.collection(kind), list[Event]()
+        collection, events = self.collection(kind), list[WatchEvent]()
         if version < collection.compacted:
             raise too_old(version, collection.compacted)
         for event in reversed(collection.history):
@@ -156,7 +156,7 @@ class Store:
             self._uids.add(new.uid)
             for owner in owners(new.body):
                 self._dependents.setdefault(owner, set()).add((kind, key))
-        collection, event = self.collection(kind), Event(self.version, key, old, new)
+        collection, event = self.collection(kind), WatchEvent(self.version, key, old, new)
         collection.history.append(event)
         if len(collection.history) > self._history:
             collection.compacted = collection.history.popleft().version

@@ -15,7 +15,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from lab.apiserver.selection import Selection
-from lab.apiserver.store import Event
+from lab.apiserver.store import WatchEvent
 
 BOOKMARK_EVERY_S = 60.0  # the real watch cache's frequency
 BOOKMARK_BEFORE_END_S = 2.0  # and its head start before the watch's timeout
@@ -32,7 +32,7 @@ class ServedWatch:
         self._wake = asyncio.Event()
         self._closed = False
 
-    def offer(self, event: Event) -> None:
+    def offer(self, event: WatchEvent) -> None:
         """Take note of a change, without waiting. A full queue ends the watch."""
         line = event.line(self._selection)
         if line is None or self._closed:

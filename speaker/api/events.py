@@ -1,10 +1,11 @@
-"""Which of the announcer's notices become Events, on what, in which words, and how often.
+"""Which of the announcer's decisions become Events, on what, in which words, and how often.
 
-A notice says what was seen. The text of its Event says that first (who, by which MAC, on which interface) and then the
-causes that fit, with what to do about each. It is on the Services that have the address, or on this speaker's Node.
+``event_of`` turns a ``Decision`` that people must see into an ``Event``, on the Services that have the address or on
+this speaker's Node. Its text says first what was seen (who, by which MAC, on which interface) and then the causes that
+fit, with what to do about each.
 
-Anybody on the LAN can cause conflicts, with as many MACs as he likes: one Event for the same thing in ten minutes, a
-bounded memory of them, and a bounded rate in all.
+An ``EventGate`` bounds their number. Anybody on the LAN can cause conflicts, with as many MACs as he likes: the same
+thing is one Event in ten minutes, the memory of them is bounded, and so is their rate in all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cluster.objects import AddressText, NodeName
-from speaker.channel import Notice
+from speaker.protocol.effects import Decision
 
 REPEAT_S = 600.0  # until the same thing is worth another Event
 MEMORY = 1024  # things remembered
@@ -28,12 +29,12 @@ WHAT_STOPS_IT = (
 )
 
 Fields = Mapping[str, str | int | float]
-Alerts = dict[str, Callable[[Fields, NodeName], str | None]]
-"""By reason: the text of an Event, from the notice's fields and this speaker's node; None where they do not do."""
+Texts = dict[str, Callable[[Fields, NodeName], str | None]]
+"""By reason: the text of an Event, from the decision's fields and this speaker's node; None where they do not do."""
 
 
-class Alert(NamedTuple):
-    """A Warning Event to be."""
+class Event(NamedTuple):
+    """What a Warning Event is to say, and on what."""
 
     address: AddressText | None
     """On the Services that have this address; None: on our own Node."""
@@ -43,16 +44,16 @@ class Alert(NamedTuple):
     """Equal for what is the same thing again."""
 
 
-def alert(notice: Notice, node: NodeName) -> Alert | None:
-    """The Event that a notice asks for; None for notices that are nobody's business but the log's."""
-    fields = notice.fields
-    texts = ON_SERVICES if notice.reason in ON_SERVICES else ON_NODE
-    message = texts[notice.reason](fields, node) if notice.reason in texts else None
+def event_of(decision: Decision, node: NodeName) -> Event | None:
+    """The Event that a decision becomes; None for one that nobody needs outside the log."""
+    fields = decision.fields
+    texts = ON_SERVICES if decision.reason in ON_SERVICES else ON_NODE
+    message = texts[decision.reason](fields, node) if decision.reason in texts else None
     if message is None:
         return None
     address = AddressText(str(fields["address"])) if texts is ON_SERVICES else None
     told_apart = (str(fields.get(each, "")) for each in ("address", "mac", "node", "link", "seen"))
-    return Alert(address, notice.reason, message, (notice.reason, *told_apart))
+    return Event(address, decision.reason, message, (decision.reason, *told_apart))
 
 
 # ------------------------------------------------------------------------ on Services
@@ -91,7 +92,7 @@ def _conflict(fields: Fields, node: NodeName) -> str | None:
     )
 
 
-ON_SERVICES: Alerts = {"AddressConflict": _conflict}
+ON_SERVICES: Texts = {"AddressConflict": _conflict}
 
 # ------------------------------------------------------------------------ on the Node
 
@@ -141,7 +142,7 @@ def _nonsense(fields: Fields, node: NodeName) -> str:
 def _other_version(fields: Fields, node: NodeName) -> str:
     return (
         f"a speaker{_whereabouts(fields)} says what node {node} does not understand ({_said(fields, 'what')}): it may"
-        " be of a later release, and the two do not settle who answers for an address. Finish the upgrade; never skip a"
+        " be of a later release, and the two do not agree who answers for an address. Finish the upgrade; never skip a"
         " release whose notes say that the protocol changes"
     )
 
@@ -152,7 +153,7 @@ def nobody_heard(link: str) -> str:
     return f"no other speaker is heard{where}: {OPEN_THE_PORT}, and ARP. What stops it is {WHAT_STOPS_IT}"
 
 
-ON_NODE: Alerts = {
+ON_NODE: Texts = {
     "DuplicateNode": _duplicate,
     "DatagramsBlocked": _blocked,
     "CannotSend": _cannot_send,
@@ -178,7 +179,7 @@ def _said(fields: Fields, name: str) -> str:
     return str(fields.get(name) or "unknown")
 
 
-class NoticeGate:
+class EventGate:
     """Lets a bounded number of Events through. Time in monotonic seconds."""
 
     def __init__(self) -> None:

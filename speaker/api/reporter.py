@@ -1,4 +1,4 @@
-"""Saying aloud what is wrong: from notices, facts and the configuration to Events, ConfigurationState and the log.
+"""Saying aloud what is wrong: from decisions, facts and the configuration to Events, ConfigurationState and the log.
 
 What keeps the speaker from doing its part is logged as it begins and as it ends, is on record as long as it lasts, and
 is an Event each ten minutes. A conflict about an address is an Event on the Services that have it.
@@ -13,14 +13,14 @@ from dataclasses import replace
 
 from cluster.config import Config, Problem
 from cluster.objects import NodeName
-from speaker.api.events import NoticeGate, alert
+from speaker.api.events import EventGate, event_of
 from speaker.api.planner import Planner
 from speaker.api.publisher import Publisher
 from speaker.api.records import Verdict, about_service
 from speaker.api.stranded import Stranded, advertisements_without_interface, unusable_interfaces
 from speaker.api.troubles import Trouble, Troubles
-from speaker.channel import Notice
 from speaker.link import LinkName
+from speaker.protocol.effects import Decision
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ class Reporter:
         self._publisher = publisher
         self._planner = planner
         self._node = node
-        self._gate = NoticeGate()
-        self._stranded_gate = NoticeGate()
+        self._gate = EventGate()
+        self._stranded_gate = EventGate()
         self._verdict = Verdict()
 
     @property
@@ -64,22 +64,22 @@ class Reporter:
                 message = each.message(self._node, _all_interfaces())
                 self._publisher.warn(about_service(service.metadata), "announceFailed", message)
 
-    def tell_notice(self, notice: Notice, now: float) -> None:
-        """The announcer has seen something."""
-        told = alert(notice, self._node)
-        if told is None:
+    def tell(self, decision: Decision, now: float) -> None:
+        """The announcer has decided something."""
+        event = event_of(decision, self._node)
+        if event is None:
             return
-        if told.address is None:
-            self.troubles.note(told, now)
-        if not self._gate.admits(told.key, now):
+        if event.address is None:
+            self.troubles.note(event, now)
+        if not self._gate.admits(event.key, now):
             return
-        if told.address is None:
-            self._publisher.warn_of_node(told.reason, told.message, notice.at or None)
+        if event.address is None:
+            self._publisher.warn_of_node(event.reason, event.message, decision.at or None)
             return
-        for key in self._planner.holders(told.address):
+        for key in self._planner.holders(event.address):
             service = self._planner.service(key)
             if service and self._planner.bundle_of(key):
-                self._publisher.warn(about_service(service.metadata), told.reason, told.message, notice.at or None)
+                self._publisher.warn(about_service(service.metadata), event.reason, event.message, decision.at or None)
 
     def judge(self, now: float) -> None:
         """See what there is now, and say what has changed."""

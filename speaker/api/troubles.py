@@ -1,8 +1,8 @@
 """What keeps this speaker from doing its part, as far as it knows itself.
 
 Some of it follows from facts that hold now: no interface that can be announced on, no namespace, nobody heard although
-other nodes run speakers. Some of it the announcer tells in notices, which say that something happened and never that it
-is over: what they tell counts as present for ten minutes after the last word of it.
+other nodes run speakers. Some of it follows from decisions of the announcer, which say that something happened and
+never that it is over: it counts as present for ten minutes after the last of them.
 
 A trouble has a reason, one word that names it in the log, in an Event, in the condition of the ConfigurationState and
 in the metric, and a text that says what is seen and what to do. With a serious one the speaker is not ready.
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cluster.objects import NodeName
-from speaker.api.events import Alert, nobody_heard
+from speaker.api.events import Event, nobody_heard
 from speaker.api.stranded import WHAT_IT_TAKES
 from speaker.link import LinkName
 from speaker.options import WHICH_NODE
@@ -28,7 +28,7 @@ BARE_S = 5.0
 """Seconds for which a node may be without an interface, as it is while an address is renewed."""
 REMEMBERED_S = 600.0
 MAX_REMEMBERED = 64
-"""Things told by notices. Whoever is on the LAN can cause some of them."""
+"""Things that decisions told. Whoever is on the LAN can cause some of them."""
 HEARTBEAT_PORT = 7948
 NAMED = 5
 """Nodes or interfaces in a text."""
@@ -111,12 +111,12 @@ class Troubles:
         elif self._deaf_since is None:
             self._deaf_since = now
 
-    def note(self, alert: Alert, now: float) -> None:
-        """The announcer has seen this."""
-        self._told.pop(alert.key, None)
+    def note(self, event: Event, now: float) -> None:
+        """This happened, by a decision of the announcer."""
+        self._told.pop(event.key, None)
         if len(self._told) >= MAX_REMEMBERED:
             del self._told[next(iter(self._told))]
-        self._told[alert.key] = Trouble(alert.reason, alert.message), now
+        self._told[event.key] = Trouble(event.reason, event.message), now
 
     # -------------------------------------------------------------------- what follows
 

@@ -54,7 +54,6 @@ from speaker.channel import (
     ClaimsChange,
     Credentials,
     Holding,
-    Notice,
     Stats,
     ToWatcher,
     WatcherEnd,
@@ -64,6 +63,7 @@ from speaker.keys import KEY_SECRET, BadKeyError, keys_of
 from speaker.link import LinkName
 from speaker.options import Options
 from speaker.parts import change_in_parts, plan_in_parts
+from speaker.protocol.effects import Decision
 
 SPACING_S = 0.05  # between two changes of the Plan, where there are many
 AT_ONCE = 4  # changes that go out without waiting; one more after each such time
@@ -372,8 +372,8 @@ class Watcher:
                 self._take_claims(held)
             case Stats():
                 self._take_stats(message, time.monotonic())
-            case Notice():
-                self._reporter.tell_notice(message, time.monotonic())
+            case Decision():
+                self._reporter.tell(message, time.monotonic())
 
     def _take_claims(self, changes: Mapping[AddressText, Holding | None]) -> None:
         for address, holding in changes.items():

@@ -96,18 +96,21 @@ class Announce:
     defend: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A decision that somebody may ask about later: one structured log line, a counter, perhaps an Event.
-
-    ``reason`` is a member of a bounded set (CamelCase, as in an Event); ``fields`` are its details.
+class Decision(Struct, frozen=True, tag=True):
+    """What the protocol decided and somebody may ask about later. It is one structured log line, it counts in
+    ``berthlb_speaker_decisions_total``, and it goes to the watcher, where one that people must see becomes an Event
+    (``speaker.api.events``).
     """
 
     reason: str
-    fields: Mapping[str, str | int | float]
+    """Of a bounded set, in CamelCase: the line's message, the metric's label and the Event's reason."""
+    fields: dict[str, str | int | float] = {}
+    """Its details: the line's fields."""
+    at: float = 0.0
+    """When it was taken, in seconds since 1970. The protocol knows no such time: the announcer fills it in."""
 
 
-Effect = SendHeartbeat | SendUnicast | AskAddress | WatchFrames | Announce | Report
+Effect = SendHeartbeat | SendUnicast | AskAddress | WatchFrames | Announce | Decision
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from speaker.link import LinkName, Mac
 from speaker.plan import Plan, PlanChange
 from speaker.protocol.answers import Answers
 from speaker.protocol.claims import ClaimLog
-from speaker.protocol.effects import ArpSeen, Effect, Held, HeldChange, LinkState, PeerView, Report
+from speaker.protocol.effects import ArpSeen, Decision, Effect, Held, HeldChange, LinkState, PeerView
 from speaker.protocol.fencing import BEHIND_PATIENCE_S, Fencing
 from speaker.protocol.heartbeat import (
     Authenticator,
@@ -64,7 +64,7 @@ STRANGE = {
     Drop.UNKNOWN_FEATURE: "OtherVersion",
 }
 """What is not understood of somebody who may be one of us, and what is reported."""
-STRANGE_GAP_S = 600.0  # between reports of one sender
+STRANGE_GAP_S = 600.0  # between two decisions about one sender
 MAX_STRANGE = 64  # senders remembered
 NETWORKS_REST_S = 0.0002
 """For each bundle, between looks at where all of them belong: a member may say another subnet in each heartbeat."""
@@ -245,7 +245,7 @@ class Protocol:
         calls this: those datagrams tell nothing about now."""
         if seconds < self._settings.detection_floor_s / 2:
             return
-        self._effects[:] = [effect for effect in self._effects if isinstance(effect, Report)]
+        self._effects[:] = [effect for effect in self._effects if isinstance(effect, Decision)]
         self._timer_at = now
         for name, segment in self._roster.links.items():
             if segment.state.up:
@@ -279,8 +279,8 @@ class Protocol:
         return soonest if soonest < NEVER else None
 
     def take_effects(self) -> list[Effect]:
-        """What to carry out, in order; reports come last, so that no frame waits for a log line."""
-        effects = sorted(self._effects, key=lambda effect: isinstance(effect, Report))
+        """What to carry out, in order; decisions come last, so that no frame waits for a log line."""
+        effects = sorted(self._effects, key=lambda effect: isinstance(effect, Decision))
         self._effects.clear()
         return effects
 
@@ -387,7 +387,7 @@ class Protocol:
 
     def _fenced(self, why: str, seconds: float) -> None:
         self._roster.speak_now = True
-        self._effects.append(Report(why, {"late_ms": int(seconds * 1000), "suspended": len(self._log.claims)}))
+        self._effects.append(Decision(why, {"late_ms": int(seconds * 1000), "suspended": len(self._log.claims)}))
 
     def _yield_to_twin(self, now: float) -> None:
         """Another machine with our name is there, and it is ours to be silent."""

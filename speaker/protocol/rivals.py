@@ -20,7 +20,7 @@ CLAIM_PATIENCE_S = 1.0  # for the claim of a speaker whose frames we see
 
 
 class Rivals:
-    """Sans-IO; emits ``Announce`` and ``Report``."""
+    """Sans-IO; emits ``Announce`` and ``Decision``."""
 
     def __init__(self, roster: Roster) -> None:
         self._roster = roster

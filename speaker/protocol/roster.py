@@ -17,7 +17,7 @@ from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.protocol.claims import ClaimMirror
 from speaker.protocol.detector import SUSPICION_INTERVALS, Detector
-from speaker.protocol.effects import Effect, LinkState, Report
+from speaker.protocol.effects import Decision, Effect, LinkState
 from speaker.protocol.heartbeat import BY_GROUP, MAX_AGE_MS, RETURNED, SUSPECTED, Heard, ReplayWindow
 from speaker.protocol.settings import Settings
 
@@ -400,4 +400,4 @@ class Roster:
             self.suspects.pop(peer.session, None)
 
     def report(self, reason: str, **fields: str | int | float) -> None:
-        self.emit(Report(reason, fields))
+        self.emit(Decision(reason, fields))

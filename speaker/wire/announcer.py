@@ -44,10 +44,10 @@ from speaker.plan import Plan
 from speaker.protocol.effects import (
     Announce,
     AskAddress,
+    Decision,
     Effect,
     HeldChange,
     LinkState,
-    Report,
     SendHeartbeat,
     SendUnicast,
     WatchFrames,
@@ -241,14 +241,14 @@ class Announcer:
         if held is not None or claims:
             self._informer.change_claims(claims, held)
             self._rest_at = AT_ONCE
-        reports = []
+        decisions = []
         for effect in self._protocol.take_effects():
-            if isinstance(effect, Report):
-                reports.append(effect)
+            if isinstance(effect, Decision):
+                decisions.append(effect)
             else:
                 self._carry_out(effect, now)
-        if reports:
-            self._informer.decide(reports)
+        if decisions:
+            self._informer.decide(decisions)
             self._rest_at = AT_ONCE
         sending = self._sender.take_changes()
         for link, works in sending:

@@ -4,7 +4,7 @@ Taking over ten thousand addresses must not keep the loop from the wire, so all 
 
 - *Claims* are told as changes. What is told of an address is what is so when the message is made: changes that wait
   merge, none is lost, and a watcher that does not read costs a set of addresses. A new watcher is told everything.
-- *Reports* become log lines and notices, some at a time. Both carry the time of the decision, not of the telling.
+- *Decisions* become log lines and go to the watcher, some at a time. Both carry the time when a decision was taken.
 - *Statistics* go out each second; of the addresses those that had traffic since the last.
 """
 
@@ -18,9 +18,9 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from cluster.objects import AddressText
-from speaker.channel import Claims, ClaimsChange, Holding, Notice, Stats
+from speaker.channel import Claims, ClaimsChange, Holding, Stats
 from speaker.link import LinkName
-from speaker.protocol.effects import HeldChange, Report
+from speaker.protocol.effects import Decision, HeldChange
 from speaker.protocol.protocol import Protocol
 from speaker.turns import Turns
 from speaker.wire.arp.responder import Responder
@@ -30,11 +30,11 @@ CLAIMS_GAP_S = 0.05
 """Seconds between two messages of claims."""
 CLAIMS_AT_ONCE = 1000
 """Addresses in one of them, which takes a millisecond or two to make and to encode."""
-REPORTS_PER_BURST = 32
-REPORTS_GAP_S = 0.01
-"""Seconds between bursts of reports, of which each takes some 50 µs to log and to pass on."""
-MAX_REPORTS = 20_000
-"""Reports that wait; beyond it the oldest is dropped."""
+DECISIONS_PER_BURST = 32
+DECISIONS_GAP_S = 0.01
+"""Seconds between bursts of decisions, of which each takes some 50 µs to log and to pass on."""
+MAX_DECISIONS = 20_000
+"""Decisions that wait; beyond it the oldest is dropped."""
 
 NEVER = float("inf")
 
@@ -62,8 +62,8 @@ class Informer:
         self._is_new = True
         """The watcher has heard of no claim."""
         self._claims_at = 0.0
-        self._reports: deque[tuple[float, Report]] = deque(maxlen=MAX_REPORTS)
-        self._reports_at = 0.0
+        self._decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
+        self._decisions_at = 0.0
 
     # ---------------------------------------------------------------- what happens
 
@@ -82,14 +82,14 @@ class Informer:
                 self._suspended = held.suspended
                 self._untold.update(dict.fromkeys(self.claims))
 
-    def decide(self, reports: Iterable[Report]) -> None:
+    def decide(self, decisions: Iterable[Decision]) -> None:
         """Decisions that are taken now."""
         now = time.time()
-        for report in reports:
-            self._counters[f"decisions:{report.reason}"] += 1
-            if len(self._reports) == MAX_REPORTS:
+        for decision in decisions:
+            self._counters[f"decisions:{decision.reason}"] += 1
+            if len(self._decisions) == MAX_DECISIONS:
                 self._counters["reports_dropped"] += 1
-            self._reports.append((now, report))
+            self._decisions.append(Decision(decision.reason, decision.fields, now))
 
     def begin(self) -> None:
         """The watcher is another one now."""
@@ -100,16 +100,16 @@ class Informer:
 
     def next_deadline(self) -> float:
         claims_at = self._claims_at if self._untold or self._is_new else NEVER
-        return min(claims_at, self._reports_at) if self._reports else claims_at
+        return min(claims_at, self._decisions_at) if self._decisions else claims_at
 
     def handle_timer(self, plan_revision: int, now: float) -> None:
         if (self._untold or self._is_new) and now >= self._claims_at:
             self._claims_at = now + CLAIMS_GAP_S
             if self._keeper.has_read(Claims, ClaimsChange):
                 self._tell_claims(plan_revision, now)
-        if self._reports and now >= self._reports_at:
-            self._reports_at = now + REPORTS_GAP_S
-            self._tell_reports(now)
+        if self._decisions and now >= self._decisions_at:
+            self._decisions_at = now + DECISIONS_GAP_S
+            self._tell_decisions(now)
 
     def tell_statistics(
         self,
@@ -155,11 +155,10 @@ class Informer:
         epoch = self.claims.get(address)
         return None if epoch is None else Holding(epoch, tuple(sorted(self._responder.links_of(address))))
 
-    def _tell_reports(self, now: float) -> None:
-        for _ in range(min(len(self._reports), REPORTS_PER_BURST)):
-            at, report = self._reports.popleft()
-            fields = dict(report.fields)
-            record = logger.makeRecord(logger.name, logging.INFO, "", 0, report.reason, (), None, extra=fields)
-            record.created = at
+    def _tell_decisions(self, now: float) -> None:
+        for _ in range(min(len(self._decisions), DECISIONS_PER_BURST)):
+            told = self._decisions.popleft()
+            record = logger.makeRecord(logger.name, logging.INFO, "", 0, told.reason, (), None, extra=told.fields)
+            record.created = told.at
             logger.handle(record)
-            self._keeper.send(Notice(report.reason, fields, at), now)
+            self._keeper.send(told, now)

@@ -23,7 +23,6 @@ from speaker.channel import (
     Credentials,
     Decoder,
     Holding,
-    Notice,
     Stats,
     ToAnnouncer,
     ToWatcher,
@@ -35,7 +34,7 @@ from speaker.channel import (
 )
 from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Candidate, Plan, PlanChange
-from speaker.protocol.effects import PeerView
+from speaker.protocol.effects import Decision, PeerView
 
 BUNDLE = Bundle(
     BundleId("uid-1"),
@@ -50,7 +49,7 @@ MESSAGES: tuple[ToAnnouncer | ToWatcher, ...] = (
     Claims(2, {AddressText("192.0.2.1"): Holding(7, (LinkName("eth0"),))}),
     ClaimsChange(3, {AddressText("192.0.2.1"): None, AddressText("192.0.2.2"): Holding(8)}),
     Stats(12.5, True, {"claims": 3}, peers=(PeerView(NodeName("node-2"), True, 0.35, 0.001, 4),)),
-    Notice("AddressConflict", {"address": "192.0.2.1", "mac": "02:00:00:00:00:01"}, 1764339590.25),
+    Decision("AddressConflict", {"address": "192.0.2.1", "mac": "02:00:00:00:00:01"}, 1764339590.25),
 )
 
 
@@ -125,7 +124,7 @@ def test_a_reader_that_sleeps_costs_a_bounded_queue_and_loses_the_oldest_notices
     announcer, watcher = ends
     filler = "x" * 4096
     for i in range(4 * MAX_QUEUED):
-        announcer.send(Notice("AddressConflict", {"filler": filler, "n": i}))
+        announcer.send(Decision("AddressConflict", {"filler": filler, "n": i}))
         if not announcer.waits_for(Stats):
             announcer.send(Stats(float(i), True, {}))
     assert announcer.dropped > 0
@@ -137,9 +136,9 @@ def test_a_reader_that_sleeps_costs_a_bounded_queue_and_loses_the_oldest_notices
         announcer.flush()
     received += watcher.receive()
     assert not announcer.waits_for(Stats)
-    notices = [message.fields["n"] for message in received if isinstance(message, Notice)]
-    assert notices == sorted(notices)
-    assert notices[-1] == 4 * MAX_QUEUED - 1
+    decisions = [message.fields["n"] for message in received if isinstance(message, Decision)]
+    assert decisions == sorted(decisions)
+    assert decisions[-1] == 4 * MAX_QUEUED - 1
     assert any(isinstance(message, Stats) for message in received)
     assert len(received) < 3 * MAX_QUEUED
 

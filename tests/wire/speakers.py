@@ -25,7 +25,6 @@ from speaker.channel import (
     ClaimsChange,
     Credentials,
     Holding,
-    Notice,
     Stats,
     ToAnnouncer,
     watcher_end,
@@ -33,6 +32,7 @@ from speaker.channel import (
 from speaker.link import LinkName
 from speaker.parts import plan_in_parts
 from speaker.plan import Bundle, BundleId, Candidate, Plan
+from speaker.protocol.effects import Decision
 from tests.wire.network import Host
 
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ class Speaker:
         """It has told of its claims at all."""
         self.stats: Stats | None = None
         self._traffic = Traffic()
-        self.notices: list[Notice] = []
+        self.decisions: list[Decision] = []
         ours, theirs = socket.socketpair()
         self._channel = watcher_end(ours)
         self._lock = threading.Lock()
@@ -167,8 +167,8 @@ class Speaker:
                     case Stats():
                         self._traffic.add(message)
                         self.stats = message
-                    case Notice():
-                        self.notices.append(message)
+                    case Decision():
+                        self.decisions.append(message)
 
     def _change_claims(self, changes: dict[AddressText, Holding | None]) -> None:
         for address, holding in changes.items():

@@ -118,7 +118,7 @@ def test_cable_that_was_out_for_a_moment_suspends_the_answering_until_a_peer_is_
     first, second, client = holder_and_spare(wire, start)
     wire.cable(first.host, "down")
     wire.cable(first.host, "up")
-    wait_until(lambda: any(notice.reason == "LinkUp" for notice in first.notices))
+    wait_until(lambda: any(decision.reason == "LinkUp" for decision in first.decisions))
     wait_until(lambda: first.holds(VIP) != second.holds(VIP), 10)
     wait_until(lambda: len(client.answerers(VIP)) == 1, 10)
 
@@ -321,9 +321,9 @@ def test_strangers_claim_is_reported_with_its_mac_and_answered(wire: Wire, start
     stack.callback(arp.close)
     mac = mac_of(stranger)
     arp.send(gratuitous(Operation.REQUEST, VIP, mac).encode())
-    notice = wait_until(lambda: next((n for n in first.notices if n.reason == "AddressConflict"), None))
-    assert notice is not None
-    assert (notice.fields["address"], notice.fields["mac"]) == (VIP, stranger.mac())
+    decision = wait_until(lambda: next((n for n in first.decisions if n.reason == "AddressConflict"), None))
+    assert decision is not None
+    assert (decision.fields["address"], decision.fields["mac"]) == (VIP, stranger.mac())
     wait_until(lambda: client.neighbour(VIP) == first.host.mac(), 5, "the client was not told again")
 
 

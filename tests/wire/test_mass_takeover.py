@@ -95,5 +95,5 @@ def test_two_thousand_addresses_move_and_nobody_who_lives_is_taken_for_dead(wire
     for speaker in others:
         for address in answering(speaker):
             assert answers.macs[ipv4_octets(address)] == {speaker.host.mac()}, "who claims it answers, and no other"
-        dead = {notice.fields["node"] for notice in speaker.notices if notice.reason == "PeerDead"}
+        dead = {decision.fields["node"] for decision in speaker.decisions if decision.reason == "PeerDead"}
         assert dead == {"node-1"}

@@ -93,7 +93,7 @@ def test_who_loses_what_arrives_gives_everybody_more_time(wire: Wire, start: Sta
     wait_until(more_time_is_given, 30)
     assert first.holds(VIP)
     assert not second.claims
-    assert all(notice.reason != "PeerDead" for notice in second.notices)
+    assert all(decision.reason != "PeerDead" for decision in second.decisions)
 
 
 def test_frame_of_any_kind_proves_that_one_hears_where_nobody_answers(
@@ -120,7 +120,7 @@ def test_frame_of_any_kind_proves_that_one_hears_where_nobody_answers(
 
     power_cut(wire, first)
     wait_until(taken_over, 10)
-    (death,) = [notice for notice in second.notices if notice.reason == "PeerDead"]
+    (death,) = [decision for decision in second.decisions if decision.reason == "PeerDead"]
     assert death.fields["proof"] == "a frame"
     wait_until(lambda: not watchers(second.host), 5, "what is not needed is watched no more")
 

@@ -73,8 +73,10 @@ def loops(speaker: Speaker) -> float:
     return speaker.stats.loop_at if speaker.stats is not None else 0.0
 
 
-def notices(speakers: list[Speaker], reason: str) -> list[dict[str, object]]:
-    return [dict(notice.fields) for speaker in speakers for notice in speaker.notices if notice.reason == reason]
+def decisions(speakers: list[Speaker], reason: str) -> list[dict[str, object]]:
+    return [
+        dict(decision.fields) for speaker in speakers for decision in speaker.decisions if decision.reason == reason
+    ]
 
 
 class Asker:
@@ -117,7 +119,7 @@ def test_holder_whose_datagrams_are_dropped_on_the_way_stays_and_is_named(
     here.time_passes(80)
     assert here.answering() == [holder.node]
     assert here.client.answerers(VIP) == {holder.host.mac()}
-    named = {str(fields["node"]) for fields in notices(here.others(holder), "DatagramsBlocked")}
+    named = {str(fields["node"]) for fields in decisions(here.others(holder), "DatagramsBlocked")}
     assert named == {holder.node}
 
 
@@ -211,11 +213,11 @@ def test_of_two_machines_with_one_name_one_answers_and_both_say_so(lan: Callable
     other.name = "node-1"
     twin = here.run(other)
     first = here.speakers["node-1"]
-    wait_until(lambda: notices([first], "DuplicateNode") and notices([twin], "DuplicateNode"), 15)
+    wait_until(lambda: decisions([first], "DuplicateNode") and decisions([twin], "DuplicateNode"), 15)
     here.time_passes(40)
     assert here.client.answerers(VIP) == {first.host.mac()}
-    assert notices([first], "DuplicateNode")[0]["mac"] == other.mac()
-    assert notices([twin], "DuplicateNode")[0]["mac"] == first.host.mac()
+    assert decisions([first], "DuplicateNode")[0]["mac"] == other.mac()
+    assert decisions([twin], "DuplicateNode")[0]["mac"] == first.host.mac()
     here.power_cut(first)
     here.speakers["node-1"] = twin
     wait_until(lambda: here.client.answerers(VIP) == {other.mac()}, 20, "the other one does not take over")

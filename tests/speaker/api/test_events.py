@@ -1,24 +1,24 @@
-"""Which notices become Events, and that strangers on the LAN cannot make them many."""
+"""Which decisions become Events, and that strangers on the LAN cannot make them many."""
 
 from __future__ import annotations
 
 import pytest
 
 from cluster.objects import NodeName
-from speaker.api.events import BURST, MEMORY, ON_NODE, REFILL_S, REPEAT_S, Alert, NoticeGate, alert
-from speaker.channel import Notice
+from speaker.api.events import BURST, MEMORY, ON_NODE, REFILL_S, REPEAT_S, Event, EventGate, event_of
+from speaker.protocol.effects import Decision
 
 NODE = NodeName("node-1")
 CONFLICT = {"address": "192.0.2.1", "mac": "02:00:00:00:00:99", "link": "eth0"}
 
 
-def told(reason: str, **fields: str | int | float) -> Alert:
-    found = alert(Notice(reason, fields), NODE)
+def told(reason: str, **fields: str | int | float) -> Event:
+    found = event_of(Decision(reason, fields), NODE)
     assert found is not None
     return found
 
 
-def conflict(**more: str) -> Alert:
+def conflict(**more: str) -> Event:
     return told("AddressConflict", **CONFLICT, **more)
 
 
@@ -54,8 +54,8 @@ def test_a_conflict_names_the_causes_that_fit_and_no_others(
 
 @pytest.mark.parametrize("fields", [{}, {"address": "192.0.2.1"}, {"mac": "02:00:00:00:00:99"}])
 def test_what_names_no_rival_is_no_event(fields: dict[str, str | int | float]) -> None:
-    assert alert(Notice("AddressConflict", fields), NODE) is None
-    assert alert(Notice("Claimed", {**fields, **CONFLICT}), NODE) is None
+    assert event_of(Decision("AddressConflict", fields), NODE) is None
+    assert event_of(Decision("Claimed", {**fields, **CONFLICT}), NODE) is None
 
 
 # ------------------------------------------------------------------------ on the Node
@@ -105,7 +105,7 @@ def test_what_is_wrong_with_a_node_is_on_the_node_and_says_who_and_what_to_do(
 
 
 @pytest.mark.parametrize("reason", sorted(ON_NODE))
-def test_a_notice_without_its_fields_is_told_all_the_same(reason: str) -> None:
+def test_a_decision_without_its_fields_is_told_all_the_same(reason: str) -> None:
     assert "None" not in told(reason).message
 
 
@@ -119,17 +119,17 @@ def test_two_rivals_are_two_things_and_a_repetition_is_none() -> None:
 
 
 def test_the_same_rival_is_news_again_after_a_while() -> None:
-    gate = NoticeGate()
+    gate = EventGate()
     assert gate.admits(("a",), 1000.0)
     assert not gate.admits(("a",), 1000.0 + REPEAT_S - 1)
     assert gate.admits(("a",), 1000.0 + REPEAT_S)
 
 
 def test_a_flood_of_macs_is_bounded_in_rate_and_in_memory() -> None:
-    gate = NoticeGate()
+    gate = EventGate()
     duration = 10 * MEMORY * REFILL_S / 100
     admitted = sum(gate.admits((str(i),), 1000.0 + i * REFILL_S / 100) for i in range(10 * MEMORY))
     assert BURST <= admitted <= BURST + duration / REFILL_S + 1
-    patient = NoticeGate()
+    patient = EventGate()
     assert all(patient.admits((str(i),), 1000.0 + i * REFILL_S) for i in range(3 * MEMORY))
     assert len(patient) == MEMORY

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.objects import NodeName
-from speaker.api.events import Alert
+from speaker.api.events import Event
 from speaker.api.troubles import BARE_S, MAX_REMEMBERED, PATIENCE_S, REMEMBERED_S, Troubles
 from speaker.link import LinkName
 
@@ -123,7 +123,7 @@ def test_an_interface_that_is_named_and_cannot_be_used_is_named() -> None:
 
 def test_what_a_notice_tells_is_remembered_for_a_while_after_its_last_word() -> None:
     made = troubles()
-    told = Alert(None, "DuplicateNode", "another machine", ("DuplicateNode", "a"))
+    told = Event(None, "DuplicateNode", "another machine", ("DuplicateNode", "a"))
     made.note(told, 0.0)
     made.note(told, 100.0)
     assert [trouble.text for trouble in made.present(100.0 + REMEMBERED_S - 1)] == ["another machine"]
@@ -134,7 +134,7 @@ def test_what_the_lan_makes_us_remember_is_bounded() -> None:
     made = troubles()
     for number in range(10 * MAX_REMEMBERED):
         made.note(
-            Alert(None, "MemberNonsense", f"member {number}", ("MemberNonsense", str(number))), float(number) / 100
+            Event(None, "MemberNonsense", f"member {number}", ("MemberNonsense", str(number))), float(number) / 100
         )
     assert len(made.present(10.0)) == MAX_REMEMBERED
 

@@ -26,7 +26,6 @@ from speaker.channel import (
     Claims,
     Credentials,
     Holding,
-    Notice,
     Stats,
     ToAnnouncer,
     WholePlan,
@@ -36,7 +35,7 @@ from speaker.channel import (
 from speaker.link import LinkName
 from speaker.options import Options
 from speaker.plan import Plan, PlanChange, apply_change
-from speaker.protocol.effects import PeerView
+from speaker.protocol.effects import Decision, PeerView
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -648,7 +647,7 @@ def test_while_services_wait_for_addresses_little_is_written_and_warnings_all_th
     announcer.hold(*addresses)
     waiting = 2 * len(addresses) - 4  # a status object and an Event for each
     wait_until(lambda: watcher.view().lag.writes == waiting)
-    announcer.channel.send(Notice("AddressConflict", {"address": addresses[0], "mac": "02:00:00:00:00:99"}))
+    announcer.channel.send(Decision("AddressConflict", {"address": addresses[0], "mac": "02:00:00:00:00:99"}))
     wait_until(lambda: cluster.events("AddressConflict"))
     wait_until(lambda: watcher.view().lag.oldest_s > 0.5)
     assert watcher.view().lag.writes == waiting
@@ -689,7 +688,7 @@ def test_a_rival_is_named_in_one_event(cluster: Cluster, start: Start) -> None:
     wait_until(lambda: announcer.announced() == {WEB})
     announcer.hold(WEB)
     for mac in ("02:00:00:00:00:99", "02:00:00:00:00:99", "02:00:00:00:00:77"):
-        announcer.channel.send(Notice("AddressConflict", {"address": WEB, "mac": mac, "link": "eth0"}))
+        announcer.channel.send(Decision("AddressConflict", {"address": WEB, "mac": mac, "link": "eth0"}))
     wait_until(lambda: len(cluster.events("AddressConflict")) == 2)
     first, second = cluster.events("AddressConflict")
     assert first["type"] == "Warning"
@@ -702,7 +701,7 @@ def test_a_machine_of_the_same_name_is_told_of_on_the_node(cluster: Cluster, sta
     wait_until(lambda: announcer.of(WholePlan))
     twin = {"node": "node-1", "mac": "02:00:00:00:00:99", "address": "192.0.2.99", "link": "eth0"}
     for _ in range(3):
-        announcer.channel.send(Notice("DuplicateNode", dict(twin), at=1_790_000_000.0))
+        announcer.channel.send(Decision("DuplicateNode", dict(twin), at=1_790_000_000.0))
     (event,) = wait_until(lambda: cluster.events("DuplicateNode"))
     uid = cluster.ask("GET", "/api/v1/nodes/node-1")["metadata"]["uid"]
     involved = {"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": uid}

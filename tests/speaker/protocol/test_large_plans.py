@@ -14,7 +14,7 @@ import pytest
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan, PlanChange
-from speaker.protocol.effects import Effect, LinkState, Report
+from speaker.protocol.effects import Decision, Effect, LinkState
 from speaker.protocol.heartbeat import Authenticator, Flag, Heartbeat, pack_heard
 from speaker.protocol.protocol import Protocol, Settings
 
@@ -31,11 +31,11 @@ def bundle(id_: str, *numbers: int) -> Bundle:
 
 
 class Speaker:
-    """One that nobody else is heard by, and what it reports."""
+    """One that nobody else is heard by, and what it decides."""
 
     def __init__(self, bundles: Iterable[Bundle] = ()) -> None:
         self.now = 0.0
-        self.reports: list[Report] = []
+        self.decisions: list[Decision] = []
         self.most = 0
         """Functions called by one call of the protocol, at most."""
         self.protocol = Protocol(ME, 1, Settings(), random.Random(1), 0.0)
@@ -65,7 +65,7 @@ class Speaker:
         finally:
             sys.setprofile(None)
         self.most = max(self.most, calls)
-        self.reports += [effect for effect in effects if isinstance(effect, Report)]
+        self.decisions += [effect for effect in effects if isinstance(effect, Decision)]
 
     def run(self, seconds: float) -> None:
         until = self.now + seconds
@@ -83,10 +83,10 @@ class Speaker:
 
     def begin_to_count(self) -> None:
         self.most = 0
-        self.reports.clear()
+        self.decisions.clear()
 
     def told(self, reason: str) -> int:
-        return sum(report.reason == reason for report in self.reports)
+        return sum(decision.reason == reason for decision in self.decisions)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def preferring(id_: str, address: str, **preferences: int) -> Bundle:
 
 
 def reasons(world: World, reason: str) -> list[str]:
-    return [str(report.fields.get("why", "")) for _, _, report in world.reports if report.reason == reason]
+    return [str(decision.fields.get("why", "")) for _, _, decision in world.decisions if decision.reason == reason]
 
 
 def test_the_preferred_node_claims() -> None:

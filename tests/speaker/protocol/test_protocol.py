@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
-from speaker.protocol.effects import ArpSeen, Effect, LinkState, Report, SendHeartbeat, SendUnicast
+from speaker.protocol.effects import ArpSeen, Decision, Effect, LinkState, SendHeartbeat, SendUnicast
 from speaker.protocol.heartbeat import Authenticator, Flag, Heartbeat, pack_heard
 from speaker.protocol.protocol import Protocol, Settings
 
@@ -36,7 +36,7 @@ class Pair:
 
     def __init__(self, *bundles: Bundle) -> None:
         self.now = 100.0
-        self.reports: list[Report] = []
+        self.decisions: list[Decision] = []
         self.down: set[tuple[str, LinkName]] = set()
         self.alive = set(NODES)
         self.speakers: dict[str, Protocol] = {}
@@ -72,8 +72,8 @@ class Pair:
     def carry_out(self, node: str, effects: Iterable[Effect]) -> None:
         (other,) = set(NODES) - {node}
         for effect in effects:
-            if isinstance(effect, Report):
-                self.reports.append(effect)
+            if isinstance(effect, Decision):
+                self.decisions.append(effect)
             elif (
                 isinstance(effect, SendHeartbeat | SendUnicast)
                 and other in self.alive
@@ -214,8 +214,8 @@ def test_a_retired_session_never_counts_again() -> None:
 def test_another_speaker_under_our_name_is_reported_and_is_no_peer() -> None:
     speaker = lone()
     speaker.receive_datagram(ETH0, AddressText("10.0.0.9"), said_by(9, 1, "a", names=[1]), 1.0)
-    reports = [effect.reason for effect in speaker.take_effects() if isinstance(effect, Report)]
-    assert reports == ["DuplicateNode"]
+    decisions = [effect.reason for effect in speaker.take_effects() if isinstance(effect, Decision)]
+    assert decisions == ["DuplicateNode"]
     assert not speaker.peers()
 
 
@@ -269,7 +269,7 @@ def test_another_version_of_the_protocol_is_told_once_for_each_sender() -> None:
     data[3:4] = b"2"
     for sender in ("10.0.0.2", "10.0.0.2", "10.0.0.3"):
         speaker.receive_datagram(ETH0, AddressText(sender), bytes(data), 5.0)
-    told = [effect for effect in speaker.take_effects() if isinstance(effect, Report)]
+    told = [effect for effect in speaker.take_effects() if isinstance(effect, Decision)]
     assert [(each.reason, each.fields["address"]) for each in told] == [
         ("OtherVersion", "10.0.0.2"),
         ("OtherVersion", "10.0.0.3"),

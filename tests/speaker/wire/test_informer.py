@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 
 from cluster.objects import AddressText, NodeName
 from speaker.api.traffic import Traffic
-from speaker.channel import Claims, ClaimsChange, Holding, Notice, Stats, ToWatcher, WatcherEnd, watcher_end
+from speaker.channel import Claims, ClaimsChange, Holding, Stats, ToWatcher, WatcherEnd, watcher_end
 from speaker.child import Child
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import HeldChange, LinkState, Report
+from speaker.protocol.effects import Decision, HeldChange, LinkState
 from speaker.protocol.protocol import Protocol
 from speaker.protocol.settings import Settings
 from speaker.turns import Turns
 from speaker.wire.arp.frames import request
 from speaker.wire.arp.responder import Responder
-from speaker.wire.informer import CLAIMS_AT_ONCE, CLAIMS_GAP_S, REPORTS_PER_BURST, Informer
+from speaker.wire.informer import CLAIMS_AT_ONCE, CLAIMS_GAP_S, DECISIONS_PER_BURST, Informer
 from speaker.wire.keeper import WatcherKeeper
 
 ETH0 = LinkName("eth0")
@@ -171,20 +171,20 @@ def test_a_watcher_that_does_not_read_costs_no_queue_and_hears_what_is_so_in_the
     assert heard(received) == dict.fromkeys(many(2000)[1:], Holding(199))
 
 
-def test_reports_go_out_in_bursts_and_say_when_they_were_decided(
+def test_decisions_go_out_in_bursts_and_say_when_they_were_decided(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = time.time()
-    world.informer.decide([Report("Claimed", {"address": address}) for address in many(100)])
+    world.informer.decide([Decision("Claimed", {"address": address}) for address in many(100)])
     after = time.time()
     with caplog.at_level(logging.INFO):
         world.informer.handle_timer(1, 1.0)
-        assert len(caplog.records) == REPORTS_PER_BURST
+        assert len(caplog.records) == DECISIONS_PER_BURST
         world.run()
-    notices = [message for message in world.watcher.receive() if isinstance(message, Notice)]
-    assert [notice.fields["address"] for notice in notices] == many(100)
-    assert all(before <= notice.at <= after for notice in notices)
-    assert [record.created for record in caplog.records] == [notice.at for notice in notices]
+    told = [message for message in world.watcher.receive() if isinstance(message, Decision)]
+    assert [decision.fields["address"] for decision in told] == many(100)
+    assert all(before <= decision.at <= after for decision in told)
+    assert [record.created for record in caplog.records] == [decision.at for decision in told]
     assert {record.getMessage() for record in caplog.records} == {"Claimed"}
     assert world.counters["decisions:Claimed"] == 100
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cluster.daemon.command_line import EXIT_USAGE
-from speaker.channel import Credentials, Notice, WatcherEnd, watcher_end
+from speaker.channel import Credentials, WatcherEnd, watcher_end
 from speaker.child import Child
+from speaker.protocol.effects import Decision
 from speaker.wire.keeper import LASTING_S, WatcherKeeper
 from tests.waiting import wait_until
 
@@ -111,7 +112,7 @@ def is_running(pid: int) -> bool:
 def test_messages_pass_both_ways(keep: Callable[..., Kept]) -> None:
     kept = keep(stay)
     assert wait_until(lambda: kept.keeper.receive(kept.now)) == [Credentials("cluster", (b"key",))]
-    kept.keeper.send(Notice("Claimed"), kept.now)
+    kept.keeper.send(Decision("Claimed"), kept.now)
     assert kept.keeper.channel is not None
 
 
@@ -142,7 +143,7 @@ def test_watcher_that_lasted_is_replaced_at_once(keep: Callable[..., Kept]) -> N
 def test_nothing_is_sent_and_nothing_fails_while_there_is_no_watcher(keep: Callable[..., Kept]) -> None:
     kept = keep(die)
     kept.lose()
-    kept.keeper.send(Notice("Claimed"), kept.now)
+    kept.keeper.send(Decision("Claimed"), kept.now)
     kept.keeper.flush(kept.now)
     assert kept.keeper.receive(kept.now) == []
 

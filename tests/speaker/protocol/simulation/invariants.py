@@ -41,7 +41,7 @@ from collections.abc import Iterator
 
 from cluster.objects import AddressText
 from speaker.plan import Bundle
-from speaker.protocol.effects import Report
+from speaker.protocol.effects import Decision
 from speaker.protocol.unserved import TAKE_OVER_S
 from tests.speaker.protocol.simulation.hearing import Hearing, View
 from tests.speaker.protocol.simulation.network import Network
@@ -77,7 +77,7 @@ class Invariants:
         self._ready: set[tuple[str, int]] = set()
         self._ready_at = float("-inf")
         self._changes_seen: dict[str, int] = {}
-        self._reports_seen = 0
+        self._decisions_seen = 0
         self._claimed_at: dict[str, float] = {}
         """When each node claimed anything last."""
         self._misplaced: dict[tuple[str, AddressText, str], float] = {}
@@ -106,7 +106,7 @@ class Invariants:
         self._note_ready()
         if self.world.lying:
             self._doubled, self._missing = {}, {}
-            self._reports_seen = len(self.world.reports)
+            self._decisions_seen = len(self.world.decisions)
         else:
             self._check_kept(views)
             self._check_single(views)
@@ -305,10 +305,10 @@ class Invariants:
         if len(side) > 1:
             return last
         rejoined: list[float] = []
-        for at, name, report in reversed(self.world.reports):
+        for at, name, decision in reversed(self.world.decisions):
             if at <= last:
                 break
-            if name in side and report.reason == "Rejoined":
+            if name in side and decision.reason == "Rejoined":
                 rejoined.append(at)
         return rejoined[0] if len(rejoined) == 1 else last
 
@@ -331,10 +331,10 @@ class Invariants:
         """Whether a claim of the start moves: while it may, or only now, since its bundle did not serve when its turn
         to move came."""
         moved = 0
-        for released, _, report in reversed(self.world.reports):
+        for released, _, decision in reversed(self.world.decisions):
             if released < self._ready_at:
                 break
-            moved += report.reason == "Released" and (report.fields["address"], report.fields["why"]) == (
+            moved += decision.reason == "Released" and (decision.fields["address"], decision.fields["why"]) == (
                 address,
                 "provisional",
             )
@@ -343,45 +343,46 @@ class Invariants:
 
     def _was_taken_back(self, address: AddressText, at: float) -> bool:
         return any(
-            report.reason == "Released" and (report.fields["address"], report.fields["why"]) == (address, "preference")
-            for report in self._latest(at - DEAF_S)
+            decision.reason == "Released"
+            and (decision.fields["address"], decision.fields["why"]) == (address, "preference")
+            for decision in self._latest(at - DEAF_S)
         )
 
-    def _latest(self, since: float) -> Iterator[Report]:
-        for at, _, report in reversed(self.world.reports):
+    def _latest(self, since: float) -> Iterator[Decision]:
+        for at, _, decision in reversed(self.world.decisions):
             if at < since:
                 return
-            yield report
+            yield decision
 
     # ---------------------------------------------------------------------------------------------- G5, G6, G7
 
     def _check_kept(self, views: list[View]) -> None:
-        reports = self.world.reports[self._reports_seen :]
-        self._reports_seen = len(self.world.reports)
-        for at, name, report in reports:
-            if report.reason == "Released" and report.fields["why"] in FOR_ANOTHER:
-                self._released[name, str(report.fields["address"])] = at
-            if report.reason == "Claimed":
+        decisions = self.world.decisions[self._decisions_seen :]
+        self._decisions_seen = len(self.world.decisions)
+        for at, name, decision in decisions:
+            if decision.reason == "Released" and decision.fields["why"] in FOR_ANOTHER:
+                self._released[name, str(decision.fields["address"])] = at
+            if decision.reason == "Claimed":
                 self._claimed_at[name] = at
-                self._check_promise(at, name, report)
-            joins = report.reason == "Claimed" and report.fields["why"] == "joined bundle"
-            if report.reason == "Claimed" and not joins and name not in self._hearing.twins:
-                self._check_claim(views, at, name, report)
+                self._check_promise(at, name, decision)
+            joins = decision.reason == "Claimed" and decision.fields["why"] == "joined bundle"
+            if decision.reason == "Claimed" and not joins and name not in self._hearing.twins:
+                self._check_claim(views, at, name, decision)
 
-    def _check_promise(self, at: float, name: str, report: Report) -> None:
+    def _check_promise(self, at: float, name: str, decision: Decision) -> None:
         """Whether the claimer has just released that for another, who did not take it."""
-        address = report.fields["address"]
+        address = decision.fields["address"]
         released = self._released.pop((name, str(address)), float("-inf"))
-        for when, other, each in reversed(self.world.reports):
+        for when, other, each in reversed(self.world.decisions):
             if when < released:
                 break
             if other != name and each.reason == "Claimed" and each.fields["address"] == address:
                 return  # that was not heard in time
         if at < released + TAKEN_AGAIN_S and self._last_fault() < released - TAKEN_AGAIN_S:
-            self._fail(f"G7: {name} released {report.fields['address']} for another and claims it again")
+            self._fail(f"G7: {name} released {decision.fields['address']} for another and claims it again")
 
-    def _check_claim(self, views: list[View], at: float, claimer: str, report: Report) -> None:
-        address = AddressText(str(report.fields["address"]))
+    def _check_claim(self, views: list[View], at: float, claimer: str, decision: Decision) -> None:
+        address = AddressText(str(decision.fields["address"]))
         networks = self.world.networks_of(address)
         if len(networks) > 1:
             return  # who has the one network may have to take it from who has the other

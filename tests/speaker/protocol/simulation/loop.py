@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from speaker.link import LinkName
-from speaker.protocol.effects import Announce, Effect, HeldChange, Report, SendHeartbeat, SendUnicast
+from speaker.protocol.effects import Announce, Decision, Effect, HeldChange, SendHeartbeat, SendUnicast
 from speaker.protocol.protocol import Protocol
 from tests.speaker.protocol.simulation.network import Clock
 
@@ -94,7 +94,7 @@ class Work:
         for effect in effects:
             if isinstance(effect, SendHeartbeat | SendUnicast):
                 octets += len(effect.data)
-            elif isinstance(effect, Report):
+            elif isinstance(effect, Decision):
                 changes += 1
             elif isinstance(effect, Announce):
                 changes += len(effect.addresses)

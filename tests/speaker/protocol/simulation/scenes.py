@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from cluster.objects import AddressText
-from speaker.protocol.effects import Report
+from speaker.protocol.effects import Decision
 from speaker.protocol.protocol import Protocol
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.network import Network
@@ -68,5 +68,5 @@ def held_by(world: World, node: str) -> set[AddressText]:
     return {address for address, answerers in world.answerers.items() if node in answerers}
 
 
-def reports_of(world: World, *reasons: str, since: float = 0.0) -> list[Report]:
-    return [report for at, _, report in world.reports if at >= since and report.reason in reasons]
+def decisions_of(world: World, *reasons: str, since: float = 0.0) -> list[Decision]:
+    return [decision for at, _, decision in world.decisions if at >= since and decision.reason in reasons]

@@ -50,7 +50,7 @@ class StaggeredStart:
         assert sum(loads.values()) == self.addresses, world.story()
         most = ceil(FAIR * self.addresses / len(loads))
         assert max(loads.values()) <= most, f"{loads}: more than {most}, starts {self.starts}\n{world.story()}"
-        claims = Counter(str(each.fields["address"]) for _, _, each in world.reports if each.reason == "Claimed")
+        claims = Counter(str(each.fields["address"]) for _, _, each in world.decisions if each.reason == "Claimed")
         assert max(claims.values()) <= 2, f"{claims.most_common(3)} moved more than once\n{world.story()}"
 
 

@@ -7,10 +7,10 @@ import pytest
 from tests.speaker.protocol.simulation.prober import Prober
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
+    decisions_of,
     held_by,
     owner_of,
     protocol_of,
-    reports_of,
     seconds_until_answered,
     settled,
 )
@@ -116,11 +116,11 @@ def test_nodes_that_start_and_cannot_send_claim_nothing() -> None:
             world.kill(name)
         for node in world.nodes.values():
             node.lan.refuses = True
-        decided = len(reports_of(world, "Claimed"))
+        decided = len(decisions_of(world, "Claimed"))
         for name in world.nodes:
             world.start(name)
         world.run(10.0)
-        assert len(reports_of(world, "Claimed")) == decided, world.story()
+        assert len(decisions_of(world, "Claimed")) == decided, world.story()
         for node in world.nodes.values():
             node.lan.refuses, node.lan.came_up_at = False, world.now
         world.fault("the kernels take datagrams again")
@@ -137,4 +137,4 @@ def test_who_loses_frames_for_want_of_room_takes_nobody_for_dead() -> None:
             world.fault(f"{node.name}'s queue overflows")
             world.run(4.0)
         assert (world.answerers, len(world.owner_changes)) == (owners, changes), world.story()
-        assert not reports_of(world, "PeerDead"), world.story()
+        assert not decisions_of(world, "PeerDead"), world.story()

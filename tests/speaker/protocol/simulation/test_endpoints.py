@@ -40,7 +40,7 @@ def owners(world: World) -> dict[str, str | None]:
 def test_owners_stay_when_endpoints_are_back_in_time(seed: int) -> None:
     """However often, of some bundles or of all, one after the other or at once."""
     world, rng = settled(seed)
-    before, changes, decided = owners(world), len(world.owner_changes), len(world.reports)
+    before, changes, decided = owners(world), len(world.owner_changes), len(world.decisions)
     assert None not in before.values()
     for _ in range(4):
         away = {f"b{i}" for i in range(BUNDLES) if rng.random() < 0.7}
@@ -54,7 +54,9 @@ def test_owners_stay_when_endpoints_are_back_in_time(seed: int) -> None:
     world.run(2 * UNSERVED_S)
     assert owners(world) == before
     assert len(world.owner_changes) == changes
-    made = [report.reason for _, _, report in world.reports[decided:] if report.reason in {"Claimed", "Released"}]
+    made = [
+        decision.reason for _, _, decision in world.decisions[decided:] if decision.reason in {"Claimed", "Released"}
+    ]
     assert made == []
 
 
@@ -80,11 +82,11 @@ def test_a_holder_that_dies_while_endpoints_are_away_is_replaced_and_nobody_else
 @pytest.mark.parametrize("seed", SEEDS)
 def test_owners_let_go_of_what_has_not_served_for_long_and_one_claims_when_it_does(seed: int) -> None:
     world, rng = settled(seed, owners_stay=False)
-    decided = len(world.reports)
+    decided = len(world.decisions)
     world.set_serving(lambda _: False)
     world.run(UNSERVED_S + LONGEST_LAG_S + 1.5)
     assert set(owners(world).values()) == {None}
-    released = [report.fields["why"] for _, _, report in world.reports[decided:] if report.reason == "Released"]
+    released = [decision.fields["why"] for _, _, decision in world.decisions[decided:] if decision.reason == "Released"]
     assert released == ["no endpoint serves"] * len(owners(world))
     world.run(rng.uniform(0.0, 100.0))
     assert not any(world.answerers.values()), world.story()

@@ -384,8 +384,8 @@ def test_a_stranger_is_answered_once_in_ten_seconds_and_named() -> None:
     for _ in range(100):
         world.see(node, rival)
         world.run(0.15)
-    conflicts = [report for _, _, report in world.reports if report.reason == "AddressConflict"]
-    assert [report.fields["mac"] for report in conflicts] == ["02:00:00:00:ff:01"] * 2
+    conflicts = [decision for _, _, decision in world.decisions if decision.reason == "AddressConflict"]
+    assert [decision.fields["mac"] for decision in conflicts] == ["02:00:00:00:ff:01"] * 2
     assert owner_of(world) == node.name
 
 
@@ -409,6 +409,6 @@ def test_a_kernel_that_answers_without_a_claim_is_named_and_not_fought() -> None
     for _ in range(30):
         world.see(node, ArpSeen(LINK, VIP, other.mac, VIP, False))
         world.run(0.1)
-    conflicts = [report for _, _, report in world.reports if report.reason == "AddressConflict"]
-    assert [report.fields["node"] for report in conflicts] == [other.name]
+    conflicts = [decision for _, _, decision in world.decisions if decision.reason == "AddressConflict"]
+    assert [decision.fields["node"] for decision in conflicts] == [other.name]
     assert owner_of(world) == node.name

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.objects import AddressText
 from tests.speaker.protocol.simulation.invariants import Invariants
-from tests.speaker.protocol.simulation.scenes import held_by, numbered, owner_of, reports_of, settled, with_storage
+from tests.speaker.protocol.simulation.scenes import decisions_of, held_by, numbered, owner_of, settled, with_storage
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ def test_a_holder_behind_a_firewall_keeps_what_it_answers_for_and_is_named(nodes
         block(world, holder, ways)
         world.run(12.0)
         assert (world.answerers, len(world.owner_changes)) == (owners, changes), world.story()
-        named = {report.fields["node"] for report in reports_of(world, "DatagramsBlocked")}
+        named = {decision.fields["node"] for decision in decisions_of(world, "DatagramsBlocked")}
         assert (holder in named) or ways == "in", world.story()
         world.network.heal()
         world.fault("the firewall is gone")

@@ -9,7 +9,14 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText
 from tests.speaker.protocol.simulation.invariants import Invariants
-from tests.speaker.protocol.simulation.scenes import VIP, held_by, owner_of, reports_of, seconds_until_answered, settled
+from tests.speaker.protocol.simulation.scenes import (
+    VIP,
+    decisions_of,
+    held_by,
+    owner_of,
+    seconds_until_answered,
+    settled,
+)
 from tests.speaker.protocol.simulation.world import LINK, World, bundle_of
 
 pytestmark = pytest.mark.slow
@@ -77,10 +84,10 @@ def test_without_its_lan_a_node_claims_nothing_on_a_network_of_its_own(gateway: 
         world.run(6.0)
         owners = {world.owner(VIP), world.owner(ROUTED)}
         for node in [name for name in world.nodes if name not in owners]:
-            claimed = len(reports_of(world, "Claimed"))
+            claimed = len(decisions_of(world, "Claimed"))
             world.renew_link(node, world.nodes[node].lan, 2.0)
             world.run(6.0)
-            assert len(reports_of(world, "Claimed")) == claimed, world.story()
+            assert len(decisions_of(world, "Claimed")) == claimed, world.story()
         holder = owner_of(world, ROUTED)
         world.renew_link(holder, world.nodes[holder].lan, 2.0, "br0", 9)
         assert seconds_until_answered(world, 0.6, ROUTED) < 0.6
@@ -121,11 +128,11 @@ def test_interfaces_that_exchange_their_names_exchange_nothing_else() -> None:
         world.set_bundles(bundle_of(f"b{i}", [f"10.{i % 2}.9.{i}"], world.nodes) for i in range(8))
         world.start_all(spread=0.3)
         world.run(6.0)
-        changes, suspected = len(world.owner_changes), len(reports_of(world, "PeerSuspected"))
+        changes, suspected = len(world.owner_changes), len(decisions_of(world, "PeerSuspected"))
         for node in world.nodes.values():
             lan, other = node.interfaces
             lan.name, other.name = other.name, lan.name
             world.rename_link(node.name, lan, lan.name)
             world.run(3.0)
         assert len(world.owner_changes) == changes, world.story()
-        assert len(reports_of(world, "PeerSuspected")) == suspected, world.story()
+        assert len(decisions_of(world, "PeerSuspected")) == suspected, world.story()

@@ -17,11 +17,11 @@ from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.liar import FORGOTTEN_S, Liar
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
+    decisions_of,
     held_by,
     numbered,
     owner_of,
     protocol_of,
-    reports_of,
     seconds_until_answered,
     settled,
 )
@@ -108,4 +108,4 @@ def test_nobody_steps_aside_for_a_preferred_node_that_cannot_claim(
     world.run(60.0)
     assert world.owner(VIP) not in {None, preferred}, world.story()
     assert len(world.owner_changes) == 1, world.story()
-    assert not reports_of(world, "Released")
+    assert not decisions_of(world, "Released")

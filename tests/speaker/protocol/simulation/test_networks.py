@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText
 from tests.speaker.protocol.simulation.invariants import Invariants
-from tests.speaker.protocol.simulation.scenes import held_by, owner_of, reports_of, settle, with_storage
+from tests.speaker.protocol.simulation.scenes import decisions_of, held_by, owner_of, settle, with_storage
 from tests.speaker.protocol.simulation.world import bundle_of, rank
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,7 @@ def test_a_second_network_makes_nobody_suspicious() -> None:
         world, _ = with_storage(seed)
         settle(world, 6)
         world.run(20.0)
-        assert not reports_of(world, "PeerSuspected"), world.story()
+        assert not decisions_of(world, "PeerSuspected"), world.story()
 
 
 def test_a_better_candidate_is_one_on_all_networks_of_the_address() -> None:
@@ -43,7 +43,7 @@ def test_a_better_candidate_is_one_on_all_networks_of_the_address() -> None:
         world.set_bundles([replace(bundle, candidates=tuple(preferring))])
         world.run(200.0)
         assert (world.owner(ROUTED), world.owner(ROUTED, storage)) == (holder, holder), world.story()
-        assert not reports_of(world, "Released"), world.story()
+        assert not decisions_of(world, "Released"), world.story()
 
 
 @pytest.mark.parametrize(("nodes", "bundles"), [(2, 1), (2, 4), (4, 8)])
@@ -99,6 +99,6 @@ def test_who_is_not_on_the_lan_claims_nothing_of_it() -> None:
         world.set_bundles([*world.plans[-1][1], on_storage])
         world.run(1.0)
         assert world.owner("10.1.9.1", storage) is not None, world.story()
-        claimed = {r.fields["address"] for _, name, r in world.reports if name == first and r.reason == "Claimed"}
+        claimed = {r.fields["address"] for _, name, r in world.decisions if name == first and r.reason == "Claimed"}
         assert claimed <= {"10.1.9.1"}, world.story()
         assert all(world.owner(address) not in {None, first} for address in world.answerers), world.story()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.loop import Work
-from tests.speaker.protocol.simulation.scenes import held_by, numbered, owner_of, reports_of, settle
+from tests.speaker.protocol.simulation.scenes import decisions_of, held_by, numbered, owner_of, settle
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
 pytestmark = pytest.mark.slow
@@ -24,7 +24,7 @@ def test_each_address_of_a_dead_holder_is_claimed_once(seed: int) -> None:
     mine, since = held_by(world, holder), world.now
     world.power_cut(holder)
     world.run(10.0)
-    claimed = [report.fields["address"] for report in reports_of(world, "Claimed", since=since)]
+    claimed = [decision.fields["address"] for decision in decisions_of(world, "Claimed", since=since)]
     assert sorted(claimed) == sorted(mine)
 
 
@@ -40,8 +40,8 @@ def test_who_takes_everything_over_is_not_taken_for_dead_and_who_comes_second_le
     assert len(everything) == 1000, world.story(30)
     world.power_cut("n0")
     world.run(8.0)
-    assert {report.fields["node"] for report in reports_of(world, "PeerDead", since=since)} == {"n0"}
-    assert not reports_of(world, "LoopLate", since=since), world.story(60)
-    claims = Counter(report.fields["address"] for report in reports_of(world, "Claimed", since=since))
+    assert {decision.fields["node"] for decision in decisions_of(world, "PeerDead", since=since)} == {"n0"}
+    assert not decisions_of(world, "LoopLate", since=since), world.story(60)
+    claims = Counter(decision.fields["address"] for decision in decisions_of(world, "Claimed", since=since))
     assert claims == dict.fromkeys(orphans, 1)
     assert held_by(world, "n1") == everything, world.story(30)

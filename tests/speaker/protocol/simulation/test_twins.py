@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from speaker.protocol.effects import Report
+from speaker.protocol.effects import Decision
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.scenes import held_by, owner_of, settled, with_storage
 from tests.speaker.protocol.simulation.world import World, bundle_of
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 SEEDS = range(6)
 
 
-def duplicates(world: World, machine: str) -> list[Report]:
-    return [report for _, name, report in world.reports if name == machine and report.reason == "DuplicateNode"]
+def duplicates(world: World, machine: str) -> list[Decision]:
+    return [decision for _, name, decision in world.decisions if name == machine and decision.reason == "DuplicateNode"]
 
 
 def test_a_machine_that_starts_with_the_name_of_one_that_lives_stays_silent_and_both_say_so() -> None:

@@ -16,8 +16,8 @@ from speaker.protocol.effects import (
     Announce,
     ArpSeen,
     AskAddress,
+    Decision,
     Effect,
-    Report,
     SendHeartbeat,
     SendUnicast,
     WatchFrames,
@@ -44,12 +44,12 @@ class Wire:
         self._strangers = strangers
         self._told_lost: dict[Interface, float] = {}
         self.on_datagram: Callable[[str, bytes], None] | None = None
-        self.reports: list[tuple[float, str, Report]] = []
+        self.decisions: list[tuple[float, str, Decision]] = []
         self.announced: list[tuple[float, str, Announce]] = []
 
     def carry_out(self, node: Node, effect: Effect) -> None:
-        if isinstance(effect, Report):
-            self.reports.append((self._clock.now, node.name, effect))
+        if isinstance(effect, Decision):
+            self.decisions.append((self._clock.now, node.name, effect))
             return
         if isinstance(effect, Announce):
             self.announced.append((self._clock.now, node.name, effect))

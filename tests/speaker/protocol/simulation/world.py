@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
-from speaker.protocol.effects import ArpSeen, Effect, HeldChange, Report
+from speaker.protocol.effects import ArpSeen, Decision, Effect, HeldChange
 from speaker.protocol.protocol import Protocol, Settings
 from tests.speaker.protocol.simulation.loop import BusyLoop, Loop, Work
 from tests.speaker.protocol.simulation.machines import Interface, Node, Stranger
@@ -90,7 +90,7 @@ class World:
         self.trace: list[str] = []
         self.answerers = self.network.answerers
         self.owner_changes = self.network.owner_changes
-        self.reports = self.wire.reports
+        self.decisions = self.wire.decisions
         self.announced = self.wire.announced
 
     def _add(self, name: str, index: int, known_as: str) -> Node:
@@ -173,7 +173,7 @@ class World:
             if held is not None:
                 self._follow(node, held)
             for effect in effects:
-                if isinstance(effect, Report):
+                if isinstance(effect, Decision):
                     fields = " ".join(f"{key}={value}" for key, value in effect.fields.items())
                     self.note(f"{node.name} {effect.reason} {fields}")
                 self.wire.carry_out(node, effect)
