@@ -25,8 +25,8 @@ from cluster.addresses import Address, Family, parse_address, parse_range
 from cluster.config import Config, load
 from cluster.objects import IPAddressPool, IPAddressPoolSpec, ObjectMeta, PoolName, Service, ServicePort, ServiceSpec
 from cluster.sharing import read_holder
-from controller.allocator import Allocation, Request, allocate
-from controller.ledger import Ledger
+from controller.allocation.allocator import Allocation, Request, allocate
+from controller.allocation.ledger import Ledger
 
 ROUNDS = 5000
 PATIENCE_US = 5e6

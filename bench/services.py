@@ -40,7 +40,7 @@ from cluster.api.client import IP_ADDRESS_POOLS, SERVICES, ApiClient, connect
 from cluster.objects import Condition, Service
 from cluster.record import ADDRESS_ASSIGNED
 from controller.changes import Moment, service_patch
-from controller.daemon import WRITERS
+from controller.daemon.loop import WRITERS
 from lab import launch
 from lab.assets.gather import gather
 from lab.client import Command, Lab

@@ -10,7 +10,7 @@ from cluster.daemon.starting import begin
 def main() -> NoReturn:
     begin()
 
-    from controller.start import run  # noqa: PLC0415  # takes a fifth of a second of CPU to import
+    from controller.daemon.start import run  # noqa: PLC0415  # takes a fifth of a second of CPU to import
 
     run()
 

@@ -83,7 +83,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where this process runs, and nobody else does while it lives (``controller.place``)."""
+    """Where this process runs, and nobody else does while it lives (``controller.daemon.place``)."""
 
     name: str
     """The same for everybody who was or will be here, and for nobody else. Without blanks."""

@@ -22,11 +22,11 @@ from cluster.differences import Difference
 from cluster.objects import IPAddressPool, L2Advertisement, Namespace, Node, Object, Service, ServiceCIDR
 from cluster.record import ADDRESS_ASSIGNED
 from cluster.resources import SERVICES
+from controller.allocation.reserved import Reservations
 from controller.changes import Moment, Write
-from controller.contest import shown
-from controller.reconcile import Reconciler
-from controller.reports import Reports
-from controller.reserved import Reservations
+from controller.pools.reports import Reports
+from controller.services.contest import shown
+from controller.services.reconcile import Reconciler
 
 ADDRESS_CHANGES = "address_changes"
 ADDRESS_TAKEN = "address_taken"

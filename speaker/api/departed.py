@@ -3,7 +3,8 @@
 ``kubectl replace --force`` deletes an object and makes it anew, and so do Helm and Argo CD with one that is a hook, at
 each upgrade. Taken at its word this takes addresses out of the Plan for some milliseconds or seconds, and nobody
 answers for them. So what was in force when it was deleted stays so for ``GRACE_S``, as it was; meanwhile the controller
-leaves the Services their addresses (``controller.departed``). What is made again under the same name counts at once.
+leaves the Services their addresses (``controller.allocation.departed``). What is made again under the same name counts
+at once.
 
 A watcher that starts in between does not know what was there, and leaves it out. Sans-IO. Times are monotonic seconds.
 """

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from cluster.addresses import parse_address
 from cluster.objects import Condition, PoolName, Service, decode
 from cluster.record import recorded
-from controller.allocator import Reason, Refusal
-from controller.contest import Contest
-from controller.judgement import Verdict, condition
+from controller.allocation.allocator import Reason, Refusal
+from controller.services.contest import Contest
+from controller.services.judgement import Verdict, condition
 
 ADDRESSES = st.lists(
     (st.ip_addresses(v=4) | st.ip_addresses(v=6)).map(lambda each: parse_address(str(each))),

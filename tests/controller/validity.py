@@ -10,9 +10,9 @@ from cluster.config import Pool, load
 from cluster.objects import PoolName, Service
 from cluster.record import recorded
 from cluster.sharing import read_holder
-from controller.allocator import Refusal, allocate, why_not_requested
-from controller.contest import shown
-from controller.request import addresses_in_status, read_request
+from controller.allocation.allocator import Refusal, allocate, why_not_requested
+from controller.services.contest import shown
+from controller.services.reading import addresses_in_status, read_request
 from tests.controller.world import World
 
 

@@ -1,7 +1,7 @@
 """The API as far as the controller's decisions are concerned: Services in a table, patches applied as the API does.
 
 For driving the sans-IO cores through long and unlikely histories. The real API, and the daemon on it, are tested in
-``test_daemon``.
+``daemon.test_loop``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import msgspec
 from cluster.config import Config, load
 from cluster.objects import IPAddressPool, Node, PoolName, RecentRelease, Service, ServiceCIDR, ServiceOwners, decode
 from cluster.resources import SERVICE_OWNERS
+from controller.allocation.reserved import Reservations
 from controller.changes import Change, EventNote, Moment, Read, Tell, Write
-from controller.reconcile import Reconciler
-from controller.reserved import Reservations
+from controller.services.reconcile import Reconciler
 
 KIND_POOL = "172.18.255.200-172.18.255.250"
 

@@ -12,7 +12,7 @@ from tests.engine import base_image, docker, packed
 
 ROOT = Path(__file__).parents[2]
 DAEMONS = ("controller", "speaker")
-IMPORTS = {"controller": ["controller.start"], "speaker": ["speaker.wire.announcer", "speaker.api.watcher"]}
+IMPORTS = {"controller": ["controller.daemon.start"], "speaker": ["speaker.wire.announcer", "speaker.api.watcher"]}
 OURS_MIB = 14.0
 """Compressed, on top of the base. An official slim Python has 41 to 45 MiB, and 60 are the limit."""
 

@@ -11,7 +11,7 @@ import uuid
 from types import TracebackType
 from typing import Any
 
-from tests.controller.test_daemon import Controller
+from tests.controller.daemon.test_loop import Controller
 from tests.kubernetes.control_plane import ControlPlane
 
 

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from cluster.api.client import connect
-from controller import reminders
-from controller.daemon import Daemon
+from controller.daemon.loop import Daemon
+from controller.services import reminders
 from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.installation import Installation
 from tests.waiting import wait_until

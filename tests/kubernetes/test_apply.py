@@ -16,7 +16,7 @@ import pytest
 import yaml
 from kubernetes import config
 
-from tests.controller.test_daemon import Controller
+from tests.controller.daemon.test_loop import Controller
 from tests.kubernetes.access import Access
 from tests.kubernetes.control_plane import ROOT, ControlPlane
 from tests.kubernetes.metallb import SUMS, definitions

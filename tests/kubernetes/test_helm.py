@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from lab.assets.pinned import Program
-from tests.controller.test_daemon import Controller
+from tests.controller.daemon.test_loop import Controller
 from tests.deploy.chart import CHART, NAMESPACE, VALUES, helm
 from tests.kubernetes import metallb, prometheus_operator
 from tests.kubernetes.conftest import running

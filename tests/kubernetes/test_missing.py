@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.controller.test_daemon import Controller
+from tests.controller.daemon.test_loop import Controller
 from tests.kubernetes.control_plane import ROOT, ControlPlane
 from tests.waiting import wait_until
 

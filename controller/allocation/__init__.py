@@ -1,0 +1,1 @@
+"""Which address a Service gets: what the pools have to give, and who has what of it."""

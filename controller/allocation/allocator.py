@@ -1,0 +1,394 @@
+"""Which address a Service gets, or why none: one pure question to the pools and the ledger.
+
+The order of choice is MetalLB's. An explicit request is met exactly or refused; where it is for one address and the
+Service would have both families, the other one comes from the same pool. Otherwise the pool named by the Service, and
+no other; otherwise every pool that assigns automatically and is for this Service: those with ``serviceAllocation``
+before those without. Among either, a pool that has what suits the Service best comes first (both
+families, then the primary one, then the other), then priority decides, then the name. Within a pool the first address,
+in the order of ``spec.addresses``, that is free or may be shared. All addresses of a Service come from one pool.
+
+A refusal is a value that names, pool by pool, why not. ``Reason`` is the word for it everywhere: in the condition on
+the Service, the metric label and the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from cluster.addresses import Address, Family
+from cluster.config import Config, Pool
+from cluster.objects import PoolName
+from cluster.selectors import matches_any
+from cluster.sharing import Holder
+from controller.allocation.ledger import Ledger
+
+
+class Reason(Enum):
+    """Why a Service has no address, or not the one it asks for. The value is the condition's ``reason``."""
+
+    INVALID_REQUEST = "InvalidRequest"
+    """What the Service asks for is malformed or contradicts itself."""
+    ADDRESS_IN_USE = "AddressInUse"
+    ADDRESS_RESERVED = "AddressReserved"
+    """The address is a node's, or in the cluster's Service or Pod range."""
+    ADDRESS_NOT_IN_POOL = "AddressNotInPool"
+    """No pool has the address asked for, or not the pool asked for."""
+    UNKNOWN_POOL = "UnknownPool"
+    POOL_UNREADABLE = "PoolUnreadable"
+    """The pool exists, but cannot be honoured as it is written."""
+    POOL_EXHAUSTED = "PoolExhausted"
+    WRONG_FAMILY = "WrongFamily"
+    """The pool has no addresses of the Service's IP families."""
+    POOL_NOT_FOR_SERVICE = "PoolNotForService"
+    """The pool's ``serviceAllocation`` excludes the Service."""
+    AUTO_ASSIGN_OFF = "AutoAssignOff"
+    NO_POOL = "NoPool"
+    """There is no pool at all."""
+    NO_CLUSTER_IP = "NoClusterIP"
+    """Kubernetes has not given the Service a ClusterIP yet."""
+    CONTESTED = "Contested"
+    """Something else keeps replacing the address in the Service's status."""
+
+
+_MOST_TELLING = (
+    Reason.ADDRESS_RESERVED,
+    Reason.POOL_EXHAUSTED,
+    Reason.WRONG_FAMILY,
+    Reason.POOL_NOT_FOR_SERVICE,
+    Reason.POOL_UNREADABLE,
+)
+"""Where several pools refuse for different reasons, the one that came nearest to giving an address speaks for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRefusal:
+    pool: PoolName
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    reason: Reason
+    message: str
+    """One line for people, complete in itself."""
+    pools: tuple[PoolRefusal, ...] = ()
+    """Why not, pool by pool, in the order in which they were asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    pool: PoolName
+    addresses: tuple[Address, ...]
+    """In the order of the Service's IP families."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one Service needs and asks for."""
+
+    holder: Holder
+    families: tuple[tuple[Family, ...], ...]
+    """What would do, best first: the families of the addresses that the Service would get."""
+    namespace: str = ""
+    namespace_labels: Mapping[str, str] | None = None
+    labels: Mapping[str, str] | None = None
+    pool: PoolName | None = None
+    """The only pool to take from (annotation ``metallb.io/address-pool``)."""
+    addresses: tuple[Address, ...] = ()
+    """Exactly these addresses (annotation ``metallb.io/loadBalancerIPs`` or ``spec.loadBalancerIP``), and of a family
+    that none of them is of any one."""
+    former: tuple[Address, ...] = ()
+    """What it had before it was deleted, preferred to others where it can be had (``releases``)."""
+
+
+def allocate(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
+    """Choose; nothing is recorded in the ledger. The cost does not grow with pools' sizes or with what is taken."""
+    if want.addresses:
+        return _allocate_exactly(config, ledger, want)
+    if want.pool is not None:
+        return _allocate_from_named(config, ledger, want, want.pool)
+    return _allocate_automatically(config, ledger, want)
+
+
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """What a Service may keep of what it has, whatever it asks for."""
+
+    addresses: tuple[Address, ...] = ()
+    """At most one of each family that the Service needs, all of one pool; in the order in which they are held."""
+    lost: Refusal | None = None
+    """Why an address that the Service needs may not stay."""
+
+
+def what_may_stay(config: Config, ledger: Ledger, want: Request, held: tuple[Address, ...]) -> Staying:
+    """``autoAssign`` is not asked: a pool that stops giving addresses by itself takes none away.
+
+    Where two addresses turn out to be of different pools, the one of the primary family stays.
+    """
+    needed = want.families[0]
+    kept: dict[Family, Address] = {}
+    lost: dict[Family, Refusal] = {}
+    for address in sorted((each for each in held if each.family in needed), key=lambda each: needed.index(each.family)):
+        if address.family in kept:
+            continue
+        pool = _pool_of_all(config, ledger, want, (*kept.values(), address))
+        refusal = pool if isinstance(pool, Refusal) else _why_in_use(ledger, want, (address,))
+        if refusal is None:
+            kept[address.family] = address
+        else:
+            lost.setdefault(address.family, refusal)
+    if not kept and not lost:
+        names = ", ".join(address.text for address in held)
+        detail = f"{names} does not fit the Service, whose ClusterIPs need {_families_text(needed)}"
+        return Staying(lost=Refusal(Reason.WRONG_FAMILY, detail))
+    staying = tuple(address for address in held if address in kept.values())
+    return Staying(staying, next((lost[family] for family in needed if family in lost and family not in kept), None))
+
+
+def complete(config: Config, ledger: Ledger, want: Request, kept: tuple[Address, ...]) -> Allocation | Refusal:
+    """Add the families that a Service lacks to the addresses that it keeps, from the same pool."""
+    pool = config.pool_of(kept[0])
+    if pool is None:
+        return Refusal(Reason.ADDRESS_NOT_IN_POOL, f"{kept[0].text} is in no pool")
+    needed = want.families[0]
+    missing = tuple(family for family in needed if family not in {address.family for address in kept})
+    added = _from_pool(ledger, want, pool, missing)
+    if added is None:
+        return _refusal((_why_empty(ledger, pool, missing),))
+    return Allocation(pool.name, tuple(sorted((*kept, *added), key=lambda each: needed.index(each.family))))
+
+
+def suffices(want: Request, addresses: tuple[Address, ...]) -> bool:
+    """Whether addresses of these families would do for the Service."""
+    families = {address.family for address in addresses}
+    return any(families == set(choice) for choice in want.families)
+
+
+def why_not_requested(config: Config, want: Request, held: tuple[Address, ...]) -> str | None:
+    """In what the addresses differ from what the Service asks for; None: in nothing."""
+    if not set(want.addresses) <= set(held):
+        return "the Service asks for " + ", ".join(address.text for address in want.addresses)
+    pool = config.pool_of(held[0])
+    if want.pool is not None and pool is not None and pool.name != want.pool:
+        return f'the Service asks for pool "{want.pool}"'
+    return None
+
+
+def _allocate_exactly(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
+    families = [address.family for address in want.addresses]
+    wanted = want.families[0]
+    if len(families) > len(set(families)) or not set(families) <= set(wanted):
+        names = ", ".join(address.text for address in want.addresses)
+        return Refusal(
+            Reason.INVALID_REQUEST,
+            f"the Service asks for {names}, but by its ClusterIPs it needs {_families_text(wanted)}, one of each",
+        )
+    ordered = tuple(sorted(want.addresses, key=lambda address: wanted.index(address.family)))
+    pool = _pool_of_all(config, ledger, want, ordered)
+    if isinstance(pool, Refusal):
+        return pool
+    if want.pool is not None and pool.name != want.pool:
+        detail = f'{ordered[0].text} belongs to pool "{pool.name}", and the Service asks for pool "{want.pool}"'
+        return Refusal(Reason.ADDRESS_NOT_IN_POOL, detail)
+    if (refusal := _why_in_use(ledger, want, ordered)) is not None:
+        return refusal
+    return Allocation(pool.name, ordered) if suffices(want, ordered) else complete(config, ledger, want, ordered)
+
+
+def _pool_of_all(config: Config, ledger: Ledger, want: Request, addresses: tuple[Address, ...]) -> Pool | Refusal:
+    """The pool that gives out these addresses, if it may give them to this Service."""
+    pools = []
+    for address in addresses:
+        held = any(each.service == want.holder.service for each in ledger.holders(address))
+        if not held and (reserved := ledger.withheld(address)) is not None:
+            return Refusal(Reason.ADDRESS_RESERVED, f"{address.text} is {reserved.text}; {reserved.advice}")
+        pool = config.pool_of(address)
+        if pool is None:
+            named = config.elsewhere if want.pool is None and not config.pools else (want.pool,)
+            why = _why_missing(config, *(name for name in named if name is not None))
+            return Refusal(Reason.ADDRESS_NOT_IN_POOL, f"{address.text} is in no pool{why}")
+        if ledger.place(pool.name, address) is None:
+            detail = f'{address.text} ends in .0 or .255, which pool "{pool.name}" leaves out (avoidBuggyIPs)'
+            return Refusal(Reason.ADDRESS_NOT_IN_POOL, detail)
+        pools.append(pool)
+    first = pools[0]
+    for address, pool in zip(addresses, pools, strict=True):
+        if pool.name != first.name:
+            detail = f'{addresses[0].text} is in pool "{first.name}" and {address.text} in pool "{pool.name}"'
+            return Refusal(Reason.ADDRESS_NOT_IN_POOL, f"{detail}; a Service's addresses come from one pool")
+    if (excluded := _why_not_for(first, want)) is not None:
+        return Refusal(excluded.reason, f'pool "{first.name}" {excluded.detail}', (excluded,))
+    return first
+
+
+def _why_in_use(ledger: Ledger, want: Request, addresses: tuple[Address, ...]) -> Refusal | None:
+    """Why others who hold them do not let the Service have these addresses too."""
+    for address in addresses:
+        if (conflict := ledger.conflict(address, want.holder)) is not None:
+            return Refusal(Reason.ADDRESS_IN_USE, f"{address.text} is in use: {conflict}")
+    return None
+
+
+def _allocate_from_named(config: Config, ledger: Ledger, want: Request, name: PoolName) -> Allocation | Refusal:
+    pool = config.pools.get(name)
+    if pool is None:
+        if name in config.unreadable:
+            return Refusal(Reason.POOL_UNREADABLE, f'pool "{name}" cannot be honoured as it is written; see its status')
+        return Refusal(Reason.UNKNOWN_POOL, f'there is no pool "{name}"{_why_missing(config, name)}')
+    if (excluded := _why_not_for(pool, want)) is not None:
+        return _refusal((excluded,))
+    for families in want.families:
+        addresses = _from_pool(ledger, want, pool, families)
+        if isinstance(addresses, tuple):
+            return Allocation(name, addresses)
+    return _refusal((_why_empty(ledger, pool, _all_families(want)),))
+
+
+def _allocate_automatically(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
+    asked: list[Pool] = []
+    refused: list[PoolRefusal] = []
+    for pool in _in_order(config.pools.values()):
+        if not pool.auto_assign:
+            detail = "gives addresses only to Services that ask for it (autoAssign is false)"
+            refused.append(PoolRefusal(pool.name, Reason.AUTO_ASSIGN_OFF, detail))
+        elif (excluded := _why_not_for(pool, want)) is not None:
+            refused.append(excluded)
+        else:
+            asked.append(pool)
+    if want.former and (again := _former_allocation(ledger, want, asked)) is not None:
+        return again
+    reserved = [pool for pool in asked if pool.allocation is not None]
+    for group in (reserved, asked[len(reserved) :]):
+        for families in want.families:
+            for pool in group:
+                if (addresses := _from_pool(ledger, want, pool, families)) is not None:
+                    return Allocation(pool.name, addresses)
+    refused = [_why_empty(ledger, pool, _all_families(want)) for pool in asked] + refused
+    for name in sorted(config.unreadable):
+        detail = "cannot be honoured as it is written; see its status"
+        refused.append(PoolRefusal(name, Reason.POOL_UNREADABLE, detail))
+    if not refused:
+        why = _why_missing(config, *config.elsewhere)
+        return Refusal(Reason.NO_POOL, f"there is no IPAddressPool to take an address from{why}")
+    return _refusal(tuple(refused))
+
+
+def _in_order(pools: Iterable[Pool]) -> list[Pool]:
+    """Pools with ``serviceAllocation`` first, by priority (low before high, zero and negative last), then by name."""
+
+    def rank(pool: Pool) -> tuple[int, int, int, str]:
+        if pool.allocation is None:
+            return (1, 0, 0, pool.name)
+        priority = pool.allocation.priority
+        return (0, 0, priority, pool.name) if priority > 0 else (0, 1, -priority, pool.name)
+
+    return sorted(pools, key=rank)
+
+
+def _from_pool(ledger: Ledger, want: Request, pool: Pool, families: tuple[Family, ...]) -> tuple[Address, ...] | None:
+    """The first address of each family, or None where one is missing."""
+    addresses = []
+    for family in families:
+        former = _former(ledger, want, pool, family)
+        address = former or ledger.first_free(pool.name, family)
+        if want.holder.sharing_key and former is None:
+            shared = ledger.first_shared(pool.name, family, want.holder)
+            if shared is not None and (address is None or _earlier(ledger, pool, shared, address)):
+                address = shared
+        if address is None:
+            return None
+        addresses.append(address)
+    return tuple(addresses)
+
+
+def _former(ledger: Ledger, want: Request, pool: Pool, family: Family) -> Address | None:
+    """What it had of the pool, if it can have it again."""
+    for address in want.former:
+        can_be_had = ledger.place(pool.name, address) is not None and ledger.withheld(address) is None
+        if address.family is family and can_be_had and ledger.conflict(address, want.holder) is None:
+            return address
+    return None
+
+
+def _former_allocation(ledger: Ledger, want: Request, pools: Iterable[Pool]) -> Allocation | None:
+    """All that it had, whichever of the pools it was from; None where that cannot be had, or something better can."""
+    for families in want.families:
+        for pool in pools:
+            former = [_former(ledger, want, pool, family) for family in families]
+            if (found := tuple(address for address in former if address)) and len(found) == len(families):
+                return Allocation(pool.name, found)
+        if any(_from_pool(ledger, want, pool, families) for pool in pools):
+            return None
+    return None
+
+
+def _earlier(ledger: Ledger, pool: Pool, one: Address, other: Address) -> bool:
+    first, second = ledger.place(pool.name, one), ledger.place(pool.name, other)
+    return first is not None and second is not None and first < second
+
+
+def _why_not_for(pool: Pool, want: Request) -> PoolRefusal | None:
+    """Why ``serviceAllocation`` keeps the Service out of the pool; None: it does not."""
+    allocation = pool.allocation
+    if allocation is None:
+        return None
+    if (allocation.namespaces or allocation.namespace_selectors) and not (
+        want.namespace in allocation.namespaces
+        or matches_any(allocation.namespace_selectors, want.namespace_labels or {})
+    ):
+        detail = f'is not for namespace "{want.namespace}" (serviceAllocation)'
+        return PoolRefusal(pool.name, Reason.POOL_NOT_FOR_SERVICE, detail)
+    if allocation.service_selectors and not matches_any(allocation.service_selectors, want.labels or {}):
+        detail = "is not for Services with these labels (serviceAllocation.serviceSelectors)"
+        return PoolRefusal(pool.name, Reason.POOL_NOT_FOR_SERVICE, detail)
+    return None
+
+
+def _all_families(want: Request) -> tuple[Family, ...]:
+    return tuple(dict.fromkeys(family for choice in want.families for family in choice))
+
+
+def _why_empty(ledger: Ledger, pool: Pool, families: tuple[Family, ...]) -> PoolRefusal:
+    """Why a pool that is for this Service has nothing for it."""
+    details = []
+    reason = Reason.WRONG_FAMILY
+    for family in families:
+        size = pool.size(family)
+        held, available = ledger.counts(pool.name, family)
+        if size == 0:
+            details.append(f"has no {family.text} addresses")
+        elif available == 0:
+            reason = Reason.ADDRESS_RESERVED if held == 0 else Reason.POOL_EXHAUSTED
+            details.append(f"has no free {family.text} address ({held} of {size} in use)")
+    if reason is not Reason.WRONG_FAMILY and (withheld := ledger.withheld_of(pool.name)):
+        block, what = withheld[0]
+        more = f" and {len(withheld) - 1} more" if len(withheld) > 1 else ""
+        details.append(f"does not give out {block.short_text}, {what.text}{more}; {what.advice}")
+    return PoolRefusal(pool.name, reason, " and ".join(details))
+
+
+def _why_missing(config: Config, *names: PoolName) -> str:
+    """What may be behind it that no pool is found, as the end of a sentence: one of that name, the first of several, is
+    where it does not count; pools cannot be applied."""
+    hints = [
+        f'pool "{name}" of namespace "{config.elsewhere[name]}" does not count, since the controller reads another'
+        for name in names
+        if name in config.elsewhere
+    ][:1]
+    if config.obstacle:
+        hints.append(config.obstacle)
+    return "".join(f"; {hint}" for hint in hints)
+
+
+def _refusal(refused: tuple[PoolRefusal, ...]) -> Refusal:
+    reasons = {each.reason for each in refused}
+    reason = next((each for each in _MOST_TELLING if each in reasons), refused[0].reason)
+    message = "; ".join(f'pool "{each.pool}" {each.detail}' for each in refused)
+    return Refusal(reason, message, refused)
+
+
+def _families_text(families: tuple[Family, ...]) -> str:
+    return " and ".join(family.text for family in families)

@@ -1,0 +1,1 @@
+"""The process: threads, clock, requests to the API. The only part of the controller that does I/O."""

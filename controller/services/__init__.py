@@ -1,0 +1,1 @@
+"""What one Service should have, what is written about it, and when."""

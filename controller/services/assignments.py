@@ -1,0 +1,275 @@
+"""What each Service holds and what it is leaving, in agreement with the ledger and with the memory of releases.
+
+A Service is assigned addresses, and some that it had before may be retiring: the API can still show it at them. Both
+are taken in the ledger. An address is given back when the API shows the Service without it, or does not know the
+Service any more: a kill or a failed write can then never leave one address with two Services.
+
+**At the start** the API is the database (``restore``). Whose an address is that several Services claim, is told by what
+each says of itself, and then by age (``cluster.rightful``). A Service whose condition says that it has something else,
+or nothing, has not been given what its status shows.
+
+**From then on** the ledger knows better than any status: whoever holds an address keeps it, whatever others come to
+show. What a Service shows beyond what it holds is a ``stray``: while it is shown, nobody else is given it. It is
+``usurped`` and must go where it was given to another Service, or another one shows it already and it is of our pools.
+Some rivals put the address of a node into every status; that was given to nobody, and may stand there. A Service to
+which we do not write, of another class for instance, *occupies* what it shows, and what its condition says that it was
+given; nothing of that is given out. Where one of ours holds it already, another controller gave it at the same moment.
+If that is one like this, both see both, and both see it alike: of two whose conditions say that the address was given
+them the newer one gives way. If it is another kind, ours gives way where its status does not show the address yet. In
+all other cases ours keeps it and says in its condition who else shows it.
+
+What a Service had when it was released is remembered until it shows an address again. Which pools have something more
+to give, or to share, is kept for whoever tries the waiting ones again.
+
+Which addresses a Service shall have is decided elsewhere (``judgement``), and so is what is written (``reconcile``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cluster.addresses import Address
+from cluster.objects import PoolName, Service
+from cluster.record import recorded
+from cluster.rightful import Age, Claimant, Grade, age_of, in_order
+from cluster.sharing import Holder, read_holder
+from controller.allocation.ledger import Ledger
+from controller.allocation.releases import Releases
+from controller.services.reading import addresses_in_status, is_ours
+
+
+@dataclass(slots=True)
+class Holding:
+    """A Service, and what it has."""
+
+    view: Service
+    """As the API showed it last."""
+    assigned: tuple[Address, ...] = ()
+    """What the Service shall have."""
+    retiring: tuple[Address, ...] = ()
+    """What it leaves and the API may still show."""
+    strays: tuple[Address, ...] = ()
+    """What its status shows beside these, and nobody else holds."""
+    confirmed: tuple[Address, ...] = ()
+    """What it was assigned when the API last showed just that, or at the start."""
+    cleared: str | None = None
+    """Why it had to leave, until the write that says so is made."""
+
+    @property
+    def age(self) -> Age:
+        return age_of(self.view)
+
+
+class Holdings:
+    """See the module's docstring. One thread only."""
+
+    def __init__(self, ledger: Ledger, releases: Releases, load_balancer_class: str | None) -> None:
+        self._ledger = ledger
+        self._releases = releases
+        self._class = load_balancer_class
+        self._freed: set[PoolName] = set()
+        self._turned_down: dict[str, tuple[Address, ...]] = {}
+        """What Services show that somebody else holds …"""
+        self._showing: dict[Address, dict[str, bool]] = {}
+        """… and who they are, by address: whether we do not write to them."""
+        self._disputed: set[Address] = set()
+        """Addresses of which that has changed."""
+        self._vacated: set[Address] = set()
+        """Those of them that somebody has given back."""
+
+    def restore(self, everybody: Mapping[str, Holding]) -> None:
+        """Enter all that there is by what the API shows of it. ``everybody`` by ``namespace/name``."""
+        claimants, unclear = [], []
+        for holding in everybody.values():
+            shown, given = addresses_in_status(holding.view), recorded(holding.view)
+            claimants.append(Claimant(holding, holding.age, shown, given, not self._is_ours(holding)))
+            if shown != given:
+                unclear.append(holding)
+        for grade, holding, address in in_order(claimants):
+            if grade is not Grade.USURPED:
+                self._grant(holding, address, everybody)
+        for holding in sorted(unclear, key=lambda each: each.age):
+            self.note_strays(holding, everybody)
+
+    def _grant(self, holding: Holding, address: Address, known: Mapping[str, Holding]) -> None:
+        """Have it hold what it claims, unless another holds it already."""
+        if (owner := self._in_the_way(address, read_holder(holding.view))) is None:
+            self.assign(holding, (*holding.assigned, address))
+            holding.confirmed = holding.assigned
+        else:
+            holding.cleared = _belongs_to(address, known[owner.service], holding)
+
+    def _in_the_way(self, address: Address, holder: Holder) -> Holder | None:
+        """One of those who hold the address and cannot share it with this one."""
+        if self._ledger.conflict(address, holder) is None:
+            return None
+        others = (each for each in self._ledger.holders(address) if each.service != holder.service)
+        return next((each for each in others if holder.why_not_with(each) is not None), None)
+
+    def note_strays(self, holding: Holding, known: Mapping[str, Holding]) -> bool:
+        """Take note of what the Service shows beside what it holds. Whether it usurps any of that. ``known``: everybody
+        who may hold something, by ``namespace/name``."""
+        shown = addresses_in_status(holding.view)
+        beside = [each for each in shown if each not in holding.assigned and each not in holding.retiring]
+        if not beside and not holding.strays and holding.view.key not in self._turned_down:
+            return False
+        holder = read_holder(holding.view)
+        strays = tuple(each for each in beside if self._ledger.conflict(each, holder) is None)
+        for address in strays:
+            self._ledger.take(address, holder)
+        kept = {*strays, *holding.assigned, *holding.retiring}
+        gone = tuple(each for each in holding.strays if each not in kept)
+        holding.strays = strays
+        self._give_back(holding, gone)
+        refused = tuple(each for each in beside if each not in strays)
+        self._turn_down(holding, refused)
+        usurped = [(each, owner) for each in refused if (owner := self._rightful(each, holder, known)) is not None]
+        if usurped and holding.cleared is None:
+            holding.cleared = f"{usurped[0][0].text} belongs to {usurped[0][1].view.key}, which had it before"
+        return bool(usurped)
+
+    def _rightful(self, address: Address, holder: Holder, known: Mapping[str, Holding]) -> Holding | None:
+        """Who was given the address, or has it of our pools, and cannot share it with this one."""
+        for other in self._ledger.holders(address):
+            if other.service == holder.service or holder.why_not_with(other) is None:
+                continue
+            owner = known[other.service]
+            given = owner.assigned + owner.retiring if self._is_ours(owner) else recorded(owner.view) or ()
+            if address in given or self._ledger.pool_around(address) is not None:
+                return owner
+        return None
+
+    def occupy(self, holding: Holding, known: Mapping[str, Holding]) -> list[Holding]:
+        """Have a Service that we do not write to hold what it shows and was given. Returns those who give way to it."""
+        shown, given = addresses_in_status(holding.view), recorded(holding.view)
+        holder = read_holder(holding.view)
+        yielding, taken, refused = [], [], []
+        kept = tuple(each for each in given or () if shown or each in holding.assigned)  # whoever emptied it
+        for address in dict.fromkeys((*shown, *kept)):
+            while (owner := self._in_the_way(address, holder)) is not None:
+                rival = known[owner.service]
+                if address not in shown or not self._gives_way(rival, address, holding, given):
+                    break
+                self._evict(rival, address)
+                rival.cleared = _belongs_to(address, holding, rival)
+                yielding.append(rival)
+            if owner is None:
+                taken.append(address)
+            elif address in shown:
+                refused.append(address)
+        self.assign(holding, tuple(taken))
+        self.settled(holding)
+        self._turn_down(holding, tuple(refused))
+        return yielding
+
+    def _gives_way(self, rival: Holding, address: Address, to: Holding, given: tuple[Address, ...] | None) -> bool:
+        """Whether ``rival`` has to give up what ``to`` shows, whose condition says that it was ``given`` that."""
+        if not self._is_ours(rival):
+            return False
+        if address in rival.strays:
+            return True
+        if given is None:
+            return address not in addresses_in_status(rival.view)
+        return address in given and to.age < rival.age
+
+    def _is_ours(self, holding: Holding) -> bool:
+        return is_ours(holding.view, self._class)
+
+    def _evict(self, holding: Holding, address: Address) -> None:
+        """The address is another's from now on, though this Service's status may show it for a moment yet."""
+        self.assign(holding, tuple(each for each in holding.assigned if each != address))
+        holding.retiring = tuple(each for each in holding.retiring if each != address)
+        holding.strays = tuple(each for each in holding.strays if each != address)
+        self._give_back(holding, (address,))
+
+    def _turn_down(self, holding: Holding, refused: tuple[Address, ...]) -> None:
+        """Somebody else holds these, which the Service shows."""
+        key, elsewhere = holding.view.key, not self._is_ours(holding)
+        for address in set(self._turned_down.pop(key, ())) - set(refused):
+            self._disputed.add(address)
+            del self._showing[address][key]
+            if not self._showing[address]:
+                del self._showing[address]
+        for address in refused:
+            showing = self._showing.setdefault(address, {})
+            if showing.get(key) is not elsewhere:
+                showing[key] = elsewhere
+                self._disputed.add(address)
+        if refused:
+            self._turned_down[key] = refused
+
+    def shown_by(self, address: Address) -> str | None:
+        """A Service that we do not write to and that shows this address, which somebody else holds."""
+        return next((key for key, elsewhere in self._showing.get(address, {}).items() if elsewhere), None)
+
+    def take_disputed(self) -> set[str]:
+        """Services of which ``shown_by`` may have something else to tell since the last call."""
+        disputed, self._disputed = self._disputed, set()
+        return {holder.service for address in disputed for holder in self._ledger.holders(address)}
+
+    def take_reclaimers(self) -> set[str]:
+        """Services that show an address that has been given back since the last call. They come first."""
+        vacated, self._vacated = self._vacated, set()
+        return {key for address in vacated for key in self._showing.get(address, ())}
+
+    def assign(self, holding: Holding, addresses: tuple[Address, ...]) -> None:
+        """These from now on; what the Service had beside them is retiring."""
+        left = (*holding.retiring, *holding.assigned)
+        holding.retiring = tuple(dict.fromkeys(address for address in left if address not in addresses))
+        holding.assigned = addresses
+        holding.strays = tuple(address for address in holding.strays if address not in addresses)
+        holder = read_holder(holding.view)
+        for address in addresses:
+            if self._ledger.take(address, holder) and (pool := self._ledger.pool_around(address)) is not None:
+                self._freed.add(pool)
+
+    def settled(self, holding: Holding) -> None:
+        """The API shows what was decided: nobody sees the Service at its former addresses any more."""
+        holding.cleared, holding.confirmed = None, holding.assigned
+        if holding.assigned:
+            self._releases.forget(holding.view.key)
+        self._give_back(holding, (*holding.retiring, *holding.strays))
+        holding.retiring = holding.strays = ()
+
+    def give_back_unseen(self, holding: Holding) -> None:
+        """Of what the Service leaves, give back what the API does not show any more."""
+        shown = addresses_in_status(holding.view)
+        gone = tuple(address for address in holding.retiring if address not in shown)
+        holding.retiring = tuple(address for address in holding.retiring if address not in gone)
+        self._give_back(holding, gone)
+
+    def vacate(self, holding: Holding) -> None:
+        """It has nothing any more, and what the API shows of it is not ours."""
+        self.assign(holding, ())
+        self.settled(holding)
+
+    def release(self, holding: Holding) -> None:
+        """The Service is gone, or is no LoadBalancer any more: give back all that it had, and remember that unless the
+        Service is another class's."""
+        view = holding.view
+        had = holding.assigned or holding.retiring
+        pool = self._ledger.pool_around(had[0]) if had else None
+        foreign = view.spec.type == "LoadBalancer" and not self._is_ours(holding)
+        if pool is not None and not foreign:
+            of_pool = tuple(each for each in had if self._ledger.pool_around(each) == pool)
+            self._releases.remember(pool, view.key, of_pool)
+        self._turn_down(holding, ())
+        self._give_back(holding, (*holding.assigned, *holding.retiring, *holding.strays))
+
+    def take_freed(self) -> set[PoolName]:
+        """The pools that have had something more to give, or to share, since the last call."""
+        freed, self._freed = self._freed, set()
+        return freed
+
+    def _give_back(self, holding: Holding, addresses: tuple[Address, ...]) -> None:
+        for address in addresses:
+            if (pool := self._ledger.give_back(address, holding.view.key)) is not None:
+                self._freed.add(pool)
+            if address in self._showing:
+                self._vacated.add(address)
+
+
+def _belongs_to(address: Address, owner: Holding, loser: Holding) -> str:
+    why = "is older" if owner.age < loser.age else "had it before"
+    return f"{address.text} belongs to {owner.view.key}, which {why}"

@@ -1,0 +1,60 @@
+"""What an Event tells about a Service, in MetalLB's words: each at the transition, and again only to who waits long."""
+
+from __future__ import annotations
+
+from cluster.objects import Service, find_condition
+from cluster.record import ADDRESS_ASSIGNED, recorded
+from controller.allocation.allocator import Reason, Refusal
+from controller.changes import EventNote, shortened
+from controller.services.judgement import Verdict, condition, why_lacking, words
+from controller.services.vocabulary import UNREAD
+
+
+def of_verdict(view: Service, verdict: Verdict, cleared: str | None) -> tuple[EventNote, ...]:
+    """What changes for the Service, which is still as ``view``. ``cleared``: why it may not keep what it had."""
+    before = {ingress.ip for ingress in view.status.load_balancer.ingress}
+    after = [address.text for address in verdict.addresses]
+    events = []
+    if cleared is not None and before - set(after):
+        message = f'current IP for "{view.key}" not allowed by config, will attempt for new IP assignment: {cleared}'
+        events.append(EventNote("Normal", "ClearAssignment", shortened(message)))
+    added = [text for text in after if text not in before]
+    if recorded(view) == verdict.addresses:
+        pass  # somebody replaced it; to put it right is no news
+    elif before and added and before < set(after):
+        events += [EventNote("Normal", "IPAllocated", f'Assigned additional IP "{text}"') for text in added]
+    elif after and before != set(after):
+        quoted = " ".join(f'"{text}"' for text in after)
+        events.append(EventNote("Normal", "IPAllocated", f"Assigned IP [{quoted}]"))
+    said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
+    said_before = said.message if said is not None else ""
+    if verdict.lacking is not None and why_lacking(verdict, verdict.lacking) not in said_before:
+        message = f"cannot assign additional IP in PreferDualStack: {verdict.lacking.message}"
+        events.append(EventNote("Normal", "AdditionalAssignFailed", shortened(message)))
+    if not _says_so(said_before, verdict):
+        events += of_refusal(view, verdict)
+    return tuple(events)
+
+
+def of_refusal(view: Service, verdict: Verdict) -> tuple[EventNote, ...]:
+    """Why the Service has no address, or not the one that it asks for."""
+    refusal = verdict.refusal
+    if refusal is None:
+        return ()
+    if verdict.addresses and refusal.reason is Reason.INVALID_REQUEST:
+        message = f"invalid requested loadbalancer IPs: {refusal.message}"
+        return (EventNote("Warning", "LoadBalancerFailed", shortened(message)),)
+    message = f'Failed to allocate IP for "{view.key}": {refusal.message}'
+    return (EventNote("Warning", "AllocationFailed", shortened(message)),)
+
+
+def of_contest(refusal: Refusal | None) -> tuple[EventNote, ...]:
+    """Who keeps writing the status."""
+    if refusal is None:
+        return ()
+    return (EventNote("Warning", refusal.reason.value, shortened(refusal.message)),)
+
+
+def _says_so(said_before: str, verdict: Verdict) -> bool:
+    """Whether the condition says this already, whatever it may add of annotations."""
+    return said_before == condition(verdict).message or said_before.partition(UNREAD)[0] == shortened(words(verdict))

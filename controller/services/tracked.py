@@ -1,0 +1,40 @@
+"""A Service of which the controller keeps track: what it holds, and what is going on about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.allocation.allocator import Refusal
+from controller.services.assignments import Holding
+from controller.services.contest import Contest, Shown
+
+
+@dataclass(slots=True)
+class Tracked(Holding):
+    """See the module's docstring. Times are monotonic seconds."""
+
+    refusal: Refusal | None = None
+    """Why it has no address, or not the one that it asks for."""
+    stated: Shown | None = None
+    """What the Service showed when we last knew it to be as we wrote it."""
+    contest: Contest | None = None
+    told: frozenset[str] = frozenset()
+    """The annotations of which it was told that they are deprecated or have no effect."""
+    remind: bool = False
+    """Whether it is to be told once more why it waits."""
+    doubtful: bool = False
+    """It left the watched selection and has not been read since."""
+    in_flight: bool = False
+    """Whether a request about it is under way."""
+    attempts: int = 0
+    """Requests in a row that failed, or met a conflict."""
+    retry_at: float | None = None
+    """Nothing is asked before this."""
+    addresses_whole_at: float = 0.0
+    """``pace.ADDRESSES`` of it …"""
+    words_whole_at: float = 0.0
+    """… and ``pace.WORDS``."""
+
+    @property
+    def uid(self) -> str:
+        return self.view.metadata.uid
