@@ -1,8 +1,8 @@
 """What this node answers for, and what it claims, as they change: for the responder and for the watcher.
 
 Both are kept along with what ``ownership`` says was touched. What is true of a link as a whole, that nothing is
-answered or announced there, is told of the link. An address that is answered on another link than before is announced
-there, since its clients know the former MAC.
+answered there, or nothing gratuitous sent, is told of the link. For an address that is answered on another link than
+before gratuitous frames are sent there, since its clients know the former MAC.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from cluster.objects import AddressText
 from speaker.link import LinkName
-from speaker.protocol.effects import Announce, Held, HeldChange
+from speaker.protocol.effects import AnswerChange, SendGratuitous
 from speaker.protocol.owners import NOWHERE
 from speaker.protocol.ownership import Ownership
 from speaker.protocol.roster import Roster
@@ -19,11 +19,11 @@ from speaker.protocol.roster import Roster
 
 class Answers:
     def __init__(self, roster: Roster, ownership: Ownership) -> None:
-        self.held: dict[AddressText, frozenset[LinkName]] = {}
-        """Each address that is held, and where."""
+        self.where: dict[AddressText, frozenset[LinkName]] = {}
+        """Each address that is answered for, and on which links, those that are suspended included."""
         self.quiet: frozenset[LinkName] = frozenset()
         self.suspended: frozenset[LinkName] = frozenset()
-        """As in `HeldChange`."""
+        """As in `AnswerChange`."""
         self._roster = roster
         self._ownership = ownership
         self._changes: dict[AddressText, frozenset[LinkName]] = {}
@@ -34,47 +34,45 @@ class Answers:
     def look_at_links(self) -> None:
         """Something was found out about a link, or about somebody on it."""
         links = self._roster.links
-        self.quiet = frozenset(
-            name for name, segment in links.items() if segment.isolated or segment.quiet_since is not None
-        )
-        self.suspended = frozenset(name for name, segment in links.items() if not segment.answering)
+        self.quiet = frozenset(name for name, link in links.items() if link.isolated or link.quiet_since is not None)
+        self.suspended = frozenset(name for name, link in links.items() if not link.answering)
 
     def answers(self, address: AddressText, link: LinkName) -> bool:
         """Whether the address is answered on the link."""
-        return link in self.held.get(address, NOWHERE) and link not in self.suspended
+        return link in self.where.get(address, NOWHERE) and link not in self.suspended
 
     def note(self, now: float) -> None:
         """Work out what may have changed."""
         ownership = self._ownership
         moved: list[AddressText] = []
         for address in ownership.touched:
-            before, here = self.held.get(address, NOWHERE), ownership.held_on(address, now)
+            before, here = self.where.get(address, NOWHERE), ownership.held_on(address, now)
             if before == here:
                 continue
             if here:
-                self.held[address] = here
+                self.where[address] = here
             else:
-                del self.held[address]
+                del self.where[address]
             self._changes[address] = here
             if before and here - before:
                 moved.append(address)  # whoever knows its former MAC is to learn the new one
         self._claim_changes.update(ownership.touched)
         ownership.touched.clear()
         if moved:
-            self._roster.emit(Announce(tuple(moved)))
+            self._roster.emit(SendGratuitous(tuple(moved)))
 
-    def take(self) -> HeldChange | None:
+    def take(self) -> AnswerChange | None:
         """What changed since the last call; ``None`` when nothing."""
         if not self._changes and self._told == (self.quiet, self.suspended):
             return None
         changes, self._changes = self._changes, {}
         self._told = self.quiet, self.suspended
-        return HeldChange(changes, self.quiet, self.suspended)
+        return AnswerChange(changes, self.quiet, self.suspended)
 
-    def answered(self) -> Held:
+    def answered(self) -> Mapping[AddressText, frozenset[LinkName]]:
         """What is answered, whole."""
-        links = ((address, links - self.suspended) for address, links in self.held.items())
-        return Held(0, {address: here for address, here in links if here}, self.quiet)
+        links = ((address, links - self.suspended) for address, links in self.where.items())
+        return {address: here for address, here in links if here}
 
     def take_claims(self) -> Mapping[AddressText, int | None]:
         """Own claims that changed since the last call, with their epochs; ``None`` for one that is no more."""

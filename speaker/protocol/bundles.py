@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from cluster.objects import AddressText
+from cluster.times import LONG_AGO
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
 from speaker.protocol.unserved import Unserved
 
@@ -37,7 +38,7 @@ class Bundles:
         self._served = 0
         """Addresses of bundles that serve."""
         self._held_unserved = 0
-        self._counted_at = float("-inf")
+        self._counted_at = LONG_AGO
 
     def set(self, plan: Plan, now: float) -> Changed:
         """Take over a Plan whole."""
@@ -78,4 +79,4 @@ class Bundles:
             if bundle.serving:
                 self._served += sign * len(bundle.addresses)
             else:
-                self._counted_at = float("-inf")
+                self._counted_at = LONG_AGO

@@ -17,7 +17,7 @@ A bundle without an endpoint that serves is not claimed, unless it did serve unt
 something changed that concerns all (who is able), and when somebody's turn may have come; such a round rests for some
 time in proportion to what it looked at, so that thousands of bundles that are others' to claim do not keep this node
 from claiming its own. One call looks at 200 bundles, of which it takes 50 at most, and asks to be called again; a round
-goes on where the last call ended. Whatever has to be taken over, heartbeats and answers have their turn between. Loads
+goes on where the last call ended. Whatever has to be taken over, heartbeats and answers go out between. Loads
 are reckoned from what everybody claimed when the round began: two nodes that go through the same bundles at the same
 time choose the same for each.
 """
@@ -30,6 +30,7 @@ from math import ceil
 from typing import NamedTuple
 
 from cluster.objects import AddressText, NodeName
+from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles
@@ -44,10 +45,9 @@ LOOKED_AT = 200  # bundles in one call
 TAKEN_AT_ONCE = 50  # of these: they are said before others follow, so that whoever is next in rank hears it in time
 REST_S = 0.0001  # for each bundle that a round over all looked at, until the next: the round costs about half as much
 BUSY_S = 2.0  # for which whoever goes on claiming may take to claim all that it is to
-NEVER = float("inf")
 
 
-class Taken(NamedTuple):
+class ToClaim(NamedTuple):
     """A bundle to be claimed now."""
 
     bundle: Bundle
@@ -99,7 +99,7 @@ class Claiming:
         self._fresh_at = NEVER
         self._all_at = NEVER
         """When all is to be looked at."""
-        self._gap_until = self._rests_until = float("-inf")
+        self._gap_until = self._rests_until = LONG_AGO
 
     # ------------------------------------------------------------------------------------------------ what is unowned
 
@@ -146,25 +146,25 @@ class Claiming:
 
     # ------------------------------------------------------------------------------------------------ whose turn it is
 
-    def evaluate(self, now: float) -> Iterator[Taken]:
+    def evaluate(self, now: float) -> Iterator[ToClaim]:
         """What is to be claimed now, each to be claimed before the next is asked for."""
         self.forget_ability()
         if self.able_since is None:
             self._round, self._fresh_at, self._all_at = None, NEVER, NEVER
             return
         round_ = self._round = self._round or self._new_round(self.able_since, now)
-        looked = taken_now = 0
+        looked = taken = 0
         for id_, is_partial in islice(round_.ids, LOOKED_AT):
             looked += 1
             turn = self._turn_at_partial if is_partial else self._turn_at_unowned
-            taken = turn(id_, round_, now)
-            if taken is not None:
-                yield taken
-                taken_now += 1
-            if taken_now == TAKEN_AT_ONCE:
+            due = turn(id_, round_, now)
+            if due is not None:
+                yield due
+                taken += 1
+            if taken == TAKEN_AT_ONCE:
                 break
         round_.looked_at += looked
-        if looked == LOOKED_AT or taken_now == TAKEN_AT_ONCE:
+        if looked == LOOKED_AT or taken == TAKEN_AT_ONCE:
             self._goes_on_at = now
             return
         self._round = None
@@ -189,7 +189,7 @@ class Claiming:
         """What each node claims, and is to claim."""
         return {node: load + self._given.get(node, 0) for node, load in self.loads().items()}
 
-    def _turn_at_unowned(self, id_: BundleId, round_: _Round, now: float) -> Taken | None:
+    def _turn_at_unowned(self, id_: BundleId, round_: _Round, now: float) -> ToClaim | None:
         bundle = self._bundles.by_id.get(id_)
         if bundle is None or not self._wanted(bundle, now):
             return None
@@ -217,7 +217,7 @@ class Claiming:
             return None
         self._give(self._roster.node, bundle, round_)
         wanted = tuple(a for a in bundle.addresses if self._owners_missing(a, now))
-        return Taken(bundle, own, wanted, self._reasons.get(id_) or "unowned")
+        return ToClaim(bundle, own, wanted, self._reasons.get(id_) or "unowned")
 
     def _give(self, node: NodeName, bundle: Bundle, round_: _Round) -> None:
         round_.loads[node] = self._load_with(node, bundle, round_.loads)
@@ -229,7 +229,7 @@ class Claiming:
             node, addresses = chosen
             self._given[node] -= addresses
 
-    def _turn_at_partial(self, id_: BundleId, round_: _Round, now: float) -> Taken | None:
+    def _turn_at_partial(self, id_: BundleId, round_: _Round, now: float) -> ToClaim | None:
         bundle, since = self._bundles.by_id.get(id_), self._partial.get(id_)
         if bundle is None or since is None or not self._wanted(bundle, now):
             return None
@@ -243,7 +243,7 @@ class Claiming:
         wanted = tuple(
             a for a in bundle.addresses if self._owners_missing(a, now) or self._owned_by_another(a, me, now)
         )
-        return Taken(bundle, own, wanted, "joined bundle") if wanted else None
+        return ToClaim(bundle, own, wanted, "joined bundle") if wanted else None
 
     def _owners_missing(self, address: AddressText, now: float) -> bool:
         return any(self._owners.owner(address, link) is None for link in self._owners.counts(address, now))

@@ -10,6 +10,8 @@ The detector only measures; what silence means is decided in ``suspicion``.
 
 from __future__ import annotations
 
+from cluster.times import LONG_AGO
+
 SUSPICION_INTERVALS = 2.5
 DOUBLED_S = 600.0  # after a false alarm
 
@@ -25,7 +27,7 @@ class Detector:
         self.lateness = 0.0
         self.deviation = 0.0
         self._due_at = now + interval
-        self._doubled_until = float("-inf")
+        self._doubled_until = LONG_AGO
 
     def heard(self, interval: float, now: float) -> None:
         """A heartbeat that announces the next one within ``interval``."""

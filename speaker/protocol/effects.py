@@ -86,8 +86,8 @@ class WatchFrames:
 
 
 @dataclass(frozen=True, slots=True)
-class Announce:
-    """Start the gratuitous schedule for addresses that are held, most urgent first.
+class SendGratuitous:
+    """Start the schedule of gratuitous frames (RFC 5227 §3) for addresses that are answered for, most urgent first.
 
     ``defend`` sends one round only: an answer to a rival.
     """
@@ -110,30 +110,20 @@ class Decision(Struct, frozen=True, tag=True):
     """When it was taken, in seconds since 1970. The protocol knows no such time: the announcer fills it in."""
 
 
-Effect = SendHeartbeat | SendUnicast | AskAddress | WatchFrames | Announce | Decision
+Effect = SendHeartbeat | SendUnicast | AskAddress | WatchFrames | SendGratuitous | Decision
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What the responder answers for now: per address the links on which it does."""
-
-    revision: int
-    links: Mapping[AddressText, frozenset[LinkName]]
-    quiet: frozenset[LinkName] = frozenset()
-    """Links on which nothing gratuitous may be sent now: we may be the ones who are cut off there."""
-
-
-@dataclass(frozen=True, slots=True)
-class HeldChange:
+class AnswerChange:
     """What to answer for from now on, as far as it differs from before."""
 
     links: Mapping[AddressText, frozenset[LinkName]]
-    """Addresses whose links changed, with the links on which they are held now: none, where they are not."""
+    """Addresses whose links changed, with the links on which they are answered for now: none, where they are not."""
     quiet: frozenset[LinkName] = frozenset()
-    """Links on which nothing gratuitous may be sent now: we may be the ones who are cut off there."""
+    """Links on which nothing gratuitous may be sent now: this node may be the one that is cut off there."""
     suspended: frozenset[LinkName] = frozenset()
-    """Links on which nothing is answered now, and nothing announced, whatever is held there: we do not know who has
-    taken over. Ten thousand addresses are suspended at the cost of one."""
+    """Links on which nothing is answered now, and nothing gratuitous sent, whatever ``links`` says: this node does not
+    know who has taken over there. Ten thousand addresses are suspended at the cost of one."""
 
 
 class PeerView(Struct, frozen=True, array_like=True, gc=False):

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from cluster.objects import AddressText, NodeName
+from cluster.times import LONG_AGO
 from speaker.link import LinkName, Mac
 from speaker.protocol.heartbeat import (
     Drop,
@@ -27,7 +28,7 @@ from speaker.protocol.heartbeat import (
     unpack_heard,
 )
 from speaker.protocol.mirrors import Mirrors
-from speaker.protocol.roster import NEVER, Peer, Pending, Roster, Standing
+from speaker.protocol.roster import Peer, Pending, Roster, Standing
 
 MAX_PEERS = 256
 MAX_PENDING = 256
@@ -51,8 +52,8 @@ class Identity:
         self._by_session: dict[int, Peer] = {}
         self._retired: OrderedDict[int, int] = OrderedDict()
         """Session -> its datagrams up to this sequence never count again."""
-        self._duplicate_reported_at = NEVER
-        self._yields_until = NEVER
+        self._duplicate_reported_at = LONG_AGO
+        self._yields_until = LONG_AGO
 
     def peer(self, session: int) -> Peer | None:
         """Whose session it is, of those that count."""
@@ -131,7 +132,7 @@ class Identity:
             sighting
             for link, sighting in former.sightings.items()
             if sighting.standing is not Standing.DEAD
-            and sighting.heard_at > NEVER
+            and sighting.heard_at > LONG_AGO
             and (self._roster.judges(link) or now - sighting.heard_at < sighting.detector.suspicion())
         ]
         return bool(heard) and (yields or not any(sighting.yields for sighting in heard))
@@ -147,7 +148,7 @@ class Identity:
         if not stays:
             self._yields_until = now + TWIN_S
         elif message.flags & YIELDS:
-            self._yields_until = NEVER
+            self._yields_until = LONG_AGO
         self._roster.changed = True
         if now - self._duplicate_reported_at > self._roster.settings.defence_gap_s:
             self._duplicate_reported_at = now

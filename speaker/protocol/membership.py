@@ -5,19 +5,20 @@ heartbeat is a sign of life, except from a peer that hears nobody while we hear 
 anything, so it does not count.
 
 **Return.** A peer that was silent for longer than D and is back may have claimed what we hold. Until its claims are
-known, for a second at most, nothing is answered on the link (``Segment.doubted``). D is doubled for it only where it
+known, for a second at most, nothing is answered on the link (``Link.doubted``). D is doubled for it only where it
 heard us all the while: if neither heard the other, the network was cut, and the silence was what it seemed.
 
 **Several links.** Liveness is per link; a peer's claims are taken from any link (``mirrors``). It speaks on all its
 links at once, so that who speaks often on one is expected to on all. By which of its interfaces it is on a link counts
-only as long as that one speaks: of two on one segment they do not take turns.
+only as long as that one speaks: of two on one segment one counts at a time.
 
-Whose heartbeat it is says ``identity``, what becomes of links ``segments``, what other frames tell ``witnesses``.
+Whose heartbeat it is says ``identity``, what becomes of links ``links``, what other frames tell ``witnesses``.
 """
 
 from __future__ import annotations
 
 from cluster.objects import AddressText
+from cluster.times import LONG_AGO
 from speaker.link import LinkName, Mac
 from speaker.protocol.detector import SUSPICION_INTERVALS, Detector
 from speaker.protocol.heartbeat import (
@@ -35,7 +36,7 @@ from speaker.protocol.heartbeat import (
 )
 from speaker.protocol.identity import Identity
 from speaker.protocol.mirrors import Mirrors
-from speaker.protocol.roster import NEVER, Peer, Roster, Sighting, Standing
+from speaker.protocol.roster import Peer, Roster, Sighting, Standing
 from speaker.protocol.subnets import Subnets
 
 ABLE, STARTING, LEAVING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING)
@@ -87,8 +88,8 @@ class Membership:
 
     def _note_own(self, link: LinkName, source: AddressText, now: float) -> None:
         """A datagram of ours came back. On another link than it went out on: both are one segment."""
-        for name, segment in self._roster.links.items():
-            if name != link and any(prefix.partition("/")[0] == source for prefix in segment.state.prefixes):
+        for name, here in self._roster.links.items():
+            if name != link and any(prefix.partition("/")[0] == source for prefix in here.state.prefixes):
                 for one, other in ((name, link), (link, name)):
                     if other not in self._roster.links[one].also:
                         self._roster.networks_changed = True
@@ -126,14 +127,14 @@ class Membership:
         sighting.heard_at = now
         if by_group:
             sighting.by_group_at = now
-        segment = self._roster.links[link]
-        segment.alone = False
-        if not segment.shared:
-            segment.shared = self._roster.networks_changed = True
-        if segment.unproven:
+        here = self._roster.links[link]
+        here.alone = False
+        if not here.shared:
+            here.shared = self._roster.networks_changed = True
+        if here.unproven:
             self._roster.check_at = now
         if first:
-            self._subnets.note(segment, sighting, message, now)
+            self._subnets.note(here, sighting, message, now)
         hears, heard_all_along = self._read_heard(peer, link, sighting, message.heard, now)
         if message.flags & LEAVING:
             self._identity.remove(peer)
@@ -163,7 +164,7 @@ class Membership:
 
     def _note_interface(self, peer: Peer, sighting: Sighting, source: AddressText, message: Heartbeat) -> None:
         """The interface by which the peer is on this link. Another one of its on the same segment counts only when
-        this one has been silent for as long as makes a suspect: else the two would take turns."""
+        this one has been silent for as long as makes a suspect: else the two would alternate."""
         if sighting.mac != message.mac or sighting.address != source:
             self._roster.by_mac.pop(sighting.mac, None)
             sighting.mac, sighting.address = Mac(message.mac), source
@@ -222,7 +223,7 @@ class Membership:
             sighting.detector.skip(interval, now)
         else:
             silence = now - sighting.life_at
-            returned = sighting.life_at > NEVER and silence > self._roster.detection(sighting, now) and not cut_off
+            returned = sighting.life_at > LONG_AGO and silence > self._roster.detection(sighting, now) and not cut_off
             if returned:
                 sighting.returned_at = now
                 if heard_all_along:

@@ -2,7 +2,7 @@
 
 Each peer's claims are mirrored (``claims``). Here is what concerns all mirrors together: who claims an address, in the
 roster; since when we lack something of a peer's (``Peer.behind_since``), which is asked for; that a peer whose claims
-are known is doubted no more (``Segment.doubted``).
+are known is doubted no more (``Link.doubted``).
 
 **Bounds**, also against a member that has the key: 60,000 claims of all peers together, 4,096 messages that wait for
 others before them. When there are more claims, whoever has most of them claims more than there can be: it is named,
@@ -69,8 +69,8 @@ class Mirrors:
 
     def trust(self, peer: Peer) -> None:
         """Its claims are known, or it has none any more."""
-        for segment in self._roster.links.values():
-            if segment.doubted.pop(peer.session, None) is not None:
+        for link in self._roster.links.values():
+            if link.doubted.pop(peer.session, None) is not None:
                 self._roster.changed = True
 
     def _ignore(self, peer: Peer) -> None:

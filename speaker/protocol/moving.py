@@ -30,6 +30,7 @@ from math import ceil
 from typing import NamedTuple
 
 from cluster.objects import NodeName
+from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles
@@ -43,7 +44,6 @@ STEADY_S = 1.0  # ability of a successor before a provisional claim moves to it
 REVIEW_S = 1.0  # between looks at claims that may have a better holder
 LONGEST_TAKE_BACK_S = 3600.0
 LOOKED_AT = 500  # bundles in one call
-NEVER = float("inf")
 
 
 @dataclass(slots=True)
@@ -110,7 +110,7 @@ class Moving:
         self._review_at = NEVER
         self._next_at = NEVER
         """When the round after the present one begins."""
-        self._arrived_at = float("-inf")
+        self._arrived_at = LONG_AGO
         """When a speaker last became able."""
 
     @property
@@ -286,7 +286,7 @@ class Moving:
         self, bundle: Bundle, own: Candidate, tenure: Tenure, links: frozenset[LinkName], now: float
     ) -> Move | None:
         before = self._take_backs.get(bundle.id)
-        times, last = (before.times, before.since) if before is not None else (0, float("-inf"))
+        times, last = (before.times, before.since) if before is not None else (0, LONG_AGO)
         wait = min(self._settings.take_back_s * 2.0**times, LONGEST_TAKE_BACK_S)
         best: Move | None = None
         for candidate in bundle.candidates[: bundle.candidates.index(own)]:

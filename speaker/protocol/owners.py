@@ -11,7 +11,7 @@ address are such: what is a node's own (a bridge for its containers) is answered
 reason for anybody to claim it.
 
 **Epochs.** A claim is made above all that was heard of the address, and is even. One that is made when nothing proves
-that we can hear (``Segment.alone``) is odd, and lower than the one that it stands in for: if that one's holder lives
+that we can hear (``Link.alone``) is odd, and lower than the one that it stands in for: if that one's holder lives
 after all, it is the one that stays. At the end of the range epochs stay where they are, and preference and name
 decide: a member that claims the highest can hold an address, but nobody is kept from claiming after it.
 """
@@ -38,7 +38,7 @@ class Owner(NamedTuple):
     claim: Claim
 
 
-class _Place(NamedTuple):
+class _Belonging(NamedTuple):
     """Where an address belongs."""
 
     belongs: tuple[LinkName, ...]
@@ -54,7 +54,7 @@ class Owners:
         self._log = log
         self._bundles = bundles
         self._subnets = Subnets(roster)
-        self._places: dict[AddressText, _Place] = {}
+        self._places: dict[AddressText, _Belonging] = {}
         self._epochs: dict[AddressText, int] = {}
         """The highest heard or said of addresses in the Plan."""
 
@@ -87,7 +87,7 @@ class Owners:
         """Whether some nodes may be nearer to an address than others."""
         return self._subnets.differ()
 
-    def _place(self, address: AddressText, now: float) -> _Place:
+    def _place(self, address: AddressText, now: float) -> _Belonging:
         place = self._places.get(address)
         if place is None:
             links = self._roster.links
@@ -97,7 +97,7 @@ class Owners:
             answered_on = self._subnets.answered_on(address, belongs, bool(named), now)
             up = tuple(name for name in sorted(answered_on) if links[name].state.up)
             shared = tuple(name for name in up if links[name].shared)
-            place = _Place(tuple(belongs), answered_on, shared or up)
+            place = _Belonging(tuple(belongs), answered_on, shared or up)
             if bundle is not None:
                 self._places[address] = place
         return place

@@ -22,12 +22,13 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from cluster.objects import AddressText, NodeName
+from cluster.times import NEVER
 from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
 from speaker.protocol.bundles import Bundles, Changed
 from speaker.protocol.claiming import Claiming
 from speaker.protocol.claims import Claim, ClaimLog
-from speaker.protocol.effects import Announce
+from speaker.protocol.effects import SendGratuitous
 from speaker.protocol.moving import Moving, Tenure
 from speaker.protocol.owners import Owner, Owners
 from speaker.protocol.roster import Network, Roster
@@ -35,7 +36,6 @@ from speaker.protocol.roster import Network, Roster
 JUDGED_AT_ONCE = 500  # addresses
 FOLLOWED_AT_ONCE = 300  # bundles
 ABLE_SAID_S = 0.05  # until the others know that this node is able: nobody else claims then what is its turn
-NEVER = float("inf")
 
 
 class Ownership:
@@ -172,7 +172,7 @@ class Ownership:
                 self._owners.note_epoch(address, self.log.claims[address].epoch)
                 if bundle.id not in self._moving.tenures:
                     self._moving.tenures[bundle.id] = self._former_tenures.get(address) or self._tenure(bundle, now)
-        self._settle_claim(bundle, now, complete=complete)
+        self._keep_or_give_up(bundle, now, complete=complete)
         self._moving.consider(bundle, now)
         self._claiming.look(bundle, now)
         self._touch(bundle.addresses)
@@ -225,7 +225,7 @@ class Ownership:
                 self._claim(bundle, own.preference, addresses, why, now)
                 claimed += addresses
             if claimed:
-                self._roster.emit(Announce(tuple(claimed)))
+                self._roster.emit(SendGratuitous(tuple(claimed)))
 
     # ------------------------------------------------------------------------------------------------ judging
 
@@ -251,7 +251,7 @@ class Ownership:
         for theirs in lost.values():
             self._withdraw(theirs)
         if kept:
-            self._roster.emit(Announce(tuple(kept)))
+            self._roster.emit(SendGratuitous(tuple(kept)))
         for bundle, why in looked.values():
             self._claiming.look(bundle, now, why)
         self._touch(address for address in addresses if address in self.log.claims)
@@ -295,7 +295,7 @@ class Ownership:
 
     # ------------------------------------------------------------------------------------------------ letting go
 
-    def _settle_claim(self, bundle: Bundle, now: float, *, complete: bool) -> None:
+    def _keep_or_give_up(self, bundle: Bundle, now: float, *, complete: bool) -> None:
         """A claim that was made on other networks altogether is given up: its holders there may not have been heard.
         So is one for interfaces that this node does not have, or has by another name, since it keeps the address from
         others; but not while links go, of which one may be back in a moment: when they are ``complete``."""

@@ -1,10 +1,10 @@
 """The speaker's protocol as one sans-IO object: heartbeats in and out, who holds what, what to answer for.
 
 The announcer feeds it what the sockets and netlink say, calls ``handle_timer`` when ``next_deadline`` has come, has
-the responder answer by ``take_held`` and then carries out ``take_effects`` in order. The parts:
+the responder answer by ``take_answers`` and then carries out ``take_effects`` in order. The parts:
 
 - Who is there: ``roster`` (the tables), ``membership`` (what heartbeats say), ``identity`` (who is meant by a name),
-  ``mirrors`` (others' claims), ``segments`` (own links), ``witnesses`` (other frames), ``suspicion`` (who lives).
+  ``mirrors`` (others' claims), ``links`` (own links), ``witnesses`` (other frames), ``suspicion`` (who lives).
 - Who answers: ``ownership`` (who claims), ``answers`` (what is answered for), ``fencing`` (where we may not know what
   others hold).
 - What is said: ``voice`` (when), ``claims`` (how claim sets travel), ``heartbeat`` (the datagram).
@@ -17,8 +17,8 @@ Plan, and the claims of all who were heard are known.
 **Trouble of one's own.** Where the kernel does not take our heartbeats, or has thrown frames away that were for us,
 the silence of others proves nothing: nobody is declared dead on a link of the first kind, and D grows by half a second
 after the second. After a stall of half the detection floor everything queued is discarded, and each link is fenced. A
-node whose name another machine has (``identity``) and whose turn it is to yield gives up what it holds and answers
-for nothing.
+node whose name another machine has (``identity``), and which is the one that yields, gives up what it holds and
+answers for nothing.
 
 **Work per call is bounded**, whatever has to be taken over (``ownership``): ``next_deadline`` is in the past until all
 is done, and the caller looks after its sockets in between.
@@ -30,11 +30,12 @@ import random
 from collections.abc import Mapping
 
 from cluster.objects import AddressText, NodeName
+from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
 from speaker.plan import Plan, PlanChange
 from speaker.protocol.answers import Answers
 from speaker.protocol.claims import ClaimLog
-from speaker.protocol.effects import ArpSeen, Decision, Effect, Held, HeldChange, LinkState, PeerView
+from speaker.protocol.effects import AnswerChange, ArpSeen, Decision, Effect, LinkState, PeerView
 from speaker.protocol.fencing import BEHIND_PATIENCE_S, Fencing
 from speaker.protocol.heartbeat import (
     Authenticator,
@@ -42,12 +43,12 @@ from speaker.protocol.heartbeat import (
     HeartbeatError,
 )
 from speaker.protocol.identity import Identity
+from speaker.protocol.links import OwnLinks
 from speaker.protocol.membership import Membership
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.ownership import Ownership
 from speaker.protocol.rivals import Rivals
 from speaker.protocol.roster import Roster, Standing
-from speaker.protocol.segments import Segments
 from speaker.protocol.settings import Settings
 from speaker.protocol.suspicion import Suspicions
 from speaker.protocol.voice import Voice
@@ -68,8 +69,6 @@ STRANGE_GAP_S = 600.0  # between two decisions about one sender
 MAX_STRANGE = 64  # senders remembered
 NETWORKS_REST_S = 0.0002
 """For each bundle, between looks at where all of them belong: a member may say another subnet in each heartbeat."""
-NEVER = float("inf")
-LONG_AGO = float("-inf")
 
 
 class Protocol:
@@ -81,7 +80,7 @@ class Protocol:
         self._log = ClaimLog()
         self._emit = self._effects.append
         self._roster = Roster(node, settings, self._emit)
-        self._segments = Segments(self._roster)
+        self._links = OwnLinks(self._roster)
         self._witnesses = Witnesses(self._roster)
         self._mirrors = Mirrors(self._roster)
         self._identity = Identity(session, self._roster, self._mirrors)
@@ -110,12 +109,12 @@ class Protocol:
     def set_plan(self, plan: Plan, now: float) -> None:
         self._voice.planned = True
         self._ownership.set_plan(plan, now)
-        self._settle(now)
+        self._carry_over(now)
 
     def change_plan(self, change: PlanChange, now: float) -> None:
         """What changed in the Plan since the last call. A Plan must have been set."""
         self._ownership.change_plan(change, now)
-        self._settle(now)
+        self._carry_over(now)
 
     def plan_lost(self, now: float) -> None:
         """Nobody keeps the Plan up to date any more: what is held stays, nothing is claimed until the next
@@ -123,24 +122,24 @@ class Protocol:
         self._voice.planned = self._voice.ready = False
         self._ownership.set_able(False, now)
         self._roster.speak_now = True
-        self._settle(now)
+        self._carry_over(now)
 
     def set_links(self, links: tuple[LinkState, ...], now: float) -> None:
         """All announced interfaces as they are now."""
         names = self._roster.links.keys()
-        fenced = self._segments.set_links(links, self._speaking_since is not None, now)
+        fenced = self._links.set_links(links, self._speaking_since is not None, now)
         self._ownership.links_changed(now, complete=not names >= self._roster.links.keys())
         if fenced and self._log.claims:
             self._fenced("LinkUp", 0.0)
         self._begin(now)
-        self._settle(now)
+        self._carry_over(now)
 
     def receive_datagram(
         self, link: LinkName, source: AddressText, data: bytes, now: float, *, by_group: bool = True
     ) -> None:
         """A datagram that arrived with TTL 255 on UDP 7948, addressed to the group or to this node alone."""
-        segment = self._roster.links.get(link)
-        if self._voice.authenticator is None or segment is None or not segment.state.up:
+        here = self._roster.links.get(link)
+        if self._voice.authenticator is None or here is None or not here.state.up:
             return
         try:
             self._membership.receive(link, source, self._voice.authenticator.parse(data), now, by_group=by_group)
@@ -150,7 +149,7 @@ class Protocol:
                 self._tell_strange(link, source, error, now)
             if not self._roster.networks_changed:
                 return
-        self._settle(now)
+        self._carry_over(now)
 
     def datagram_refused(self, link: LinkName, to: AddressText, now: float) -> None:
         self._witnesses.refused(link, to, now)
@@ -162,15 +161,15 @@ class Protocol:
 
     def set_sending(self, link: LinkName, works: bool, now: float) -> None:
         """Whether the kernel takes heartbeats for this link, each time that this changes; it does until told."""
-        segment = self._roster.links.get(link)
-        if segment is None or segment.mute is not works:
+        here = self._roster.links.get(link)
+        if here is None or here.mute is not works:
             return
-        segment.mute = not works
+        here.mute = not works
         if works:
-            self._segments.excuse(link, now)  # nobody could answer what we did not say
-            segment.listening_until = now + self._settings.listening_s
+            self._links.excuse(link, now)  # nobody could answer what we did not say
+            here.listening_until = now + self._settings.listening_s
         self._roster.changed = True
-        self._settle(now)
+        self._carry_over(now)
 
     def frames_lost(self, link: LinkName, now: float) -> None:
         """The kernel had to drop frames that were for us: what was not heard on this link tells nothing."""
@@ -183,8 +182,8 @@ class Protocol:
         return self._voice.authenticator.prove(nonce, mac, address) if self._voice.authenticator is not None else b""
 
     def receive_arp(self, seen: ArpSeen, now: float) -> None:
-        segment = self._roster.links.get(seen.link)
-        if segment is None or self._is_own(seen.sender_mac):
+        here = self._roster.links.get(seen.link)
+        if here is None or self._is_own(seen.sender_mac):
             return
         node = self._witnesses.arp(seen, now)
         if node is not None and seen.proof and self._is_proof(seen, node):
@@ -193,7 +192,7 @@ class Protocol:
             self._rivals.meet(seen, node, self._answers.quiet, now)
 
     def _is_own(self, mac: Mac) -> bool:
-        return any(mac == segment.state.mac for segment in self._roster.links.values())
+        return any(mac == link.state.mac for link in self._roster.links.values())
 
     def _is_proof(self, seen: ArpSeen, node: NodeName) -> bool:
         """Whether a reply has been made by a suspect for one of our latest questions: from its place, not from that of
@@ -230,13 +229,13 @@ class Protocol:
         self._suspicions.check(now)
         self._fencing.lift(now)
         self._yield_to_twin(now)
-        self._settle(now)
+        self._carry_over(now)
         if not self._voice.ready and self._may_start(now):
             self._voice.ready = True
             self._ownership.set_able(True, now)
             self._roster.speak_now = True
         self._ownership.handle_timer(now)
-        self._settle(now)
+        self._carry_over(now)
         self._voice.handle_timer(now)
 
     def loop_late(self, seconds: float, now: float) -> None:
@@ -247,14 +246,14 @@ class Protocol:
             return
         self._effects[:] = [effect for effect in self._effects if isinstance(effect, Decision)]
         self._timer_at = now
-        for name, segment in self._roster.links.items():
-            if segment.state.up:
-                if not segment.came_up:
-                    segment.quiet_since = now
-                self._segments.fence(name, now)
+        for name, link in self._roster.links.items():
+            if link.state.up:
+                if not link.came_up:
+                    link.quiet_since = now
+                self._links.fence(name, now)
         self._fenced("LoopLate", seconds)
         self._voice.begin(now)
-        self._settle(now)
+        self._carry_over(now)
 
     def release_all(self, now: float) -> None:
         """Release every claim, say so three times, and claim nothing more. ``released`` tells when it was said."""
@@ -263,7 +262,7 @@ class Protocol:
         self._voice.leave()
         self._voice.ready = False
         self._ownership.release_all(now)
-        self._settle(now)
+        self._carry_over(now)
         self._voice.speak(now)
 
     # ------------------------------------------------------------------------------------------------ outputs
@@ -284,14 +283,14 @@ class Protocol:
         self._effects.clear()
         return effects
 
-    def held(self) -> Held:
-        """What to answer for, and the links on which no gratuitous frame may be sent now."""
+    def answered(self) -> Mapping[AddressText, frozenset[LinkName]]:
+        """Each address that is answered for now, and on which links."""
         self._answers.note(self._timer_at)
         return self._answers.answered()
 
-    def take_held(self) -> HeldChange | None:
-        """What changed in ``held`` since the last call; ``None`` when nothing. To be called before ``take_effects``:
-        what is announced is to be answered for."""
+    def take_answers(self) -> AnswerChange | None:
+        """What to answer for from now on, as far as it changed since the last call; ``None`` when nothing did. To be
+        called before ``take_effects``: what a gratuitous frame is sent for is to be answered for."""
         self._answers.note(self._timer_at)
         return self._answers.take()
 
@@ -340,7 +339,7 @@ class Protocol:
 
     def _begin(self, now: float) -> None:
         """The start-up wait begins when heartbeats can flow."""
-        up = any(segment.state.up for segment in self._roster.links.values())
+        up = any(link.state.up for link in self._roster.links.values())
         if self._speaking_since is None and self._voice.authenticator is not None and up:
             self._speaking_since = now
             self._voice.begin(now)
@@ -353,18 +352,18 @@ class Protocol:
             and self._speaking_since is not None
             and now >= self._speaking_since + wait
             and not self._identity.yields(now)
-            and any(segment.open(now) for segment in self._roster.links.values())
+            and any(link.open(now) for link in self._roster.links.values())
             and not any(self._roster.behind(link, now, BEHIND_PATIENCE_S) for link in self._roster.links)
         )
 
     # ------------------------------------------------------------------------------------------------ composition
 
-    def _settle(self, now: float) -> None:
+    def _carry_over(self, now: float) -> None:
         """Carry what one part found out to the others."""
         roster, ownership = self._roster, self._ownership
         self._identity.able = self._voice.ready
         self._voice.yields = self._identity.yields(now)
-        answering = frozenset(name for name, segment in roster.links.items() if segment.answering)
+        answering = frozenset(name for name, link in roster.links.items() if link.answering)
         known = roster.networks_changed and now >= self._networks_again_at
         if known or (answering != self._answering and len(roster.links) > 1):
             roster.networks_changed = False

@@ -12,15 +12,16 @@ The tables hold addresses that this node held in the last ten seconds.
 from __future__ import annotations
 
 from cluster.objects import AddressText, NodeName
+from cluster.times import LONG_AGO
 from speaker.link import LinkName
-from speaker.protocol.effects import Announce, ArpSeen
-from speaker.protocol.roster import NEVER, Roster, Standing
+from speaker.protocol.effects import ArpSeen, SendGratuitous
+from speaker.protocol.roster import Roster, Standing
 
 CLAIM_PATIENCE_S = 1.0  # for the claim of a speaker whose frames we see
 
 
 class Rivals:
-    """Sans-IO; emits ``Announce`` and ``Decision``."""
+    """Sans-IO; emits ``SendGratuitous`` and ``Decision``."""
 
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
@@ -30,7 +31,7 @@ class Rivals:
     def meet(self, seen: ArpSeen, node: NodeName | None, quiet: frozenset[LinkName], now: float) -> None:
         """``seen`` has an address that we answer for as its sender; ``node`` is the speaker whose MAC it carries."""
         old = now - self._roster.settings.defence_gap_s
-        if self._defended.get(seen.sender, NEVER) > old:
+        if self._defended.get(seen.sender, LONG_AGO) > old:
             return
         self._defended = {address: at for address, at in self._defended.items() if at > old}
         if node is not None:
@@ -51,7 +52,7 @@ class Rivals:
         kind = self._kind(seen, node)
         self._roster.report("AddressConflict", address=seen.sender, link=seen.link, mac=mac, seen=kind, **who)
         if node is None and seen.link not in quiet:
-            self._roster.emit(Announce((seen.sender,), defend=True))
+            self._roster.emit(SendGratuitous((seen.sender,), defend=True))
 
     def _kind(self, seen: ArpSeen, node: NodeName | None) -> str:
         if node is None:

@@ -1,6 +1,6 @@
 """Who and what is known: peers, the links between us, and what each was last seen to do.
 
-The tables that are filled from datagrams (``membership``, ``identity``, ``mirrors``), links (``segments``) and other
+The tables that are filled from datagrams (``membership``, ``identity``, ``mirrors``), links (``links``) and other
 frames (``witnesses``), and judged by the time (``suspicion``), and the questions that others ask of them. One fact is
 kept in one place; nothing is decided here.
 """
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cluster.objects import AddressText, NodeName
+from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
 from speaker.protocol.claims import ClaimMirror
 from speaker.protocol.detector import SUSPICION_INTERVALS, Detector
@@ -30,8 +31,6 @@ Contact = tuple[AddressText, Mac]
 """Where a speaker is reached by unicast."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-NEVER = float("-inf")
-
 
 class Standing(enum.Enum):
     ALIVE = "alive"
@@ -46,16 +45,16 @@ class Suspicion:
     questions: int = 0
     nonces: dict[bytes, AddressText] = field(default_factory=dict)
     """Of the latest ARP questions for addresses that it holds: only a reply with a proof made of one of them counts."""
-    turn: int = 0
+    place: int = 0
     """Of its addresses: which to ask for."""
-    first_asked_at: float = float("inf")
-    asked_at: float = float("inf")
+    first_asked_at: float = NEVER
+    asked_at: float = NEVER
     """The first and the last of these questions."""
-    told_at: float = NEVER
+    told_at: float = LONG_AGO
     """The latest time at which a peer says that it heard the suspect."""
-    served_at: float = NEVER
+    served_at: float = LONG_AGO
     """The suspect last proved that it answers for an address that it holds."""
-    refused_at: float = NEVER
+    refused_at: float = LONG_AGO
     """Its kernel refused a datagram."""
 
 
@@ -72,23 +71,23 @@ class Sighting:
     """The name that the peer's own link to this segment has."""
     newest: int = -1
     """Sequence of its newest heartbeat here."""
-    link_at: float = NEVER
+    link_at: float = LONG_AGO
     """When it was last heard from there."""
     other_mac: Mac = NO_MAC
     """Of another interface that it has on this segment."""
-    by_group_at: float = NEVER
+    by_group_at: float = LONG_AGO
     """The last of these that was addressed to the group."""
-    life_at: float = NEVER
+    life_at: float = LONG_AGO
     """Last sign of life."""
-    returned_at: float = NEVER
+    returned_at: float = LONG_AGO
     """When it was found to be no more dead."""
     able_since: float | None = None
     starting: bool = False
     yields: bool = False
     """It says that another machine has its name, and that it is silent for that one."""
-    hears_us_at: float = NEVER
+    hears_us_at: float = LONG_AGO
     """When it last heard us on this link, as it says."""
-    hears_group_at: float = NEVER
+    hears_group_at: float = LONG_AGO
     """When it last said that what we say to the group arrives."""
     prefixes: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
@@ -109,7 +108,7 @@ class Peer:
     mirror: ClaimMirror = field(default_factory=ClaimMirror)
     behind_since: float | None = None
     """Since when we lack some of its claims."""
-    claimed_at: float = NEVER
+    claimed_at: float = LONG_AGO
     """When we last heard that it claims something more."""
     ignored: bool = False
     """It claimed more than anybody can hold: its claims count no more."""
@@ -131,22 +130,22 @@ class Pending:
 
 
 @dataclass(slots=True)
-class Segment:
+class Link:
     """One link, and what proves that it works."""
 
     state: LinkState
-    listening_until: float = NEVER
+    listening_until: float = LONG_AGO
     """Nothing is claimed here before: the link is new, and who holds what on it may not have been heard yet."""
     shared: bool = False
     """Another speaker was heard here."""
     mute: bool = False
     """The kernel does not take our heartbeats here."""
-    gateway_at: float = NEVER
-    frame_at: float = NEVER
+    gateway_at: float = LONG_AGO
+    frame_at: float = LONG_AGO
     """The last frame of somebody who is no suspect, while frames are watched."""
     watched: bool = False
     """Frames of any kind are told of."""
-    ask_next: float = NEVER
+    ask_next: float = LONG_AGO
     neighbours: OrderedDict[Mac, tuple[AddressText, float]] = field(default_factory=OrderedDict)
     networks: OrderedDict[Network, float] = field(default_factory=OrderedDict)
     """Subnets that peers have said to be here, and when last."""
@@ -162,8 +161,8 @@ class Segment:
     """Somebody is suspected, and nothing has proved since that we can hear."""
     isolated: bool = False
     """And that has lasted for longer than D."""
-    isolated_at: float = NEVER
-    rejoined_at: float = NEVER
+    isolated_at: float = LONG_AGO
+    rejoined_at: float = LONG_AGO
     """When the last isolation ended."""
     alone: bool = False
     """Somebody was taken for dead although nothing proved that we can hear, and nobody has been heard since."""
@@ -194,7 +193,7 @@ class Roster:
         """How late our own loop runs, in seconds."""
         self.scale = 1.0
         """Interval and floor grow above 50 holders."""
-        self.links: dict[LinkName, Segment] = {}
+        self.links: dict[LinkName, Link] = {}
         self.peers: dict[NodeName, Peer] = {}
         self.pending: dict[int, Pending] = {}
         self.by_mac: dict[Mac, NodeName] = {}
@@ -207,7 +206,7 @@ class Roster:
         """Subnets that some node has, or this one had, on whatever link, and when that was last so."""
         self.shared: OrderedDict[Network, float] = OrderedDict()
         """Subnets of own links on which speakers were heard, and when that was last so."""
-        self.check_at = float("inf")
+        self.check_at = NEVER
         """When ``suspicion`` has to look next."""
         self.dirty_addresses: dict[AddressText, str] = {}
         """Claims on these, or the standing of who made them, changed; and why."""
@@ -221,7 +220,7 @@ class Roster:
         """Who is to get that heartbeat by unicast too."""
         self.asked_of_us: dict[int, None] = {}
         """Versions after which peers want our claims."""
-        self.alarm_until = NEVER
+        self.alarm_until = LONG_AGO
         """Until then peers look for somebody: heartbeats come quickly."""
 
     def hears(self, node: NodeName, links: Iterable[LinkName]) -> bool:
@@ -262,7 +261,7 @@ class Roster:
     def latest_able(self) -> float:
         """When a peer last became able to claim, of those that are."""
         sightings = (sighting for peer in self.peers.values() for sighting in peer.sightings.values())
-        return max((sighting.able_since for sighting in sightings if sighting.able_since is not None), default=NEVER)
+        return max((sighting.able_since for sighting in sightings if sighting.able_since is not None), default=LONG_AGO)
 
     def lateness(self, node: NodeName, links: Iterable[LinkName]) -> float:
         """How late the peer's heartbeats usually come on these links, in seconds, with four deviations; never longer
@@ -275,25 +274,25 @@ class Roster:
     def claimed_at(self, node: NodeName) -> float:
         """When the peer was last heard to claim something more."""
         peer = self.peers.get(node)
-        return peer.claimed_at if peer is not None else NEVER
+        return peer.claimed_at if peer is not None else LONG_AGO
 
     def judges(self, link: LinkName) -> bool:
         """Whether silence means anything there."""
-        segment = self.links[link]
-        return segment.state.up and not segment.mute
+        here = self.links[link]
+        return here.state.up and not here.mute
 
     def may_claim(self, link: LinkName, now: float) -> bool:
         """Whether something new may be claimed there: we are able to, and know that we can hear."""
-        segment = self.links.get(link)
-        return segment is not None and segment.open(now) and not segment.unproven
+        here = self.links.get(link)
+        return here is not None and here.open(now) and not here.unproven
 
     def third_party_since(self, link: LinkName, since: float) -> bool:
         """Whether anybody was heard on the link after ``since``."""
-        segment = self.links[link]
+        here = self.links[link]
         return (
-            segment.gateway_at > since
-            or segment.frame_at > since
-            or any(at > since for _, at in segment.neighbours.values())
+            here.gateway_at > since
+            or here.frame_at > since
+            or any(at > since for _, at in here.neighbours.values())
             or any(sighting.heard_at > since for _, sighting in self.on(link))
         )
 
@@ -353,7 +352,7 @@ class Roster:
         ]
 
     def _doubts(self, peer: Peer) -> bool:
-        return any(peer.session in segment.doubted for segment in self.links.values())
+        return any(peer.session in link.doubted for link in self.links.values())
 
     def detection(self, sighting: Sighting, now: float) -> float:
         """D of a peer on a link, in seconds."""
@@ -395,7 +394,7 @@ class Roster:
 
     def forget_suspicion(self, peer: Peer, sighting: Sighting) -> None:
         sighting.suspicion = None
-        self.check_at = NEVER
+        self.check_at = LONG_AGO
         if all(theirs.suspicion is None for theirs in peer.sightings.values()):
             self.suspects.pop(peer.session, None)
 

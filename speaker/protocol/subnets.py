@@ -27,9 +27,10 @@ from contextlib import suppress
 from functools import lru_cache
 
 from cluster.objects import AddressText, NodeName
+from cluster.times import LONG_AGO
 from speaker.link import LinkName
 from speaker.protocol.heartbeat import Heartbeat
-from speaker.protocol.roster import NEVER, Network, Roster, Segment, Sighting
+from speaker.protocol.roster import Link, Network, Roster, Sighting
 
 KNOWN_S = 3600.0  # for which a subnet is remembered that nobody has any more
 SAME_SEGMENT_S = 10.0  # since the last heartbeat of ours that came back on another link
@@ -70,14 +71,14 @@ class Subnets:
         shared = [name for name in links if links[name].shared]
         return shared if shared or said_lately(self._roster.shared, now) else list(links)
 
-    def note(self, segment: Segment, sighting: Sighting, message: Heartbeat, now: float) -> None:
+    def note(self, here: Link, sighting: Sighting, message: Heartbeat, now: float) -> None:
         """Remember what a peer says of the subnets here and elsewhere; most say the same each time."""
         if (sighting.prefixes, sighting.elsewhere) != (message.prefixes, message.elsewhere):
             sighting.prefixes, sighting.elsewhere = message.prefixes, message.elsewhere
             self._roster.changed = True  # it may be nearer to some addresses
-        for table, prefixes in ((segment.networks, message.prefixes), (self._roster.elsewhere, message.elsewhere)):
+        for table, prefixes in ((here.networks, message.prefixes), (self._roster.elsewhere, message.elsewhere)):
             for network in networks_of(prefixes):
-                said_at = table.get(network, NEVER)
+                said_at = table.get(network, LONG_AGO)
                 if now - said_at >= NOTED_S:
                     forgotten = _remember(table, network, now)
                     self._roster.networks_changed |= forgotten or now - said_at >= KNOWN_S
@@ -85,10 +86,10 @@ class Subnets:
     def remember_own(self, now: float) -> None:
         """An address on a subnet of ours belongs there, also while we lack it; and one on nobody's subnet on those
         where speakers are."""
-        for segment in self._roster.links.values():
-            for network in networks_of(segment.state.prefixes):
+        for link in self._roster.links.values():
+            for network in networks_of(link.state.prefixes):
                 _remember(self._roster.elsewhere, network, now)
-                if segment.shared:
+                if link.shared:
                     _remember(self._roster.shared, network, now)
 
     def was_shared(self, prefixes: tuple[str, ...], now: float) -> bool:
@@ -103,7 +104,7 @@ class Subnets:
         chosen: list[LinkName] = []
         for name in sorted(belongs, key=lambda name: (not links[name].answering, name)):
             also = links[name].also
-            same = any(now - also.get(other, NEVER) < SAME_SEGMENT_S for other in chosen)
+            same = any(now - also.get(other, LONG_AGO) < SAME_SEGMENT_S for other in chosen)
             if not same and not named:
                 own = networks_of(links[name].state.prefixes)
                 same = any(_both(own, networks_of(links[other].state.prefixes), address) for other in chosen)
@@ -121,7 +122,7 @@ class Subnets:
 
     def _of(self, node: NodeName) -> tuple[Network, ...]:
         if node == self._roster.node:
-            said = [segment.state.prefixes for segment in self._roster.links.values()]
+            said = [link.state.prefixes for link in self._roster.links.values()]
         else:
             peer = self._roster.peers.get(node)
             said = [sighting.prefixes for sighting in peer.sightings.values()] if peer is not None else []

@@ -33,10 +33,11 @@ from collections.abc import Callable
 from itertools import chain, islice
 
 from cluster.objects import AddressText, NodeName
+from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
 from speaker.protocol.effects import AskAddress, WatchFrames
 from speaker.protocol.heartbeat import NONCE_OCTETS
-from speaker.protocol.roster import NEVER, Peer, Roster, Segment, Sighting, Standing, Suspicion
+from speaker.protocol.roster import Link, Peer, Roster, Sighting, Standing, Suspicion
 
 SLOW_QUESTIONS_S = 3.0  # a suspicion older than this is asked about once a second
 WAITING_S = 0.2  # between questions to third parties while fenced or isolated: everything waits for their answer
@@ -65,15 +66,15 @@ class Suspicions:
         if now < self._roster.check_at:
             return
         deadlines = [now + LONGEST_WAIT_S]
-        for link, segment in self._roster.links.items():
+        for link, here in self._roster.links.items():
             if not self._roster.judges(link):
-                self._watch(link, segment, False)
+                self._watch(link, here, False)
                 continue
-            if now >= segment.ask_next:
-                self._ask_third_parties(link, segment)
-                waiting = segment.fenced_since is not None or segment.isolated
-                segment.ask_next = now + (WAITING_S if waiting else self._roster.settings.third_party_s / 5)
-            deadlines.append(segment.ask_next)
+            if now >= here.ask_next:
+                self._ask_third_parties(link, here)
+                waiting = here.fenced_since is not None or here.isolated
+                here.ask_next = now + (WAITING_S if waiting else self._roster.settings.third_party_s / 5)
+            deadlines.append(here.ask_next)
             isolated = False
             ignored = self._ignored_since(link, now)
             for peer, sighting in list(self._roster.on(link)):
@@ -91,38 +92,38 @@ class Suspicions:
             unproven = any(
                 self._proof(link, peer, suspicion, now) is None for peer, suspicion in self._roster.suspects_on(link)
             )
-            self._roster.changed = self._roster.changed or unproven != segment.unproven
-            segment.unproven = unproven
-            if isolated != segment.isolated:
-                segment.isolated = isolated
-                segment.ask_next = now
+            self._roster.changed = self._roster.changed or unproven != here.unproven
+            here.unproven = unproven
+            if isolated != here.isolated:
+                here.isolated = isolated
+                here.ask_next = now
                 self._roster.changed = True
                 if isolated:
-                    segment.isolated_at = now
+                    here.isolated_at = now
                     self._roster.report("Isolated", link=link)
-                elif not segment.alone:
-                    segment.rejoined_at = now
+                elif not here.alone:
+                    here.rejoined_at = now
                     self._roster.report("Rejoined", link=link)
-            self._watch(link, segment, unproven or segment.came_up)
+            self._watch(link, here, unproven or here.came_up)
         self._roster.check_at = max(min(deadlines), now + 0.001)
 
-    def _watch(self, link: LinkName, segment: Segment, wanted: bool) -> None:
-        if wanted != segment.watched:
-            segment.watched = wanted
+    def _watch(self, link: LinkName, here: Link, wanted: bool) -> None:
+        if wanted != here.watched:
+            here.watched = wanted
             self._roster.emit(WatchFrames(link, wanted))
 
     def _ignored_since(self, link: LinkName, now: float) -> float:
         """Who was not heard since then has ignored two questions about somebody, and becomes a suspect too."""
         patience = 2 * self._roster.settings.question_gap_s
         asked = [s.since for _, s in self._roster.suspects_on(link) if now - s.since >= patience]
-        return max(asked, default=NEVER)
+        return max(asked, default=LONG_AGO)
 
-    def _ask_third_parties(self, link: LinkName, segment: Segment) -> None:
+    def _ask_third_parties(self, link: LinkName, here: Link) -> None:
         """Those who are no speakers: the gateway, and the last neighbours by unicast. Now and then, to know whether
         there are any; quickly, when their answer matters."""
-        if segment.state.gateway is not None:
-            self._roster.emit(AskAddress(link, segment.state.gateway))
-        for mac, (address, _) in segment.neighbours.items():
+        if here.state.gateway is not None:
+            self._roster.emit(AskAddress(link, here.state.gateway))
+        for mac, (address, _) in here.neighbours.items():
             self._roster.emit(AskAddress(link, address, mac))
 
     def _suspect(self, peer: Peer, link: LinkName, sighting: Sighting, now: float) -> None:
@@ -167,10 +168,10 @@ class Suspicions:
         may have been released without our hearing of it."""
         claims = list(peer.mirror.claims)
         if suspicion.served_at < suspicion.asked_at:
-            suspicion.turn += 1
-        first = suspicion.turn % len(claims) if claims else 0
-        in_turn = islice(chain(claims[first:], claims[:first]), LOOKED_AT)
-        return next((address for address in in_turn if self._belongs(address, link, now)), None)
+            suspicion.place += 1
+        first = suspicion.place % len(claims) if claims else 0
+        in_order = islice(chain(claims[first:], claims[:first]), LOOKED_AT)
+        return next((address for address in in_order if self._belongs(address, link, now)), None)
 
     def _judge(
         self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float
@@ -184,7 +185,7 @@ class Suspicions:
             if now >= unanswered_at:
                 self._bury(peer, link, sighting, "refused by its kernel", now)
                 return now, False
-            if unanswered_at < float("inf"):
+            if unanswered_at < NEVER:
                 return unanswered_at, False
         life_at = max(sighting.life_at, suspicion.told_at, suspicion.served_at)
         due = life_at + self._roster.detection(sighting, now)
@@ -196,15 +197,15 @@ class Suspicions:
         due = max(due, self._roster.links[link].rejoined_at + self._roster.detection(sighting, now))
         if now < due:
             return due, False
-        segment = self._roster.links[link]
+        here = self._roster.links[link]
         proof = self._proof(link, peer, suspicion, now)
         if proof is None:
             alone_at = max(due, suspicion.since) + self._roster.settings.alone_s
-            if segment.came_up or (now < alone_at and not segment.alone):
+            if here.came_up or (now < alone_at and not here.alone):
                 return min(suspicion.ask_next, alone_at), True
-            segment.alone = True
+            here.alone = True
             proof = "nobody is heard"
-        elif segment.isolated:
+        elif here.isolated:
             return now, False  # the others could not reach us either: their silence counts from now
         self._bury(peer, link, sighting, proof, now)
         return now, False
@@ -212,7 +213,7 @@ class Suspicions:
     def _tell_blocked(self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float) -> None:
         if suspicion.served_at < suspicion.since + BLOCKED_S:
             return
-        if now - self._blocked.get((link, peer.node), NEVER) < BLOCKED_AGAIN_S:
+        if now - self._blocked.get((link, peer.node), LONG_AGO) < BLOCKED_AGAIN_S:
             return
         self._blocked = {key: at for key, at in self._blocked.items() if now - at < BLOCKED_AGAIN_S}
         self._blocked[(link, peer.node)] = now
@@ -220,7 +221,7 @@ class Suspicions:
 
     def _proof(self, link: LinkName, suspect: Peer, suspicion: Suspicion, now: float) -> str | None:
         """What shows that we can hear, although we do not hear the suspect."""
-        segment = self._roster.links[link]
+        here = self._roster.links[link]
         since = max(suspicion.since, suspicion.told_at, suspicion.served_at)
         recently = now - self._roster.settings.third_party_s
         known = False
@@ -229,15 +230,15 @@ class Suspicions:
                 if theirs.heard_at > since:
                     return f"peer {other.node}"
                 known = True
-        if segment.frame_at > since:
+        if here.frame_at > since:
             return "a frame"
-        for name, at in [("gateway", segment.gateway_at)] + [
-            (f"neighbour {address}", at) for address, at in segment.neighbours.values()
+        for name, at in [("gateway", here.gateway_at)] + [
+            (f"neighbour {address}", at) for address, at in here.neighbours.values()
         ]:
             if at > since:
                 return name
             known = known or at > recently
-        return None if known or segment.came_up else "carrier"
+        return None if known or here.came_up else "carrier"
 
     def _bury(self, peer: Peer, link: LinkName, sighting: Sighting, proof: str, now: float) -> None:
         self._roster.forget_suspicion(peer, sighting)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cluster.objects import AddressText
+from cluster.times import LONG_AGO, NEVER
 from speaker.plan import Bundle, BundleId
 
 UNSERVED_S = 60.0
@@ -26,8 +27,6 @@ TAKE_OVER_S = UNSERVED_S - 10.0
 """For which it is taken over: shorter, so that a release at the end is not answered by a speaker whose Plan lags."""
 
 BEST_TIER = 0
-NEVER = float("inf")
-UNKNOWN = float("-inf")
 
 
 class Unserved:
@@ -54,7 +53,7 @@ class Unserved:
 
     def _begin(self, bundle: Bundle, former_of: Mapping[AddressText, Bundle], now: float) -> float:
         formers = [former_of[address] for address in bundle.addresses if address in former_of]
-        since = max((self._since.get(former.id, now) for former in formers), default=UNKNOWN)
+        since = max((self._since.get(former.id, now) for former in formers), default=LONG_AGO)
         if since + TAKE_OVER_S <= now:
             return since
         if bundle.candidates and all(candidate.tier > BEST_TIER for candidate in bundle.candidates):

@@ -18,6 +18,7 @@ from collections import deque
 
 from msgspec.structs import replace
 
+from cluster.times import LONG_AGO, NEVER
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.effects import SendHeartbeat, SendUnicast
 from speaker.protocol.heartbeat import (
@@ -34,15 +35,13 @@ from speaker.protocol.heartbeat import (
     Message,
     pack_heard,
 )
-from speaker.protocol.roster import Roster, Segment
+from speaker.protocol.roster import Link, Roster
 
 SAID = 3  # times that each change of the claim set is said, and that a node says that it leaves
 BURST = 40  # claim messages at once: a peer's socket buffer holds at least as many
 BURST_GAP_S = 0.01
 CUT_OFF_S = 10.0  # for which an isolated node speaks more often
 CUT_OFF_PACE = 4
-NEVER = float("inf")
-LONG_AGO = float("-inf")
 
 
 class Voice:
@@ -141,7 +140,7 @@ class Voice:
             or (self.planned and not self.ready)
             or self._repeats
             or self._leaving
-            or any(segment.fenced_since is not None and segment.state.up for segment in roster.links.values())
+            or any(link.fenced_since is not None and link.state.up for link in roster.links.values())
             or any(peer.behind_since is not None for peer in roster.peers.values())
         )
 
@@ -170,14 +169,14 @@ class Voice:
         interval = self._interval()
         unicast = self._roster.unicast
         self._roster.unicast = {}
-        for name, segment in self._roster.links.items():
-            if not segment.state.up:
+        for name, link in self._roster.links.items():
+            if not link.state.up:
                 continue
-            data = self._heartbeat(authenticator, segment, interval, now)
+            data = self._heartbeat(authenticator, link, interval, now)
             self._emit(SendHeartbeat(name, data))
             self.heartbeats += 1
             to = dict.fromkeys(self._roster.deaf_to_us(name, now, interval))
-            to.update((contact, None) for link, contact in unicast if link == name)
+            to.update((contact, None) for there, contact in unicast if there == name)
             for address, mac in to:
                 self._emit(SendUnicast(name, address, mac, data))
         self._spoke_at, self._announced_s = now, interval
@@ -190,30 +189,30 @@ class Voice:
             self._tick_at = now + self._settings.early_gap_s if self._leaving > 0 else now + interval
         self._empty_outbox(now)
 
-    def _heartbeat(self, authenticator: Authenticator, segment: Segment, interval: float, now: float) -> bytes:
+    def _heartbeat(self, authenticator: Authenticator, here: Link, interval: float, now: float) -> bytes:
         flags = Flag(0)
         if self._leaving:
             flags |= Flag.LEAVING
-        elif self.ready and segment.open(now):
+        elif self.ready and here.open(now):
             flags |= Flag.ABLE
         elif self.planned and not self.ready:
             flags |= Flag.STARTING
-        if segment.fenced_since is not None or self._spoke_at == LONG_AGO:
+        if here.fenced_since is not None or self._spoke_at == LONG_AGO:
             flags |= Flag.ANSWER
-        if segment.came_up:
+        if here.came_up:
             flags |= Flag.CUT_OFF
         if self.yields:
             flags |= Flag.YIELDS
-        heard = self._roster.heard(segment.state.name, now)
+        heard = self._roster.heard(here.state.name, now)
         self._rng.shuffle(heard)
         message = Heartbeat(
             self._roster.node,
             max(1, round(interval * 1000)),
             int(flags),
-            segment.state.name,
-            segment.state.mac,
-            segment.state.prefixes[:MAX_PREFIXES],
-            self._elsewhere(segment),
+            here.state.name,
+            here.state.mac,
+            here.state.prefixes[:MAX_PREFIXES],
+            self._elsewhere(here),
             b"",
             self._log.version,
             self._log.digest,
@@ -224,7 +223,7 @@ class Voice:
             message = replace(message, flags=int(flags | Flag.MORE))
         return self._encode(authenticator, replace(message, heard=pack_heard(heard[:room])))
 
-    def _elsewhere(self, here: Segment) -> tuple[str, ...]:
+    def _elsewhere(self, here: Link) -> tuple[str, ...]:
         others = (s.state.prefixes for s in self._roster.links.values() if s is not here)
         return tuple(prefix for prefixes in others for prefix in prefixes)[:MAX_PREFIXES]
 
@@ -255,8 +254,8 @@ class Voice:
         interval = self._interval()
         for key in list(self._outbox)[:BURST]:
             message = self._outbox.pop(key)
-            for name, segment in self._roster.links.items():
-                if segment.state.up:
+            for name, link in self._roster.links.items():
+                if link.state.up:
                     data = self._encode(authenticator, message)
                     self._emit(SendHeartbeat(name, data))
                     self.claim_messages += 1

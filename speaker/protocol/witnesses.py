@@ -38,33 +38,33 @@ class Witnesses:
 
     def frame(self, link: LinkName, sender: Mac, now: float) -> None:
         """Take a frame of any kind: unless a suspect's own, it proves that we can hear."""
-        segment = self._roster.links.get(link)
-        if segment is None:
+        here = self._roster.links.get(link)
+        if here is None:
             return
         node = self._roster.by_mac.get(sender)
         peer = self._roster.peers.get(node) if node is not None else None
         sighting = peer.sightings.get(link) if peer is not None else None
         if sighting is None or sighting.standing is Standing.ALIVE:
-            segment.frame_at = now
-            segment.alone = False
+            here.frame_at = now
+            here.alone = False
             self._roster.check_at = now
 
     def arp(self, seen: ArpSeen, now: float) -> NodeName | None:
         """Take an ARP frame as a sign that its sender is there. Returns the peer whose MAC it carries."""
-        segment = self._roster.links.get(seen.link)
-        if segment is None:
+        here = self._roster.links.get(seen.link)
+        if here is None:
             return None
         node = self._whose(seen.sender_mac)
         if node is not None:
             return node
-        segment.alone = False
-        if seen.sender == segment.state.gateway:
-            segment.gateway_at = now
+        here.alone = False
+        if seen.sender == here.state.gateway:
+            here.gateway_at = now
         else:
-            segment.neighbours[seen.sender_mac] = (seen.sender, now)
-            segment.neighbours.move_to_end(seen.sender_mac)
-            while len(segment.neighbours) > NEIGHBOURS:
-                segment.neighbours.popitem(last=False)
+            here.neighbours[seen.sender_mac] = (seen.sender, now)
+            here.neighbours.move_to_end(seen.sender_mac)
+            while len(here.neighbours) > NEIGHBOURS:
+                here.neighbours.popitem(last=False)
         if self._roster.suspects:
             self._roster.check_at = now
         return None

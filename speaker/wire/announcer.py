@@ -42,12 +42,12 @@ from speaker.link import LinkName
 from speaker.parts import Joiner
 from speaker.plan import Plan
 from speaker.protocol.effects import (
-    Announce,
+    AnswerChange,
     AskAddress,
     Decision,
     Effect,
-    HeldChange,
     LinkState,
+    SendGratuitous,
     SendHeartbeat,
     SendUnicast,
     WatchFrames,
@@ -234,7 +234,7 @@ class Announcer:
 
     def _settle(self, now: float) -> None:
         """Carry out what the protocol decided."""
-        held = self._protocol.take_held()
+        held = self._protocol.take_answers()
         if held is not None:
             self._follow(held, now)
         claims = self._protocol.take_claims()
@@ -258,12 +258,12 @@ class Announcer:
         if self._ends_at is not None:
             self._rest_at = AT_ONCE
 
-    def _follow(self, held: HeldChange, now: float) -> None:
+    def _follow(self, held: AnswerChange, now: float) -> None:
         """Answer and announce what is held now."""
-        for link in self._responder.change_held(held):
+        for link in self._responder.change_answers(held):
             if port := self._ports.get(link):
                 port.let_pass(now)
-        self._schedule.change_held(held, now)
+        self._schedule.change_answers(held, now)
 
     def _carry_out(self, effect: Effect, now: float) -> None:
         match effect:
@@ -271,7 +271,7 @@ class Announcer:
                 self._sender.send(effect, now)
             case WatchFrames(link, wanted):
                 self._watch_frames(link, wanted)
-            case Announce():
+            case SendGratuitous():
                 self._schedule.announce(effect)
                 self._rest_at = AT_ONCE
 

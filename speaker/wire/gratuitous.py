@@ -15,7 +15,7 @@ Where a *limit* is given, all of these together stay below it on each link, in a
 what cannot be said yet waits, in the same order. (Some switches inspect ARP and shut a port that sends more than some
 frames a second. Replies to questions are not limited here: who asks gets an answer.)
 
-Nothing is sent on a link that is down, or where others may hold by now what is held here (`HeldChange.quiet` and
+Nothing is sent on a link that is down, or where others may hold by now what is held here (`AnswerChange.quiet` and
 ``suspended``), and what was to be sent there lapses.
 
 An answer to a rival is one Request and Reply, ahead of everything else. An address that is not held any more drops out
@@ -30,7 +30,7 @@ from typing import NamedTuple, TypeVar
 
 from cluster.objects import AddressText
 from speaker.link import LinkName
-from speaker.protocol.effects import Announce, HeldChange, LinkState
+from speaker.protocol.effects import AnswerChange, LinkState, SendGratuitous
 from speaker.wire.allowance import Allowance
 from speaker.wire.arp import frames
 from speaker.wire.arp.frames import Operation
@@ -207,7 +207,7 @@ class GratuitousSchedule:
                 if state.up:
                     link.announce_all()
 
-    def change_held(self, change: HeldChange, now: float) -> None:
+    def change_answers(self, change: AnswerChange, now: float) -> None:
         """What changed in what is held; what is not held any more falls silent."""
         for address, where in change.links.items():
             before = self._held.get(address, _NOWHERE)
@@ -227,7 +227,7 @@ class GratuitousSchedule:
         for name, link in self._links.items():
             link.be_quiet(name in self._quiet, now)
 
-    def announce(self, effect: Announce) -> None:
+    def announce(self, effect: SendGratuitous) -> None:
         """Start from the first round for these, on every link where they are held."""
         addresses = tuple(address for address in effect.addresses if frames.is_ipv4(address))
         for link in self._links.values():

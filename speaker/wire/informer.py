@@ -20,7 +20,7 @@ from types import MappingProxyType
 from cluster.objects import AddressText
 from speaker.channel import Claims, ClaimsChange, Holding, Stats
 from speaker.link import LinkName
-from speaker.protocol.effects import Decision, HeldChange
+from speaker.protocol.effects import AnswerChange, Decision
 from speaker.protocol.protocol import Protocol
 from speaker.turns import Turns
 from speaker.wire.arp.responder import Responder
@@ -67,7 +67,7 @@ class Informer:
 
     # ---------------------------------------------------------------- what happens
 
-    def change_claims(self, claims: Mapping[AddressText, int | None], held: HeldChange | None) -> None:
+    def change_claims(self, claims: Mapping[AddressText, int | None], held: AnswerChange | None) -> None:
         """Own claims that changed, with their epochs, ``None`` for those that are no more; and what changed in where
         they are answered."""
         for address, epoch in claims.items():

@@ -13,7 +13,7 @@ import pytest
 
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import HeldChange, LinkState
+from speaker.protocol.effects import AnswerChange, LinkState
 from speaker.wire.arp.filter import ArpFilter
 from speaker.wire.arp.frames import ArpFrame, Operation, gratuitous, ipv4_octets, reply_to, request
 from speaker.wire.arp.responder import Responder
@@ -33,7 +33,7 @@ def answering(host: Host, *held: AddressText) -> Iterator[None]:
     """A bare loop of socket and responder in a thread."""
     responder = Responder()
     responder.set_links([LinkState(ETH0, 2, mac_of(host), up=True)])
-    responder.change_held(HeldChange(dict.fromkeys(held, frozenset((ETH0,)))))
+    responder.change_answers(AnswerChange(dict.fromkeys(held, frozenset((ETH0,)))))
     arp = arp_socket(host, responder.on(ETH0).filter)
     done = threading.Event()
 

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.objects import AddressText
 from speaker.link import LinkName
-from speaker.protocol.effects import Announce, HeldChange, LinkState
+from speaker.protocol.effects import AnswerChange, LinkState, SendGratuitous
 from speaker.wire.arp.frames import BROADCAST, ArpFrame, Operation, gratuitous
 from speaker.wire.gratuitous import GratuitousSchedule
 from speaker.wire.sockets import ArpSocket
@@ -39,8 +39,8 @@ def fresh_entry(client: Host, holder: Host, arp: ArpSocket, stack: ExitStack) ->
 def first_round(state: LinkState) -> list[bytes]:
     schedule = GratuitousSchedule()
     schedule.set_links([state], 0.0)
-    schedule.change_held(HeldChange({VIP: frozenset((ETH0,))}), 0.0)
-    schedule.announce(Announce((VIP,)))
+    schedule.change_answers(AnswerChange({VIP: frozenset((ETH0,))}), 0.0)
+    schedule.announce(SendGratuitous((VIP,)))
     return [frame.data for frame in schedule.handle_timer(0.0)]
 
 

@@ -27,7 +27,7 @@ from enum import Enum
 
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import ArpSeen, HeldChange, LinkState
+from speaker.protocol.effects import AnswerChange, ArpSeen, LinkState
 from speaker.wire.allowance import Allowance
 from speaker.wire.arp import frames
 from speaker.wire.arp.filter import ArpFilter
@@ -233,7 +233,7 @@ class Responder:
                 self._links[name].suspend(name in self._suspended)
             self._links[name].set_macs(state.mac, own)
 
-    def change_held(self, change: HeldChange) -> frozenset[LinkName]:
+    def change_answers(self, change: AnswerChange) -> frozenset[LinkName]:
         """Answer for what changed as it is from now on; the links whose set changed (their filters are to follow)."""
         changed: set[LinkName] = set()
         for address, now in change.links.items():

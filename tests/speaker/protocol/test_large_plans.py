@@ -59,7 +59,7 @@ class Speaker:
         sys.setprofile(count)
         try:
             call()
-            self.protocol.take_held()
+            self.protocol.take_answers()
             self.protocol.take_claims()
             effects: list[Effect] = self.protocol.take_effects()
         finally:
@@ -159,5 +159,5 @@ def test_links_that_change_are_followed_in_bounded_pieces(holder: Speaker) -> No
     holder.do(lambda: holder.protocol.set_links((state,), holder.now))
     holder.run(0.5)
     assert holder.most < 20 * MANY
-    assert set(holder.protocol.held().links.values()) == {frozenset({"lan7"})}
-    assert len(holder.protocol.held().links) == MANY
+    assert set(holder.protocol.answered().values()) == {frozenset({"lan7"})}
+    assert len(holder.protocol.answered()) == MANY

@@ -274,14 +274,14 @@ def test_what_was_released_for_want_of_endpoints_is_claimed_by_rank_once_it_serv
 
 def test_endpoints_that_are_back_in_time_were_never_missed() -> None:
     world = world_of([bundle_of("b1", [A], ["n0", "n1", "n2"])])
-    said, changes = len(world.announced), len(world.owner_changes)
+    said, changes = len(world.gratuitous), len(world.owner_changes)
     for seconds in (0.02, 5.0, UNSERVED_S - 0.5, 0.5, UNSERVED_S - 0.5):
         world.set_serving(lambda _: False)
         world.run(seconds)
         world.set_serving(lambda _: True)
         world.run(0.1)
     world.run(2 * UNSERVED_S)
-    assert (len(world.announced), len(world.owner_changes)) == (said, changes)
+    assert (len(world.gratuitous), len(world.owner_changes)) == (said, changes)
     assert reasons(world, "Released") == []
 
 

@@ -83,7 +83,7 @@ class Pair:
                 self.speakers[other].receive_datagram(effect.link, source, effect.data, self.now)
 
     def answering(self, address: str, name: LinkName) -> list[str]:
-        held = {node: self.speakers[node].held().links for node in sorted(self.alive)}
+        held = {node: self.speakers[node].answered() for node in sorted(self.alive)}
         return [node for node, links in held.items() if name in links.get(AddressText(address), ())]
 
 
@@ -146,7 +146,7 @@ def test_nothing_is_said_or_answered_without_a_key() -> None:
         speaker.handle_timer(tenth / 10)
     assert not speaker.ready
     assert not any(isinstance(effect, SendHeartbeat) for effect in speaker.take_effects())
-    assert not speaker.held().links
+    assert not speaker.answered()
 
 
 def test_nothing_is_answered_before_the_start_up_wait_is_over() -> None:
@@ -171,7 +171,7 @@ def test_release_is_said_three_times_and_nothing_is_claimed_after_it() -> None:
     speaker = pair.speakers[holder]
     speaker.release_all(pair.now)
     assert not speaker.claims()
-    assert not speaker.held().links
+    assert not speaker.answered()
     pair.run(0.2)
     assert speaker.released
     pair.run(2.0)
@@ -255,7 +255,7 @@ def test_thousands_of_addresses_are_claimed_in_bounded_pieces_and_then_nothing_i
         now, claimed = hundredth / 100, len(speaker.claims())
         while (deadline := speaker.next_deadline()) is not None and deadline <= now:
             speaker.handle_timer(now)
-            speaker.take_held()
+            speaker.take_answers()
             speaker.take_effects()
             most = max(most, len(speaker.claims()) - claimed)
             claimed, calls = len(speaker.claims()), calls + 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import Announce, HeldChange, LinkState
+from speaker.protocol.effects import AnswerChange, LinkState, SendGratuitous
 from speaker.protocol.settings import LEAST_GRATUITOUS_LIMIT
 from speaker.wire.arp.frames import ArpFrame, Operation
 from speaker.wire.gratuitous import REPEAT_S, SLACK_S, SLOW_PERIOD_S, Frame, GratuitousSchedule
@@ -24,11 +24,11 @@ def many(count: int) -> tuple[AddressText, ...]:
     return tuple(AddressText(f"10.0.{n // 250}.{n % 250}") for n in range(count))
 
 
-def held(*addresses: AddressText, links: frozenset[LinkName] = frozenset((ETH0,)), quiet: bool = False) -> HeldChange:
-    return HeldChange(dict.fromkeys(addresses, links), frozenset((ETH0,)) if quiet else frozenset())
+def held(*addresses: AddressText, links: frozenset[LinkName] = frozenset((ETH0,)), quiet: bool = False) -> AnswerChange:
+    return AnswerChange(dict.fromkeys(addresses, links), frozenset((ETH0,)) if quiet else frozenset())
 
 
-def released(*addresses: AddressText) -> HeldChange:
+def released(*addresses: AddressText) -> AnswerChange:
     return held(*addresses, links=frozenset())
 
 
@@ -39,7 +39,7 @@ def link(name: LinkName = ETH0, mac: Mac = OWN, up: bool = True) -> LinkState:
 def schedule(*addresses: AddressText, limit: int | None = None) -> GratuitousSchedule:
     made = GratuitousSchedule(limit)
     made.set_links([link()], 0.0)
-    made.change_held(held(*addresses), 0.0)
+    made.change_answers(held(*addresses), 0.0)
     return made
 
 
@@ -58,7 +58,7 @@ def run(made: GratuitousSchedule, until: float, now: float = 0.0) -> list[tuple[
 
 def test_one_request_at_once_then_both_forms_four_times_just_past_the_locktime() -> None:
     made = schedule(VIP)
-    made.announce(Announce((VIP,)))
+    made.announce(SendGratuitous((VIP,)))
     assert said(made.handle_timer(0.0)) == REQUEST
     times = []
     now = 0.0
@@ -77,7 +77,7 @@ def test_one_request_at_once_then_both_forms_four_times_just_past_the_locktime()
 
 def test_loop_that_is_awake_sends_a_repeat_when_it_is_due_and_is_not_woken_again_for_it() -> None:
     made = schedule(VIP)
-    made.announce(Announce((VIP,)))
+    made.announce(SendGratuitous((VIP,)))
     made.handle_timer(0.0)
     assert made.handle_timer(REPEAT_S - 0.01) == []
     assert said(made.handle_timer(REPEAT_S)) == BOTH
@@ -96,7 +96,7 @@ def test_held_address_is_repeated_slowly_for_ever() -> None:
 def test_first_round_is_urgent_first_and_at_most_five_thousand_a_second() -> None:
     addresses = many(10_000)
     made = schedule(*addresses)
-    made.announce(Announce(addresses))
+    made.announce(SendGratuitous(addresses))
     sent = [(at, frame) for at, frame in run(made, 2.5) if at <= 2.5]
     firsts = list(dict.fromkeys(frame.address for _, frame in sent))
     assert firsts == list(addresses), "in the order of urgency, and all of them within two and a half seconds"
@@ -107,7 +107,7 @@ def test_first_round_is_urgent_first_and_at_most_five_thousand_a_second() -> Non
 def test_repeats_are_at_most_a_thousand_frames_a_second_and_none_is_left_out() -> None:
     addresses = many(2_000)
     made = schedule(*addresses)
-    made.announce(Announce(addresses))
+    made.announce(SendGratuitous(addresses))
     sent = run(made, 40)
     repeats = [(at, frame) for at, frame in sent if at > 1.0]
     for start in range(1, 20):
@@ -136,13 +136,13 @@ def test_limit_holds_in_any_second_and_leaves_nothing_out(
 ) -> None:
     addresses = many(count)
     made = schedule(*addresses, limit=limit)
-    made.announce(Announce(addresses))
+    made.announce(SendGratuitous(addresses))
     sent: list[tuple[float, Frame]] = []
     now = 0.0
     for number, at in sorted(defended, key=lambda pair: pair[1]):
         sent += run(made, at, now)
         now = at
-        made.announce(Announce((addresses[number % count],), defend=True))
+        made.announce(SendGratuitous((addresses[number % count],), defend=True))
     sent += run(made, 1000.0, now)
     times = [at for at, _ in sent]
     for first, beyond in zip(times, times[limit:], strict=False):
@@ -155,37 +155,37 @@ def test_limit_holds_in_any_second_and_leaves_nothing_out(
 
 def test_answer_to_a_rival_does_not_wait_for_a_long_first_round() -> None:
     made = schedule(VIP, *many(500), limit=10)
-    made.announce(Announce(many(500)))
+    made.announce(SendGratuitous(many(500)))
     run(made, 5.0)
-    made.announce(Announce((VIP,), defend=True))
+    made.announce(SendGratuitous((VIP,), defend=True))
     assert VIP in {frame.address for _, frame in run(made, 5.5, now=5.0)}
 
 
 def test_limit_is_for_each_link() -> None:
     made = GratuitousSchedule(LEAST_GRATUITOUS_LIMIT)
     made.set_links([link(), link(ETH1, SECOND)], 0.0)
-    made.change_held(held(VIP, links=frozenset((ETH0, ETH1))), 0.0)
-    made.announce(Announce((VIP,)))
+    made.change_answers(held(VIP, links=frozenset((ETH0, ETH1))), 0.0)
+    made.announce(SendGratuitous((VIP,)))
     assert {frame.link for frame in made.handle_timer(0.0)} == {ETH0, ETH1}
 
 
 def test_released_address_drops_out_at_once() -> None:
     made = schedule(VIP, OTHER)
-    made.announce(Announce((VIP, OTHER)))
-    made.change_held(released(VIP), 0.0)
+    made.announce(SendGratuitous((VIP, OTHER)))
+    made.change_answers(released(VIP), 0.0)
     assert {frame.address for _, frame in run(made, 700.0)} == {OTHER}
 
 
 def test_announcing_what_is_not_held_says_nothing() -> None:
     made = schedule(VIP)
-    made.announce(Announce((OTHER,)))
+    made.announce(SendGratuitous((OTHER,)))
     assert made.handle_timer(0.0) == []
 
 
 def test_defence_is_one_round_in_both_forms_ahead_of_everything() -> None:
     made = schedule(VIP, *many(500))
-    made.announce(Announce(many(500)))
-    made.announce(Announce((VIP,), defend=True))
+    made.announce(SendGratuitous(many(500)))
+    made.announce(SendGratuitous((VIP,), defend=True))
     frames = made.handle_timer(0.0)
     assert [frame.address for frame in frames[:2]] == [VIP, VIP]
     assert said(frames[:2]) == BOTH
@@ -195,16 +195,16 @@ def test_defence_is_one_round_in_both_forms_ahead_of_everything() -> None:
 def test_announcing_again_starts_over_and_does_not_add_up() -> None:
     made = schedule(VIP)
     for _ in range(50):
-        made.announce(Announce((VIP,)))
+        made.announce(SendGratuitous((VIP,)))
     sent = run(made, 2 * (REPEAT_S + SLACK_S) + 0.1)
     assert said([frame for _, frame in sent]) == REQUEST + BOTH * 2
-    made.announce(Announce((VIP,)))
+    made.announce(SendGratuitous((VIP,)))
     assert len(run(made, 20.0, now=3.0)) == 9
 
 
 def test_cancelled_schedule_says_nothing_but_the_slow_rounds() -> None:
     made = schedule(VIP)
-    made.announce(Announce((VIP,)))
+    made.announce(SendGratuitous((VIP,)))
     made.cancel(0.5)
     sent = run(made, 250.0, now=0.5)
     assert [int(at) for at, _ in sent] == [240, 240]
@@ -212,29 +212,29 @@ def test_cancelled_schedule_says_nothing_but_the_slow_rounds() -> None:
 
 def test_suspended_link_says_nothing_and_keeps_nothing_for_later() -> None:
     made = schedule(VIP)
-    made.announce(Announce((VIP,)))
-    made.change_held(HeldChange({}, suspended=frozenset((ETH0,))), 0.0)
-    made.announce(Announce((VIP,)))
+    made.announce(SendGratuitous((VIP,)))
+    made.change_answers(AnswerChange({}, suspended=frozenset((ETH0,))), 0.0)
+    made.announce(SendGratuitous((VIP,)))
     assert run(made, 1000.0) == []
-    made.change_held(HeldChange({}), 1000.0)
+    made.change_answers(AnswerChange({}), 1000.0)
     assert made.handle_timer(1000.0) == []
-    made.announce(Announce((VIP,)))
+    made.announce(SendGratuitous((VIP,)))
     assert said(made.handle_timer(1000.0)) == REQUEST
 
 
 def test_quiet_link_says_nothing_and_keeps_nothing_for_later() -> None:
     made = schedule(VIP)
-    made.announce(Announce((VIP,)))
-    made.change_held(held(VIP, quiet=True), 0.0)
-    made.announce(Announce((VIP,)))
+    made.announce(SendGratuitous((VIP,)))
+    made.change_answers(held(VIP, quiet=True), 0.0)
+    made.announce(SendGratuitous((VIP,)))
     assert run(made, 1000.0) == []
-    made.change_held(held(VIP), 1000.0)
+    made.change_answers(held(VIP), 1000.0)
     assert made.handle_timer(1000.0) == []
 
 
 def test_link_that_went_down_says_nothing_and_forgets_what_it_had_to_say() -> None:
     made = schedule(VIP)
-    made.announce(Announce((VIP,)))
+    made.announce(SendGratuitous((VIP,)))
     made.set_links([link(up=False)], 0.1)
     assert run(made, 1000.0, now=0.1) == []
     made.set_links([link()], 1.0)
@@ -250,9 +250,9 @@ def test_new_mac_is_announced_for_all_that_is_held() -> None:
 
 def test_each_link_announces_what_is_held_there_with_its_own_mac() -> None:
     made = GratuitousSchedule()
-    made.change_held(HeldChange({VIP: frozenset((ETH0, ETH1)), OTHER: frozenset((ETH1,))}), 0.0)
+    made.change_answers(AnswerChange({VIP: frozenset((ETH0, ETH1)), OTHER: frozenset((ETH1,))}), 0.0)
     made.set_links([link(), link(ETH1, SECOND)], 0.0)
-    made.announce(Announce((VIP, OTHER, AddressText("2001:db8::1"))))
+    made.announce(SendGratuitous((VIP, OTHER, AddressText("2001:db8::1"))))
     frames = made.handle_timer(0.0)
     assert [(f.link, f.address, ArpFrame.parse(f.data).source) for f in frames] == [
         (ETH0, VIP, OWN),
@@ -277,11 +277,11 @@ def test_only_held_addresses_are_said_whatever_happens(steps: list[tuple[float, 
     for wait, what, numbers in steps:
         addresses = tuple(AddressText(f"10.0.0.{n}") for n in sorted(numbers))
         if what == "hold":
-            made.change_held(released(*(holding - set(addresses))), now)
+            made.change_answers(released(*(holding - set(addresses))), now)
             holding = frozenset(addresses)
-            made.change_held(held(*addresses), now)
+            made.change_answers(held(*addresses), now)
         elif what in ("announce", "defend"):
-            made.announce(Announce(addresses, defend=what == "defend"))
+            made.announce(SendGratuitous(addresses, defend=what == "defend"))
         elif what == "cancel":
             made.cancel(now)
         elif what in ("down", "up"):

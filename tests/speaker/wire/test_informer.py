@@ -19,7 +19,7 @@ from speaker.api.traffic import Traffic
 from speaker.channel import Claims, ClaimsChange, Holding, Stats, ToWatcher, WatcherEnd, watcher_end
 from speaker.child import Child
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import Decision, HeldChange, LinkState
+from speaker.protocol.effects import AnswerChange, Decision, LinkState
 from speaker.protocol.protocol import Protocol
 from speaker.protocol.settings import Settings
 from speaker.turns import Turns
@@ -45,9 +45,9 @@ class World:
         self.informer = Informer(self.keeper, protocol, self.responder, self.counters, Turns())
         self.now = 0.0
 
-    def change(self, claims: dict[AddressText, int | None], held: HeldChange | None = None) -> None:
+    def change(self, claims: dict[AddressText, int | None], held: AnswerChange | None = None) -> None:
         if held is not None:
-            self.responder.change_held(held)
+            self.responder.change_answers(held)
         self.informer.change_claims(claims, held)
 
     def run(self, until: float = float("inf")) -> None:
@@ -121,7 +121,7 @@ def test_watcher_knows_in_the_end_what_is_held(steps: list[object]) -> None:
                 received += world.watcher.receive()
             elif isinstance(step, dict) and all(isinstance(each, frozenset) for each in step.values()):
                 links.update(step)
-                world.change({}, HeldChange(step))
+                world.change({}, AnswerChange(step))
             elif isinstance(step, dict):
                 epochs.update(step)
                 world.change(step)
@@ -190,17 +190,17 @@ def test_decisions_go_out_in_bursts_and_say_when_they_were_decided(
 
 
 def test_suspending_a_link_is_told_of_every_address_in_pieces(world: World) -> None:
-    world.change(dict.fromkeys(many(3000), 1), HeldChange(dict.fromkeys(many(3000), HERE)))
+    world.change(dict.fromkeys(many(3000), 1), AnswerChange(dict.fromkeys(many(3000), HERE)))
     world.run()
     received = world.watcher.receive()
     assert set(heard(received).values()) == {Holding(1, (ETH0,))}
-    world.change({}, HeldChange({}, suspended=HERE))
+    world.change({}, AnswerChange({}, suspended=HERE))
     world.run()
     pieces = world.watcher.receive()
     received += pieces
     assert len(pieces) == 3000 / CLAIMS_AT_ONCE
     assert set(heard(received).values()) == {Holding(1)}
-    world.change({}, HeldChange({}))
+    world.change({}, AnswerChange({}))
     world.run()
     received += world.watcher.receive()
     assert set(heard(received).values()) == {Holding(1, (ETH0,))}
@@ -210,7 +210,7 @@ def test_traffic_is_told_once_and_only_where_there_was_some(world: World) -> Non
     mac, client = Mac(bytes.fromhex("020000000001")), Mac(bytes.fromhex("0200000000aa"))
     world.responder.set_links([LinkState(ETH0, 2, mac, up=True)])
     asked, quiet, left = many(3)
-    world.change(dict.fromkeys(many(3), 1), HeldChange(dict.fromkeys(many(3), HERE)))
+    world.change(dict.fromkeys(many(3), 1), AnswerChange(dict.fromkeys(many(3), HERE)))
     traffic, told = Traffic(), []
     for second in range(4):
         for address in (asked, left):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from speaker.link import LinkName
-from speaker.protocol.effects import Announce, Decision, Effect, HeldChange, SendHeartbeat, SendUnicast
+from speaker.protocol.effects import AnswerChange, Decision, Effect, SendGratuitous, SendHeartbeat, SendUnicast
 from speaker.protocol.protocol import Protocol
 from tests.speaker.protocol.simulation.network import Clock
 
@@ -24,7 +24,7 @@ QUEUE = 256
 JUDGING_LATE_S = 0.05
 
 Action = Callable[[], None]
-CarryOut = Callable[[HeldChange | None, list[Effect]], None]
+CarryOut = Callable[[AnswerChange | None, list[Effect]], None]
 
 
 class Loop:
@@ -51,7 +51,7 @@ class Loop:
 
     def settle(self) -> None:
         """Carry out what the protocol wants, and call it again when it says."""
-        held = self._protocol.take_held()
+        held = self._protocol.take_answers()
         self._carry_out(held, self._protocol.take_effects())
         deadline = self._protocol.next_deadline()
         self._timer += 1
@@ -89,14 +89,14 @@ class Work:
     change_s: float = 0.0002
     """For each address that is claimed or released, answered or not any more."""
 
-    def takes(self, octets: int, held: HeldChange | None, effects: Iterable[Effect]) -> float:
+    def takes(self, octets: int, held: AnswerChange | None, effects: Iterable[Effect]) -> float:
         changes = len(held.links) if held is not None else 0
         for effect in effects:
             if isinstance(effect, SendHeartbeat | SendUnicast):
                 octets += len(effect.data)
             elif isinstance(effect, Decision):
                 changes += 1
-            elif isinstance(effect, Announce):
+            elif isinstance(effect, SendGratuitous):
                 changes += len(effect.addresses)
         return self.call_s + octets * self.octet_s + changes * self.change_s
 
@@ -195,7 +195,7 @@ class BusyLoop(Loop):
 
     def _do(self, action: Action, octets: int, then: Action) -> None:
         action()
-        held, effects = self._protocol.take_held(), self._protocol.take_effects()
+        held, effects = self._protocol.take_answers(), self._protocol.take_effects()
 
         def done() -> None:
             if not self._works():

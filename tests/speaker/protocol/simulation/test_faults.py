@@ -224,7 +224,7 @@ def test_the_isolated_holder_keeps_what_it_holds_stands_in_for_the_others_and_gi
         world.fault(f"{owner} is cut off beyond its switch")
         world.run(2.0)
         assert {address for address, answerers in world.answerers.items() if owner in answerers} == mine
-        assert LINK in protocol_of(world, owner).held().quiet
+        assert world.nodes[owner].told[LINK].quiet
         world.run(3.0)
         assert all(owner in answerers for answerers in world.answerers.values()), world.story()
         others = {address: answerers - {owner} for address, answerers in world.answerers.items()}

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import (
-    Announce,
     ArpSeen,
     AskAddress,
     Decision,
     Effect,
+    SendGratuitous,
     SendHeartbeat,
     SendUnicast,
     WatchFrames,
@@ -45,17 +45,17 @@ class Wire:
         self._told_lost: dict[Interface, float] = {}
         self.on_datagram: Callable[[str, bytes], None] | None = None
         self.decisions: list[tuple[float, str, Decision]] = []
-        self.announced: list[tuple[float, str, Announce]] = []
+        self.gratuitous: list[tuple[float, str, SendGratuitous]] = []
 
     def carry_out(self, node: Node, effect: Effect) -> None:
         if isinstance(effect, Decision):
             self.decisions.append((self._clock.now, node.name, effect))
             return
-        if isinstance(effect, Announce):
-            self.announced.append((self._clock.now, node.name, effect))
+        if isinstance(effect, SendGratuitous):
+            self.gratuitous.append((self._clock.now, node.name, effect))
             for link in node.told.values():
                 if link.present and not link.quiet:
-                    self._announce(node, link, [a for a in effect.addresses if a in link.answers])
+                    self._send_gratuitous(node, link, [a for a in effect.addresses if a in link.answers])
             return
         interface = node.told.get(effect.link)
         if interface is None or not interface.present:
@@ -196,7 +196,7 @@ class Wire:
             if ask.mac in (None, theirs.mac):
                 network.send(node.name, other.name, question(other, theirs))
 
-    def _announce(self, node: Node, interface: Interface, addresses: list[AddressText]) -> None:
+    def _send_gratuitous(self, node: Node, interface: Interface, addresses: list[AddressText]) -> None:
         if not addresses:
             return
         network, mac = interface.network, interface.mac

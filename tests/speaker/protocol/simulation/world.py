@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
-from speaker.protocol.effects import ArpSeen, Decision, Effect, HeldChange
+from speaker.protocol.effects import AnswerChange, ArpSeen, Decision, Effect
 from speaker.protocol.protocol import Protocol, Settings
 from tests.speaker.protocol.simulation.loop import BusyLoop, Loop, Work
 from tests.speaker.protocol.simulation.machines import Interface, Node, Stranger
@@ -91,7 +91,7 @@ class World:
         self.answerers = self.network.answerers
         self.owner_changes = self.network.owner_changes
         self.decisions = self.wire.decisions
-        self.announced = self.wire.announced
+        self.gratuitous = self.wire.gratuitous
 
     def _add(self, name: str, index: int, known_as: str) -> Node:
         node = self.nodes[name] = Node(name, index, NodeName(known_as))
@@ -169,7 +169,7 @@ class World:
         def works() -> bool:
             return node.works and node.protocol is protocol
 
-        def carry_out(held: HeldChange | None, effects: list[Effect]) -> None:
+        def carry_out(held: AnswerChange | None, effects: list[Effect]) -> None:
             if held is not None:
                 self._follow(node, held)
             for effect in effects:
@@ -391,7 +391,7 @@ class World:
             self.wire.ask_from(self.strangers["client"], self.rng.choice(addresses), lambda _: None)
         self.clock.after(self.rng.uniform(0.3, 1.2), self._client_asks)
 
-    def _follow(self, node: Node, change: HeldChange) -> None:
+    def _follow(self, node: Node, change: AnswerChange) -> None:
         """Answer for what is held now."""
         before = [interface.suspended for interface in node.told.values()]
         for link, interface in node.told.items():
@@ -406,7 +406,7 @@ class World:
 
     def _answering(self, node: Node) -> None:
         """Answer for all that is held on the links as they are now, by a speaker that may not run any more."""
-        held = node.protocol.held().links if node.works and node.protocol is not None else {}
+        held = node.protocol.answered() if node.works and node.protocol is not None else {}
         for interface in node.interfaces:
             now = {a for a, links in held.items() if interface.present and interface.known_as in links}
             for address in sorted(interface.answers ^ now):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import ArpSeen, HeldChange, LinkState
+from speaker.protocol.effects import AnswerChange, ArpSeen, LinkState
 from speaker.wire.arp import frames
 from speaker.wire.arp.filter import ArpFilter
 from speaker.wire.arp.frames import BROADCAST, NO_MAC, ArpFrame, Operation
@@ -44,7 +44,7 @@ def prove(nonce: bytes, mac: Mac, address: AddressText) -> bytes:
 def responder(held: dict[AddressText, frozenset[LinkName]] | None = None) -> Responder:
     made = Responder(prove)
     made.set_links([link(), link(ETH1, SECOND)])
-    made.change_held(HeldChange({VIP: frozenset((ETH0,))} if held is None else held))
+    made.change_answers(AnswerChange({VIP: frozenset((ETH0,))} if held is None else held))
     return made
 
 
@@ -68,7 +68,7 @@ def test_only_held_addresses_are_answered_and_only_on_their_links() -> None:
 
 def test_released_address_is_silent_at_once_and_a_new_one_answers() -> None:
     made = responder()
-    assert made.change_held(HeldChange({VIP: frozenset(), OTHER: frozenset((ETH0, ETH1))})) == {ETH0, ETH1}
+    assert made.change_answers(AnswerChange({VIP: frozenset(), OTHER: frozenset((ETH0, ETH1))})) == {ETH0, ETH1}
     assert made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW) is DropReason.NOT_HELD
     for name, mac in ((ETH0, OWN), (ETH1, SECOND)):
         reply = made.on(name).receive(frames.request(OTHER, ASKER, CLIENT).encode(), NOW)
@@ -77,12 +77,12 @@ def test_released_address_is_silent_at_once_and_a_new_one_answers() -> None:
 
 
 def test_unchanged_links_are_not_named_as_changed() -> None:
-    assert responder().change_held(HeldChange({VIP: frozenset((ETH0,)), OTHER: frozenset((ETH1,))})) == {ETH1}
+    assert responder().change_answers(AnswerChange({VIP: frozenset((ETH0,)), OTHER: frozenset((ETH1,))})) == {ETH1}
 
 
 def test_address_held_before_its_link_appeared_is_answered_there() -> None:
     made = Responder(prove)
-    made.change_held(HeldChange({VIP: frozenset((ETH0,))}))
+    made.change_answers(AnswerChange({VIP: frozenset((ETH0,))}))
     made.set_links([link()])
     assert isinstance(made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW), bytes)
 
@@ -209,11 +209,11 @@ def test_changes_lead_to_what_a_responder_that_begins_now_answers(
             made.set_links(states)
             continue
         where = frozenset[LinkName]() if what == "release" else both if second else frozenset((ETH0,))
-        made.change_held(HeldChange(dict.fromkeys(addresses, where)))
+        made.change_answers(AnswerChange(dict.fromkeys(addresses, where)))
         holding.update(dict.fromkeys(addresses, where))
     fresh = Responder()
     fresh.set_links(states)
-    fresh.change_held(HeldChange(holding))
+    fresh.change_answers(AnswerChange(holding))
     for state in states:
         made.on(state.name).filter.tighten()
         fresh.on(state.name).filter.tighten()
@@ -246,7 +246,7 @@ def test_proof_of_an_answer_to_us_is_handed_on() -> None:
 def test_without_a_key_the_answer_goes_without_a_proof() -> None:
     made = Responder()
     made.set_links([link()])
-    made.change_held(HeldChange({VIP: frozenset((ETH0,))}))
+    made.change_answers(AnswerChange({VIP: frozenset((ETH0,))}))
     question = frames.request(VIP, ASKER, CLIENT, nonce=NONCE)
     assert made.on(ETH0).receive(question.encode(), NOW) == frames.reply_to(question, OWN).encode()
 
@@ -272,16 +272,16 @@ def test_suspended_link_answers_nothing_hands_nobody_on_and_goes_on_as_before() 
     made = responder({VIP: frozenset((ETH0, ETH1))})
     question = frames.request(VIP, ASKER, CLIENT).encode()
     rival = frames.gratuitous(Operation.REPLY, VIP, CLIENT).encode()
-    assert made.change_held(HeldChange({}, suspended=frozenset((ETH0,)))) == frozenset()
+    assert made.change_answers(AnswerChange({}, suspended=frozenset((ETH0,)))) == frozenset()
     assert made.on(ETH0).receive(question, 0.0) is DropReason.NOT_HELD
     assert made.on(ETH0).receive(rival, 0.0) is DropReason.NOT_HELD
     assert isinstance(made.on(ETH1).receive(question, 0.0), bytes)
     assert made.links_of(VIP) == {ETH1}
-    made.change_held(HeldChange({OTHER: frozenset((ETH0,))}, suspended=frozenset((ETH0,))))
+    made.change_answers(AnswerChange({OTHER: frozenset((ETH0,))}, suspended=frozenset((ETH0,))))
     assert made.on(ETH0).receive(frames.request(OTHER, ASKER, CLIENT).encode(), 0.0) is DropReason.NOT_HELD
     made.set_links([link(ETH1, SECOND)])
     made.set_links([link(), link(ETH1, SECOND)])
     assert made.on(ETH0).receive(question, 0.0) is DropReason.NOT_HELD, "a link that is back is suspended still"
-    made.change_held(HeldChange({}))
+    made.change_answers(AnswerChange({}))
     for address in (VIP, OTHER):
         assert isinstance(made.on(ETH0).receive(frames.request(address, ASKER, CLIENT).encode(), 0.0), bytes)

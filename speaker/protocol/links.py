@@ -8,13 +8,14 @@ whatever reason, nobody's silence from before counts.
 
 from __future__ import annotations
 
+from cluster.times import LONG_AGO
 from speaker.link import LinkName
 from speaker.protocol.effects import LinkState
-from speaker.protocol.roster import NEVER, Roster, Segment, Standing
+from speaker.protocol.roster import Link, Roster, Standing
 from speaker.protocol.subnets import Subnets
 
 
-class Segments:
+class OwnLinks:
     """Keeps the roster's links."""
 
     def __init__(self, roster: Roster) -> None:
@@ -26,27 +27,27 @@ class Segments:
         flow, or came up, is fenced and listened on; what was heard on it is not held against anybody. Returns whether
         there is one."""
         roster = self._roster
-        former = {segment.state.index: segment for segment in roster.links.values()}
+        former = {link.state.index: link for link in roster.links.values()}
         self._subnets.remember_own(now)
         kept = [(state, former.pop(state.index, None)) for state in states]
-        gone = [segment.state.name for segment in former.values()]
-        self._name_links(gone, {segment.state.name: state.name for state, segment in kept if segment is not None})
+        gone = [link.state.name for link in former.values()]
+        self._name_links(gone, {here.state.name: state.name for state, here in kept if here is not None})
         roster.links = {}
         fenced = False
         for state, known in kept:
             came_up = state.up and (began if known is None else not known.state.up)
-            segment = known or Segment(state, shared=self._subnets.was_shared(state.prefixes, now))
-            if state.gateway != segment.state.gateway:
-                segment.gateway_at, segment.ask_next = NEVER, NEVER
-            segment.state = state
+            here = known or Link(state, shared=self._subnets.was_shared(state.prefixes, now))
+            if state.gateway != here.state.gateway:
+                here.gateway_at, here.ask_next = LONG_AGO, LONG_AGO
+            here.state = state
             if not state.up:
-                segment.quiet_since = None
-            roster.links[state.name] = segment
+                here.quiet_since = None
+            roster.links[state.name] = here
             if came_up:
                 for _, sighting in roster.on(state.name):
-                    sighting.heard_at = NEVER
+                    sighting.heard_at = LONG_AGO
                 self.fence(state.name, now)
-                segment.listening_until = now + roster.settings.listening_s
+                here.listening_until = now + roster.settings.listening_s
                 fenced = True
         roster.changed = True
         roster.check_at = now
@@ -54,9 +55,9 @@ class Segments:
 
     def fence(self, link: LinkName, now: float) -> None:
         """We were away from this link: suspend it, and count nobody's silence from before."""
-        segment = self._roster.links[link]
-        segment.fenced_since = now
-        segment.ask_next = now
+        here = self._roster.links[link]
+        here.fenced_since = now
+        here.ask_next = now
         self.excuse(link, now)
         self._roster.changed = True
 
@@ -81,5 +82,5 @@ class Segments:
             peer.sightings = {names[link]: sighting for link, sighting in peer.sightings.items()}
         for pending in self._roster.pending.values():
             pending.link = names.get(pending.link, pending.link)
-        for segment in self._roster.links.values():
-            segment.also = {names[link]: at for link, at in segment.also.items() if link in names}
+        for here in self._roster.links.values():
+            here.also = {names[link]: at for link, at in here.also.items() if link in names}
