@@ -109,7 +109,7 @@ def _keep(spec: Spec, fds: _Descriptors, launcher: socket.socket, pid_outside: i
         channel.send(launcher, Declined(f"the lab could not be built: {error}"))
         raise
     gc.freeze()  # what workloads inherit stays shared with them: no collection touches it there
-    keeper.run()
+    keeper.loop.run()
     if keeper.guard_is_gone:
         directory.clear(Path(spec.directory))
     os._exit(0)

@@ -1,26 +1,25 @@
 """The keeper: the process that is the lab.
 
-It is the first process of the lab's own PID namespace, in mount, network and (for whoever is not root) user namespaces
-of its own. Everything else in the lab is its descendant, and every namespace is held by its descriptors; so whatever
-ends the keeper, SIGKILL included, ends the whole lab, and the kernel does it. Beside it, outside, a *guard* (its
-parent) waits for nothing but that end, and removes the lab's files.
+It is the first process of the lab's own PID namespace, in mount and network namespaces of its own, and in a user
+namespace where the user is not root. Every other process of the lab is its descendant, and its descriptors alone keep
+every network namespace. So the kernel ends the whole lab when the keeper ends, for whatever reason, SIGKILL included.
+Outside, the *guard* (its parent) waits for that end and removes the lab's files.
 
-One thread, one selector: the control socket and its connections, the command that is still bringing the lab up (its
-end of a socket pair closes when that command dies, and the lab ends with it unless it was released), the guard's pipe,
-the stand-ins, and signals. Nothing here waits; what takes time is answered when a process has ended.
+The keeper listens to five sources, in one loop (``loop``):
+
+- the control socket, whose clients ask it to run commands and to cause faults (``clients``),
+- the process that launched the lab: the lab ends with it until that process lets it go,
+- the guard's pipe, which closes when the guard is killed,
+- the stand-ins for kubelets, which ask it to start and stop pods (``pods``),
+- signals.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import selectors
-import signal
 import socket
-import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab.control import channel
@@ -29,10 +28,8 @@ from lab.control.messages import (
     REQUESTS,
     SPEAKER,
     Act,
-    AnyAnswer,
     AnyRequest,
     ApiReady,
-    Declined,
     Done,
     Down,
     Ended,
@@ -43,7 +40,6 @@ from lab.control.messages import (
     Link,
     NodeDown,
     NodeUp,
-    PodEnded,
     PodStarted,
     Power,
     ProcessStatus,
@@ -56,13 +52,14 @@ from lab.control.messages import (
     ToStandIns,
 )
 from lab.keeper.acts import Acts, RefusedError
+from lab.keeper.clients import Clients, Connection
+from lab.keeper.loop import KeeperLoop
+from lab.keeper.pods import Pods
 from lab.keeper.starter import Starter
 from lab.layout import API_PORT, Host
 from lab.machines import processes
 from lab.machines.children import Children
 from lab.machines.hosts import Hosts
-from lab.machines.processes import Process
-from lab.standins import workload
 
 
 @dataclass(frozen=True)
@@ -81,79 +78,29 @@ class Inherited:
     """Our own process id, as the machine sees it."""
 
 
-@dataclass(eq=False)
-class Connection:
-    """One client of the control socket."""
-
-    socket: socket.socket
-    command: Process | None = None
-    """What it started; it dies with the connection."""
-
-
-@dataclass(order=True)
-class Timer:
-    due: float
-    act: Callable[[], None] = field(compare=False)
-
-
 class Keeper:
     """The lab from inside: its hosts, its processes, and what clients ask of them."""
 
     def __init__(self, spec: Spec, inherited: Inherited, hosts: Hosts) -> None:
         self.spec = spec
-        self.listener = inherited.control
         self.outside_api = inherited.api
         self.hosts = hosts
         self.pid_outside = inherited.pid_outside
-        self.stopping = False
         self.api_is_ready = spec.control_plane == "embedded"  # its sockets listen already
         self.guard_is_gone = False
         self.children = Children(Path(spec.directory), hosts)
+        self.loop = KeeperLoop(on_child_ended=self.children.reap)
         self.starter = Starter(spec, hosts, self.children)
-        self.acts = Acts(self.children, self.starter, self.after)
-        self.timers: list[Timer] = []
+        self.acts = Acts(self.children, self.starter, self.loop.after)
+        self.pods = Pods(hosts, self.children, self.tell)
+        self.clients = Clients(self.loop, inherited.control, self.carry_out)
         self.stand_ins: socket.socket | None = None
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(self.listener, selectors.EVENT_READ, self.accept)
-        self.selector.register(inherited.guard, selectors.EVENT_READ, self.lose_guard)
-        self.selector.register(inherited.launcher, selectors.EVENT_READ, lambda: self.hear_launcher(inherited.launcher))
-        self._catch_signals()
-
-    # -------------------------------------------------------------------- the loop
-
-    def run(self) -> None:
-        """Serve until told to end, by a message, a signal, or the end of who holds the lab."""
-        while not self.stopping:
-            now = time.monotonic()
-            wait = max(0.0, self.timers[0].due - now) if self.timers else None
-            for key, _ in self.selector.select(wait):
-                key.data()
-            while self.timers and self.timers[0].due <= time.monotonic():
-                self.timers.pop(0).act()
-
-    def after(self, seconds: float, act: Callable[[], None]) -> None:
-        self.timers = sorted([*self.timers, Timer(time.monotonic() + seconds, act)])
-
-    def end(self) -> None:
-        self.stopping = True
+        self.loop.when_readable(inherited.guard, self.lose_guard)
+        self.loop.when_readable(inherited.launcher, lambda: self.hear_launcher(inherited.launcher))
 
     def lose_guard(self) -> None:
         self.guard_is_gone = True
-        self.end()
-
-    def _catch_signals(self) -> None:
-        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-
-        def hear() -> None:
-            numbers = os.read(reading, 4096)
-            if signal.SIGTERM in numbers or signal.SIGINT in numbers:
-                self.end()
-            self.children.reap()
-
-        self.selector.register(reading, selectors.EVENT_READ, hear)
+        self.loop.end()
 
     def hear_launcher(self, launcher: socket.socket) -> None:
         """The command that brings the lab up lets go of it, or is gone."""
@@ -162,8 +109,8 @@ class Keeper:
         except (OSError, channel.MessageError):
             received = None
         if received is None:
-            self.end()
-        self.selector.unregister(launcher)
+            self.loop.end()
+        self.loop.forget(launcher)
         launcher.close()
 
     # -------------------------------------------------------------------- bringing up
@@ -176,7 +123,7 @@ class Keeper:
         self.stand_ins = ours
         self.starter.start_stand_ins(theirs)
         theirs.close()
-        self.selector.register(ours, selectors.EVENT_READ, lambda: self.hear_stand_ins(ours))
+        self.loop.when_readable(ours, lambda: self.hear_stand_ins(ours))
 
     def start_rest(self) -> None:
         """The LAN, the nodes and our daemons."""
@@ -211,7 +158,7 @@ class Keeper:
         except OSError:
             received = None
         if received is None:
-            self.selector.unregister(stand_ins)
+            self.loop.forget(stand_ins)
             stand_ins.close()
             self.stand_ins = None
             return
@@ -219,97 +166,16 @@ class Keeper:
             case ApiReady():
                 self.note_api_ready()
             case StartPod() as wanted:
-                self.tell(PodStarted(wanted.pod, self.start_pod(wanted)))
+                self.tell(PodStarted(wanted.pod, self.pods.start(wanted)))
             case StopPod() as unwanted:
-                self.stop_pod(unwanted)
+                self.pods.stop(unwanted)
 
-    def start_pod(self, wanted: StartPod) -> str | None:
-        """Run a workload's server; the reason if that is not possible."""
-        if not self.hosts.has_power(wanted.node):
-            return f"{wanted.node} has no power"
-        name = pod_process(wanted.pod)
-        if self.children.find(wanted.node, name) is not None:
-            return None
-        try:
-            listeners = self.hosts.listen_as_pod(wanted.node, wanted.address, wanted.ports)
-        except OSError as error:
-            return f"cannot listen at {wanted.address}: {error.strerror}"
-        short = wanted.pod.partition("/")[2]
-
-        def serve(descriptors: Sequence[int]) -> None:
-            workload.serve(wanted.node, short, descriptors)
-
-        log = self.children.log(wanted.node, name)
-        try:
-            pid = processes.run_function(
-                wanted.node,
-                self.hosts.namespace(wanted.node),
-                streams=(self.hosts.null, log, log),
-                keep=[listener.fileno() for listener in listeners],
-                main=serve,
-            )
-        finally:
-            os.close(log)
-            for listener in listeners:
-                listener.close()
-        self.children.keep(wanted.node, name, pid, on_end=lambda code: self.tell(PodEnded(wanted.pod, code)))
-        return None
-
-    def stop_pod(self, unwanted: StopPod) -> None:
-        process = self.children.find(unwanted.node, pod_process(unwanted.pod))
-        if process is not None:
-            process.on_end = None
-            process.signal(signal.SIGKILL)
-            os.waitpid(process.pid, 0)  # at once: its address may be wanted again
-            self.children.forget(process)
-        if self.hosts.has_power(unwanted.node):
-            self.hosts.take_pod_address(unwanted.node, unwanted.address)
-
-    # -------------------------------------------------------------------- clients
-
-    def accept(self) -> None:
-        accepted, _ = self.listener.accept()
-        connection = Connection(accepted)
-        self.selector.register(accepted, selectors.EVENT_READ, lambda: self.serve(connection))
-
-    def serve(self, connection: Connection) -> None:
-        """One request of one client, or its end."""
-        try:
-            received = channel.receive(connection.socket, REQUESTS)
-        except channel.MessageError as error:
-            self.answer(connection, Declined(f"not understood: {error}"))
-            return
-        except OSError:
-            received = None
-        if received is None:
-            self.close(connection)
-            return
-        request, descriptors = received
-        try:
-            self.carry_out(request, descriptors, connection)
-        except RefusedError as refused:
-            self.answer(connection, Declined(str(refused)))
-        except Exception as error:  # noqa: BLE001 (one request that fails must not end the lab)
-            traceback.print_exc()
-            self.answer(connection, Declined(f"{type(request).__name__.lower()}: {error}"))
-        finally:
-            for fd in descriptors:
-                os.close(fd)
-
-    def close(self, connection: Connection) -> None:
-        self.selector.unregister(connection.socket)
-        connection.socket.close()
-        if connection.command is not None:
-            connection.command.signal_group(signal.SIGKILL)
-
-    def answer(self, connection: Connection, message: AnyAnswer, descriptors: tuple[int, ...] = ()) -> None:
-        with contextlib.suppress(OSError):  # it is gone; its end is noticed by reading
-            channel.send(connection.socket, message, descriptors)
+    # -------------------------------------------------------------------- what clients ask
 
     def carry_out(self, request: AnyRequest, descriptors: list[int], connection: Connection) -> None:
         match request:
             case GetStatus(memory=memory):
-                self.answer(connection, self.status(memory=memory))
+                connection.answer(self.status(memory=memory))
             case Exec():
                 self.start_command(request, descriptors, connection)
             case Signal(number=number):
@@ -320,21 +186,21 @@ class Keeper:
                 with self.hosts.inside(host.name):
                     made = socket.socket(request.family, request.type, request.protocol)
                 with made:
-                    self.answer(connection, Done(), (made.fileno(),))
+                    connection.answer(Done(), (made.fileno(),))
             case Power(node=node, on=on):
                 self.set_power(self.node(node), on=on)
-                self.answer(connection, Done())
+                connection.answer(Done())
             case Link(host=host_name, up=up):
                 self.set_link(self.powered(host_name), up=up)
-                self.answer(connection, Done())
+                connection.answer(Done())
             case Act(host=host_name):
                 self.powered(host_name)
-                self.acts.carry_out(request, lambda answer: self.answer(connection, answer))
+                self.acts.carry_out(request, connection.answer)
             case LetGo():
                 raise RefusedError("only who brings the lab up can release it")
             case Down():
-                self.answer(connection, Done())
-                self.end()
+                connection.answer(Done())
+                self.loop.end()
 
     def host(self, name: str) -> Host:
         host = self.spec.layout.find(name)
@@ -371,9 +237,9 @@ class Keeper:
             terminal=request.terminal,
         )
         connection.command = self.children.keep(
-            host.name, f"exec {request.argv[0]}", pid, on_end=lambda code: self.answer(connection, Ended(code))
+            host.name, f"exec {request.argv[0]}", pid, on_end=lambda code: connection.answer(Ended(code))
         )
-        self.answer(connection, Started(pid))
+        connection.answer(Started(pid))
 
     def status(self, *, memory: bool) -> LabStatus:
         shown: list[ProcessStatus] = []
@@ -433,8 +299,3 @@ class Keeper:
                 self.tell_node_up(host)
             else:
                 self.tell(NodeDown(host.name, power=True))
-
-
-def pod_process(pod: str) -> str:
-    """The name of a pod's process: in the log directory it must be one path component."""
-    return "pod " + pod.replace("/", ".")
