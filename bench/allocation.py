@@ -2,16 +2,17 @@
 
     python -m bench.allocation [--taken 1000000] [--json FILE]
 
-Each case is a process of its own: a ledger filled as the controller fills it, then allocations one at a time (choose
-and record; what was given is given back, so that the case stays as it is): the median and the 99th percentile. Memory
-is what the process grew by, its holders' names included, divided by the addresses taken.
+Each case runs in a process of its own:
+
+1. It fills a ledger as the controller fills it. Memory is what the process grew by meanwhile, with the names of the
+   Services, divided by the addresses taken.
+2. It makes allocations one at a time: choose an address, record it, and give it back, so that the case stays as it is.
+   Their times are the median and the 99th percentile.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
 import multiprocessing
 import os
 import random
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.report import Figures, arguments, progress, show, write
 from cluster.addresses import Address, Family, parse_address, parse_range
 from cluster.config import Config, load
 from cluster.objects import IPAddressPool, IPAddressPoolSpec, ObjectMeta, PoolName, Service, ServicePort, ServiceSpec
@@ -117,7 +119,7 @@ def resident_octets() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure(case: Case, count: int) -> dict[str, float]:
+def measure(case: Case, count: int) -> Figures:
     config = configuration(case)
     ledger = Ledger()
     ledger.set_pools(config.pools)
@@ -156,24 +158,30 @@ def measure(case: Case, count: int) -> dict[str, float]:
     }
 
 
+COLUMNS = {
+    "median_us": "median, µs",
+    "p99_us": "p99, µs",
+    "octets_per_address": "octets/address",
+    "octets_per_holder": "octets/holder",
+    "filled_us": "fill, µs",
+}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.allocation", description=__doc__.partition("\n")[0])
+    parser = arguments("allocation", __doc__)
     parser.add_argument("--taken", type=int, default=1_000_000, metavar="N", help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the figures, for programs")
     parser.add_argument("--case", metavar="TEXT", default="", help="only the cases whose name contains this")
     options = parser.parse_args()
-    results: dict[str, dict[str, float]] = {}
-    heads = (f"{options.taken:,} holders", "median µs", "p99 µs", "octets/addr", "octets/hold", "fill µs")
-    print(f"{heads[0]:30}" + "".join(f"{head:>12}" for head in heads[1:]))
+    results: dict[str, Figures] = {}
     for case in CASES:
         if options.case not in case.name:
             continue
+        progress.print(case.name)
         with multiprocessing.get_context("spawn").Pool(1) as process:
-            figures = results[case.name] = process.apply(measure, (case, options.taken))
-        columns = ("median_us", "p99_us", "octets_per_address", "octets_per_holder", "filled_us")
-        print(f"{case.name:30}" + "".join(f"{figures[column]:12,.1f}" for column in columns), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+            results[case.name] = process.apply(measure, (case, options.taken))
+    rows = {name: [figures[column] for column in COLUMNS] for name, figures in results.items()}
+    show([f"{options.taken:,} holders", *COLUMNS.values()], rows)
+    write(options.json, results)
 
 
 if __name__ == "__main__":

@@ -2,31 +2,29 @@
 
     python -m bench.arp [--seconds 2] [--json FILE]
 
-Needs root (network namespaces). Measured, with the announcer as it runs in a cluster (protocol, heartbeats and all):
+It needs root (network namespaces). The announcer runs as in a cluster, with protocol and heartbeats. Measured are:
 
-- replies a second with up to 64 questions outstanding, for one and for many senders and addresses;
+- the replies a second with up to 64 questions outstanding, for one and for many senders and addresses;
 - the time from one question to its answer, one at a time;
-- the CPU that other people's questions cost: 50,000 a second for addresses that are not held;
-- the same for 200,000 UDP datagrams a second that are no heartbeats.
+- the CPU that other people's questions cost, 50,000 a second for addresses that the speaker does not hold;
+- the CPU of 200,000 UDP datagrams a second that are no heartbeats.
 
-The generator uses sendmmsg and recvmmsg, so that it is faster than what it measures. It needs a processor of its own.
+The generator uses sendmmsg and recvmmsg, so that it is faster than what it measures. It needs a processor of its own;
+where it has none it sends less, and the figures say how much.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import ctypes
 import itertools
-import json
-import os
 import random
 import socket
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from bench.probes import announcer_cpu_s, take_precedence
+from bench.report import Figures, arguments, progress, show, write
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.wire.arp import frames
@@ -138,11 +136,6 @@ def answer_times(client: Host, question: bytes, count: int) -> list[float]:
     return times
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def foreign_questions() -> list[bytes]:
     return questions([AddressText(f"192.0.2.{n}") for n in range(100, 150)], 1000, 100)
 
@@ -155,32 +148,31 @@ def foreign_datagrams(node: Host) -> list[bytes]:
     return [frame.encode()] * 100
 
 
-def foreign_cpu_share(client: Host, pid: int, frames: Sequence[bytes], rate: int, seconds: float) -> float:
-    """Share of one processor that the speaker uses while others' frames pass by at this rate."""
+def foreign_cpu(client: Host, pid: int, frames: Sequence[bytes], rate: int, seconds: float) -> tuple[float, float]:
+    """Others' frames pass by at ``rate`` a second, or as fast as they can be sent: the share of one processor that the
+    speaker uses meanwhile, and how many frames a second there were."""
     batch = Batch(frames)
     with opened(client, receives=False) as wire:
-        before, started, sent = cpu_seconds(pid), time.perf_counter(), 0
+        before, started, sent = announcer_cpu_s(pid), time.perf_counter(), 0
         while (passed := time.perf_counter() - started) < seconds:
             if sent < passed * rate:
                 sent += max(0, _LIBC.sendmmsg(wire.fileno(), batch.at(0), 100, 0))
             else:
                 time.sleep(0.0005)
-        share = (cpu_seconds(pid) - before) / passed
-    if sent < 0.9 * rate * seconds:
-        raise SystemExit(f"the generator managed only {sent / seconds:.0f} frames a second")
-    return share
+        return (announcer_cpu_s(pid) - before) / passed, sent / passed
 
 
-def measure(client: Host, addresses: Sequence[AddressText], seconds: float, pid: int | None = None) -> dict[str, float]:
+def measure(client: Host, addresses: Sequence[AddressText], seconds: float, pid: int | None = None) -> Figures:
     one, many = addresses[:1], addresses
     figures = {}
     for senders, targets in ((1, one), (1, many), (10_000, one), (10_000, many)):
         case = f"{senders} senders, {len(targets)} addresses"
-        before = cpu_seconds(pid) if pid else 0.0
+        before = announcer_cpu_s(pid) if pid else 0.0
+        progress.print(f"  {case}")
         rate = replies_per_second(client, questions(targets, senders, 10_000), seconds)
         figures[f"replies/s, {case}"] = rate
         if pid:
-            figures[f"replies per CPU second, {case}"] = rate * seconds / (cpu_seconds(pid) - before)
+            figures[f"replies per CPU second, {case}"] = rate * seconds / (announcer_cpu_s(pid) - before)
     times = answer_times(client, questions(one, 1, 1)[0], 5000)
     if len(times) < 100:
         raise SystemExit("hardly any question was answered")
@@ -189,7 +181,7 @@ def measure(client: Host, addresses: Sequence[AddressText], seconds: float, pid:
     return figures
 
 
-def with_wire(run: Callable[[Wire, Host, Host], dict[str, float]]) -> dict[str, float]:
+def with_wire(run: Callable[[Wire, Host, Host], Figures]) -> Figures:
     wire = Wire()
     try:
         return run(wire, wire.host("node"), wire.host("client"))
@@ -198,15 +190,13 @@ def with_wire(run: Callable[[Wire, Host, Host], dict[str, float]]) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser = arguments("arp", __doc__)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (%(default)s)")
     options = parser.parse_args()
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -10)  # the generator is not what is measured
+    take_precedence()
     addresses = [AddressText(f"198.51.{100 + n // 250}.{n % 250}") for n in range(1000)]
 
-    def ours(_: Wire, node: Host, client: Host) -> dict[str, float]:
+    def ours(_: Wire, node: Host, client: Host) -> Figures:
         speaker = Speaker(node)
         try:
             speaker.plan(1, *(bundle(address, (address,), "node") for address in addresses))
@@ -214,26 +204,29 @@ def main() -> None:
             wait_until(lambda: sum(speaker.traffic.gratuitous.values()) >= 9000, 60)
             figures = measure(client, addresses, options.seconds, speaker.process.pid)
             pid, asked = speaker.process.pid, foreign_questions()
-            idle = foreign_cpu_share(client, pid, asked, 0, options.seconds)
+            idle = foreign_cpu(client, pid, asked, 0, options.seconds)[0]
             for what, sent, rate in (("questions", asked, 50_000), ("datagrams", foreign_datagrams(node), 200_000)):
-                share = foreign_cpu_share(client, pid, sent, rate, options.seconds)
+                share, passed = foreign_cpu(client, pid, sent, rate, options.seconds)
                 figures[f"CPU of {rate // 1000}k/s foreign {what}, %"] = 100 * (share - idle)
+                figures[f"foreign {what}/s"] = passed
             figures["idle CPU, %"] = 100 * idle
             return figures
         finally:
             speaker.end()
 
-    def kernel(_: Wire, node: Host, client: Host) -> dict[str, float]:
+    def kernel(_: Wire, node: Host, client: Host) -> Figures:
         node.run("sh", "-c", "; ".join(f"ip address add {address}/32 dev eth0" for address in addresses))
         node.run("ip", "route", "add", "default", "dev", "eth0")  # it answers only whom it could reach
         return measure(client, addresses, options.seconds)
 
-    results = {"speaker": with_wire(ours), "kernel": with_wire(kernel)}
-    for name in results["speaker"]:
-        other = results["kernel"].get(name)
-        print(f"{name:45} {results['speaker'][name]:12,.1f}" + (f"   kernel {other:12,.1f}" if other else ""))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    results: dict[str, Figures] = {}
+    for name, run in (("speaker", ours), ("kernel", kernel)):
+        progress.print(name)
+        results[name] = with_wire(run)
+    kernels = results["kernel"]
+    rows = {name: [value, *([kernels[name]] if name in kernels else [])] for name, value in results["speaker"].items()}
+    show(["figure", "speaker", "kernel"], rows)
+    write(options.json, results)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,22 @@
-"""What each fault costs a client: every fault repeated, minimum, median and maximum.
+"""What each fault costs a client: every fault repeated, with the least, the median and the most.
 
-``python -m bench.faults`` runs all of them, ``python -m bench.faults power-cut cable --runs 20 --json FILE`` some. Each
-scenario has a lab of its own; an address is watched by ARP every 10 ms from the client. The time of a fault is taken
-before it is caused. The daemons have the rights that ``deploy/berthlb.yaml`` gives them: change it to see what other
-rights would bring. ``--busy 4`` keeps four processes busy meanwhile.
+    python -m bench.faults [SCENARIO…] [--runs 20] [--busy 4] [--json FILE]
+
+Without a name all scenarios run. Each has a lab of its own, in which a client asks for one address by ARP every 10 ms.
+The time of a fault is read before the fault is caused. The daemons have the rights that ``deploy/berthlb.yaml`` gives
+them: change it to see what other rights would bring. ``--busy 4`` keeps four processes busy meanwhile.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from bench.report import arguments, progress, show, write
 from cluster.api.client import SERVICES, connect
 from lab import launch
 from lab.client import Lab
@@ -32,8 +27,7 @@ from lab.measuring.measure import wait_for
 from lab.objects.manifests import SEEDS, apply_files
 from lab.objects.workloads import start_workload
 
-console = Console(stderr=True)
-SETTLE_S = 2.0  # watched after each fault
+WATCHED_S = 2.0  # watched after each fault
 UNPLUGGED_S = 3.0  # a cable is out for so long, and watched for as long again
 TWO_WINDOW_S = 0.05  # answers of two nodes so close together are answers by two
 
@@ -71,11 +65,11 @@ def repeat(where: tuple[Lab, str], runs: int, fault: Callable[[str], None], mend
             _, holder = holder_of(lab, watch)
             at = time.monotonic()
             fault(holder)
-            time.sleep(SETTLE_S)
+            time.sleep(WATCHED_S)
             again = wait_for(lambda: answers_again(watch.answers(), at)[0], 60, "somebody answers")
             result.setdefault("answers again", []).append(again)
             result.setdefault("answered by two", []).append(answered_by_two(watch.answers(), TWO_WINDOW_S))
-            console.print(f"  run {run + 1} of {runs}: {holder}, answers again after {again:.3f} s")
+            progress.print(f"  run {run + 1} of {runs}: {holder}, answers again after {again:.3f} s")
             mend(holder)
             launch.await_ready(lab)
     return result
@@ -114,7 +108,7 @@ def watcher_killed(runs: int) -> Result:
                 mac, holder = holder_of(lab, watch)
                 at = time.monotonic()
                 lab.speaker(holder, "kill", "watcher")
-                time.sleep(SETTLE_S)
+                time.sleep(WATCHED_S)
                 answers = watch.answers()
                 result.setdefault("longest silence", []).append(longest_silence(answers, at, answers[-1].at))
                 others = sum(1 for a in answers if a.mac != mac)
@@ -142,7 +136,7 @@ def cable(runs: int) -> Result:
                 result.setdefault("put back: one node answers after", []).append(last_change(after, back))
                 result.setdefault("put back: answered by two", []).append(answered_by_two(after, TWO_WINDOW_S))
                 result.setdefault("put back: longest silence", []).append(longest_silence(after, back, after[-1].at))
-                console.print(f"  run {run + 1} of {runs}: {holder}, answers again after {again:.3f} s")
+                progress.print(f"  run {run + 1} of {runs}: {holder}, answers again after {again:.3f} s")
             launch.await_ready(lab)
     return result
 
@@ -209,32 +203,29 @@ SCENARIOS: dict[str, Callable[[int], Result]] = {
 }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench.faults", description="What each fault costs a client, repeated.")
+def main() -> None:
+    parser = arguments("faults", __doc__)
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join([*SCENARIOS, 'calm'])}")
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--busy", type=int, default=0, help="processes that are busy beside (0)")
-    parser.add_argument("--minutes", type=float, default=5, help="of calm (5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument("--runs", type=int, default=20, metavar="N", help="of each fault (%(default)s)")
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="processes that are busy beside (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=5, help="of calm (%(default)s)")
     args = parser.parse_args()
     unknown = [each for each in args.scenario if each not in SCENARIOS and each != "calm"]
     if unknown:
         parser.error(f"no such scenario: {', '.join(unknown)}")
     results: dict[str, Result] = {}
     for name in args.scenario or [*SCENARIOS, "calm"]:
-        console.print(f"[bold]{name}[/]")
+        progress.print(f"[bold]{name}[/]")
         with busy(args.busy):
             results[name] = calm(args.minutes) if name == "calm" else SCENARIOS[name](args.runs)
-    table = Table("scenario", "figure", "runs", "min", "median", "max")
     for name, result in results.items():
-        for figure, values in result.items():
-            row = (min(values), statistics.median(values), max(values))
-            table.add_row(name, figure, str(len(values)), *(f"{value:.3f}" for value in row))
-    Console().print(table)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=2) + "\n")
-    return 0
+        rows = {
+            figure: (len(values), min(values), statistics.median(values), max(values))
+            for figure, values in result.items()
+        }
+        show(["figure", "runs", "min", "median", "max"], rows, title=name)
+    write(args.json, results)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

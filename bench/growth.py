@@ -10,30 +10,22 @@ the others together.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
-from cluster.api.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, SERVICES, ApiClient, connect
+from bench.probes import LONG_S, await_quiet, counter, cpu_in_lab_s, make_pool
+from bench.report import Figures, arguments, progress, show, write
+from cluster.api.client import L2_ADVERTISEMENTS, SERVICES, ApiClient, connect
 from lab import launch
 from lab.assets.gather import gather
 from lab.client import Lab
 from lab.control.messages import CONTROLLER, SPEAKER, ControlPlane
-from lab.layout import STATUS_PORT, lay_out
+from lab.layout import lay_out
 from lab.measuring.measure import wait_for
 from lab.objects.workloads import start_workload
 
-console = Console(stderr=True)
 NODES = 3
-POOL = "10.32.0.0/14"
-LONG_S = 3600.0
 LOOK_S = 1.0
 OURS = (CONTROLLER, SPEAKER, "speaker watcher")
 
@@ -68,37 +60,22 @@ def claimed(lab: Lab) -> int:
 
 def counted(lab: Lab, metric: str) -> int:
     """A counter, over all speakers."""
-    total = 0.0
-    for number in range(1, NODES + 1):
-        shown = lab.run(f"node-{number}", ["curl", "--silent", f"http://127.0.0.1:{STATUS_PORT}/metrics"]).output
-        total += sum(float(line.split()[-1]) for line in shown.splitlines() if line.startswith(metric))
-    return int(total)
+    return sum(counter(lab, f"node-{number}", metric) for number in range(1, NODES + 1))
 
 
 def weights(lab: Lab) -> Iterator[Weight]:
     for process in lab.status(memory=True).processes:
         if process.name in OURS and process.running and process.pss_kib is not None:
-            stat = lab.run(process.host, ["cat", f"/proc/{process.pid}/stat"], check=True).output
-            fields = stat.rpartition(")")[2].split()
-            cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            cpu_s = cpu_in_lab_s(lab, process.host, process.pid)
             yield Weight(process.host, process.name, cpu_s, process.pss_kib / 1024)
 
 
-def quiet(lab: Lab) -> None:
-    """Until nobody has anything to do any more."""
-
-    def used() -> float:
-        return sum(weight.cpu_s for weight in weights(lab))
-
-    def idle() -> bool:
-        before = used()
-        time.sleep(5.0)
-        return used() - before < 5.0 * NODES * 0.03
-
-    wait_for(idle, LONG_S, "quiet")
+def used_s(lab: Lab) -> float:
+    """CPU seconds of all of our processes so far."""
+    return sum(weight.cpu_s for weight in weights(lab))
 
 
-def measure(count: int, control_plane: ControlPlane) -> dict[str, float]:
+def measure(count: int, control_plane: ControlPlane) -> Figures:
     assets = gather() if control_plane == "kubernetes" else None
     with launch.up(launch.Recipe("bench-growth", lay_out(NODES), assets=assets)) as lab:
         if control_plane == "kubernetes":
@@ -106,16 +83,15 @@ def measure(count: int, control_plane: ControlPlane) -> dict[str, float]:
                 lab.process(f"node-{number}", "kube-proxy", "kill")
         api = connect(lab.kubeconfig, user_agent="berthlb-bench")
         start_workload(lab, "web", replicas=1)
-        body = {"metadata": {"name": "bench"}, "spec": {"addresses": [POOL], "avoidBuggyIPs": True}}
-        api.create(IP_ADDRESS_POOLS, "metallb-system", body)
+        make_pool(api)
         api.create(L2_ADVERTISEMENTS, "metallb-system", {"metadata": {"name": "bench"}, "spec": {}})
         before = {(weight.host, weight.name): weight.cpu_s for weight in weights(lab)}
         began = time.monotonic()
         figures = {"created, s": create(api, count)}
-        console.print(f"created after {figures['created, s']:.1f} s")
+        progress.print(f"created after {figures['created, s']:.1f} s")
         wait_for(lambda: claimed(lab) >= count, LONG_S, "every claim", every=LOOK_S)
         figures["announced, s"] = time.monotonic() - began
-        quiet(lab)
+        await_quiet(lambda: used_s(lab), window_s=5.0, share=0.03 * NODES)
         figures["quiet, s"] = time.monotonic() - began
         for weight in weights(lab):
             name = f"{weight.host} {weight.name}"
@@ -129,18 +105,13 @@ def measure(count: int, control_plane: ControlPlane) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--services", type=int, default=10_000, metavar="N")
+    parser = arguments("growth", __doc__)
+    parser.add_argument("--services", type=int, default=10_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--control-plane", choices=["embedded", "kubernetes"], default="embedded")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     given = parser.parse_args()
     figures = measure(given.services, given.control_plane)
-    table = Table("figure", "value", box=None)
-    for name, value in figures.items():
-        table.add_row(name, f"{value:.2f}")
-    Console().print(table)
-    if given.json is not None:
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+    show(["figure", "value"], {name: [value] for name, value in figures.items()})
+    write(given.json, figures)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""Both images: how large they are, how soon their containers are ready, what memory they work with.
+"""Both images: how large they are, how soon their containers are ready, and what memory they work with.
 
-    python -m bench.images [--starts 5]
+    python -m bench.images [--starts 5] [--json FILE]
 
-A cluster of containers (tests/docker) is brought up, and each daemon ended and started again so many times, while the
-others run. "Ready" is the first /readyz that says so, asked for each hundredth of a second in the daemon's own network.
-The working set is what the kernel counts for the container, without file pages that it would give back first: what
-Kubernetes calls so too. Without the programs of a control plane there are sizes alone.
+A cluster of containers (``tests/docker``) is brought up. Each daemon is ended and started again so many times while the
+others run. *Ready* is the first /readyz that says so, asked for every hundredth of a second in the daemon's network.
+The *working set* is what the kernel counts for the container, without file pages that it would give back first: what
+Kubernetes calls so too. With ``--starts 0``, or without the programs of a control plane, there are sizes alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -19,9 +19,7 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from bench.report import Figures, arguments, progress, show, write
 from tests import real
 from tests.docker.cluster import DAEMONS, Cluster
 from tests.engine import base_image, build_images, compose_command, docker, environment, packed
@@ -40,19 +38,23 @@ while time.time() < deadline:
         print(time.time())
         break
 """
-progress = Console(stderr=True)
 
 
-def sizes(images: dict[str, str]) -> Table:
+def sizes(images: dict[str, str]) -> dict[str, Figures]:
+    """MiB of each image and of their base; of an image also what a node fetches that has the base."""
     base = base_image()
-    made = "made-by" in docker("inspect", "--format", "{{json .Config.Labels}}", base)
-    title = f"On {base}" + (", which scripts/engine made out of Debian's packages" if made else "")
-    table = Table("image", "MiB", "compressed", "compressed, without its base", title=title)
+    found: dict[str, Figures] = {}
     for name, image in {**images, "base": base}.items():
         octets = int(docker("inspect", "--format", "{{.Size}}", image))
-        figures = [octets, packed(image), 0 if image == base else packed(image, beside=base)]
-        table.add_row(name, *(f"{each / MIB:.1f}" for each in figures))
-    return table
+        found[name] = {"on disk, MiB": octets / MIB, "compressed, MiB": packed(image) / MIB}
+        found[name]["of that ours, MiB"] = 0 if image == base else packed(image, beside=base) / MIB
+    return found
+
+
+def base_described() -> str:
+    base = base_image()
+    made = "made-by" in docker("inspect", "--format", "{{json .Config.Labels}}", base)
+    return f"On {base}" + (", which scripts/engine made out of Debian's packages" if made else "")
 
 
 def ready_after(cluster: Cluster, daemon: str) -> float:
@@ -70,8 +72,9 @@ def ready_after(cluster: Cluster, daemon: str) -> float:
     return ready - datetime.fromisoformat(state["StartedAt"][:26] + "+00:00").timestamp()
 
 
-def of_containers(images: dict[str, str], starts: int) -> Table:
-    table = Table("container", "ready after s: least", "median", "most", "working set")
+def of_containers(images: dict[str, str], starts: int) -> dict[str, Figures]:
+    """Of a container of each daemon: seconds until it is ready, and its working set."""
+    found: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory() as directory:
         cluster = Cluster("berthlb-bench", Path(directory), images)
         compose = [*compose_command(), "-f", str(cluster.file), "-p", cluster.project]
@@ -86,25 +89,45 @@ def of_containers(images: dict[str, str], starts: int) -> Table:
                 progress.print(f"starting {daemon} {starts} times")
                 took = [ready_after(cluster, daemon) for _ in range(starts)]
                 memory = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", cluster.container(daemon))
-                figures = (min(took), statistics.median(took), max(took))
-                table.add_row(daemon, *(f"{each:.2f}" for each in figures), memory.split(" / ")[0])
+                found[daemon] = {
+                    "ready, least, s": min(took),
+                    "ready, median, s": statistics.median(took),
+                    "ready, most, s": max(took),
+                    "working set, MiB": mib(memory.split(" / ")[0]),
+                }
         finally:
             subprocess.run(
                 [*compose, "down", "--timeout", "0", "--volumes"], env=environment(), check=True, capture_output=True
             )
-    return table
+    return found
+
+
+def mib(shown: str) -> float:
+    """Of an amount of memory as docker shows it, such as ``24.9MiB``."""
+    number, unit = re.fullmatch(r"([\d.]+)([KMG]iB)", shown).groups()  # type: ignore[union-attr]
+    return float(number) * {"KiB": 1 / 1024, "MiB": 1, "GiB": 1024}[unit]
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--starts", type=int, default=5)
-    starts = arguments.parse_args().starts
+    parser = arguments("images", __doc__)
+    parser.add_argument("--starts", type=int, default=5, metavar="N", help="of each daemon (%(default)s)")
+    given = parser.parse_args()
     progress.print("building")
     images = build_images()
-    Console().print(sizes(images))
-    if reason := real.why_not():
+    figures = {"images": sizes(images), "containers": {}}
+    tell(figures["images"], "image", title=base_described())
+    reason = real.why_not()
+    if given.starts and not reason:
+        figures["containers"] = of_containers(images, given.starts)
+        tell(figures["containers"], "container")
+    write(given.json, figures)
+    if given.starts and reason:
         sys.exit(f"no container was started: {reason}")
-    Console().print(of_containers(images, starts))
+
+
+def tell(found: dict[str, Figures], what: str, title: str | None = None) -> None:
+    heads = next(iter(found.values()))
+    show([what, *heads], {name: list(figures.values()) for name, figures in found.items()}, title=title)
 
 
 if __name__ == "__main__":

@@ -1,37 +1,37 @@
 """What many addresses cost the announcers, and what they do when thousands have to be taken over at once.
 
-    python -m bench.scale [--services 10000] [--kill] [--json FILE]
+    python -m bench.scale [PART…] [--services 10000] [--json FILE]
 
-Needs root (network namespaces). Three announcers run on a wire with the rights that they have in a cluster, fed with
-Plans as their watchers would feed them, so nothing here depends on an API server.
+It needs root (network namespaces). Three announcers run on a wire with the rights that they have in a cluster. They are
+fed with Plans as their watchers would feed them, so nothing here depends on an API server. Without a name all parts
+run:
 
-- *Changes*: with 10, 1,000 and so on up to N addresses in the Plan, new bundles come one after the other; the CPU of
-  each announcer per change, the claim, its frames and its part of the heartbeats' claims included.
-- *Growth*: N bundles one after another from nothing; seconds, CPU and peak memory of each announcer, and how many
-  addresses were claimed more than once.
-- ``--kill``: a holder's announcer is killed with SIGKILL, then (with three announcers again) a holder's cable is
-  pulled. A client asks for a sample of its addresses; how long the last of them was without an answer, how many
-  addresses were claimed more than once, who was believed dead and lived, and how long the longest turns were.
+- *changes*: with 10, 1,000 and so on up to N addresses in the Plan, new bundles come one after the other. Measured is
+  the CPU of each announcer per change: the claim, its frames, and its part of the heartbeats' claims.
+- *growth*: N bundles come one after another, from none. Measured are seconds, CPU and peak memory of each announcer,
+  and how many addresses were claimed more than once.
+- *kill*: a holder's announcer is killed with SIGKILL. A client asks for a sample of its addresses. Measured are how
+  long the last of them was without an answer, how many addresses were claimed more than once, which speakers were
+  believed dead and lived, and how long the longest turns of the loops were.
+- *power-cut*: the same, when a holder's cable is pulled.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
-import os
 import select
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
 
+from bench.probes import announcer_cpu_s, peak_mib, take_precedence
+from bench.report import Figures, arguments, progress, show, write
 from cluster.objects import AddressText, NodeName
 from speaker.api.ranking import Rendezvous
 from speaker.link import Mac
 from speaker.plan import Bundle, BundleId, Candidate, PlanChange
+from speaker.turns import BOUNDS_S
 from speaker.wire.arp import frames
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
@@ -40,14 +40,12 @@ from tests.wire.speakers import Speaker
 NODES = ("node-1", "node-2", "node-3")
 SPACING_S = 0.02
 """Between two changes of one Plan, as in the watcher; what comes meanwhile is in the next."""
-CHANGES = 200
+MOST_CHANGES = 200
 GAP_S = 0.05
 FRAMES_S = 6.0  # in which the frames of a claim are sent
 SAMPLE = 100
 ASK_S = 0.02
 LONG_S = 600.0
-
-Figures = dict[str, float]
 
 
 def _ranking() -> Rendezvous:
@@ -113,7 +111,7 @@ class Fleet:
         return len(frozenset[AddressText]().union(*(tuple(speaker.claims) for speaker in self.speakers.values())))
 
     def cpu_s(self) -> dict[str, float]:
-        return {name: cpu_seconds(speaker.process.pid) for name, speaker in self.speakers.items()}
+        return {name: announcer_cpu_s(speaker.process.pid) for name, speaker in self.speakers.items()}
 
     def counted(self, name: str) -> int:
         """A counter, over all announcers that have not ended."""
@@ -137,18 +135,9 @@ def fleet() -> Iterator[Fleet]:
         running.end()
 
 
-def cpu_seconds(pid: int) -> float:
-    # schedstat: nanoseconds; the ticks of /proc/PID/stat are too coarse for single changes
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
-
-
-def peak_mib(pid: int) -> float:
-    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(lines["VmHWM"].split()[0]) / 1024
-
-
 def changes(size: int) -> Figures:
     """CPU per change at a size."""
+    count = min(MOST_CHANGES, max(10, size))
     with fleet() as running:
         running.fill(size)
         time.sleep(FRAMES_S + size / 100)  # until the frames of these are sent, at 1,000 a second
@@ -156,7 +145,7 @@ def changes(size: int) -> Figures:
         time.sleep(FRAMES_S)
         idle = {name: (after - before[name]) / (time.monotonic() - began) for name, after in running.cpu_s().items()}
         before, began = running.cpu_s(), time.monotonic()
-        for _ in range(CHANGES):
+        for _ in range(count):
             running.add()
             due = time.monotonic() + GAP_S
             while time.monotonic() < due:
@@ -166,9 +155,7 @@ def changes(size: int) -> Figures:
         running.await_claims()
         time.sleep(FRAMES_S)
         passed = time.monotonic() - began
-        each = [
-            (after - before[name] - idle[name] * passed) / CHANGES * 1000 for name, after in running.cpu_s().items()
-        ]
+        each = [(after - before[name] - idle[name] * passed) / count * 1000 for name, after in running.cpu_s().items()]
         return {
             f"{size}: CPU per change, ms (mean)": sum(each) / len(each),
             f"{size}: CPU per change, ms (most)": max(each),
@@ -214,14 +201,11 @@ def troubles(running: Fleet, dead: Sequence[str]) -> Figures:
 
 
 def long_turns(running: Fleet) -> Figures:
-    """How many turns of the loops were longer than some; nothing where announcers do not tell."""
-    totals: dict[str, float] = {}
+    """How many turns of the loops were longer than some."""
+    totals: Figures = {}
     for speaker in running.speakers.values():
-        turns = getattr(speaker.stats, "turns", None)
-        if turns:
-            from speaker.turns import BOUNDS_S  # noqa: PLC0415
-
-            for bound, count in zip((*BOUNDS_S, float("inf")), turns, strict=True):
+        if speaker.stats is not None:
+            for bound, count in zip((*BOUNDS_S, float("inf")), speaker.stats.turns, strict=True):
                 if bound > 0.005:
                     name = f"up to {bound * 1000:g} ms"
                     totals[name] = totals.get(name, 0) + count
@@ -316,36 +300,39 @@ def _all_taken(running: Fleet, addresses: frozenset[AddressText]) -> bool:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--services", type=int, default=10_000, metavar="N")
-    parser.add_argument("--rate", type=float, default=100.0, metavar="N", help="of growth, bundles a second")
-    parser.add_argument("--kill", action="store_true", help="only what follows on a death")
-    parser.add_argument("--changes", action="store_true", help="only the cost of single changes")
-    parser.add_argument("--growth", action="store_true", help="only growth")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
-    given = parser.parse_args()
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -10)  # what measures is not what is measured
-    whole = not (given.kill or given.changes or given.growth)
-    parts: list[Callable[[], Figures]] = []
-    if whole or given.changes:
-        parts += [partial(changes, size) for size in (10, 1000, 10_000) if size <= given.services]
-    if whole or given.growth:
-        parts.append(lambda: growth(given.services, given.rate))
-    if whole or given.kill:
-        parts += [
-            lambda: mass_takeover(given.services, "kill -9", lambda f, name: f.speakers[name].signal(signal.SIGKILL)),
-            lambda: mass_takeover(given.services, "power cut", lambda f, name: f.cut(name)),
-        ]
+def all_changes(count: int) -> Figures:
     figures: Figures = {}
-    for part in parts:
-        found = part()
-        figures |= found
-        for name, value in found.items():
-            print(f"{name:75} {value:10,.3f}", flush=True)
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
+    for size in (10, 1000, 10_000):
+        if size <= count:
+            progress.print(f"  at {size}")
+            figures |= changes(size)
+    return figures
+
+
+PARTS: dict[str, Callable[[int, float], Figures]] = {
+    "changes": lambda count, _: all_changes(count),
+    "growth": growth,
+    "kill": lambda count, _: mass_takeover(count, "kill -9", lambda f, name: f.speakers[name].signal(signal.SIGKILL)),
+    "power-cut": lambda count, _: mass_takeover(count, "power cut", lambda f, name: f.cut(name)),
+}
+
+
+def main() -> None:
+    parser = arguments("scale", __doc__)
+    parser.add_argument("part", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--services", type=int, default=10_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--rate", type=float, default=100.0, metavar="N", help="of growth, bundles a second")
+    given = parser.parse_args()
+    unknown = [each for each in given.part if each not in PARTS]
+    if unknown:
+        parser.error(f"no such part: {', '.join(unknown)}")
+    take_precedence()
+    figures: Figures = {}
+    for name in given.part or PARTS:
+        progress.print(name)
+        figures |= PARTS[name](given.services, given.rate)
+    show(["figure", "value"], {name: [value] for name, value in figures.items()})
+    write(given.json, figures)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
-"""Many Services at once, on a real API server: how long until all have an address, beside clients that only write.
+"""Many Services at once on a real API server: how long until all have an address, beside clients that only write.
 
-``python -m bench.services --services 10000 --json FILE``. The bare client sends the very writes that the controller
-sends (a merge patch of the status with address, condition and annotation), from as many threads, to as many Services
-of another class, which are deleted afterwards; once alone, and once while another process watches Services and does
-nothing else, as every controller has to: the API server spends a fifth of a write's CPU on telling one watcher of it.
-The ratios of the controller's time to these two are what deciding costs.
+    python -m bench.services [--services 10000] [--rounds 1] [--json FILE]
 
-The controller's time is that from its first write to its last, by its log. It also records its Events meanwhile, and
-afterwards. CPU and memory (PSS) are those of its process, all of it. A machine's speed varies: see ``--rounds``.
+A round does four things, each with Services of its own:
 
-Then the same controller, which is the only one, is ended (SIGTERM) and started anew, and killed and started anew: how
-long does a Service wait that is created at that moment?
+1. A bare client sends the very writes that the controller sends (a merge patch of the status with address, condition
+   and annotation), from as many threads.
+2. The same client, while another process watches Services and does nothing else, as every controller has to: the API
+   server spends a fifth of a write's CPU on telling one watcher of it.
+3. The controller is started with all Services waiting. Its time is that from its first write to its last, by its log.
+   CPU and memory (PSS) are those of its process, with the Events that it records.
+4. The controller is ended with SIGTERM and started anew, then killed and started anew: how long does a Service wait
+   that is created at that moment?
+
+The ratios of the controller's time to those of the two clients are what deciding costs. A machine's speed varies, so
+``--rounds`` repeats all of it.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import multiprocessing
@@ -32,11 +35,10 @@ from datetime import datetime
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from bench.probes import LONG_S, await_quiet, counter, cpu_in_lab_s, make_pool
+from bench.report import Figures, arguments, progress, show, write
 from cluster.addresses import Address, Family
-from cluster.api.client import IP_ADDRESS_POOLS, SERVICES, ApiClient, connect
+from cluster.api.client import SERVICES, ApiClient, connect
 from cluster.objects import Condition, Service
 from cluster.record import ADDRESS_ASSIGNED
 from controller.changes import Moment, service_patch
@@ -47,15 +49,12 @@ from lab.client import Command, Lab
 from lab.layout import CONTROL_PLANE, lay_out
 from lab.machines.container import confined
 from lab.measuring.measure import wait_for
+from lab.shipped import ROOT
 from lab.shipped.rights import rights_of
 
-console = Console(stderr=True)
 CREATORS = 12
-POOL = "10.32.0.0/14"
 SPEC = {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": False, "ports": [{"port": 80}]}
 BARE_CLASS = "bench.berthlb.io/bare"
-PORT = 7472
-LONG_S = 1800.0
 LOOK_S = 0.2
 """Between two looks at the controller's metrics. Each costs it, and the machine, some milliseconds."""
 
@@ -143,14 +142,7 @@ def watch(kubeconfig: Path, version: str, watching: Event) -> None:
 
 def updates(lab: Lab) -> int:
     """Writes of the controller so far, as its metrics tell."""
-    shown = lab.run(CONTROL_PLANE, ["curl", "--silent", f"http://127.0.0.1:{PORT}/metrics"]).output
-    lines = [line for line in shown.splitlines() if line.startswith("metallb_k8s_client_updates_total ")]
-    return int(float(lines[0].split()[1])) if lines else 0
-
-
-def cpu_s(lab: Lab, pid: int) -> float:
-    fields = lab.run(CONTROL_PLANE, ["cat", f"/proc/{pid}/stat"], check=True).output.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return counter(lab, CONTROL_PLANE, "metallb_k8s_client_updates_total ")
 
 
 def readable_kubeconfig(lab: Lab) -> Path:
@@ -172,7 +164,7 @@ class Controller:
         self._lab = lab
         controller = [sys.executable, "-m", "controller", f"--kubeconfig={readable_kubeconfig(lab)}"]
         self._arguments = [*confined(rights_of("controller")), *controller]
-        self._environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.log = lab.directory / "bench-controller.log"
         self.log.unlink(missing_ok=True)
         self._process = self._start()
@@ -181,10 +173,6 @@ class Controller:
         with self.log.open("ab") as log:
             where, environment = CONTROL_PLANE, self._environment
             return self._lab.start(where, self._arguments, stdout=log, stderr=log, environment=environment)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def end(self, number: int) -> None:
         self._process.send_signal(number)
@@ -195,24 +183,31 @@ class Controller:
         self.end(number)
         self._process = self._start()
 
+    def cpu_s(self) -> float:
+        return cpu_in_lab_s(self._lab, CONTROL_PLANE, self._process.pid)
+
+    def await_quiet(self) -> None:
+        """Until its Events are recorded too: it uses next to nothing any more."""
+        await_quiet(self.cpu_s, window_s=2.0, share=0.05)
+
     def pss_mib(self) -> float:
-        ask = ["sh", "-c", f"sed -n 's/^Pss: *//p' /proc/{self.pid}/smaps_rollup"]
+        ask = ["sh", "-c", f"sed -n 's/^Pss: *//p' /proc/{self._process.pid}/smaps_rollup"]
         return int(self._lab.run(CONTROL_PLANE, ask).output.split()[0]) / 1024
 
 
-def run_controller(lab: Lab, api: ApiClient, count: int) -> dict[str, float]:
+def run_controller(lab: Lab, api: ApiClient, count: int) -> Figures:
     """From its start with everything waiting until all is quiet; what it weighs and has used; then its restarts."""
     controller = Controller(lab)
     try:
         wait_for(lambda: updates(lab) >= count, LONG_S, "every address", every=LOOK_S)
-        quiet(lab, controller.pid)
+        controller.await_quiet()
         written = writes(controller.log)
-        found = {"assigned_s": written[-1] - written[0], "cpu_s": cpu_s(lab, controller.pid)}
+        found = {"assigned_s": written[-1] - written[0], "cpu_s": controller.cpu_s()}
         found["pss_mib"] = controller.pss_mib()
         for name, number in (("restarted", signal.SIGTERM), ("killed", signal.SIGKILL)):
             controller.restart(number)
             found[f"{name}_s"] = waits(api, name)
-            quiet(lab, controller.pid)
+            controller.await_quiet()
             found[f"{name}_pss_mib"] = controller.pss_mib()
         return found
     finally:
@@ -237,18 +232,7 @@ def writes(log: Path) -> list[float]:
     return [datetime.fromisoformat(line["time"]).timestamp() for line in lines if line.get("kind") == "Service"]
 
 
-def quiet(lab: Lab, pid: int) -> None:
-    """Until its Events are recorded too: it uses next to nothing any more."""
-
-    def idle() -> bool:
-        before = cpu_s(lab, pid)
-        time.sleep(2.0)
-        return cpu_s(lab, pid) - before < 0.1
-
-    wait_for(idle, LONG_S, "quiet")
-
-
-def one_round(lab: Lab, api: ApiClient, count: int) -> dict[str, float]:
+def one_round(lab: Lab, api: ApiClient, count: int) -> Figures:
     """The bare client, the one beside a watch, then the controller, each with Services of its own."""
     result = {"created_s": create(api, count, "bare", BARE_CLASS), "bare_s": write_bare(api, count)}
     delete(api, count, "bare")
@@ -272,33 +256,30 @@ def one_round(lab: Lab, api: ApiClient, count: int) -> dict[str, float]:
     return result
 
 
-def measure(count: int, rounds: int) -> list[dict[str, float]]:
+def measure(count: int, rounds: int) -> list[Figures]:
     with launch.up(launch.Recipe("bench-services", lay_out(1), daemons=False, assets=gather())) as lab:
         lab.process("node-1", "kube-proxy", "kill")  # it would spend more on so many Services than all the others
         api = connect(lab.kubeconfig, user_agent="berthlb-bench")
-        body = {"metadata": {"name": "bench"}, "spec": {"addresses": [POOL], "avoidBuggyIPs": True}}
-        api.create(IP_ADDRESS_POOLS, "metallb-system", body)
+        make_pool(api)
         results = []
         for number in range(rounds):
-            console.print(f"round {number + 1} of {rounds}: 3 × {count} Services")
+            progress.print(f"round {number + 1} of {rounds}: 3 × {count} Services")
             results.append(one_round(lab, api, count))
         return results
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.services")
-    parser.add_argument("--services", type=int, default=10_000, metavar="N")
+    parser = arguments("services", __doc__)
+    parser.add_argument("--services", type=int, default=10_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="a busy machine's speed varies")
-    parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     results = measure(given.services, given.rounds)
-    table = Table("figure", *(f"round {number + 1}" for number in range(given.rounds)), "median", box=None)
+    rows: dict[str, list[float]] = {}
     for name in results[0]:
         values = [each[name] for each in results]
-        table.add_row(name, *(f"{value:.2f}" for value in (*values, statistics.median(values))))
-    Console().print(table)
-    if given.json is not None:
-        given.json.write_text(json.dumps({"services": given.services, "rounds": results}, indent=2) + "\n")
+        rows[name] = [*values, statistics.median(values)]
+    show(["figure", *(f"round {number + 1}" for number in range(given.rounds)), "median"], rows)
+    write(given.json, {"services": given.services, "rounds": results})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,110 @@
+"""Each benchmark runs as the documentation says, with small numbers: figures come out, on the screen and as JSON.
+
+The figures themselves are a benchmark's business; here they are looked at only as far as any machine must have them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pages import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def run(name: str, *words: str, figures: Path) -> tuple[Any, str]:
+    """Run ``python -m bench.NAME``; what it wrote and what it showed."""
+    written = figures / f"{name}.json"
+    argv = [sys.executable, "-m", f"bench.{name}", *words, f"--json={written}"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(written.read_text()), done.stdout
+
+
+def test_allocation_times_every_case(tmp_path: Path) -> None:
+    found, shown = run("allocation", "--taken=2000", figures=tmp_path)
+    assert len(found) == 11
+    for name, case in found.items():
+        assert name in shown
+        assert 0 < case["median_us"] <= case["p99_us"]
+        assert case["octets_per_address"] >= case["octets_per_holder"] or "a thousand" in name
+
+
+@pytest.mark.lab
+def test_arp_measures_the_speaker_and_the_kernel(tmp_path: Path) -> None:
+    found, shown = run("arp", "--seconds=0.2", figures=tmp_path)
+    assert set(found) == {"speaker", "kernel"}
+    for figures in found.values():
+        assert figures["replies/s, 1 senders, 1 addresses"] > 0
+        assert 0 < figures["answer p50, µs"] <= figures["answer p99, µs"]
+    assert found["speaker"]["foreign datagrams/s"] > 0
+    assert "kernel" in shown
+
+
+@pytest.mark.lab
+def test_faults_cuts_the_power_of_the_holder_and_leaves_another_cluster_in_peace(tmp_path: Path) -> None:
+    words = ("power-cut", "calm", "--runs=1", "--minutes=0.02", "--busy=1")
+    found, shown = run("faults", *words, figures=tmp_path)
+    (again,) = found["power-cut"]["answers again"]
+    assert 0 < again < 60
+    assert found["calm"]["longest silence"][0] > 0
+    assert "answers again" in shown
+
+
+@pytest.mark.lab
+def test_growth_counts_a_claim_for_each_service(tmp_path: Path) -> None:
+    found, shown = run("growth", "--services=20", figures=tmp_path)
+    assert 0 < found["created, s"] < found["announced, s"] < found["quiet, s"]
+    assert found["claims beyond one for each Service"] >= 0
+    assert found["cp controller: CPU, s"] > 0
+    assert found["node-1 speaker: memory, MiB"] > 1
+    assert "announced, s" in shown
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    ("part", "figure"),
+    [
+        ("changes", "10: CPU per change, ms (most)"),
+        ("growth", "growth: CPU seconds of an announcer (most)"),
+        ("kill", "kill -9: seconds without an answer (most)"),
+    ],
+)
+def test_scale_measures_each_part(part: str, figure: str, tmp_path: Path) -> None:
+    found, shown = run("scale", part, "--services=30", figures=tmp_path)
+    assert 0 < found[figure] < 60
+    assert figure in shown
+
+
+@pytest.mark.lab
+@pytest.mark.real
+def test_services_compares_the_controller_with_clients_that_only_write(tmp_path: Path) -> None:
+    found, shown = run("services", "--services=20", figures=tmp_path)
+    (figures,) = found["rounds"]
+    assert found["services"] == 20
+    for figure in ("created_s", "bare_s", "watched_s", "assigned_s", "cpu_s", "restarted_s", "killed_s"):
+        assert figures[figure] > 0
+        assert figure in shown
+    assert figures["ratio_to_bare"] == pytest.approx(figures["assigned_s"] / figures["bare_s"])
+
+
+@pytest.mark.docker
+@pytest.mark.real
+@pytest.mark.timeout(600)
+@pytest.mark.xdist_group("docker")
+def test_images_weighs_both_and_starts_them(tmp_path: Path) -> None:
+    found, shown = run("images", "--starts=1", figures=tmp_path)
+    for daemon in ("controller", "speaker"):
+        image = found["images"][daemon]
+        assert 0 < image["of that ours, MiB"] < image["compressed, MiB"] < image["on disk, MiB"]
+    assert len(found["containers"]) == 3
+    for name, container in found["containers"].items():
+        assert 0 < container["ready, least, s"] < 60
+        assert container["working set, MiB"] > 1
+        assert name in shown
