@@ -42,7 +42,7 @@ class Case:
     """The pool that is asked …"""
     family: Family
     taken: Callable[[int], Iterator[tuple[int, Service]]]
-    """… of ``count`` addresses that are taken in the big pool of this family, and by whom."""
+    """… while so many addresses of the big pool of this family are taken: the place of each, and its Service."""
     asking: Service
     address: str = ""
 

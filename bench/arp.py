@@ -96,7 +96,10 @@ def opened(host: Host, receives: bool = True) -> socket.socket:
 
 
 def replies_per_second(client: Host, asked: list[bytes], seconds: float) -> float:
-    """Replies with 32 to 64 questions outstanding: refilled by halves, or the generator would be what is measured."""
+    """Replies a second with 32 to 64 questions outstanding.
+
+    They are refilled by halves, or the generator would be what is measured.
+    """
     with opened(client) as wire:
         wire.setblocking(True)
         wire.setsockopt(
@@ -141,7 +144,7 @@ def foreign_questions() -> list[bytes]:
 
 
 def foreign_datagrams(node: Host) -> list[bytes]:
-    """To a port of the node that nobody has: what a filter has to look at before it knows."""
+    """UDP datagrams to a port that nobody has on the node: a filter has to look into them before it drops them."""
     to = Mac(bytes.fromhex(node.mac().replace(":", "")))
     here, sender = AddressText("192.0.2.1"), AddressText("192.0.2.2")
     frame = UdpFrame(to, Mac(b"\x02\x00\x00\x01\x00\x00"), here, sender, 9, 9, 64, b"no heartbeat")
@@ -149,8 +152,10 @@ def foreign_datagrams(node: Host) -> list[bytes]:
 
 
 def foreign_cpu(client: Host, pid: int, frames: Sequence[bytes], rate: int, seconds: float) -> tuple[float, float]:
-    """Others' frames pass by at ``rate`` a second, or as fast as they can be sent: the share of one processor that the
-    speaker uses meanwhile, and how many frames a second there were."""
+    """Send others' frames past the speaker, ``rate`` a second or as many as can be sent.
+
+    Returns the share of one processor that the speaker used meanwhile, and the frames a second that there were.
+    """
     batch = Batch(frames)
     with opened(client, receives=False) as wire:
         before, started, sent = announcer_cpu_s(pid), time.perf_counter(), 0

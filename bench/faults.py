@@ -157,7 +157,7 @@ def burn() -> None:
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """So many busy processes beside."""
+    """Keep so many processes busy for as long as the block lasts."""
     processes = [multiprocessing.Process(target=burn, daemon=True) for _ in range(count)]
     for process in processes:
         process.start()

@@ -1,11 +1,11 @@
-"""Services one after another, on a whole cluster: what they cost each of our processes.
+"""Services one after another on a whole cluster: what they cost each of our processes.
 
     python -m bench.growth [--services 10000] [--control-plane kubernetes] [--json FILE]
 
-Three nodes, a controller and three speakers in a lab. One client creates Services as fast as the API server takes them;
-measured are the seconds until the last is announced, CPU seconds and memory (PSS) of each process, and how many claims
-there were beyond one for each Service. On a real control plane kube-proxy is ended first: it would spend more than all
-the others together.
+Three nodes, a controller and three speakers run in a lab. One client creates Services as fast as the API server takes
+them. Measured are the seconds until the last is announced, CPU seconds and memory (PSS) of each process, and how many
+claims there were beyond one for each Service. On a real control plane kube-proxy is killed first, for it would spend
+more than all others together.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OURS = (CONTROLLER, SPEAKER, "speaker watcher")
 
 
 class Weight(NamedTuple):
-    """Of one process."""
+    """What one process has used so far, and weighs."""
 
     host: str
     name: str
@@ -40,7 +40,7 @@ class Weight(NamedTuple):
 
 
 def create(api: ApiClient, count: int) -> float:
-    """Seconds that it takes."""
+    """Create so many Services, one after another; the seconds that it took."""
     spec = {
         "type": "LoadBalancer",
         "allocateLoadBalancerNodePorts": False,

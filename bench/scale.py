@@ -83,7 +83,7 @@ class Fleet:
         self._wire.end()
 
     def fill(self, count: int) -> None:
-        """The Plan as it is from the start, whole, and everything claimed."""
+        """Tell every announcer a Plan of so many bundles at once, and wait until all are claimed."""
         self.bundles += [made(number) for number in range(len(self.bundles), count)]
         for name, speaker in self.speakers.items():
             speaker.plan(count, *self.bundles)
@@ -94,7 +94,7 @@ class Fleet:
         self.bundles.append(made(len(self.bundles)))
 
     def tell(self) -> bool:
-        """Send what is due as a watcher does; whether everybody has everything."""
+        """Send what is due, as a watcher does. Returns whether every announcer has been told everything."""
         now = time.monotonic()
         for name, speaker in self.speakers.items():
             told = self._told.get(name, 0)
@@ -136,7 +136,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def changes(size: int) -> Figures:
-    """CPU per change at a size."""
+    """What one change costs while the Plan has so many addresses."""
     count = min(MOST_CHANGES, max(10, size))
     with fleet() as running:
         running.fill(size)
@@ -190,7 +190,7 @@ def growth(count: int, rate: float) -> Figures:
 
 
 def troubles(running: Fleet, dead: Sequence[str]) -> Figures:
-    """What should not happen to those who live."""
+    """Counts of what should not happen to speakers that live."""
     alive = len(running.speakers)
     figures = {
         "false deaths": running.counted("decisions:PeerDead") - alive * len(dead),
@@ -213,7 +213,7 @@ def long_turns(running: Fleet) -> Figures:
 
 
 class Asking:
-    """A client that goes on asking for some addresses, and who answers when."""
+    """A client that goes on asking for some addresses, and the answers with their times."""
 
     def __init__(self, client: Host, addresses: Sequence[AddressText]) -> None:
         mac = Mac(bytes.fromhex(client.mac().replace(":", "")))

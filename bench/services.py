@@ -96,7 +96,7 @@ def delete(api: ApiClient, count: int, prefix: str) -> None:
 
 
 def write_bare(api: ApiClient, count: int) -> float:
-    """The controller's writes, decided beforehand."""
+    """Send the controller's writes, decided beforehand; the seconds that it took."""
     views: dict[str, Service] = {}
     for page in api.list_pages(SERVICES, "default"):
         views.update((each.metadata.name, each) for each in page.items)
@@ -146,7 +146,10 @@ def updates(lab: Lab) -> int:
 
 
 def readable_kubeconfig(lab: Lab) -> Path:
-    """The administrator's, with the certificate in a file: a process that may not write cannot put it into one."""
+    """The administrator's kubeconfig with the certificate in a file of its own.
+
+    The official client writes a certificate into a file itself, which the controller's rights do not allow.
+    """
     config = json.loads(Path(lab.status().kubeconfig_inside).read_text())
     cluster = config["clusters"][0]["cluster"]
     authority, kubeconfig = lab.directory / "bench-authority.crt", lab.directory / "bench-kubeconfig"
@@ -158,7 +161,7 @@ def readable_kubeconfig(lab: Lab) -> Path:
 
 
 class Controller:
-    """The only one, on the control plane's host: started, and ended and started again."""
+    """The only controller, on the control plane's host: started, and ended and started again."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -187,7 +190,7 @@ class Controller:
         return cpu_in_lab_s(self._lab, CONTROL_PLANE, self._process.pid)
 
     def await_quiet(self) -> None:
-        """Until its Events are recorded too: it uses next to nothing any more."""
+        """Return when it uses next to nothing any more: its Events are recorded too."""
         await_quiet(self.cpu_s, window_s=2.0, share=0.05)
 
     def pss_mib(self) -> float:
@@ -196,7 +199,7 @@ class Controller:
 
 
 def run_controller(lab: Lab, api: ApiClient, count: int) -> Figures:
-    """From its start with everything waiting until all is quiet; what it weighs and has used; then its restarts."""
+    """Start a controller with every Service waiting. Returns its figures, and those of its two restarts."""
     controller = Controller(lab)
     try:
         wait_for(lambda: updates(lab) >= count, LONG_S, "every address", every=LOOK_S)
@@ -233,7 +236,7 @@ def writes(log: Path) -> list[float]:
 
 
 def one_round(lab: Lab, api: ApiClient, count: int) -> Figures:
-    """The bare client, the one beside a watch, then the controller, each with Services of its own."""
+    """Measure the bare client, the one beside a watch, and the controller, each with Services of its own."""
     result = {"created_s": create(api, count, "bare", BARE_CLASS), "bare_s": write_bare(api, count)}
     delete(api, count, "bare")
     create(api, count, "bare", BARE_CLASS)

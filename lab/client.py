@@ -1,8 +1,8 @@
-"""A lab from outside: a client of its keeper, for the command line, the demo and the tests.
+"""A lab from outside: requests to its keeper, for the command line, the demo and the tests.
 
-``Lab.connect(name)`` finds a lab that is up; ``lab.launch.up`` makes one and returns the same. Every method is one
-request to the keeper and raises ``LabError``, whose text is one line, where it is refused. Each request has a
-connection of its own, so a ``Lab`` may be used by several threads.
+``Lab.connect(name)`` finds a lab that is up; ``lab.launch.up`` makes one. Every method is one request to the keeper. It
+raises ``LabError``, whose text is one line, where the keeper refuses. Each request has a connection of its own, so
+several threads may use one ``Lab``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a person or a test that drives a lab may be told."""
+"""What a lab refuses or fails at, in words for the person or test that drives it."""
 
 from __future__ import annotations
 

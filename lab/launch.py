@@ -1,4 +1,4 @@
-"""Bringing a lab up.
+"""How a lab is made, and how one waits until it is ready.
 
 ``up`` makes a lab in four steps:
 
@@ -128,7 +128,7 @@ def up(recipe: Recipe, progress: Callable[[str], None] = lambda _: None) -> Laun
 
 
 def _clear_when_ended(path: Path) -> None:
-    """Wait until a lab that is given up has ended, and that its files are gone, whoever could remove them."""
+    """Wait until a lab that is given up has ended, and remove what is left of its files."""
     deadline = time.monotonic() + END_S
     while (lock := directory.take_lock(path)) is None:
         if time.monotonic() > deadline:

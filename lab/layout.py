@@ -1,8 +1,8 @@
-"""Who is on a lab's LAN, and at which address: one pure function from a few numbers.
+"""The hosts of a lab and their addresses, from a few numbers.
 
-Addresses follow from the host's name, so that people and tests can know them: with ``n`` the LAN's first address, the
-gateway ``gw`` has n+1, the control plane's host ``cp`` n+2, clients n+3 onwards, ``node-1`` n+11. MACs are 02:42 and
-the address. Each node owns 10.244.N.0/24 for its pods.
+Addresses follow from names, so that people and tests know them. If n is the LAN's first address, the gateway ``gw`` has
+n+1, the control plane's host ``cp`` n+2, clients n+3 and on, and ``node-1`` n+11. A MAC is 02:42 and the address. Each
+node has 10.244.N.0/24 for its pods.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """MetalLB itself in a lab with a real control plane: to move from it and back to it, and to measure against it.
 
-Its objects are those of the manifest that its users apply, on its own definitions. kube-controller-manager makes the
-Pods of its DaemonSet, as in any cluster; scheduler and kubelet of these is the lab: each gets its node's address (they
-are in the host's network), and its program runs on the node, with the rights and the ServiceAccount of the manifest.
-So the Pods never leave ``Pending``, and all else is as it would be: speakers find each other by the Pods' addresses,
-their status objects belong to the Pods and go with them.
+The objects are those of the manifest that its users apply, on MetalLB's own definitions. As in any cluster,
+kube-controller-manager makes the Pods of the DaemonSet. The lab stands in for scheduler and kubelet: it gives each Pod
+its node's address (they are in the host's network) and runs MetalLB's program on the node, with the rights and the
+ServiceAccount of the manifest. The Pods therefore stay ``Pending``. All else is as in a cluster: speakers find each
+other by the Pods' addresses, and status objects belong to the Pods and go with them.
 
-The webhook is left out: it would have to be reached from ``cp``, where there is no kube-proxy.
+The webhook is left out. The API server would have to reach it from ``cp``, where there is no kube-proxy.
 """
 
 from __future__ import annotations

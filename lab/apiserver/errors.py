@@ -1,7 +1,7 @@
 """Refusals, as the ``metav1.Status`` objects that Kubernetes answers with.
 
-Clients decide by ``code``, ``reason`` and the fields that are named, and these are Kubernetes' own, because tests
-written against this server must pass against the real one. The ``message`` is for people, and mostly Kubernetes' too.
+Clients decide by ``code``, ``reason`` and the fields that are named. These are Kubernetes' own, because tests written
+against this server must pass against the real one. The ``message`` is for people, and mostly Kubernetes' too.
 """
 
 from __future__ import annotations

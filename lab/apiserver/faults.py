@@ -1,10 +1,15 @@
 """Faults on purpose: rules that make chosen requests fail, wait or lag.
 
-A rule is a JSON object. What it is about: ``userAgent`` (contained in the request's), ``path`` (prefix), ``verb`` (get,
-list, watch, create, update, patch, delete); left out means any. What happens: ``latency`` (seconds, before anything
-else), ``drop`` (the connection is cut without an answer), ``status`` (400-599, with ``retryAfter`` seconds where
-given), ``lag`` (seconds by which a watch's events come late). ``count`` limits how many requests it hits (not for lag).
-``closeWatches`` (the matching watches end now) and ``compact`` (the history is forgotten now) happen once, at once.
+A rule is a JSON object. Three fields choose requests, and one that is left out means any: ``userAgent`` (contained in
+the request's), ``path`` (prefix), ``verb`` (get, list, watch, create, update, patch, delete). Four say what happens:
+
+- ``latency``: seconds, before anything else;
+- ``drop``: the connection is cut without an answer;
+- ``status``: 400 to 599, with ``retryAfter`` seconds where given;
+- ``lag``: seconds by which a watch's events come late.
+
+``count`` limits how many requests a rule hits (not for lag). Two more happen once, at once: ``closeWatches`` ends the
+watches that match, and ``compact`` forgets the history.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The kinds that are served: what their paths are called and how each differs from the rest.
+"""The kinds that are served: their paths, and how each differs from the rest.
 
-A few built-in kinds are listed here; custom ones come from ``crds/``. What a kind may be selected
-by, whether its status is a subresource and what DELETE answers follow Kubernetes' own registries.
+A few built-in kinds are listed here; custom ones come from ``crds/``. What a kind may be selected by, whether its
+status is a subresource and what DELETE answers follow Kubernetes' own registries.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lab.shipped.kinds import CRDS, by_word, custom_definitions
 
 @dataclass(frozen=True, eq=False)
 class ServedKind(Resource[Object]):
-    """A kind that is served. Of a body that does not fit the ``view`` nothing is stored."""
+    """A kind that is served. A body that does not fit the ``view`` is refused."""
 
     status: bool = False
     """Whether ``/status`` is a subresource: then the main resource cannot write status, and ``/status`` only it."""

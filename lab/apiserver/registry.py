@@ -1,8 +1,8 @@
 """Create, update, patch and delete: what happens to an object between the request and the store.
 
-The same steps for every kind, as in Kubernetes' generic registry: shape, metadata, defaults, validation, preconditions,
-finalizers, commit. What is special to Services and to custom kinds is called from here. Everything is synchronous: a
-request is carried out whole or not at all, and no other request comes in between.
+Every kind goes through the same steps, as in Kubernetes' generic registry: shape, metadata, defaults, validation,
+preconditions, finalizers, commit. The registry calls what is special to Services and to custom kinds. Everything is
+synchronous: a request is carried out whole or not at all, and no other request comes in between.
 """
 
 from __future__ import annotations

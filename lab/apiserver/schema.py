@@ -1,7 +1,7 @@
-"""Structural schemas: drop what they do not name, fill in defaults, and say what is still wrong.
+"""Structural schemas: they drop fields that they do not name, fill in defaults, and name what is still wrong.
 
-The keywords that our CustomResourceDefinitions use, without CEL (``x-kubernetes-validations``), ``format`` and the
-uniqueness of list items.
+The keywords are those that our CustomResourceDefinitions use, without CEL (``x-kubernetes-validations``), ``format``
+and the uniqueness of list items.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What a list or watch asks for: a namespace, a label selector and a field selector, parsed once, matched often."""
+"""What a list or watch asks for: a namespace, a label selector and a field selector.
+
+A selection is parsed once and matched against many objects.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """HTTP: paths, queries and bodies in; objects, lists, watches and Statuses out.
 
-Every kind has the same paths. All state is in the registry and its store, and is only touched from the event loop's
-thread.
+Every kind has the same paths. All state is in the registry and its store, which only the event loop's thread touches.
 """
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
 """What an API server does to Services: defaults, ClusterIPs, node ports, and what a change of type gives back.
 
-The order is that of Kubernetes' registry: on an update first what the server had allocated is put back where the client
-left it out, then what the new type has no use for is dropped, then what is still missing is allocated. Which addresses
-and ports are taken is derived from the stored Services, so that a refused request takes nothing. IPv4 only. Of what
-Kubernetes refuses only what a person might well write is refused here.
+The order is that of Kubernetes' registry. On an update:
+
+1. What the server had allocated is put back where the client left it out.
+2. What the new type has no use for is dropped.
+3. What is still missing is allocated.
+
+Which addresses and ports are taken is derived from the stored Services, so a refused request takes nothing. IPv4 only.
+Of what Kubernetes refuses, only what a person might well write is refused here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The versioned store: what exists now, and enough of the past to continue a list or a watch.
 
-As in etcd, one counter numbers every change of anything. Each kind keeps its last changes, at most ``history`` of them;
-undoing them rebuilds an earlier state (so a paged list is consistent at one version), replaying them continues a watch.
-Whoever asks for something older is told that it has expired. Stored bodies are never changed in place: a change is a
-new body under a new version, encoded once however many watch it.
+As in etcd, one counter numbers every change of anything. Each kind keeps its last changes, at most ``history`` of them.
+To undo them rebuilds an earlier state, so that a paged list is consistent at one version; to replay them continues a
+watch. A request for an older version is answered that it has expired. Stored bodies are never changed in place: a
+change is a new body under a new version, encoded once however many watch it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One watch: the events that wait for its client, and the writing of them.
 
-Every watcher has its own bounded queue of lines that are encoded once for all. A client that reads more slowly than
-things change, until its queue is full, loses its connection and has to list again: it costs a bounded amount of memory,
-and never delays anybody else.
+Every watch has a bounded queue of lines that are encoded once for all watches. A client that reads more slowly than
+things change loses its connection when its queue is full, and has to list again. It costs a bounded amount of memory,
+and never delays another client.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Building a release from its pinned Go modules.
 
-Go's own caches are where the user has them, so a build that was interrupted goes on where it was. Nothing but the
-programs themselves goes into the directory that is made.
+Go's own caches are where the user has them, so a build that was interrupted continues. The directory that is made has
+nothing but the programs in it.
 """
 
 from __future__ import annotations

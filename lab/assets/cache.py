@@ -28,7 +28,7 @@ def make_once(
 ) -> tuple[Path, bool]:
     """The directory of that name, and whether it had to be made: ``make(directory, lock)`` fills an empty one.
 
-    ``make`` may hand ``lock`` down to the processes that write for it: should we be killed, whoever comes next waits
+    ``make`` may hand ``lock`` down to the processes that write for it: should we be killed, the next process waits
     for their end as well. Raises what ``make`` raises, and ``UnusableError`` where the cache cannot be written.
     """
     whole = cache / name
@@ -39,7 +39,7 @@ def make_once(
         with _lock(cache / f"{name}.lock", lambda: progress(f"waiting for another command to make {name}")) as lock:
             if whole.is_dir():
                 return whole, False
-            for remains in cache.glob(f"{name}.part-*"):  # of somebody who was killed: the lock is ours
+            for remains in cache.glob(f"{name}.part-*"):  # of a process that was killed: the lock is ours
                 shutil.rmtree(remains, ignore_errors=True)
             part = Path(tempfile.mkdtemp(prefix=f"{name}.part-", dir=cache))
             try:

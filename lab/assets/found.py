@@ -1,4 +1,4 @@
-"""Looking for programs that exist: where, and of which version."""
+"""Programs that exist: where they are, and of which version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All programs together: looked for, and built where that is needed."""
+"""All programs together: each is looked for, and built where it is missing."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""MetalLB itself, for comparison: the controller and the speaker of one pinned release, and what its users install.
+"""MetalLB itself, for comparison: the controller and the speaker of one pinned release, and the manifest of its users.
 
-The programs are built into the user's cache as those of the control plane are. They are not looked for on ``PATH``,
-where programs of such names may be anything. The manifest is read where Go keeps the module's source, of which only
-the one with the pinned sum will do.
+The programs are built into the user's cache as those of the control plane are. ``PATH`` is not searched for them, where
+programs of such names may be anything. The manifest is read where Go keeps the module's source, of which only the one
+with the pinned sum will do.
 """
 
 from __future__ import annotations

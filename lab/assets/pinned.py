@@ -1,4 +1,4 @@
-"""What is pinned: the releases, how their programs are built, and which other versions of them will do."""
+"""The pinned releases: how their programs are built, and which other versions of them will do."""
 
 from __future__ import annotations
 

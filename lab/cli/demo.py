@@ -1,7 +1,7 @@
 """The demo: a tutorial's manifests on a cluster made from nothing, a Service that answers, and a node that dies.
 
-Each step shows what it does, checks what came of it from outside, and fails the demo where that is not as it should
-be. The figures are those that a client measured.
+Each step says what it does, checks the outcome from outside, and ends the demo where that is wrong. The figures are
+those that a client measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the processes of a host have written: ``lab logs``."""
+"""``lab logs``: what the processes of a host have written."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The command line: ``python -m lab``.
 
-Every refusal is one line on standard error. Exit code 2 says that the command was wrong or cannot run here, 1 that
+A refusal is one line on standard error. Exit code 2 says that the command was wrong or cannot run here, and 1 that
 something in the lab is not as it was asked to be.
 """
 

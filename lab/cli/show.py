@@ -1,4 +1,4 @@
-"""A lab, shown to a person or to a program."""
+"""A lab as ``lab up``, ``status`` and ``assets`` show it, to people in tables and to programs as JSON."""
 
 from __future__ import annotations
 

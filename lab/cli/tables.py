@@ -1,4 +1,4 @@
-"""What ``lab get`` shows of each kind, as people know it from kubectl."""
+"""The tables of ``lab get``, with the columns that people know from kubectl."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command on a lab's host at the person's own terminal: a pseudo-terminal there, its bytes passed through here."""
+"""A command on a lab's host at a person's own terminal, by way of a pseudo-terminal there."""
 
 from __future__ import annotations
 

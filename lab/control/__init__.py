@@ -1,1 +1,1 @@
-"""A lab's control socket: where it is, what is said over it, and how."""
+"""The control socket of a lab: where it is, what is said over it, and how it is sent."""

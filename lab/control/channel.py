@@ -1,4 +1,4 @@
-"""Messages over the control socket: one SOCK_SEQPACKET datagram each, descriptors beside it."""
+"""Messages on a Unix SOCK_SEQPACKET socket: each is one datagram, with file descriptors beside it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Where a lab keeps its files, and how one knows that it is alive.
+"""The directory of a lab: where its files are, and how one knows that the lab is alive.
 
 Each user has one base directory, of mode 0700: in ``$XDG_RUNTIME_DIR`` where that is the user's own, otherwise in the
-temporary directory. A lab is a directory in it (control socket, kubeconfigs, logs) and a lock file beside it. The
-lab's keeper holds the lock (flock) until the directory is gone, so *locked* means *alive*, whatever killed what; a
-directory without a held lock is the remains of a lab, and whoever takes the lock next may clear them.
+temporary directory. In it, each lab has a directory (control socket, kubeconfigs, logs) and a lock file beside that.
+The lab holds the lock (flock) until its directory is gone. So *locked* means *alive*, whatever was killed. A directory
+whose lock is free is the remains of a lab, and the next process that takes the lock may clear them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check_name(name: str) -> str:
 def base_directory() -> Path:
     """The user's directory of labs, made if missing.
 
-    Raises ``LabError`` where somebody else owns it: whoever owns it could take the lab over.
+    Raises ``LabError`` where somebody else owns it, for its owner could take the lab over.
     """
     uid = os.getuid()
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -77,7 +77,7 @@ def take_lock(directory: Path) -> int | None:
         except BlockingIOError:
             os.close(fd)
             return None
-        try:  # whoever held it may have removed it between our open and our lock
+        try:  # its last holder may have removed it between our open and our lock
             if os.path.samestat(os.fstat(fd), path.stat()):
                 return fd
         except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""What is said over a lab's control socket: requests to its keeper, and the keeper's answers.
+"""What is said over a lab's control socket: requests to the keeper, and its answers.
 
-One message is one datagram of a Unix SOCK_SEQPACKET socket, JSON, told apart by its ``op``. File descriptors travel
+A message is one datagram of a Unix SOCK_SEQPACKET socket, JSON, told from others by its ``op``. File descriptors travel
 beside a message (SCM_RIGHTS): the standard streams of a command, or a socket made in a host's network namespace. A
 connection carries one request at a time; a connection that started a command belongs to that command until it ends.
 """

@@ -1,4 +1,4 @@
-"""What our daemons ask a real API server: its audit log, for the users whose permissions are ours to justify."""
+"""The audit log of a real API server: what our daemons ask, as the users whose permissions ``deploy/`` justifies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command lines of the control plane's programs: pure functions of what the lab is made from."""
+"""The command lines of the control plane's programs: pure functions of a lab's ``Spec``."""
 
 from __future__ import annotations
 

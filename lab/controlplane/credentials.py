@@ -1,9 +1,9 @@
 """Certificates, keys, tokens and kubeconfigs of the real control plane, made anew for every lab.
 
 openssl makes the certificate authority, the API server's certificate and the key that signs ServiceAccount tokens.
-People and Kubernetes' own components come with a bearer token each, of the user that Kubernetes' default roles are
-bound to. Our daemons come with their ServiceAccounts' tokens and the authority in files, as pods have them: what is
-written there anew is read anew.
+People and Kubernetes' own components have a bearer token each, of the user that Kubernetes' default roles are bound to.
+Our daemons have their ServiceAccounts' tokens and the authority in files, as pods have them; a file that is written
+anew is read anew.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""``python -m lab.controlplane.forwarder``: lets programs outside a lab reach its API server.
+"""The way from outside a lab to its API server: ``python -m lab.controlplane.forwarder``.
 
-kube-apiserver makes its own listening socket, in the network namespace of ``cp``, where nobody outside can come. The
-forwarder is born with a socket that listens outside, lives on ``cp`` itself, and passes octets both ways; TLS is
-between the client and the API server. Where the API server does not take a connection, the client's is reset.
+kube-apiserver makes its listening socket itself, in the network namespace of ``cp``, which nobody outside can reach.
+The forwarder inherits a socket that listens outside, runs on ``cp``, and passes octets both ways. TLS is between the
+client and the API server. Where the API server does not take a connection, the client's is reset.
 """
 
 from __future__ import annotations

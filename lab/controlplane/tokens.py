@@ -1,4 +1,4 @@
-"""ServiceAccount tokens, signed with the lab's own key: what kubelets ask the API server for, and of any lifetime.
+"""ServiceAccount tokens, signed with the lab's own key: what kubelets ask the API server for, with any lifetime.
 
 The claims are those of a bound token (``kubernetes.io`` with namespace and ServiceAccount); RFC 7519, RS256.
 """
@@ -42,7 +42,7 @@ def sign_token(directory: Path, account: ObjectMeta, now: float, lifetime_s: flo
 
 
 def write_token(path: Path, token: str) -> None:
-    """Whole or not at all: who reads it meanwhile gets the one before."""
+    """Write it whole or not at all: a reader gets the one before until it is there."""
     new = path.with_suffix(".new")
     new.touch(mode=0o600)
     new.write_text(token)

@@ -1,1 +1,1 @@
-"""The keeper: the process that is a lab, and how it starts."""
+"""The keeper: the process that is a lab, how it starts, and what it does for clients and stand-ins."""

@@ -1,4 +1,4 @@
-"""What is done to the processes of a lab from outside: start, stop, kill, pause, resume."""
+"""What clients do to the processes of a lab: start, stop, kill, pause, resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a lab runs by itself: its control plane, and the daemons on every host."""
+"""The processes that a lab starts by itself: its control plane, and the daemons on every host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The keeper's children: every process that it started, running or ended, and how our own programs are started."""
+"""The keeper's children: every process that it started, running or ended.
+
+Each has a name, which is unique on its host, and a log file of that name in ``logs/HOST/`` of the lab's directory.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class Children:
         return process
 
     def forget(self, process: Process) -> None:
-        """Of a process that somebody else has waited for."""
+        """Drop a process whose end the caller has waited for."""
         del self.running[process.pid]
 
     def find(self, host: str, name: str) -> Process | None:

@@ -1,15 +1,15 @@
-"""A process of ours gets what a container of a cluster would have, and nothing more.
+"""A process of ours gets the rights that a container of a cluster would have, and no others.
 
 A container runtime gives a process the capabilities, the user and the file systems that its manifest asks for, no new
-privileges, ordinary scheduling and a small limit of locked memory. Here the same is done with the same means of the
-kernel, to the calling process, which has one thread:
+privileges, ordinary scheduling and little locked memory. ``confine`` does the same, by the same means of the kernel, to
+the calling process, which must have one thread:
 
 - *Capabilities*: all but those of the ``Rights`` leave every set, the bounding set included.
-- *User*: a user namespace of its own in which the process has the container's ids. Towards files it stays who it is:
-  kubeconfigs and checkouts are where only their owner may look. Of the capabilities over the network it has none there.
-- *Files*: read-only, all of them, by mounts that only this process sees (from Linux 5.12 on; before, they stay
-  writable). In an image everybody may read the programs; here they may lie below a directory that is closed to who has
-  no capabilities, such as root's in a person's home. Such a directory is covered, and shows the programs alone.
+- *User*: the process gets the container's ids in a user namespace of its own. Outside that namespace its user stays the
+  same, since only the owner may read the kubeconfigs and the checkout. It has no capabilities over the network.
+- *Files*: all are read-only, by mounts that only this process sees (from Linux 5.12 on; before, they stay writable). In
+  an image everybody may read the programs. Here a directory above them may be closed to a process without capabilities,
+  such as root's home. A file system that shows the programs alone then covers that directory.
 - *Scheduling and memory*: ordinary, priority 0, no way up; at most 8 MiB of locked memory, as systemd gives a container
   runtime.
 
@@ -45,7 +45,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def confine(rights: Rights) -> None:
     """Give the calling process these rights for good, and all that it starts. Raises ``OSError``."""
-    if os.geteuid() == 0:  # whoever else runs it can see the programs without any capability
+    if os.geteuid() == 0:  # another user sees the programs without any capability
         _own_mounts()
         _uncover(program_directories())
     if rights.user != os.getuid():
@@ -113,8 +113,8 @@ def program_directories() -> set[Path]:
 
 
 def _uncover(wanted: Iterable[Path]) -> None:
-    """Make directories reachable for who has no capabilities: above each, the first directory that is closed is covered
-    by one that shows nothing but what is wanted."""
+    """Make directories reachable for a process without capabilities. Above each, the first directory that is closed is
+    covered by one that shows the wanted directories alone."""
     covered: dict[Path, list[tuple[Path, int]]] = {}
     for path in sorted(wanted):
         closed = next((each for each in reversed(path.parents) if _is_closed(each)), None)

@@ -1,7 +1,7 @@
-"""The hosts of a running lab: a network namespace each, and whether it has power and a cable.
+"""The hosts of a running lab: a network namespace each, with power and a cable or without.
 
-A power cut first takes the host's interface off the wire, so that not one more frame leaves it, then kills every
-process there, then gives the namespace up: a node that comes back has a kernel that remembers nothing.
+A power cut has three steps: the host's interface leaves the wire, so that no more frames leave the host; every process
+there is killed; the namespace is given up. A node that comes back therefore has a kernel that remembers nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Hosts:
         return name in self._namespaces
 
     def status(self, keeper: int) -> tuple[HostStatus, ...]:
-        """Of every host; ``keeper`` is our process id outside the lab."""
+        """The state of every host. ``keeper`` is the keeper's process id outside the lab."""
         return tuple(
             HostStatus(
                 host=host,

@@ -96,7 +96,7 @@ def new_network() -> int:
 def isolate() -> None:
     """Put the calling process into namespaces of its own: mounts, network, and the process ids of its next child.
 
-    Whoever is not root becomes root of a user namespace in which only the own user id exists.
+    A user who is not root becomes root of a user namespace in which only that user id exists.
     """
     if os.geteuid() != 0:
         unshare_user(0, 0)

@@ -1,8 +1,8 @@
-"""The lab's LAN: a bridge, and for each host a namespace with one interface on it.
+"""The lab's LAN: a bridge, and one interface on it for each host.
 
-The bridge is a plain learning switch: no spanning tree and no forwarding delay, so that a port forwards from the moment
-it is up, and no multicast snooping, so that multicast goes to every port without anybody asking for it (the switches
-that people have do both; heartbeats must not depend on either).
+The bridge is a plain learning switch. It has no spanning tree and no forwarding delay, so that a port forwards as soon
+as it is up. It does not snoop on multicast and sends it to every port. Of the switches that people have, some snoop
+and some do not; heartbeats must not depend on it.
 """
 
 from __future__ import annotations

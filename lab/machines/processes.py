@@ -1,8 +1,8 @@
-"""The processes of a lab: started in a host's namespaces by the keeper, and reaped by it.
+"""Processes on the hosts of a lab, which the keeper starts and reaps.
 
-Each has its own mount and UTS namespace, so that /sys shows its own host's interfaces and its host name is the host's.
-The keeper has one thread, so it may fork: a workload is a fork that never executes anything, and shares nearly all of
-its memory with the keeper.
+Each process has a mount and a UTS namespace of its own: /sys shows its host's interfaces, and its host name is the
+host's. The keeper has one thread and therefore may fork. A workload is a fork that executes no program, and shares
+nearly all of its memory with the keeper.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""From what clients saw to the figures that are quoted: pure functions on the lines of ``arpwatch`` and ``load``.
+"""The figures of a fault, from what a client noticed: pure functions on the lines of ``arpwatch`` and ``load``.
 
-A failover has two figures, and they are kept apart: when the *address answers again* (the speakers' part), and when
-*every request succeeds again* (which also needs Kubernetes to take the dead node's endpoints out).
+A failover has two figures, which are kept apart: when the *address answers again* is the speakers' part; when *every
+request succeeds again* also takes Kubernetes, which must take the dead node's endpoints out.
 """
 
 from __future__ import annotations

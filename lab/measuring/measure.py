@@ -1,8 +1,9 @@
-"""Watch an address from a client while something happens to the cluster, and say what it cost.
+"""What a fault costs a client: an address is watched while something happens to the cluster.
 
-``watching`` runs ``arpwatch`` (who answers, every 10 ms) and, with a URL, ``load`` (steady requests) on a client of the
-lab. Their lines come back with times of CLOCK_MONOTONIC, which this process shares, so the moment of a fault is read
-here, just before it is caused: every figure includes the time that causing it takes.
+``watching`` runs two programs on a client of the lab: ``arpwatch``, which asks for the address every 10 ms, and with a
+URL ``load``, which makes requests at a steady rate. Their lines have times of CLOCK_MONOTONIC, which all processes of
+the machine share. The time of a fault is read here just before the fault is caused, so every figure includes the time
+that causing it takes.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def steady_holder(watch: ClientWatch, seconds: float = 0.3) -> str:
 
 
 def _who_answers(watch: ClientWatch) -> str:
-    """In words, for whoever waited for something else."""
+    """The last answer of each MAC, in words."""
     last = {answer.mac: answer.at for answer in watch.answers()}
     now = time.monotonic()
     return ", ".join(f"{mac} answered {now - at:.1f} s ago" for mac, at in last.items()) or "nobody ever answered"

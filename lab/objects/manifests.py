@@ -1,8 +1,8 @@
-"""Manifests into a lab's API, and out of it again: ``lab apply`` and ``lab delete -f``.
+"""Manifests applied to a lab's API, and deleted again: ``lab apply`` and ``lab delete -f``.
 
-Each document is created, or merged into the object that exists (RFC 7386: lists are replaced whole, what the manifest
-does not mention stays). A namespace that is named but missing is made, so that tutorials' manifests work as they are.
-What the API refuses does not stop the rest.
+Each document is created, or merged into the object that exists (RFC 7386: a list is replaced whole, and what the
+manifest does not mention stays). A namespace that a document names is made where it is missing, so that tutorials'
+manifests work unchanged. An object that the API refuses does not stop the rest.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def api_of(lab: Lab) -> ApiClient:
 
 
 def apply_files(lab: Lab, files: Iterable[Path], namespace: str = DEFAULT_NAMESPACE) -> list[Outcome]:
-    """Apply every document of these files. Raises ``LabError`` naming whatever was refused."""
+    """Apply every document of these files. Raises ``LabError`` that names each object that was refused."""
     outcomes = list(apply_each(api_of(lab), files, namespace))
     refused = [f"{outcome.what}: {outcome.reason}" for outcome in outcomes if outcome.verdict == "refused"]
     if refused:

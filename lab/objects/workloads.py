@@ -26,7 +26,7 @@ def start_workload(
     nodes: Sequence[str] = (),
     wait: bool = True,
 ) -> list[Pod]:
-    """Have so many replicas, ``name-1`` and so on, spread over the nodes in turn (or over those given).
+    """Run so many replicas, ``name-1`` and so on, spread over the nodes in turn (or over those given).
 
     Labels are ``app=name`` unless given. A workload that exists is brought to the new number. With ``wait`` returns
     when every replica on a node that has power is Ready. Raises ``LabError``.

@@ -1,6 +1,6 @@
-"""What we install in a cluster, as ``deploy/berthlb.yaml`` says, the custom resources' definitions apart.
+"""What we install in a cluster, as ``deploy/berthlb.yaml`` says, without the custom resources' definitions.
 
-Those are most of the file, take seconds to read, and are in ``crds/`` too (``kinds``).
+The definitions are most of that file and take seconds to read; ``kinds`` reads them from ``crds/``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DEFINITION = "\nkind: CustomResourceDefinition\n"
 
 @cache
 def installed() -> tuple[dict[str, Any], ...]:
-    """Each object."""
+    """Every object of the manifest that is no CustomResourceDefinition."""
     documents = (each for each in MANIFEST.read_text().split("\n---\n") if _DEFINITION not in each)
     return tuple(body for each in documents if (body := yaml.safe_load(each)) is not None)  # the first is a comment
 

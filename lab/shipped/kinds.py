@@ -1,6 +1,6 @@
-"""The kinds that a person may name on the command line or in a manifest, and where they live in the API.
+"""The kinds that a person may name on the command line or in a manifest, and where they are in the API.
 
-The built-in ones that the lab's API server has, and every custom kind that ``crds/`` defines.
+They are the built-in ones that the lab's API server has, and every custom kind that ``crds/`` defines.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ DAEMONS: tuple[DaemonName, ...] = ("controller", "speaker")
 
 
 class Rights(msgspec.Struct, frozen=True):
-    """Of one container; Kubernetes' names are those of its securityContext."""
+    """What one container may do. Kubernetes' names are those of its securityContext."""
 
     user: int
     """Its user id (``runAsUser``)."""

@@ -1,7 +1,6 @@
-"""What the embedded control plane lacks: besides the kubelets their proxies, and the controllers of EndpointSlices and
-of nodes' life.
+"""The stand-ins beside the embedded API server: kubelets, kube-proxies, controllers of EndpointSlices and nodes.
 
-The proxies look for themselves.
+One loop decides for kubelets and controllers. Each proxy is a thread, which looks at the same objects by itself.
 """
 
 from __future__ import annotations

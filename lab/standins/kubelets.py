@@ -1,8 +1,7 @@
 """Every node's kubelet: registers its Node, runs its pods, and says in the API what became of them.
 
-One loop: what comes (a change of an object, a message of the keeper, a deadline) marks something to look at; when
-nothing more comes for a moment, it is looked at, and what differs is written. What the API refuses is tried again after
-a while.
+There is one loop. A change of an object, a message of the keeper or a deadline marks something to look at. When nothing
+more comes for a moment, the loop looks at it and writes what differs. What the API refuses is tried again later.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ Heard = tuple[ToStandIns, list[int]]
 
 
 class Kubelets:
-    """All of them, and the loop that whoever stands in for more of Kubernetes adds to."""
+    """The kubelets of all nodes, and their loop. A subclass stands in for more of Kubernetes."""
 
     def __init__(self, client: ApiClient, keeper: socket.socket, layout: Layout, grace: float) -> None:
         self.client = client
@@ -65,7 +64,7 @@ class Kubelets:
         return (self.pods,)
 
     def run(self) -> None:
-        """Until the keeper is gone."""
+        """Work until the keeper is gone."""
         threading.Thread(target=self._hear_keeper, name="hear-keeper", daemon=True).start()
         for reflector in self.reflectors():
             reflector.start()
@@ -95,7 +94,7 @@ class Kubelets:
         self.wake()
 
     def take(self, message: ToStandIns, descriptors: list[int]) -> None:
-        """One message of the keeper. The descriptors beside it are closed, or kept by whoever overrides this."""
+        """One message of the keeper. The descriptors beside it are closed, or kept by a subclass."""
         match message:
             case NodeUp(node=name):
                 self.nodes[name].connect()

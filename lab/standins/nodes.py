@@ -1,8 +1,8 @@
-"""Kubelet's and the node controller's decisions: what is known of the nodes, and what the API should say about it.
+"""Decisions of kubelets and of the node controller: what is known of the nodes, and what the API should say about it.
 
-A node that is connected is Ready. From one that is not (no power, or no cable) nothing is heard: after a grace period
-its Node becomes Ready=Unknown and its pods not ready, and a taint keeps new pods away, as Kubernetes does it. Until
-then the API goes on saying what it said. Sans-IO; ``now`` is monotonic seconds.
+A node that is connected is Ready. From a node without power or cable nothing is heard. After a grace period its Node
+becomes Ready=Unknown and its pods not ready, and a taint keeps new pods away, as in Kubernetes. Until then the API goes
+on saying what it said. There is no I/O here; ``now`` is monotonic seconds.
 """
 
 from __future__ import annotations

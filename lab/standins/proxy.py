@@ -1,7 +1,7 @@
-"""kube-proxy's stand-in: for each node a thread that lives in the node's network namespace and keeps its rules right.
+"""kube-proxy's stand-in: for each node a thread in the node's network namespace, which keeps the node's rules right.
 
-A change is one ``nft`` transaction, of the difference only. Should the kernel refuse one, everything is replaced, in
-one transaction as well, so that no packet ever meets half of the rules.
+A change is one ``nft`` transaction, of the difference only. If the kernel refuses one, everything is replaced, in one
+transaction as well, so that no packet ever meets half of the rules.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ProxiedObjects:
 
 
 class Proxy:
-    """One node's. ``start`` once; it ends with ``stop``. ``namespace`` becomes its own."""
+    """The proxy of one node. ``start`` it once; ``stop`` ends it. ``namespace`` becomes its own."""
 
     def __init__(
         self, node: Host, namespace: int, look: Callable[[], ProxiedObjects | None], on_installed: Callable[[], None]

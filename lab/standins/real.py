@@ -1,10 +1,12 @@
-"""The kubelets beside a real control plane, which has all else: EndpointSlices, the life of nodes, kube-proxies.
+"""The kubelets beside a real control plane, which has EndpointSlices, the life of nodes and kube-proxies itself.
 
-What kubelets do there and need not do beside the embedded one: renew the Lease of their Node, by whose silence
-kube-controller-manager notices that a node is dead; give our daemons the tokens of their ServiceAccounts, which have
-the permissions of ``deploy/`` and no others; say it again where kube-controller-manager has said otherwise meanwhile;
-and confirm that a deleted pod has ended. And first of all, before there is any Node: wait for the API server and give
-it what every lab begins with.
+At first they wait for the API server and give it what every lab begins with. Then they do, beyond what they do beside
+the embedded one:
+
+- They renew the Lease of their Node, by whose silence kube-controller-manager notices that a node is dead.
+- They give our daemons the tokens of their ServiceAccounts, which have the permissions of ``deploy/`` and no others.
+- They say again what kube-controller-manager has said otherwise meanwhile.
+- They confirm that a deleted pod has ended.
 """
 
 from __future__ import annotations

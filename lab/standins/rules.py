@@ -1,16 +1,16 @@
 """kube-proxy's decisions: Services and EndpointSlices in, one node's packet rules out.
 
 The rules are those of kube-proxy's nftables mode, cut down to IPv4 and to what a lab needs. Maps lead from an address
-and port (or a node port) to a chain per Service port; that chain picks an endpoint's chain at random, which rewrites
-the destination; connection tracking does the rest. External traffic policy Cluster hides the client behind the node's
-address, since the answer must come back this way; Local sends only to endpoints on this node, keeps the client's
-address, and drops what has no such endpoint. A Service port without any endpoint is rejected. A node's own processes
-take the same way, by the output hook, and count as inside the cluster.
+and port, or from a node port, to a chain for the Service's port. That chain picks an endpoint's chain at random, which
+rewrites the destination. Connection tracking does the rest. An external traffic policy of Cluster hides the client
+behind the node's address, since the answer must come back this way. Local sends only to endpoints on this node, keeps
+the client's address, and drops what has no such endpoint. A Service port without any endpoint is rejected. A node's own
+processes take the same way, by the output hook, and count as inside the cluster.
 
 Not here: loadBalancerSourceRanges, internalTrafficPolicy, trafficDistribution, externalIPs, health check node ports.
 
-Guaranteed: what ``script`` says is one transaction, from any rules to any others; where two Services claim the same
-address and port, the first by name has it.
+Guaranteed: ``script`` is one transaction, from any rules to any others. Where two Services claim the same address and
+port, the first by name has it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Element = tuple[str, str]
 
 @dataclass(frozen=True)
 class Rules:
-    """Of one Service, or of all: the parts that change."""
+    """The parts of the rules that change, of one Service or of all."""
 
     chains: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     elements: Mapping[Element, str] = field(default_factory=dict)

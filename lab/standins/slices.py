@@ -1,7 +1,7 @@
 """The EndpointSlice controller's decision: a Service and the pods of its namespace in, its EndpointSlices out.
 
-A pod belongs to a Service whose selector its labels match, as soon as it has an address; it is listed while it is not
-ready, and marked so. Pods that resolve a named target port to different numbers go to different slices.
+A pod belongs to a Service whose selector matches its labels, as soon as the pod has an address. It is listed while it
+is not ready, and marked so. Pods in which a named target port is a different number go to different slices.
 """
 
 from __future__ import annotations

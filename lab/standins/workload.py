@@ -1,8 +1,8 @@
-"""A workload's HTTP server: answers every request with who it is and who asked.
+"""A workload's HTTP server, which answers each request with its node, its pod and the client's address.
 
-``{"node": "node-1", "pod": "web-1", "client": "172.18.0.3", "path": "/"}``. HTTP/1.1 with persistent connections, as
-clients expect; a client that says ``Connection: close`` (or speaks HTTP/1.0) has its connection closed after the
-answer. Requests with a body are answered like others, their body skipped where its length is given.
+The answer is ``{"node": "node-1", "pod": "web-1", "client": "172.18.0.3", "path": "/"}``. HTTP/1.1 connections persist,
+as clients expect; after a request with ``Connection: close``, or of HTTP/1.0, the connection is closed. A request with
+a body is answered like others, and its body skipped where its length is given.
 """
 
 from __future__ import annotations
