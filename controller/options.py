@@ -62,7 +62,7 @@ class Options:
 
 def parse(given: list[str]) -> Options:
     """The command line. Ends the process with one line and exit code 2 when it is not right."""
-    read = _parser().read(given)
+    read = parser().read(given)
     return Options(
         kubeconfig=read.kubeconfig,
         namespace=read.namespace,
@@ -75,7 +75,8 @@ def parse(given: list[str]) -> Options:
     )
 
 
-def _parser() -> OneLineParser:
+def parser() -> OneLineParser:
+    """All options; ``docs/reference/flags.md`` lists them."""
     arguments = OneLineParser(
         prog=PROGRAM,
         description="Gives addresses from IPAddressPools to Services of type LoadBalancer.",

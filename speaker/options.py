@@ -50,46 +50,15 @@ class Options:
 
 def parse(arguments: list[str]) -> Options:
     """The command line. Ends the process with one line and exit code 2 when it is not right."""
-    parser = OneLineParser(prog="speaker", description="Answers for Service addresses on the local network.")
-    parser.add_argument(
-        "--kubeconfig", type=_readable, metavar="FILE", help="how to reach the API; without it, as a pod"
-    )
-    parser.add_argument("--node-name", type=_name, metavar="NODE", help="the Node that this host is; has to be given")
-    parser.add_argument("--namespace", default="metallb-system", help="where pools and advertisements are")
-    parser.add_argument("--lb-class", metavar="CLASS", help="announce Services of this loadBalancerClass only")
-    add_listen(parser)
-    parser.add_argument("--key-file", type=_key, metavar="FILE", help="heartbeat key, instead of the Secret's")
-    parser.add_argument(
-        "--detection-floor",
-        type=_detection_floor,
-        default=DETECTION_FLOOR_S,
-        metavar="SECONDS",
-        help="silence that is at least needed to believe a speaker dead (0.35)",
-    )
-    parser.add_argument(
-        "--gratuitous-limit",
-        type=_gratuitous_limit,
-        metavar="FRAMES",
-        help="gratuitous ARP frames a second on an interface at most, for switches that count them (none)",
-    )
-    parser.add_argument(
-        "--ignore-exclude-lb",
-        action="store_true",
-        help="announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too",
-    )
-    parser.add_argument(
-        "--observe",
-        action="store_true",
-        help="send and write nothing, and say where another announcer does otherwise than this one would",
-    )
-    given = parser.read(arguments)
+    reading = parser()
+    given = reading.read(arguments)
     if given.node_name is None:
-        parser.error(f"--node-name is missing: {WHICH_NODE}")
+        reading.error(f"--node-name is missing: {WHICH_NODE}")
     return Options(
         kubeconfig=given.kubeconfig,
         node=NodeName(given.node_name),
         namespace=given.namespace,
-        lb_class=given.lb_class,
+        lb_class=given.lb_class or None,
         listen=tuple(given.listen or (DEFAULT,)),
         key=given.key_file,
         detection_floor_s=given.detection_floor,
@@ -97,6 +66,49 @@ def parse(arguments: list[str]) -> Options:
         ignore_exclude=given.ignore_exclude_lb,
         observe=given.observe,
     )
+
+
+def parser() -> OneLineParser:
+    """All options; ``docs/reference/flags.md`` lists them."""
+    arguments = OneLineParser(prog="speaker", description="Answers for Service addresses on the local network.")
+    arguments.add_argument(
+        "--kubeconfig", type=_readable, metavar="FILE", help="how to reach the API; without it, as a pod"
+    )
+    arguments.add_argument(
+        "--node-name", type=_name, metavar="NODE", help="the Node that this host is; has to be given"
+    )
+    arguments.add_argument(
+        "--namespace",
+        default="metallb-system",
+        help="where the pools and advertisements are (default: %(default)s)",
+    )
+    arguments.add_argument("--lb-class", metavar="CLASS", help="announce Services of this loadBalancerClass only")
+    add_listen(arguments)
+    arguments.add_argument("--key-file", type=_key, metavar="FILE", help="heartbeat key, instead of the Secret's")
+    arguments.add_argument(
+        "--detection-floor",
+        type=_detection_floor,
+        default=DETECTION_FLOOR_S,
+        metavar="SECONDS",
+        help="silence that is at least needed to believe a speaker dead (default: %(default)s)",
+    )
+    arguments.add_argument(
+        "--gratuitous-limit",
+        type=_gratuitous_limit,
+        metavar="FRAMES",
+        help="gratuitous ARP frames a second on an interface at most, for switches that count them; without it, any",
+    )
+    arguments.add_argument(
+        "--ignore-exclude-lb",
+        action="store_true",
+        help="announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too",
+    )
+    arguments.add_argument(
+        "--observe",
+        action="store_true",
+        help="send and write nothing, and say where another announcer does otherwise than this one would",
+    )
+    return arguments
 
 
 def _readable(text: str) -> Path:

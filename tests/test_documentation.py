@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,14 +58,84 @@ def test_every_documented_command_is_run_by_a_test() -> None:
     assert not unknown
 
 
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The names under which a page's headings can be linked to, as GitHub makes them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE):
+        text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        again = (f"{slug}-{number}" for number in itertools.count(1))
+        found.add(slug if slug not in found else next(name for name in again if name not in found))
+    return found
+
+
+def links(page: Path) -> Iterator[tuple[str, Path, str]]:
+    """Each link to a file here: as it is written, the file, and the heading."""
+    for written in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if "://" not in written:
+            file, _, heading = written.partition("#")
+            yield written, (page.parent / file).resolve() if file else page, heading
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     broken = [
-        f"{page.relative_to(ROOT)}: {target}"
+        f"{page.relative_to(ROOT)}: {written}"
         for page in PAGES
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
-        if "://" not in target and not (page.parent / target).exists()
+        for written, target, heading in links(page)
+        if not target.exists() or (heading and heading not in anchors(target))
     ]
     assert not broken
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, new = set[Path](), {ROOT / "README.md"}
+    while new:
+        reached |= new
+        pages = [page for page in new if page.suffix == ".md"]
+        linked = {file for page in pages for _, target, _ in links(page) for file in files_of(target)}
+        new = linked - reached
+    assert not [str(page.relative_to(ROOT)) for page in PAGES if page not in reached]
+
+
+def files_of(target: Path) -> list[Path]:
+    return sorted(target.glob("*.md")) if target.is_dir() else [target]
+
+
+PATH_HERE = re.compile(
+    r"(?:cluster|controller|speaker|cli|lab|bench|tests|scripts|deploy|docs|crds|examples|requirements)/[\w./-]*"
+)
+
+
+def test_every_file_and_folder_that_a_page_names_is_there() -> None:
+    gone = [
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in PAGES
+        for name in re.findall(r"`([^`\s]+)`", prose(page))
+        if PATH_HERE.fullmatch(name) and not (ROOT / name).exists()
+    ]
+    assert not gone
+
+
+def test_every_program_that_a_page_names_is_there() -> None:
+    for page in PAGES:
+        for module in set(re.findall(r"python -m ([a-z]+(?:\.\w+)*)", page.read_text())):
+            path = ROOT / module.replace(".", "/")
+            assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), f"{page.name}: {module}"
+
+
+def test_every_test_that_a_page_names_is_there() -> None:
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", prose(page))}
+    assert named <= there, named - there
 
 
 def test_make_knows_the_documented_targets() -> None:

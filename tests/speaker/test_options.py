@@ -27,6 +27,11 @@ def test_the_node_alone_is_enough() -> None:
     assert options.key is None
 
 
+def test_an_empty_class_is_no_class() -> None:
+    """As the controller reads it: a chart or a script may leave the value empty."""
+    assert parse(["--node-name", "node-1", "--lb-class="]).lb_class is None
+
+
 def test_everything_can_be_said(tmp_path: Path) -> None:
     kubeconfig, key = tmp_path / "kubeconfig", tmp_path / "key"
     kubeconfig.write_text("{}")
