@@ -175,3 +175,21 @@ def test_the_lab_session_of_the_readme_runs_as_written_and_curl_goes_on_without_
 def test_every_reason_for_having_no_address_is_explained() -> None:
     page = (ROOT / "docs/allocation.md").read_text()
     assert {reason.value for reason in Reason} <= set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+
+
+def test_every_metric_that_a_page_names_is_on_the_page_of_metrics() -> None:
+    there = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/reference/metrics.md").read_text(), re.MULTILINE))
+    named = {
+        name
+        for page in PAGES
+        for name in re.findall(r"`((?:berthlb|metallb)_\w+)(?:\{\w+\})?`", prose(page))
+        if page.name != "metrics.md"
+    }
+    assert named <= there, named - there
+
+
+def test_each_word_of_the_glossary_is_explained_once() -> None:
+    words = re.findall(r"^\| \*\*(.+?)\*\* \|", (ROOT / "docs/glossary.md").read_text(), re.MULTILINE)
+    each = [word for entry in words for word in entry.split(", ")]
+    assert len(each) > 50
+    assert sorted(each) == sorted(set(each))

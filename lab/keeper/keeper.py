@@ -21,6 +21,7 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from lab.control import channel
 from lab.control.messages import (
@@ -201,6 +202,8 @@ class Keeper:
             case Down():
                 connection.answer(Done())
                 self.loop.end()
+            case _:
+                assert_never(request)
 
     def host(self, name: str) -> Host:
         host = self.spec.layout.find(name)

@@ -110,7 +110,9 @@ class Decision(Struct, frozen=True, tag=True):
     """When it was taken, in seconds since 1970. The protocol knows no such time: the announcer fills it in."""
 
 
-Effect = SendHeartbeat | SendUnicast | AskAddress | WatchFrames | SendGratuitous | Decision
+Action = SendHeartbeat | SendUnicast | AskAddress | WatchFrames | SendGratuitous
+"""What is done on a link; mypy sees to it that every shell can do each."""
+Effect = Action | Decision
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import assert_never
 
 from cluster.daemon import logs
 from cluster.daemon.command_line import EXIT_USAGE
@@ -42,10 +43,10 @@ from speaker.link import LinkName
 from speaker.parts import Joiner
 from speaker.plan import Plan
 from speaker.protocol.effects import (
+    Action,
     AnswerChange,
     AskAddress,
     Decision,
-    Effect,
     LinkState,
     SendGratuitous,
     SendHeartbeat,
@@ -265,15 +266,17 @@ class Announcer:
                 port.let_pass(now)
         self._schedule.change_answers(held, now)
 
-    def _carry_out(self, effect: Effect, now: float) -> None:
-        match effect:
+    def _carry_out(self, action: Action, now: float) -> None:
+        match action:
             case SendHeartbeat() | SendUnicast() | AskAddress():
-                self._sender.send(effect, now)
+                self._sender.send(action, now)
             case WatchFrames(link, wanted):
                 self._watch_frames(link, wanted)
             case SendGratuitous():
-                self._schedule.announce(effect)
+                self._schedule.announce(action)
                 self._rest_at = AT_ONCE
+            case _:
+                assert_never(action)
 
     def _send_gratuitous(self, now: float) -> None:
         for frame in self._schedule.handle_timer(now):

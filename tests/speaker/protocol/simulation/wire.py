@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from typing import assert_never
 
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
@@ -66,6 +67,8 @@ class Wire:
             self._ask(node, interface, effect)
         elif isinstance(effect, WatchFrames):
             interface.watched = effect.wanted
+        else:
+            assert_never(effect)
 
     def _others(self, node: Node, network: Network) -> Iterable[tuple[Node, Interface]]:
         for other in self._nodes.values():
