@@ -15,8 +15,8 @@ from controller import observation
 from controller.daemon.metrics import ControllerCollector, PoolFigures, Snapshot
 from controller.services.latency import FirstAddresses
 from speaker.api import comparison
-from speaker.api.metrics import COUNTERS, SpeakerCollector, View
-from speaker.api.traffic import Totals
+from speaker.api.metrics import COUNTERS, SpeakerCollector, SpeakerFigures
+from speaker.api.statistics import Totals
 from speaker.channel import Stats
 from speaker.protocol.effects import PeerView
 from speaker.turns import BOUNDS_S
@@ -47,7 +47,7 @@ def speaker_registry() -> CollectorRegistry:
     counters = {f"{name}:x" if label else name: 1 for name, (_, label) in COUNTERS.items()}
     peer = PeerView(NodeName("node-2"), True, 0.5, 0.1, 1)
     stats = Stats(1.0, True, counters, peers=(peer,), turns=(1,) * (len(BOUNDS_S) + 1))
-    full = View(
+    full = SpeakerFigures(
         NodeName("node-1"),
         stats,
         Totals({ADDRESS: 1}, {ADDRESS: 1}),

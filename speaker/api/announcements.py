@@ -30,7 +30,7 @@ class Announced(NamedTuple):
     """Where an advertisement names interfaces, those of them that can be announced on; empty otherwise."""
 
 
-class Turn(Enum):
+class TransitionKind(Enum):
     GAINED = "gained"
     CHANGED = "changed"
     """Announced before and now, with other addresses or interfaces."""
@@ -41,7 +41,7 @@ class Turn(Enum):
 
 
 class Transition(NamedTuple):
-    turn: Turn
+    kind: TransitionKind
     announced: Announced
     """As it is now; where it is lost, as it was."""
 
@@ -51,20 +51,20 @@ class Announcements:
         self._planner = planner
         self._claims: dict[AddressText, Holding] = {}
         self._links: frozenset[LinkName] | None = None
-        self.held: dict[str, Announced] = {}
+        self.announced: dict[str, Announced] = {}
         """The Services announced here, by key."""
 
     def change_claims(self, changes: Mapping[AddressText, Holding | None]) -> list[Transition]:
         """What changed with these claims of the announcer; ``None`` for an address that it holds no more."""
-        turned: list[AddressText] = []
+        altered: list[AddressText] = []
         for address, holding in changes.items():
             if (holding is None) is (address in self._claims):
-                turned.append(address)
+                altered.append(address)
             if holding is None:
                 self._claims.pop(address, None)
             else:
                 self._claims[address] = holding
-        return self._consider(key for each in turned for key in self._planner.holders(each))
+        return self._consider(key for each in altered for key in self._planner.services_with(each))
 
     def claimed(self) -> Iterable[AddressText]:
         """The addresses that the announcer holds, as far as it was told here."""
@@ -73,12 +73,12 @@ class Announcements:
     def set_links(self, links: frozenset[LinkName]) -> list[Transition]:
         """What changed with these links, which are those that can be announced on."""
         self._links = links
-        return self._consider(tuple(self.held))
+        return self._consider(tuple(self.announced))
 
     def answered(self) -> Iterator[tuple[str, AddressText]]:
         """Each Service announced here with each of its addresses that is answered on some link now. Held, and not
         answered, is for example an address whose cable is out. From any thread."""
-        for announced in dict(self.held).values():
+        for announced in dict(self.announced).values():
             for address in announced.addresses:
                 holding = self._claims.get(address)
                 if holding and holding.links:
@@ -91,16 +91,18 @@ class Announcements:
     def _consider(self, services: Iterable[str]) -> list[Transition]:
         transitions: list[Transition] = []
         for key in sorted(set(services)):
-            before, now = self.held.get(key), self._announced(key)
+            before, now = self.announced.get(key), self._announced(key)
             if now == before:
                 continue
             if now:
-                self.held[key] = now
-                transitions.append(Transition(Turn.CHANGED if before else Turn.GAINED, now))
+                self.announced[key] = now
+                transitions.append(Transition(TransitionKind.CHANGED if before else TransitionKind.GAINED, now))
             elif before:
-                del self.held[key]
+                del self.announced[key]
                 bundle = self._planner.bundle_of(key)
-                transitions.append(Transition(Turn.LOST if bundle and bundle.serving else Turn.ENDED, before))
+                transitions.append(
+                    Transition(TransitionKind.LOST if bundle and bundle.serving else TransitionKind.ENDED, before)
+                )
         return transitions
 
     def _announced(self, key: str) -> Announced | None:

@@ -1,7 +1,7 @@
 """What a speaker shows about itself: MetalLB's metric names, so that its dashboards go on working, and our own.
 
 Nothing is counted here. The announcer counts, and sends its counters each second; the watcher knows what it announces.
-Both are read when somebody asks, from one frozen ``View``.
+Both are read when somebody asks, from one frozen ``SpeakerFigures``.
 
 MetalLB's counters per address end in no ``_total``, as the format now wants of counters; they keep their names and are
 exposed without a type.
@@ -26,8 +26,8 @@ from prometheus_client.registry import Collector
 
 from cluster.daemon.build import this_build
 from cluster.objects import AddressText, NodeName
-from speaker.api.traffic import Totals
-from speaker.api.writer import Lag
+from speaker.api.backlog import Lag
+from speaker.api.statistics import Totals
 from speaker.channel import Stats
 from speaker.turns import BOUNDS_S
 
@@ -52,7 +52,7 @@ COUNTERS: dict[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class SpeakerFigures:
     """What is known when somebody asks."""
 
     node: NodeName
@@ -80,74 +80,76 @@ class View:
 
 
 class SpeakerCollector(Collector):
-    """Registers with a registry and asks ``view`` each time that the metrics are read."""
+    """Registers with a registry and asks for the figures each time that the metrics are read."""
 
-    def __init__(self, view: Callable[[], View]) -> None:
-        self._view = view
+    def __init__(self, figures: Callable[[], SpeakerFigures]) -> None:
+        self._figures = figures
 
     def describe(self) -> Iterable[Metric]:
         """Nothing in advance, so that registering asks nothing."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        view = self._view()
+        figures = self._figures()
         yield InfoMetricFamily("berthlb_build", "Which build this is; always 1.", this_build()._asdict())
-        yield _announced(view)
-        yield from _single(view)
+        yield _announced(figures)
+        yield from _single(figures)
         failures = GaugeMetricFamily(
             "berthlb_watch_failures", "Requests to list or watch a kind that failed in a row.", labels=["resource"]
         )
-        for resource, count in view.watch_failures.items():
+        for resource, count in figures.watch_failures.items():
             failures.add_metric([resource], count)
         yield failures
         troubles = GaugeMetricFamily(
             "berthlb_speaker_trouble", "1 while something keeps the speaker from doing its part.", labels=["reason"]
         )
-        for reason in view.troubles:
+        for reason in figures.troubles:
             troubles.add_metric([reason], 1)
         yield troubles
-        if view.stats:
-            yield from _by_address(view.traffic)
-            yield _turns(view.stats)
-            yield from _peers(view.stats)
-            yield from _counters(view.stats)
+        if figures.stats:
+            yield from _by_address(figures.traffic)
+            yield _turns(figures.stats)
+            yield from _peers(figures.stats)
+            yield from _counters(figures.stats)
 
 
-def _announced(view: View) -> Metric:
+def _announced(figures: SpeakerFigures) -> Metric:
     family = GaugeMetricFamily(
         "metallb_speaker_announced",
         "Services whose addresses this node answers for, by address.",
         labels=["service", "protocol", "node", "ip"],
     )
-    for service, address in view.announced:
-        family.add_metric([service, "layer2", view.node, address], 1)
+    for service, address in figures.announced:
+        family.add_metric([service, "layer2", figures.node, address], 1)
     return family
 
 
-def _single(view: View) -> Iterator[Metric]:
-    yield CounterMetricFamily("metallb_k8s_client_updates", "Changes of API objects taken in.", view.updates)
+def _single(figures: SpeakerFigures) -> Iterator[Metric]:
+    yield CounterMetricFamily("metallb_k8s_client_updates", "Changes of API objects taken in.", figures.updates)
     yield CounterMetricFamily(
-        "metallb_k8s_client_update_errors", "Changes of API objects that could not be taken in.", view.update_errors
+        "metallb_k8s_client_update_errors", "Changes of API objects that could not be taken in.", figures.update_errors
     )
     yield GaugeMetricFamily(
-        "metallb_k8s_client_config_loaded_bool", "1 once a configuration has been read.", int(view.config_loaded)
+        "metallb_k8s_client_config_loaded_bool", "1 once a configuration has been read.", int(figures.config_loaded)
     )
     yield GaugeMetricFamily(
         "metallb_k8s_client_config_stale_bool",
         "1 while some object's last good version is in force, because the present one cannot be.",
-        int(view.config_stale),
+        int(figures.config_stale),
     )
-    yield GaugeMetricFamily("berthlb_speaker_plan_revision", "Changes of the Plan so far.", view.plan_revision)
-    yield GaugeMetricFamily("berthlb_speaker_plan_bundles", "Bundles in the Plan.", view.bundles)
-    yield CounterMetricFamily("berthlb_speaker_api_writes", "Writes to the API that worked.", view.writes)
-    yield CounterMetricFamily("berthlb_speaker_api_write_errors", "Writes that the API refused.", view.write_errors)
-    yield GaugeMetricFamily("berthlb_speaker_api_writes_waiting", "Writes that are still to be made.", view.lag.writes)
+    yield GaugeMetricFamily("berthlb_speaker_plan_revision", "Changes of the Plan so far.", figures.plan_revision)
+    yield GaugeMetricFamily("berthlb_speaker_plan_bundles", "Bundles in the Plan.", figures.bundles)
+    yield CounterMetricFamily("berthlb_speaker_api_writes", "Writes to the API that worked.", figures.writes)
+    yield CounterMetricFamily("berthlb_speaker_api_write_errors", "Writes that the API refused.", figures.write_errors)
     yield GaugeMetricFamily(
-        "berthlb_speaker_api_oldest_write_seconds", "Age of the write that waits longest.", view.lag.oldest_s
+        "berthlb_speaker_api_writes_waiting", "Writes that are still to be made.", figures.lag.writes
     )
-    if view.loop_age_s is not None:
+    yield GaugeMetricFamily(
+        "berthlb_speaker_api_oldest_write_seconds", "Age of the write that waits longest.", figures.lag.oldest_s
+    )
+    if figures.loop_age_s is not None:
         yield GaugeMetricFamily(
-            "berthlb_speaker_loop_age_seconds", "Since the announcer was last heard of.", view.loop_age_s
+            "berthlb_speaker_loop_age_seconds", "Since the announcer was last heard of.", figures.loop_age_s
         )
 
 

@@ -20,8 +20,6 @@ from typing import Any
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from cluster.api.client import ApiClient, ClientConfigError, connect
-from cluster.api.reflector import Change
-from cluster.config import Config, load
 from cluster.daemon.build import this_build
 from cluster.daemon.command_line import EXIT_USAGE, complain
 from cluster.daemon.ending import when_told_to_end
@@ -30,6 +28,7 @@ from cluster.daemon.observing import DifferencesCollector, tell
 from cluster.differences import Differences
 from cluster.objects import ServiceL2Status
 from speaker.api.comparison import KINDS, Comparison
+from speaker.api.configuration import Configuration
 from speaker.api.planner import Planner
 from speaker.api.sources import Sources, Take
 from speaker.options import Options
@@ -43,7 +42,7 @@ STUCK_S = 30.0
 logger = logging.getLogger("speaker")
 
 
-class Observer:
+class SilentSpeaker:
     """See the module's docstring. ``run`` blocks until ``stop`` is called, from another thread."""
 
     def __init__(self, client: ApiClient, options: Options, registry: CollectorRegistry) -> None:
@@ -52,9 +51,7 @@ class Observer:
         self._planner = Planner(options.node, lb_class=options.lb_class, ignore_exclude=options.ignore_exclude)
         self._comparison = Comparison(self._planner, options.node)
         self._differences = Differences(KINDS, PATIENCE_S)
-        self._config: Config | None = None
-        self._config_touched = True
-        self._problems: tuple[str, ...] = ()
+        self._configuration = Configuration()
         self._looked = False
         self._last_turn = time.monotonic()
         self._touched: set[str] = set()
@@ -66,8 +63,8 @@ class Observer:
             "services": into(self._planner.set_service),
             "endpointslices": into(self._planner.set_slice),
             "nodes": into(self._planner.set_node),
-            "ipaddresspools": self._configured,
-            "l2advertisements": self._configured,
+            "ipaddresspools": into(self._configuration.set_pool),
+            "l2advertisements": into(self._configuration.set_advertisement),
             "servicel2statuses": into(self._set_record),
         }
         self._sources = Sources(client, options, take)
@@ -89,7 +86,7 @@ class Observer:
 
     def remarks(self) -> str | None:
         """What is wrong with the configuration."""
-        return "; ".join(self._problems) or None
+        return "; ".join(problem.text for problem in self._configuration.problems) or None
 
     # -------------------------------------------------------------------- the loop
 
@@ -118,12 +115,7 @@ class Observer:
             return
 
     def _compare(self, now: float) -> None:
-        if self._config_touched:
-            self._config_touched = False
-            loaded = load(self._sources.pools(), self._sources.advertisements(), self._config)
-            self._config = loaded.config
-            self._planner.set_config(loaded.config)
-            self._problems = tuple(problem.text for problem in loaded.problems)
+        self._planner.set_config(self._configuration.read(now))
         if self._planner.pending:
             self._planner.take_change()
             self._touched.update(self._comparison.plan_changed())
@@ -137,11 +129,6 @@ class Observer:
 
     # -------------------------------------------------------------------- what the API says
 
-    def _configured(self, change: Change[Any]) -> None:
-        old, new = change.old, change.new
-        if old is None or new is None or (old.spec, old.metadata.labels) != (new.spec, new.metadata.labels):
-            self._inbox.put(lambda: setattr(self, "_config_touched", True))
-
     def _set_record(self, key: str, record: ServiceL2Status | None) -> None:
         self._touched.update(self._comparison.set_record(key, record))
 
@@ -152,7 +139,7 @@ def main(options: Options) -> int:
     ProcessCollector(registry=registry)
     try:
         client = connect(options.kubeconfig, user_agent="berthlb-speaker", read_only=True)
-        observer = Observer(client, options, registry)
+        observer = SilentSpeaker(client, options, registry)
         server = StatusServer(options.listen, registry, observer.trouble, observer.not_ready, observer.remarks)
     except (ClientConfigError, CannotListenError) as error:
         complain("speaker", str(error))

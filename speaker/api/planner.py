@@ -198,8 +198,8 @@ class Planner:
         """Some input came since the last change taken."""
         return self._all_touched or bool(self._touched)
 
-    def holders(self, address: AddressText) -> tuple[str, ...]:
-        """The Services of ours that have this address."""
+    def services_with(self, address: AddressText) -> tuple[str, ...]:
+        """The Services of ours whose status shows this address."""
         try:
             place = _place(parse_address(address))
         except AddressError:

@@ -1,76 +1,127 @@
-"""What this node announces, carried to the API: ServiceL2Status objects, Events, ConfigurationState.
+"""What is written to the API about what this node announces: ServiceL2Status objects, Events, ConfigurationState.
+
+``Publisher`` decides and writes nothing: it places orders. The writer keeps them until their time comes, and the
+``Scribe`` carries them out, asking here what is so by then.
 
 Status objects are brought to where they should be, from whatever they are, each time that something about them changed.
-Two nodes that both believe to hold a Service (each on its side of a partition) each write once, when they gain it, and
-then leave the other's word alone: they do not overwrite each other in turns. The one that goes on holding it looks now
-and then whether its word is wanted again: whoever gives up a Service removes the object that names it, and the other is
-not told of that.
 
-All of this is read by people, and much of it comes at once: it goes out as the writer's pace allows. Only Warnings and
-what is wrong with the configuration are urgent. What is known of an object is taken from the cache, without asking for
-it; who is wrong by that looks, and tries again. News of a Service that was announced and given up before it was told is
-not told, and of too much news at once the rest becomes one Event on the Node.
+1. A Service that is announced here gets an object that names this node; an Event tells of it, unless the object named
+   this node before: a watcher that starts anew finds its announcements on record.
+2. A Service that another node announces from now on keeps its object for ``SUCCESSOR_S``, in which the other overwrites
+   it. What still names this node then is removed. The object of a Service that nobody announces is removed at once.
+3. Two nodes that both hold a Service, each on its side of a partition, each write once, when they gain it, and then
+   leave the other's word alone. Whoever goes on holding it looks after ``LOOK_S`` whether its word is wanted again, and
+   then ever more seldom: a node that gives up a Service removes the object that names it, and nobody is told of that.
+
+What is known of an object is taken from the cache, without asking for it; a write that is wrong by that finds out, and
+is tried again. A Warning and what is wrong with the configuration are urgent. The Event of a Service that was given up
+before it was written is not written; where too many wait, the rest becomes one Event on the Node.
+
+Not promised: that what is written is so at every moment. It is read by people, and written as the API allows.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
-import time
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-from cluster.api.client import (
-    CONFIGURATION_STATES,
-    EVENTS,
-    SERVICE_L2_STATUSES,
-    AlreadyExists,
-    ApiClient,
-    ApiError,
-    Conflict,
-    Invalid,
-    NotFound,
-)
-from cluster.api.reflector import Change
+from cluster.api.listwatch import Change
 from cluster.l2status import status_name
-from cluster.objects import NodeName, Object, ServiceL2Status
-from cluster.resources import Resource
-from speaker.api.announcements import Announced, Transition, Turn
-from speaker.api.records import (
-    About,
-    Body,
-    Create,
-    Patch,
-    Verdict,
-    Write,
-    event,
-    names,
-    next_status_write,
-    next_write,
-    wanted_configuration_state,
-    wanted_status,
-)
-from speaker.api.writer import Writer
+from cluster.objects import NodeName, ServiceL2Status
+from speaker.api.announcements import Announced, Transition, TransitionKind
+from speaker.api.records import About, Findings, WantedObject, names, wanted_status
 
 SUCCESSOR_S = 10.0  # in which the next holder overwrites our status object; what still names us then is removed
 LOOK_S = 1.5 * SUCCESSOR_S  # after which we look whether another's word stands in the place of ours
 LONGEST_LOOK_S = 600.0  # between two such looks, each of which comes after twice the time of the one before
-STEPS = 6  # writes that lead from any object to the wanted one (create, labels, status), and some that come too late
 
-T = TypeVar("T", bound=Object)
 logger = logging.getLogger(__name__)
 
 
-class Publisher:
-    """Called from the watcher's loop; what it submits runs on the writer's thread."""
+# ------------------------------------------------------------------------ orders
 
-    def __init__(self, client: ApiClient, writer: Writer, node: NodeName, namespace: str) -> None:
-        self._client = client
-        self._writer = writer
+
+@dataclass(frozen=True, slots=True)
+class WriteStatus:
+    """Bring a status object to where it should be."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtStatus:
+    """See whether a status object that should be ours is free for us to write."""
+
+    name: str
+    waited_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WriteEvent:
+    about: About
+    type: str
+    reason: str
+    message: str
+    at: float | None = None
+    """Seconds since 1970, of what it tells of; None: of the order."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteMerged:
+    """Make one Event of the Services that were announced without one of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteConfigurationState:
+    findings: Findings
+
+
+Work = WriteStatus | LookAtStatus | WriteEvent | WriteMerged | WriteConfigurationState
+
+
+class Order(NamedTuple):
+    """Work for the writer. One under the same key that still waits is replaced."""
+
+    key: str
+    work: Work
+    delay_s: float = 0.0
+    """Before which it is not done."""
+    news: bool = False
+    """It is worth little later, and may be refused where too much of it waits."""
+    urgent: bool = False
+
+
+class Orders(Protocol):
+    """What takes orders."""
+
+    def place(self, order: Order) -> bool:
+        """Have it done. False: it is news, and too much of it waits."""
+
+    def withdraw(self, key: str) -> None:
+        """Have it done no more, if it still waits."""
+
+
+class StatusTarget(NamedTuple):
+    """Where to bring a status object."""
+
+    wanted: WantedObject[ServiceL2Status] | None
+    """None: nothing of ours is to be there."""
+    known: ServiceL2Status | None
+    """The object, as the cache has it."""
+    look_first: bool
+    """Whether to ask for it first: it is not known here, and probably there."""
+
+
+# ------------------------------------------------------------------------ decisions
+
+
+class Publisher:
+    """See the module's docstring. The watcher's loop calls it, and the writer's thread where that is said."""
+
+    def __init__(self, orders: Orders, node: NodeName) -> None:
+        self._orders = orders
         self._node = node
-        self._namespace = namespace
         self._own_node: About | None = None
         self._wanted: dict[str, Announced] = {}
         self._recorded: dict[str, ServiceL2Status] = {}
@@ -80,27 +131,25 @@ class Publisher:
         self._merged = 0
         """Services that were announced without an Event of their own, so far."""
         self._merged_told = 0
-        self._event_number = itertools.count(time.time_ns())
 
     # -------------------------------------------------------------------- status objects
 
     def tell(self, transitions: list[Transition]) -> None:
         """Services that this node has begun or ceased to announce."""
-        for turn, announced in transitions:
-            extra = {"service": announced.service, "addresses": list(announced.addresses), "turn": turn.value}
+        for kind, announced in transitions:
+            extra = {"service": announced.service, "addresses": list(announced.addresses), "turn": kind.value}
             logger.info("announcement", extra=extra)
             name = status_name(announced.uid)
-            if turn in {Turn.GAINED, Turn.CHANGED}:
+            if kind in {TransitionKind.GAINED, TransitionKind.CHANGED}:
                 self._wanted[name] = announced
-                self._submit_status(name)
+                self._place_status(name)
                 recorded = self._recorded.get(name)
-                # A watcher that starts anew finds its node's announcements on record: they are no news.
-                if turn is Turn.GAINED and not (recorded and names(recorded, self._node)):
+                if kind is TransitionKind.GAINED and not (recorded and names(recorded, self._node)):
                     self._tell_assigned(announced)
             else:
                 self._wanted.pop(name, None)
-                self._writer.withdraw(f"assigned/{announced.uid}")
-                self._submit_status(name, delay=SUCCESSOR_S if turn is Turn.LOST else 0.0)
+                self._orders.withdraw(f"assigned/{announced.uid}")
+                self._place_status(name, delay_s=SUCCESSOR_S if kind is TransitionKind.LOST else 0.0)
 
     def recorded(self, change: Change[ServiceL2Status]) -> None:
         """A status object that names this node, or did until now."""
@@ -108,35 +157,52 @@ class Publisher:
         if change.new:
             self._recorded[name] = change.new
             if name not in self._wanted:
-                self._submit_status(name, delay=SUCCESSOR_S)
+                self._place_status(name, delay_s=SUCCESSOR_S)
         else:
             self._recorded.pop(name, None)
             if name in self._wanted:  # somebody deleted it, or another node writes itself into it
-                self._look_again(name, LOOK_S)
+                self._place_look(name, LOOK_S)
 
-    def _submit_status(self, name: str, *, delay: float = 0.0) -> None:
-        self._writer.submit(f"status/{name}", lambda: self._write_status(name), delay=delay)
+    def _place_status(self, name: str, *, delay_s: float = 0.0) -> None:
+        self._orders.place(Order(f"status/{name}", WriteStatus(name), delay_s))
 
-    def _write_status(self, name: str) -> None:
-        announced, present = self._wanted.get(name), self._recorded.get(name)
+    def _place_look(self, name: str, delay_s: float) -> None:
+        self._orders.place(Order(f"look/{name}", LookAtStatus(name, delay_s), delay_s))
+
+    # -------------------------------------------------------------------- on the writer's thread
+
+    def status_target(self, name: str) -> StatusTarget:
+        """Where a status object is to be brought now."""
+        announced, known = self._wanted.get(name), self._recorded.get(name)
         wanted = wanted_status(announced, self._node) if announced else None
-        if wanted and present is None and self._often_there:
-            present = self._present(SERVICE_L2_STATUSES, name)
-            self._often_there = present is not None
-        self._lead(SERVICE_L2_STATUSES, name, present, lambda now: next_status_write(wanted, now, self._node))
+        return StatusTarget(wanted, known, wanted is not None and known is None and self._often_there)
 
-    def _look_again(self, name: str, delay: float) -> None:
-        self._writer.submit(f"look/{name}", lambda: self._look(name, delay), delay=delay)
+    def found(self, *, there: bool) -> None:
+        """Whether an object was there of which the cache knew nothing."""
+        self._often_there = there
 
-    def _look(self, name: str, waited: float) -> None:
-        """Whether the object of a Service that we announce is free for us to write."""
-        if name not in self._wanted:
-            return
-        present = self._present(SERVICE_L2_STATUSES, name)
-        if present is None:
-            self._write_status(name)
-        elif not names(present, self._node):
-            self._look_again(name, min(2 * waited, LONGEST_LOOK_S))
+    def wants(self, name: str) -> bool:
+        """Whether this node announces the Service of a status object."""
+        return name in self._wanted
+
+    def looked(self, look: LookAtStatus, present: ServiceL2Status | None) -> bool:
+        """Whether a status object that was looked at is free to be written; where another node's word is in it, it is
+        looked at again after twice the time."""
+        if present is not None and not names(present, self._node):
+            self._place_look(look.name, min(2 * look.waited_s, LONGEST_LOOK_S))
+        return present is None
+
+    def merged_event(self) -> tuple[WriteEvent, int] | None:
+        """The Event of the Services that got none of their own, and how many they are; None: there is none to write."""
+        count = self._merged - self._merged_told
+        if self._own_node is None or not count:
+            return None
+        message = f'announcing {count} more Services from node "{self._node}": their ServiceL2Status objects say which'
+        return WriteEvent(self._own_node, "Normal", "nodeAssigned", message), count
+
+    def merged_written(self, count: int) -> None:
+        """The Event of so many Services is written."""
+        self._merged_told += count
 
     # -------------------------------------------------------------------- Events
 
@@ -151,9 +217,8 @@ class Publisher:
 
     def warn(self, about: About, reason: str, message: str, at: float | None = None) -> None:
         """A Warning on an object, of something that was decided at that time (seconds since 1970; None: now)."""
-        body = self._event(about, "Warning", reason, message, at)
-        key = f"{reason}/{about.uid}/{message}"
-        self._writer.submit(key, lambda: self._create_event(body), news=True, urgent=True)
+        work = WriteEvent(about, "Warning", reason, message, at)
+        self._orders.place(Order(f"{reason}/{about.uid}/{message}", work, news=True, urgent=True))
 
     def warn_of_node(self, reason: str, message: str, at: float | None = None) -> None:
         """A Warning on our own Node, once that is known; as ``warn``."""
@@ -164,88 +229,13 @@ class Publisher:
         namespace, _, name = announced.service.partition("/")
         about = About("Service", namespace, name, announced.uid)
         message = f'announcing from node "{self._node}" with protocol "layer2"'
-        body = self._event(about, "Normal", "nodeAssigned", message)
-        if not self._writer.submit(f"assigned/{announced.uid}", lambda: self._create_event(body), news=True):
+        work = WriteEvent(about, "Normal", "nodeAssigned", message)
+        if not self._orders.place(Order(f"assigned/{announced.uid}", work, news=True)):
             self._merged += 1
-            self._writer.submit("merged", self._tell_merged)
-
-    def _tell_merged(self) -> None:
-        count = self._merged - self._merged_told
-        if self._own_node is None or not count:
-            return
-        message = f'announcing {count} more Services from node "{self._node}": their ServiceL2Status objects say which'
-        self._create_event(self._event(self._own_node, "Normal", "nodeAssigned", message))
-        self._merged_told += count
-
-    def _event(self, about: About, type_: str, reason: str, message: str, at: float | None = None) -> Body:
-        suffix = f"{next(self._event_number):x}"
-        return event(about, self._node, type_=type_, reason=reason, message=message, now=_utc(at), suffix=suffix)
-
-    def _create_event(self, body: Body) -> None:
-        with suppress(AlreadyExists):  # made by an attempt whose answer was lost
-            self._client.create(EVENTS, body["metadata"]["namespace"], body)
+            self._orders.place(Order("merged", WriteMerged()))
 
     # -------------------------------------------------------------------- configuration
 
-    def configuration(self, verdict: Verdict) -> None:
-        """What this speaker makes of the configuration and of itself; nothing is written where that is on record."""
-        wanted = wanted_configuration_state(self._node, verdict, _utc())
-
-        def write() -> None:
-            present = self._present(CONFIGURATION_STATES, wanted.name)
-            self._lead(CONFIGURATION_STATES, wanted.name, present, lambda now: next_write(wanted, now))
-
-        self._writer.submit("configuration", write, urgent=True)
-
-    # -------------------------------------------------------------------- on the writer's thread
-
-    def _present(self, resource: Resource[T], name: str) -> T | None:
-        try:
-            return self._client.get(resource, self._namespace, name)
-        except NotFound:
-            return None
-
-    def _lead(
-        self, resource: Resource[T], name: str, present: T | None, next_step: Callable[[T | None], Write | None]
-    ) -> None:
-        """Write until no step is left, beginning with what is known of the object. Raises what the API says; whoever
-        calls again begins anew."""
-        refusal: ApiError | None = None
-        for _ in range(STEPS):
-            step = next_step(present)
-            if step is None:
-                return
-            before, refusal = present, None
-            try:
-                present = self._carry_out(resource, name, step, present)
-            except (AlreadyExists, Conflict, NotFound) as error:  # somebody was faster, or what we know is old
-                refusal = error
-                present = self._present(resource, name)
-                self._often_there = self._often_there or (resource is SERVICE_L2_STATUSES and before is None)
-                continue
-            if before and present and before.metadata.resource_version == present.metadata.resource_version:
-                return  # a definition that is not ours knows no such field, and the server dropped it
-        if refusal is not None:
-            raise refusal
-
-    def _carry_out(self, resource: Resource[T], name: str, step: Write, present: T | None) -> T | None:
-        client, namespace = self._client, self._namespace
-        if isinstance(step, Create):
-            return client.create(resource, namespace, step.body)
-        if isinstance(step, Patch):
-            try:
-                return client.patch(resource, namespace, name, step.body, subresource=step.subresource)
-            except Invalid:
-                if resource is not SERVICE_L2_STATUSES or step.subresource is None or present is None:
-                    raise
-                # MetalLB's own CRD makes the node immutable: there the object is made anew.
-                client.delete(resource, namespace, name, uid=present.metadata.uid)
-                return None
-        with suppress(NotFound):
-            client.delete(resource, namespace, name, uid=step.uid, resource_version=step.resource_version)
-        return None
-
-
-def _utc(at: float | None = None) -> str:
-    """RFC 3339, of a time in seconds since 1970; None: of now."""
-    return datetime.fromtimestamp(time.time() if at is None else at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    def find(self, findings: Findings) -> None:
+        """What this speaker finds wrong with the configuration and with itself has changed."""
+        self._orders.place(Order("configuration", WriteConfigurationState(findings), urgent=True))

@@ -8,7 +8,7 @@ bundles evenly and moves as few as possible when a node comes or goes.
 
 Being on the address's own subnet is not known here: only live speakers know it, and say it in their heartbeats.
 
-Cost: what depends on advertisements and nodes only (a ``Standing``) is made once and shared by all bundles alike; the
+Cost: what depends on advertisements and nodes only (``Suitability``) is made once and shared by all bundles alike; the
 hash order of each bundle is kept, and a node that comes is inserted into it at the cost of a binary search.
 """
 
@@ -36,7 +36,7 @@ OUT_OF_SERVICE_TAINT = "node.kubernetes.io/out-of-service"
 READY_TIER = 0
 NOT_READY_TIER = 1
 
-MAX_STANDINGS = 1024  # distinct (advertisements, local endpoints) kept ready: beyond it they are made anew
+MAX_SUITABILITIES = 1024  # distinct (advertisements, local endpoints) kept ready: beyond it they are made anew
 MAX_CANDIDATES = 16_384  # distinct (node, tier, preference, interfaces) shared between bundles
 
 Advertisements = frozenset[str]
@@ -79,7 +79,7 @@ class NodeFacts:
         )
 
 
-class Standing(NamedTuple):
+class Suitability(NamedTuple):
     """What all bundles with the same requirements have in common."""
 
     levels: tuple[dict[NodeName, Candidate], ...]
@@ -147,13 +147,13 @@ class Ranking:
         self._nodes: dict[NodeName, NodeFacts] = {}
         self._advertisements: Mapping[str, Advertisement] = {}
         self._weights: dict[str, dict[NodeName, int]] = {}
-        self._standings: dict[tuple[Requirement, ...], Standing] = {}
+        self._suitabilities: dict[tuple[Requirement, ...], Suitability] = {}
         self._candidates: dict[Candidate, Candidate] = {}
         self._rendezvous = Rendezvous()
 
     def set_config(self, config: Config) -> None:
         self._advertisements = config.advertisements
-        self._forget_standings()
+        self._forget_suitabilities()
 
     def set_node(self, name: NodeName, facts: NodeFacts | None) -> bool:
         """A node as it is now, None when it is gone; whether that can change any candidate."""
@@ -167,40 +167,40 @@ class Ranking:
             self._nodes[name] = facts
             if before is None:
                 self._rendezvous.add(name)
-        self._forget_standings()
+        self._forget_suitabilities()
         return True
 
-    def _forget_standings(self) -> None:
+    def _forget_suitabilities(self) -> None:
         self._weights.clear()
-        self._standings.clear()
+        self._suitabilities.clear()
 
     def possible(self, requirement: Requirement) -> bool:
         """Whether any node may announce the Service."""
-        return bool(self._standing((requirement,)).levels)
+        return bool(self._suitability((requirement,)).levels)
 
     def rank(self, bundle: BundleId, requirements: tuple[Requirement, ...]) -> tuple[Candidate, ...]:
         """Candidates in order of rank; ``requirements`` are those of the bundle's Services, the oldest first."""
         order = self._rendezvous.order(bundle)
-        levels = self._standing(requirements).levels
+        levels = self._suitability(requirements).levels
         return tuple(chain.from_iterable(filter(None, map(level.get, order)) for level in levels))
 
     def interfaces(self, requirements: tuple[Requirement, ...]) -> tuple[LinkName, ...]:
         """Where this speaker's own node announces; empty: everywhere."""
-        return self._standing(requirements).interfaces
+        return self._suitability(requirements).interfaces
 
     def forget(self, bundle: BundleId) -> None:
         """The bundle is gone."""
         self._rendezvous.forget(bundle)
 
-    def _standing(self, requirements: tuple[Requirement, ...]) -> Standing:
-        standing = self._standings.get(requirements)
-        if standing is None:
-            if len(self._standings) >= MAX_STANDINGS:
-                self._standings.clear()
-            standing = self._standings[requirements] = self._new_standing(requirements)
-        return standing
+    def _suitability(self, requirements: tuple[Requirement, ...]) -> Suitability:
+        suitability = self._suitabilities.get(requirements)
+        if suitability is None:
+            if len(self._suitabilities) >= MAX_SUITABILITIES:
+                self._suitabilities.clear()
+            suitability = self._suitabilities[requirements] = self._new_suitability(requirements)
+        return suitability
 
-    def _new_standing(self, requirements: tuple[Requirement, ...]) -> Standing:
+    def _new_suitability(self, requirements: tuple[Requirement, ...]) -> Suitability:
         eligible: frozenset[NodeName] = frozenset()
         for requirement in requirements:
             nodes = frozenset[NodeName]().union(*map(self._weights_of, requirement.advertisements))
@@ -215,7 +215,7 @@ class Ranking:
             tier, preference = self._nodes[node].tier, sum(each.get(node, 0) for each in weights)
             candidate = Candidate(node, tier, preference, self._interfaces(node, names))
             levels.setdefault((tier, -preference), {})[node] = self._shared(candidate)
-        return Standing(tuple(levels[each] for each in sorted(levels)), self._interfaces(self._own, names))
+        return Suitability(tuple(levels[each] for each in sorted(levels)), self._interfaces(self._own, names))
 
     def _shared(self, candidate: Candidate) -> Candidate:
         """One object for all equal ones: bundles then share them, and comparing two bundles is quick."""

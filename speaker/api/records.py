@@ -54,7 +54,7 @@ Write = Create | Patch | Delete
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted(Generic[P]):
+class WantedObject(Generic[P]):
     """An object as it should be."""
 
     name: str
@@ -65,7 +65,7 @@ class Wanted(Generic[P]):
     """Whether an object that exists already says this in its status."""
 
 
-def next_write(wanted: Wanted[P], present: P | None) -> Create | Patch | None:
+def next_write(wanted: WantedObject[P], present: P | None) -> Create | Patch | None:
     """The next step from the object as it is to the object as it should be; None when nothing is left to do.
 
     Metadata and status are separate writes: the API ignores the status when an object is made.
@@ -84,7 +84,7 @@ def next_write(wanted: Wanted[P], present: P | None) -> Create | Patch | None:
 # ------------------------------------------------------------------------ ServiceL2Status
 
 
-def wanted_status(announced: Announced, node: NodeName) -> Wanted[ServiceL2Status]:
+def wanted_status(announced: Announced, node: NodeName) -> WantedObject[ServiceL2Status]:
     """The ServiceL2Status of a Service that ``node`` announces."""
     namespace, _, name = announced.service.partition("/")
 
@@ -100,7 +100,7 @@ def wanted_status(announced: Announced, node: NodeName) -> Wanted[ServiceL2Statu
         "serviceNamespace": namespace,
         "interfaces": [{"name": each} for each in announced.interfaces],
     }
-    return Wanted(
+    return WantedObject(
         name=status_name(announced.uid),
         labels={NODE_LABEL: node, SERVICE_NAME_LABEL: name, SERVICE_NAMESPACE_LABEL: namespace},
         status=lambda _: status,
@@ -109,7 +109,7 @@ def wanted_status(announced: Announced, node: NodeName) -> Wanted[ServiceL2Statu
 
 
 def next_status_write(
-    wanted: Wanted[ServiceL2Status] | None, present: ServiceL2Status | None, node: NodeName
+    wanted: WantedObject[ServiceL2Status] | None, present: ServiceL2Status | None, node: NodeName
 ) -> Write | None:
     """As ``next_write``. Where nothing is wanted, what still names ``node`` goes; another node's is its own."""
     if wanted:
@@ -134,8 +134,8 @@ HEALTH = "announcerHealthy"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a speaker says in its ConfigurationState."""
+class Findings:
+    """What a speaker finds wrong with the configuration and with itself: what its ConfigurationState says."""
 
     problems: tuple[Problem, ...] | None = None
     """Of the configuration; None: it has not looked yet."""
@@ -144,15 +144,15 @@ class Verdict:
     troubles: tuple[Trouble, ...] = ()
 
 
-def wanted_configuration_state(node: NodeName, verdict: Verdict, now: str) -> Wanted[ConfigurationState]:
-    """The ConfigurationState of the speaker on ``node``. ``now`` is RFC 3339, the time of the verdict."""
-    conditions = _conditions(verdict)
+def wanted_configuration_state(node: NodeName, findings: Findings, now: str) -> WantedObject[ConfigurationState]:
+    """The ConfigurationState of the speaker on ``node``. ``now`` is RFC 3339, the time of the findings."""
+    conditions = _conditions(findings)
     said: dict[str, Any] = {"result": "Unknown", "errorSummary": ""}
-    if verdict.problems is not None:
-        said["result"] = "Invalid" if verdict.problems else "Valid"
-        said["errorSummary"] = conditions[0].message if verdict.problems else ""
-    if verdict.without_interface is not None:
-        said["advertisementsWithoutInterface"] = list(verdict.without_interface)
+    if findings.problems is not None:
+        said["result"] = "Invalid" if findings.problems else "Valid"
+        said["errorSummary"] = conditions[0].message if findings.problems else ""
+    if findings.without_interface is not None:
+        said["advertisementsWithoutInterface"] = list(findings.without_interface)
 
     def status(present: ConfigurationState) -> Body:
         before = {each.type: each for each in present.status.conditions}
@@ -172,7 +172,7 @@ def wanted_configuration_state(node: NodeName, verdict: Verdict, now: str) -> Wa
 
     def holds(present: ConfigurationState) -> bool:
         shown = present.status
-        without = verdict.without_interface
+        without = findings.without_interface
         return (
             (shown.result, shown.error_summary) == (said["result"], said["errorSummary"])
             and (without is None or shown.advertisements_without_interface == without)
@@ -180,7 +180,7 @@ def wanted_configuration_state(node: NodeName, verdict: Verdict, now: str) -> Wa
             == [(each.type, each.status, each.reason, each.message) for each in conditions]
         )
 
-    return Wanted(
+    return WantedObject(
         name=f"{_SPEAKERS}{node}",
         labels={COMPONENT_LABEL: "speaker", NODE_NAME_LABEL: node},
         status=status,
@@ -194,16 +194,16 @@ def speaker_of(key: str) -> NodeName | None:
     return NodeName(name.removeprefix(_SPEAKERS)) if name.startswith(_SPEAKERS) else None
 
 
-def _conditions(verdict: Verdict) -> list[Condition]:
+def _conditions(findings: Findings) -> list[Condition]:
     conditions = []
-    if verdict.problems:
-        summary = shortened("; ".join(problem.text for problem in verdict.problems))
+    if findings.problems:
+        summary = shortened("; ".join(problem.text for problem in findings.problems))
         conditions.append(Condition(CONFIGURATION, "False", "ConfigurationError", summary))
-    elif verdict.problems is not None:
+    elif findings.problems is not None:
         conditions.append(Condition(CONFIGURATION, "True", "Reconciled"))
-    if verdict.troubles:
-        summary = shortened("; ".join(trouble.text for trouble in verdict.troubles))
-        conditions.append(Condition(HEALTH, "False", verdict.troubles[0].reason, summary))
+    if findings.troubles:
+        summary = shortened("; ".join(trouble.text for trouble in findings.troubles))
+        conditions.append(Condition(HEALTH, "False", findings.troubles[0].reason, summary))
     else:
         conditions.append(Condition(HEALTH, "True", "Healthy"))
     return conditions

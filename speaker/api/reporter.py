@@ -1,14 +1,20 @@
-"""Saying aloud what is wrong: from decisions, facts and the configuration to Events, ConfigurationState and the log.
+"""Where a speaker says what is wrong: in the log, in Events, and in its ConfigurationState.
 
-What keeps the speaker from doing its part is logged as it begins and as it ends, is on record as long as it lasts, and
-is an Event each ten minutes. A conflict about an address is an Event on the Services that have it.
+``Reporter`` takes facts, the configuration and the announcer's decisions, and has the ``Publisher`` write:
+
+1. A trouble that keeps the speaker from doing its part (``troubles``) is logged as it begins and as it ends, is in the
+   ConfigurationState as long as it lasts, and is an Event on the Node, at most one in ten minutes.
+2. A decision that people must see (``events``) is an Event on the Node, or on the Services that have its address.
+3. A Service that this node would announce first, and cannot for want of an interface (``stranded``), gets an Event.
+4. A problem of the configuration is logged once and is in the ConfigurationState.
+
+Nothing is written where nothing has changed. Times are monotonic seconds.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from cluster.config import Config, Problem
@@ -16,53 +22,83 @@ from cluster.objects import NodeName
 from speaker.api.events import EventGate, event_of
 from speaker.api.planner import Planner
 from speaker.api.publisher import Publisher
-from speaker.api.records import Verdict, about_service
+from speaker.api.records import Findings, about_service
 from speaker.api.stranded import Stranded, advertisements_without_interface, unusable_interfaces
 from speaker.api.troubles import Trouble, Troubles
+from speaker.channel import Stats
 from speaker.link import LinkName
 from speaker.protocol.effects import Decision
+
+NAMESPACE_LOOK_S = 30.0  # between looks whether there is a namespace of ours, while nothing is found in it
 
 logger = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Called from the watcher's loop. Time in monotonic seconds."""
+    """See the module's docstring. ``interfaces`` gives the names of all interfaces of the node."""
 
-    def __init__(self, publisher: Publisher, planner: Planner, node: NodeName, namespace: str) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        planner: Planner,
+        node: NodeName,
+        namespace: str,
+        interfaces: Callable[[], frozenset[LinkName]],
+    ) -> None:
         self.troubles = Troubles(node, namespace)
         self.present: tuple[Trouble, ...] = ()
         """What keeps us from doing our part, as of the last ``judge``."""
         self._publisher = publisher
         self._planner = planner
         self._node = node
+        self._interfaces = interfaces
         self._gate = EventGate()
         self._stranded_gate = EventGate()
-        self._verdict = Verdict()
+        self._findings = Findings()
+        self._namespace_look_at = 0.0
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """Of the configuration."""
-        return self._verdict.problems or ()
+        return self._findings.problems or ()
 
     def set_problems(self, problems: tuple[Problem, ...]) -> None:
-        if problems != self._verdict.problems:
+        if problems != self._findings.problems:
             for problem in problems:
                 logger.warning("configuration problem", extra={"problem": problem.text})
-            self._say(replace(self._verdict, problems=problems))
+            self._say(replace(self._findings, problems=problems))
 
     def set_interfaces(self, config: Config, labels: Mapping[str, str], links: frozenset[LinkName]) -> None:
         """What advertisements demand of this node, which has these labels, and what it has to announce on."""
-        unusable = unusable_interfaces(config, labels, links, _all_interfaces())
+        unusable = unusable_interfaces(config, labels, links, self._interfaces())
         self.troubles.set_unusable(unusable)
-        self._say(replace(self._verdict, without_interface=advertisements_without_interface(config, labels, links)))
+        self._say(replace(self._findings, without_interface=advertisements_without_interface(config, labels, links)))
 
     def tell_stranded(self, stranded: list[Stranded], now: float) -> None:
         """Services that this node would announce first, and cannot."""
         for each in stranded:
             service = self._planner.service(each.service)
             if service and self._stranded_gate.admits((each.service,), now):
-                message = each.message(self._node, _all_interfaces())
+                message = each.message(self._node, self._interfaces())
                 self._publisher.warn(about_service(service.metadata), "announceFailed", message)
+
+    def take_statistics(self, stats: Stats, now: float) -> None:
+        """What the announcer says of itself each second."""
+        self.troubles.set_refused(stats.refused)
+        self.troubles.set_reasons(stats.unusable)
+        self.troubles.set_hearing(now, hears=any(peer.alive for peer in stats.peers))
+        self.judge(now)
+
+    def looks_for_namespace(self, config: Config | None, now: float) -> bool:
+        """Whether to look now if there is a namespace of ours: where neither pools nor advertisements are found,
+        perhaps there is none to find them in."""
+        if config is not None and (config.pools or config.advertisements):
+            self.troubles.set_namespace(exists=True)
+            return False
+        if now < self._namespace_look_at:
+            return False
+        self._namespace_look_at = now + NAMESPACE_LOOK_S
+        return True
 
     def tell(self, decision: Decision, now: float) -> None:
         """The announcer has decided something."""
@@ -76,7 +112,7 @@ class Reporter:
         if event.address is None:
             self._publisher.warn_of_node(event.reason, event.message, decision.at or None)
             return
-        for key in self._planner.holders(event.address):
+        for key in self._planner.services_with(event.address):
             service = self._planner.service(key)
             if service and self._planner.bundle_of(key):
                 self._publisher.warn(about_service(service.metadata), event.reason, event.message, decision.at or None)
@@ -94,13 +130,9 @@ class Reporter:
                 logger.warning("trouble", extra={"reason": trouble.reason, "text": trouble.text})
         for reason in {each.reason for each in before} - {each.reason for each in self.present}:
             logger.info("trouble over", extra={"reason": reason})
-        self._say(replace(self._verdict, troubles=self.present))
+        self._say(replace(self._findings, troubles=self.present))
 
-    def _say(self, verdict: Verdict) -> None:
-        if verdict != self._verdict:
-            self._verdict = verdict
-            self._publisher.configuration(verdict)
-
-
-def _all_interfaces() -> frozenset[LinkName]:
-    return frozenset(LinkName(name) for _, name in socket.if_nameindex())
+    def _say(self, findings: Findings) -> None:
+        if findings != self._findings:
+            self._findings = findings
+            self._publisher.find(findings)

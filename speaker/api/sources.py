@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from cluster.api.client import (
@@ -18,8 +18,9 @@ from cluster.api.client import (
 )
 from cluster.api.reflector import Change, Reflector
 from cluster.l2status import NODE_LABEL
-from cluster.objects import SERVICE_NAME_LABEL, IPAddressPool, L2Advertisement, Object
+from cluster.objects import SERVICE_NAME_LABEL, Object
 from cluster.resources import Resource
+from speaker.api.configuration import says_otherwise
 from speaker.api.kept import kept_record, kept_service, kept_slice
 from speaker.api.records import COMPONENT_LABEL
 from speaker.keys import KEY_SECRET
@@ -48,7 +49,9 @@ class Sources:
             fields: str | None = None,
             optional: bool = False,
             keep: Callable[[T], T] = lambda read: read,
+            of_interest: Callable[[Change[Any]], bool] = lambda _: True,
         ) -> Reflector[T]:
+            take_it = take[resource.plural]
             return Reflector(
                 client,
                 resource,
@@ -57,17 +60,15 @@ class Sources:
                 field_selector=fields,
                 optional=optional,
                 keep=keep,
-                on_change=take[resource.plural],
+                on_change=lambda change: take_it(change) if of_interest(change) else None,
             )
 
-        self._pools = follow(IP_ADDRESS_POOLS, own)
-        self._advertisements = follow(L2_ADVERTISEMENTS, own)
         self._for_plan: list[Reflector[Any]] = [
             follow(SERVICES, fields="spec.type=LoadBalancer", keep=kept_service),
             follow(ENDPOINT_SLICES, labels=SLICES_OF_SERVICES, keep=kept_slice),
             follow(NODES),
-            self._pools,
-            self._advertisements,
+            follow(IP_ADDRESS_POOLS, own, of_interest=says_otherwise),
+            follow(L2_ADVERTISEMENTS, own, of_interest=says_otherwise),
         ]
         of_this_node = None if options.observe else f"{NODE_LABEL}={options.node}"
         self._records = follow(SERVICE_L2_STATUSES, own, labels=of_this_node, optional=True, keep=kept_record)
@@ -105,12 +106,6 @@ class Sources:
     def missing(self) -> list[str]:
         """The kinds that a Plan still lacks, each with what is wrong with it."""
         return [each.with_trouble for each in self._for_plan if not each.synced]
-
-    def pools(self) -> Iterable[IPAddressPool]:
-        return self._pools.items().values()
-
-    def advertisements(self) -> Iterable[L2Advertisement]:
-        return self._advertisements.items().values()
 
     def failures(self) -> dict[str, int]:
         """By plural, requests that failed in a row."""

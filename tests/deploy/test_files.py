@@ -15,7 +15,7 @@ from cluster.objects import NodeName
 from controller import options as controller_options
 from controller.daemon.metrics import ControllerCollector, Snapshot
 from speaker import options as speaker_options
-from speaker.api.metrics import SpeakerCollector, View
+from speaker.api.metrics import SpeakerCollector, SpeakerFigures
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/berthlb.yaml"
@@ -123,7 +123,7 @@ def exposed() -> set[str]:
     """The names of all metrics of both daemons."""
     controller, speaker = CollectorRegistry(), CollectorRegistry()
     controller.register(ControllerCollector(Snapshot))
-    speaker.register(SpeakerCollector(lambda: View(NodeName("node-1"), None, loop_age_s=0.0)))
+    speaker.register(SpeakerCollector(lambda: SpeakerFigures(NodeName("node-1"), None, loop_age_s=0.0)))
     text = (generate_latest(controller) + generate_latest(speaker)).decode()
     return {
         name + suffix

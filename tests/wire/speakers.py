@@ -18,7 +18,7 @@ from pathlib import Path
 from cluster.objects import AddressText, NodeName
 from lab.machines.container import confined
 from lab.shipped.rights import rights_of
-from speaker.api.traffic import Totals, Traffic
+from speaker.api.statistics import Statistics, Totals
 from speaker.channel import (
     ChannelError,
     Claims,
@@ -74,7 +74,7 @@ class Speaker:
         self.has_told = False
         """It has told of its claims at all."""
         self.stats: Stats | None = None
-        self._traffic = Traffic()
+        self._traffic = Statistics(0.0)
         self.decisions: list[Decision] = []
         ours, theirs = socket.socketpair()
         self._channel = watcher_end(ours)

@@ -24,7 +24,7 @@ from cluster.objects import (
     ServiceSpec,
     ServiceStatus,
 )
-from speaker.api.announcements import Announcements, Transition, Turn
+from speaker.api.announcements import Announcements, Transition, TransitionKind
 from speaker.api.planner import Planner
 from speaker.channel import Holding
 from speaker.link import LinkName
@@ -61,8 +61,8 @@ def set_service(planner: Planner, service: Service, *, serving: bool = True) -> 
     planner.take_change()
 
 
-def told(transitions: list[Transition]) -> list[tuple[Turn, str]]:
-    return [(transition.turn, transition.announced.service) for transition in transitions]
+def told(transitions: list[Transition]) -> list[tuple[TransitionKind, str]]:
+    return [(transition.kind, transition.announced.service) for transition in transitions]
 
 
 def test_a_claim_to_an_address_announces_every_service_that_has_it() -> None:
@@ -72,7 +72,7 @@ def test_a_claim_to_an_address_announces_every_service_that_has_it() -> None:
     set_service(planner, a_service("db", DB))
     announcements = Announcements(planner)
     transitions = announcements.change_claims({WEB: HELD})
-    assert told(transitions) == [(Turn.GAINED, "default/secure"), (Turn.GAINED, "default/web")]
+    assert told(transitions) == [(TransitionKind.GAINED, "default/secure"), (TransitionKind.GAINED, "default/web")]
     assert announcements.change_claims({WEB: Holding(2)}) == []
 
 
@@ -82,7 +82,7 @@ def test_a_service_that_joins_a_held_address_is_announced() -> None:
     announcements = Announcements(planner)
     announcements.change_claims({WEB: HELD})
     set_service(planner, a_service("secure", WEB, port=443))
-    assert told(announcements.plan_changed()) == [(Turn.GAINED, "default/secure")]
+    assert told(announcements.plan_changed()) == [(TransitionKind.GAINED, "default/secure")]
 
 
 def test_losing_the_address_and_ending_the_service_are_told_apart() -> None:
@@ -91,10 +91,10 @@ def test_losing_the_address_and_ending_the_service_are_told_apart() -> None:
     set_service(planner, a_service("db", DB))
     announcements = Announcements(planner)
     announcements.change_claims({WEB: HELD, DB: HELD})
-    assert told(announcements.change_claims({WEB: None})) == [(Turn.LOST, "default/web")]
+    assert told(announcements.change_claims({WEB: None})) == [(TransitionKind.LOST, "default/web")]
     planner.set_service("default/db", None)
     planner.take_change()
-    assert told(announcements.plan_changed()) == [(Turn.ENDED, "default/db")]
+    assert told(announcements.plan_changed()) == [(TransitionKind.ENDED, "default/db")]
     assert announcements.change_claims({DB: None}) == []
 
 
@@ -103,7 +103,7 @@ def test_a_service_without_endpoints_is_not_announced_though_its_address_is_held
     set_service(planner, a_service("web", WEB, port=80))
     set_service(planner, a_service("idle", WEB, port=443), serving=False)
     announcements = Announcements(planner)
-    assert told(announcements.change_claims({WEB: HELD})) == [(Turn.GAINED, "default/web")]
+    assert told(announcements.change_claims({WEB: HELD})) == [(TransitionKind.GAINED, "default/web")]
 
 
 def test_endpoints_that_are_away_for_a_moment_are_no_news_and_letting_go_without_them_is_an_end() -> None:
@@ -114,8 +114,8 @@ def test_endpoints_that_are_away_for_a_moment_are_no_news_and_letting_go_without
     for serving in (False, True, False):
         set_service(planner, a_service("web", WEB), serving=serving)
         assert told(announcements.plan_changed()) == []
-        assert list(announcements.held) == ["default/web"]
-    assert told(announcements.change_claims({WEB: None})) == [(Turn.ENDED, "default/web")]
+        assert list(announcements.announced) == ["default/web"]
+    assert told(announcements.change_claims({WEB: None})) == [(TransitionKind.ENDED, "default/web")]
 
 
 def test_answered_is_only_what_some_link_answers() -> None:
@@ -127,7 +127,7 @@ def test_answered_is_only_what_some_link_answers() -> None:
     announcements = Announcements(planner)
     announcements.change_claims({WEB: Holding(1, (LinkName("eth0"),)), DB: HELD})
     assert sorted(announcements.answered()) == [("default/secure", WEB), ("default/web", WEB)]
-    assert announcements.held.keys() == {"default/web", "default/secure", "default/db"}
+    assert announcements.announced.keys() == {"default/web", "default/secure", "default/db"}
 
 
 def test_of_the_named_interfaces_those_count_that_can_be_announced_on() -> None:
@@ -140,7 +140,7 @@ def test_of_the_named_interfaces_those_count_that_can_be_announced_on() -> None:
     (gained,) = announcements.change_claims({WEB: HELD})
     assert gained.announced.interfaces == ("eth0", "eth1")
     (changed,) = announcements.set_links(frozenset({LinkName("eth1"), LinkName("eth7")}))
-    assert (changed.turn, changed.announced.interfaces) == (Turn.CHANGED, ("eth1",))
+    assert (changed.kind, changed.announced.interfaces) == (TransitionKind.CHANGED, ("eth1",))
     assert announcements.set_links(frozenset({LinkName("eth1")})) == []
 
 
@@ -173,12 +173,12 @@ def test_transitions_lead_from_one_state_to_the_next(
             name, addresses, port, serving = step
             set_service(planner, a_service(name, *addresses, port=port), serving=serving)
             transitions = announcements.plan_changed()
-        for turn, announced in transitions:
-            assert (announced.service in known) is (turn is not Turn.GAINED)
-            if turn in {Turn.GAINED, Turn.CHANGED}:
+        for kind, announced in transitions:
+            assert (announced.service in known) is (kind is not TransitionKind.GAINED)
+            if kind in {TransitionKind.GAINED, TransitionKind.CHANGED}:
                 known[announced.service] = announced
             else:
                 del known[announced.service]
         fresh = Announcements(planner)
         fresh.change_claims(dict.fromkeys(held, HELD))
-        assert known == announcements.held == fresh.held
+        assert known == announcements.announced == fresh.announced

@@ -6,11 +6,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.objects import NodeName
-from speaker.api.metrics import MAX_COUNTERS, SpeakerCollector, View
+from speaker.api.metrics import MAX_COUNTERS, SpeakerCollector, SpeakerFigures
 from speaker.channel import Stats
 
 
-def exposed(view: View) -> dict[str, float]:
+def exposed(view: SpeakerFigures) -> dict[str, float]:
     """Samples by name and labels, as a Prometheus server reads them."""
     registry = CollectorRegistry()
     registry.register(SpeakerCollector(lambda: view))
@@ -21,8 +21,8 @@ def exposed(view: View) -> dict[str, float]:
     }
 
 
-def a_view(counters: dict[str, int]) -> View:
-    return View(NodeName("node-1"), Stats(1.0, True, counters))
+def a_view(counters: dict[str, int]) -> SpeakerFigures:
+    return SpeakerFigures(NodeName("node-1"), Stats(1.0, True, counters))
 
 
 def test_counters_get_the_label_that_fits_them() -> None:
@@ -46,6 +46,6 @@ def test_counters_are_bounded() -> None:
 
 
 def test_before_the_announcers_first_report_the_page_is_there() -> None:
-    samples = exposed(View(NodeName("node-1"), None))
+    samples = exposed(SpeakerFigures(NodeName("node-1"), None))
     assert samples["metallb_k8s_client_config_loaded_bool"] == 0
     assert not any(name.startswith("metallb_layer2") for name in samples)

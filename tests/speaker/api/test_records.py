@@ -28,9 +28,9 @@ from speaker.api.records import (
     About,
     Create,
     Delete,
+    Findings,
     Patch,
-    Verdict,
-    Wanted,
+    WantedObject,
     Write,
     event,
     next_status_write,
@@ -62,7 +62,7 @@ def applied(step: Write, present: Object | None, kind: type[Any]) -> Any:
     return msgspec.convert(body, kind)
 
 
-def led(wanted: Wanted[Any] | None, present: ServiceL2Status | None) -> ServiceL2Status | None:
+def led(wanted: WantedObject[Any] | None, present: ServiceL2Status | None) -> ServiceL2Status | None:
     """Where the writes lead, which must be within four."""
     for _ in range(4):
         step = next_status_write(wanted, present, NODE)
@@ -126,16 +126,16 @@ def test_the_name_is_the_services_and_not_the_nodes() -> None:
 PROBLEM = Problem("IPAddressPool", "lan", "spec.addresses[0]", "starts after it ends")
 
 
-def reached(verdict: Verdict, present: ConfigurationState | None = None, now: str = NOW) -> ConfigurationState:
+def reached(findings: Findings, present: ConfigurationState | None = None, now: str = NOW) -> ConfigurationState:
     """The ConfigurationState as the writes leave it, after which there is nothing left to write."""
-    wanted = wanted_configuration_state(NODE, verdict, now)
+    wanted = wanted_configuration_state(NODE, findings, now)
     for _ in range(4):
         step = next_write(wanted, present)
         if step is None:
             break
         present = applied(step, present, ConfigurationState)
     assert present is not None
-    assert next_write(wanted_configuration_state(NODE, verdict, LATER), present) is None
+    assert next_write(wanted_configuration_state(NODE, findings, LATER), present) is None
     return present
 
 
@@ -148,7 +148,7 @@ def conditions(state: ConfigurationState) -> dict[str, Condition]:
     [((), "Valid", ""), ((PROBLEM,), "Invalid", "IPAddressPool lan: spec.addresses[0]: starts after it ends")],
 )
 def test_the_verdict_on_the_configuration(problems: tuple[Problem, ...], result: str, summary: str) -> None:
-    state = reached(Verdict(problems))
+    state = reached(Findings(problems))
     assert (state.metadata.name, state.status.result) == ("speaker-node-1", result)
     assert state.status.error_summary == summary
     assert conditions(state)["configReconcilerValid"].message == summary
@@ -156,41 +156,41 @@ def test_the_verdict_on_the_configuration(problems: tuple[Problem, ...], result:
 
 def test_troubles_are_a_condition_and_no_fault_of_the_configuration() -> None:
     troubles = (Trouble("NoUsableInterface", "no interface", serious=True), Trouble("NobodyHeard", "nobody"))
-    state = reached(Verdict((), troubles=troubles))
+    state = reached(Findings((), troubles=troubles))
     assert state.status.result == "Valid"
     health = conditions(state)["announcerHealthy"]
     assert (health.status, health.reason, health.message) == ("False", "NoUsableInterface", "no interface; nobody")
-    assert conditions(reached(Verdict(())))["announcerHealthy"].status == "True"
+    assert conditions(reached(Findings(())))["announcerHealthy"].status == "True"
 
 
 def test_before_the_configuration_is_known_there_is_no_verdict_on_it() -> None:
-    state = reached(Verdict(None, troubles=(Trouble("NoNamespace", "no namespace"),)))
+    state = reached(Findings(None, troubles=(Trouble("NoNamespace", "no namespace"),)))
     assert state.status.result == "Unknown"
     assert conditions(state).keys() == {"announcerHealthy"}
 
 
 def test_a_condition_says_since_when_its_status_is_what_it_is() -> None:
-    before = reached(Verdict(()))
-    after = reached(Verdict((), troubles=(Trouble("NobodyHeard", "nobody"),)), before, LATER)
+    before = reached(Findings(()))
+    after = reached(Findings((), troubles=(Trouble("NobodyHeard", "nobody"),)), before, LATER)
     assert conditions(after)["configReconcilerValid"].last_transition_time == NOW
     assert conditions(after)["announcerHealthy"].last_transition_time == LATER
 
 
 def test_what_is_said_about_interfaces_before_they_are_known_stays() -> None:
-    before = reached(Verdict((), without_interface=("all",)))
+    before = reached(Findings((), without_interface=("all",)))
     assert before.status.advertisements_without_interface == ("all",)
-    assert reached(Verdict((PROBLEM,)), before).status.advertisements_without_interface == ("all",)
-    assert reached(Verdict((), without_interface=()), before).status.advertisements_without_interface == ()
+    assert reached(Findings((PROBLEM,)), before).status.advertisements_without_interface == ("all",)
+    assert reached(Findings((), without_interface=()), before).status.advertisements_without_interface == ()
 
 
 def test_a_verdict_on_ten_thousand_pools_stays_readable() -> None:
-    assert len(reached(Verdict((PROBLEM,) * 10_000)).status.error_summary) == MAX_SUMMARY
+    assert len(reached(Findings((PROBLEM,) * 10_000)).status.error_summary) == MAX_SUMMARY
 
 
 @pytest.mark.parametrize(("key", "node"), [("ns/speaker-n.1", "n.1"), ("ns/controller", None)])
 def test_a_speakers_configuration_state_tells_its_node(key: str, node: str | None) -> None:
     assert speaker_of(key) == node
-    assert node is None or wanted_configuration_state(NodeName(node), Verdict(), NOW).name == f"speaker-{node}"
+    assert node is None or wanted_configuration_state(NodeName(node), Findings(), NOW).name == f"speaker-{node}"
 
 
 def test_an_event_on_a_node_is_where_people_look_for_it() -> None:

@@ -18,9 +18,10 @@ from cluster.api.client import connect
 from cluster.config import GRACE_S
 from cluster.objects import AddressText, NodeName
 from lab.apiserver.embedded import EmbeddedApi
-from speaker.api import pace, publisher, troubles, writer
+from speaker.api import backlog, pace, publisher, troubles
+from speaker.api.feed import AT_ONCE, SPACING_S
 from speaker.api.metrics import SpeakerCollector
-from speaker.api.watcher import AT_ONCE, SPACING_S, Watcher
+from speaker.api.watcher import Watcher
 from speaker.channel import (
     AnnouncerEnd,
     Claims,
@@ -290,11 +291,11 @@ def test_kinds_that_people_only_read_are_not_missed(
     announcer.hold(WEB)
     announcer.report()
     wait_until(lambda: watcher.ready() is None)
-    wait_until(lambda: watcher.view().write_errors >= 8)
+    wait_until(lambda: watcher.figures().write_errors >= 8)
     missing = [vars(each)["resource"] for each in caplog.records if each.message == "the server has no such kind"]
     assert sorted(missing) == ["configurationstates.metallb.io", "servicel2statuses.metallb.io"]
     failed = [vars(each)["write"] for each in caplog.records if each.message == "write failed"]
-    assert 0 < len(failed) < watcher.view().write_errors
+    assert 0 < len(failed) < watcher.figures().write_errors
     assert not [each for each in caplog.records if each.message == "list or watch failed"]
 
 
@@ -304,8 +305,8 @@ def test_an_api_server_that_is_away_changes_nothing(cluster: Cluster, embedded_a
     wait_until(lambda: announcer.announced() == {WEB})
     embedded_api.inject(userAgent="berthlb-speaker", status=503)
     embedded_api.inject(userAgent="berthlb-speaker", closeWatches=True)
-    failures = watcher.view().watch_failures
-    wait_until(lambda: all(watcher.view().watch_failures[each] > failures[each] for each in failures))
+    failures = watcher.figures().watch_failures
+    wait_until(lambda: all(watcher.figures().watch_failures[each] > failures[each] for each in failures))
     announcer.channel.send(Stats(time.clock_gettime(time.CLOCK_BOOTTIME), True, {}))
     wait_until(lambda: watcher.ready() is None)
     assert watcher.healthy() is None
@@ -505,8 +506,8 @@ def test_two_holders_on_both_sides_of_a_partition_do_not_overwrite_each_other_in
     name = cluster.items(STATUSES)[0]["metadata"]["name"]
     cluster.ask("PATCH", f"{STATUSES}/{name}", {"metadata": {"labels": {"metallb.io/node": "node-2"}}})
     cluster.ask("PATCH", f"{STATUSES}/{name}/status", {"status": {"node": "node-2"}})
-    looked = watcher.view().writes + 3
-    wait_until(lambda: watcher.view().writes >= looked)
+    looked = watcher.figures().writes + 3
+    wait_until(lambda: watcher.figures().writes >= looked)
     cluster.add_service("db", "192.0.2.2")
     wait_until(lambda: "192.0.2.2" in announcer.announced())
     announcer.hold(WEB, AddressText("192.0.2.2"))
@@ -615,7 +616,7 @@ def test_of_very_many_services_at_once_the_events_that_nobody_would_read_become_
     cluster: Cluster, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its status object tells of each Service; and while Services still wait for their addresses little is written."""
-    monkeypatch.setattr(writer, "MAX_NEWS", 5)
+    monkeypatch.setattr(backlog, "MAX_NEWS", 5)
     addresses = [AddressText(f"192.0.2.{number}") for number in range(1, 31)]
     for number, address in enumerate(addresses):
         cluster.add_service(f"s{number}", address)
@@ -623,9 +624,9 @@ def test_of_very_many_services_at_once_the_events_that_nobody_would_read_become_
     wait_until(lambda: announcer.announced() == set(addresses))
     announcer.hold(*addresses)
     wait_until(lambda: len(cluster.statuses()) == len(addresses), 30)
-    wait_until(lambda: watcher.view().lag.writes == 0, 30)
+    wait_until(lambda: watcher.figures().lag.writes == 0, 30)
     events = cluster.events("nodeAssigned")
-    assert watcher.view().lag.oldest_s == 0.0
+    assert watcher.figures().lag.oldest_s == 0.0
     kinds = Counter(event["involvedObject"]["kind"] for event in events)
     merged = [event["message"] for event in events if event["involvedObject"]["kind"] == "Node"]
     assert kinds["Service"] + sum(int(message.split()[1]) for message in merged) == len(addresses)
@@ -646,11 +647,11 @@ def test_while_services_wait_for_addresses_little_is_written_and_warnings_all_th
     wait_until(lambda: announcer.announced() == set(addresses))
     announcer.hold(*addresses)
     waiting = 2 * len(addresses) - 4  # a status object and an Event for each
-    wait_until(lambda: watcher.view().lag.writes == waiting)
+    wait_until(lambda: watcher.figures().lag.writes == waiting)
     announcer.channel.send(Decision("AddressConflict", {"address": addresses[0], "mac": "02:00:00:00:00:99"}))
     wait_until(lambda: cluster.events("AddressConflict"))
-    wait_until(lambda: watcher.view().lag.oldest_s > 0.5)
-    assert watcher.view().lag.writes == waiting
+    wait_until(lambda: watcher.figures().lag.oldest_s > 0.5)
+    assert watcher.figures().lag.writes == waiting
 
 
 def test_news_that_is_no_longer_true_when_its_turn_comes_is_not_told(
@@ -662,7 +663,7 @@ def test_news_that_is_no_longer_true_when_its_turn_comes_is_not_told(
     wait_until(lambda: len(announcer.announced()) == 3)
     embedded_api.inject(userAgent="berthlb-speaker", path=STATUSES, verb="create", latency=1.0, status=503, count=1)
     announcer.hold(WEB, AddressText("192.0.2.2"))
-    wait_until(lambda: watcher.view().lag.writes >= 3)
+    wait_until(lambda: watcher.figures().lag.writes >= 3)
     announcer.hold(AddressText("192.0.2.2"), AddressText("192.0.2.3"))
     wait_until(lambda: len(cluster.events("nodeAssigned")) == 2)
     assert {each["involvedObject"]["name"] for each in cluster.events("nodeAssigned")} == {"db", "mail"}
@@ -712,7 +713,7 @@ def test_a_machine_of_the_same_name_is_told_of_on_the_node(cluster: Cluster, sta
     wait_until(lambda: "calls itself node-1 too" in cluster.health().get("message", ""))
     wait_until(lambda: watcher.ready() is None)
     assert "calls itself node-1 too" in (watcher.remarks() or "")
-    assert watcher.view().troubles == ("DuplicateNode",)
+    assert watcher.figures().troubles == ("DuplicateNode",)
 
 
 def test_who_hears_nobody_though_others_run_speakers_says_so(
@@ -795,10 +796,10 @@ def test_announced_is_only_what_is_answered(cluster: Cluster, start: Start) -> N
     watcher, announcer = start()
     wait_until(lambda: announcer.announced() == {WEB})
     announcer.hold(WEB)
-    wait_until(lambda: watcher.view().announced == (("default/web", WEB),))
+    wait_until(lambda: watcher.figures().announced == (("default/web", WEB),))
     wait_until(lambda: cluster.statuses() == {"web": "node-1"})
     announcer.hold(WEB, answered=False)
-    wait_until(lambda: watcher.view().announced == ())
+    wait_until(lambda: watcher.figures().announced == ())
     assert cluster.statuses() == {"web": "node-1"}
 
 
@@ -830,8 +831,8 @@ def test_metrics_have_the_names_that_dashboards_know(cluster: Cluster, start: St
         Stats(now, True, counters, {WEB: 7}, {WEB: 9}, peers, turns=(5, 1, 0, 0, 0, 1), turns_s=0.75)
     )
     registry = CollectorRegistry()
-    registry.register(SpeakerCollector(watcher.view))
-    wait_until(lambda: watcher.view().announced and watcher.view().stats)
+    registry.register(SpeakerCollector(watcher.figures))
+    wait_until(lambda: watcher.figures().announced and watcher.figures().stats)
     lines = generate_latest(registry).decode().splitlines()
     for line in (
         'metallb_speaker_announced{ip="192.0.2.1",node="node-1",protocol="layer2",service="default/web"} 1.0',

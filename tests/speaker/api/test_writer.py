@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 
 from cluster.api.errors import ApiError, Invalid, ServerError, Throttled, Unreachable
+from speaker.api.backlog import MAX_NEWS, NEWS_ATTEMPTS, RETRY_LAST_S, Backlog, Task
 from speaker.api.pace import BURST
-from speaker.api.writer import MAX_NEWS, NEWS_ATTEMPTS, RETRY_LAST_S, Backlog, Task, Writer
+from speaker.api.writer import Writer
 from tests.waiting import wait_until
 
 BUSY = ServerError(503, "ServiceUnavailable", "later")

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.objects import AddressText, NodeName
-from speaker.api.traffic import Traffic
+from speaker.api.statistics import Statistics
 from speaker.channel import Claims, ClaimsChange, Holding, Stats, ToWatcher, WatcherEnd, watcher_end
 from speaker.child import Child
 from speaker.link import LinkName, Mac
@@ -211,7 +211,7 @@ def test_traffic_is_told_once_and_only_where_there_was_some(world: World) -> Non
     world.responder.set_links([LinkState(ETH0, 2, mac, up=True)])
     asked, quiet, left = many(3)
     world.change(dict.fromkeys(many(3), 1), AnswerChange(dict.fromkeys(many(3), HERE)))
-    traffic, told = Traffic(), []
+    traffic, told = Statistics(0.0), []
     for second in range(4):
         for address in (asked, left):
             world.responder.on(ETH0).receive(request(address, AddressText("10.9.9.9"), client).encode(), float(second))
@@ -243,7 +243,7 @@ def test_statistics_that_are_not_read_add_up(world: World) -> None:
     for _ in range(50):
         world.informer.gratuitous[address] += 1
         world.informer.tell_statistics(None, 0.0)
-    traffic = Traffic()
+    traffic = Statistics(0.0)
     for _ in range(10):
         for message in world.watcher.receive():
             if isinstance(message, Stats):

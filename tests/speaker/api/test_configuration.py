@@ -9,14 +9,14 @@ import msgspec
 from cluster.addresses import parse_address
 from cluster.config import GRACE_S, Config, load
 from cluster.objects import IPAddressPool, L2Advertisement, decode
-from speaker.api.departed import Departed
+from speaker.api.configuration import Departures
 
 
 class Present:
     """What the API has, and what counts of it."""
 
     def __init__(self) -> None:
-        self.departed = Departed()
+        self.departed = Departures()
         self.config = Config()
         self.now = 100.0
 

@@ -1,0 +1,43 @@
+"""Calls that other threads have the watcher's loop make, and what wakes the loop up."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Callable
+
+
+class Inbox:
+    """``fileno`` is readable when ``take_all`` has something to do. Any thread may ``put``; one takes."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.taken = 0
+        """Calls made so far."""
+
+    def fileno(self) -> int:
+        return self._wake
+
+    def put(self, call: Callable[[], object]) -> None:
+        """Have a call made by whoever takes."""
+        self._calls.put(call)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the loop look around, without a call."""
+        os.eventfd_write(self._wake, 1)
+
+    def awake(self) -> None:
+        """``fileno`` was readable: from now on it is again when something comes."""
+        os.eventfd_read(self._wake)
+
+    def take_all(self) -> None:
+        """Make every call that waits, in order."""
+        while True:
+            try:
+                call = self._calls.get_nowait()
+            except queue.Empty:
+                return
+            self.taken += 1
+            call()
