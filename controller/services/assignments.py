@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from cluster.addresses import Address
 from cluster.objects import PoolName, Service
 from cluster.record import recorded
-from cluster.rightful import Age, Claimant, Grade, age_of, in_order
+from cluster.rightful import Age, Contender, Grade, age_of, in_order
 from cluster.sharing import Holder, read_holder
 from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases
@@ -80,13 +80,13 @@ class Holdings:
 
     def restore(self, everybody: Mapping[str, Holding]) -> None:
         """Enter all that there is by what the API shows of it. ``everybody`` by ``namespace/name``."""
-        claimants, unclear = [], []
+        contenders, unclear = [], []
         for holding in everybody.values():
             shown, given = addresses_in_status(holding.view), recorded(holding.view)
-            claimants.append(Claimant(holding, holding.age, shown, given, not self._is_ours(holding)))
+            contenders.append(Contender(holding, holding.age, shown, given, not self._is_ours(holding)))
             if shown != given:
                 unclear.append(holding)
-        for grade, holding, address in in_order(claimants):
+        for grade, holding, address in in_order(contenders):
             if grade is not Grade.USURPED:
                 self._grant(holding, address, everybody)
         for holding in sorted(unclear, key=lambda each: each.age):

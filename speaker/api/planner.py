@@ -1,20 +1,24 @@
 """Which Services are announced, what must move together, and by whom: Services, slices, nodes and Config -> Plan.
 
-A Service is announced when it is of our class, has an address of a pool that an advertisement announces, some endpoint
-of it can serve, and some node may hold it. Where several Services show one address without being allowed to share it,
-it is announced for the one whose it is (``cluster.rightful``) and for no other, whatever the controller does about it;
-also where the status of that one shows it no more.
+1. A Service is announced when it is of our class, has an address of a pool that an advertisement announces, some
+   endpoint of it can serve, and some node may hold it.
+2. Where several Services show one address and may not share it, the address is announced for the one whose it is
+   (``cluster.rightful``) and for no other, whatever the controller does about it; also where the status of that one
+   shows it no more.
+3. Services that have an address in common, directly or through others, by their statuses or by their conditions, form a
+   component. What is announced of a component is one bundle, under the lowest Service UID in it. The UID of a Service
+   whose endpoints come and go counts all the time, so that a bundle keeps its name, and with it its rank on every node.
+4. Where endpoints are all that is missing, for every Service of a component, the bundle stays in the Plan and says that
+   it does not serve: the endpoints may be back in a moment, and until then its holder keeps it (``unserved``).
 
-Services that claim an address in common, directly or through others, form a component; what is announced of it is one
-bundle, under the lowest Service UID in the component. The UID of a Service whose endpoints come and go counts all the
-time, so that a bundle keeps its name, and with it its rank on every node.
+Cost: an input marks the Services that it touches, and only their components are worked out anew. A change of nodes or
+of the configuration touches everything.
 
-Where endpoints are all that is missing, for every Service of a component, the bundle stays in the Plan and says that it
-does not serve: the endpoints may be back in a moment, and until then its holder should not lose it (``unserved``).
+The result is equal to a Plan made from scratch, and does not depend on the order in which things became known. Which of
+the candidates holds a bundle is not decided here (``speaker.protocol``).
 
-Nothing here depends on the order in which things became known. An input marks the Services that it touches; only their
-components are worked out anew, and what comes out is equal to a Plan made from scratch. A change of nodes or of the
-configuration touches everything.
+Example: ``web`` and ``secure`` share 192.0.2.1, and ``secure`` has 192.0.2.2 as well. One bundle has both addresses and
+both Services. When ``secure`` is deleted, 192.0.2.2 leaves it.
 """
 
 from __future__ import annotations
@@ -26,9 +30,9 @@ from cluster.addresses import Address, AddressError, Family, parse_address
 from cluster.config import Config
 from cluster.objects import AddressText, EndpointSlice, Node, NodeName, PoolName, Service, find_condition
 from cluster.record import ADDRESS_ASSIGNED, recorded_texts
-from cluster.rightful import Age, Claimant, age_of, in_order
+from cluster.rightful import Age, Contender, age_of, rightful
 from cluster.selectors import matches_any
-from cluster.sharing import Holder, read_holder
+from cluster.sharing import read_holder
 from speaker.api.kept import AS_SHOWN, can_serve, one
 from speaker.api.ranking import Advertisements, NodeFacts, Ranking, Requirement
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
@@ -58,7 +62,7 @@ class _Ours(NamedTuple):
         return age_of(self.service)
 
     @property
-    def claimed(self) -> tuple[_Place, ...]:
+    def contended(self) -> tuple[_Place, ...]:
         if not self.given or self.given is self.addresses:
             return self.addresses
         return tuple(dict.fromkeys((*self.addresses, *self.given)))
@@ -90,7 +94,7 @@ class Planner:
         self._config = Config()
         self._ranking = Ranking(node)
         self._services: dict[str, _Ours] = {}
-        self._claimants: dict[_Place, tuple[str, ...]] = {}
+        self._contenders: dict[_Place, tuple[str, ...]] = {}
         self._pools_of: dict[_Place, PoolName | None] = {}
         self._slices: dict[str, _Serving] = {}
         self._slices_of: dict[str, tuple[str, ...]] = {}
@@ -123,21 +127,21 @@ class Planner:
         now = self._ours(service) if service else None
         if now == before:
             return
-        claimed_before = before.claimed if before else ()
-        claimed_now = now.claimed if now else ()
+        before_places = before.contended if before else ()
+        now_places = now.contended if now else ()
         self._touched.add(key)
-        for place in claimed_before:
-            self._touched.update(self._claimants[place])
-            if place not in claimed_now:
-                left = tuple(each for each in self._claimants[place] if each != key)
+        for place in before_places:
+            self._touched.update(self._contenders[place])
+            if place not in now_places:
+                left = tuple(each for each in self._contenders[place] if each != key)
                 if left:
-                    self._claimants[place] = left
+                    self._contenders[place] = left
                 else:
-                    del self._claimants[place]
+                    del self._contenders[place]
                     self._pools_of.pop(place, None)
-        for place in claimed_now:
-            if place not in claimed_before:
-                self._claimants[place] = (*self._claimants.get(place, ()), key)
+        for place in now_places:
+            if place not in before_places:
+                self._contenders[place] = (*self._contenders.get(place, ()), key)
         if now:
             self._services[key] = now
         else:
@@ -204,7 +208,7 @@ class Planner:
             place = _place(parse_address(address))
         except AddressError:
             return ()
-        return tuple(key for key in self._claimants.get(place, ()) if place in self._services[key].addresses)
+        return tuple(key for key in self._contenders.get(place, ()) if place in self._services[key].addresses)
 
     def take_change(self) -> PlanChange | None:
         """What the inputs since the last call changed in the Plan; None when nothing."""
@@ -250,8 +254,8 @@ class Planner:
         ahead = [key]
         while ahead:
             ours = self._services.get(ahead.pop())
-            for place in ours.claimed if ours else ():
-                for other in self._claimants[place]:
+            for place in ours.contended if ours else ():
+                for other in self._contenders[place]:
                     if other not in component:
                         component.add(other)
                         ahead.append(other)
@@ -388,8 +392,8 @@ def _serving(endpoint_slice: EndpointSlice) -> _Serving | None:
 
 def _rightful(members: Iterable[_Ours]) -> list[_Ours]:
     """The members, each with those of its addresses that it may have; the order is kept."""
-    claimants = [
-        Claimant(
+    contenders = [
+        Contender(
             ours,
             ours.age,
             tuple(place.address for place in ours.addresses),
@@ -397,20 +401,13 @@ def _rightful(members: Iterable[_Ours]) -> list[_Ours]:
         )
         for ours in members
     ]
-    holders: dict[Address, list[Holder]] = {}
-    theirs: dict[str, set[Address]] = {}
-    for _, ours, address in in_order(claimants):
-        holder = read_holder(ours.service)
-        present = holders.setdefault(address, [])
-        if all(holder.why_not_with(other) is None for other in present):
-            present.append(holder)
-            theirs.setdefault(ours.service.key, set()).add(address)
-    rightful = []
-    for each in claimants:
-        may_have = theirs.get(each.who.service.key, set())
+    theirs = rightful(contenders, lambda ours: read_holder(ours.service))
+    lawful = []
+    for each in contenders:
+        may_have = theirs.get(each.who.service.key, ())
         if places := tuple(place for place in each.who.addresses if place.address in may_have):
-            rightful.append(each.who._replace(addresses=places))
-    return rightful
+            lawful.append(each.who._replace(addresses=places))
+    return lawful
 
 
 def _connected(members: list[_Ours]) -> list[list[_Ours]]:
