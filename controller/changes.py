@@ -17,7 +17,6 @@ from cluster.objects import Condition, ObjectMeta, Service
 from cluster.record import ADDRESS_ASSIGNED
 from cluster.resources import SERVICES, Resource
 
-"""The condition on a Service that says which address it has, or why it has none."""
 COMPONENT = "berthlb-controller"
 """Who the Events are from."""
 MESSAGE_LIMIT = 1000
@@ -97,6 +96,9 @@ class Tell:
 Change = Read | Write
 """What is answered, failed or superseded."""
 
+Patch = tuple[dict[str, Any], str | None]
+"""A merge patch, and the subresource that it is for."""
+
 
 def shortened(message: str, limit: int = MESSAGE_LIMIT) -> str:
     """The message, cut at ``limit``."""
@@ -148,8 +150,8 @@ def _plain(condition: Condition) -> dict[str, Any]:
 
 def service_patch(
     service: Service, addresses: Sequence[str], pool: str | None, condition: Condition | None, now: Moment
-) -> tuple[dict[str, Any], str | None] | None:
-    """The patch that gives the Service these addresses, and the subresource to send it to; None: it is so already.
+) -> Patch | None:
+    """The patch that gives the Service these addresses; None: it is so already.
 
     What the API server itself adds (``ingress[].ipMode``) is left to it and not compared.
     """

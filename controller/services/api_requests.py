@@ -10,14 +10,11 @@ import random
 from typing import Any
 
 from cluster.resources import SERVICES, Resource
-from controller.changes import Change, EventNote, Moment, Read, Tell, Write
+from controller.changes import Change, EventNote, Moment, Patch, Read, Tell, Write
 from controller.retry import CONFLICTS_AT_ONCE, retry_delay
 from controller.services.alarms import Alarms
 from controller.services.pace import ADDRESSES, WORDS
 from controller.services.tracked import Tracked
-
-Patch = tuple[dict[str, Any], str | None]
-"""A merge patch, and the subresource that it is for."""
 
 
 class Requests:
@@ -81,7 +78,7 @@ class Requests:
     # -------------------------------------------------------------------- what became of it
 
     def answered(self, tracked: Tracked) -> None:
-        tracked.in_flight = False
+        self._ended(tracked)
         tracked.attempts = 0
 
     def superseded(self, tracked: Tracked, attempts: int, now: Moment) -> None:
@@ -92,9 +89,13 @@ class Requests:
             self._retry_later(tracked, 0.0, now)
 
     def failed(self, tracked: Tracked, retry_after: float, now: Moment) -> None:
-        tracked.in_flight = False
+        self._ended(tracked)
         tracked.attempts += 1
         self._retry_later(tracked, retry_after, now)
+
+    def _ended(self, tracked: Tracked) -> None:
+        tracked.in_flight = tracked.overtaken = False
+        tracked.decided = None
 
     def _retry_later(self, tracked: Tracked, retry_after: float, now: Moment) -> None:
         tracked.retry_at = now.monotonic + retry_delay(tracked.attempts, retry_after, self._rng)

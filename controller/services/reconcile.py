@@ -11,6 +11,7 @@ as far as there is room for requests:
   address is believed the one that it comes to show, where nobody else has that and it could ask for it: a leader of
   before may have written it late.
 - Of one Service at most one request is under way; what is seen meanwhile is judged when its answer has come.
+- Each change is judged once. An answer, or the watch, that tells of just what was written is no reason to judge again.
 - Whoever waits is tried again, the oldest first, when the configuration changes, when an address became free or is
   shared on other terms, and never otherwise. Whoever would rather have both families and has one waits too.
 
@@ -37,16 +38,16 @@ from controller.allocation.departed import Departed
 from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases
 from controller.allocation.reserved import Reserved
-from controller.changes import COMPONENT, Change, EventNote, Moment, Read, Tell, Write, service_patch, shortened
+from controller.changes import COMPONENT, Change, EventNote, Moment, Patch, Read, Tell, Write, service_patch, shortened
 from controller.services import events, vocabulary
-from controller.services.api_requests import Patch, Requests
+from controller.services.api_requests import Requests
 from controller.services.assignments import Holdings
 from controller.services.contest import Contest, Shown, last_other_writer, shown
 from controller.services.judgement import Verdict, condition, judge, may_be_believed
 from controller.services.judging_queue import Rank, Turns
 from controller.services.reading import addresses_in_status, is_ours, read_request
 from controller.services.reminders import Reminders
-from controller.services.tracked import Tracked
+from controller.services.tracked import Decided, Tracked
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +126,29 @@ class Reconciler:
 
     def observe(self, view: Service) -> None:
         """A Service as the API shows it."""
+        tracked = self._take_note(view)
+        if tracked is not None and not tracked.in_flight:  # else it is judged when the answer has come
+            self._turns.give(view.key)
+
+    def _take_note(self, view: Service) -> Tracked | None:
+        """The Service, if this is news of it."""
         tracked = self._tracked.get(view.key)
         version = view.metadata.resource_version
         if tracked is not None and tracked.uid != view.metadata.uid:
             if is_older(version, tracked.view.metadata.resource_version):
-                return
+                return None
             self._forget(tracked)
             tracked = None
         if tracked is None:
             if view.spec.type != "LoadBalancer" and not bears_our_mark(view):
-                return
+                return None
             tracked = self._tracked[view.key] = Tracked(view)
             if find_condition(view.status.conditions, ADDRESS_ASSIGNED) is not None:
                 tracked.told = vocabulary.worth_telling(view)  # it was told then
         elif tracked.view.metadata.resource_version == version:
             tracked.view = view  # the copy that is held anyway, instead of the one that a write was answered with
             if not tracked.doubtful:
-                return  # it is judged already, or will be when the answer under way has come
+                return None  # it is judged already, or will be when the answer under way has come
         elif not is_older(version, tracked.view.metadata.resource_version):
             tracked.retry_at = None  # another object, another try
             if (
@@ -155,7 +162,7 @@ class Reconciler:
             tracked.view = view
         if self.started:
             self._enter(tracked)
-        self._turns.give(view.key)
+        return tracked
 
     def vanished(self, view: Service) -> None:
         """A Service left the watched selection, as ``view``."""
@@ -192,12 +199,29 @@ class Reconciler:
             tracked is not None
             and isinstance(change, Write)
             and isinstance(view, Service)
-            and tracked.uid == change.uid
+            and tracked.uid == change.uid == view.metadata.uid
         ):
-            tracked.stated = shown(view)
-            if tracked.contest is not None:
-                tracked.contest.told = True
-        self._learn(change, view)
+            self._made(tracked, view)
+        else:
+            self._learn(change, view)
+
+    def _made(self, tracked: Tracked, view: Service) -> None:
+        """A write was made. What has become of the Service is judged, unless it is just what was written."""
+        tracked.stated = shown(view)
+        if tracked.contest is not None:
+            tracked.contest.told = True
+        decided, overtaken = tracked.decided, tracked.overtaken
+        self._requests.answered(tracked)
+        self._take_note(view)
+        if overtaken or decided is None or not decided.is_what(tracked.view):
+            self._turns.give(view.key)
+        else:
+            self._confirm(tracked)
+
+    def _confirm(self, tracked: Tracked) -> None:
+        """Give back what the Service has left, if the API shows it with what it is assigned."""
+        if shown(tracked.view) == texts(tracked.assigned):
+            self._holdings.settled(tracked)
 
     def _learn(self, change: Change, view: Service | ServiceOwners | None) -> None:
         tracked = self._tracked.get(change.key)
@@ -213,7 +237,7 @@ class Reconciler:
             elif isinstance(change, Read):
                 tracked.doubtful = False
         if isinstance(view, Service):
-            self.observe(view)
+            self._take_note(view)
             self._turns.give(change.key)
 
     def superseded(self, change: Change, view: Service | None, now: Moment) -> None:
@@ -310,6 +334,7 @@ class Reconciler:
     def _decide(self, tracked: Tracked, now: Moment) -> None:
         view = tracked.view
         if not self._requests.may_ask(tracked):
+            tracked.overtaken = tracked.in_flight
             return
         self._requests.wake(tracked, None)
         if tracked.doubtful:
@@ -339,10 +364,12 @@ class Reconciler:
             self._explain(tracked, events.of_contest(tracked.refusal), (), now)
             return
         said = condition(verdict)
-        patch = service_patch(view, texts(tracked.assigned), verdict.pool, said, now)
+        decided = Decided(view, texts(tracked.assigned), verdict.pool, said, now)
+        patch = decided.patch(view)
         notes = events.of_verdict(view, verdict, tracked.cleared) if patch is not None else ()
         refused = {"AllocationFailed", "LoadBalancerFailed"} & {note.reason for note in notes}
         written = self._write(tracked, patch, said.message, notes, now)
+        tracked.decided = decided if written else None
         if written and refused and verdict.refusal is not None:
             self.refusals[verdict.refusal.reason] += 1
         self._explain(tracked, events.of_refusal(view, verdict), notes if written else (), now)
@@ -469,8 +496,7 @@ class Reconciler:
         self, tracked: Tracked, patch: Patch | None, decision: str, notes: tuple[EventNote, ...], now: Moment
     ) -> bool:
         """Whether a write is made of it now; None: the Service says already what it should."""
-        if shown(tracked.view) == texts(tracked.assigned):
-            self._holdings.settled(tracked)
+        self._confirm(tracked)
         return patch is not None and self._requests.write(tracked, patch, decision, notes, now)
 
 

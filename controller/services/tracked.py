@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cluster.objects import Condition, Service
 from controller.allocation.allocator import Refusal
+from controller.changes import Moment, Patch, service_patch
 from controller.services.assignments import Holding
-from controller.services.contest import Contest, Shown
+from controller.services.contest import Contest, Shown, wish
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a Service was decided to show, and what it was like then."""
+
+    view: Service
+    addresses: Shown
+    pool: str | None
+    condition: Condition
+    at: Moment
+
+    def patch(self, view: Service) -> Patch | None:
+        """What makes ``view`` show it; None: it does."""
+        return service_patch(view, self.addresses, self.pool, self.condition, self.at)
+
+    def is_what(self, view: Service) -> bool:
+        """Whether the Service shows it, and asks for nothing else than when it was decided."""
+        alike = view.metadata.deletion_timestamp == self.view.metadata.deletion_timestamp
+        return alike and wish(view) == wish(self.view) and self.patch(view) is None
 
 
 @dataclass(slots=True)
@@ -26,6 +48,10 @@ class Tracked(Holding):
     """It left the watched selection and has not been read since."""
     in_flight: bool = False
     """Whether a request about it is under way."""
+    decided: Decided | None = None
+    """What the write that is under way makes of it."""
+    overtaken: bool = False
+    """Whether something else than the Service has changed while a request about it was under way."""
     attempts: int = 0
     """Requests in a row that failed, or met a conflict."""
     retry_at: float | None = None
