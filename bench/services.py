@@ -42,7 +42,7 @@ from cluster.api.client import SERVICES, ApiClient, connect
 from cluster.objects import Condition, Service
 from cluster.record import ADDRESS_ASSIGNED
 from controller.changes import Moment, service_patch
-from controller.daemon.loop import WRITERS
+from controller.daemon.writers import WRITERS
 from lab import launch
 from lab.assets.gather import gather
 from lab.client import Command, Lab

@@ -75,7 +75,7 @@ def observe(
     core.set_reserved(reservations.ranges)
     core.start(reports.recorded_releases())
     found: dict[str, Difference] = {}
-    for change in core.settle(now):
+    for change in core.decide(now):
         if isinstance(change, Write) and change.resource is SERVICES:
             difference = _difference(services[change.key], change)
             if difference is not None:

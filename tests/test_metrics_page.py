@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from cluster.daemon.observing import DifferencesCollector
 from cluster.objects import AddressText, NodeName, PoolName
 from controller import observation
-from controller.daemon.metrics import ControllerCollector, PoolFigures, Snapshot
+from controller.daemon.metrics import ControllerCollector
+from controller.figures import PoolFigures, Snapshot
 from controller.services.latency import FirstAddresses
 from speaker.api import comparison
 from speaker.api.metrics import COUNTERS, SpeakerCollector, SpeakerFigures

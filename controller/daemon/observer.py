@@ -31,7 +31,8 @@ from cluster.resources import (
     SERVICES,
 )
 from controller.changes import Moment
-from controller.daemon.metrics import ControllerCollector, PoolFigures, Snapshot
+from controller.daemon.metrics import ControllerCollector
+from controller.figures import PoolFigures, Snapshot
 from controller.observation import KINDS, Observation, observe
 
 PAUSE_S = 2.0

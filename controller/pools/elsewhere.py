@@ -66,7 +66,7 @@ class Elsewhere:
         self._strays.pop((type(view), view.key), None)
         self._changed = True
 
-    def settle(self, now: float) -> list[Tell]:
+    def take_due(self, now: float) -> list[Tell]:
         """Whom to tell now, in Events about the objects themselves."""
         if not self._changed and (self._due_at is None or now < self._due_at):
             return []
@@ -91,7 +91,7 @@ class Elsewhere:
         return Tell((EventNote("Warning", "WrongNamespace", message),), view.metadata, _RESOURCES[type(view)])
 
     def next_deadline(self) -> float | None:
-        """When ``settle`` wants to be called next though nothing was observed."""
+        """When ``take_due`` wants to be called next though nothing was observed."""
         return self._due_at
 
 

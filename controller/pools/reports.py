@@ -242,7 +242,7 @@ class Reports:
         return taken
 
     def next_deadline(self) -> float | None:
-        """When ``settle`` wants to be called next though nothing was observed, in monotonic seconds."""
+        """When ``decide`` wants to be called next though nothing was observed, in monotonic seconds."""
         return self._deadline
 
     def recorded_releases(self) -> list[RecentRelease]:
@@ -250,7 +250,7 @@ class Reports:
         views = (each.view for each in self._pools.values())
         return [each for view in views if isinstance(view, IPAddressPool) for each in view.status.recent_releases]
 
-    def settle(self, ledger: Ledger, releases: Releases, now: Moment) -> list[Change]:
+    def decide(self, ledger: Ledger, releases: Releases, now: Moment) -> list[Change]:
         """The writes that make the objects say what is so."""
         self._deadline = None
         config, reserved = self._withheld_for

@@ -2,7 +2,7 @@
 
 It keeps every Service, the configuration and the ledger in agreement. It does no I/O, and time is an argument. What
 each Service holds and is leaving is kept in ``holdings``, what it should have is judged in ``judgement``, whose turn it
-is in ``turns``, what may be asked about it now in ``requests``. ``settle`` decides, after a batch of observations and
+is in ``turns``, what may be asked about it now in ``requests``. ``decide`` decides, after a batch of observations and
 as far as there is room for requests:
 
 - Nothing is decided before ``start``. Then everything that every Service has is restored, before anything new is given
@@ -258,7 +258,7 @@ class Reconciler:
         self._requests.failed(tracked, retry_after, now)
 
     def next_deadline(self) -> float | None:
-        """When ``settle`` wants to be called next, in monotonic seconds, though nothing was observed. Reminders are in
+        """When ``decide`` wants to be called next, in monotonic seconds, though nothing was observed. Reminders are in
         no hurry, and come with whichever call is next."""
         deadlines = (self._requests.next_deadline(), self._departed.next_deadline())
         return min((at for at in deadlines if at is not None), default=None)
@@ -275,9 +275,9 @@ class Reconciler:
         self._holdings.restore(self._tracked)
         self._mind_departed()
 
-    def settle(self, now: Moment, room: int = sys.maxsize, turns: int = sys.maxsize) -> list[Change | Tell]:
-        """Decide whatever is due, until ``room`` requests have come of it or ``turns`` were taken; the rest stays due.
-        Returns the changes to carry out, in order."""
+    def decide(self, now: Moment, requests: int = sys.maxsize, services: int = sys.maxsize) -> list[Change | Tell]:
+        """Decide what is due, until ``requests`` have come of it or so many ``services`` were looked at; the rest stays
+        due. Returns what is to be carried out, in order."""
         if self.started:
             if self._departed.expire(now.monotonic):
                 self._mind_departed()
@@ -287,14 +287,13 @@ class Reconciler:
             for key in self._reminders.due(now.monotonic):
                 self._tracked[key].remind = True
                 self._turns.give(key)
-            self._decide_all(now, room, turns)
+            self._decide_all(now, requests, services)
         self.releases.stamp(now)
         return self._requests.take()
 
-    def _decide_all(self, now: Moment, room: int, turns: int) -> None:
-        """Everybody whose turn it is, while there is room."""
-        while room > 0 and turns > 0:
-            turns -= 1
+    def _decide_all(self, now: Moment, requests: int, services: int) -> None:
+        while requests > 0 and services > 0:
+            services -= 1
             for reclaimer in self._holdings.take_reclaimers():
                 self._enter(self._tracked[reclaimer])
             if freed := self._holdings.take_freed():
@@ -306,7 +305,7 @@ class Reconciler:
             if tracked is not None and (due or self._may_profit(tracked)):
                 was_in_flight = tracked.in_flight
                 self._decide(tracked, now)
-                room -= tracked.in_flight and not was_in_flight
+                requests -= tracked.in_flight and not was_in_flight
 
     def _rank_of(self, key: str) -> Rank | None:
         tracked = self._tracked.get(key)

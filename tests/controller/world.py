@@ -193,7 +193,7 @@ class World:
     def decide(self) -> None:
         """One turn of the deciding thread."""
         self.time += 0.001
-        for change in self.controller.settle(self.now, self.room):
+        for change in self.controller.decide(self.now, self.room):
             if isinstance(change, Tell):
                 self.events += [(change.about.key, note) for note in change.events]
             else:

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from cluster.daemon.listen import Listen
 from cluster.objects import NodeName
 from controller import options as controller_options
-from controller.daemon.metrics import ControllerCollector, Snapshot
+from controller.daemon.metrics import ControllerCollector
+from controller.figures import Snapshot
 from speaker import options as speaker_options
 from speaker.api.metrics import SpeakerCollector, SpeakerFigures
 

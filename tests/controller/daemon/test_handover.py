@@ -17,7 +17,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from cluster.api.client import connect
-from controller.daemon.loop import WRITERS, Daemon
+from controller.daemon.loop import Daemon
+from controller.daemon.writers import WRITERS
 from controller.leadership import WRITE_S
 from lab.apiserver.embedded import EmbeddedApi
 from tests.controller.daemon.test_loop import METALLB, SERVICES, Cluster, Controller

@@ -30,7 +30,7 @@ def elsewhere() -> Elsewhere:
 
 
 def told(elsewhere: Elsewhere, now: float) -> list[tuple[str, str]]:
-    return [(each.resource.kind, each.about.key) for each in elsewhere.settle(now)]
+    return [(each.resource.kind, each.about.key) for each in elsewhere.take_due(now)]
 
 
 def test_a_pool_that_nobody_reads_is_told_after_a_while_and_then_once_an_hour(elsewhere: Elsewhere) -> None:
@@ -38,7 +38,7 @@ def test_a_pool_that_nobody_reads_is_told_after_a_while_and_then_once_an_hour(el
     elsewhere.observe(advertisement(), 0.0)
     assert told(elsewhere, PATIENCE_S - 1) == []
     assert elsewhere.next_deadline() == PATIENCE_S
-    (first, second) = elsewhere.settle(PATIENCE_S)
+    (first, second) = elsewhere.take_due(PATIENCE_S)
     assert [each.resource.kind for each in (first, second)] == ["IPAddressPool", "L2Advertisement"]
     (note,) = first.events
     assert (note.type, note.reason) == ("Warning", "WrongNamespace")

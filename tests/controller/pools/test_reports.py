@@ -109,7 +109,7 @@ class Api:
         """One turn of the deciding thread, its changes carried out; how many there were."""
         if self.reports.reload() or self.ledger.reserved is not self.reservations.ranges:
             self.ledger.set_pools(self.reports.config.pools, self.reservations.ranges)
-        changes = self.reports.settle(self.ledger, self.releases, Moment(self.time, self.time))
+        changes = self.reports.decide(self.ledger, self.releases, Moment(self.time, self.time))
         for change in changes:
             kind = change.resource.kind
             if isinstance(change, Write):
@@ -425,7 +425,7 @@ def test_a_state_that_somebody_deleted_is_made_again_with_the_next_news(api: Api
         raise AssertionError("a bad edit must not change what is in force")
     (patch, *_) = [
         change
-        for change in api.reports.settle(api.ledger, api.releases, Moment(api.time, api.time))
+        for change in api.reports.decide(api.ledger, api.releases, Moment(api.time, api.time))
         if change.resource.kind == "ConfigurationState"
     ]
     assert not isinstance(patch, Read)
@@ -438,7 +438,7 @@ def test_a_failed_report_is_repeated_after_a_pause(api: Api) -> None:
     api.pool("p", "10.0.0.0/24")
     api.reports.reload()
     api.ledger.set_pools(api.reports.config.pools)
-    for change in api.reports.settle(api.ledger, api.releases, Moment(api.time, api.time)):
+    for change in api.reports.decide(api.ledger, api.releases, Moment(api.time, api.time)):
         api.reports.failed(change, 0.0, Moment(api.time, api.time))
     assert api.turn() == 0
     deadline = api.reports.next_deadline()
@@ -453,7 +453,7 @@ def test_a_report_that_somebody_forestalled_is_made_on_the_newer_object(api: Api
     api.reports.reload()
     api.ledger.set_pools(api.reports.config.pools)
     now = Moment(api.time, api.time)
-    changes = api.reports.settle(api.ledger, api.releases, now)
+    changes = api.reports.decide(api.ledger, api.releases, now)
     api.pool("p", "10.0.0.0/25")
     for change in changes:
         there = (change.resource.kind, change.name) in api.objects

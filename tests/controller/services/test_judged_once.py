@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from controller.services import reconcile
+from controller.changes import Write
+from controller.services.judgement import judge
 from tests.controller.world import World
 
 MANY = 200
@@ -18,7 +19,6 @@ Judgements = Callable[[], int]
 @pytest.fixture
 def judgements(monkeypatch: pytest.MonkeyPatch) -> Judgements:
     """How many verdicts were asked for since the last call."""
-    judge = reconcile.judge
     asked = 0
 
     def counting(*arguments: Any) -> Any:
@@ -31,7 +31,7 @@ def judgements(monkeypatch: pytest.MonkeyPatch) -> Judgements:
         taken, asked = asked, 0
         return taken
 
-    monkeypatch.setattr(reconcile, "judge", counting)
+    monkeypatch.setattr("controller.services.reconcile.judge", counting)
     return take
 
 
@@ -133,6 +133,7 @@ def test_what_a_server_makes_of_a_write_is_seen(world: World) -> None:
     world.deliver()
     world.decide()
     (write,) = world.pending
+    assert isinstance(write, Write)
     write.body["status"]["loadBalancer"]["ingress"] = [{"ip": "10.9.9.9"}]
     world.carry_out(write)
     rest(world)

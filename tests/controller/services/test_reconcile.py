@@ -785,12 +785,12 @@ def test_after_a_start_who_waits_is_served_before_those_who_have_an_address_are_
     world.take_writes()
     world.put("waits")
     world.start()
-    (first,) = world.controller.settle(world.now, turns=1)
+    (first,) = world.controller.decide(world.now, services=1)
     assert isinstance(first, Write)
     assert first.name == "waits"
-    assert world.controller.settle(world.now, turns=5) == []
+    assert world.controller.decide(world.now, services=5) == []
     world.put("comes-meanwhile")
-    (second,) = world.controller.settle(world.now, turns=1)
+    (second,) = world.controller.decide(world.now, services=1)
     assert isinstance(second, Write)
     assert second.name == "comes-meanwhile"
     assert world.controller.backlog == 15

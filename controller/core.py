@@ -1,0 +1,235 @@
+"""All that one controller decides: observations and answers in, orders out. No I/O, and time is an argument.
+
+Several parts decide, each about its own: ``services``, ``pools``, ``orphans``. This one knows which of them an
+observation or an answer is for, and in which order they go: first the configuration in force, then the Services, then
+what is written about pools, since that counts what Services were given.
+
+A standby keeps what pools, nodes and the like it is told of, and nothing about Services. When it begins to lead,
+``begin_term`` and then ``restore`` make everything anew from the copies of the API's objects.
+
+Not promised: that an order is carried out. Its answer, or its failure, comes back by ``take_outcome``; an order whose
+term is over is dropped, with all that was decided in it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.api.errors import ApiError, Forbidden, Invalid
+from cluster.api.listwatch import Change as Seen
+from cluster.config import Problem
+from cluster.objects import (
+    ConfigurationState,
+    IPAddressPool,
+    L2Advertisement,
+    Namespace,
+    Node,
+    Object,
+    Service,
+    ServiceCIDR,
+)
+from cluster.resources import SERVICES
+from controller.allocation.reserved import Reservations
+from controller.changes import Change, Moment, Tell
+from controller.figures import PoolFigures, Snapshot
+from controller.orphans import Census, Orphans, Task
+from controller.passes import Room
+from controller.pools.elsewhere import Elsewhere
+from controller.pools.reports import Reports
+from controller.services.latency import FirstAddresses
+from controller.services.reconcile import Reconciler
+
+HOPELESS_RETRY_S = 10.0
+"""After an answer that only a person can change (403, 422)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a change: ``made``, or somebody was faster, and the object as it is now; or a failure."""
+
+    term: int
+    change: Change
+    view: Any = None
+    """None: there is no such object any more."""
+    made: bool = True
+    failure: ApiError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What came of one pass, each in order."""
+
+    changes: list[Change] = field(default_factory=list)
+    tells: list[Tell] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    """What is newly not in force."""
+    astray: list[Tell] = field(default_factory=list)
+    """What is newly in a namespace that is not read; these are to be told, too."""
+
+
+class Core:
+    """See the module's docstring. One thread only, but for ``backlog``."""
+
+    def __init__(
+        self, namespace: str, load_balancer_class: str | None, remember_releases: int, rng: random.Random
+    ) -> None:
+        self._namespace = namespace
+        self._class = load_balancer_class
+        self._remember_releases = remember_releases
+        self._rng = rng
+        self._services = self._new_services()
+        self._reports = Reports(namespace, rng)
+        self._reservations = Reservations()
+        self._elsewhere = Elsewhere(namespace)
+        self._orphans = Orphans(0.0)
+        self._first_addresses = FirstAddresses(load_balancer_class)
+
+    def _new_services(self) -> Reconciler:
+        return Reconciler(self._class, self._rng, self._remember_releases)
+
+    # -------------------------------------------------------------------- terms
+
+    @property
+    def restored(self) -> bool:
+        """Whether it knows what every Service has: only then it decides."""
+        return self._services.started
+
+    def begin_term(self) -> None:
+        """What was decided so far does not count any more."""
+        self._services = self._new_services()
+        self._first_addresses.begin_anew()
+
+    def restore(self, everything: Iterable[Object], now: Moment) -> None:
+        """From now on, decide. ``everything``: all objects that a controller reads, read since the term began."""
+        self._reports = Reports(self._namespace, self._rng, self._reports.config)
+        self._reservations = Reservations()
+        self._elsewhere = Elsewhere(self._namespace)
+        self._orphans = Orphans(now.monotonic)
+        for view in everything:
+            self._note(view, None, view, now)
+        self._reports.reload()
+        self._services.set_config(self._reports.config)
+        self._services.set_reserved(self._reservations.ranges)
+        self._services.start(self._reports.recorded_releases())
+
+    # -------------------------------------------------------------------- observations and answers
+
+    def take(self, seen: Seen[Any], now: Moment) -> None:
+        """An object came, changed, went, or left what is watched."""
+        view: Object | None = seen.new or seen.old
+        if view is None or (not self.restored and isinstance(view, Service | Namespace)):
+            return  # ``restore`` is told of these
+        self._note(view, seen.old, seen.new, now, first=seen.kind == "added")
+
+    def _note(self, view: Object, old: Any, new: Any, now: Moment, *, first: bool = True) -> None:
+        """``view``: the object as it is, or was. ``new`` None: it is not there any more."""
+        name, gone = view.metadata.name, new is None
+        match view:
+            case Service():
+                self._services.vanished(view) if gone else self._services.observe(view)
+                self._orphans.service_changed(old, new, now.monotonic)
+                self._time(view, now, gone=gone, first=first)
+            case IPAddressPool() | L2Advertisement() if view.metadata.namespace != self._namespace:
+                self._elsewhere.vanished(view) if gone else self._elsewhere.observe(view, now.monotonic)
+            case IPAddressPool() | L2Advertisement():
+                self._reports.vanished(view) if gone else self._reports.observe(view)
+            case Node():
+                self._reservations.set_node(name, new)
+                self._orphans.set_node(name, new, now.monotonic)
+                self._reports.set_node(name, None if gone else view.metadata.labels)
+            case ConfigurationState():
+                self._reports.set_speaker_state(view, gone=gone)
+            case ServiceCIDR():
+                self._reservations.set_service_cidr(name, new)
+            case Namespace():
+                self._services.set_namespace(name, None if gone else view.metadata.labels)
+
+    def _time(self, view: Service, now: Moment, *, gone: bool, first: bool) -> None:
+        """How long Services wait."""
+        if gone:
+            self._first_addresses.vanished(view)
+            return
+        if first:
+            self._first_addresses.appeared(view, now)
+        self._first_addresses.changed(view, now)
+
+    def take_outcome(self, outcome: Outcome, now: Moment) -> None:
+        """What became of a change that was decided in this term."""
+        change, view, failure = outcome.change, outcome.view, outcome.failure
+        part = self._services if change.resource.kind == SERVICES.kind else self._reports
+        if failure is not None:
+            hopeless = HOPELESS_RETRY_S if isinstance(failure, Invalid | Forbidden) else 0.0
+            part.failed(change, max(failure.retry_after or 0.0, hopeless), now)
+            return
+        if isinstance(view, Service):
+            self._first_addresses.changed(view, now)
+        if outcome.made:
+            part.answered(change, view)
+        else:
+            part.superseded(change, view, now)
+
+    def set_obstacle(self, problem: Problem | None) -> None:
+        """What keeps pools from being applied; None: nothing."""
+        self._reports.set_obstacle(problem)
+
+    # -------------------------------------------------------------------- deciding
+
+    @property
+    def backlog(self) -> int:
+        """How many Services are still to be judged. From any thread."""
+        return self._services.backlog
+
+    def next_deadline(self) -> float | None:
+        """When ``decide`` wants to be called next though nothing was observed, in monotonic seconds."""
+        parts = (self._services, self._reports, self._orphans, self._elsewhere)
+        return min((at for each in parts if (at := each.next_deadline()) is not None), default=None)
+
+    def decide(self, room: Room | None, now: Moment, *, states_served: bool) -> Orders:
+        """What is to be done, as far as there is ``room``; the rest stays due. ``states_served``: whether the API has
+        the kind ConfigurationState."""
+        astray = self._elsewhere.take_due(now.monotonic) if self.restored else []
+        self._reports.set_elsewhere(self._elsewhere.pools)
+        if self._reports.reload():
+            self._services.set_config(self._reports.config)
+        self._services.set_reserved(self._reservations.ranges)
+        orders = Orders(problems=self._reports.take_new_problems(), astray=astray)
+        if room is None:
+            return orders
+        for each in self._services.decide(now, room.requests, room.services):
+            if isinstance(each, Tell):
+                orders.tells.append(each)
+            else:
+                orders.changes.append(each)
+        self._reports.states_served = states_served
+        orders.changes.extend(self._reports.decide(self._services.ledger, self._services.releases, now))
+        return orders
+
+    def orphans_due(self, now: float) -> bool:
+        """Whether ``clear`` has anything to do."""
+        due = self._orphans.next_deadline()
+        return due is not None and due <= now
+
+    def clear(self, services: Mapping[str, Service], now: float) -> tuple[list[Task], Census]:
+        """Which status objects are to be looked at, and held against whom. ``services``: all, by key."""
+        return self._orphans.due(services, now), self._orphans.census(services, now)
+
+    # -------------------------------------------------------------------- what is measured
+
+    def figures(self) -> Snapshot:
+        """What the parts know; whoever has the threads adds the rest."""
+        counts = self._services.figures()
+        return Snapshot(
+            pools={
+                name: PoolFigures.of(self._services.ledger, name)
+                for name in (self._reports.config.pools if self.restored else ())
+            },
+            config_stale=bool(self._reports.problems),
+            services=counts.services,
+            waiting={reason.value: count for reason, count in counts.waiting.items()},
+            refusals={reason.value: count for reason, count in self._services.refusals.items()},
+            since_seen=self._first_addresses.since_seen.distribution(),
+            since_creation=self._first_addresses.since_creation.distribution(),
+        )
