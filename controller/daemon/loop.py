@@ -18,30 +18,19 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from cluster.api.client import ApiClient
-from cluster.api.reflector import Change as Seen
-from cluster.api.reflector import Reflector
+from cluster.api.listwatch import Change as Seen
 from cluster.api.server_version import VersionCheck
-from cluster.objects import Object
-from cluster.resources import (
-    CONFIGURATION_STATES,
-    IP_ADDRESS_POOLS,
-    L2_ADVERTISEMENTS,
-    NAMESPACES,
-    NODES,
-    SERVICE_CIDRS,
-    SERVICES,
-)
 from controller.changes import Moment
 from controller.core import Core, Outcome
 from controller.daemon.beginning import find_leftovers, make_key
 from controller.daemon.clearing import Clearing
+from controller.daemon.copies import Copies
 from controller.daemon.elector import Elector, lease_name
 from controller.daemon.metrics import ControllerCollector
 from controller.daemon.recorder import Recorder
@@ -88,7 +77,7 @@ class Daemon:
         """The term that the core decides in; None: it stands by."""
         self._term_began = 0.0
         self._awaited: tuple[int, ...] | None = None
-        """Which refresh of each reflector a new leader waits for; None: not asked for yet."""
+        """Which refresh of the copies a new leader waits for; None: not asked for yet."""
         self._last_pass = time.monotonic()
         self._snapshot = Snapshot()
         self._snapshot_at = 0.0
@@ -102,24 +91,7 @@ class Daemon:
         self._clearing = Clearing(client, namespace, leading=self._leads)
         self._webhook = LeftWebhook(client, namespace, leading=self._leads, changed=self._wake)
         self._version_check = VersionCheck(client, self._take_version)
-        note = self._inbox.put
-        self._namespaces = Reflector(client, NAMESPACES, on_change=note)
-        self._states = Reflector(client, CONFIGURATION_STATES, namespace=namespace, optional=True, on_change=note)
-        self._services = Reflector(client, SERVICES, field_selector="spec.type=LoadBalancer", on_change=note)
-        self._reflectors: Final[tuple[Reflector[Any], ...]] = (
-            self._services,
-            Reflector(client, IP_ADDRESS_POOLS, namespace=namespace, on_change=note),
-            Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, optional=True, on_change=note),
-            self._namespaces,
-            Reflector(client, NODES, on_change=note),
-            self._states,
-            Reflector(client, SERVICE_CIDRS, optional=True, on_change=note),
-        )
-        self._reflectors_of_all: Final[tuple[Reflector[Any], ...]] = (
-            Reflector(client, IP_ADDRESS_POOLS, optional=True, on_change=self._note_elsewhere),
-            Reflector(client, L2_ADVERTISEMENTS, optional=True, on_change=self._note_elsewhere),
-        )
-        """For what is only said: nothing waits for these, and what they may not read is not missed."""
+        self._copies = Copies(client, namespace, self._inbox.put)
         registry.register(ControllerCollector(self._figures))
 
     # -------------------------------------------------------------------- for the probes
@@ -133,14 +105,11 @@ class Daemon:
         """What is missing at present; None: as leader every Service's address has been restored and new ones are given
         out, as standby everything is there to begin with that at once."""
         missing = [self._old_server] if self._old_server else []
-        if self._namespaces.synced and self._namespace not in self._namespaces.items():
+        if self._copies.namespace_missing:
             missing.append(f'there is no namespace "{self._namespace}" (--namespace)')
         elif self._term is None and self._elector.trouble:
             missing.append(f"the Lease {self._elector.lease} cannot be had: {self._elector.trouble}")
-        if unlisted := [each.with_trouble for each in self._reflectors if not each.synced]:
-            missing.append(f"waiting for the first list of {', '.join(unlisted)}")
-        if deaf := [each.with_trouble for each in self._reflectors if each.synced and each.trouble]:
-            missing.append(f"no news of {', '.join(deaf)}")
+        missing += self._copies.missing()
         if not missing and self._term is not None and not self._core.restored:
             missing.append("restoring addresses")
         return "; ".join(missing) or None
@@ -154,8 +123,7 @@ class Daemon:
         self._webhook.start()
         self._elector.attempt()  # first the Lease, then the lists: who gets it need not list twice
         self._follow_leadership()
-        for reflector in (*self._reflectors, *self._reflectors_of_all):
-            reflector.start()
+        self._copies.start()
         self._elector.start()
         self._version_check.start()
         while not self._stopping.is_set():
@@ -175,8 +143,7 @@ class Daemon:
     def close(self) -> None:
         """End the reflectors' threads too, where the process goes on."""
         self._version_check.stop()
-        for reflector in (*self._reflectors, *self._reflectors_of_all):
-            reflector.stop()
+        self._copies.stop()
         self._elector.end_watch()
 
     # -------------------------------------------------------------------- the deciding thread
@@ -225,7 +192,7 @@ class Daemon:
     def _decide(self) -> None:
         load, now = self._load(), moment()
         space = room(load)
-        orders = self._core.decide(space, now, states_served=not self._states.unserved)
+        orders = self._core.decide(space, now, states_served=self._copies.states_served)
         for problem in orders.problems:
             logger.warning("not in force", extra={"problem": problem.text})
         for each in orders.astray:
@@ -238,7 +205,7 @@ class Daemon:
         for change in orders.changes:
             self._writers.submit(self._term, change)
         if self._core.orphans_due(now.monotonic):
-            self._clearing.submit(*self._core.clear(self._services.items(), now.monotonic))
+            self._clearing.submit(*self._core.clear(self._copies.services(), now.monotonic))
 
     # -------------------------------------------------------------------- leading
 
@@ -255,33 +222,19 @@ class Daemon:
             self._term, self._awaited, self._term_began = term, None, time.monotonic()
             self._core.begin_term()
         if term is not None and self._awaited is None and self._elector.quiet:
-            self._awaited = tuple(reflector.refresh() for reflector in self._reflectors)
+            self._awaited = self._copies.refresh()
 
     def _restore(self, awaited: tuple[int, ...]) -> None:
         """Begin to decide, once everything has been read that was written before this term."""
-        if any(each.refreshed < asked for each, asked in zip(self._reflectors, awaited, strict=True)):
+        if not self._copies.refreshed(awaited):
             return
         while not self._inbox.empty():  # what it tells is in the copies, or older
             self._inbox.get_nowait()
-        self._core.restore(self._copies(), moment())
+        self._core.restore(self._copies.everything(), moment())
         logger.info("restored", extra={"services": self._core.figures().services})
         make_key(self._client, self._namespace, self._stopping)
         find_leftovers(self._client, lambda view: self._inbox.put(Seen("added", None, view)), self._stopping)
         self._webhook.look()
-
-    def _copies(self) -> Iterator[Object]:
-        for reflector in self._reflectors:
-            yield from reflector.items().values()
-        for reflector in self._reflectors_of_all:
-            yield from (each for each in reflector.items().values() if self._is_elsewhere(each))
-
-    def _note_elsewhere(self, seen: Seen[Any]) -> None:
-        """Pools and advertisements in all namespaces: those of ours come by another way. From any thread."""
-        if self._is_elsewhere(seen.new or seen.old):
-            self._inbox.put(seen)
-
-    def _is_elsewhere(self, view: Object | None) -> bool:
-        return view is not None and view.metadata.namespace != self._namespace
 
     def _take_version(self, too_old: str) -> None:
         self._old_server = too_old
@@ -300,8 +253,8 @@ class Daemon:
         figures = self._core.figures()
         self._snapshot = replace(
             figures,
-            config_loaded=all(reflector.synced for reflector in self._reflectors),
-            services=figures.services if self._core.restored else len(self._services.items()),
+            config_loaded=self._copies.synced,
+            services=figures.services if self._core.restored else len(self._copies.services()),
         )
 
     def _figures(self) -> Snapshot:
