@@ -13,20 +13,20 @@ force as they stand. Pure.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cluster.annotations import ALLOCATED_FROM_POOL, PREFIX
-from cluster.config import Config, Problem
 from cluster.differences import Difference
-from cluster.objects import IPAddressPool, L2Advertisement, Namespace, Node, Object, Service, ServiceCIDR
+from cluster.objects import Object, Service
 from cluster.record import ADDRESS_ASSIGNED
 from cluster.resources import SERVICES
-from controller.allocation.reserved import Reservations
 from controller.changes import Moment, Write
-from controller.pools.reports import Reports
+from controller.core import Core
+from controller.figures import Snapshot
+from controller.passes import Room
 from controller.services.contest import shown
-from controller.services.reconcile import Reconciler
 
 ADDRESS_CHANGES = "address_changes"
 ADDRESS_TAKEN = "address_taken"
@@ -36,14 +36,15 @@ NOT_IN_FORCE = "not_in_force"
 KINDS = (ADDRESS_CHANGES, ADDRESS_TAKEN, ADDRESS_GIVEN, POOL_CHANGES, NOT_IN_FORCE)
 
 
+EVERYTHING = Room(sys.maxsize, sys.maxsize)
+
+
 @dataclass(frozen=True)
 class Observation:
     """Of one moment."""
 
-    core: Reconciler
-    """As it is after its first decisions: for figures."""
-    config: Config
-    problems: tuple[Problem, ...]
+    figures: Snapshot
+    """As they are after the first decisions."""
     differences: Mapping[str, Difference]
     """By object."""
 
@@ -52,39 +53,22 @@ def observe(
     seen: Iterable[Object], namespace: str, load_balancer_class: str | None, remember_releases: int, now: Moment
 ) -> Observation:
     """Judge everything that there is, as of now. ``seen``: all objects of all kinds that a controller reads."""
-    rng = random.Random(0)  # for pauses between writes, of which there are none
-    core = Reconciler(load_balancer_class, rng, remember_releases)
-    reports = Reports(namespace, rng)
-    reservations = Reservations()
-    services: dict[str, Service] = {}
-    for view in seen:
-        match view:
-            case Service():
-                services[view.key] = view
-                core.observe(view)
-            case IPAddressPool() | L2Advertisement():
-                reports.observe(view)
-            case Namespace():
-                core.set_namespace(view.metadata.name, view.metadata.labels)
-            case Node():
-                reservations.set_node(view.metadata.name, view)
-            case ServiceCIDR():
-                reservations.set_service_cidr(view.metadata.name, view)
-    reports.reload()
-    core.set_config(reports.config)
-    core.set_reserved(reservations.ranges)
-    core.start(reports.recorded_releases())
+    everything = list(seen)
+    services = {view.key: view for view in everything if isinstance(view, Service)}
+    core = Core(namespace, load_balancer_class, remember_releases, random.Random(0))  # for pauses that nobody makes
+    core.restore(everything, now)
+    orders = core.decide(EVERYTHING, now, states_served=False)
     found: dict[str, Difference] = {}
-    for change in core.decide(now):
+    for change in orders.changes:
         if isinstance(change, Write) and change.resource is SERVICES:
             difference = _difference(services[change.key], change)
             if difference is not None:
                 found[change.key] = difference
-    for problem in reports.problems:
+    for problem in orders.problems:
         found[f"{problem.kind} {problem.name}"] = Difference(
             NOT_IN_FORCE, f"{problem.kind} {problem.name}", "as it stands", "not in force", problem.text
         )
-    return Observation(core, reports.config, reports.problems, found)
+    return Observation(core.figures(), found)
 
 
 def _difference(service: Service, write: Write) -> Difference | None:

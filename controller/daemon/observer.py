@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Final
 
@@ -32,8 +33,8 @@ from cluster.resources import (
 )
 from controller.changes import Moment
 from controller.daemon.metrics import ControllerCollector
-from controller.figures import PoolFigures, Snapshot
-from controller.observation import KINDS, Observation, observe
+from controller.figures import Snapshot
+from controller.observation import KINDS, observe
 
 PAUSE_S = 2.0
 """Between two looks, at least."""
@@ -134,19 +135,8 @@ class Observer:
         moment = Moment(began, time.time())
         observation = observe(seen, self._namespace, self._class, self._remember_releases, moment)
         self._differences.set_all(observation.differences, time.monotonic())
-        self._snapshot = _snapshot(observation)
+        self._snapshot = replace(observation.figures, config_loaded=True, refusals={})  # nobody is refused
         if not self._looked:
             logger.info("looked", extra={"services": self._snapshot.services})
         self._looked = True
         self._next_look = time.monotonic() + max(PAUSE_S, REST * (time.thread_time() - clock))
-
-
-def _snapshot(observation: Observation) -> Snapshot:
-    figures = observation.core.figures()
-    return Snapshot(
-        pools={name: PoolFigures.of(observation.core.ledger, name) for name in observation.config.pools},
-        config_loaded=True,
-        config_stale=bool(observation.problems),
-        services=figures.services,
-        waiting={reason.value: count for reason, count in figures.waiting.items()},
-    )

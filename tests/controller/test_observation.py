@@ -94,7 +94,7 @@ def test_two_that_share_an_address_are_left_alone() -> None:
 def test_a_full_pool_leaves_who_waits_waiting_as_metallb_does() -> None:
     observation = look(by_metallb("web", "192.0.2.10"), service("waits"), pools={"lan": "192.0.2.10/32"})
     assert kinds(observation) == {}
-    assert sum(observation.core.figures().waiting.values()) == 1
+    assert sum(observation.figures.waiting.values()) == 1
 
 
 @pytest.mark.parametrize(
