@@ -194,7 +194,7 @@ REASONS: dict[str, Iterable[str]] = {
     "first.use.value": {use.value for use in Use},
     "problem.word": {"Invalid", "Overlap"},
     "reason": {"ConfigurationError", "Reconciled"},
-    "verdict.troubles[0].reason": (),  # listed on the same page, and tested above
+    "findings.troubles[0].reason": (),  # listed on the same page, and tested above
     "refusal.reason.value": (),  # listed in docs/allocation.md, and tested
     "_reason(verdict)": (),
 }
