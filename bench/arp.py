@@ -27,6 +27,7 @@ from bench.probes import announcer_cpu_s, take_precedence
 from bench.report import Figures, arguments, progress, show, write
 from cluster.objects import AddressText
 from speaker.link import Mac
+from speaker.wire.addresses import WireAddress
 from speaker.wire.arp import frames
 from speaker.wire.heartbeats.datagrams import UdpFrame
 from tests.waiting import wait_until
@@ -80,8 +81,8 @@ def questions(targets: Sequence[AddressText], senders: int, count: int) -> list[
     for target in itertools.islice(itertools.cycle(targets), count):
         number = chance.randrange(senders)
         mac = Mac(b"\x02\x00\x00\x01" + number.to_bytes(2, "big"))
-        sender = frames.address_text((0xC0000300 + number).to_bytes(4, "big"))
-        made.append(frames.request(target, sender, mac).encode())
+        sender = WireAddress((0xC0000300 + number).to_bytes(4, "big"))
+        made.append(frames.request(WireAddress.of(target), sender, mac).encode())
     return made
 
 
@@ -146,7 +147,7 @@ def foreign_questions() -> list[bytes]:
 def foreign_datagrams(node: Host) -> list[bytes]:
     """UDP datagrams to a port that nobody has on the node: a filter has to look into them before it drops them."""
     to = Mac(bytes.fromhex(node.mac().replace(":", "")))
-    here, sender = AddressText("192.0.2.1"), AddressText("192.0.2.2")
+    here, sender = (WireAddress.of(AddressText(text)) for text in ("192.0.2.1", "192.0.2.2"))
     frame = UdpFrame(to, Mac(b"\x02\x00\x00\x01\x00\x00"), here, sender, 9, 9, 64, b"no heartbeat")
     return [frame.encode()] * 100
 

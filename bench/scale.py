@@ -32,6 +32,7 @@ from speaker.api.ranking import Rendezvous
 from speaker.link import Mac
 from speaker.plan import Bundle, BundleId, Candidate, PlanChange
 from speaker.turns import BOUNDS_S
+from speaker.wire.addresses import WireAddress
 from speaker.wire.arp import frames
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
@@ -217,10 +218,10 @@ class Asking:
 
     def __init__(self, client: Host, addresses: Sequence[AddressText]) -> None:
         mac = Mac(bytes.fromhex(client.mac().replace(":", "")))
-        asker = AddressText("192.0.2.4")
-        self._questions = [frames.request(address, asker, mac).encode() for address in addresses]
+        asker = WireAddress.of(AddressText("192.0.2.4"))
+        self._questions = [frames.request(WireAddress.of(address), asker, mac).encode() for address in addresses]
         self._socket = client.call(_arp_socket)
-        self.answers: dict[bytes, list[tuple[float, str]]] = {frames.ipv4_octets(each): [] for each in addresses}
+        self.answers: dict[bytes, list[tuple[float, str]]] = {WireAddress.of(each): [] for each in addresses}
         self._next = time.monotonic()
 
     def run(self, seconds: float, done: Callable[[], bool] = lambda: False) -> None:

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from speaker.wire.ranges import Range
+from speaker.wire.ranges import NumberRange
 
 MAX_INSTRUCTIONS = 4096
 """BPF_MAXINSNS."""
@@ -54,7 +54,7 @@ NOTHING = assemble((DROP,))
 """Of a socket that is there to have a port, not to receive."""
 
 
-def tree(ranges: Sequence[Range], miss: Instruction) -> list[Instruction]:
+def tree(ranges: Sequence[NumberRange], miss: Instruction) -> list[Instruction]:
     """Pass if the accumulator is in one of the ranges, else ``miss``: a binary tree, whose leaves test a few ranges one
     after the other."""
     if len(ranges) <= _RANGES_PER_LEAF:
@@ -67,7 +67,7 @@ def tree(ranges: Sequence[Range], miss: Instruction) -> list[Instruction]:
     return [Instruction(IF_AT_LEAST, 0, 1, pivot), Instruction(JUMP, 0, 0, len(low)), *low, *high]
 
 
-def leaf(ranges: Sequence[Range], miss: Instruction) -> list[Instruction]:
+def leaf(ranges: Sequence[NumberRange], miss: Instruction) -> list[Instruction]:
     """The same for some dozens of ranges at most. It ends in ``miss`` and `PASS`."""
     tests = sum(1 if first == last else 2 for first, last in ranges)
     made: list[Instruction] = []

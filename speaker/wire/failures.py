@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from cluster.times import LONG_AGO
+
 SAY_AGAIN_S = 60.0
 MAX_KINDS = 256
 """Kinds that are remembered; the one not said for longest is forgotten, and is new when it comes again."""
@@ -21,7 +23,7 @@ class Failures:
 
     def note(self, kind: Hashable, now: float) -> int:
         """One more. How many to say now, with this one: none, if that has time."""
-        said_at, since = self._said.get(kind, (float("-inf"), 0))
+        said_at, since = self._said.get(kind, (LONG_AGO, 0))
         if now < said_at + SAY_AGAIN_S:
             self._said[kind] = said_at, since + 1
             return 0

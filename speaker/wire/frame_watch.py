@@ -16,6 +16,7 @@ import contextlib
 import socket
 from collections.abc import Set as AbstractSet
 
+from cluster.times import LONG_AGO
 from speaker.link import Mac
 from speaker.protocol.effects import LinkState
 from speaker.wire.allowance import Allowance
@@ -114,7 +115,7 @@ class FrameWatch:
         self._packets.close()
 
     def _tells(self, sender: Mac, now: float) -> bool:
-        if now < self._told.get(sender, float("-inf")) + TOLD_AGAIN_S:
+        if now < self._told.get(sender, LONG_AGO) + TOLD_AGAIN_S:
             return False
         if len(self._told) >= MAX_TOLD:
             self._told = {mac: at for mac, at in self._told.items() if now < at + TOLD_AGAIN_S}

@@ -1,39 +1,39 @@
-"""When which held address is announced unasked: the gratuitous schedule, without a clock and without a socket.
+"""When which address is announced unasked: the gratuitous schedule, without a clock and without a socket.
 
-A client that knows an address goes on sending to the MAC that it knows. Whoever takes an address over therefore says so
-at once, and again for those who missed it. Per link there are three queues, served in this order:
+A client that knows an address goes on sending to the MAC that it knows. A node that takes an address over therefore
+says so at once, and again for clients that missed it. What is said is the family's (``Resolution``: the first round and
+every other round, one or more frames each); here is when. Each link has these queues, served in this order:
 
-1. **First round**, up to 5,000 frames a second: one Request per address, most urgent first. A Request updates every
-   neighbour table that has an entry, also one that is younger than Linux's locktime, where a Reply may not.
-2. **Repeats**, up to 1,000 frames a second: a Request and a Reply (some equipment learns from one only), 1.1 s apart,
-   for five seconds. With so many addresses that the rate does not suffice, they take longer but are not left out.
-3. **Slowly, for ever**: a Request and a Reply for every held address, once in four minutes, so that a bridge, which
-   forgets a MAC after five (IEEE 802.1Q §8.8.3), never does, and a host that heard nothing of the above is not wrong
-   for longer; up to 100 frames a second; beyond 12,000 addresses the period grows instead.
+1. **First round**, up to 5,000 frames a second, most urgent first: what updates every neighbour table that has an
+   entry.
+2. **Repeats**, up to 1,000 frames a second: every form, 1.1 s apart, for five seconds. With so many addresses that the
+   rate does not suffice, they take longer but are not left out.
+3. **Slowly, for ever**, up to 100 frames a second: every address, once in four minutes. So a bridge, which forgets a
+   MAC after five (IEEE 802.1Q §8.8.3), never does, and a host that heard nothing of the above is not wrong for longer.
+   Beyond 12,000 addresses the period grows instead.
+
+An answer to a rival is one round in every form, ahead of everything else. An address that is not held any more drops
+out of all queues at once. Nothing is sent on a link that is down, or where others may hold by now what is held here
+(`Answering.quiet`), and what was to be sent there lapses.
 
 Where a *limit* is given, all of these together stay below it on each link, in any second. Nothing is left out for it:
 what cannot be said yet waits, in the same order. (Some switches inspect ARP and shut a port that sends more than some
-frames a second. Replies to questions are not limited here: who asks gets an answer.)
-
-Nothing is sent on a link that is down, or where others may hold by now what is held here (`AnswerChange.quiet` and
-``suspended``), and what was to be sent there lapses.
-
-An answer to a rival is one Request and Reply, ahead of everything else. An address that is not held any more drops out
-of all queues at once.
+frames a second. Replies to questions are not limited here: a host that asks gets an answer.)
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Generic, NamedTuple, TypeVar
 
-from cluster.objects import AddressText
+from cluster.addresses import Family
 from speaker.link import LinkName
-from speaker.protocol.effects import AnswerChange, LinkState, SendGratuitous
+from speaker.protocol.effects import LinkState
+from speaker.wire.addresses import WireAddress
 from speaker.wire.allowance import Allowance
-from speaker.wire.arp import frames
-from speaker.wire.arp.frames import Operation
+from speaker.wire.answering import Answering, Difference
+from speaker.wire.resolution import Resolution, Round
 
 REPEAT_S = 1.1
 """Seconds between repeats: just past Linux's ARP locktime of 1 s."""
@@ -44,73 +44,113 @@ REPEAT_FRAMES_PER_S = 1000.0
 SLOW_FRAMES_PER_S = 100.0
 SLOW_PERIOD_S = 240.0
 """Seconds in which each held address is announced once."""
-_BURST_S = 0.01
-"""First rounds are sent in bursts of at most this many seconds' worth, so that requests are answered between them."""
+LONGEST_ROUND = 2
+"""Frames of a round, at most: the least that a limit must allow at once."""
 SLACK_S = 0.05
 """So much later a repeat may come. A loop that is awake for something else sends it then, and need not be woken."""
+_BURST_S = 0.01
+"""First rounds are sent in bursts of at most this many seconds' worth, so that requests are answered between them."""
 
-_Moment = TypeVar("_Moment")
-_NOWHERE: frozenset[LinkName] = frozenset()
-_BOTH = (Operation.REQUEST, Operation.REPLY)
+_Mark = TypeVar("_Mark")
 
 
 class Frame(NamedTuple):
     """One gratuitous frame to send now."""
 
     link: LinkName
-    address: AddressText
+    address: WireAddress
     data: bytes
 
 
-class _LinkSchedule:
-    """The queues of one link. Each maps addresses in order of their turn; an address is in a queue at most once."""
+class _Queue(Generic[_Mark]):
+    """Addresses in order of their turn, each once and with a mark, and how fast their frames may go out."""
 
-    def __init__(self, state: LinkState, limit: int | None, now: float) -> None:
+    def __init__(self, round_of: Callable[[WireAddress], Round], *rates: Allowance) -> None:
+        self.marks: OrderedDict[WireAddress, _Mark] = OrderedDict()
+        self._round_of = round_of
+        self._rates = rates
+
+    def __bool__(self) -> bool:
+        return bool(self.marks)
+
+    @property
+    def first_mark(self) -> _Mark:
+        return next(iter(self.marks.values()))
+
+    def append(self, address: WireAddress, mark: _Mark) -> None:
+        """Put an address at the end, wherever it was."""
+        self.marks[address] = mark
+        self.marks.move_to_end(address)
+
+    def ready_at(self) -> float:
+        """When the frames of the first one may go out."""
+        count = len(self._round_of(next(iter(self.marks))))
+        return max(rate.ready_at(count) for rate in self._rates)
+
+    def take(self, now: float) -> tuple[WireAddress, _Mark] | None:
+        """The first one, out of the queue, if its frames may go out now; then they count."""
+        if not self.marks or self.ready_at() > now:
+            return None
+        count = len(self._round_of(next(iter(self.marks))))
+        return self.marks.popitem(last=False) if all(rate.take(count, now) for rate in self._rates) else None
+
+
+class _LinkSchedule:
+    """The queues of one link."""
+
+    def __init__(
+        self, state: LinkState, resolutions: Mapping[Family, Resolution], limit: int | None, now: float
+    ) -> None:
         self.name = state.name
         self.mac = state.mac
         self.up = state.up
         self.quiet = False
         """Nothing may be sent: nobody is heard here. Nothing is kept for later either."""
-        self._defend: OrderedDict[AddressText, None] = OrderedDict()
-        self._first: OrderedDict[AddressText, None] = OrderedDict()
-        self._repeat: OrderedDict[AddressText, tuple[float, int]] = OrderedDict()
+
+        def first_round(address: WireAddress) -> Round:
+            return resolutions[address.family].first_round
+
+        def every_round(address: WireAddress) -> Round:
+            return resolutions[address.family].every_round
+
+        self._first_round, self._every_round = first_round, every_round
+        # One round at once, and the rest of the limit in a second.
+        together = () if limit is None else (Allowance(limit - LONGEST_ROUND, LONGEST_ROUND, now),)
+        at_once = _allowance(FIRST_FRAMES_PER_S, _BURST_S, now)
+        self._defend = _Queue[None](every_round, at_once, *together)
+        self._first = _Queue[None](first_round, at_once, *together)
+        repeats = _allowance(REPEAT_FRAMES_PER_S, SLACK_S, now)
+        self._repeat = _Queue[tuple[float, int]](every_round, repeats, *together)
         """When due, and how many are left after it. In order of time, as each is appended one interval ahead."""
-        self._slow: OrderedDict[AddressText, float] = OrderedDict()
+        self._slow = _Queue[float](every_round, _allowance(SLOW_FRAMES_PER_S, SLACK_S, now), *together)
         """When each held address was announced last, in that order."""
-        self._first_rate = _allowance(FIRST_FRAMES_PER_S, _BURST_S, now)
-        self._repeat_rate = _allowance(REPEAT_FRAMES_PER_S, SLACK_S, now)
-        self._slow_rate = _allowance(SLOW_FRAMES_PER_S, SLACK_S, now)
-        self._all_rates = (
-            None if limit is None else Allowance(limit - 2, 2, now)
-        )  # two at once, and the rest in a second
 
-    def hold(self, address: AddressText, now: float) -> None:
-        self._slow[address] = now
+    def hold(self, address: WireAddress, now: float) -> None:
+        self._slow.append(address, now)
 
-    def release(self, address: AddressText) -> None:
+    def release(self, address: WireAddress) -> None:
         for queue in (self._defend, self._first, self._repeat, self._slow):
-            queue.pop(address, None)
+            queue.marks.pop(address, None)
 
-    def announce(self, addresses: Iterable[AddressText], defend: bool) -> None:
+    def announce(self, addresses: Iterable[WireAddress], defend: bool) -> None:
         if self.quiet:
             return
         for address in addresses:
-            if address in self._slow:
+            if address in self._slow.marks:
                 if defend:
-                    self._defend[address] = None
+                    self._defend.marks[address] = None
                 else:
-                    self._repeat.pop(address, None)
-                    self._first[address] = None
+                    self._repeat.marks.pop(address, None)
+                    self._first.marks[address] = None
 
     def announce_all(self) -> None:
-        self.announce(tuple(self._slow), defend=False)
+        self.announce(tuple(self._slow.marks), defend=False)
 
     def cancel(self, now: float) -> None:
-        self._defend.clear()
-        self._first.clear()
-        self._repeat.clear()
-        for address in self._slow:
-            self._slow[address] = now
+        for queue in (self._defend, self._first, self._repeat):
+            queue.marks.clear()
+        for address in self._slow.marks:
+            self._slow.marks[address] = now
 
     def be_quiet(self, quiet: bool, now: float) -> None:
         if quiet != self.quiet:
@@ -121,68 +161,56 @@ class _LinkSchedule:
     def may_send(self) -> bool:
         return self.up and not self.quiet
 
-    def due(self, now: float) -> Iterable[Frame]:
-        while self._defend and self._may(self._first_rate, 2, now):
-            address, _ = self._defend.popitem(last=False)
-            yield from self._frames(address, _BOTH)
-        while self._first and not self._defend and self._may(self._first_rate, 1, now):
-            address, _ = self._first.popitem(last=False)
-            self._repeat[address] = (now + REPEAT_S, REPEATS - 1)
-            self._said(address, now)
-            yield from self._frames(address, (Operation.REQUEST,))
-        while self._repeat and _earliest(self._repeat)[0] <= now and self._may(self._repeat_rate, 2, now):
-            address, (_, left) = self._repeat.popitem(last=False)
-            if left:
-                self._repeat[address] = (now + REPEAT_S, left - 1)
-            self._said(address, now)
-            yield from self._frames(address, _BOTH)
-        while self._slow and self._slow_due() <= now and self._may(self._slow_rate, 2, now):
-            address, _ = self._slow.popitem(last=False)
-            self._slow[address] = now
-            yield from self._frames(address, _BOTH)
+    def due(self, now: float) -> Iterator[Frame]:
+        while taken := self._defend.take(now):
+            yield from self._frames(taken[0], self._every_round)
+        while not self._defend and (taken := self._first.take(now)):
+            yield from self._say(taken[0], self._first_round, REPEATS, now)
+        while self._repeat and self._repeat.first_mark[0] <= now and (repeated := self._repeat.take(now)):
+            address, (_, left) = repeated
+            yield from self._say(address, self._every_round, left, now)
+        while self._slow and self._slow_due() <= now and (said := self._slow.take(now)):
+            yield from self._say(said[0], self._every_round, 0, now)
 
     def next_deadline(self) -> float | None:
         moments: list[float] = []
-        if self._defend or self._first:
-            moments.append(self._ready_at(self._first_rate, 2 if self._defend else 1))
+        if waiting := self._defend or self._first:
+            moments.append(waiting.ready_at())
         if self._repeat:
-            moments.append(max(_earliest(self._repeat)[0], self._ready_at(self._repeat_rate, 2)) + SLACK_S)
+            moments.append(max(self._repeat.first_mark[0], self._repeat.ready_at()) + SLACK_S)
         if self._slow:
-            moments.append(max(self._slow_due(), self._ready_at(self._slow_rate, 2)) + SLACK_S)
+            moments.append(max(self._slow_due(), self._slow.ready_at()) + SLACK_S)
         return min(moments, default=None)
-
-    def _may(self, rate: Allowance, count: int, now: float) -> bool:
-        """Whether so many frames may be sent now; if so, they count."""
-        if self._all_rates is None:
-            return rate.take(count, now)
-        return self._ready_at(rate, count) <= now and self._all_rates.take(count, now) and rate.take(count, now)
-
-    def _ready_at(self, rate: Allowance, count: int) -> float:
-        ready_at = rate.ready_at(count)
-        return ready_at if self._all_rates is None else max(ready_at, self._all_rates.ready_at(count))
 
     def _slow_due(self) -> float:
         """The one announced longest ago; many together are spread over the period by the rate."""
-        return _earliest(self._slow) + SLOW_PERIOD_S
+        return self._slow.first_mark + SLOW_PERIOD_S
 
-    def _said(self, address: AddressText, now: float) -> None:
-        self._slow[address] = now
-        self._slow.move_to_end(address)
+    def _say(
+        self, address: WireAddress, round_of: Callable[[WireAddress], Round], left: int, now: float
+    ) -> Iterator[Frame]:
+        """The frames of a round, after which so many repeats are left."""
+        if left:
+            self._repeat.append(address, (now + REPEAT_S, left - 1))
+        self._slow.append(address, now)
+        yield from self._frames(address, round_of)
 
-    def _frames(self, address: AddressText, operations: Iterable[Operation]) -> Iterable[Frame]:
-        for operation in operations:
-            yield Frame(self.name, address, frames.gratuitous(operation, address, self.mac).encode())
+    def _frames(self, address: WireAddress, round_of: Callable[[WireAddress], Round]) -> Iterator[Frame]:
+        for make in round_of(address):
+            yield Frame(self.name, address, make(address, self.mac))
 
 
 class GratuitousSchedule:
     """The schedule of all links. Nothing is said of an address before `announce`, save slowly."""
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(
+        self, resolutions: Mapping[Family, Resolution], answering: Answering, limit: int | None = None
+    ) -> None:
         """``limit`` is the most frames that go out on a link in a second, `LEAST_GRATUITOUS_LIMIT` or more."""
+        self._resolutions = resolutions
+        self._answering = answering
         self._limit = limit
         self._links: dict[LinkName, _LinkSchedule] = {}
-        self._held: dict[AddressText, frozenset[LinkName]] = {}
-        self._quiet: frozenset[LinkName] = frozenset()
 
     def set_links(self, links: Iterable[LinkState], now: float) -> None:
         """The announced links now. A link with another MAC announces everything that is held on it: the neighbours
@@ -194,11 +222,10 @@ class GratuitousSchedule:
         for name, state in states.items():
             link = self._links.get(name)
             if link is None:
-                link = self._links[name] = _LinkSchedule(state, self._limit, now)
-                link.quiet = name in self._quiet
-                for address, where in self._held.items():
-                    if name in where and frames.is_ipv4(address):
-                        link.hold(address, now)
+                link = self._links[name] = _LinkSchedule(state, self._resolutions, self._limit, now)
+                link.quiet = name in self._answering.quiet
+                for address in self._answering.on(name):
+                    link.hold(address, now)
             if link.up != state.up:
                 link.cancel(now)
             link.up = state.up
@@ -207,31 +234,23 @@ class GratuitousSchedule:
                 if state.up:
                     link.announce_all()
 
-    def change_answers(self, change: AnswerChange, now: float) -> None:
-        """What changed in what is held; what is not held any more falls silent."""
-        for address, where in change.links.items():
-            before = self._held.get(address, _NOWHERE)
-            if where:
-                self._held[address] = where
-            else:
-                self._held.pop(address, None)
-            if before == where or not frames.is_ipv4(address):
-                continue
-            for name in before ^ where:
-                link = self._links.get(name)
-                if link is not None and name in where:
+    def follow(self, differences: Mapping[LinkName, Difference], now: float) -> None:
+        """What the ledger says from now on; what is not held any more falls silent."""
+        for name, difference in differences.items():
+            if link := self._links.get(name):
+                for address in difference.gained:
                     link.hold(address, now)
-                elif link is not None:
+                for address in difference.lost:
                     link.release(address)
-        self._quiet = change.quiet | change.suspended
         for name, link in self._links.items():
-            link.be_quiet(name in self._quiet, now)
+            link.be_quiet(name in self._answering.quiet, now)
 
-    def announce(self, effect: SendGratuitous) -> None:
-        """Start from the first round for these, on every link where they are held."""
-        addresses = tuple(address for address in effect.addresses if frames.is_ipv4(address))
+    def announce(self, addresses: Iterable[WireAddress], defend: bool = False) -> None:
+        """Start from the first round for these, most urgent first, on every link where they are held; or answer a
+        rival by one round."""
+        announced = tuple(addresses)
         for link in self._links.values():
-            link.announce(addresses, effect.defend)
+            link.announce(announced, defend)
 
     def cancel(self, now: float) -> None:
         """Forget everything that was to be said (the loop was away too long to know whether it is still true)."""
@@ -251,7 +270,3 @@ class GratuitousSchedule:
 
 def _allowance(per_second: float, burst_s: float, now: float) -> Allowance:
     return Allowance(per_second, max(2.0, per_second * burst_s), now)
-
-
-def _earliest(queue: OrderedDict[AddressText, _Moment]) -> _Moment:
-    return next(iter(queue.values()))

@@ -2,7 +2,7 @@
 
 Taking over ten thousand addresses must not keep the loop from the wire, so all of it is done in bounded pieces:
 
-- *Claims* are told as changes. What is told of an address is what is so when the message is made: changes that wait
+- *Claims* are told as changes. A message says of an address what is so when the message is made: changes that wait
   merge, none is lost, and a watcher that does not read costs a set of addresses. A new watcher is told everything.
 - *Decisions* become log lines and go to the watcher, some at a time. Both carry the time when a decision was taken.
 - *Statistics* go out each second; of the addresses those that had traffic since the last.
@@ -18,13 +18,16 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from cluster.objects import AddressText
+from cluster.times import NEVER
 from speaker.channel import Claims, ClaimsChange, Holding, Stats
 from speaker.link import LinkName
 from speaker.protocol.effects import AnswerChange, Decision
 from speaker.protocol.protocol import Protocol
 from speaker.turns import Turns
-from speaker.wire.arp.responder import Responder
+from speaker.wire.addresses import WireAddress
+from speaker.wire.answering import Answering
 from speaker.wire.keeper import WatcherKeeper
+from speaker.wire.responders import Responders
 
 CLAIMS_GAP_S = 0.05
 """Seconds between two messages of claims."""
@@ -36,8 +39,6 @@ DECISIONS_GAP_S = 0.01
 MAX_DECISIONS = 20_000
 """Decisions that wait; beyond it the oldest is dropped."""
 
-NEVER = float("inf")
-
 logger = logging.getLogger(__name__)
 
 
@@ -45,14 +46,22 @@ class Informer:
     """Tells whichever watcher the keeper has."""
 
     def __init__(
-        self, keeper: WatcherKeeper, protocol: Protocol, responder: Responder, counters: Counter[str], turns: Turns
+        self,
+        keeper: WatcherKeeper,
+        protocol: Protocol,
+        answering: Answering,
+        responders: Responders,
+        *,
+        counters: Counter[str],
+        turns: Turns,
     ) -> None:
         self._keeper = keeper
         self._protocol = protocol
-        self._responder = responder
+        self._answering = answering
+        self._responders = responders
         self._counters = counters
         self._turns = turns
-        self.gratuitous: Counter[AddressText] = Counter()
+        self.gratuitous: Counter[WireAddress] = Counter()
         """Frames sent since statistics were last told."""
         self.claims: dict[AddressText, int] = {}
         """Own claims with their epochs, those that are suspended included."""
@@ -102,11 +111,11 @@ class Informer:
         claims_at = self._claims_at if self._untold or self._is_new else NEVER
         return min(claims_at, self._decisions_at) if self._decisions else claims_at
 
-    def handle_timer(self, plan_revision: int, now: float) -> None:
+    def handle_timer(self, now: float) -> None:
         if (self._untold or self._is_new) and now >= self._claims_at:
             self._claims_at = now + CLAIMS_GAP_S
             if self._keeper.has_read(Claims, ClaimsChange):
-                self._tell_claims(plan_revision, now)
+                self._tell_claims(now)
         if self._decisions and now >= self._decisions_at:
             self._decisions_at = now + DECISIONS_GAP_S
             self._tell_decisions(now)
@@ -122,14 +131,14 @@ class Informer:
         why they cannot. Where the last statistics were not read, these wait with what there is to add."""
         if not self._keeper.has_read(Stats):
             return
-        answered, sent = self._responder.take_answered(), self.gratuitous
+        answered, sent = self._responders.take_answered(), self.gratuitous
         self.gratuitous = Counter()
         stats = Stats(
             loop_at=now,
             ready=self._protocol.ready,
             counters={**self._protocol.counters(), **self._counters},
             answered={address: count for address, count in answered.items() if address in self.claims},
-            gratuitous={address: count for address, count in sent.items() if address in self.claims},
+            gratuitous={text: count for address, count in sent.items() if (text := address.text) in self.claims},
             peers=self._protocol.peers(),
             links=links,
             refused=dict(refused),
@@ -139,7 +148,7 @@ class Informer:
         )
         self._keeper.send(stats, now)
 
-    def _tell_claims(self, plan_revision: int, now: float) -> None:
+    def _tell_claims(self, now: float) -> None:
         told: dict[AddressText, Holding | None] = {}
         for address in list(itertools.islice(self._untold, CLAIMS_AT_ONCE)):
             del self._untold[address]
@@ -147,13 +156,13 @@ class Informer:
         if self._is_new:
             self._is_new = False
             held = {address: holding for address, holding in told.items() if holding is not None}
-            self._keeper.send(Claims(plan_revision, held), now)
+            self._keeper.send(Claims(self._keeper.plan_revision, held), now)
         else:
-            self._keeper.send(ClaimsChange(plan_revision, told), now)
+            self._keeper.send(ClaimsChange(self._keeper.plan_revision, told), now)
 
     def _holding(self, address: AddressText) -> Holding | None:
         epoch = self.claims.get(address)
-        return None if epoch is None else Holding(epoch, tuple(sorted(self._responder.links_of(address))))
+        return None if epoch is None else Holding(epoch, tuple(sorted(self._answering.links_of(address))))
 
     def _tell_decisions(self, now: float) -> None:
         for _ in range(min(len(self._decisions), DECISIONS_PER_BURST)):

@@ -1,8 +1,8 @@
 """Keeps a watcher running beside the announcer, and talks to it without ever waiting for it.
 
 A watcher that ends is replaced: at once, and again with a pause that doubles from half a second to thirty while
-replacements do not last. The announcer goes on without one. Only a watcher that cannot work with its arguments, before
-any has ever sent a message, is the end of the speaker: another would fare no better.
+replacements do not last. The announcer goes on without one. A watcher that cannot work with its arguments, before any
+has ever sent a message, is the end of the speaker: another would fare no better.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import signal
 from collections.abc import Callable
 
 from cluster.daemon.command_line import EXIT_USAGE
-from speaker.channel import AnnouncerEnd, ChannelError, ToAnnouncer, ToWatcher, announcer_end
+from speaker.channel import AnnouncerEnd, ChannelError, Credentials, ToWatcher, announcer_end
 from speaker.child import Child
+from speaker.parts import Joiner
+from speaker.plan import Plan, PlanChange
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -36,6 +38,8 @@ class WatcherKeeper:
         """Processes without a channel, not reaped yet."""
         self._lost: list[AnnouncerEnd] = []
         self._heard = False
+        self.plan_revision = 0
+        """Of the Plan as it is by what was received."""
         self.restarts = 0
         self.unusable_arguments = False
         """No watcher can work with the command line: the speaker should end with `EXIT_USAGE`."""
@@ -51,8 +55,8 @@ class WatcherKeeper:
         lost, self._lost = self._lost, []
         return lost
 
-    def receive(self, now: float) -> list[ToAnnouncer]:
-        """What the watcher said; nothing if it has ended."""
+    def receive(self, now: float) -> list[Credentials | Plan | PlanChange]:
+        """What the watcher said, put together where it came in parts; nothing if it has ended."""
         if self._channel is None:
             return []
         try:
@@ -61,7 +65,14 @@ class WatcherKeeper:
             self._lose(str(error), now)
             return []
         self._heard = self._heard or bool(messages)
-        return messages
+        whole: list[Credentials | Plan | PlanChange] = []
+        for message in messages:
+            joined = message if isinstance(message, Credentials) else self._joiner.take(message)
+            if joined is not None:
+                whole.append(joined)
+            if isinstance(joined, Plan | PlanChange):
+                self.plan_revision = joined.revision
+        return whole
 
     def send(self, message: ToWatcher, now: float) -> None:
         """Tell the watcher, if there is one."""
@@ -112,6 +123,7 @@ class WatcherKeeper:
     def _adopt(self, child: Child, now: float) -> None:
         self._pid = child.pid
         self._channel: AnnouncerEnd | None = announcer_end(child.channel)
+        self._joiner = Joiner()
         self._started = now
 
     def _lose(self, reason: str, now: float) -> None:

@@ -1,12 +1,15 @@
 """The announced interfaces as they are now: names, MACs, carrier, own addresses, gateways.
 
-`LinkTable` is fed what the kernel says on a netlink socket, first the answers to three dumps, then events, and says
-which links are announced. It never waits: a dump's answers arrive like events, a few at a time. When events were lost
-(the socket's buffer was full) or a dump was inconsistent, everything is asked for again, and what no dump mentions is
-forgotten at its end.
+`LinkTable` is fed with what the kernel says on a netlink socket, first the answers to three dumps, then events, and
+says which links are announced. It never waits: a dump's answers arrive like events, a few at a time. When events were
+lost (the socket's buffer was full) or a dump was inconsistent, everything is asked for again, and what no dump mentions
+is forgotten at its end.
 
-Announced is an Ethernet interface with broadcast and ARP that is part of nothing else, has an IPv4 address, and whose
-name is not one that container networks use (the same names as MetalLB leaves out). Why one is not, `unusable` says.
+An interface is announced if it is Ethernet with broadcast and ARP, is part of nothing else, has an IPv4 address, and
+has a name that container networks do not use (the same names as MetalLB leaves out). `LinkTable.unusable` says why one
+is not.
+
+`steps` says how the protocol hears of a change, so that nothing that happened between two looks is passed over.
 
 A node may have hundreds of interfaces for its pods, and one of them thousands of addresses (``kube-ipvs0`` has every
 Service's): looking costs as much as there are interfaces with addresses, and no more.
@@ -20,20 +23,23 @@ import itertools
 import re
 import socket
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
 
 from speaker.link import LinkName
 from speaker.protocol.effects import LinkState
 from speaker.wire import netlink
+from speaker.wire.addresses import OwnAddress
 from speaker.wire.netlink import (
     DumpEnd,
     Gateway,
-    Gone,
     Interface,
     InterfaceAddress,
     Known,
     Message,
     NetlinkError,
-    Refused,
+    Removed,
+    RequestRefused,
 )
 
 EXCLUDED = re.compile(
@@ -47,7 +53,7 @@ MAX_UNUSABLE = 16
 _DUMPS = (netlink.GET_LINK, netlink.GET_ADDRESS, netlink.GET_ROUTE)
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _RECEIVE_OCTETS = 65536
-_RECEIVES_PER_TURN = 16  # so that a storm of routes does not keep the loop from its other sockets
+_RECEIVES_PER_PASS = 16  # so that a storm of routes does not keep the loop from its other sockets
 _RCVBUF_OCTETS = 1 << 20
 
 
@@ -56,8 +62,8 @@ class LinkTable:
 
     def __init__(self) -> None:
         self._interfaces: dict[int, Interface] = {}
-        self._prefixes: dict[int, dict[str, None]] = {}
-        """Addresses with prefix length by interface, in the order in which they were told. None is empty."""
+        self._addresses: dict[int, dict[OwnAddress, None]] = {}
+        """Addresses by interface, in the order in which they were told. None is empty."""
         self._gateways: set[Gateway] = set()
         self._dumping: int | None = None
         self._unconfirmed: set[Known] = set()
@@ -72,7 +78,7 @@ class LinkTable:
             self._unconfirmed = set(self._interfaces.values())
         elif kind == netlink.GET_ADDRESS:
             self._unconfirmed = {
-                InterfaceAddress(index, prefix) for index, prefixes in self._prefixes.items() for prefix in prefixes
+                InterfaceAddress(index, own) for index, addresses in self._addresses.items() for own in addresses
             }
         else:
             self._unconfirmed = set(self._gateways)
@@ -86,8 +92,8 @@ class LinkTable:
             self._forget(gone)
         self._unconfirmed = set()
 
-    def receive(self, message: Known | Gone) -> None:
-        if isinstance(message, Gone):
+    def receive(self, message: Known | Removed) -> None:
+        if isinstance(message, Removed):
             self._forget(message.what)
             return
         self._unconfirmed.discard(message)
@@ -99,22 +105,22 @@ class LinkTable:
                     self._flapped.add(message.index)
             self._interfaces[message.index] = message
         elif isinstance(message, InterfaceAddress):
-            self._prefixes.setdefault(message.index, {})[message.prefix] = None
+            self._addresses.setdefault(message.index, {})[message.own] = None
         else:
             self._gateways.add(message)
 
-    def tells_of_routes(self, message: Known | Gone) -> bool:
+    def tells_of_routes(self, message: Known | Removed) -> bool:
         """Whether routes should be asked for again: the kernel says nothing of those that go with an interface, and
         one word only where a route replaces another."""
         if isinstance(message, Interface):
             before = self._interfaces.get(message.index)
-            return before is not None and before.carrier != message.carrier and message.index in self._prefixes
+            return before is not None and before.carrier != message.carrier and message.index in self._addresses
         return isinstance(message, Gateway)
 
     def links(self) -> tuple[LinkState, ...]:
         """The announced links, in order of name."""
         states = []
-        for index, prefixes in self._prefixes.items():
+        for index, addresses in self._addresses.items():
             interface = self._interfaces.get(index)
             if interface is None or interface.unfit or EXCLUDED.fullmatch(interface.name):
                 continue
@@ -126,8 +132,8 @@ class LinkTable:
                     index=index,
                     mac=interface.mac,
                     up=interface.carrier,
-                    prefixes=tuple(prefixes),
-                    gateway=best.address if best is not None else None,
+                    prefixes=tuple(own.text for own in addresses),
+                    gateway=best.address.text if best is not None else None,
                 )
             )
         return tuple(sorted(states, key=lambda state: state.name))
@@ -146,7 +152,7 @@ class LinkTable:
     def _why_not(self, interface: Interface) -> str:
         if interface.unfit:
             return interface.unfit.value
-        if interface.index not in self._prefixes:
+        if interface.index not in self._addresses:
             return "has no IPv4 address"
         return "" if interface.carrier else "has no carrier"
 
@@ -159,15 +165,34 @@ class LinkTable:
         if isinstance(gone, Interface):
             self._interfaces.pop(gone.index, None)
             self._flapped.discard(gone.index)
-            self._prefixes.pop(gone.index, None)
+            self._addresses.pop(gone.index, None)
             self._gateways = {gateway for gateway in self._gateways if gateway.index != gone.index}
         elif isinstance(gone, InterfaceAddress):
-            prefixes = self._prefixes.get(gone.index, {})
-            prefixes.pop(gone.prefix, None)
-            if not prefixes:
-                self._prefixes.pop(gone.index, None)
+            addresses = self._addresses.get(gone.index, {})
+            addresses.pop(gone.own, None)
+            if not addresses:
+                self._addresses.pop(gone.index, None)
         else:
             self._gateways.discard(gone)
+
+
+def steps(
+    before: tuple[LinkState, ...], now: tuple[LinkState, ...], flapped: frozenset[int]
+) -> Iterator[tuple[LinkState, ...]]:
+    """What the links are said to be, one after the other, from what was said ``before`` to what they are ``now``.
+
+    1. A carrier that was lost and back before we looked (``flapped``, by index) was lost all the same.
+    2. Where another interface has a link's name by now, first the one is gone, then the other is there.
+    """
+    said = tuple(replace(state, up=False) if state.index in flapped else state for state in before)
+    if said != before:
+        yield said
+    named = {state.name: state.index for state in now}
+    if any(named.get(state.name, state.index) != state.index for state in said):
+        said = tuple(state for state in said if state.index in named.values())
+        yield said
+    if said != now:
+        yield now
 
 
 class LinkSocket:
@@ -190,7 +215,7 @@ class LinkSocket:
     def receive(self) -> bool:
         """Take in what the kernel said; whether anything did. Raises ``OSError`` if the socket is of no more use."""
         heard = False
-        for _ in range(_RECEIVES_PER_TURN):
+        for _ in range(_RECEIVES_PER_PASS):
             try:
                 data = self.socket.recv(_RECEIVE_OCTETS)
             except BlockingIOError:
@@ -212,7 +237,7 @@ class LinkSocket:
         self.socket.close()
 
     def _take(self, message: Message) -> None:
-        if isinstance(message, DumpEnd | Refused):
+        if isinstance(message, DumpEnd | RequestRefused):
             if message.sequence == self._awaited:
                 self._end_dump(message)
             return
@@ -221,12 +246,14 @@ class LinkSocket:
         if routes_may_differ:
             self._refresh(netlink.GET_ROUTE)
 
-    def _end_dump(self, end: DumpEnd | Refused) -> None:
+    def _end_dump(self, end: DumpEnd | RequestRefused) -> None:
         kind = self._to_dump.popleft()
         self._awaited = None
         if isinstance(end, DumpEnd) and end.interrupted:
             self._to_dump.append(kind)
-        elif isinstance(end, Refused) and end.error != errno.ENOENT:  # ENOENT: a table that does not exist is empty
+        elif (
+            isinstance(end, RequestRefused) and end.error != errno.ENOENT
+        ):  # ENOENT: a table that does not exist is empty
             raise OSError(end.error, "the kernel refuses to list interfaces, addresses or routes")
         else:
             self.table.end_dump()

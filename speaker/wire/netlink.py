@@ -1,11 +1,11 @@
 """Routing netlink messages (rtnetlink(7)), as far as links need them: requests encoded, answers and events parsed.
 
-By hand, since the alternative is dear for four fixed layouts: importing pyroute2's message classes takes 16 MB, a third
-of a second, and brings asyncio and ssl into the announcer (measured, 0.9.7). The tests hold this reading equal to
-pyroute2's.
+They are read by hand, since the alternative is dear for four fixed layouts: importing pyroute2's message classes takes
+16 MB, a third of a second, and brings asyncio and ssl into the announcer (measured, 0.9.7). The tests hold this reading
+equal to pyroute2's.
 
-The kernel is trusted, but not to be the version that we know: lengths are checked, unknown attributes skipped, and a
-message that does not fit is `NetlinkError`.
+The kernel is trusted, but may be a version that this module does not know: lengths are checked, unknown attributes are
+skipped, and a message that does not fit is `NetlinkError`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
-from speaker.wire.arp.frames import address_text
+from speaker.wire.addresses import OwnAddress, WireAddress
+from speaker.wire.ethernet import is_group
 
 GROUPS = 0x1 | 0x10 | 0x40
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE: what to bind the socket to."""
@@ -83,8 +83,7 @@ class InterfaceAddress:
     """An IPv4 address on an interface (RTM_NEWADDR)."""
 
     index: int
-    prefix: str
-    """Address with prefix length."""
+    own: OwnAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +91,11 @@ class Gateway:
     """The next hop of a default route in the main table (RTM_NEWROUTE)."""
 
     index: int
-    address: AddressText
+    address: WireAddress
     metric: int
 
 
-class Gone(NamedTuple):
+class Removed(NamedTuple):
     """What is no more."""
 
     what: Interface | InterfaceAddress | Gateway
@@ -110,7 +109,7 @@ class DumpEnd(NamedTuple):
     """Something changed meanwhile and the answer may be inconsistent: ask again (NLM_F_DUMP_INTR)."""
 
 
-class Refused(NamedTuple):
+class RequestRefused(NamedTuple):
     """A request was answered by an error, and by nothing else."""
 
     sequence: int
@@ -119,7 +118,7 @@ class Refused(NamedTuple):
 
 
 Known = Interface | InterfaceAddress | Gateway
-Message = Known | Gone | DumpEnd | Refused
+Message = Known | Removed | DumpEnd | RequestRefused
 
 
 def dump_request(kind: int, sequence: int) -> bytes:
@@ -149,11 +148,11 @@ def parse(data: bytes) -> Iterator[Message]:
             if len(body) < _S32.size:
                 raise NetlinkError("an error without a number")
             if error := _S32.unpack_from(body)[0]:
-                yield Refused(sequence, -error)
+                yield RequestRefused(sequence, -error)
         elif kind in _PARSERS:
             try:
                 for found in _PARSERS[kind](body):
-                    yield Gone(found) if kind in _DELETIONS else found
+                    yield Removed(found) if kind in _DELETIONS else found
             except struct.error as problem:
                 raise NetlinkError(str(problem)) from problem
 
@@ -178,7 +177,7 @@ def _interface(body: bytes) -> Iterator[Interface]:
 def _unfit(kind: int, flags: int, mac: bytes, master: int) -> Unfit | None:
     if kind != _ARPHRD_ETHER or len(mac) != 6:
         return Unfit.NOT_ETHERNET
-    if not any(mac) or mac[0] & 1:
+    if not any(mac) or is_group(mac):
         return Unfit.NO_MAC
     if flags & _IFF_SLAVE or master:
         return Unfit.PART_OF_ANOTHER
@@ -194,7 +193,7 @@ def _interface_address(body: bytes) -> Iterator[InterfaceAddress]:
     attributes = _attributes(body, _ADDRESS.size)
     octets = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS, b"")
     if len(octets) == 4:
-        yield InterfaceAddress(index, f"{address_text(octets)}/{length}")
+        yield InterfaceAddress(index, OwnAddress(WireAddress(octets), length))
 
 
 def _gateway(body: bytes) -> Iterator[Gateway]:
@@ -206,7 +205,7 @@ def _gateway(body: bytes) -> Iterator[Gateway]:
         return
     metric = _number(attributes.get(_RTA_PRIORITY))
     if len(attributes.get(_RTA_GATEWAY, b"")) == 4:
-        yield Gateway(_number(attributes.get(_RTA_OIF)), address_text(attributes[_RTA_GATEWAY]), metric)
+        yield Gateway(_number(attributes.get(_RTA_OIF)), WireAddress(attributes[_RTA_GATEWAY]), metric)
     hops, start = attributes.get(_RTA_MULTIPATH, b""), 0
     while start + _NEXT_HOP.size <= len(hops):
         length, _, _, index = _NEXT_HOP.unpack_from(hops, start)
@@ -214,7 +213,7 @@ def _gateway(body: bytes) -> Iterator[Gateway]:
             raise NetlinkError("a next hop without a length")
         via = _attributes(hops[start : start + length], _NEXT_HOP.size).get(_RTA_GATEWAY, b"")
         if len(via) == 4:
-            yield Gateway(index, address_text(via), metric)
+            yield Gateway(index, WireAddress(via), metric)
         start += (length + 3) & ~3
 
 

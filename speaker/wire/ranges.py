@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 
-class Range(NamedTuple):
+class NumberRange(NamedTuple):
     """Numbers from ``first`` to ``last``, both included."""
 
     first: int
@@ -21,7 +21,7 @@ class Range(NamedTuple):
 class Ranges:
     """A set of numbers. Iterating gives its ranges in order."""
 
-    def __init__(self, ranges: Iterable[Range] = ()) -> None:
+    def __init__(self, ranges: Iterable[NumberRange] = ()) -> None:
         """``ranges`` are in order and do not touch."""
         ordered = tuple(ranges)
         self._firsts = [each.first for each in ordered]
@@ -31,8 +31,8 @@ class Ranges:
         """How many ranges."""
         return len(self._firsts)
 
-    def __iter__(self) -> Iterator[Range]:
-        return map(Range, self._firsts, self._lasts)
+    def __iter__(self) -> Iterator[NumberRange]:
+        return map(NumberRange, self._firsts, self._lasts)
 
     def __contains__(self, number: int) -> bool:
         at = bisect_right(self._firsts, number)
@@ -75,21 +75,21 @@ class Ranges:
             lasts.insert(at, number - 1)
 
 
-def ranges_of(numbers: Iterable[int]) -> list[Range]:
+def ranges_of(numbers: Iterable[int]) -> list[NumberRange]:
     """Sorted ranges that contain exactly these numbers."""
-    ranges: list[Range] = []
+    ranges: list[NumberRange] = []
     for number in sorted(set(numbers)):
         if ranges and number == ranges[-1].last + 1:
-            ranges[-1] = Range(ranges[-1].first, number)
+            ranges[-1] = NumberRange(ranges[-1].first, number)
         else:
-            ranges.append(Range(number, number))
+            ranges.append(NumberRange(number, number))
     return ranges
 
 
-def coarser(ranges: Sequence[Range], count: int) -> list[Range]:
+def coarser(ranges: Sequence[NumberRange], count: int) -> list[NumberRange]:
     """At most ``count`` ranges that contain all of these: the smallest gaps are closed."""
     if len(ranges) <= count:
         return list(ranges)
     gaps = sorted(range(1, len(ranges)), key=lambda i: ranges[i].first - ranges[i - 1].last, reverse=True)
     starts = [0, *sorted(gaps[: count - 1]), len(ranges)]
-    return [Range(ranges[a].first, ranges[b - 1].last) for a, b in pairwise(starts)]
+    return [NumberRange(ranges[a].first, ranges[b - 1].last) for a, b in pairwise(starts)]

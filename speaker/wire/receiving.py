@@ -1,13 +1,12 @@
-"""What comes in on the links: read, answered, and handed to the protocol.
+"""What comes in on the open links: read, answered, and handed to the protocol.
 
 Each call reads one socket up to a bound, so that a flood on one costs the others no more than some milliseconds. A
-question is answered here and now; whatever else matters goes to the protocol, whose decisions are carried out at the
-end of the call (``settle``).
+question is answered here and now. Whatever else matters goes to the protocol, whose decisions are carried out at the
+end of the call.
 
-Answers to our own questions come through a socket of their own, and heartbeats through another: what others ask cannot
-push out what tells that somebody lives. What found one of these two queues full is told to the protocol (`note_lost`),
-since what was not heard then tells nothing about anybody. Lost questions are only counted: they cost an answer, and the
-asker asks again.
+Answers to our own questions and heartbeats have queues of their own: what others ask cannot push out what tells that
+somebody lives. When one of these queues was full, the protocol is told (`note_lost`), since what was not heard then
+tells nothing about anybody. Lost questions are only counted: they cost an answer, and the asker asks again.
 """
 
 from __future__ import annotations
@@ -16,23 +15,24 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 
+from speaker.link import Mac
 from speaker.protocol.effects import ArpSeen
 from speaker.protocol.protocol import Protocol
-from speaker.wire.arp import frames
 from speaker.wire.heartbeats.sockets import HeartbeatDrop, Refusal
-from speaker.wire.ports import Port
+from speaker.wire.open_links import OpenLink
 from speaker.wire.process import boottime
+from speaker.wire.resolver import Resolver
 from speaker.wire.sending import Sender
-from speaker.wire.sockets import FRAME_OCTETS, forgiven
+from speaker.wire.sockets import forgiven
 
-FRAMES_PER_TURN = 64
-DATAGRAMS_PER_TURN = 64
+FRAMES_PER_PASS = 64
+DATAGRAMS_PER_PASS = 64
 NEIGHBOUR_SAMPLE_S = 0.05
 """Of the askers that are answered on a link, the protocol sees one in so many seconds: enough to know some."""
 
 
 class Receiver:
-    """Reads the sockets of ports."""
+    """Reads the sockets of open links."""
 
     def __init__(
         self,
@@ -40,26 +40,27 @@ class Receiver:
         sender: Sender,
         counters: Counter[str],
         late_s: float,
-        settle: Callable[[float], None],
+        obey: Callable[[float], None],
     ) -> None:
-        """A reply is sent no later than ``late_s`` seconds after its batch was begun: later, who knows who holds the
-        address."""
+        """A reply is sent no later than ``late_s`` seconds after its batch was begun: later, others may answer for the
+        address. ``obey`` carries out what the protocol decided."""
         self._protocol = protocol
         self._sender = sender
         self._counters = counters
         self._late_s = late_s
-        self._settle = settle
+        self._obey = obey
         self.unread = False
         """Something that tells of peers was left in a socket; whoever cares sets it back."""
 
-    def arp(self, port: Port, waiting: socket.socket) -> None:
+    def resolution(self, link: OpenLink, resolver: Resolver, waiting: socket.socket) -> None:
         """Questions, and rivals; or answers to our own questions."""
-        receive, send, answer = waiting.recv, port.arp.socket.send, port.responder.receive
+        receive, send, answer = waiting.recv, resolver.questions.socket.send, resolver.responder.receive
+        octets = resolver.frame_octets
         late = boottime() + self._late_s
         touched = False
-        for _ in range(FRAMES_PER_TURN):
+        for _ in range(FRAMES_PER_PASS):
             try:
-                frame = receive(FRAME_OCTETS)
+                frame = receive(octets)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -73,64 +74,72 @@ class Receiver:
                 try:
                     send(verdict)
                 except OSError as error:
-                    self._sender.failed(port.state.name, "replies", forgiven(error), now)
-                if now < port.sample_at:
+                    self._sender.failed(link.state.name, "replies", forgiven(error), now)
+                if now < resolver.sample_at:
                     continue
-                port.sample_at = now + NEIGHBOUR_SAMPLE_S
-                verdict = port.responder.seen(frame)
-                if verdict.sender == frames.NO_ADDRESS:
+                resolver.sample_at = now + NEIGHBOUR_SAMPLE_S
+                asker = resolver.responder.asker(frame)
+                if asker is None:
                     continue
+                verdict = asker
             if isinstance(verdict, ArpSeen):
                 self._protocol.receive_arp(verdict, now)
                 touched = True
             else:
                 self._counters[f"frames_dropped:{verdict.value}"] += 1
         else:
-            self.unread = self.unread or waiting is port.answers.socket
-            touched |= self.note_lost(port, now)
+            self.unread = self.unread or waiting is resolver.answers.socket
+            touched |= self.note_lost(link, now)
         if touched:
-            self._settle(boottime())
+            self._obey(boottime())
 
-    def heartbeats(self, port: Port, most: int = DATAGRAMS_PER_TURN) -> None:
+    def heartbeats(self, link: OpenLink, most: int = DATAGRAMS_PER_PASS) -> None:
         """Up to so many heartbeats, and refusals of ours."""
-        link = port.state.name
+        name = link.state.name
         received, touched = 0, False
-        for heard in port.heartbeat.receive(most):
+        for heard in link.heartbeats.receive(most):
             received += 1
             if isinstance(heard, HeartbeatDrop):
                 self._counters[f"heartbeats_dropped:{heard.value}"] += 1
                 continue
             touched = True
+            source = heard.source.text
             if isinstance(heard, Refusal):
-                self._protocol.datagram_refused(link, heard.source, boottime())
+                self._protocol.datagram_refused(name, source, boottime())
             else:
-                self._protocol.receive_datagram(link, heard.source, heard.data, boottime(), by_group=heard.by_group)
+                self._protocol.receive_datagram(name, source, heard.data, boottime(), by_group=heard.by_group)
         self.unread = self.unread or received == most
-        if received >= DATAGRAMS_PER_TURN:
-            touched |= self.note_lost(port, boottime())
+        if received >= DATAGRAMS_PER_PASS:
+            touched |= self.note_lost(link, boottime())
         if touched:
-            self._settle(boottime())
+            self._obey(boottime())
 
-    def anything(self, port: Port) -> None:
-        """Who is heard at all, while somebody wants to know."""
-        if port.watch is None:
+    def anything(self, link: OpenLink, own: frozenset[Mac]) -> None:
+        """Who is heard at all besides our ``own`` interfaces, while the protocol wants to know."""
+        if link.watch is None:
             return
         now = boottime()
-        heard = port.watch.receive(port.responder.own_macs, now)
+        heard = link.watch.receive(own, now)
         for sender in heard:
-            self._protocol.receive_frame(port.state.name, sender, now)
+            self._protocol.receive_frame(link.state.name, sender, now)
         if heard:
-            self._settle(boottime())
+            self._obey(boottime())
 
-    def note_lost(self, port: Port, now: float) -> bool:
+    def all_that_tells_of_peers(self, link: OpenLink, most: int) -> None:
+        """Heartbeats, up to so many, and answers to our questions."""
+        self.heartbeats(link, most)
+        for resolver in link.resolvers.values():
+            self.resolution(link, resolver, resolver.answers.socket)
+
+    def note_lost(self, link: OpenLink, now: float) -> bool:
         """Count what found a queue full; whether the protocol was told.
 
         To be called when a queue was long, since only then it can have been full, and now and then.
         """
         tells = False
-        for what, count in port.lost():
+        for what, count in link.lost():
             self._counters[f"frames_lost:{what}"] += count
             tells |= what != "questions"
         if tells:
-            self._protocol.frames_lost(port.state.name, now)
+            self._protocol.frames_lost(link.state.name, now)
         return tells

@@ -1,8 +1,9 @@
-"""What goes out on the links, and whether the kernel takes it.
+"""What goes out on the open links, and whether the kernel takes it.
 
 A frame that the kernel refuses (its queue is full, a filter drops it, it is too long, the interface is down) is lost as
-one that the network loses, with one difference: we know it. It is counted, said in a log line with its ``errno``, and
-for heartbeats the protocol hears of it: who cannot be heard is silent to the others, whatever it hears itself.
+one that the network loses, with one difference: we know it. Each refusal is counted and said in a log line with its
+``errno``. For heartbeats the protocol hears of it: a node that cannot be heard is silent to the others, whatever it
+hears itself.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from collections import Counter
 
 from speaker.link import LinkName
 from speaker.protocol.effects import AskAddress, SendHeartbeat, SendUnicast
-from speaker.wire.arp import frames
+from speaker.wire.addresses import WireAddress
 from speaker.wire.failures import Failures
 from speaker.wire.gratuitous import Frame
-from speaker.wire.ports import Ports
+from speaker.wire.open_links import OpenLinks
 
 logger = logging.getLogger(__name__)
 
 
 class Sender:
-    """Sends on the announced links; what is for another link is dropped."""
+    """Sends on the open links. What is for another link, or about an address of a family without a room, is
+    dropped."""
 
-    def __init__(self, ports: Ports, counters: Counter[str]) -> None:
-        self._ports = ports
+    def __init__(self, links: OpenLinks, counters: Counter[str]) -> None:
+        self._links = links
         self._counters = counters
         self._failures = Failures()
         self._mute: set[LinkName] = set()
@@ -34,26 +36,30 @@ class Sender:
         self._told_mute: frozenset[LinkName] = frozenset()
 
     def send(self, effect: SendHeartbeat | SendUnicast | AskAddress, now: float) -> None:
-        port = self._ports.get(effect.link)
-        if port is None:
+        link = self._links.get(effect.link)
+        if link is None:
             return
         match effect:
-            case SendHeartbeat(link, data):
-                error = port.heartbeat.send(data)
-                self._count(link, "heartbeats", error, now)
-                (self._mute.add if error else self._mute.discard)(link)
-            case SendUnicast(link, to, mac, data) if frames.is_ipv4(to):
-                self._count(link, "heartbeats", port.heartbeat.send(data, to, mac), now)
-            case AskAddress(link, target, mac, nonce) if frames.is_ipv4(target):
-                self._count(link, "questions", port.ask(target, mac or frames.BROADCAST, nonce), now)
+            case SendHeartbeat(name, data):
+                error = link.heartbeats.send(data)
+                self._count(name, "heartbeats", error, now)
+                (self._mute.add if error else self._mute.discard)(name)
+            case SendUnicast(name, to, mac, data):
+                self._count(name, "heartbeats", link.heartbeats.send(data, WireAddress.of(to), mac), now)
+            case AskAddress(name, target, asked, nonce):
+                address = WireAddress.of(target)
+                if resolver := link.resolvers.get(address.family):
+                    self._count(name, "questions", resolver.ask(address, asked, nonce), now)
 
     def announce(self, frame: Frame, now: float) -> bool:
         """Whether the kernel took a gratuitous frame."""
-        port = self._ports.get(frame.link)
-        error = port.arp.send(frame.data) if port is not None else 0
+        link = self._links.get(frame.link)
+        if link is None:
+            return False
+        error = link.resolvers[frame.address.family].questions.send(frame.data)
         if error:
             self.failed(frame.link, "gratuitous", error, now)
-        return port is not None and not error
+        return not error
 
     def failed(self, link: LinkName, what: str, error: int, now: float) -> None:
         """The kernel refused a frame with this ``errno``."""
@@ -67,7 +73,7 @@ class Sender:
         is not announced any more is not told of."""
         if not self._mute and not self._told_mute:
             return []
-        announced = {port.state.name for port in self._ports}
+        announced = {link.state.name for link in self._links}
         self._mute &= announced
         before, self._told_mute = self._told_mute & announced, frozenset(self._mute)
         return [(link, link in before) for link in sorted(before ^ self._told_mute)]

@@ -1,8 +1,8 @@
 """Packet sockets: whole frames in and out of one interface. I/O only, no decisions.
 
-All of them are non-blocking, belong to one interface by its index, so that a new name changes nothing for them, and
-work with the capability NET_RAW alone. What a network or a kernel does to a single frame (no buffer, interface down) is
-told by its ``errno`` and never ends the loop: the protocols above expect loss.
+A packet socket is non-blocking and needs the capability NET_RAW alone. It belongs to an interface by its index, so that
+a new name changes nothing for it. What a network or a kernel does to a single frame (no buffer, interface down) is told
+by its ``errno`` and never ends the loop: the protocols above expect loss.
 """
 
 from __future__ import annotations
@@ -13,17 +13,12 @@ import socket
 import struct
 
 from speaker.link import LinkName
-from speaker.wire.arp.filter import ANSWERS, ArpFilter
-from speaker.wire.arp.frames import ETHERTYPE_ARP
-from speaker.wire.bpf import INSTRUCTION, NOTHING
+from speaker.wire.bpf import INSTRUCTION
 
 _SO_ATTACH_FILTER = 26
 _SO_RCVBUF_OCTETS = 1 << 20  # a burst of 2,000 small frames; the kernel caps it at net.core.rmem_max
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
 _STATISTICS = struct.Struct("=II")  # struct tpacket_stats
-
-FRAME_OCTETS = 64
-"""What is read of an ARP frame: the packet ends at 42, and Ethernet's least at 60."""
 
 OUR_FAULT = frozenset((errno.EBADF, errno.ENOTSOCK, errno.EFAULT, errno.EDESTADDRREQ))
 """Errors that mean a mistake of ours. Any other, the network or the kernel may cause at any time, and the next frame
@@ -68,37 +63,6 @@ class PacketSocket:
 
     def close(self) -> None:
         self.socket.close()
-
-
-class ArpSocket(PacketSocket):
-    """Questions for what is held, and rivals."""
-
-    def __init__(self, link: LinkName, index: int, let_pass: ArpFilter) -> None:
-        super().__init__(link, index, ETHERTYPE_ARP, NOTHING)
-        try:
-            self.attach(let_pass)
-        except OSError:
-            self.close()
-            raise
-
-    def attach(self, let_pass: ArpFilter) -> None:
-        """Let pass what the filter does now, from the next frame on."""
-        while True:
-            try:
-                attach_filter(self.socket, let_pass.code)
-            except OSError as error:
-                if error.errno != errno.ENOMEM or not let_pass.shrink():
-                    raise
-            else:
-                return
-
-
-class AnswerSocket(PacketSocket):
-    """Answers to our own questions. Apart from the questions of others, so that a flood of these cannot push out of the
-    queue what may tell that somebody lives."""
-
-    def __init__(self, link: LinkName, index: int) -> None:
-        super().__init__(link, index, ETHERTYPE_ARP, ANSWERS)
 
 
 def attach_filter(to: socket.socket, code: bytes) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from cluster.objects import AddressText
 from lab.machines.container import limit_capabilities
 from lab.shipped.rights import rights_of
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import LinkState
-from speaker.wire.arp.filter import ArpFilter
+from speaker.wire.addresses import WireAddress
+from speaker.wire.arp.responder import ArpResponder
+from speaker.wire.families import ARP
 from speaker.wire.heartbeats.sockets import HeartbeatSocket
-from speaker.wire.sockets import AnswerSocket, ArpSocket
+from speaker.wire.resolver import Resolver
 from tests.wire.network import Host
 
 T = TypeVar("T")
@@ -38,14 +41,18 @@ def state_of(host: Host, *prefixes: str, interface: str = "eth0") -> LinkState:
     return LinkState(LinkName(interface), index, mac_of(host, interface), up=True, prefixes=prefixes)
 
 
-def arp_socket(host: Host, let_pass: ArpFilter | None = None) -> ArpSocket:
-    state = state_of(host)
-    return as_speaker(host, lambda: ArpSocket(state.name, state.index, let_pass or ArpFilter()))
+def arp_resolver(host: Host, *held: AddressText) -> Resolver:
+    """The sockets of ARP, with the filter for these addresses."""
+    state, responder = state_of(host, "192.0.2.99/24"), responder_for(mac_of(host), held)
+    return as_speaker(host, lambda: Resolver(state, ARP, responder))
 
 
-def answer_socket(host: Host) -> AnswerSocket:
-    state = state_of(host)
-    return as_speaker(host, lambda: AnswerSocket(state.name, state.index))
+def responder_for(mac: Mac, held: Iterable[AddressText]) -> ArpResponder:
+    made = ArpResponder(LinkName("eth0"), mac)
+    for address in held:
+        made.hold(WireAddress.of(address))
+    made.filter.tighten()
+    return made
 
 
 def heartbeat_socket(host: Host, prefix: str, interface: str = "eth0") -> HeartbeatSocket:

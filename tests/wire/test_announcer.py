@@ -15,12 +15,12 @@ import pytest
 from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.protocol.heartbeat import Authenticator
-from speaker.wire.arp.frames import ArpFrame, Operation, gratuitous, request
+from speaker.wire.arp.frames import READ_OCTETS, ArpFrame, Operation
 from speaker.wire.heartbeats.sockets import HEARTBEAT_PORT
-from speaker.wire.sockets import FRAME_OCTETS
+from tests.arp_frames import gratuitous, request
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
-from tests.wire.opened import answer_socket, arp_socket, mac_of
+from tests.wire.opened import arp_resolver, mac_of
 from tests.wire.speakers import CREDENTIALS, Speaker, bundle
 
 VIP, OTHER = AddressText("192.0.2.200"), AddressText("192.0.2.201")
@@ -96,7 +96,7 @@ def test_paused_announcer_answers_nothing_that_was_asked_meanwhile(wire: Wire, s
         first.signal(signal.SIGCONT)
         wait_until(lambda: first.has_told and not any(h.links for h in first.claims.values()), 5)
         client.answerers(VIP)
-    assert first.host.mac() not in {reply.sender_mac.hex(":") for reply in replies if reply.sender == VIP}
+    assert first.host.mac() not in {reply.sender_mac.hex(":") for reply in replies if reply.sender.text == VIP}
 
     def said_once() -> bool:
         late = first.stats.counters.get("late_loops", 0) if first.stats else 0
@@ -167,15 +167,15 @@ def test_question_with_a_nonce_is_answered_with_a_proof_that_only_a_speaker_can_
 ) -> None:
     first, _, client = holder_and_spare(wire, start)
     first.host.run("ip", "address", "add", f"{OTHER}/32", "dev", "eth0")  # which its kernel answers for
-    asker, answers = arp_socket(client), answer_socket(client)
-    for opened in (asker, answers):
-        stack.callback(opened.close)
+    resolver = arp_resolver(client)
+    stack.callback(resolver.close)
+    asker, answers = resolver.questions, resolver.answers
 
     def asked(target: AddressText, nonce: bytes = b"") -> ArpFrame:
         question = request(target, wire.address(client), mac_of(client), mac_of(first.host), nonce)
         assert asker.send(question.encode()) == 0
         select.select([answers.socket], [], [], 5)
-        return ArpFrame.parse(answers.socket.recv(FRAME_OCTETS))
+        return ArpFrame.parse(answers.socket.recv(READ_OCTETS))
 
     members, nonce = Authenticator(CREDENTIALS.cluster, CREDENTIALS.keys), b"a nonce!"
     proof = asked(VIP, nonce).proof
@@ -317,8 +317,9 @@ def test_node_without_a_usable_interface_says_so_in_one_line_and_why(wire: Wire,
 def test_strangers_claim_is_reported_with_its_mac_and_answered(wire: Wire, start: Start, stack: ExitStack) -> None:
     first, _, client = holder_and_spare(wire, start)
     stranger = wire.host("stranger")
-    arp = arp_socket(stranger)
-    stack.callback(arp.close)
+    resolver = arp_resolver(stranger)
+    stack.callback(resolver.close)
+    arp = resolver.questions
     mac = mac_of(stranger)
     arp.send(gratuitous(Operation.REQUEST, VIP, mac).encode())
     decision = wait_until(lambda: next((n for n in first.decisions if n.reason == "AddressConflict"), None))

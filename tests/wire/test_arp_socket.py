@@ -12,17 +12,16 @@ from functools import partial
 import pytest
 
 from cluster.objects import AddressText
-from speaker.link import LinkName, Mac
-from speaker.protocol.effects import AnswerChange, LinkState
-from speaker.wire.arp.filter import ArpFilter
-from speaker.wire.arp.frames import ArpFrame, Operation, gratuitous, ipv4_octets, reply_to, request
-from speaker.wire.arp.responder import Responder
-from speaker.wire.sockets import FRAME_OCTETS, PacketSocket
+from speaker.link import Mac
+from speaker.wire.addresses import WireAddress
+from speaker.wire.arp.frames import READ_OCTETS, ArpFrame, Operation, reply_to
+from speaker.wire.resolver import TIGHTEN_WAIT_S
+from speaker.wire.sockets import PacketSocket
+from tests.arp_frames import gratuitous, request
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
-from tests.wire.opened import answer_socket, arp_socket, mac_of
+from tests.wire.opened import arp_resolver, mac_of, responder_for, state_of
 
-ETH0 = LinkName("eth0")
 VIP, OTHER = AddressText("192.0.2.200"), AddressText("192.0.2.201")
 
 pytestmark = pytest.mark.lab
@@ -31,18 +30,15 @@ pytestmark = pytest.mark.lab
 @contextlib.contextmanager
 def answering(host: Host, *held: AddressText) -> Iterator[None]:
     """A bare loop of socket and responder in a thread."""
-    responder = Responder()
-    responder.set_links([LinkState(ETH0, 2, mac_of(host), up=True)])
-    responder.change_answers(AnswerChange(dict.fromkeys(held, frozenset((ETH0,)))))
-    arp = arp_socket(host, responder.on(ETH0).filter)
+    arp = arp_resolver(host, *held)
     done = threading.Event()
 
     def loop() -> None:
         while not done.is_set():
-            if select.select([arp.socket], [], [], 0.05)[0]:
-                verdict = responder.on(ETH0).receive(arp.socket.recv(FRAME_OCTETS), 0.0)
+            if select.select([arp.questions.socket], [], [], 0.05)[0]:
+                verdict = arp.responder.receive(arp.questions.socket.recv(READ_OCTETS), 0.0)
                 if isinstance(verdict, bytes):
-                    arp.send(verdict)
+                    arp.questions.send(verdict)
 
     thread = threading.Thread(target=loop)
     thread.start()
@@ -72,16 +68,16 @@ class Inbox:
 
     def has(self, count: int) -> bool:
         while select.select([self._socket], [], [], 0)[0]:
-            self.frames.append(self._socket.recv(FRAME_OCTETS))
+            self.frames.append(self._socket.recv(READ_OCTETS))
         return len(self.frames) >= count
 
 
 def test_kernel_passes_what_concerns_held_addresses_and_nothing_else(wire: Wire, stack: ExitStack) -> None:
     node, client = wire.host("node"), wire.host("client")
-    arp = arp_socket(node, ArpFilter([ipv4_octets(VIP)]))
-    rival = arp_socket(client)
-    stack.callback(arp.close)
-    stack.callback(rival.close)
+    resolver, other = arp_resolver(node, VIP), arp_resolver(client)
+    stack.callback(resolver.close)
+    stack.callback(other.close)
+    arp, rival = resolver.questions, other.questions
     mac, asker = mac_of(client), AddressText("192.0.2.2")
     wanted = [
         request(VIP, asker, mac),
@@ -105,15 +101,15 @@ def test_kernel_passes_what_concerns_held_addresses_and_nothing_else(wire: Wire,
 
 def test_replacing_the_filter_loses_no_frame_of_an_address_that_stays(wire: Wire, stack: ExitStack) -> None:
     node, client = wire.host("node"), wire.host("client")
-    arp = arp_socket(node, ArpFilter([ipv4_octets(VIP)]))
-    asker = arp_socket(client)
+    arp, other = arp_resolver(node, VIP), arp_resolver(client)
     stack.callback(arp.close)
-    stack.callback(asker.close)
+    stack.callback(other.close)
+    asker = other.questions
     question = request(VIP, AddressText("192.0.2.2"), mac_of(client)).encode()
-    scattered = [(0x0A000000 + 5 * n).to_bytes(4, "big") for n in range(1200)]
-    inbox = Inbox(arp)
+    scattered = [WireAddress((0x0A000000 + 5 * n).to_bytes(4, "big")).text for n in range(1200)]
+    inbox = Inbox(arp.questions)
     for turn in range(40):
-        arp.attach(ArpFilter([ipv4_octets(VIP), *scattered[: 30 * turn]]))
+        arp.set_state(state_of(node, "192.0.2.99/24"), responder_for(mac_of(node), (VIP, *scattered[: 30 * turn])))
         assert asker.send(question) == 0
         wait_until(partial(inbox.has, turn + 1))
     assert inbox.frames == [question] * 40
@@ -121,17 +117,17 @@ def test_replacing_the_filter_loses_no_frame_of_an_address_that_stays(wire: Wire
 
 def test_kernel_passes_a_new_address_at_once_and_only_what_is_held_in_the_end(wire: Wire, stack: ExitStack) -> None:
     node, client = wire.host("node"), wire.host("client")
-    held = [(0x0A000000 + 5 * n).to_bytes(4, "big") for n in range(900)]
-    let_pass = ArpFilter(held)
-    arp, asker = arp_socket(node, let_pass), arp_socket(client)
+    held = [WireAddress((0x0A000000 + 5 * n).to_bytes(4, "big")).text for n in range(900)]
+    arp, other = arp_resolver(node, *held), arp_resolver(client)
     stack.callback(arp.close)
-    stack.callback(asker.close)
+    stack.callback(other.close)
+    asker = other.questions
     mac = mac_of(client)
     new, gone, foreign = (AddressText(address) for address in ("10.1.0.7", "10.0.0.5", "10.1.0.9"))
-    let_pass.hold(ipv4_octets(new))
-    let_pass.release(ipv4_octets(gone))
-    arp.attach(let_pass)
-    inbox = Inbox(arp)
+    arp.responder.hold(WireAddress.of(new))
+    arp.responder.release(WireAddress.of(gone))
+    arp.let_pass(0.0)
+    inbox = Inbox(arp.questions)
 
     def ask(*targets: AddressText) -> list[bytes]:
         questions = [request(target, AddressText("192.0.2.2"), mac).encode() for target in targets]
@@ -142,8 +138,7 @@ def test_kernel_passes_a_new_address_at_once_and_only_what_is_held_in_the_end(wi
     expected = ask(new, AddressText("10.0.0.10"))
     wait_until(lambda: inbox.has(2))
     assert inbox.frames == expected
-    let_pass.tighten()
-    arp.attach(let_pass)
+    arp.handle_timer(TIGHTEN_WAIT_S)
     ask(gone, foreign)
     expected += ask(new)
     wait_until(lambda: inbox.has(3))
@@ -157,11 +152,10 @@ def question_to(node: Host, client: Host, nonce: bytes = b"") -> bytes:
 def test_flood_of_questions_takes_nothing_from_the_answers_to_ours(wire: Wire, stack: ExitStack) -> None:
     """The answers have a queue of their own."""
     node, client = wire.host("node"), wire.host("client")
-    questions = arp_socket(node, ArpFilter([ipv4_octets(VIP)]))
-    answers = answer_socket(node)
-    flooder = arp_socket(client)
-    for opened in (questions, answers, flooder):
-        stack.callback(opened.close)
+    asked, other = arp_resolver(node, VIP), arp_resolver(client)
+    stack.callback(asked.close)
+    stack.callback(other.close)
+    questions, answers, flooder = asked.questions, asked.answers, other.questions
     question = question_to(node, client)
     while not questions.lost():
         assert flooder.send(question) == 0

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from speaker.link import Mac
-from speaker.wire.arp.frames import BROADCAST
+from speaker.wire.ethernet import BROADCAST
 from speaker.wire.frame_watch import FRAMES_AT_ONCE, MAX_TOLD, TOLD_AGAIN_S, FrameWatch
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire

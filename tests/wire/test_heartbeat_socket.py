@@ -12,8 +12,8 @@ import pytest
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 
-from cluster.objects import AddressText
 from speaker.link import Mac
+from speaker.wire.addresses import WireAddress
 from speaker.wire.heartbeats.datagrams import UdpFrame
 from speaker.wire.heartbeats.sockets import (
     DATAGRAM_OCTETS,
@@ -26,6 +26,7 @@ from speaker.wire.heartbeats.sockets import (
     Refusal,
 )
 from speaker.wire.sockets import discard
+from tests.arp_frames import on_wire
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.opened import as_speaker, heartbeat_socket, mac_of, state_of
@@ -35,8 +36,8 @@ pytestmark = pytest.mark.lab
 Heard = Datagram | Refusal | HeartbeatDrop
 
 
-def address(number: int) -> AddressText:
-    return AddressText(f"192.0.2.{number}")
+def address(number: int) -> WireAddress:
+    return on_wire(f"192.0.2.{number}")
 
 
 def opened(host: Host, stack: ExitStack, prefix: str, interface: str = "eth0") -> HeartbeatSocket:
@@ -108,7 +109,7 @@ def routing_rules(pair: Pair) -> None:
 
 def wrong_neighbours(pair: Pair) -> None:
     for host, peer in zip(pair.hosts, ("192.0.2.2", "192.0.2.1"), strict=True):
-        for wrong in (peer, HEARTBEAT_GROUP):
+        for wrong in (peer, HEARTBEAT_GROUP.text):
             host.run("ip", "neigh", "replace", wrong, "lladdr", "02:00:00:00:00:99", "nud", "permanent", "dev", "eth0")
 
 
@@ -126,7 +127,7 @@ def test_sending_needs_no_neighbour_entry_and_makes_none(pair: Pair) -> None:
     pair.both_hear_each_other()
     for host in pair.hosts:
         entries = host.run("ip", "-4", "neigh", "show", "nud", "all", "dev", "eth0")
-        assert HEARTBEAT_GROUP not in entries
+        assert HEARTBEAT_GROUP.text not in entries
         assert "192.0.2." not in entries
 
 
@@ -163,13 +164,13 @@ def test_new_address_and_mac_are_sent_from_and_received(pair: Pair, stack: ExitS
     pair.one.set_state(state_of(host, "198.51.100.7/24"))
     new = Mac(bytes.fromhex("02005e005301"))
     assert pair.one.send(b"x") == 0
-    assert received(pair.two) == [Datagram(AddressText("198.51.100.7"), new, True, b"x")]
+    assert received(pair.two) == [Datagram(on_wire("198.51.100.7"), new, True, b"x")]
     assert pair.two.send(b"before", address(1), new) == 0
-    assert pair.two.send(b"y", AddressText("198.51.100.7"), new) == 0
+    assert pair.two.send(b"y", on_wire("198.51.100.7"), new) == 0
     assert received(pair.one) == [Datagram(address(2), pair.macs[1], False, b"y")], "the old address is nobody's"
 
 
-@pytest.mark.parametrize("to", [HEARTBEAT_GROUP, "192.0.2.1"])
+@pytest.mark.parametrize("to", [HEARTBEAT_GROUP.text, "192.0.2.1"])
 def test_datagram_that_a_router_may_have_forwarded_is_not_believed(pair: Pair, to: str) -> None:
     """The sender is a kernel's UDP socket, as older speakers have."""
 
@@ -183,12 +184,12 @@ def test_datagram_that_a_router_may_have_forwarded_is_not_believed(pair: Pair, t
     pair.hosts[1].call(lambda: send(254))
     assert received(pair.one) == [HeartbeatDrop.NOT_FROM_THIS_LINK]
     pair.hosts[1].call(lambda: send(255))
-    assert received(pair.one) == [Datagram(address(2), pair.macs[1], to == HEARTBEAT_GROUP, b"x")]
+    assert received(pair.one) == [Datagram(address(2), pair.macs[1], to == HEARTBEAT_GROUP.text, b"x")]
 
 
 @pytest.mark.parametrize("source", ["0.0.0.0", "127.0.0.1", "224.0.0.254", "255.255.255.255", "240.0.0.1"])
 def test_source_that_is_no_hosts_address_is_not_believed(pair: Pair, source: str) -> None:
-    forge(pair, UdpFrame(GROUP_MAC, pair.macs[1], HEARTBEAT_GROUP, AddressText(source), 7948, 7948, 255, b"x").encode())
+    forge(pair, UdpFrame(GROUP_MAC, pair.macs[1], HEARTBEAT_GROUP, on_wire(source), 7948, 7948, 255, b"x").encode())
     assert received(pair.one) == [HeartbeatDrop.BAD_SENDER]
 
 
@@ -213,7 +214,7 @@ def test_longer_datagrams_than_any_heartbeat_do_not_arrive(wire: Wire, stack: Ex
     wait_until(lambda: one.send(bytes(DATAGRAM_OCTETS + 1)) == 0)
     assert one.send(bytes(DATAGRAM_OCTETS)) == 0
     sender = mac_of(hosts[0], "lan1")
-    assert received(two) == [Datagram(AddressText("198.51.100.1"), sender, True, bytes(DATAGRAM_OCTETS))]
+    assert received(two) == [Datagram(on_wire("198.51.100.1"), sender, True, bytes(DATAGRAM_OCTETS))]
 
 
 def test_frame_that_the_interface_cannot_send_is_told_by_its_errno(pair: Pair) -> None:
@@ -258,24 +259,24 @@ def test_refusal_by_the_other_kernel_names_it(pair: Pair, wire: Wire, stack: Exi
 def test_forged_refusals_are_none(pair: Pair) -> None:
     """Who did not get a datagram cannot refuse it, and nor can somebody else in its place."""
     victim, victims_mac = address(3), Mac(bytes.fromhex("020000000003"))
-    original = IP(src="192.0.2.1", dst=victim) / UDP(sport=HEARTBEAT_PORT, dport=HEARTBEAT_PORT) / b"12345678"
+    original = IP(src="192.0.2.1", dst=victim.text) / UDP(sport=HEARTBEAT_PORT, dport=HEARTBEAT_PORT) / b"12345678"
 
     def refusal(source: str, sender: Mac, about: IP = original) -> bytes:
         ethernet = Ether(dst=pair.macs[0].hex(":"), src=sender.hex(":"))
         return bytes(ethernet / IP(src=source, dst="192.0.2.1") / ICMP(type=3, code=3) / about)
 
-    forge(pair, refusal(victim, victims_mac))
+    forge(pair, refusal(victim.text, victims_mac))
     assert received(pair.one) == [HeartbeatDrop.NOT_ASKED], "no datagram was sent"
     assert pair.one.send(b"x", victim, victims_mac) == 0
-    elsewhere = IP(src="192.0.2.9", dst=victim) / UDP(sport=HEARTBEAT_PORT, dport=HEARTBEAT_PORT) / b"12345678"
+    elsewhere = IP(src="192.0.2.9", dst=victim.text) / UDP(sport=HEARTBEAT_PORT, dport=HEARTBEAT_PORT) / b"12345678"
     forge(
         pair,
-        refusal(victim, pair.macs[1]),
-        refusal(address(2), victims_mac),
-        refusal(victim, victims_mac, elsewhere),
+        refusal(victim.text, pair.macs[1]),
+        refusal("192.0.2.2", victims_mac),
+        refusal(victim.text, victims_mac, elsewhere),
     )
     assert received(pair.one) == [HeartbeatDrop.NOT_ASKED] * 3
-    forge(pair, refusal(victim, victims_mac))
+    forge(pair, refusal(victim.text, victims_mac))
     assert received(pair.one) == [Refusal(victim)], "this is what an honest one looks like"
 
 

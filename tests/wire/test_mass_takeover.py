@@ -13,7 +13,9 @@ import pytest
 from cluster.objects import AddressText, NodeName
 from speaker.link import Mac
 from speaker.plan import Bundle, BundleId, Candidate
-from speaker.wire.arp.frames import ETHERTYPE_ARP, ipv4_octets, request
+from speaker.wire.addresses import WireAddress
+from speaker.wire.arp.frames import ETHERTYPE_ARP
+from tests.arp_frames import request
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.speakers import Speaker
@@ -40,7 +42,9 @@ class Answers:
     def __init__(self, client: Host, addresses: Iterable[AddressText]) -> None:
         mac = Mac(bytes.fromhex(client.mac().replace(":", "")))
         asker = AddressText("192.0.2.4")
-        self._questions = {ipv4_octets(each): request(each, asker, mac).encode() for each in addresses}
+        self._questions: dict[bytes, bytes] = {
+            WireAddress.of(each): request(each, asker, mac).encode() for each in addresses
+        }
         self._socket = client.call(_arp_socket)
         self.macs: dict[bytes, set[str]] = {octets: set() for octets in self._questions}
 
@@ -94,6 +98,6 @@ def test_two_thousand_addresses_move_and_nobody_who_lives_is_taken_for_dead(wire
     wait_until(answers.complete, PATIENCE_S, "not every address is answered")
     for speaker in others:
         for address in answering(speaker):
-            assert answers.macs[ipv4_octets(address)] == {speaker.host.mac()}, "who claims it answers, and no other"
+            assert answers.macs[WireAddress.of(address)] == {speaker.host.mac()}, "who claims it answers, and no other"
         dead = {decision.fields["node"] for decision in speaker.decisions if decision.reason == "PeerDead"}
         assert dead == {"node-1"}

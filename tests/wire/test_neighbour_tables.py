@@ -9,13 +9,18 @@ import pytest
 
 from cluster.objects import AddressText
 from speaker.link import LinkName
-from speaker.protocol.effects import AnswerChange, LinkState, SendGratuitous
-from speaker.wire.arp.frames import BROADCAST, ArpFrame, Operation, gratuitous
+from speaker.protocol.effects import AnswerChange, LinkState
+from speaker.wire.addresses import WireAddress
+from speaker.wire.answering import Answering
+from speaker.wire.arp.frames import ArpFrame, Operation
+from speaker.wire.ethernet import BROADCAST
+from speaker.wire.families import RESOLUTIONS
 from speaker.wire.gratuitous import GratuitousSchedule
-from speaker.wire.sockets import ArpSocket
+from speaker.wire.sockets import PacketSocket
+from tests.arp_frames import gratuitous
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
-from tests.wire.opened import arp_socket, mac_of
+from tests.wire.opened import arp_resolver, mac_of
 
 ETH0 = LinkName("eth0")
 VIP = AddressText("192.0.2.200")
@@ -23,13 +28,13 @@ VIP = AddressText("192.0.2.200")
 pytestmark = pytest.mark.lab
 
 
-def opened(host: Host, stack: ExitStack) -> ArpSocket:
-    made = arp_socket(host)
+def opened(host: Host, stack: ExitStack) -> PacketSocket:
+    made = arp_resolver(host)
     stack.callback(made.close)
-    return made
+    return made.questions
 
 
-def fresh_entry(client: Host, holder: Host, arp: ArpSocket, stack: ExitStack) -> None:
+def fresh_entry(client: Host, holder: Host, arp: PacketSocket, stack: ExitStack) -> None:
     """The client's entry names the holder and was updated this moment."""
     client.run("ip", "neigh", "replace", VIP, "lladdr", "02:00:00:00:00:99", "nud", "stale", "dev", "eth0")
     arp.send(gratuitous(Operation.REQUEST, VIP, mac_of(holder)).encode())
@@ -37,10 +42,11 @@ def fresh_entry(client: Host, holder: Host, arp: ArpSocket, stack: ExitStack) ->
 
 
 def first_round(state: LinkState) -> list[bytes]:
-    schedule = GratuitousSchedule()
+    answering = Answering(RESOLUTIONS)
+    schedule = GratuitousSchedule(RESOLUTIONS, answering)
     schedule.set_links([state], 0.0)
-    schedule.change_answers(AnswerChange({VIP: frozenset((ETH0,))}), 0.0)
-    schedule.announce(SendGratuitous((VIP,)))
+    schedule.follow(answering.change(AnswerChange({VIP: frozenset((ETH0,))})), 0.0)
+    schedule.announce([WireAddress.of(VIP)])
     return [frame.data for frame in schedule.handle_timer(0.0)]
 
 
@@ -71,7 +77,7 @@ def test_our_reply_changes_a_fresh_entry_too_and_the_usual_one_does_not(wire: Wi
     wait_until(lambda: client.neighbour(VIP) == new.mac(), 0.9)
 
 
-def has_arrived(client: Host, arp: ArpSocket, host: Host) -> bool:
+def has_arrived(client: Host, arp: PacketSocket, host: Host) -> bool:
     """A frame sent now by the same socket has been taken in, and with it all before."""
     marker = AddressText("192.0.2.250")
     client.run("ip", "neigh", "replace", marker, "lladdr", "02:00:00:00:00:98", "nud", "stale", "dev", "eth0")

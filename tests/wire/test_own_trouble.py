@@ -105,7 +105,8 @@ def test_frame_of_any_kind_proves_that_one_hears_where_nobody_answers(
         host.run("ip", "route", "add", "default", "via", str(wire.address(gateway)))
     with gateway.listening() as heard:
         first, second = start(*hosts)
-    assert wire.address(second.host) in {frame.sender for frame in heard if frame.target == wire.address(gateway)}
+    asked = {frame.sender.text for frame in heard if frame.target.text == wire.address(gateway)}
+    assert wire.address(second.host) in asked
     gateway.run("ip", "link", "set", "eth0", "arp", "off")
     assert not watchers(second.host)
     other.run("ip", "link", "set", "eth0", "arp", "off")

@@ -11,10 +11,12 @@ from contextlib import ExitStack
 import pytest
 
 from cluster.objects import AddressText
-from speaker.wire.arp.frames import BROADCAST, ArpFrame, Operation
+from speaker.wire.arp.frames import ArpFrame, Operation
+from speaker.wire.ethernet import BROADCAST
+from tests.arp_frames import on_wire
 from tests.waiting import wait_until
 from tests.wire.network import Host, Wire
-from tests.wire.opened import arp_socket, mac_of
+from tests.wire.opened import arp_resolver, mac_of
 from tests.wire.speakers import ROOT, Speaker, bundle
 
 VIP, ROUTED = AddressText("192.0.2.200"), AddressText("203.0.113.10")
@@ -131,8 +133,8 @@ def test_replies_that_anybody_sends_in_a_dead_nodes_name_hold_nothing_off(
     forger = here.wire.host("forger")
     here.start()
     holder = here.holder()
-    arp = arp_socket(forger)
-    stack.callback(arp.close)
+    resolver = arp_resolver(forger)
+    stack.callback(resolver.close)
     dead = mac_of(holder.host)
     here.power_cut(holder)
 
@@ -140,9 +142,15 @@ def test_replies_that_anybody_sends_in_a_dead_nodes_name_hold_nothing_off(
         for host in here.hosts:
             for to in (mac_of(host), BROADCAST):
                 frame = ArpFrame(
-                    to, mac_of(forger), Operation.REPLY, dead, VIP, mac_of(host), AddressText(here.wire.address(host))
+                    to,
+                    mac_of(forger),
+                    Operation.REPLY,
+                    dead,
+                    on_wire(VIP),
+                    mac_of(host),
+                    on_wire(here.wire.address(host)),
                 )
-                arp.send(frame.encode())
+                resolver.questions.send(frame.encode())
         return len(here.answering()) == 1
 
     wait_until(forge, 5, "nobody takes over")

@@ -1,28 +1,33 @@
-"""The in-kernel filters for ARP (``bpf``): one made from the addresses held on the link, one for answers to us.
+"""The filters in the kernel for ARP: one made from the addresses held on the link, one for answers to us.
 
-The first passes ARP for Ethernet and IPv4 that was sent to everybody or to this interface (which leaves out our own
-frames and tagged frames of VLANs that do not exist here) and that is
+**The first** (`ArpFilter`) passes ARP for Ethernet and IPv4 that was sent to everybody or to this interface (which
+leaves out our own frames, and tagged frames of VLANs that do not exist here) and that is
 
 - a Request for a held address;
 - a Request, or a Reply to everybody, whose sender is a held address: a rival.
 
-The second (`ANSWERS`) passes every ARP Reply for Ethernet and IPv4 that was sent to this interface alone.
+**The second** (`ANSWERS`) passes every ARP Reply for Ethernet and IPv4 that was sent to this interface alone.
 
-Addresses are looked up in a binary tree over sorted ranges (neighbouring addresses make one range). The kernel allows
-4,096 instructions: where the held set needs more, the ranges with the smallest gaps between them are merged and the
-filter passes a superset; the responder looks again.
+Addresses are looked up in a binary tree over sorted ranges of numbers; neighbouring addresses make one range. The
+kernel allows 4,096 instructions. Where the held set needs more, the ranges with the smallest gaps between them are
+merged, and the filter passes more than it must; the responder looks again.
 
-**Keeping up.** Making the trees anew and having the kernel take them costs milliseconds when thousands of addresses are
-held, so they are not made anew for each change. What is held and not passed yet is let pass at once, by some ranges
-that are tested ahead of the trees, together with its neighbours: addresses of a pool are given out one after the other,
-so the next one mostly needs nothing. What is released goes on being passed. When the owner has time for it (`tighten`)
-the trees are made from what is held then, and the filter is as narrow as it can be.
+**Keeping up.** Making the trees and having the kernel take them costs milliseconds when thousands of addresses are
+held, so the trees are not made anew for each change:
+
+1. An address that is held and not passed yet is passed at once, by some ranges that are tested ahead of the trees,
+   together with its neighbours. Addresses of a pool are given out one after the other, so the next one mostly needs
+   nothing.
+2. An address that is released goes on being passed.
+3. When the owner of the filter has time for it (`tighten`), the trees are made from what is held then, and the filter
+   is as narrow as it can be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from speaker.wire.addresses import WireAddress
 from speaker.wire.bpf import (
     DROP,
     IF_AT_LEAST,
@@ -42,7 +47,7 @@ from speaker.wire.bpf import (
     leaf,
     tree,
 )
-from speaker.wire.ranges import Range, Ranges, coarser, ranges_of
+from speaker.wire.ranges import NumberRange, Ranges, coarser, ranges_of
 
 SIZES = (MAX_INSTRUCTIONS, 1024, 256, 64)
 """Instructions that a program may have: BPF_MAXINSNS, and what is tried in turn where the kernel refuses the memory.
@@ -62,45 +67,42 @@ _MISS = Instruction(JUMP, 0, 0, 0xFFFFFFFF)
 
 
 class ArpFilter:
-    """What the filter of one link is made from, and its program. Addresses are four octets each."""
+    """What the filter of one link is made from, and its program."""
 
-    def __init__(self, held: Iterable[bytes] = (), size: int = SIZES[0]) -> None:
-        self._held = Ranges(ranges_of(int.from_bytes(octets, "big") for octets in held))
+    def __init__(self, held: Iterable[WireAddress] = (), size: int = SIZES[0]) -> None:
+        self._held = Ranges(ranges_of(address.number for address in held))
         self._size = size
         self.tighten()
 
-    def hold(self, octets: bytes) -> None:
+    def hold(self, address: WireAddress) -> None:
         """Let pass what matters for this address too."""
-        number = int.from_bytes(octets, "big")
+        number = address.number
         self._held.add(number)
         self.tight = False
         if number not in self._in_trees and number not in self._ahead:
             self._missing.add(number >> _NEIGHBOURHOOD_BITS)
 
-    def release(self, octets: bytes) -> None:
+    def release(self, address: WireAddress) -> None:
         """This address does not matter any more."""
-        self._held.remove(int.from_bytes(octets, "big"))
+        self._held.remove(address.number)
         self.tight = False
 
     @property
     def behind(self) -> bool:
-        """Something is held that the last ``code`` does not let pass: attach it anew."""
         return bool(self._missing)
 
     @property
     def code(self) -> bytes:
-        """The program, an array of `INSTRUCTION`. It passes every frame that matters for what is held."""
         if self._missing:
             self._neighbourhoods |= self._missing
             self._missing.clear()
             blocks = coarser(ranges_of(self._neighbourhoods), self._most_ahead)
             bits = _NEIGHBOURHOOD_BITS
-            self._ahead = Ranges(Range(first << bits, ((last + 1) << bits) - 1) for first, last in blocks)
+            self._ahead = Ranges(NumberRange(first << bits, ((last + 1) << bits) - 1) for first, last in blocks)
         ahead = assemble(leaf(tuple(self._ahead), _GO_ON)) if self._ahead else b""
         return b"".join((_HEAD, ahead, self._sender_tree, _MIDDLE, ahead, self._target_tree))
 
     def tighten(self) -> None:
-        """Make the program from what is held now: the next ``code`` passes as little else as its size allows."""
         room = self._size - _FIXED_INSTRUCTIONS - 2 * (2 * self._most_ahead + 2)
         ranges = list(self._held)
         if sum(3 if first == last else 5 for first, last in ranges) > room:
@@ -116,7 +118,6 @@ class ArpFilter:
         """``tighten`` would not change anything."""
 
     def shrink(self) -> bool:
-        """Make do with a smaller program, from now on; whether there is one."""
         smaller = [size for size in SIZES if size < self._size]
         if smaller:
             self._size = smaller[0]

@@ -1,14 +1,13 @@
-"""Ethernet frames that carry ARP for IPv4: parse and encode (RFC 826; probes and announcements, RFC 5227).
+"""ARP for IPv4 in Ethernet frames: parse and encode (RFC 826; probes and announcements, RFC 5227).
 
 A frame is 42 octets: the Ethernet header (destination, source, type 0x0806) and the ARP packet for Ethernet and IPv4.
-Senders pad it to Ethernet's minimum of 60. The kernel has taken VLAN tags off before an AF_PACKET socket sees a frame.
+Senders pad it to Ethernet's least length of 60.
 
-Everybody ignores the padding, so speakers say more there to each other: a question may carry a *nonce*, and the answer
-to it a *proof*, each behind four octets that tell it from padding. An answer without a proof may come from anybody who
-answers ARP; whether a proof is one, ``heartbeat`` knows.
+Receivers ignore the padding, and speakers say more to each other there: a question may carry a *nonce*, and the answer
+to it a *proof*, each behind four octets that tell it from padding. An answer without a proof may come from any host
+that answers ARP. ``heartbeat`` makes proofs and judges them.
 
-Everything here comes from the LAN and may be hostile: lengths and fixed fields are checked before anything else, and a
-frame that is not what it says raises `FrameError`. Whether its content is believable is the responder's question.
+What is read here is checked for its form (`FrameError`). The responder judges whether its content is believable.
 """
 
 from __future__ import annotations
@@ -17,21 +16,20 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from cluster.objects import AddressText
 from speaker.link import Mac
+from speaker.wire.addresses import WireAddress
+from speaker.wire.ethernet import BROADCAST, NO_MAC, PADDED_OCTETS, FrameError
 
 ETHERTYPE_ARP = 0x0806
 ARP_FRAME_OCTETS = 42
 """Ethernet header and ARP packet, without padding."""
-BROADCAST = Mac(b"\xff" * 6)
-NO_MAC = Mac(bytes(6))
-NO_ADDRESS = AddressText("0.0.0.0")
+READ_OCTETS = 64
+"""What is read of a frame: more than the 60 that a speaker's frame has with a nonce or a proof."""
+NO_ADDRESS = WireAddress(4)
 """Sender of a probe (RFC 5227 §1.1): somebody asks who has an address without owning one yet."""
 
 FIXED_FIELDS = struct.pack("!HHHBB", ETHERTYPE_ARP, 1, 0x0800, 6, 4)
 """Octets 12 to 20 of every frame here: EtherType, then hardware Ethernet, protocol IPv4 and their address lengths."""
-PADDED_OCTETS = 60
-"""Ethernet's least, without the frame check sequence."""
 NONCE_MAGIC, PROOF_MAGIC = b"BLB?", b"BLB!"
 NONCE_OCTETS, PROOF_OCTETS = 8, 12
 TRAILER_MAGIC = slice(42, 46)
@@ -39,10 +37,6 @@ NONCE = slice(46, 46 + NONCE_OCTETS)
 _PROOF = slice(46, 46 + PROOF_OCTETS)
 _OPERATION = slice(20, 22)
 _KNOWN_OPERATIONS = frozenset((1, 2))
-
-
-class FrameError(ValueError):
-    """A frame from the LAN is not a well-formed ARP packet. The sender's fault; drop it and count it."""
 
 
 class Operation(IntEnum):
@@ -62,9 +56,9 @@ class ArpFrame:
     """Ethernet source. Usually, and in our own frames always, the same as ``sender_mac``."""
     operation: Operation
     sender_mac: Mac
-    sender: AddressText
+    sender: WireAddress
     target_mac: Mac
-    target: AddressText
+    target: WireAddress
     nonce: bytes = b""
     """Of a Request that asks for a proof: eight octets."""
     proof: bytes = b""
@@ -91,9 +85,9 @@ class ArpFrame:
             source=Mac(frame[6:12]),
             operation=Operation(operation),
             sender_mac=Mac(frame[22:28]),
-            sender=address_text(frame[28:32]),
+            sender=WireAddress(frame[28:32]),
             target_mac=Mac(frame[32:38]),
-            target=address_text(frame[38:42]),
+            target=WireAddress(frame[38:42]),
             nonce=frame[NONCE] if asks else b"",
             proof=frame[_PROOF] if proves else b"",
         )
@@ -107,9 +101,9 @@ class ArpFrame:
                 FIXED_FIELDS,
                 self.operation.to_bytes(2, "big"),
                 self.sender_mac,
-                ipv4_octets(self.sender),
+                self.sender,
                 self.target_mac,
-                ipv4_octets(self.target),
+                self.target,
             )
         )
         if self.nonce:
@@ -119,7 +113,7 @@ class ArpFrame:
         return packet
 
 
-def request(target: AddressText, sender: AddressText, mac: Mac, to: Mac = BROADCAST, nonce: bytes = b"") -> ArpFrame:
+def request(target: WireAddress, sender: WireAddress, mac: Mac, to: Mac = BROADCAST, nonce: bytes = b"") -> ArpFrame:
     """The question who has ``target``, asked by ``sender`` at ``mac``; to everybody, or as a poll to one MAC
     (RFC 1122 §2.3.2.1)."""
     return ArpFrame(to, mac, Operation.REQUEST, mac, sender, NO_MAC, target, nonce)
@@ -132,11 +126,11 @@ def reply_to(question: ArpFrame, mac: Mac, proof: bytes = b"") -> ArpFrame:
 
 
 def proof_trailer(proof: bytes) -> bytes:
-    """What follows the 42 octets of a Reply with a proof, up to Ethernet's least."""
+    """What follows the 42 octets of a Reply with a proof, up to Ethernet's least length."""
     return (PROOF_MAGIC + proof).ljust(PADDED_OCTETS - ARP_FRAME_OCTETS, b"\0")
 
 
-def gratuitous(operation: Operation, address: AddressText, mac: Mac) -> ArpFrame:
+def gratuitous(operation: Operation, address: WireAddress, mac: Mac) -> ArpFrame:
     """An announcement to everybody that ``address`` is at ``mac`` (RFC 5227 §3).
 
     The target hardware address is the sender's own in both forms: within a second of an entry's last update Linux
@@ -145,22 +139,19 @@ def gratuitous(operation: Operation, address: AddressText, mac: Mac) -> ArpFrame
     return ArpFrame(BROADCAST, mac, operation, mac, address, mac, address)
 
 
-def address_text(octets: bytes) -> AddressText:
-    """Four octets as dotted text."""
-    return AddressText("%d.%d.%d.%d" % tuple(octets))  # noqa: UP031 -- three times as fast, and in the receive path
+# ------------------------------------------------------------------------------------------------ as octets, to be sent
 
 
-def ipv4_octets(address: AddressText) -> bytes:
-    """The four octets of an IPv4 address in canonical text; ``ValueError`` for anything else."""
-    try:
-        octets = bytes(map(int, address.split(".")))  # four times as fast as ipaddress: take-overs have thousands
-    except ValueError:
-        octets = b""
-    if len(octets) != 4:
-        raise ValueError(f"{address!r} is not an IPv4 address")
-    return octets
+def question(target: WireAddress, sender: WireAddress, mac: Mac, to: Mac | None, nonce: bytes) -> bytes:
+    """A `request` to one MAC, or to everybody."""
+    return request(target, sender, mac, to or BROADCAST, nonce).encode()
 
 
-def is_ipv4(address: AddressText) -> bool:
-    """Whether an address in canonical text form is IPv4 (Neighbour Discovery has its own frames)."""
-    return ":" not in address
+def gratuitous_request(address: WireAddress, mac: Mac) -> bytes:
+    """Updates every entry that there is, also one that is younger than Linux's locktime, where a Reply may not."""
+    return gratuitous(Operation.REQUEST, address, mac).encode()
+
+
+def gratuitous_reply(address: WireAddress, mac: Mac) -> bytes:
+    """Some equipment learns from Replies only."""
+    return gratuitous(Operation.REPLY, address, mac).encode()

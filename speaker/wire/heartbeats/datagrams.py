@@ -1,14 +1,13 @@
 """Heartbeats as whole frames: Ethernet (RFC 894), IPv4 (RFC 791) and UDP (RFC 768) around a datagram.
 
-The speaker makes these frames and reads them itself, so that nothing in between has a say in whether it is alive: no
+The speaker makes these frames and reads them itself, so that nothing in between decides whether it is alive: no
 neighbour table that is full, no host firewall, no routing rule, no reverse path filter. What is left to the kernel is
-in ``heartbeat_socket``.
+in ``sockets``.
 
 Two kinds of packets are read: a UDP datagram, and the ICMP message "port unreachable" (RFC 792) about a datagram of
 ours, by which a kernel says that nobody listens there. Both must be whole and without IP options, and what their
-headers say must fit the frame: anything else raises `FrameError`, and nothing else does. The IP header's checksum is
-checked; UDP's is not, since a virtual network may leave it to hardware that is not there, and heartbeats are
-authenticated.
+headers say must fit the frame; anything else raises `FrameError`. The IP header's checksum is checked. UDP's is not,
+since a virtual network may leave it to hardware that is not there, and heartbeats are authenticated.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from cluster.objects import AddressText
 from speaker.link import Mac
-from speaker.wire.arp.frames import FrameError, address_text, ipv4_octets
+from speaker.wire.addresses import WireAddress
+from speaker.wire.ethernet import HEADER_OCTETS, FrameError
 
 ETHERTYPE_IPV4 = 0x0800
-HEADERS_OCTETS = 14 + 20 + 8
+HEADERS_OCTETS = HEADER_OCTETS + 20 + 8
 """Ethernet, IPv4 and UDP headers: what a frame has before the datagram."""
 
 _ETHERNET = struct.Struct("!6s6sH")
@@ -43,8 +42,8 @@ class UdpFrame:
     to_mac: Mac
     mac: Mac
     """The sender's, as the Ethernet header says."""
-    to: AddressText
-    source: AddressText
+    to: WireAddress
+    source: WireAddress
     to_port: int
     port: int
     """The sender's."""
@@ -53,7 +52,7 @@ class UdpFrame:
 
     def encode(self) -> bytes:
         """The frame; the driver pads it. ``struct.error`` if the datagram is longer than IPv4 can say."""
-        source, to = ipv4_octets(self.source), ipv4_octets(self.to)
+        source, to = self.source, self.to
         length = _UDP.size + len(self.data)
         pseudo = source + to + struct.pack("!HH", _UDP_PROTOCOL, length)
         checksum = internet_checksum(pseudo + _UDP.pack(self.port, self.to_port, length, 0) + self.data) or 0xFFFF
@@ -74,13 +73,13 @@ class PortUnreachable:
     """A kernel says that nobody has the port that a datagram was sent to."""
 
     mac: Mac
-    source: AddressText
+    source: WireAddress
     """Whose kernel says it."""
-    to: AddressText
-    asked: AddressText
+    to: WireAddress
+    asked: WireAddress
     """Where the datagram in question was sent to, and to which port."""
     asked_port: int
-    asker: AddressText
+    asker: WireAddress
     """Who had sent it, from which port."""
     asker_port: int
 
@@ -91,7 +90,7 @@ def parse(frame: bytes) -> UdpFrame | PortUnreachable:
         to_mac, mac, ethertype = _ETHERNET.unpack_from(frame)
         if ethertype != ETHERTYPE_IPV4:
             raise FrameError(f"EtherType {ethertype:#06x} is not IPv4")
-        protocol, ttl, source, to, payload = _packet(frame[14:])
+        protocol, ttl, source, to, payload = _packet(frame[HEADER_OCTETS:])
         if protocol == _UDP_PROTOCOL:
             port, to_port, length, _ = _UDP.unpack_from(payload)
             if length != len(payload):
@@ -99,8 +98,8 @@ def parse(frame: bytes) -> UdpFrame | PortUnreachable:
             return UdpFrame(
                 Mac(to_mac),
                 Mac(mac),
-                address_text(to),
-                address_text(source),
+                WireAddress(to),
+                WireAddress(source),
                 to_port,
                 port,
                 ttl,
@@ -140,11 +139,11 @@ def _port_unreachable(mac: Mac, source: bytes, to: bytes, message: bytes) -> Por
     asker_port, asked_port, _, _ = _UDP.unpack_from(quoted, _IPV4.size)
     return PortUnreachable(
         mac,
-        address_text(source),
-        address_text(to),
-        address_text(asked),
+        WireAddress(source),
+        WireAddress(to),
+        WireAddress(asked),
         asked_port,
-        address_text(asker),
+        WireAddress(asker),
         asker_port,
     )
 

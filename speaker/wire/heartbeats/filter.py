@@ -1,14 +1,15 @@
-"""The in-kernel filter for heartbeats (``bpf``), made from the link's own addresses.
+"""The filter in the kernel for heartbeats, made from the link's own addresses.
 
 It passes whole IPv4 packets without options that go to one of these addresses or to the group and are UDP to the
-heartbeat port, or ICMP's "port unreachable" about such a datagram. It looks at the port first: what other programs
-receive is the most by far.
+heartbeat port, or ICMP's "port unreachable" about such a datagram. It looks at the port first, since most of what a
+node receives is for other programs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from speaker.wire.addresses import WireAddress
 from speaker.wire.bpf import (
     DROP,
     IF_ANY_BIT,
@@ -29,13 +30,13 @@ from speaker.wire.ranges import coarser, ranges_of
 
 _MOST_RANGES = 256
 """Of addresses: beyond it neighbouring ones are merged, and the receiver looks again. So the program stays below 1,024
-instructions, for which every kernel lends the memory (see ``arp_filter``)."""
+instructions, for which every kernel lends the memory (see ``arp.filter``)."""
 
 
-def heartbeat_code(addresses: Iterable[bytes], port: int, longest: int) -> bytes:
-    """The program for heartbeats to these addresses (four octets each, the group's among them) and this port, in frames
-    of at most ``longest`` octets."""
-    ranges = coarser(ranges_of(int.from_bytes(octets, "big") for octets in addresses), _MOST_RANGES)
+def heartbeat_code(addresses: Iterable[WireAddress], port: int, longest: int) -> bytes:
+    """The program for heartbeats to these addresses (the group's among them) and this port, in frames of at most
+    ``longest`` octets."""
+    ranges = coarser(ranges_of(address.number for address in addresses), _MOST_RANGES)
     return assemble(
         (
             Instruction(LOAD_OCTET, 0, 0, 23),

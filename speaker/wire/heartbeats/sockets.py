@@ -1,9 +1,9 @@
 """The heartbeats of one interface: sent and received as frames, past everything that may stop a datagram.
 
-A speaker whose heartbeats do not arrive is taken for dead, so they depend on the wire and on nothing else. A UDP socket
-would make them depend on more: the kernel refuses to send to a group when its table of neighbours is full (one table
-for all namespaces, and anybody on the segment can fill it), and a host firewall, a routing rule or the reverse path
-filter drop what arrives. Frames of our own need no neighbour entry and no route, and a packet socket sees what the
+A speaker whose heartbeats do not arrive is taken for dead, so heartbeats depend on the wire and on nothing else. A UDP
+socket would make them depend on more. The kernel refuses to send to a group when its table of neighbours is full (one
+table for all namespaces, and any host on the segment can fill it), and a host firewall, a routing rule or the reverse
+path filter drop what arrives. Frames of our own need no neighbour entry and no route, and a packet socket sees what the
 interface receives before any of these does. (What stands in front of all protocols can stop heartbeats still, as it
 can stop ARP: XDP, tc, and nftables in the netdev family.)
 
@@ -27,21 +27,22 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from enum import Enum
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.protocol.effects import LinkState
-from speaker.wire.arp.frames import FrameError, ipv4_octets
+from speaker.wire.addresses import OwnAddress, WireAddress, nearest
 from speaker.wire.bpf import NOTHING
+from speaker.wire.ethernet import FrameError, is_group
 from speaker.wire.heartbeats import datagrams
 from speaker.wire.heartbeats.datagrams import ETHERTYPE_IPV4, HEADERS_OCTETS, PortUnreachable, UdpFrame
 from speaker.wire.heartbeats.filter import heartbeat_code
 from speaker.wire.sockets import PacketSocket, attach_filter, forgiven
 
 HEARTBEAT_PORT = 7948
-HEARTBEAT_GROUP = AddressText("224.0.0.254")
+HEARTBEAT_GROUP = WireAddress.of(AddressText("224.0.0.254"))
 """In the block that routers never forward (224.0.0.0/24, RFC 5771 §4); its last address, for experiments (RFC 4727)."""
 GROUP_MAC = Mac(b"\x01\x00\x5e\x00\x00\xfe")
 """RFC 1112 §6.4."""
@@ -73,7 +74,7 @@ class HeartbeatDrop(Enum):
 class Datagram(NamedTuple):
     """A heartbeat that arrived."""
 
-    source: AddressText
+    source: WireAddress
     mac: Mac
     """Of the frame."""
     by_group: bool
@@ -84,7 +85,7 @@ class Datagram(NamedTuple):
 class Refusal(NamedTuple):
     """The kernel of somebody whom we wrote to says that no speaker listens there."""
 
-    source: AddressText
+    source: WireAddress
 
 
 class HeartbeatSocket:
@@ -93,7 +94,7 @@ class HeartbeatSocket:
     def __init__(self, state: LinkState) -> None:
         """Raises ``OSError`` if the interface has gone or something else has the port."""
         self._set(state)
-        self._asked: OrderedDict[tuple[AddressText, Mac], None] = OrderedDict()
+        self._asked: OrderedDict[tuple[WireAddress, Mac], None] = OrderedDict()
         self._packets = PacketSocket(state.name, state.index, ETHERTYPE_IPV4, self._code())
         self.socket = self._packets.socket
         self._port: socket.socket | None = None
@@ -112,9 +113,9 @@ class HeartbeatSocket:
         if self._own != before:
             attach_filter(self.socket, self._code())
 
-    def send(self, data: bytes, to: AddressText = HEARTBEAT_GROUP, mac: Mac = GROUP_MAC) -> int:
+    def send(self, data: bytes, to: WireAddress = HEARTBEAT_GROUP, mac: Mac = GROUP_MAC) -> int:
         """0, or the ``errno`` with which the kernel refused the frame."""
-        source = self._nearest(to)
+        source = nearest(self._addresses, to)  # to the group: the interface's first, which no subnet has
         if to != HEARTBEAT_GROUP:
             self._asked[to, mac] = None
             self._asked.move_to_end((to, mac))
@@ -146,20 +147,11 @@ class HeartbeatSocket:
 
     def _set(self, state: LinkState) -> None:
         self._mac = state.mac
-        self._networks = [(AddressText(str(own.ip)), own.network) for own in map(IPv4Interface, state.prefixes)]
-        self._own = frozenset(address for address, _ in self._networks)
+        self._addresses = [OwnAddress.of(prefix) for prefix in state.prefixes]
+        self._own = frozenset(own.address for own in self._addresses)
 
     def _code(self) -> bytes:
-        addresses = (ipv4_octets(address) for address in (*self._own, HEARTBEAT_GROUP))
-        return heartbeat_code(addresses, HEARTBEAT_PORT, _LONGEST_FRAME)
-
-    def _nearest(self, to: AddressText) -> AddressText:
-        """Our address on the receiver's subnet, or else the interface's first."""
-        first, _ = self._networks[0]
-        if to != HEARTBEAT_GROUP and len(self._networks) > 1:
-            receiver = IPv4Address(to)
-            return next((address for address, network in self._networks if receiver in network), first)
-        return first
+        return heartbeat_code((*self._own, HEARTBEAT_GROUP), HEARTBEAT_PORT, _LONGEST_FRAME)
 
     def _judge(self, frame: bytes) -> Datagram | Refusal | HeartbeatDrop:
         try:
@@ -177,13 +169,13 @@ class HeartbeatSocket:
             return HeartbeatDrop.NOT_FOR_US
         if packet.ttl != ON_LINK_TTL:
             return HeartbeatDrop.NOT_FROM_THIS_LINK
-        if packet.mac[0] & 1 or not _is_hosts(packet.source):
+        if is_group(packet.mac) or not _is_hosts(packet.source):
             return HeartbeatDrop.BAD_SENDER
         return Datagram(packet.source, packet.mac, packet.to == HEARTBEAT_GROUP, packet.data)
 
 
 @lru_cache(maxsize=1024)  # each heartbeat asks, and there are not many senders
-def _is_hosts(source: AddressText) -> bool:
+def _is_hosts(source: WireAddress) -> bool:
     address = IPv4Address(source)
     return not (address.is_multicast or address.is_loopback or address.is_unspecified or address.is_reserved)
 
@@ -215,7 +207,7 @@ def _group_member(index: int) -> socket.socket:
     """A socket that is a member of the group on the interface, and has no port."""
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        membership = struct.pack("=4s4si", socket.inet_aton(HEARTBEAT_GROUP), bytes(4), index)
+        membership = struct.pack("=4s4si", HEARTBEAT_GROUP, bytes(4), index)
         made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
     except OSError:
         made.close()

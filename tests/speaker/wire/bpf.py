@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from cluster.objects import AddressText
 from speaker.link import Mac
+from speaker.wire.addresses import WireAddress
 from speaker.wire.arp import frames
 from speaker.wire.arp.frames import ArpFrame, Operation
 from speaker.wire.bpf import INSTRUCTION, Instruction
@@ -54,20 +54,16 @@ def passes(instructions: Sequence[Instruction], frame: bytes, packet_type: int =
                 raise AssertionError(f"instruction {code:#x} is not used here")
 
 
-def text(number: int) -> AddressText:
-    return frames.address_text(number.to_bytes(4, "big"))
-
-
-def octets(numbers: Sequence[int]) -> list[bytes]:
-    return [number.to_bytes(4, "big") for number in numbers]
+def on_wire(number: int) -> WireAddress:
+    return WireAddress(number.to_bytes(4, "big"))
 
 
 def request(sender: int, target: int) -> bytes:
-    return frames.request(text(target), text(sender), OTHER).encode()
+    return frames.request(on_wire(target), on_wire(sender), OTHER).encode()
 
 
 def reply(sender: int, target: int) -> bytes:
-    return ArpFrame(OWN, OTHER, Operation.REPLY, OTHER, text(sender), OWN, text(target)).encode()
+    return ArpFrame(OWN, OTHER, Operation.REPLY, OTHER, on_wire(sender), OWN, on_wire(target)).encode()
 
 
 addresses = st.integers(0, 2**32 - 1)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import AnswerChange, LinkState, SendGratuitous
+from speaker.protocol.effects import AnswerChange, LinkState
 from speaker.protocol.settings import LEAST_GRATUITOUS_LIMIT
+from speaker.wire.addresses import WireAddress
+from speaker.wire.answering import Answering
 from speaker.wire.arp.frames import ArpFrame, Operation
+from speaker.wire.families import RESOLUTIONS
 from speaker.wire.gratuitous import REPEAT_S, SLACK_S, SLOW_PERIOD_S, Frame, GratuitousSchedule
 
 ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
@@ -36,8 +40,24 @@ def link(name: LinkName = ETH0, mac: Mac = OWN, up: bool = True) -> LinkState:
     return LinkState(name, 2, mac, up=up)
 
 
-def schedule(*addresses: AddressText, limit: int | None = None) -> GratuitousSchedule:
-    made = GratuitousSchedule(limit)
+class Schedule:
+    """The schedule, the ledger that it follows, and addresses as texts."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._answering = Answering(RESOLUTIONS)
+        self._schedule = GratuitousSchedule(RESOLUTIONS, self._answering, limit)
+        self.set_links, self.cancel = self._schedule.set_links, self._schedule.cancel
+        self.handle_timer, self.next_deadline = self._schedule.handle_timer, self._schedule.next_deadline
+
+    def change_answers(self, change: AnswerChange, now: float) -> None:
+        self._schedule.follow(self._answering.change(change), now)
+
+    def announce(self, addresses: Iterable[AddressText], defend: bool = False) -> None:
+        self._schedule.announce(map(WireAddress.of, addresses), defend)
+
+
+def schedule(*addresses: AddressText, limit: int | None = None) -> Schedule:
+    made = Schedule(limit)
     made.set_links([link()], 0.0)
     made.change_answers(held(*addresses), 0.0)
     return made
@@ -47,7 +67,7 @@ def said(frames: list[Frame]) -> list[Operation]:
     return [ArpFrame.parse(frame.data).operation for frame in frames]
 
 
-def run(made: GratuitousSchedule, until: float, now: float = 0.0) -> list[tuple[float, Frame]]:
+def run(made: Schedule, until: float, now: float = 0.0) -> list[tuple[float, Frame]]:
     """What an obedient loop sends."""
     sent = [(now, frame) for frame in made.handle_timer(now)]
     while (deadline := made.next_deadline()) is not None and deadline <= until:
@@ -58,7 +78,7 @@ def run(made: GratuitousSchedule, until: float, now: float = 0.0) -> list[tuple[
 
 def test_one_request_at_once_then_both_forms_four_times_just_past_the_locktime() -> None:
     made = schedule(VIP)
-    made.announce(SendGratuitous((VIP,)))
+    made.announce((VIP,))
     assert said(made.handle_timer(0.0)) == REQUEST
     times = []
     now = 0.0
@@ -77,7 +97,7 @@ def test_one_request_at_once_then_both_forms_four_times_just_past_the_locktime()
 
 def test_loop_that_is_awake_sends_a_repeat_when_it_is_due_and_is_not_woken_again_for_it() -> None:
     made = schedule(VIP)
-    made.announce(SendGratuitous((VIP,)))
+    made.announce((VIP,))
     made.handle_timer(0.0)
     assert made.handle_timer(REPEAT_S - 0.01) == []
     assert said(made.handle_timer(REPEAT_S)) == BOTH
@@ -96,9 +116,9 @@ def test_held_address_is_repeated_slowly_for_ever() -> None:
 def test_first_round_is_urgent_first_and_at_most_five_thousand_a_second() -> None:
     addresses = many(10_000)
     made = schedule(*addresses)
-    made.announce(SendGratuitous(addresses))
+    made.announce(addresses)
     sent = [(at, frame) for at, frame in run(made, 2.5) if at <= 2.5]
-    firsts = list(dict.fromkeys(frame.address for _, frame in sent))
+    firsts = list(dict.fromkeys(frame.address.text for _, frame in sent))
     assert firsts == list(addresses), "in the order of urgency, and all of them within two and a half seconds"
     for second in (0.0, 0.7, 1.0):
         assert sum(second <= at < second + 0.1 for at, _ in sent) <= 660
@@ -107,12 +127,12 @@ def test_first_round_is_urgent_first_and_at_most_five_thousand_a_second() -> Non
 def test_repeats_are_at_most_a_thousand_frames_a_second_and_none_is_left_out() -> None:
     addresses = many(2_000)
     made = schedule(*addresses)
-    made.announce(SendGratuitous(addresses))
+    made.announce(addresses)
     sent = run(made, 40)
     repeats = [(at, frame) for at, frame in sent if at > 1.0]
     for start in range(1, 20):
         assert sum(start <= at < start + 1 for at, _ in repeats) <= 1_050
-    counts = Counter(frame.address for _, frame in sent)
+    counts = Counter(frame.address.text for _, frame in sent)
     assert set(counts.values()) == {9}
 
 
@@ -136,75 +156,75 @@ def test_limit_holds_in_any_second_and_leaves_nothing_out(
 ) -> None:
     addresses = many(count)
     made = schedule(*addresses, limit=limit)
-    made.announce(SendGratuitous(addresses))
+    made.announce(addresses)
     sent: list[tuple[float, Frame]] = []
     now = 0.0
     for number, at in sorted(defended, key=lambda pair: pair[1]):
         sent += run(made, at, now)
         now = at
-        made.announce(SendGratuitous((addresses[number % count],), defend=True))
+        made.announce((addresses[number % count],), defend=True)
     sent += run(made, 1000.0, now)
     times = [at for at, _ in sent]
     for first, beyond in zip(times, times[limit:], strict=False):
         assert beyond - first >= 1.0, "never more than the limit within a second"
-    counts = Counter(frame.address for _, frame in sent)
+    counts = Counter(frame.address.text for _, frame in sent)
     assert all(counts[address] >= 9 + 2 for address in addresses), "announced, repeated, and slowly again"
     if not defended:
-        assert [frame.address for _, frame in sent[:count]] == list(addresses), "the first round first"
+        assert [frame.address.text for _, frame in sent[:count]] == list(addresses), "the first round first"
 
 
 def test_answer_to_a_rival_does_not_wait_for_a_long_first_round() -> None:
     made = schedule(VIP, *many(500), limit=10)
-    made.announce(SendGratuitous(many(500)))
+    made.announce(many(500))
     run(made, 5.0)
-    made.announce(SendGratuitous((VIP,), defend=True))
-    assert VIP in {frame.address for _, frame in run(made, 5.5, now=5.0)}
+    made.announce((VIP,), defend=True)
+    assert VIP in {frame.address.text for _, frame in run(made, 5.5, now=5.0)}
 
 
 def test_limit_is_for_each_link() -> None:
-    made = GratuitousSchedule(LEAST_GRATUITOUS_LIMIT)
+    made = Schedule(LEAST_GRATUITOUS_LIMIT)
     made.set_links([link(), link(ETH1, SECOND)], 0.0)
     made.change_answers(held(VIP, links=frozenset((ETH0, ETH1))), 0.0)
-    made.announce(SendGratuitous((VIP,)))
+    made.announce((VIP,))
     assert {frame.link for frame in made.handle_timer(0.0)} == {ETH0, ETH1}
 
 
 def test_released_address_drops_out_at_once() -> None:
     made = schedule(VIP, OTHER)
-    made.announce(SendGratuitous((VIP, OTHER)))
+    made.announce((VIP, OTHER))
     made.change_answers(released(VIP), 0.0)
-    assert {frame.address for _, frame in run(made, 700.0)} == {OTHER}
+    assert {frame.address.text for _, frame in run(made, 700.0)} == {OTHER}
 
 
 def test_announcing_what_is_not_held_says_nothing() -> None:
     made = schedule(VIP)
-    made.announce(SendGratuitous((OTHER,)))
+    made.announce((OTHER,))
     assert made.handle_timer(0.0) == []
 
 
 def test_defence_is_one_round_in_both_forms_ahead_of_everything() -> None:
     made = schedule(VIP, *many(500))
-    made.announce(SendGratuitous(many(500)))
-    made.announce(SendGratuitous((VIP,), defend=True))
+    made.announce(many(500))
+    made.announce((VIP,), defend=True)
     frames = made.handle_timer(0.0)
-    assert [frame.address for frame in frames[:2]] == [VIP, VIP]
+    assert [frame.address.text for frame in frames[:2]] == [VIP, VIP]
     assert said(frames[:2]) == BOTH
-    assert VIP not in {frame.address for _, frame in run(made, 100.0)}
+    assert VIP not in {frame.address.text for _, frame in run(made, 100.0)}
 
 
 def test_announcing_again_starts_over_and_does_not_add_up() -> None:
     made = schedule(VIP)
     for _ in range(50):
-        made.announce(SendGratuitous((VIP,)))
+        made.announce((VIP,))
     sent = run(made, 2 * (REPEAT_S + SLACK_S) + 0.1)
     assert said([frame for _, frame in sent]) == REQUEST + BOTH * 2
-    made.announce(SendGratuitous((VIP,)))
+    made.announce((VIP,))
     assert len(run(made, 20.0, now=3.0)) == 9
 
 
 def test_cancelled_schedule_says_nothing_but_the_slow_rounds() -> None:
     made = schedule(VIP)
-    made.announce(SendGratuitous((VIP,)))
+    made.announce((VIP,))
     made.cancel(0.5)
     sent = run(made, 250.0, now=0.5)
     assert [int(at) for at, _ in sent] == [240, 240]
@@ -212,21 +232,21 @@ def test_cancelled_schedule_says_nothing_but_the_slow_rounds() -> None:
 
 def test_suspended_link_says_nothing_and_keeps_nothing_for_later() -> None:
     made = schedule(VIP)
-    made.announce(SendGratuitous((VIP,)))
+    made.announce((VIP,))
     made.change_answers(AnswerChange({}, suspended=frozenset((ETH0,))), 0.0)
-    made.announce(SendGratuitous((VIP,)))
+    made.announce((VIP,))
     assert run(made, 1000.0) == []
     made.change_answers(AnswerChange({}), 1000.0)
     assert made.handle_timer(1000.0) == []
-    made.announce(SendGratuitous((VIP,)))
+    made.announce((VIP,))
     assert said(made.handle_timer(1000.0)) == REQUEST
 
 
 def test_quiet_link_says_nothing_and_keeps_nothing_for_later() -> None:
     made = schedule(VIP)
-    made.announce(SendGratuitous((VIP,)))
+    made.announce((VIP,))
     made.change_answers(held(VIP, quiet=True), 0.0)
-    made.announce(SendGratuitous((VIP,)))
+    made.announce((VIP,))
     assert run(made, 1000.0) == []
     made.change_answers(held(VIP), 1000.0)
     assert made.handle_timer(1000.0) == []
@@ -234,7 +254,7 @@ def test_quiet_link_says_nothing_and_keeps_nothing_for_later() -> None:
 
 def test_link_that_went_down_says_nothing_and_forgets_what_it_had_to_say() -> None:
     made = schedule(VIP)
-    made.announce(SendGratuitous((VIP,)))
+    made.announce((VIP,))
     made.set_links([link(up=False)], 0.1)
     assert run(made, 1000.0, now=0.1) == []
     made.set_links([link()], 1.0)
@@ -249,12 +269,12 @@ def test_new_mac_is_announced_for_all_that_is_held() -> None:
 
 
 def test_each_link_announces_what_is_held_there_with_its_own_mac() -> None:
-    made = GratuitousSchedule()
+    made = Schedule()
     made.change_answers(AnswerChange({VIP: frozenset((ETH0, ETH1)), OTHER: frozenset((ETH1,))}), 0.0)
     made.set_links([link(), link(ETH1, SECOND)], 0.0)
-    made.announce(SendGratuitous((VIP, OTHER, AddressText("2001:db8::1"))))
+    made.announce((VIP, OTHER, AddressText("2001:db8::1")))
     frames = made.handle_timer(0.0)
-    assert [(f.link, f.address, ArpFrame.parse(f.data).source) for f in frames] == [
+    assert [(f.link, f.address.text, ArpFrame.parse(f.data).source) for f in frames] == [
         (ETH0, VIP, OWN),
         (ETH1, VIP, SECOND),
         (ETH1, OTHER, SECOND),
@@ -281,12 +301,12 @@ def test_only_held_addresses_are_said_whatever_happens(steps: list[tuple[float, 
             holding = frozenset(addresses)
             made.change_answers(held(*addresses), now)
         elif what in ("announce", "defend"):
-            made.announce(SendGratuitous(addresses, defend=what == "defend"))
+            made.announce(addresses, defend=what == "defend")
         elif what == "cancel":
             made.cancel(now)
         elif what in ("down", "up"):
             made.set_links([link(up=what == "up")], now)
         for at, frame in run(made, now + wait, now):
-            assert frame.address in holding
+            assert frame.address.text in holding
             now = max(now, at)
         now += wait

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.addresses import Family
 from cluster.objects import AddressText, NodeName
 from speaker.api.statistics import Statistics
 from speaker.channel import Claims, ClaimsChange, Holding, Stats, ToWatcher, WatcherEnd, watcher_end
@@ -23,10 +24,13 @@ from speaker.protocol.effects import AnswerChange, Decision, LinkState
 from speaker.protocol.protocol import Protocol
 from speaker.protocol.settings import Settings
 from speaker.turns import Turns
-from speaker.wire.arp.frames import request
-from speaker.wire.arp.responder import Responder
+from speaker.wire.addresses import WireAddress
+from speaker.wire.answering import Answering
+from speaker.wire.families import RESOLUTIONS
 from speaker.wire.informer import CLAIMS_AT_ONCE, CLAIMS_GAP_S, DECISIONS_PER_BURST, Informer
 from speaker.wire.keeper import WatcherKeeper
+from speaker.wire.responders import Responders
+from tests.arp_frames import request
 
 ETH0 = LinkName("eth0")
 HERE, NOWHERE = frozenset((ETH0,)), frozenset[LinkName]()
@@ -38,23 +42,27 @@ class World:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
         self.watcher: WatcherEnd = watcher_end(theirs)
-        self.responder = Responder()
+        self.answering = Answering(RESOLUTIONS)
+        self.responders = Responders(RESOLUTIONS, self.answering)
         self.counters: Counter[str] = Counter()
         self.keeper = WatcherKeeper(Child(os.getpid(), ours), _no_other, 0.0)
+        self.keeper.plan_revision = 1
         protocol = Protocol(NodeName("node-1"), 1, Settings(), random.Random(1), 0.0)
-        self.informer = Informer(self.keeper, protocol, self.responder, self.counters, Turns())
+        self.informer = Informer(
+            self.keeper, protocol, self.answering, self.responders, counters=self.counters, turns=Turns()
+        )
         self.now = 0.0
 
     def change(self, claims: dict[AddressText, int | None], held: AnswerChange | None = None) -> None:
         if held is not None:
-            self.responder.change_answers(held)
+            self.responders.follow(self.answering.change(held))
         self.informer.change_claims(claims, held)
 
     def run(self, until: float = float("inf")) -> None:
         """Do what is due, for as long as something is."""
         while (deadline := self.informer.next_deadline()) <= until and deadline < float("inf"):
             self.now = max(self.now, deadline)
-            self.informer.handle_timer(1, self.now)
+            self.informer.handle_timer(self.now)
             if until == float("inf") and self.keeper.channel and self.keeper.channel.waiting:
                 return
 
@@ -144,7 +152,7 @@ def test_ten_thousand_claims_are_told_in_pieces_with_pauses(world: World) -> Non
     world.change(dict.fromkeys(many(10_000), 1))
     received: list[ToWatcher] = []
     while (deadline := world.informer.next_deadline()) < float("inf"):
-        world.informer.handle_timer(1, deadline)
+        world.informer.handle_timer(deadline)
         received += world.watcher.receive()
         assert world.informer.next_deadline() >= deadline + CLAIMS_GAP_S
     assert len(received) == 10_000 / CLAIMS_AT_ONCE
@@ -165,7 +173,7 @@ def test_a_watcher_that_does_not_read_costs_no_queue_and_hears_what_is_so_in_the
         received += world.watcher.receive()
         channel.flush()
         world.now += CLAIMS_GAP_S
-        world.informer.handle_timer(1, world.now)
+        world.informer.handle_timer(world.now)
     received += world.watcher.receive()
     assert len(received) < 20
     assert heard(received) == dict.fromkeys(many(2000)[1:], Holding(199))
@@ -178,7 +186,7 @@ def test_decisions_go_out_in_bursts_and_say_when_they_were_decided(
     world.informer.decide([Decision("Claimed", {"address": address}) for address in many(100)])
     after = time.time()
     with caplog.at_level(logging.INFO):
-        world.informer.handle_timer(1, 1.0)
+        world.informer.handle_timer(1.0)
         assert len(caplog.records) == DECISIONS_PER_BURST
         world.run()
     told = [message for message in world.watcher.receive() if isinstance(message, Decision)]
@@ -208,14 +216,15 @@ def test_suspending_a_link_is_told_of_every_address_in_pieces(world: World) -> N
 
 def test_traffic_is_told_once_and_only_where_there_was_some(world: World) -> None:
     mac, client = Mac(bytes.fromhex("020000000001")), Mac(bytes.fromhex("0200000000aa"))
-    world.responder.set_links([LinkState(ETH0, 2, mac, up=True)])
+    world.responders.set_links([LinkState(ETH0, 2, mac, up=True)])
     asked, quiet, left = many(3)
     world.change(dict.fromkeys(many(3), 1), AnswerChange(dict.fromkeys(many(3), HERE)))
     traffic, told = Statistics(0.0), []
     for second in range(4):
         for address in (asked, left):
-            world.responder.on(ETH0).receive(request(address, AddressText("10.9.9.9"), client).encode(), float(second))
-            world.informer.gratuitous[address] += 2
+            question = request(address, AddressText("10.9.9.9"), client).encode()
+            world.responders.on(ETH0)[Family.IPV4].receive(question, float(second))
+            world.informer.gratuitous[WireAddress.of(address)] += 2
         if second == 2:
             world.change({left: None})
             traffic.forget(left)
@@ -237,11 +246,11 @@ def test_statistics_that_are_not_read_add_up(world: World) -> None:
     assert channel is not None
     sent = 0
     while world.keeper.has_read(Stats):
-        world.informer.gratuitous[address] += 1
+        world.informer.gratuitous[WireAddress.of(address)] += 1
         world.informer.tell_statistics(None, 0.0)
         sent += 1
     for _ in range(50):
-        world.informer.gratuitous[address] += 1
+        world.informer.gratuitous[WireAddress.of(address)] += 1
         world.informer.tell_statistics(None, 0.0)
     traffic = Statistics(0.0)
     for _ in range(10):

@@ -10,12 +10,13 @@ from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import LinkState
 from speaker.wire import netlink
-from speaker.wire.links import EXCLUDED, MAX_UNUSABLE, LinkTable
-from speaker.wire.netlink import Gateway, Gone, Interface, InterfaceAddress, Unfit
+from speaker.wire.addresses import OwnAddress, WireAddress
+from speaker.wire.links import EXCLUDED, MAX_UNUSABLE, LinkTable, steps
+from speaker.wire.netlink import Gateway, Interface, InterfaceAddress, Removed, Unfit
 
 ETH0 = Interface(2, LinkName("eth0"), Mac(bytes(5) + b"\x01"), carrier=True, unfit=None, downs=0)
 ETH1 = Interface(3, LinkName("eth1"), Mac(bytes(5) + b"\x02"), carrier=True, unfit=None, downs=0)
-OWN, SECOND = InterfaceAddress(2, "192.0.2.11/24"), InterfaceAddress(2, "198.51.100.1/24")
+OWN, SECOND = InterfaceAddress(2, OwnAddress.of("192.0.2.11/24")), InterfaceAddress(2, OwnAddress.of("198.51.100.1/24"))
 
 
 def table(*known: netlink.Known) -> LinkTable:
@@ -26,9 +27,9 @@ def table(*known: netlink.Known) -> LinkTable:
 
 
 def test_interface_with_an_address_is_announced_with_all_of_them_and_its_gateway() -> None:
-    gateway = Gateway(2, AddressText("192.0.2.1"), 100)
-    dearer = Gateway(2, AddressText("192.0.2.9"), 200)
-    elsewhere = Gateway(3, AddressText("192.0.2.2"), 0)
+    gateway = Gateway(2, WireAddress.of(AddressText("192.0.2.1")), 100)
+    dearer = Gateway(2, WireAddress.of(AddressText("192.0.2.9")), 200)
+    elsewhere = Gateway(3, WireAddress.of(AddressText("192.0.2.2")), 0)
     assert table(ETH0, ETH1, OWN, SECOND, dearer, gateway, elsewhere).links() == (
         LinkState(LinkName("eth0"), 2, ETH0.mac, True, ("192.0.2.11/24", "198.51.100.1/24"), AddressText("192.0.2.1")),
     )
@@ -60,7 +61,7 @@ def test_excluded_names_are_metallbs() -> None:
 
 def test_interface_that_is_gone_takes_its_addresses_along() -> None:
     made = table(ETH0, OWN)
-    made.receive(Gone(ETH0))
+    made.receive(Removed(ETH0))
     assert made.links() == ()
     made.receive(ETH0)
     assert made.links() == (), "a new interface of that index has to get its address anew"
@@ -68,12 +69,12 @@ def test_interface_that_is_gone_takes_its_addresses_along() -> None:
 
 def test_address_that_is_gone_ends_the_announcing() -> None:
     made = table(ETH0, OWN)
-    made.receive(Gone(OWN))
+    made.receive(Removed(OWN))
     assert made.links() == ()
 
 
 def test_what_a_new_dump_does_not_mention_is_forgotten_at_its_end() -> None:
-    made = table(ETH0, ETH1, OWN, InterfaceAddress(3, "192.0.2.12/24"))
+    made = table(ETH0, ETH1, OWN, InterfaceAddress(3, OwnAddress.of("192.0.2.12/24")))
     made.begin_dump(netlink.GET_LINK)
     made.receive(replace(ETH0, mac=ETH1.mac))
     assert [link.name for link in made.links()] == ["eth0", "eth1"], "until the end, events may have been lost or not"
@@ -114,9 +115,9 @@ def test_why_interfaces_are_not_announced_is_said_of_the_likeliest_first() -> No
         ETH1,
         replace(ETH0, index=4, name=LinkName("eth2"), unfit=Unfit.PART_OF_ANOTHER),
         replace(ETH0, index=5, name=LinkName("docker0")),
-        InterfaceAddress(5, "172.17.0.1/16"),
+        InterfaceAddress(5, OwnAddress.of("172.17.0.1/16")),
         replace(ETH0, index=6, name=LinkName("eth3")),
-        InterfaceAddress(6, "203.0.113.1/24"),
+        InterfaceAddress(6, OwnAddress.of("203.0.113.1/24")),
     )
     assert list(made.unusable().items()) == [
         ("eth0", "has no carrier"),
@@ -134,9 +135,42 @@ def test_of_a_thousand_pods_interfaces_some_are_named_and_the_nodes_own_are_amon
 
 def test_addresses_of_an_interface_keep_their_order_and_the_last_one_ends_it() -> None:
     made = table(ETH0, OWN, SECOND)
-    made.receive(Gone(OWN))
+    made.receive(Removed(OWN))
     made.receive(OWN)
-    assert made.links()[0].prefixes == (SECOND.prefix, OWN.prefix)
+    assert made.links()[0].prefixes == (SECOND.own.text, OWN.own.text)
     for address in (OWN, SECOND, SECOND):
-        made.receive(Gone(address))
+        made.receive(Removed(address))
     assert made.links() == ()
+
+
+def state(name: str = "eth0", index: int = 2, up: bool = True) -> LinkState:
+    return LinkState(LinkName(name), index, ETH0.mac, up, ("192.0.2.11/24",))
+
+
+def said(before: LinkState, now: LinkState, *flapped: int) -> list[tuple[LinkState, ...]]:
+    return list(steps((before,), (now,), frozenset(flapped)))
+
+
+def test_links_that_are_what_they_were_are_not_said_again() -> None:
+    assert said(state(), state()) == []
+    assert said(state(), state(), 99) == [], "another interface lost its carrier"
+
+
+def test_carrier_that_was_lost_and_is_back_is_said_to_have_been_lost() -> None:
+    assert said(state(), state(), 2) == [(state(up=False),), (state(),)]
+    assert said(state(up=False), state(), 2) == [(state(),)]
+
+
+def test_interface_that_has_the_name_of_another_is_a_new_one() -> None:
+    assert said(state(index=2), state(index=3)) == [(), (state(index=3),)]
+
+
+def test_renamed_interface_is_the_same_one() -> None:
+    assert said(state("eth0"), state("lan0")) == [(state("lan0"),)]
+
+
+def test_interfaces_that_swap_their_names_are_said_to_be_what_they_are_in_the_end() -> None:
+    one, two = state("eth0", 2), state("eth1", 3)
+    now = (state("eth0", 3), state("eth1", 2))
+    said = list(steps((one, two), now, frozenset()))
+    assert said[-1] == now

@@ -14,14 +14,15 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.wire import netlink
+from speaker.wire.addresses import OwnAddress, WireAddress
 from speaker.wire.netlink import (
     DumpEnd,
     Gateway,
-    Gone,
     Interface,
     InterfaceAddress,
     NetlinkError,
-    Refused,
+    Removed,
+    RequestRefused,
     Unfit,
     parse,
 )
@@ -61,7 +62,7 @@ def test_interface() -> None:
     assert one(link_message(downs=4)) == Interface(
         3, LinkName("eth0"), Mac(bytes.fromhex("020000000001")), carrier=True, unfit=None, downs=4
     )
-    assert one(link_message(kind=netlink.DEL_LINK)) == Gone(
+    assert one(link_message(kind=netlink.DEL_LINK)) == Removed(
         Interface(3, LinkName("eth0"), Mac(bytes.fromhex("020000000001")), carrier=True, unfit=None, downs=0)
     )
 
@@ -105,8 +106,10 @@ def address_message(family: int = socket.AF_INET, scope: int = 0, kind: int = ne
 
 
 def test_address_is_the_local_one_with_its_prefix_length() -> None:
-    assert one(address_message()) == InterfaceAddress(3, "192.0.2.11/24")
-    assert one(address_message(kind=netlink.DEL_ADDRESS)) == Gone(InterfaceAddress(3, "192.0.2.11/24"))
+    assert one(address_message()) == InterfaceAddress(3, OwnAddress.of("192.0.2.11/24"))
+    assert one(address_message(kind=netlink.DEL_ADDRESS)) == Removed(
+        InterfaceAddress(3, OwnAddress.of("192.0.2.11/24"))
+    )
     assert list(parse(address_message(scope=254))) == []
 
 
@@ -123,8 +126,10 @@ def route_message(kind: int = netlink.NEW_ROUTE, **fields: object) -> bytes:
 
 
 def test_default_route_names_the_gateway() -> None:
-    assert one(route_message()) == Gateway(3, AddressText("192.0.2.1"), 100)
-    assert one(route_message(kind=netlink.DEL_ROUTE)) == Gone(Gateway(3, AddressText("192.0.2.1"), 100))
+    assert one(route_message()) == Gateway(3, WireAddress.of(AddressText("192.0.2.1")), 100)
+    assert one(route_message(kind=netlink.DEL_ROUTE)) == Removed(
+        Gateway(3, WireAddress.of(AddressText("192.0.2.1")), 100)
+    )
 
 
 def test_other_routes_and_tables_are_skipped() -> None:
@@ -138,8 +143,8 @@ def test_every_next_hop_of_a_multipath_route_is_a_gateway() -> None:
         {"hops": 0, "oif": 4, "attrs": [("RTA_GATEWAY", "198.51.100.1")]},
     ]
     assert list(parse(route_message(hops=hops))) == [
-        Gateway(3, AddressText("192.0.2.1"), 0),
-        Gateway(4, AddressText("198.51.100.1"), 0),
+        Gateway(3, WireAddress.of(AddressText("192.0.2.1")), 0),
+        Gateway(4, WireAddress.of(AddressText("198.51.100.1")), 0),
     ]
 
 
@@ -148,7 +153,7 @@ def test_ends_and_refusals_name_the_request() -> None:
     assert one(done) == DumpEnd(5, interrupted=False)
     assert one(done[:6] + b"\x12\x00" + done[8:]) == DumpEnd(5, interrupted=True)
     refused = bytes.fromhex("14000000020000000500000000000000") + (-2).to_bytes(4, "little", signed=True)
-    assert one(refused) == Refused(5, 2)
+    assert one(refused) == RequestRefused(5, 2)
 
 
 @pytest.mark.parametrize("kind", [netlink.GET_LINK, netlink.GET_ADDRESS, netlink.GET_ROUTE])

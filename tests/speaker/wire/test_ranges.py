@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speaker.wire.ranges import Range, Ranges, coarser, ranges_of
+from speaker.wire.ranges import NumberRange, Ranges, coarser, ranges_of
 
 numbers = st.integers(0, 40)
 
@@ -32,5 +32,5 @@ def test_coarser_ranges_are_few_and_contain_the_finer(some: set[int], count: int
 
 
 def test_smallest_gaps_are_closed_first() -> None:
-    assert coarser(ranges_of([5, 3, 4, 9, 20]), 2) == [Range(3, 9), Range(20, 20)]
-    assert coarser(ranges_of([1, 9]), 2) == [Range(1, 1), Range(9, 9)]
+    assert coarser(ranges_of([5, 3, 4, 9, 20]), 2) == [NumberRange(3, 9), NumberRange(20, 20)]
+    assert coarser(ranges_of([1, 9]), 2) == [NumberRange(1, 1), NumberRange(9, 9)]

@@ -20,7 +20,7 @@ from tests.speaker.wire.bpf import (
     address_sets,
     addresses,
     instructions,
-    octets,
+    on_wire,
     passes,
     reply,
     request,
@@ -30,7 +30,7 @@ near = st.integers(0xC0000200, 0xC0000280)
 
 
 def program(held: Iterable[int]) -> list[Instruction]:
-    return instructions(ArpFilter(octets(sorted(held))).code)
+    return instructions(ArpFilter(map(on_wire, sorted(held))).code)
 
 
 @given(held=address_sets, data=st.data())
@@ -110,13 +110,13 @@ def test_what_is_held_passes_at_once_and_nothing_else_in_the_end(
         match what:
             case "hold":
                 held.add(number)
-                made.hold(number.to_bytes(4, "big"))
+                made.hold(on_wire(number))
             case "release":
                 held.discard(number)
-                made.release(number.to_bytes(4, "big"))
+                made.release(on_wire(number))
             case "tighten":
                 made.tighten()
-                assert made.code == ArpFilter(octets(sorted(held))).code, "as if made from all at once"
+                assert made.code == ArpFilter(map(on_wire, sorted(held))).code, "as if made from all at once"
                 attached = instructions(made.code)
         if made.behind:
             attached = instructions(made.code)
@@ -134,7 +134,7 @@ def test_what_is_held_passes_at_once_and_nothing_else_in_the_end(
 def test_addresses_given_out_one_after_the_other_rarely_need_another_program() -> None:
     made, programs = ArpFilter(), 0
     for number in range(0x0A000000, 0x0A000000 + 3000, 3):
-        made.hold(number.to_bytes(4, "big"))
+        made.hold(on_wire(number))
         if made.behind:
             programs += 1
             assert made.code
@@ -144,9 +144,9 @@ def test_addresses_given_out_one_after_the_other_rarely_need_another_program() -
 def test_program_does_not_grow_by_what_was_held_once() -> None:
     made = ArpFilter()
     for number in range(0, 2**32, 2**20):
-        made.hold(number.to_bytes(4, "big"))
+        made.hold(on_wire(number))
         assert len(instructions(made.code)) < 200, "until it is made anew, addresses far and wide pass instead"
-        made.release(number.to_bytes(4, "big"))
+        made.release(on_wire(number))
     made.tighten()
     assert made.code == ArpFilter().code
 
@@ -156,9 +156,9 @@ def test_program_does_not_grow_by_what_was_held_once() -> None:
 def test_smaller_programs_fit_and_still_pass_what_is_held(seed: int, count: int) -> None:
     chance = random.Random(seed)
     held = chance.sample(range(0x0A000000, 0x0A100000), count)
-    made = ArpFilter(octets(held[: count // 2]))
+    made = ArpFilter(map(on_wire, held[: count // 2]))
     for number in held[count // 2 :]:
-        made.hold(number.to_bytes(4, "big"))
+        made.hold(on_wire(number))
     for size in SIZES:
         attached = instructions(made.code)
         assert len(attached) <= size

@@ -8,13 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import AnswerChange, ArpSeen, LinkState
+from speaker.wire.addresses import WireAddress
+from speaker.wire.answering import Answering
 from speaker.wire.arp import frames
 from speaker.wire.arp.filter import ArpFilter
-from speaker.wire.arp.frames import BROADCAST, NO_MAC, ArpFrame, Operation
-from speaker.wire.arp.responder import PROOFS_AT_ONCE, PROOFS_PER_S, DropReason, LinkResponder, Responder
+from speaker.wire.arp.frames import ArpFrame, Operation
+from speaker.wire.arp.responder import PROOFS_AT_ONCE, PROOFS_PER_S, ArpResponder
+from speaker.wire.ethernet import BROADCAST, NO_MAC
+from speaker.wire.families import RESOLUTIONS
+from speaker.wire.resolution import DropReason, Prove, no_proof
+from speaker.wire.responders import Responders
+from tests.arp_frames import gratuitous, on_wire, request
 
 ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
 OWN = Mac(bytes.fromhex("020000000001"))
@@ -27,7 +35,7 @@ KEY = b"a key"
 
 macs = st.binary(min_size=6, max_size=6).map(Mac)
 unicast_macs = macs.map(lambda mac: Mac(bytes([mac[0] & 0xFE]) + mac[1:]))
-ipv4 = st.binary(min_size=4, max_size=4).map(frames.address_text)
+ipv4 = st.binary(min_size=4, max_size=4).map(lambda octets: WireAddress(octets).text)
 askers = ipv4.filter(lambda a: a != VIP and 0 < int(a.split(".")[0]) < 224 and not a.startswith("127."))
 asking_macs = unicast_macs.filter(lambda mac: mac not in {OWN, NO_MAC})
 
@@ -41,8 +49,28 @@ def prove(nonce: bytes, mac: Mac, address: AddressText) -> bytes:
     return blake2b(nonce + mac + address.encode(), key=KEY, digest_size=12).digest()
 
 
-def responder(held: dict[AddressText, frozenset[LinkName]] | None = None) -> Responder:
-    made = Responder(prove)
+class World:
+    """The ledger and the responders of all links."""
+
+    def __init__(self, prove: Prove = no_proof) -> None:
+        self._answering = Answering(RESOLUTIONS)
+        self._responders = Responders(RESOLUTIONS, self._answering, prove)
+        self.set_links, self.take_answered = self._responders.set_links, self._responders.take_answered
+        self.links_of = self._answering.links_of
+
+    def on(self, link: LinkName) -> ArpResponder:
+        made = self._responders.on(link)[Family.IPV4]
+        assert isinstance(made, ArpResponder)
+        return made
+
+    def change_answers(self, change: AnswerChange) -> set[LinkName]:
+        differences = self._answering.change(change)
+        self._responders.follow(differences)
+        return set(differences)
+
+
+def responder(held: dict[AddressText, frozenset[LinkName]] | None = None) -> World:
+    made = World(prove)
     made.set_links([link(), link(ETH1, SECOND)])
     made.change_answers(AnswerChange({VIP: frozenset((ETH0,))} if held is None else held))
     return made
@@ -50,28 +78,28 @@ def responder(held: dict[AddressText, frozenset[LinkName]] | None = None) -> Res
 
 @given(mac=asking_macs, asker=askers, padding=st.binary(max_size=18), unicast=st.booleans())
 def test_reply_equals_the_codecs(mac: Mac, asker: AddressText, padding: bytes, unicast: bool) -> None:
-    question = frames.request(VIP, asker, mac, to=OWN if unicast else BROADCAST)
+    question = request(VIP, asker, mac, to=OWN if unicast else BROADCAST)
     assert responder().on(ETH0).receive(question.encode() + padding, NOW) == frames.reply_to(question, OWN).encode()
 
 
 def test_probe_without_a_sender_address_is_answered() -> None:
-    reply = responder().on(ETH0).receive(frames.request(VIP, frames.NO_ADDRESS, CLIENT).encode(), NOW)
+    reply = responder().on(ETH0).receive(request(VIP, AddressText("0.0.0.0"), CLIENT).encode(), NOW)
     assert isinstance(reply, bytes)
-    assert ArpFrame.parse(reply) == ArpFrame(CLIENT, OWN, Operation.REPLY, OWN, VIP, CLIENT, frames.NO_ADDRESS)
+    assert ArpFrame.parse(reply) == ArpFrame(CLIENT, OWN, Operation.REPLY, OWN, on_wire(VIP), CLIENT, frames.NO_ADDRESS)
 
 
 def test_only_held_addresses_are_answered_and_only_on_their_links() -> None:
     made = responder()
-    assert made.on(ETH0).receive(frames.request(OTHER, ASKER, CLIENT).encode(), NOW) is DropReason.NOT_HELD
-    assert made.on(ETH1).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW) is DropReason.NOT_HELD
+    assert made.on(ETH0).receive(request(OTHER, ASKER, CLIENT).encode(), NOW) is DropReason.NOT_HELD
+    assert made.on(ETH1).receive(request(VIP, ASKER, CLIENT).encode(), NOW) is DropReason.NOT_HELD
 
 
 def test_released_address_is_silent_at_once_and_a_new_one_answers() -> None:
     made = responder()
     assert made.change_answers(AnswerChange({VIP: frozenset(), OTHER: frozenset((ETH0, ETH1))})) == {ETH0, ETH1}
-    assert made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW) is DropReason.NOT_HELD
+    assert made.on(ETH0).receive(request(VIP, ASKER, CLIENT).encode(), NOW) is DropReason.NOT_HELD
     for name, mac in ((ETH0, OWN), (ETH1, SECOND)):
-        reply = made.on(name).receive(frames.request(OTHER, ASKER, CLIENT).encode(), NOW)
+        reply = made.on(name).receive(request(OTHER, ASKER, CLIENT).encode(), NOW)
         assert isinstance(reply, bytes)
         assert ArpFrame.parse(reply).sender_mac == mac
 
@@ -81,28 +109,28 @@ def test_unchanged_links_are_not_named_as_changed() -> None:
 
 
 def test_address_held_before_its_link_appeared_is_answered_there() -> None:
-    made = Responder(prove)
+    made = World(prove)
     made.change_answers(AnswerChange({VIP: frozenset((ETH0,))}))
     made.set_links([link()])
-    assert isinstance(made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW), bytes)
+    assert isinstance(made.on(ETH0).receive(request(VIP, ASKER, CLIENT).encode(), NOW), bytes)
 
 
 def test_new_mac_of_the_interface_is_in_the_next_reply() -> None:
     made = responder()
     made.set_links([link(mac=Mac(bytes.fromhex("020000000099")))])
-    reply = made.on(ETH0).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW)
+    reply = made.on(ETH0).receive(request(VIP, ASKER, CLIENT).encode(), NOW)
     assert isinstance(reply, bytes)
     assert ArpFrame.parse(reply).source == bytes.fromhex("020000000099")
 
 
 @pytest.mark.parametrize("operation", list(Operation))
 def test_rival_is_handed_on_and_never_answered(operation: Operation) -> None:
-    seen = responder().on(ETH0).receive(frames.gratuitous(operation, VIP, CLIENT).encode(), NOW)
+    seen = responder().on(ETH0).receive(gratuitous(operation, VIP, CLIENT).encode(), NOW)
     assert seen == ArpSeen(ETH0, VIP, CLIENT, VIP, is_reply=operation is Operation.REPLY)
 
 
 def test_answer_to_our_question_is_handed_on() -> None:
-    answer = ArpFrame(OWN, CLIENT, Operation.REPLY, CLIENT, ASKER, OWN, AddressText("192.0.2.11"))
+    answer = ArpFrame(OWN, CLIENT, Operation.REPLY, CLIENT, on_wire(ASKER), OWN, on_wire("192.0.2.11"))
     assert responder().on(ETH0).receive(answer.encode(), NOW) == ArpSeen(
         ETH0, ASKER, CLIENT, AddressText("192.0.2.11"), is_reply=True
     )
@@ -111,7 +139,7 @@ def test_answer_to_our_question_is_handed_on() -> None:
 def test_own_frames_that_come_back_are_dropped() -> None:
     made = responder()
     for mac in (OWN, SECOND):
-        frame = frames.gratuitous(Operation.REPLY, VIP, mac).encode()
+        frame = gratuitous(Operation.REPLY, VIP, mac).encode()
         assert made.on(ETH0).receive(frame, NOW) is DropReason.OWN_FRAME
 
 
@@ -126,49 +154,46 @@ def test_own_frames_that_come_back_are_dropped() -> None:
     ids=["everybody", "group", "nobody", "ourselves"],
 )
 def test_asker_whose_mac_is_no_others_gets_no_reply(mac: Mac, verdict: DropReason) -> None:
-    assert responder().on(ETH0).receive(frames.request(VIP, ASKER, mac).encode(), NOW) is verdict
+    assert responder().on(ETH0).receive(request(VIP, ASKER, mac).encode(), NOW) is verdict
 
 
 def test_our_own_kernel_is_answered_on_another_interface() -> None:
-    assert isinstance(responder().on(ETH0).receive(frames.request(VIP, ASKER, SECOND).encode(), NOW), bytes)
+    assert isinstance(responder().on(ETH0).receive(request(VIP, ASKER, SECOND).encode(), NOW), bytes)
 
 
 @pytest.mark.parametrize("sender", ["0.0.0.1", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"])
 def test_asker_whose_address_is_no_hosts_gets_no_reply(sender: AddressText) -> None:
-    assert responder().on(ETH0).receive(frames.request(VIP, sender, CLIENT).encode(), NOW) is DropReason.BAD_SENDER
+    assert responder().on(ETH0).receive(request(VIP, sender, CLIENT).encode(), NOW) is DropReason.BAD_SENDER
 
 
 @pytest.mark.parametrize("sender", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"])
 def test_answer_in_the_name_of_an_address_that_is_no_hosts_proves_nothing(sender: AddressText) -> None:
-    answer = ArpFrame(OWN, CLIENT, Operation.REPLY, CLIENT, sender, OWN, AddressText("192.0.2.11"))
+    answer = ArpFrame(OWN, CLIENT, Operation.REPLY, CLIENT, on_wire(sender), OWN, on_wire("192.0.2.11"))
     assert responder().on(ETH0).receive(answer.encode(), NOW) is DropReason.BAD_SENDER
 
 
 def test_rival_without_a_mac_is_dropped() -> None:
-    assert (
-        responder().on(ETH0).receive(frames.gratuitous(Operation.REPLY, VIP, NO_MAC).encode(), NOW)
-        is DropReason.BAD_SENDER
-    )
+    assert responder().on(ETH0).receive(gratuitous(Operation.REPLY, VIP, NO_MAC).encode(), NOW) is DropReason.BAD_SENDER
 
 
 @pytest.mark.parametrize("operation", list(Operation))
 def test_frame_for_another_host_is_dropped(operation: Operation) -> None:
-    frame = ArpFrame(SECOND, CLIENT, operation, CLIENT, VIP, OWN, VIP)
+    frame = ArpFrame(SECOND, CLIENT, operation, CLIENT, on_wire(VIP), OWN, on_wire(VIP))
     assert responder().on(ETH0).receive(frame.encode(), NOW) is DropReason.NOT_FOR_US
 
 
 def test_ipv6_addresses_are_left_to_neighbour_discovery() -> None:
     made = responder({AddressText("2001:db8::1"): frozenset((ETH0,)), VIP: frozenset((ETH0,))})
     made.on(ETH0).filter.tighten()
-    assert made.on(ETH0).filter.code == ArpFilter([bytes([192, 0, 2, 200])]).code
+    assert made.on(ETH0).filter.code == ArpFilter([WireAddress.of(VIP)]).code
 
 
 def test_answers_are_counted_per_address_over_all_links() -> None:
     made = responder({VIP: frozenset((ETH0, ETH1)), OTHER: frozenset((ETH0,))})
     for name in (ETH0, ETH1, ETH1):
-        made.on(name).receive(frames.request(VIP, ASKER, CLIENT).encode(), NOW)
+        made.on(name).receive(request(VIP, ASKER, CLIENT).encode(), NOW)
     assert made.take_answered() == {VIP: 3}
-    made.on(ETH0).receive(frames.request(OTHER, ASKER, CLIENT).encode(), NOW)
+    made.on(ETH0).receive(request(OTHER, ASKER, CLIENT).encode(), NOW)
     assert made.take_answered() == {OTHER: 1}, "since they were last told"
     assert made.take_answered() == {}
 
@@ -177,16 +202,16 @@ def test_answers_are_counted_per_address_over_all_links() -> None:
     frame=st.one_of(
         st.binary(max_size=90),
         st.binary(max_size=60).map(lambda b: BROADCAST + CLIENT + frames.FIXED_FIELDS + b),
-        st.binary(max_size=16).map(lambda b: frames.request(VIP, ASKER, CLIENT).encode()[:38] + b),
+        st.binary(max_size=16).map(lambda b: request(VIP, ASKER, CLIENT).encode()[:38] + b),
     )
 )
 def test_hostile_frames_get_a_verdict_and_a_reply_only_for_a_held_address(frame: bytes) -> None:
-    made = LinkResponder(ETH0, OWN, prove)
-    made.hold(VIP)
+    made = ArpResponder(ETH0, OWN, prove)
+    made.hold(WireAddress.of(VIP))
     verdict = made.receive(frame, NOW)
     if isinstance(verdict, bytes):
         question = ArpFrame.parse(frame)
-        assert question.target == VIP
+        assert question.target.text == VIP
         assert verdict[:42] == frames.reply_to(question, OWN).encode()
 
 
@@ -198,7 +223,7 @@ def test_hostile_frames_get_a_verdict_and_a_reply_only_for_a_held_address(frame:
 def test_changes_lead_to_what_a_responder_that_begins_now_answers(
     steps: list[tuple[str, set[AddressText], bool]],
 ) -> None:
-    made, both = Responder(), frozenset((ETH0, ETH1))
+    made, both = World(), frozenset((ETH0, ETH1))
     made.set_links([link(), link(ETH1, SECOND)])
     holding: dict[AddressText, frozenset[LinkName]] = {}
     states, seen = [link(), link(ETH1, SECOND)], set[AddressText]()
@@ -211,7 +236,7 @@ def test_changes_lead_to_what_a_responder_that_begins_now_answers(
         where = frozenset[LinkName]() if what == "release" else both if second else frozenset((ETH0,))
         made.change_answers(AnswerChange(dict.fromkeys(addresses, where)))
         holding.update(dict.fromkeys(addresses, where))
-    fresh = Responder()
+    fresh = World()
     fresh.set_links(states)
     fresh.change_answers(AnswerChange(holding))
     for state in states:
@@ -219,7 +244,7 @@ def test_changes_lead_to_what_a_responder_that_begins_now_answers(
         fresh.on(state.name).filter.tighten()
         assert made.on(state.name).filter.code == fresh.on(state.name).filter.code
         for address in seen:
-            question = frames.request(address, ASKER, CLIENT).encode()
+            question = request(address, ASKER, CLIENT).encode()
             assert made.on(state.name).receive(question, NOW) == fresh.on(state.name).receive(question, NOW)
             assert made.links_of(address) == holding.get(address, frozenset())
 
@@ -229,7 +254,7 @@ NONCE = b"a nonce!"
 
 @given(nonce=st.binary(min_size=8, max_size=8), asker=askers, unicast=st.booleans())
 def test_question_with_a_nonce_is_answered_with_the_proof(nonce: bytes, asker: AddressText, unicast: bool) -> None:
-    question = frames.request(VIP, asker, CLIENT, to=OWN if unicast else BROADCAST, nonce=nonce)
+    question = request(VIP, asker, CLIENT, to=OWN if unicast else BROADCAST, nonce=nonce)
     reply = responder().on(ETH0).receive(question.encode(), NOW)
     assert reply == frames.reply_to(question, OWN, prove(nonce, OWN, VIP)).encode()
     assert isinstance(reply, bytes)
@@ -237,23 +262,23 @@ def test_question_with_a_nonce_is_answered_with_the_proof(nonce: bytes, asker: A
 
 
 def test_proof_of_an_answer_to_us_is_handed_on() -> None:
-    question = frames.request(ASKER, AddressText("192.0.2.11"), OWN, nonce=NONCE)
+    question = request(ASKER, AddressText("192.0.2.11"), OWN, nonce=NONCE)
     seen = responder().on(ETH0).receive(frames.reply_to(question, CLIENT, b"twelveoctets").encode(), NOW)
     assert isinstance(seen, ArpSeen)
     assert (seen.sender, seen.proof) == (ASKER, b"twelveoctets")
 
 
 def test_without_a_key_the_answer_goes_without_a_proof() -> None:
-    made = Responder()
+    made = World()
     made.set_links([link()])
     made.change_answers(AnswerChange({VIP: frozenset((ETH0,))}))
-    question = frames.request(VIP, ASKER, CLIENT, nonce=NONCE)
+    question = request(VIP, ASKER, CLIENT, nonce=NONCE)
     assert made.on(ETH0).receive(question.encode(), NOW) == frames.reply_to(question, OWN).encode()
 
 
 def test_flood_of_nonces_makes_a_limited_number_of_proofs_and_no_answer_less() -> None:
     made = responder()
-    question = frames.request(VIP, ASKER, CLIENT, nonce=NONCE).encode()
+    question = request(VIP, ASKER, CLIENT, nonce=NONCE).encode()
     replies = [made.on(ETH0).receive(question, NOW + n / 50_000) for n in range(100_000)]
     assert all(isinstance(reply, bytes) for reply in replies)
     proved = sum(len(reply) == 60 for reply in replies if isinstance(reply, bytes))
@@ -262,7 +287,7 @@ def test_flood_of_nonces_makes_a_limited_number_of_proofs_and_no_answer_less() -
 
 
 def test_truncated_nonce_is_padding() -> None:
-    question = frames.request(VIP, ASKER, CLIENT, nonce=NONCE)
+    question = request(VIP, ASKER, CLIENT, nonce=NONCE)
     for length in range(42, 54):
         reply = responder().on(ETH0).receive(question.encode()[:length], NOW)
         assert reply == frames.reply_to(question, OWN).encode()
@@ -270,18 +295,18 @@ def test_truncated_nonce_is_padding() -> None:
 
 def test_suspended_link_answers_nothing_hands_nobody_on_and_goes_on_as_before() -> None:
     made = responder({VIP: frozenset((ETH0, ETH1))})
-    question = frames.request(VIP, ASKER, CLIENT).encode()
-    rival = frames.gratuitous(Operation.REPLY, VIP, CLIENT).encode()
-    assert made.change_answers(AnswerChange({}, suspended=frozenset((ETH0,)))) == frozenset()
+    question = request(VIP, ASKER, CLIENT).encode()
+    rival = gratuitous(Operation.REPLY, VIP, CLIENT).encode()
+    assert made.change_answers(AnswerChange({}, suspended=frozenset((ETH0,)))) == set()
     assert made.on(ETH0).receive(question, 0.0) is DropReason.NOT_HELD
     assert made.on(ETH0).receive(rival, 0.0) is DropReason.NOT_HELD
     assert isinstance(made.on(ETH1).receive(question, 0.0), bytes)
     assert made.links_of(VIP) == {ETH1}
     made.change_answers(AnswerChange({OTHER: frozenset((ETH0,))}, suspended=frozenset((ETH0,))))
-    assert made.on(ETH0).receive(frames.request(OTHER, ASKER, CLIENT).encode(), 0.0) is DropReason.NOT_HELD
+    assert made.on(ETH0).receive(request(OTHER, ASKER, CLIENT).encode(), 0.0) is DropReason.NOT_HELD
     made.set_links([link(ETH1, SECOND)])
     made.set_links([link(), link(ETH1, SECOND)])
     assert made.on(ETH0).receive(question, 0.0) is DropReason.NOT_HELD, "a link that is back is suspended still"
     made.change_answers(AnswerChange({}))
     for address in (VIP, OTHER):
-        assert isinstance(made.on(ETH0).receive(frames.request(address, ASKER, CLIENT).encode(), 0.0), bytes)
+        assert isinstance(made.on(ETH0).receive(request(address, ASKER, CLIENT).encode(), 0.0), bytes)

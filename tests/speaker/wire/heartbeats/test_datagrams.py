@@ -10,12 +10,12 @@ from scapy.layers.l2 import Ether
 
 from cluster.objects import AddressText
 from speaker.link import Mac
-from speaker.wire.arp import frames
-from speaker.wire.arp.frames import FrameError
+from speaker.wire.addresses import WireAddress
+from speaker.wire.ethernet import FrameError
 from speaker.wire.heartbeats.datagrams import PortUnreachable, UdpFrame, internet_checksum, parse
 
 macs = st.binary(min_size=6, max_size=6).map(Mac)
-ipv4 = st.binary(min_size=4, max_size=4).map(frames.address_text)
+ipv4 = st.binary(min_size=4, max_size=4).map(WireAddress)
 ports = st.integers(0, 0xFFFF)
 udp_frames = st.builds(
     UdpFrame,
@@ -30,7 +30,7 @@ udp_frames = st.builds(
 )
 
 OWN, PEER = Mac(bytes.fromhex("020000000001")), Mac(bytes.fromhex("020000000002"))
-HERE, THERE = AddressText("192.0.2.11"), AddressText("192.0.2.12")
+HERE, THERE = WireAddress.of(AddressText("192.0.2.11")), WireAddress.of(AddressText("192.0.2.12"))
 EXAMPLE = UdpFrame(PEER, OWN, THERE, HERE, 7948, 7948, 255, b"heartbeat")
 
 
@@ -44,7 +44,7 @@ def test_scapy_reads_what_we_encode_and_finds_the_checksums_right(frame: UdpFram
     octets = frame.encode()
     read = Ether(octets)
     assert (read.dst, read.src, read.type) == (frame.to_mac.hex(":"), frame.mac.hex(":"), 0x0800)
-    assert (read[IP].src, read[IP].dst, read[IP].ttl) == (frame.source, frame.to, frame.ttl)
+    assert (read[IP].src, read[IP].dst, read[IP].ttl) == (frame.source.text, frame.to.text, frame.ttl)
     assert (read[IP].flags, read[IP].frag) == ("DF", 0)
     assert (read[UDP].sport, read[UDP].dport) == (frame.port, frame.to_port)
     assert bytes(read[UDP])[8:] == frame.data
@@ -59,7 +59,7 @@ def test_scapy_reads_what_we_encode_and_finds_the_checksums_right(frame: UdpFram
 def test_we_read_what_scapy_encodes(frame: UdpFrame) -> None:
     made = (
         Ether(dst=frame.to_mac.hex(":"), src=frame.mac.hex(":"))
-        / IP(src=frame.source, dst=frame.to, ttl=frame.ttl, id=7)
+        / IP(src=frame.source.text, dst=frame.to.text, ttl=frame.ttl, id=7)
         / UDP(sport=frame.port, dport=frame.to_port)
         / frame.data
     )
@@ -67,7 +67,7 @@ def test_we_read_what_scapy_encodes(frame: UdpFrame) -> None:
 
 
 def refusal(about: IP, quoted: int = 548) -> bytes:
-    outer = Ether(dst=OWN.hex(":"), src=PEER.hex(":")) / IP(src=THERE, dst=HERE, ttl=64, tos=0xC0)
+    outer = Ether(dst=OWN.hex(":"), src=PEER.hex(":")) / IP(src=THERE.text, dst=HERE.text, ttl=64, tos=0xC0)
     return bytes(outer / ICMP(type=3, code=3) / bytes(about)[:quoted])
 
 
@@ -144,8 +144,8 @@ def test_each_field_is_checked(frame: bytes) -> None:
 @pytest.mark.parametrize(
     "about",
     [
-        IP(src=HERE, dst=THERE, proto=6) / bytes(20),
-        IP(src=HERE, dst=THERE, options=b"\x94\x04\0\0") / UDP(sport=7948, dport=7948),
+        IP(src=HERE.text, dst=THERE.text, proto=6) / bytes(20),
+        IP(src=HERE.text, dst=THERE.text, options=b"\x94\x04\0\0") / UDP(sport=7948, dport=7948),
     ],
     ids=["TCP", "options"],
 )

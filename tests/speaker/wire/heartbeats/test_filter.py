@@ -11,7 +11,7 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 
 from cluster.objects import AddressText
-from speaker.wire.arp import frames
+from speaker.wire.addresses import WireAddress
 from speaker.wire.bpf import NOTHING, Instruction
 from speaker.wire.heartbeats.filter import heartbeat_code
 from tests.speaker.wire.bpf import HOST, MULTICAST, instructions, passes
@@ -25,7 +25,7 @@ UNREACHABLE = IP(src=PEER, dst=HERE) / ICMP(type=3, code=3)
 
 
 def heartbeats(*own: str) -> Sequence[Instruction]:
-    addresses = [frames.ipv4_octets(AddressText(address)) for address in (*own, GROUP_ADDRESS)]
+    addresses = [WireAddress.of(AddressText(address)) for address in (*own, GROUP_ADDRESS)]
     return instructions(heartbeat_code(addresses, PORT, LONGEST))
 
 

@@ -1,0 +1,72 @@
+"""What this node answers for, link by link: one ledger, which all that answers and announces follows.
+
+The protocol says what changed (`AnswerChange`), in texts. The ledger reads each address once and says, link by link,
+what is answered for from now on and what no more (`Difference`). The responders and the gratuitous schedule carry that
+out; neither keeps a list of its own of what is answered where, and neither compares anything again. A change costs what
+it has addresses, whatever there is.
+
+What is true of a link as a whole, that nothing is answered there (*suspended*) or nothing said unasked (*quiet*), is
+kept of the link: ten thousand addresses are suspended at the cost of one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cluster.addresses import Family
+from cluster.objects import AddressText
+from speaker.link import LinkName
+from speaker.protocol.effects import AnswerChange
+from speaker.wire.addresses import WireAddress
+
+_NOWHERE: frozenset[LinkName] = frozenset()
+
+
+@dataclass(slots=True)
+class Difference:
+    """What changed on one link."""
+
+    gained: list[WireAddress] = field(default_factory=list)
+    lost: list[WireAddress] = field(default_factory=list)
+
+
+class Answering:
+    """The ledger."""
+
+    def __init__(self, families: Container[Family]) -> None:
+        """Addresses of other families than these can neither be answered nor announced: nobody follows them."""
+        self._families = families
+        self._links_of: dict[WireAddress, frozenset[LinkName]] = {}
+        self.suspended: frozenset[LinkName] = frozenset()
+        """Links on which nothing is answered now, whatever is held there."""
+        self.quiet: frozenset[LinkName] = frozenset()
+        """Links on which nothing may be said unasked, the suspended ones among them."""
+
+    def change(self, change: AnswerChange) -> Mapping[LinkName, Difference]:
+        """Take over what changed; what follows from it for each link whose addresses are others now."""
+        self.suspended = change.suspended
+        self.quiet = change.quiet | change.suspended
+        differences: dict[LinkName, Difference] = defaultdict(Difference)
+        for text, now in change.links.items():
+            address = WireAddress.of(text)
+            before = self._links_of.pop(address, _NOWHERE)
+            if now:
+                self._links_of[address] = now
+            if before != now and address.family in self._families:
+                for link in now - before:
+                    differences[link].gained.append(address)
+                for link in before - now:
+                    differences[link].lost.append(address)
+        return differences
+
+    def on(self, link: LinkName) -> Iterator[WireAddress]:
+        """All that is answered for on a link: for whoever begins to follow it. Costs what there is."""
+        for address, links in self._links_of.items():
+            if link in links and address.family in self._families:
+                yield address
+
+    def links_of(self, address: AddressText) -> frozenset[LinkName]:
+        """Where an address is answered now."""
+        return self._links_of.get(WireAddress.of(address), _NOWHERE) - self.suspended

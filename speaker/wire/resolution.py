@@ -1,0 +1,120 @@
+"""What address resolution is to the rest of the wire side, whatever the family: ARP for IPv4 (RFC 826), Neighbour
+Discovery for IPv6 (RFC 4861 §7.2).
+
+Both answer the question who has an address, ask it themselves, and tell unasked. A room of the wire side (``arp``) has
+the frames, the filter in the kernel and the responder of one of them, all without a socket. `Resolution` is the room's
+door: the record of what differs. ``families`` has one for each family that is spoken, and nothing else tells the
+families apart.
+
+The parts that know a `Resolution` and no family:
+
+- ``responders`` makes a `Responder` for each link and has it follow what is answered for;
+- ``resolver`` opens the sockets of one link, keeps the filter up to date, and sends questions;
+- ``gratuitous`` decides when which round of frames goes out;
+- ``receiving`` carries frames to the responder and verdicts back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from cluster.objects import AddressText
+from speaker.link import LinkName, Mac
+from speaker.protocol.effects import ArpSeen
+from speaker.wire.addresses import WireAddress
+
+Prove = Callable[[bytes, Mac, AddressText], bytes]
+"""Nonce, own MAC, address that is answered for -> the proof that we answer for it, or nothing while there is no key."""
+Round = tuple[Callable[[WireAddress, Mac], bytes], ...]
+"""What makes the frames of one gratuitous announcement, one frame each, from the address and the own MAC."""
+
+
+class DropReason(Enum):
+    """Why a frame was neither answered nor handed on; the value is its metric label."""
+
+    MALFORMED = "malformed"
+    NOT_FOR_US = "not_for_us"
+    """The Ethernet destination is neither a group that we hear nor the link's own MAC."""
+    OWN_FRAME = "own_frame"
+    """Sent by ourselves and returned by the network (a hairpin port, a second interface on the same segment)."""
+    BAD_SENDER = "bad_sender"
+    """The sender's MAC is a group's or nothing, or its address is no host's."""
+    NOT_HELD = "not_held"
+
+
+class Filter(Protocol):
+    """The filter in the kernel ahead of a responder. It passes what matters for the addresses that are answered for,
+    and may pass more until it is tightened."""
+
+    @property
+    def code(self) -> bytes:
+        """The program, an array of ``bpf.INSTRUCTION``. It passes every frame that matters."""
+
+    @property
+    def behind(self) -> bool:
+        """The last ``code`` does not pass everything that matters: attach it anew."""
+
+    @property
+    def tight(self) -> bool:
+        """``tighten`` would not change anything."""
+
+    def tighten(self) -> None:
+        """Pass as little else as can be had, from the next ``code`` on."""
+
+    def shrink(self) -> bool:
+        """Make do with a smaller program, from now on; whether there is one."""
+
+
+class Responder(Protocol):
+    """Answers for addresses of one family on one link. A core: frames in, verdicts out."""
+
+    @property
+    def filter(self) -> Filter: ...
+
+    def set_macs(self, mac: Mac, own: frozenset[Mac]) -> None:
+        """Answer with ``mac`` from now on; frames from any of ``own`` are our own."""
+
+    def suspend(self, suspended: bool) -> None:
+        """Answer nothing, or what is answered for again."""
+
+    def hold(self, address: WireAddress) -> None:
+        """Answer for an address."""
+
+    def release(self, address: WireAddress) -> None:
+        """Answer for it no more."""
+
+    def take_answered(self) -> Iterator[tuple[WireAddress, int]]:
+        """Addresses that were asked for, with the questions answered since they were last told."""
+
+    def receive(self, frame: bytes, now: float) -> bytes | ArpSeen | DropReason:
+        """A reply to send out of the same link, or what the protocol should see, or why the frame counts for
+        nothing."""
+
+    def asker(self, frame: bytes) -> ArpSeen | None:
+        """Who asked the question that was answered; ``None`` where it has no address yet."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What one family brings."""
+
+    ethertype: int
+    frame_octets: int
+    """What is read of a frame."""
+    responder: Callable[[LinkName, Mac, Prove], Responder]
+    answers: bytes
+    """The filter for answers to our own questions, as ``bpf`` assembles it."""
+    question: Callable[[WireAddress, WireAddress, Mac, Mac | None, bytes], bytes]
+    """Target, own address, own MAC, MAC to ask or ``None`` to ask everybody, nonce or nothing -> the frame."""
+    first_round: Round
+    """Said at once of an address that was taken over: what updates every entry that there is."""
+    every_round: Round
+    """Said in repeats, slowly for ever, and to a rival."""
+
+
+def no_proof(*_: object) -> bytes:
+    """What there is without a key."""
+    return b""
