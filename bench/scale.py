@@ -12,7 +12,7 @@ run:
   and how many addresses were claimed more than once.
 - *kill*: a holder's announcer is killed with SIGKILL. A client asks for a sample of its addresses. Measured are how
   long the last of them was without an answer, how many addresses were claimed more than once, which speakers were
-  believed dead and lived, and how long the longest turns of the loops were.
+  believed dead and lived, and how long the longest passes of the loops were.
 - *power-cut*: the same, when a holder's cable is pulled.
 """
 
@@ -30,8 +30,8 @@ from bench.report import Figures, arguments, progress, show, write
 from cluster.objects import AddressText, NodeName
 from speaker.api.ranking import Rendezvous
 from speaker.link import Mac
+from speaker.passes import BOUNDS_S
 from speaker.plan import Bundle, BundleId, Candidate, PlanChange
-from speaker.turns import BOUNDS_S
 from speaker.wire.addresses import WireAddress
 from speaker.wire.arp import frames
 from tests.waiting import wait_until
@@ -198,15 +198,15 @@ def troubles(running: Fleet, dead: Sequence[str]) -> Figures:
         "late loops": running.counted("late_loops"),
         "claims withdrawn": running.counted("decisions:Withdrawn"),
     }
-    return figures | {f"turns {name}": value for name, value in long_turns(running).items()}
+    return figures | {f"passes {name}": value for name, value in long_passes(running).items()}
 
 
-def long_turns(running: Fleet) -> Figures:
-    """How many turns of the loops were longer than some."""
+def long_passes(running: Fleet) -> Figures:
+    """How many passes of the loops were longer than some."""
     totals: Figures = {}
     for speaker in running.speakers.values():
         if speaker.stats is not None:
-            for bound, count in zip((*BOUNDS_S, float("inf")), speaker.stats.turns, strict=True):
+            for bound, count in zip((*BOUNDS_S, float("inf")), speaker.stats.passes, strict=True):
                 if bound > 0.005:
                     name = f"up to {bound * 1000:g} ms"
                     totals[name] = totals.get(name, 0) + count

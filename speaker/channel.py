@@ -19,9 +19,9 @@ from msgspec import Struct
 
 from cluster.objects import AddressText
 from speaker.link import LinkName
+from speaker.passes import NO_PASSES
 from speaker.plan import Plan, PlanChange
 from speaker.protocol.effects import Decision, PeerView
-from speaker.turns import NO_TURNS
 
 # ------------------------------------------------------------------------------------------------ watcher -> announcer
 
@@ -53,7 +53,7 @@ class Holding(Struct, frozen=True, array_like=True, gc=False):
     epoch: int
     """Of the claim."""
     links: tuple[LinkName, ...] = ()
-    """Where it is answered: nowhere, while answering is suspended."""
+    """Where it is answered, except where that is suspended."""
 
 
 class Claims(Struct, frozen=True, tag=True):
@@ -61,6 +61,8 @@ class Claims(Struct, frozen=True, tag=True):
 
     plan_revision: int
     held: dict[AddressText, Holding]
+    suspended: tuple[LinkName, ...] = ()
+    """As in `ClaimsChange`."""
 
 
 class ClaimsChange(Struct, frozen=True, tag=True):
@@ -69,6 +71,9 @@ class ClaimsChange(Struct, frozen=True, tag=True):
     plan_revision: int
     held: dict[AddressText, Holding | None]
     """None: held no more."""
+    suspended: tuple[LinkName, ...] = ()
+    """All links on which nothing is answered now, whatever is held there. A link that is suspended is one word, however
+    many addresses it has."""
 
 
 class Stats(Struct, frozen=True, tag=True):
@@ -94,9 +99,9 @@ class Stats(Struct, frozen=True, tag=True):
     unusable: dict[LinkName, str] = {}
     """Interfaces that cannot be announced on at this moment, and why, as a predicate (``has no carrier``): some, if
     there are many."""
-    turns: tuple[int, ...] = NO_TURNS
-    """Turns of the loop by their length: up to each of ``turns.BOUNDS_S``, and beyond the last."""
-    turns_s: float = 0.0
+    passes: tuple[int, ...] = NO_PASSES
+    """Passes of the loop by their length: up to each of ``passes.BOUNDS_S``, and beyond the last."""
+    passes_s: float = 0.0
     """Seconds that all of them took together."""
 
 
@@ -110,7 +115,7 @@ Receives = TypeVar("Receives", bound=ToAnnouncer | ToWatcher)
 
 MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes of one message. A whole Plan of 10,000 bundles and 50 nodes takes about 11 MB."""
-READ_AT_ONCE = 256 * 1024  # bytes taken from the socket in one turn of a loop, so that the loop gets its turn
+READ_AT_ONCE = 256 * 1024  # bytes taken from the socket in one pass of a loop, so that its other sockets are read too
 MAX_QUEUED = 256  # messages that wait for a reader; beyond it the oldest that may be lost is dropped
 
 _LENGTH = struct.Struct(">I")

@@ -19,8 +19,8 @@ from speaker.api import comparison
 from speaker.api.metrics import COUNTERS, SpeakerCollector, SpeakerFigures
 from speaker.api.statistics import Totals
 from speaker.channel import Stats
+from speaker.passes import BOUNDS_S
 from speaker.protocol.effects import PeerView
-from speaker.turns import BOUNDS_S
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/reference/metrics.md"
@@ -47,7 +47,7 @@ def controller_registry() -> CollectorRegistry:
 def speaker_registry() -> CollectorRegistry:
     counters = {f"{name}:x" if label else name: 1 for name, (_, label) in COUNTERS.items()}
     peer = PeerView(NodeName("node-2"), True, 0.5, 0.1, 1)
-    stats = Stats(1.0, True, counters, peers=(peer,), turns=(1,) * (len(BOUNDS_S) + 1))
+    stats = Stats(1.0, True, counters, peers=(peer,), passes=(1,) * (len(BOUNDS_S) + 1))
     full = SpeakerFigures(
         NodeName("node-1"),
         stats,

@@ -50,6 +50,8 @@ class Announcements:
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
         self._claims: dict[AddressText, Holding] = {}
+        self.suspended: frozenset[LinkName] = frozenset()
+        """Links on which nothing is answered now, whatever is held there."""
         self._links: frozenset[LinkName] | None = None
         self.announced: dict[str, Announced] = {}
         """The Services announced here, by key."""
@@ -81,7 +83,7 @@ class Announcements:
         for announced in dict(self.announced).values():
             for address in announced.addresses:
                 holding = self._claims.get(address)
-                if holding and holding.links:
+                if holding and not self.suspended.issuperset(holding.links):
                     yield announced.service, address
 
     def plan_changed(self) -> list[Transition]:

@@ -29,7 +29,7 @@ from cluster.objects import AddressText, NodeName
 from speaker.api.backlog import Lag
 from speaker.api.statistics import Totals
 from speaker.channel import Stats
-from speaker.turns import BOUNDS_S
+from speaker.passes import BOUNDS_S
 
 MAX_COUNTERS = 256  # names of counters taken from the announcer
 
@@ -108,7 +108,7 @@ class SpeakerCollector(Collector):
         yield troubles
         if figures.stats:
             yield from _by_address(figures.traffic)
-            yield _turns(figures.stats)
+            yield _passes(figures.stats)
             yield from _peers(figures.stats)
             yield from _counters(figures.stats)
 
@@ -166,14 +166,14 @@ def _by_address(traffic: Totals) -> Iterator[Metric]:
         yield family
 
 
-def _turns(stats: Stats) -> Metric:
-    counts = itertools.accumulate(stats.turns)
+def _passes(stats: Stats) -> Metric:
+    counts = itertools.accumulate(stats.passes)
     bounds = (*map(str, BOUNDS_S), "+Inf")
     return HistogramMetricFamily(
         "berthlb_speaker_loop_seconds",
-        "How long a turn of the announcer's loop took, waiting for work apart.",
+        "How long a pass of the announcer's loop took, waiting for work apart.",
         buckets=list(zip(bounds, counts, strict=True)),
-        sum_value=stats.turns_s,
+        sum_value=stats.passes_s,
     )
 
 

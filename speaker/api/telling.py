@@ -55,6 +55,7 @@ class Telling:
         if isinstance(message, Claims):
             changes = {**dict.fromkeys((*self.announcements.claimed(), *self._claims)), **changes}
         self._claims.update(changes)
+        self.announcements.suspended = frozenset(message.suspended)
         self._tell_claims()
         return changes
 

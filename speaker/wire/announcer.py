@@ -13,7 +13,7 @@ what connects them, and what keeps the loop honest about time:
 - Each socket is drained up to a bound before the next has its turn, and timers are looked at in every pass, so that a
   flood on one costs the others no more than some milliseconds.
 - Whatever there is to do for thousands of addresses is done in pieces, with the sockets and the timers between them: a
-  take-over must not look like a death. How long passes took is counted (``turns``).
+  take-over must not look like a death. How long passes took is counted (``passes``).
 - Heartbeats and answers that have arrived are read before the protocol judges who is silent.
 - A loop that comes back later than half the detection floor no longer knows what it holds. It throws away everything
   that was received meanwhile, forgets what it had to announce, and tells the protocol (docs/protocol.md, rule 9). A
@@ -43,6 +43,7 @@ from cluster.objects import NodeName
 from speaker.channel import Credentials
 from speaker.child import Child
 from speaker.link import LinkName
+from speaker.passes import Passes
 from speaker.plan import Plan
 from speaker.protocol.effects import (
     Action,
@@ -56,7 +57,6 @@ from speaker.protocol.effects import (
     WatchFrames,
 )
 from speaker.protocol.protocol import Protocol, Settings
-from speaker.turns import Turns
 from speaker.wire import process
 from speaker.wire.addresses import WireAddress
 from speaker.wire.agenda import Agenda
@@ -91,7 +91,7 @@ class Announcer:
         self._protocol = protocol
         self._keeper = keeper
         self._counters = counters
-        self._turns = Turns()
+        self._passes = Passes()
         self._agenda = Agenda(late_s, boottime())
         self._waiting = Waiting()
 
@@ -106,7 +106,7 @@ class Announcer:
         self._sender = Sender(self._links, counters)
         self._receiver = Receiver(protocol, self._sender, counters, late_s, self._obey)
         self._informer = Informer(
-            keeper, protocol, self._answering, self._responders, counters=counters, turns=self._turns
+            keeper, protocol, self._answering, self._responders, counters=counters, passes=self._passes
         )
         self._ended = False
 
@@ -146,7 +146,7 @@ class Announcer:
         if self._agenda.rest_is_due(now):
             self._handle_timers(boottime())
         process.collect_garbage()
-        self._turns.note(boottime() - began)
+        self._passes.note(boottime() - began)
 
     def close(self) -> None:
         self._keeper.end()

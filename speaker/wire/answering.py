@@ -68,5 +68,5 @@ class Answering:
                 yield address
 
     def links_of(self, address: AddressText) -> frozenset[LinkName]:
-        """Where an address is answered now."""
-        return self._links_of.get(WireAddress.of(address), _NOWHERE) - self.suspended
+        """Where an address is answered for, the suspended links among them."""
+        return self._links_of.get(WireAddress.of(address), _NOWHERE)

@@ -124,6 +124,7 @@ class _LinkSchedule:
         """When due, and how many are left after it. In order of time, as each is appended one interval ahead."""
         self._slow = _Queue[float](every_round, _allowance(SLOW_FRAMES_PER_S, SLACK_S, now), *together)
         """When each held address was announced last, in that order."""
+        self._cancelled_at = now
 
     def hold(self, address: WireAddress, now: float) -> None:
         self._slow.append(address, now)
@@ -147,10 +148,10 @@ class _LinkSchedule:
         self.announce(tuple(self._slow.marks), defend=False)
 
     def cancel(self, now: float) -> None:
+        """Forget what was to be said; the slow rounds begin a period from now."""
         for queue in (self._defend, self._first, self._repeat):
             queue.marks.clear()
-        for address in self._slow.marks:
-            self._slow.marks[address] = now
+        self._cancelled_at = now
 
     def be_quiet(self, quiet: bool, now: float) -> None:
         if quiet != self.quiet:
@@ -184,7 +185,7 @@ class _LinkSchedule:
 
     def _slow_due(self) -> float:
         """The one announced longest ago; many together are spread over the period by the rate."""
-        return self._slow.first_mark + SLOW_PERIOD_S
+        return max(self._slow.first_mark, self._cancelled_at) + SLOW_PERIOD_S
 
     def _say(
         self, address: WireAddress, round_of: Callable[[WireAddress], Round], left: int, now: float

@@ -3,7 +3,8 @@
 Taking over ten thousand addresses must not keep the loop from the wire, so all of it is done in bounded pieces:
 
 - *Claims* are told as changes. A message says of an address what is so when the message is made: changes that wait
-  merge, none is lost, and a watcher that does not read costs a set of addresses. A new watcher is told everything.
+  merge, none is lost, and a watcher that does not read costs a set of addresses. That a link is suspended is told of
+  the link. A new watcher is told everything.
 - *Decisions* become log lines and go to the watcher, some at a time. Both carry the time when a decision was taken.
 - *Statistics* go out each second; of the addresses those that had traffic since the last.
 """
@@ -21,9 +22,9 @@ from cluster.objects import AddressText
 from cluster.times import NEVER
 from speaker.channel import Claims, ClaimsChange, Holding, Stats
 from speaker.link import LinkName
+from speaker.passes import Passes
 from speaker.protocol.effects import AnswerChange, Decision
 from speaker.protocol.protocol import Protocol
-from speaker.turns import Turns
 from speaker.wire.addresses import WireAddress
 from speaker.wire.answering import Answering
 from speaker.wire.keeper import WatcherKeeper
@@ -53,21 +54,21 @@ class Informer:
         responders: Responders,
         *,
         counters: Counter[str],
-        turns: Turns,
+        passes: Passes,
     ) -> None:
         self._keeper = keeper
         self._protocol = protocol
         self._answering = answering
         self._responders = responders
         self._counters = counters
-        self._turns = turns
+        self._passes = passes
         self.gratuitous: Counter[WireAddress] = Counter()
         """Frames sent since statistics were last told."""
         self.claims: dict[AddressText, int] = {}
         """Own claims with their epochs, those that are suspended included."""
         self._untold: dict[AddressText, None] = {}
         """Addresses about which the watcher is to hear, the longest waiting first."""
-        self._suspended: frozenset[LinkName] = frozenset()
+        self._told_suspended: frozenset[LinkName] = frozenset()
         self._is_new = True
         """The watcher has heard of no claim."""
         self._claims_at = 0.0
@@ -87,9 +88,6 @@ class Informer:
         self._untold.update(dict.fromkeys(claims))
         if held is not None:
             self._untold.update(dict.fromkeys(held.links))
-            if held.suspended != self._suspended:
-                self._suspended = held.suspended
-                self._untold.update(dict.fromkeys(self.claims))
 
     def decide(self, decisions: Iterable[Decision]) -> None:
         """Decisions that are taken now."""
@@ -108,11 +106,11 @@ class Informer:
     # ---------------------------------------------------------------- what is told
 
     def next_deadline(self) -> float:
-        claims_at = self._claims_at if self._untold or self._is_new else NEVER
+        claims_at = self._claims_at if self._has_news else NEVER
         return min(claims_at, self._decisions_at) if self._decisions else claims_at
 
     def handle_timer(self, now: float) -> None:
-        if (self._untold or self._is_new) and now >= self._claims_at:
+        if self._has_news and now >= self._claims_at:
             self._claims_at = now + CLAIMS_GAP_S
             if self._keeper.has_read(Claims, ClaimsChange):
                 self._tell_claims(now)
@@ -143,22 +141,29 @@ class Informer:
             links=links,
             refused=dict(refused),
             unusable=dict(unusable),
-            turns=self._turns.counts,
-            turns_s=self._turns.seconds,
+            passes=self._passes.counts,
+            passes_s=self._passes.seconds,
         )
         self._keeper.send(stats, now)
+
+    @property
+    def _has_news(self) -> bool:
+        """There is something to tell of claims."""
+        return bool(self._untold) or self._is_new or self._told_suspended != self._answering.suspended
 
     def _tell_claims(self, now: float) -> None:
         told: dict[AddressText, Holding | None] = {}
         for address in list(itertools.islice(self._untold, CLAIMS_AT_ONCE)):
             del self._untold[address]
             told[address] = self._holding(address)
+        self._told_suspended = self._answering.suspended
+        suspended = tuple(sorted(self._told_suspended))
         if self._is_new:
             self._is_new = False
             held = {address: holding for address, holding in told.items() if holding is not None}
-            self._keeper.send(Claims(self._keeper.plan_revision, held), now)
+            self._keeper.send(Claims(self._keeper.plan_revision, held, suspended), now)
         else:
-            self._keeper.send(ClaimsChange(self._keeper.plan_revision, told), now)
+            self._keeper.send(ClaimsChange(self._keeper.plan_revision, told, suspended), now)
 
     def _holding(self, address: AddressText) -> Holding | None:
         epoch = self.claims.get(address)

@@ -69,8 +69,8 @@ class Speaker:
     def __init__(self, host: Host) -> None:
         self.host = host
         self.node = NodeName(host.name)
-        self.claims: dict[AddressText, Holding] = {}
-        """What it holds, as it told last."""
+        self._told: dict[AddressText, Holding] = {}
+        self._suspended: frozenset[LinkName] = frozenset()
         self.has_told = False
         """It has told of its claims at all."""
         self.stats: Stats | None = None
@@ -103,6 +103,17 @@ class Speaker:
 
     def plan(self, revision: int, *bundles: Bundle) -> None:
         self.say(CREDENTIALS, *plan_in_parts(Plan(revision, self.node, bundles)))
+
+    @property
+    def claims(self) -> dict[AddressText, Holding]:
+        """What it holds, as it told last, and the links on which it answers for it now."""
+        suspended = self._suspended
+        if not suspended:
+            return self._told.copy()
+        return {
+            address: Holding(holding.epoch, tuple(link for link in holding.links if link not in suspended))
+            for address, holding in self._told.copy().items()
+        }
 
     def holds(self, *addresses: AddressText) -> bool:
         """Whether it answers for these and no others."""
@@ -160,9 +171,10 @@ class Speaker:
                 return
             for message in messages:
                 match message:
-                    case Claims(_, held):
-                        self.claims, self.has_told = dict(held), True
-                    case ClaimsChange(_, held):
+                    case Claims(_, held, suspended):
+                        self._told, self._suspended, self.has_told = dict(held), frozenset(suspended), True
+                    case ClaimsChange(_, held, suspended):
+                        self._suspended = frozenset(suspended)
                         self._change_claims(held)
                     case Stats():
                         self._traffic.add(message)
@@ -173,9 +185,9 @@ class Speaker:
     def _change_claims(self, changes: dict[AddressText, Holding | None]) -> None:
         for address, holding in changes.items():
             if holding is None:
-                self.claims.pop(address, None)
+                self._told.pop(address, None)
             else:
-                self.claims[address] = holding
+                self._told[address] = holding
 
     def _read_log(self) -> None:
         assert self.process.stderr is not None

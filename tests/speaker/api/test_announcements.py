@@ -127,6 +127,8 @@ def test_answered_is_only_what_some_link_answers() -> None:
     announcements = Announcements(planner)
     announcements.change_claims({WEB: Holding(1, (LinkName("eth0"),)), DB: HELD})
     assert sorted(announcements.answered()) == [("default/secure", WEB), ("default/web", WEB)]
+    announcements.suspended = frozenset((LinkName("eth0"),))
+    assert list(announcements.answered()) == []
     assert announcements.announced.keys() == {"default/web", "default/secure", "default/db"}
 
 

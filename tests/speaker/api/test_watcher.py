@@ -828,7 +828,7 @@ def test_metrics_have_the_names_that_dashboards_know(cluster: Cluster, start: St
     counters = {"frames_dropped:not_held": 5, "conflicts": 2}
     peers = (PeerView(NodeName("node-2"), True, 0.4, 0.01, 3),)
     announcer.channel.send(
-        Stats(now, True, counters, {WEB: 7}, {WEB: 9}, peers, turns=(5, 1, 0, 0, 0, 1), turns_s=0.75)
+        Stats(now, True, counters, {WEB: 7}, {WEB: 9}, peers, passes=(5, 1, 0, 0, 0, 1), passes_s=0.75)
     )
     registry = CollectorRegistry()
     registry.register(SpeakerCollector(watcher.figures))

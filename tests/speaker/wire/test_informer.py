@@ -20,10 +20,10 @@ from speaker.api.statistics import Statistics
 from speaker.channel import Claims, ClaimsChange, Holding, Stats, ToWatcher, WatcherEnd, watcher_end
 from speaker.child import Child
 from speaker.link import LinkName, Mac
+from speaker.passes import Passes
 from speaker.protocol.effects import AnswerChange, Decision, LinkState
 from speaker.protocol.protocol import Protocol
 from speaker.protocol.settings import Settings
-from speaker.turns import Turns
 from speaker.wire.addresses import WireAddress
 from speaker.wire.answering import Answering
 from speaker.wire.families import RESOLUTIONS
@@ -49,7 +49,7 @@ class World:
         self.keeper.plan_revision = 1
         protocol = Protocol(NodeName("node-1"), 1, Settings(), random.Random(1), 0.0)
         self.informer = Informer(
-            self.keeper, protocol, self.answering, self.responders, counters=self.counters, turns=Turns()
+            self.keeper, protocol, self.answering, self.responders, counters=self.counters, passes=Passes()
         )
         self.now = 0.0
 
@@ -86,7 +86,10 @@ def world() -> Iterator[World]:
 def heard(messages: list[ToWatcher]) -> dict[AddressText, Holding]:
     """What a watcher knows after these."""
     known: dict[AddressText, Holding] = {}
+    suspended: tuple[LinkName, ...] = ()
     for message in messages:
+        if isinstance(message, Claims | ClaimsChange):
+            suspended = message.suspended
         if isinstance(message, Claims):
             known = dict(message.held)
         elif isinstance(message, ClaimsChange):
@@ -94,7 +97,10 @@ def heard(messages: list[ToWatcher]) -> dict[AddressText, Holding]:
                 known.pop(address, None)
                 if holding is not None:
                     known[address] = holding
-    return known
+    return {
+        address: Holding(holding.epoch, tuple(link for link in holding.links if link not in suspended))
+        for address, holding in known.items()
+    }
 
 
 def many(count: int) -> list[AddressText]:
@@ -197,21 +203,18 @@ def test_decisions_go_out_in_bursts_and_say_when_they_were_decided(
     assert world.counters["decisions:Claimed"] == 100
 
 
-def test_suspending_a_link_is_told_of_every_address_in_pieces(world: World) -> None:
+def test_suspending_a_link_is_told_of_the_link_and_of_no_address(world: World) -> None:
     world.change(dict.fromkeys(many(3000), 1), AnswerChange(dict.fromkeys(many(3000), HERE)))
     world.run()
     received = world.watcher.receive()
     assert set(heard(received).values()) == {Holding(1, (ETH0,))}
-    world.change({}, AnswerChange({}, suspended=HERE))
-    world.run()
-    pieces = world.watcher.receive()
-    received += pieces
-    assert len(pieces) == 3000 / CLAIMS_AT_ONCE
-    assert set(heard(received).values()) == {Holding(1)}
-    world.change({}, AnswerChange({}))
-    world.run()
-    received += world.watcher.receive()
-    assert set(heard(received).values()) == {Holding(1, (ETH0,))}
+    for suspended, known in ((HERE, Holding(1)), (NOWHERE, Holding(1, (ETH0,)))):
+        world.change({}, AnswerChange({}, suspended=suspended))
+        world.run()
+        told = world.watcher.receive()
+        assert told == [ClaimsChange(1, {}, tuple(suspended))]
+        received += told
+        assert set(heard(received).values()) == {known}
 
 
 def test_traffic_is_told_once_and_only_where_there_was_some(world: World) -> None:

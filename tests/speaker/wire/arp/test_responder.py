@@ -56,7 +56,9 @@ class World:
         self._answering = Answering(RESOLUTIONS)
         self._responders = Responders(RESOLUTIONS, self._answering, prove)
         self.set_links, self.take_answered = self._responders.set_links, self._responders.take_answered
-        self.links_of = self._answering.links_of
+
+    def links_of(self, address: AddressText) -> frozenset[LinkName]:
+        return self._answering.links_of(address) - self._answering.suspended
 
     def on(self, link: LinkName) -> ArpResponder:
         made = self._responders.on(link)[Family.IPV4]
