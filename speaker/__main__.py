@@ -1,11 +1,14 @@
-"""``python -m speaker``: reads the arguments, forks the watcher, becomes the announcer.
+"""``python -m speaker``: reads the arguments, forks the watcher, and becomes the announcer.
 
-This process is the announcer, the one to signal and to wait for; the watcher is its child and dies with it. Nothing
-heavy is imported before the fork, and the announcer's side never imports what talks to the API. What only the watcher
-can tell of the arguments (whether the kubeconfig is one, whether the port is free) is awaited before anything is sent,
-for as long as that takes: without a watcher there is nothing to announce.
+1. This process is the announcer, the one to signal and to wait for. The watcher is its child and dies with it.
+2. Nothing heavy is imported before the fork, and the announcer's side never imports what talks to the API.
+3. What only the watcher can tell of the arguments (whether the kubeconfig is one, whether the port is free) is awaited
+   before anything is sent, for as long as that takes: without a watcher there is nothing to announce.
 
 With ``--observe`` there is one process, which announces nothing (``observer``).
+
+The exit code is 0 after SIGTERM or SIGINT, and 2 where the arguments cannot be worked with or the kernel refuses raw
+sockets for good.
 """
 
 from __future__ import annotations

@@ -1,10 +1,17 @@
 """What the speaker's two processes say to each other, and how it is framed on the socketpair between them.
 
-Each message is a msgpack value behind a 4-byte big-endian length. The announcer never blocks on the channel: it reads
-what is there, and when the watcher does not read, it makes no further claims or statistics before the last have gone
-out (what changes meanwhile is told then, as it is then), and decisions are dropped, oldest first.
+The watcher sends `Credentials`, then the Plan (`WholePlan`) and changes of it (`PlanChange`). The announcer sends what
+it holds (`Claims`) and changes of that (`ClaimsChange`), its decisions (`Decision`), and each second its statistics
+(`Stats`).
 
-What may be large goes out in parts (``parts``), so that neither process is busy with one of them for long.
+1. A message is a msgpack value behind a 4-byte big-endian length.
+2. Neither side ever waits for the other. Each reads what is there, and what cannot be written now is queued.
+3. A side that does not read costs the other a bounded queue. The announcer makes no further claims or statistics before
+   the last have gone out: what changes meanwhile is told then, as it is then. The watcher makes no further Plan. Of
+   decisions the oldest are dropped.
+4. What may be large goes out in parts (``parts``), so that neither process is busy with one message for long.
+
+Both processes are forks of one program. The format is therefore always that of the same build, and has no version.
 """
 
 from __future__ import annotations
@@ -27,7 +34,7 @@ from speaker.protocol.effects import Decision, PeerView
 
 
 class Credentials(Struct, frozen=True, tag=True):
-    """Who we are among clusters that share a LAN, and what authenticates heartbeats. Sent as soon as both are known,
+    """This cluster among clusters that share a LAN, and what authenticates heartbeats. Sent as soon as both are known,
     which may be before the first Plan or after it; again when the keys change."""
 
     cluster: str
@@ -175,8 +182,8 @@ class Decoder(Generic[Receives]):
 class Channel(Generic[Sends, Receives]):
     """One end of the socketpair. Nothing here waits: what cannot be written now is written by a later ``flush``.
 
-    A side that does not read costs the other a bounded queue: who sends a state waits until ``waits_for`` its like is
-    false, who sends Plans until ``waiting`` is false, and of Decisions the oldest are dropped.
+    The queue stays bounded if its users do their part: a state is sent when ``waits_for`` its like is false, and a Plan
+    when ``waiting`` is false. Of Decisions the oldest are dropped.
     """
 
     def __init__(self, sock: socket.socket, receives: type[Receives]) -> None:

@@ -1,8 +1,10 @@
-"""How the announcer gets its watcher: a fork that dies with it and keeps nothing of it but the channel.
+"""How the announcer gets its watcher: by a fork that dies with it and keeps nothing of it but the channel.
 
-A fork and not a new program, so that both processes share the interpreter's memory: the first is made before anything
-heavy is imported. A later one, after a watcher's death, starts from the running announcer, and therefore lets go of
-what it must not have: the announcer's sockets, its signal handlers, its scheduling class.
+1. The first watcher is forked before anything heavy is imported. Both processes then share the interpreter's memory,
+   which a new program would not.
+2. A later one, after a watcher's death, is forked from the running announcer. It lets go of what it must not have: the
+   announcer's sockets, its signal handlers, its scheduling class.
+3. The kernel ends a watcher whose announcer has died (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The heartbeat key: where it is, and what it must be like."""
+"""The heartbeat key: in which Secret it is, and what it must be like.
+
+The controller makes the Secret and rotates the key in it. There are two, so that nobody is shut out while speakers
+learn of a new one: *current* signs, and both verify.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a link, and a station on it, is named.
+"""The names of a link and of a station on it.
 
 A *link* is an interface of this node on which the speaker announces.
 """

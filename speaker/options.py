@@ -1,4 +1,8 @@
-"""The speaker's command line. Imports nothing heavy: it is read before the watcher is forked."""
+"""The speaker's command line: what each flag means, what it may be, and what holds where it is not given.
+
+It is read before the watcher is forked, so this module imports nothing heavy. A command line that cannot be right ends
+the process with one line on standard error and exit code 2.
+"""
 
 from __future__ import annotations
 

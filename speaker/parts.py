@@ -1,5 +1,8 @@
-"""A Plan, and a change of one, goes to the announcer in parts, so that it is not away from the wire for as long as
-ten thousand bundles take to decode. Either takes effect when its last part has come, as if it had come whole.
+"""Plans, and changes of them, in parts: how ten thousand bundles go over the channel without keeping the announcer from
+the wire for as long as they take to decode.
+
+The watcher sends `plan_in_parts` or `change_in_parts`. The announcer puts the parts together again (`Joiner`). A Plan
+or a change takes effect when its last part has come, as if it had come whole.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ BUNDLES_PER_PART = 500
 
 
 def plan_in_parts(plan: Plan) -> Iterator[WholePlan]:
+    """A Plan as messages, to be sent in this order. At least one."""
     for bundles, more in _pieces(plan.bundles):
         yield WholePlan(Plan(plan.revision, plan.node, bundles), more)
 
 
 def change_in_parts(change: PlanChange) -> Iterator[PlanChange]:
+    """A change as messages, to be sent in this order. At least one; what is removed is in the last."""
     for changed, more in _pieces(change.changed):
         yield PlanChange(change.revision, changed, () if more else change.removed, more)
 

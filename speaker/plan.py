@@ -1,11 +1,14 @@
 """The Plan: what the API says should be announced, and how well each node suits it.
 
-``planner`` turns Services, EndpointSlices, Nodes and the configuration into a Plan. Every speaker makes its own from
-its own, possibly lagging, view of the API; the Plan therefore only ranks. Who holds an address is decided on the wire
-(``ownership``), by claims, and claims are judged by their values and never by the listener's Plan.
+``planner`` makes a Plan of Services, EndpointSlices, Nodes and the configuration. Each speaker makes its own, from its
+own view of the API, which may lag behind others'. A Plan therefore only ranks nodes. Which node holds an address is
+decided on the wire (``ownership``) by claims, and claims are judged by their values and never by the listener's Plan.
 
-This module is what both processes of a speaker share: the values, and the difference between two Plans. The watcher
-sends a Plan whole once and as differences from then on.
+This module has the values that both processes of a speaker know, and the difference between two Plans. The watcher
+sends a Plan whole once, and as differences from then on.
+
+A Plan has *bundles*, each of which is one or more Services with the addresses that they share, and moves as one. A
+bundle has *candidates*, the nodes that may hold it, best first.
 """
 
 from __future__ import annotations

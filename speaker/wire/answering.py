@@ -62,7 +62,7 @@ class Answering:
         return differences
 
     def on(self, link: LinkName) -> Iterator[WireAddress]:
-        """All that is answered for on a link: for whoever begins to follow it. Costs what there is."""
+        """All that is answered for on a link, for a follower that begins now. Costs what there is."""
         for address, links in self._links_of.items():
             if link in links and address.family in self._families:
                 yield address

@@ -1,9 +1,8 @@
-"""Classic BPF programs: filters in the kernel, so that what is nobody's business here never wakes the announcer.
+"""Classic BPF programs: filters in the kernel, so that frames that concern nobody here do not wake the announcer.
 
-Made of instructions (Documentation/networking/filter.rst of Linux) and attached to a socket with SO_ATTACH_FILTER,
-which replaces the program before it between two frames. Only a capability to open the socket is needed, no more.
-
-A program looks at the frame from its Ethernet header on. A load from behind the frame's end drops it.
+A program is a list of instructions (Documentation/networking/filter.rst of Linux). It is attached to a socket with
+SO_ATTACH_FILTER, which replaces the program before it between two frames, and needs no capability of its own. It looks
+at the frame from its Ethernet header on. A load from behind the frame's end drops the frame.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Which of many failures to say: the first of its kind at once, then one a minute with how many there were.
+"""Which of many failures to log: the first of its kind at once, then one a minute with how many there were.
 
-A network that takes no frame fails ten times a second and more; a log that says each says nothing any more.
+A network that takes no frame fails ten times a second and more. A log that says each of them says nothing any more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_KINDS = 256
 
 
 class Failures:
-    """Failures by kind: whatever makes one worth a line of its own."""
+    """Failures by kind. A kind is any value; each gets lines of its own."""
 
     def __init__(self) -> None:
         self._said: dict[Hashable, tuple[float, int]] = {}

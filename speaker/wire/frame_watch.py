@@ -1,9 +1,11 @@
-"""Hears whether anything arrives on a link at all: frames of any kind, of which the sender's MAC is told.
+"""Whether anything arrives on a link at all: frames of any kind, of which the sender's MAC is told.
 
-Who hears somebody is not cut off, whatever it is that it hears. A LAN may say nothing for long to a node, or a hundred
-thousand frames a second, so as little is done as will tell: of each frame only the Ethernet header is taken; a sender
-is told once a second; and when some frames were read, a filter that passes nothing lets the kernel drop the others for
-a while.
+A node that hears another is not cut off, whatever the frame says. A LAN may be silent for long, or say a hundred
+thousand frames a second, so as little is done as will tell:
+
+1. Of each frame only the Ethernet header is taken.
+2. A sender is told once a second.
+3. When some frames were read, a filter that passes nothing lets the kernel drop the others for a while.
 
 What proves nothing is filtered out in the kernel: our own frames; tagged ones, which came through another network of
 the same switch; and what a switch says itself, also on a port that it blocks: the protocols of IEEE 802.1 and 802.3
@@ -74,7 +76,7 @@ ANYTHING = assemble(
 
 
 class FrameWatch:
-    """Who is heard on one link."""
+    """The stations that are heard on one link."""
 
     def __init__(self, state: LinkState) -> None:
         """Raises ``OSError`` if the interface has gone."""

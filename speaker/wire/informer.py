@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 class Informer:
-    """Tells whichever watcher the keeper has."""
+    """Tells the watcher that the keeper has at the time."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Informer:
         self.claims: dict[AddressText, int] = {}
         """Own claims with their epochs, those that are suspended included."""
         self._untold: dict[AddressText, None] = {}
-        """Addresses about which the watcher is to hear, the longest waiting first."""
+        """Addresses of which the watcher is to be told, the longest waiting first."""
         self._told_suspended: frozenset[LinkName] = frozenset()
         self._is_new = True
         """The watcher has heard of no claim."""

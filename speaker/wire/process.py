@@ -1,7 +1,9 @@
 """What the announcer asks of the kernel and of the interpreter for itself, so that it is on time.
 
-Real-time priority and locked memory are refused to a container that has NET_RAW only; nothing depends on them, and one
-log line says what was granted. Garbage collection may not hold the loop up.
+- Real-time priority and locked memory are asked for. Both are refused to a container that has NET_RAW only; nothing
+  depends on them, and one log line says what was granted.
+- Garbage collection may not hold the loop up: what exists at the start is never looked at again, and the rest in steps
+  of a millisecond or two.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Numbers as sorted ranges that do not touch, kept while numbers come and go.
+"""Sets of numbers as sorted ranges that do not touch, kept while numbers come and go.
 
 Adding, removing and looking up cost a binary search, and a move within a list: some microseconds with 10,000 ranges.
 """

@@ -32,7 +32,7 @@ NEIGHBOUR_SAMPLE_S = 0.05
 
 
 class Receiver:
-    """Reads the sockets of open links."""
+    """Reads the sockets of open links. Each method is called when the socket can be read."""
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class Receiver:
         self._late_s = late_s
         self._obey = obey
         self.unread = False
-        """Something that tells of peers was left in a socket; whoever cares sets it back."""
+        """Something that tells of peers was left in a socket. Set back by the caller, which reads it."""
 
     def resolution(self, link: OpenLink, resolver: Resolver, waiting: socket.socket) -> None:
-        """Questions, and rivals; or answers to our own questions."""
+        """Read the questions (and rivals) of one family, or the answers to our own: what is ``waiting``."""
         receive, send, answer = waiting.recv, resolver.questions.socket.send, resolver.responder.receive
         octets = resolver.frame_octets
         late = boottime() + self._late_s
@@ -94,7 +94,7 @@ class Receiver:
             self._obey(boottime())
 
     def heartbeats(self, link: OpenLink, most: int = DATAGRAMS_PER_PASS) -> None:
-        """Up to so many heartbeats, and refusals of ours."""
+        """Read up to so many heartbeats, and refusals of ours."""
         name = link.state.name
         received, touched = 0, False
         for heard in link.heartbeats.receive(most):
@@ -115,7 +115,7 @@ class Receiver:
             self._obey(boottime())
 
     def anything(self, link: OpenLink, own: frozenset[Mac]) -> None:
-        """Who is heard at all besides our ``own`` interfaces, while the protocol wants to know."""
+        """Tell the protocol of the stations that are heard, our ``own`` interfaces left out, while it wants to know."""
         if link.watch is None:
             return
         now = boottime()
@@ -126,7 +126,7 @@ class Receiver:
             self._obey(boottime())
 
     def all_that_tells_of_peers(self, link: OpenLink, most: int) -> None:
-        """Heartbeats, up to so many, and answers to our questions."""
+        """Read heartbeats, up to so many, and answers to our questions."""
         self.heartbeats(link, most)
         for resolver in link.resolvers.values():
             self.resolution(link, resolver, resolver.answers.socket)

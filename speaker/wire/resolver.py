@@ -31,6 +31,8 @@ percent."""
 
 
 class Resolver:
+    """See the module's docstring."""
+
     def __init__(self, state: LinkState, resolution: Resolution, responder: Responder) -> None:
         """Raises ``OSError`` if the sockets cannot be had now."""
         self._resolution = resolution

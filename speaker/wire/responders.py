@@ -17,6 +17,8 @@ from speaker.wire.resolution import Prove, Resolution, Responder, no_proof
 
 
 class Responders:
+    """See the module's docstring."""
+
     def __init__(self, resolutions: Mapping[Family, Resolution], answering: Answering, prove: Prove = no_proof) -> None:
         self._resolutions = resolutions
         self._answering = answering

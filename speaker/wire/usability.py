@@ -1,6 +1,6 @@
 """Whether this node has an interface to announce on at all, and why its other interfaces are none.
 
-Looked at when something may have changed, not each time that somebody wants to know.
+The answer is worked out when something may have changed, and kept for each time that it is asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 
 class Usability:
+    """See the module's docstring."""
+
     def __init__(self) -> None:
         self.reasons: dict[LinkName, str] = {}
         """Interfaces that cannot be announced on, and why."""

@@ -15,6 +15,8 @@ class HasFileno(Protocol):
 
 
 class Waiting:
+    """See the module's docstring."""
+
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._left: set[object] = set()
@@ -41,6 +43,7 @@ class Waiting:
         return [key for key, _ in self._selector.select(seconds)]
 
     def call(self, ready: list[selectors.SelectorKey]) -> None:
+        """Make the calls of what `wait` returned, in its order."""
         for key in ready:
             if key.fileobj not in self._left:
                 key.data()

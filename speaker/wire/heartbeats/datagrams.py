@@ -70,7 +70,7 @@ class UdpFrame:
 
 @dataclass(frozen=True, slots=True)
 class PortUnreachable:
-    """A kernel says that nobody has the port that a datagram was sent to."""
+    """A kernel says that no process has the port that a datagram was sent to."""
 
     mac: Mac
     source: WireAddress

@@ -83,7 +83,7 @@ class Datagram(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """The kernel of somebody whom we wrote to says that no speaker listens there."""
+    """The kernel of a node that was written to says that no speaker listens there."""
 
     source: WireAddress
 
