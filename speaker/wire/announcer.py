@@ -66,7 +66,8 @@ from speaker.wire.frame_watch import FrameWatch
 from speaker.wire.gratuitous import GratuitousSchedule
 from speaker.wire.informer import Informer
 from speaker.wire.keeper import WatcherKeeper
-from speaker.wire.links import LinkSocket, steps
+from speaker.wire.link_socket import LinkSocket
+from speaker.wire.links import steps
 from speaker.wire.open_links import OpenLink, OpenLinks
 from speaker.wire.process import boottime
 from speaker.wire.receiving import Receiver

@@ -1,9 +1,7 @@
 """The announced interfaces as they are now: names, MACs, carrier, own addresses, gateways.
 
-`LinkTable` is fed with what the kernel says on a netlink socket, first the answers to three dumps, then events, and
-says which links are announced. It never waits: a dump's answers arrive like events, a few at a time. When events were
-lost (the socket's buffer was full) or a dump was inconsistent, everything is asked for again, and what no dump mentions
-is forgotten at its end.
+`LinkTable` is fed with what the kernel says (``link_socket``), first the answers to three dumps, then events, and says
+which links are announced. What no dump mentions is forgotten at its end.
 
 An interface is announced if it is Ethernet with broadcast and ARP, is part of nothing else, has an IPv4 address, and
 has a name that container networks do not use (the same names as MetalLB leaves out). `LinkTable.unusable` says why one
@@ -17,12 +15,7 @@ Service's): looking costs as much as there are interfaces with addresses, and no
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import itertools
 import re
-import socket
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -30,17 +23,7 @@ from speaker.link import LinkName
 from speaker.protocol.effects import LinkState
 from speaker.wire import netlink
 from speaker.wire.addresses import OwnAddress
-from speaker.wire.netlink import (
-    DumpEnd,
-    Gateway,
-    Interface,
-    InterfaceAddress,
-    Known,
-    Message,
-    NetlinkError,
-    Removed,
-    RequestRefused,
-)
+from speaker.wire.netlink import Gateway, Interface, InterfaceAddress, Known, Removed
 
 EXCLUDED = re.compile(
     r"(docker|cbr|dummy|virbr|lxcbr|veth|cali|tunl|flannel|kube-ipvs|cni|nodelocaldns|lxc).*|lo", re.ASCII
@@ -50,11 +33,8 @@ EXCLUDED = re.compile(
 MAX_UNUSABLE = 16
 """Interfaces of which it is said why they are not announced on."""
 
-_DUMPS = (netlink.GET_LINK, netlink.GET_ADDRESS, netlink.GET_ROUTE)
-_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
-_RECEIVE_OCTETS = 65536
-_RECEIVES_PER_PASS = 16  # so that a storm of routes does not keep the loop from its other sockets
-_RCVBUF_OCTETS = 1 << 20
+DUMPS = (netlink.GET_LINK, netlink.GET_ADDRESS, netlink.GET_ROUTE)
+"""What is to be asked for, in this order, until all is known."""
 
 
 class LinkTable:
@@ -85,7 +65,7 @@ class LinkTable:
 
     def end_dump(self) -> None:
         """All answers have come: what was not among them is no more."""
-        if self._dumping == _DUMPS[-1]:
+        if self._dumping == DUMPS[-1]:
             self.complete = True
         self._dumping = None
         for gone in self._unconfirmed:
@@ -193,83 +173,3 @@ def steps(
         yield said
     if said != now:
         yield now
-
-
-class LinkSocket:
-    """The netlink socket that feeds a `LinkTable`. Non-blocking; needs no capability."""
-
-    def __init__(self) -> None:
-        self.table = LinkTable()
-        self.malformed = 0
-        """Messages that could not be read."""
-        self._sequence = itertools.count(1)
-        self._awaited: int | None = None
-        self._to_dump: deque[int] = deque()
-        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RCVBUF_OCTETS)
-        with contextlib.suppress(OSError):  # before Linux 4.20 a dump of routes has every table's
-            self.socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        self.socket.bind((0, netlink.GROUPS))
-        self._refresh(*_DUMPS)
-
-    def receive(self) -> bool:
-        """Take in what the kernel said; whether anything did. Raises ``OSError`` if the socket is of no more use."""
-        heard = False
-        for _ in range(_RECEIVES_PER_PASS):
-            try:
-                data = self.socket.recv(_RECEIVE_OCTETS)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                self._refresh(*_DUMPS)  # events were lost
-                continue
-            heard = True
-            try:
-                for message in netlink.parse(data):
-                    self._take(message)
-            except NetlinkError:
-                self.malformed += 1
-        return heard
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def _take(self, message: Message) -> None:
-        if isinstance(message, DumpEnd | RequestRefused):
-            if message.sequence == self._awaited:
-                self._end_dump(message)
-            return
-        routes_may_differ = self._awaited is None and self.table.tells_of_routes(message)
-        self.table.receive(message)
-        if routes_may_differ:
-            self._refresh(netlink.GET_ROUTE)
-
-    def _end_dump(self, end: DumpEnd | RequestRefused) -> None:
-        kind = self._to_dump.popleft()
-        self._awaited = None
-        if isinstance(end, DumpEnd) and end.interrupted:
-            self._to_dump.append(kind)
-        elif (
-            isinstance(end, RequestRefused) and end.error != errno.ENOENT
-        ):  # ENOENT: a table that does not exist is empty
-            raise OSError(end.error, "the kernel refuses to list interfaces, addresses or routes")
-        else:
-            self.table.end_dump()
-        self._ask_next()
-
-    def _refresh(self, *kinds: int) -> None:
-        """Ask for everything of these kinds, after what is being answered now."""
-        being_answered = 0 if self._awaited is None else 1
-        for kind in kinds:
-            if kind not in itertools.islice(self._to_dump, being_answered, None):
-                self._to_dump.append(kind)
-        if not being_answered:
-            self._ask_next()
-
-    def _ask_next(self) -> None:
-        if self._to_dump:
-            self._awaited = next(self._sequence)
-            self.table.begin_dump(self._to_dump[0])
-            self.socket.send(netlink.dump_request(self._to_dump[0], self._awaited))
