@@ -26,8 +26,8 @@ from bench.report import Figures, arguments, progress, show, write
 from cluster.addresses import Address, Family, parse_address, parse_range
 from cluster.config import Config, load
 from cluster.objects import IPAddressPool, IPAddressPoolSpec, ObjectMeta, PoolName, Service, ServicePort, ServiceSpec
-from cluster.sharing import read_holder
-from controller.allocation.allocator import Allocation, Request, allocate
+from cluster.sharing import read_sharer
+from controller.allocation.allocator import AddressRequest, Allocation, allocate
 from controller.allocation.ledger import Ledger
 
 ROUNDS = 5000
@@ -127,15 +127,15 @@ def measure(case: Case, count: int) -> Figures:
     gc.collect()
     before, started = resident_octets(), time.perf_counter()
     for place, holder in case.taken(count):
-        ledger.take(Address(case.family, first + place), read_holder(holder))
+        ledger.take(Address(case.family, first + place), read_sharer(holder))
     filled = time.perf_counter() - started
     addresses = ledger.counts(PoolName("big"), case.family)[0]
     gc.collect()
     octets = resident_octets() - before
     gc.freeze()
     asked = (parse_address(case.address),) if case.address else ()
-    want = Request(
-        read_holder(case.asking),
+    want = AddressRequest(
+        read_sharer(case.asking),
         ((case.family,),),
         pool=PoolName("asked") if case.pool else None,
         addresses=asked,

@@ -252,7 +252,7 @@ def load(pools: Iterable[IPAddressPool], advertisements: Iterable[L2Advertisemen
     before = previous or Config()
     pool_sources = sorted(pools, key=lambda each: each.metadata.name)
     wanted, last_good_pools, problems = _parse_each(pool_sources, "IPAddressPool", parse_pool, before.pools)
-    settled, by_range, overlaps = _without_overlap(wanted, last_good_pools)
+    accepted, by_range, overlaps = _without_overlap(wanted, last_good_pools)
     problems += overlaps
 
     advertisement_sources = sorted(advertisements, key=lambda each: each.metadata.name)
@@ -264,9 +264,9 @@ def load(pools: Iterable[IPAddressPool], advertisements: Iterable[L2Advertisemen
 
     return Loaded(
         Config(
-            pools=MappingProxyType(settled),
-            advertisements=MappingProxyType({name: _resolved(each, settled) for name, each in in_force.items()}),
-            unreadable=frozenset(PoolName(each.metadata.name) for each in pool_sources) - settled.keys(),
+            pools=MappingProxyType(accepted),
+            advertisements=MappingProxyType({name: _resolved(each, accepted) for name, each in in_force.items()}),
+            unreadable=frozenset(PoolName(each.metadata.name) for each in pool_sources) - accepted.keys(),
             _by_range=by_range,
         ),
         tuple(problems),
@@ -316,13 +316,13 @@ def _without_overlap(
             earlier = last_good.get(pool.name)
             return (earlier is None or earlier.ranges != pool.ranges, pool.created, pool.name)
 
-        settled: dict[PoolName, Pool] = {}
+        accepted: dict[PoolName, Pool] = {}
         by_range: RangeMap[PoolName] = RangeMap()
         again = False
         for pool in sorted(chosen.values(), key=standing):
             problem = _overlap(pool, by_range)
             if problem is None:
-                settled[pool.name] = pool
+                accepted[pool.name] = pool
                 for block in pool.ranges:
                     by_range.add(block, pool.name)
             elif pool.name not in refused:
@@ -330,7 +330,7 @@ def _without_overlap(
                 again = True
                 break
         if not again:
-            return {name: settled[name] for name in sorted(settled)}, by_range, list(refused.values())
+            return {name: accepted[name] for name in sorted(accepted)}, by_range, list(refused.values())
 
 
 def _overlap(pool: Pool, taken: RangeMap[PoolName]) -> Problem | None:

@@ -4,7 +4,7 @@ The status shows addresses, and anybody who may write it can put others there. T
 ``berthlb.io/AddressAssigned`` is written in the same patch as the addresses and begins with them, and rivals leave it
 alone: they write ``status.loadBalancer``. What replaces whole objects (``kubectl replace``, GitOps) does not touch a
 status at all, though it does take annotations away. So after a restart the condition tells whose an address is that two
-Services show, which one a Service had whose status was emptied or falsified, and what stays reserved in a contest.
+Services show, which one a Service had whose status was emptied or falsified, and what is kept for a Service in a contest.
 
 It is read for that and for nothing else. Where it is missing, as with everything that MetalLB served, the status is all
 there is.
@@ -23,7 +23,7 @@ ADDRESS_ASSIGNED: Final = "berthlb.io/AddressAssigned"
 
 _TEXTS: Final = r"([0-9a-f:.]+(?:, [0-9a-f:.]+)*)"
 _ASSIGNED: Final = re.compile(_TEXTS + ' from pool "')
-_RESERVED: Final = re.compile(f".*; {_TEXTS} stays reserved for it", re.DOTALL)
+_KEPT: Final = re.compile(f".*; {_TEXTS} stays reserved for it", re.DOTALL)
 """The last such words: before them stands a name that somebody else chose."""
 
 
@@ -32,14 +32,14 @@ def assigned_words(addresses: Iterable[Address], pool: str | None) -> str:
     return ", ".join(address.text for address in addresses) + f' from pool "{pool}"'
 
 
-def reserved_words(addresses: Iterable[Address]) -> str:
+def kept_words(addresses: Iterable[Address]) -> str:
     """How the condition of a contested Service says what it has; to be put behind "; "."""
     return ", ".join(address.text for address in addresses) + " stays reserved for it"
 
 
 def recorded_texts(said: Condition) -> tuple[str, ...]:
     """The addresses in such a condition, as they are written there."""
-    found = _ASSIGNED.match(said.message) or _RESERVED.match(said.message)
+    found = _ASSIGNED.match(said.message) or _KEPT.match(said.message)
     return tuple(found[1].split(", ")) if found else ()
 
 

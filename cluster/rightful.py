@@ -1,7 +1,7 @@
-"""Whose an address is that several Services have: one rule, for what is assigned and for what is announced.
+"""Whose an address is that several Services show: one rule, for what is assigned and for what is announced.
 
 Anybody who may write a status can put a neighbour's address into it, and two installations may give one address at the
-same moment. What each Service says of itself decides, by its status and by its condition (``record``), and then age:
+same moment. So each Service's title to an address is graded, by its status and by its condition (``record``):
 
 1. its status shows the address, and its condition says that it was given it;
 2. its status shows it, it has no such condition, and it is a Service to which somebody else writes;
@@ -9,22 +9,26 @@ same moment. What each Service says of itself decides, by its status and by its 
 4. its status shows it, and it has no condition that could say anything;
 5. its status shows it, but its condition says that it has something else, or nothing.
 
-The first has the address. One that follows has it too if it may share it with all before it (``sharing``). The fifth
-has no title to it: it is what a Service is left with while nobody else has the address.
+The better grade goes first, and within a grade the older Service. The first has the address. Each that follows has it
+too if it may share it with all who have it (``sharing``), and is barred by one of them otherwise. The fifth grade is no
+right: it is what a Service is left with while nobody has a better title.
 
-The controller goes by this where it knows no better, at its start (``in_order``; its ledger then sees to the sharing).
-A speaker always does (``rightful``), so that it does not announce for a thief what the controller will take back.
+A speaker goes by this always, so that it does not announce for a thief what the controller will take back from him. The
+controller goes by it at its start; from then on it knows better.
+
+Example: A, the older, and B both show 192.0.2.1, and B's condition says that it was given it. A's condition says
+192.0.2.7. B has the address; A is barred by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Generic, NamedTuple, TypeVar
 
 from cluster.addresses import Address
 from cluster.objects import Service
-from cluster.sharing import Holder
+from cluster.sharing import Sharer, Sharers
 
 Age = tuple[str, str]
 """Orders Services from the oldest to the newest. Within one second the name decides, and not the uid: so two clusters
@@ -45,15 +49,16 @@ class Grade(IntEnum):
     USURPED = 5
 
 
-C = TypeVar("C")
+W = TypeVar("W")
 
 
-class Contender(NamedTuple, Generic[C]):
+class Contender(NamedTuple, Generic[W]):
     """A Service that shows addresses or was given some."""
 
-    who: C
+    who: W
     """Whatever stands for the Service."""
     age: Age
+    sharer: Sharer
     shown: tuple[Address, ...]
     """By its status."""
     given: tuple[Address, ...] | None
@@ -62,39 +67,38 @@ class Contender(NamedTuple, Generic[C]):
     """Whether somebody else writes its status."""
 
 
-class Title(NamedTuple, Generic[C]):
-    """What a Service has to say for itself about one address."""
+class Title(NamedTuple, Generic[W]):
+    """What one Service has to say for itself about one address."""
 
     grade: Grade
-    who: C
+    who: W
     address: Address
+    barred_by: W | None
+    """One that has the address and does not share it with this one; None: this one has it."""
 
 
-def in_order(contenders: Iterable[Contender[C]]) -> list[Title[C]]:
-    """The titles to all addresses that they show or were given, the best first."""
-    titles = [
-        (_grade(address, each), each.age, each.who, address)
-        for each in contenders
-        for address in dict.fromkeys((*each.shown, *(each.given or ())))
+def titles(contenders: Iterable[Contender[W]]) -> list[Title[W]]:
+    """All titles of all these Services, the best first."""
+    graded = [
+        (_grade(address, contender), contender.age, contender, address)
+        for contender in contenders
+        for address in dict.fromkeys((*contender.shown, *(contender.given or ())))
     ]
-    titles.sort(key=lambda each: each[:2])
-    return [Title(grade, who, address) for grade, _, who, address in titles]
+    graded.sort(key=lambda each: each[:2])
+    having: dict[Address, Sharers] = {}
+    whose: dict[str, W] = {}
+    found = []
+    for grade, _, contender, address in graded:
+        others = having.setdefault(address, Sharers(()))
+        conflict = others.conflict(contender.sharer)
+        if conflict is None:
+            others.put(contender.sharer)
+            whose[contender.sharer.service] = contender.who
+        found.append(Title(grade, contender.who, address, None if conflict is None else whose[conflict.service]))
+    return found
 
 
-def rightful(contenders: Iterable[Contender[C]], holder_of: Callable[[C], Holder]) -> dict[str, set[Address]]:
-    """The addresses that each may have, by Service (``namespace/name``)."""
-    holders: dict[Address, list[Holder]] = {}
-    theirs: dict[str, set[Address]] = {}
-    for _, who, address in in_order(contenders):
-        holder = holder_of(who)
-        before = holders.setdefault(address, [])
-        if all(holder.why_not_with(other) is None for other in before):
-            before.append(holder)
-            theirs.setdefault(holder.service, set()).add(address)
-    return theirs
-
-
-def _grade(address: Address, contender: Contender[C]) -> Grade:
+def _grade(address: Address, contender: Contender[W]) -> Grade:
     if contender.given is None:
         return Grade.SHOWN_ELSEWHERE if contender.elsewhere else Grade.SHOWN
     if address not in contender.given:

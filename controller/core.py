@@ -47,7 +47,7 @@ HOPELESS_RETRY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ChangeOutcome:
     """What became of a change: ``made``, or somebody was faster, and the object as it is now; or a failure."""
 
     term: int
@@ -156,7 +156,7 @@ class Core:
             self._first_addresses.appeared(view, now)
         self._first_addresses.changed(view, now)
 
-    def take_outcome(self, outcome: Outcome, now: Moment) -> None:
+    def take_outcome(self, outcome: ChangeOutcome, now: Moment) -> None:
         """What became of a change that was decided in this term."""
         change, view, failure = outcome.change, outcome.view, outcome.failure
         part = self._services if change.resource.kind == SERVICES.kind else self._reports

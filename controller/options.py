@@ -39,7 +39,7 @@ def _file(text: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ControllerOptions:
     """What a controller is told on its command line."""
 
     kubeconfig: Path | None = None
@@ -60,10 +60,10 @@ class Options:
     """Decide everything, write nothing, and say what differs from what there is."""
 
 
-def parse(given: list[str]) -> Options:
+def parse(given: list[str]) -> ControllerOptions:
     """The command line. Ends the process with one line and exit code 2 when it is not right."""
     read = parser().read(given)
-    return Options(
+    return ControllerOptions(
         kubeconfig=read.kubeconfig,
         namespace=read.namespace,
         lb_class=read.lb_class or None,

@@ -21,7 +21,7 @@ from cluster.addresses import Address, Family
 from cluster.config import Config, Pool
 from cluster.objects import PoolName
 from cluster.selectors import matches_any
-from cluster.sharing import Holder
+from cluster.sharing import Sharer
 from controller.allocation.ledger import Ledger
 
 
@@ -86,10 +86,10 @@ class Allocation:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class AddressRequest:
     """What one Service needs and asks for."""
 
-    holder: Holder
+    sharer: Sharer
     families: tuple[tuple[Family, ...], ...]
     """What would do, best first: the families of the addresses that the Service would get."""
     namespace: str = ""
@@ -104,7 +104,7 @@ class Request:
     """What it had before it was deleted, preferred to others where it can be had (``releases``)."""
 
 
-def allocate(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
+def allocate(config: Config, ledger: Ledger, want: AddressRequest) -> Allocation | Refusal:
     """Choose; nothing is recorded in the ledger. The cost does not grow with pools' sizes or with what is taken."""
     if want.addresses:
         return _allocate_exactly(config, ledger, want)
@@ -118,20 +118,23 @@ class Staying:
     """What a Service may keep of what it has, whatever it asks for."""
 
     addresses: tuple[Address, ...] = ()
-    """At most one of each family that the Service needs, all of one pool; in the order in which they are held."""
+    """At most one of each family that the Service needs, all of one pool; in the order in which it has them."""
     lost: Refusal | None = None
     """Why an address that the Service needs may not stay."""
 
 
-def what_may_stay(config: Config, ledger: Ledger, want: Request, held: tuple[Address, ...]) -> Staying:
-    """``autoAssign`` is not asked: a pool that stops giving addresses by itself takes none away.
+def what_may_stay(config: Config, ledger: Ledger, want: AddressRequest, present: tuple[Address, ...]) -> Staying:
+    """What the Service may keep of the addresses that it has at present.
+
+    ``autoAssign`` is not asked: a pool that stops giving addresses by itself takes none away.
 
     Where two addresses turn out to be of different pools, the one of the primary family stays.
     """
     needed = want.families[0]
     kept: dict[Family, Address] = {}
     lost: dict[Family, Refusal] = {}
-    for address in sorted((each for each in held if each.family in needed), key=lambda each: needed.index(each.family)):
+    fitting = [each for each in present if each.family in needed]
+    for address in sorted(fitting, key=lambda each: needed.index(each.family)):
         if address.family in kept:
             continue
         pool = _pool_of_all(config, ledger, want, (*kept.values(), address))
@@ -141,14 +144,14 @@ def what_may_stay(config: Config, ledger: Ledger, want: Request, held: tuple[Add
         else:
             lost.setdefault(address.family, refusal)
     if not kept and not lost:
-        names = ", ".join(address.text for address in held)
+        names = ", ".join(address.text for address in present)
         detail = f"{names} does not fit the Service, whose ClusterIPs need {_families_text(needed)}"
         return Staying(lost=Refusal(Reason.WRONG_FAMILY, detail))
-    staying = tuple(address for address in held if address in kept.values())
+    staying = tuple(address for address in present if address in kept.values())
     return Staying(staying, next((lost[family] for family in needed if family in lost and family not in kept), None))
 
 
-def complete(config: Config, ledger: Ledger, want: Request, kept: tuple[Address, ...]) -> Allocation | Refusal:
+def complete(config: Config, ledger: Ledger, want: AddressRequest, kept: tuple[Address, ...]) -> Allocation | Refusal:
     """Add the families that a Service lacks to the addresses that it keeps, from the same pool."""
     pool = config.pool_of(kept[0])
     if pool is None:
@@ -161,23 +164,23 @@ def complete(config: Config, ledger: Ledger, want: Request, kept: tuple[Address,
     return Allocation(pool.name, tuple(sorted((*kept, *added), key=lambda each: needed.index(each.family))))
 
 
-def suffices(want: Request, addresses: tuple[Address, ...]) -> bool:
+def suffices(want: AddressRequest, addresses: tuple[Address, ...]) -> bool:
     """Whether addresses of these families would do for the Service."""
     families = {address.family for address in addresses}
     return any(families == set(choice) for choice in want.families)
 
 
-def why_not_requested(config: Config, want: Request, held: tuple[Address, ...]) -> str | None:
+def why_not_requested(config: Config, want: AddressRequest, present: tuple[Address, ...]) -> str | None:
     """In what the addresses differ from what the Service asks for; None: in nothing."""
-    if not set(want.addresses) <= set(held):
+    if not set(want.addresses) <= set(present):
         return "the Service asks for " + ", ".join(address.text for address in want.addresses)
-    pool = config.pool_of(held[0])
+    pool = config.pool_of(present[0])
     if want.pool is not None and pool is not None and pool.name != want.pool:
         return f'the Service asks for pool "{want.pool}"'
     return None
 
 
-def _allocate_exactly(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
+def _allocate_exactly(config: Config, ledger: Ledger, want: AddressRequest) -> Allocation | Refusal:
     families = [address.family for address in want.addresses]
     wanted = want.families[0]
     if len(families) > len(set(families)) or not set(families) <= set(wanted):
@@ -198,12 +201,14 @@ def _allocate_exactly(config: Config, ledger: Ledger, want: Request) -> Allocati
     return Allocation(pool.name, ordered) if suffices(want, ordered) else complete(config, ledger, want, ordered)
 
 
-def _pool_of_all(config: Config, ledger: Ledger, want: Request, addresses: tuple[Address, ...]) -> Pool | Refusal:
+def _pool_of_all(
+    config: Config, ledger: Ledger, want: AddressRequest, addresses: tuple[Address, ...]
+) -> Pool | Refusal:
     """The pool that gives out these addresses, if it may give them to this Service."""
     pools = []
     for address in addresses:
-        held = any(each.service == want.holder.service for each in ledger.holders(address))
-        if not held and (reserved := ledger.withheld(address)) is not None:
+        has_it = any(each.service == want.sharer.service for each in ledger.having(address))
+        if not has_it and (reserved := ledger.withheld(address)) is not None:
             return Refusal(Reason.ADDRESS_RESERVED, f"{address.text} is {reserved.text}; {reserved.advice}")
         pool = config.pool_of(address)
         if pool is None:
@@ -224,15 +229,16 @@ def _pool_of_all(config: Config, ledger: Ledger, want: Request, addresses: tuple
     return first
 
 
-def _why_in_use(ledger: Ledger, want: Request, addresses: tuple[Address, ...]) -> Refusal | None:
-    """Why others who hold them do not let the Service have these addresses too."""
+def _why_in_use(ledger: Ledger, want: AddressRequest, addresses: tuple[Address, ...]) -> Refusal | None:
+    """Why others that have them do not let the Service have these addresses too."""
     for address in addresses:
-        if (conflict := ledger.conflict(address, want.holder)) is not None:
-            return Refusal(Reason.ADDRESS_IN_USE, f"{address.text} is in use: {conflict}")
+        if (other := ledger.conflict(address, want.sharer)) is not None:
+            why = want.sharer.why_not_with(other)
+            return Refusal(Reason.ADDRESS_IN_USE, f"{address.text} is in use: {why}")
     return None
 
 
-def _allocate_from_named(config: Config, ledger: Ledger, want: Request, name: PoolName) -> Allocation | Refusal:
+def _allocate_from_named(config: Config, ledger: Ledger, want: AddressRequest, name: PoolName) -> Allocation | Refusal:
     pool = config.pools.get(name)
     if pool is None:
         if name in config.unreadable:
@@ -247,7 +253,7 @@ def _allocate_from_named(config: Config, ledger: Ledger, want: Request, name: Po
     return _refusal((_why_empty(ledger, pool, _all_families(want)),))
 
 
-def _allocate_automatically(config: Config, ledger: Ledger, want: Request) -> Allocation | Refusal:
+def _allocate_automatically(config: Config, ledger: Ledger, want: AddressRequest) -> Allocation | Refusal:
     asked: list[Pool] = []
     refused: list[PoolRefusal] = []
     for pool in _in_order(config.pools.values()):
@@ -260,8 +266,8 @@ def _allocate_automatically(config: Config, ledger: Ledger, want: Request) -> Al
             asked.append(pool)
     if want.former and (again := _former_allocation(ledger, want, asked)) is not None:
         return again
-    reserved = [pool for pool in asked if pool.allocation is not None]
-    for group in (reserved, asked[len(reserved) :]):
+    dedicated = [pool for pool in asked if pool.allocation is not None]
+    for group in (dedicated, asked[len(dedicated) :]):
         for families in want.families:
             for pool in group:
                 if (addresses := _from_pool(ledger, want, pool, families)) is not None:
@@ -288,14 +294,16 @@ def _in_order(pools: Iterable[Pool]) -> list[Pool]:
     return sorted(pools, key=rank)
 
 
-def _from_pool(ledger: Ledger, want: Request, pool: Pool, families: tuple[Family, ...]) -> tuple[Address, ...] | None:
+def _from_pool(
+    ledger: Ledger, want: AddressRequest, pool: Pool, families: tuple[Family, ...]
+) -> tuple[Address, ...] | None:
     """The first address of each family, or None where one is missing."""
     addresses = []
     for family in families:
         former = _former(ledger, want, pool, family)
         address = former or ledger.first_free(pool.name, family)
-        if want.holder.sharing_key and former is None:
-            shared = ledger.first_shared(pool.name, family, want.holder)
+        if want.sharer.sharing_key and former is None:
+            shared = ledger.first_shared(pool.name, family, want.sharer)
             if shared is not None and (address is None or _earlier(ledger, pool, shared, address)):
                 address = shared
         if address is None:
@@ -304,16 +312,16 @@ def _from_pool(ledger: Ledger, want: Request, pool: Pool, families: tuple[Family
     return tuple(addresses)
 
 
-def _former(ledger: Ledger, want: Request, pool: Pool, family: Family) -> Address | None:
+def _former(ledger: Ledger, want: AddressRequest, pool: Pool, family: Family) -> Address | None:
     """What it had of the pool, if it can have it again."""
     for address in want.former:
         can_be_had = ledger.place(pool.name, address) is not None and ledger.withheld(address) is None
-        if address.family is family and can_be_had and ledger.conflict(address, want.holder) is None:
+        if address.family is family and can_be_had and ledger.conflict(address, want.sharer) is None:
             return address
     return None
 
 
-def _former_allocation(ledger: Ledger, want: Request, pools: Iterable[Pool]) -> Allocation | None:
+def _former_allocation(ledger: Ledger, want: AddressRequest, pools: Iterable[Pool]) -> Allocation | None:
     """All that it had, whichever of the pools it was from; None where that cannot be had, or something better can."""
     for families in want.families:
         for pool in pools:
@@ -330,7 +338,7 @@ def _earlier(ledger: Ledger, pool: Pool, one: Address, other: Address) -> bool:
     return first is not None and second is not None and first < second
 
 
-def _why_not_for(pool: Pool, want: Request) -> PoolRefusal | None:
+def _why_not_for(pool: Pool, want: AddressRequest) -> PoolRefusal | None:
     """Why ``serviceAllocation`` keeps the Service out of the pool; None: it does not."""
     allocation = pool.allocation
     if allocation is None:
@@ -347,7 +355,7 @@ def _why_not_for(pool: Pool, want: Request) -> PoolRefusal | None:
     return None
 
 
-def _all_families(want: Request) -> tuple[Family, ...]:
+def _all_families(want: AddressRequest) -> tuple[Family, ...]:
     return tuple(dict.fromkeys(family for choice in want.families for family in choice))
 
 
@@ -357,12 +365,12 @@ def _why_empty(ledger: Ledger, pool: Pool, families: tuple[Family, ...]) -> Pool
     reason = Reason.WRONG_FAMILY
     for family in families:
         size = pool.size(family)
-        held, available = ledger.counts(pool.name, family)
+        taken, available = ledger.counts(pool.name, family)
         if size == 0:
             details.append(f"has no {family.text} addresses")
         elif available == 0:
-            reason = Reason.ADDRESS_RESERVED if held == 0 else Reason.POOL_EXHAUSTED
-            details.append(f"has no free {family.text} address ({held} of {size} in use)")
+            reason = Reason.ADDRESS_RESERVED if taken == 0 else Reason.POOL_EXHAUSTED
+            details.append(f"has no free {family.text} address ({taken} of {size} in use)")
     if reason is not Reason.WRONG_FAMILY and (withheld := ledger.withheld_of(pool.name)):
         block, what = withheld[0]
         more = f" and {len(withheld) - 1} more" if len(withheld) > 1 else ""

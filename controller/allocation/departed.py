@@ -15,7 +15,7 @@ from cluster.config import GRACE_S, Config
 from cluster.objects import PoolName
 
 
-class Departed:
+class DepartedPools:
     """See the module's docstring. Times are monotonic seconds."""
 
     def __init__(self) -> None:

@@ -1,110 +1,47 @@
-"""The ledger: which Service holds which address, and what each pool still has to give.
+"""The ledger: which Service has which address, and what each pool still has to give.
 
-One table says who holds an address. Beside it every pool keeps its free addresses as intervals of *places*: place 0 is
-the first address of the pool's first range, and so on in the order of ``spec.addresses``, so that the next address to
-give is the least free place. Addresses that may be shared are listed by the terms on which they are: key, backends and
-the ports in use; so the first that suits is found at the cost of the different sets of ports under that key, and not of
-the addresses. Taking, giving back and counting cost the same in a /29 and in an IPv6 /64 with a million taken.
+**Mechanism.** One table says who has an address. Beside it every pool keeps its free addresses as intervals of
+*places*: place 0 is the first address in the order of ``spec.addresses``, and so on. So "the first free address in the
+order in which it is to be given out" is the least place, and the cost of everything grows with gaps, never with the
+size of a pool: a /8 and an IPv6 /64 cost the same.
 
-An address may be held that no pool contains (its pool shrank, or cannot be read just now): it stays in the table, and
-is taken in whichever pool comes to contain it. The ledger does not judge: it records what it is told, also two holders
-that should not share; ``conflict`` tells beforehand. What is withheld (``reserved``) is cut out of the free places;
-who holds such an address keeps it, nobody new shares it, and when he leaves it nobody gets it.
+Addresses that may be shared are listed by the terms on which they are (``cluster.sharing``). So the first that suits is
+found at the cost of the different sets of ports under one key, and not of the addresses.
+
+What the cluster uses itself (``reserved``) is withheld: it is cut out of the free places. A Service that has such an
+address keeps it; nobody new shares it, and when it is given back nobody gets it.
+
+**Not judged here.** The ledger records what it is told, also two Services that should not share; ``conflict`` tells
+beforehand. An address may be taken that is in no pool (its pool shrank, or cannot be read just now): it stays in the
+table, and is taken in whichever pool comes to contain it.
+
+**Example.** Of a pool ``10.0.0.0/30`` with 10.0.0.1 taken the places 0, 2 and 3 are free, as two intervals.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from cluster.addresses import Address, Family, Range, RangeMap
 from cluster.config import Pool, is_buggy
 from cluster.objects import PoolName
-from cluster.sharing import Holder, Port, Terms
+from cluster.sharing import Company, Port, Sharer, Sharers, Terms
 from controller.allocation.intervals import IntervalSet, SortedIntegers
 from controller.allocation.reserved import Reserved
 
-
-class _Sharers:
-    """Several holders of one address."""
-
-    __slots__ = ("_agreed", "_by_service", "_users")
-
-    def __init__(self, holders: Iterable[Holder]) -> None:
-        self._by_service: dict[str, Holder] = {}
-        self._users: dict[Port, str] = {}
-        """Who uses each port, as long as all of them agree."""
-        self._agreed = True
-        for holder in holders:
-            self.put(holder)
-
-    @property
-    def holders(self) -> tuple[Holder, ...]:
-        return tuple(self._by_service.values())
-
-    @property
-    def terms(self) -> Terms | None:
-        """None: they do not agree with each other, and nobody else can join them."""
-        if not self._agreed:
-            return None
-        one = next(iter(self._by_service.values()))
-        return (one.sharing_key, one.backends, frozenset(self._users))
-
-    def __contains__(self, holder: Holder) -> bool:
-        return self._by_service.get(holder.service) == holder
-
-    def why_not_with(self, asking: Holder) -> str | None:
-        """Why ``asking`` cannot join the others; None: it can."""
-        one = next(iter(self._by_service.values()))
-        if self._agreed and "" != asking.sharing_key == one.sharing_key and asking.backends == one.backends:
-            users = self._users
-            if all(users.get(port, asking.service) == asking.service for port in asking.ports):
-                return None
-        return next(
-            (
-                reason
-                for other in self._by_service.values()
-                if other.service != asking.service and (reason := asking.why_not_with(other)) is not None
-            ),
-            None,
-        )
-
-    def put(self, holder: Holder) -> None:
-        """A holder, or the new terms of one."""
-        self.drop(holder.service)
-        if self._by_service and self.why_not_with(holder) is not None:
-            self._agreed = False
-        self._by_service[holder.service] = holder
-        if self._agreed:
-            self._users.update(dict.fromkeys(holder.ports, holder.service))
-
-    def drop(self, service: str) -> bool:
-        """Whether it was one of them."""
-        left = self._by_service.pop(service, None)
-        if left is None:
-            return False
-        if self._agreed:
-            for port in left.ports:
-                del self._users[port]
-        else:
-            rest, self._by_service, self._users, self._agreed = self.holders, {}, {}, True
-            for holder in rest:  # they may agree with each other
-                self.put(holder)
-        return True
+_Entry = str | Sharer | Sharers
+"""Who has an address. Most share with nobody, and then the Service's name says everything and weighs the least."""
 
 
-_Entry = str | Holder | _Sharers
-"""Who holds an address. Most share with nobody, and then the Service's name says everything and weighs the least."""
+def _entry(sharer: Sharer) -> _Entry:
+    return sharer if sharer.sharing_key else sharer.service
 
 
-def _entry(holder: Holder) -> _Entry:
-    return holder if holder.sharing_key else holder.service
-
-
-def _holder(entry: str | Holder) -> Holder:
-    return entry if isinstance(entry, Holder) else Holder(entry)
+def _sharer(entry: str | Sharer) -> Sharer:
+    return entry if isinstance(entry, Sharer) else Sharer(entry)
 
 
 def _terms(entry: _Entry) -> Terms | None:
@@ -133,24 +70,24 @@ class _Shard:
     taken: int = 0
     kept: int = 0
     """Those of the taken ones that are withheld."""
-    shared: dict[tuple[str, str], dict[frozenset[Port], SortedIntegers]] = field(default_factory=dict)
-    """Key and backends → ports in use → the places of the addresses that are shared on these terms."""
+    shared: dict[Company, dict[frozenset[Port], SortedIntegers]] = field(default_factory=dict)
+    """Company → ports in use → the places of the addresses that are shared on these terms."""
 
     def list_shared(self, terms: Terms, place: int) -> None:
-        key, backends, ports = terms
-        by_ports = self.shared.setdefault((key, backends), {})
+        company, ports = terms
+        by_ports = self.shared.setdefault(company, {})
         if ports not in by_ports:
             by_ports[ports] = SortedIntegers(self.last)
         by_ports[ports].add(place)
 
     def unlist_shared(self, terms: Terms, place: int) -> None:
-        key, backends, ports = terms
-        by_ports = self.shared[key, backends]
+        company, ports = terms
+        by_ports = self.shared[company]
         by_ports[ports].remove(place)
         if not by_ports[ports]:
             del by_ports[ports]
             if not by_ports:
-                del self.shared[key, backends]
+                del self.shared[company]
 
 
 @dataclass(slots=True)
@@ -172,10 +109,10 @@ class _Shards:
 
 
 class Ledger:
-    """Who holds what. Not thread-safe: one thread decides."""
+    """Which Service has which address. Not thread-safe: one thread decides."""
 
     def __init__(self, pools: Mapping[PoolName, Pool] = MappingProxyType({})) -> None:
-        self._held: dict[Family, dict[int, _Entry]] = {family: {} for family in Family}
+        self._entries: dict[Family, dict[int, _Entry]] = {family: {} for family in Family}
         self._shards: dict[PoolName, _Shards] = {}
         self._indexes: dict[Family, _Index] = {family: _Index() for family in Family}
         self.reserved: RangeMap[Reserved] = RangeMap()
@@ -185,7 +122,8 @@ class Ledger:
 
     def set_pools(self, pools: Mapping[PoolName, Pool], reserved: RangeMap[Reserved] | None = None) -> bool:
         """From now on these pools, of which nothing is given out that is ``reserved`` (None: as before). Says whether
-        there is anything else to give out now. Costs as much as the pools that changed, and the holders if any did."""
+        there is anything else to give out now. Costs as much as the pools that changed, and if any did as all that is
+        taken."""
         self.reserved = self.reserved if reserved is None else reserved
         withheld = {name: self._withheld_of(pool) for name, pool in pools.items()}
         stale = {
@@ -207,8 +145,8 @@ class Ledger:
                 found = self._locate(address)
                 if found is not None and found[0].pool in fresh and not self._withholds(found[0], address):
                     _move(found[0].free, found[0].aside, found[1])
-            for family, held in self._held.items():
-                for value, entry in held.items():
+            for family, entries in self._entries.items():
+                for value, entry in entries.items():
                     found = self._locate(Address(family, value))
                     if found is not None and found[0].pool in fresh:
                         self._mark_taken(Address(family, value), *found, _terms(entry))
@@ -252,62 +190,63 @@ class Ledger:
             return None
         return shard, first + address.value - index.lows[at]
 
-    def holders(self, address: Address) -> tuple[Holder, ...]:
-        entry = self._held[address.family].get(address.value)
-        if isinstance(entry, _Sharers):
-            return entry.holders
-        return () if entry is None else (_holder(entry),)
+    def having(self, address: Address) -> tuple[Sharer, ...]:
+        """Those that have the address, and on which terms they share it."""
+        entry = self._entries[address.family].get(address.value)
+        if isinstance(entry, Sharers):
+            return entry.all
+        return () if entry is None else (_sharer(entry),)
 
-    def conflict(self, address: Address, asking: Holder) -> str | None:
-        """Why ``asking`` cannot hold the address beside those who do; None: it can."""
-        entry = self._held[address.family].get(address.value)
+    def conflict(self, address: Address, asking: Sharer) -> Sharer | None:
+        """One of those that have the address, with which ``asking`` cannot share it; None: it can have it."""
+        entry = self._entries[address.family].get(address.value)
         if entry is None:
             return None
-        if isinstance(entry, _Sharers):
-            return entry.why_not_with(asking)
-        holder = _holder(entry)
-        return None if holder.service == asking.service else asking.why_not_with(holder)
+        if isinstance(entry, Sharers):
+            return entry.conflict(asking)
+        other = _sharer(entry)
+        return None if other.service == asking.service or asking.why_not_with(other) is None else other
 
-    def take(self, address: Address, holder: Holder) -> bool:
-        """Record a holder, or its new sharing terms. Whether the terms on which others may join have changed."""
-        held = self._held[address.family]
-        entry = held.get(address.value)
+    def take(self, address: Address, sharer: Sharer) -> bool:
+        """Record that a Service has it, or its new terms. Whether the terms on which others may join have changed."""
+        entries = self._entries[address.family]
+        entry = entries.get(address.value)
         found = self._locate(address)
         if entry is None:
-            held[address.value] = _entry(holder)
+            entries[address.value] = _entry(sharer)
             if found is not None:
-                self._mark_taken(address, *found, holder.terms)
+                self._mark_taken(address, *found, sharer.terms)
             return False
         before = _terms(entry)
-        if isinstance(entry, _Sharers):
-            if holder in entry:
+        if isinstance(entry, Sharers):
+            if sharer in entry:
                 return False
-            entry.put(holder)
+            entry.put(sharer)
         else:
-            present = _holder(entry)
-            if present == holder:
+            present = _sharer(entry)
+            if present == sharer:
                 return False
-            entry = _entry(holder) if present.service == holder.service else _Sharers((present, holder))
-            held[address.value] = entry
+            entry = _entry(sharer) if present.service == sharer.service else Sharers((present, sharer))
+            entries[address.value] = entry
         if found is not None and not self._withholds(found[0], address):
             _relist(*found, before, _terms(entry))
         return True
 
     def give_back(self, address: Address, service: str) -> PoolName | None:
-        """The Service does not hold the address any more. Returns the pool that has something to give because of it."""
-        held = self._held[address.family]
-        entry = held.get(address.value)
+        """The Service has the address no more. Returns the pool that has something to give because of it."""
+        entries = self._entries[address.family]
+        entry = entries.get(address.value)
         if entry is None:
             return None
         before, after = _terms(entry), None
-        if isinstance(entry, _Sharers):
+        if isinstance(entry, Sharers):
             if not entry.drop(service):
                 return None
-            if len(rest := entry.holders) == 1:
-                held[address.value] = _entry(rest[0])
-            after = _terms(held[address.value])
-        elif _holder(entry).service == service:
-            del held[address.value]
+            if len(rest := entry.all) == 1:
+                entries[address.value] = _entry(rest[0])
+            after = _terms(entries[address.value])
+        elif _sharer(entry).service == service:
+            del entries[address.value]
         else:
             return None
         found = self._locate(address)
@@ -317,7 +256,7 @@ class Ledger:
         withheld = self._withholds(shard, address)
         if not withheld:
             _relist(shard, place, before, after)
-        if address.value not in held:
+        if address.value not in entries:
             shard.taken -= 1
             if withheld:
                 shard.kept -= 1
@@ -341,12 +280,12 @@ class Ledger:
         return index.places[at][0].pool if at >= 0 and address.value <= index.highs[at] else None
 
     def give_last(self, address: Address, *, last: bool) -> None:
-        """Whether the address, while nobody holds it, is given out only where the pool has no other."""
+        """Whether the address, while nobody has it, is given out only where the pool has no other."""
         if last == (address in self._given_last):
             return
         self._given_last ^= {address}
         found = self._locate(address)
-        if found is None or address.value in self._held[address.family] or self._withholds(found[0], address):
+        if found is None or address.value in self._entries[address.family] or self._withholds(found[0], address):
             return
         shard, place = found
         _move(*((shard.free, shard.aside) if last else (shard.aside, shard.free)), place)
@@ -356,7 +295,7 @@ class Ledger:
         return shard.aside if address in self._given_last else shard.free
 
     def first_free(self, pool: PoolName, family: Family) -> Address | None:
-        """The first address of the pool that nobody holds."""
+        """The first address of the pool that nobody has."""
         shard = self._shards[pool].by_family.get(family)
         while shard is not None and (place := _least(shard)) is not None:
             address = _address_at(shard, family, place)
@@ -365,13 +304,14 @@ class Ledger:
             shard.free.remove(place)  # never given out, so never given back: looked at once
         return None
 
-    def first_shared(self, pool: PoolName, family: Family, asking: Holder) -> Address | None:
-        """The first address of the pool that others hold and ``asking`` may share."""
+    def first_shared(self, pool: PoolName, family: Family, asking: Sharer) -> Address | None:
+        """The first address of the pool that others have and ``asking`` may share."""
         shard = self._shards[pool].by_family.get(family)
-        if shard is None or not asking.sharing_key:
+        company = asking.company
+        if shard is None or company is None:
             return None
         best: int | None = None
-        for ports, places in shard.shared.get((asking.sharing_key, asking.backends), {}).items():
+        for ports, places in shard.shared.get(company, {}).items():
             place = places.least()
             if place is not None and (best is None or place < best) and ports.isdisjoint(asking.ports):
                 best = place
@@ -383,7 +323,7 @@ class Ledger:
         return found[1] if found is not None and found[0].pool == pool else None
 
     def counts(self, pool: PoolName, family: Family) -> tuple[int, int]:
-        """How many addresses of the pool are held, and how many it still has to give."""
+        """How many addresses of the pool are taken, and how many it still has to give."""
         shard = self._shards[pool].by_family.get(family)
         return (shard.taken, shard.size - (shard.taken - shard.kept)) if shard else (0, 0)
 

@@ -21,7 +21,7 @@ from controller.changes import Moment
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
+class RememberedRelease:
     service: str
     """``namespace/name``."""
     addresses: tuple[Address, ...]
@@ -35,7 +35,7 @@ class Releases:
     def __init__(self, ledger: Ledger, limit: int) -> None:
         self._ledger = ledger
         self._limit = limit
-        self._pools: dict[PoolName, dict[str, Release]] = {}
+        self._pools: dict[PoolName, dict[str, RememberedRelease]] = {}
         """By pool and Service, the oldest first."""
         self._pool_of: dict[str, PoolName] = {}
         self._remembered: Counter[Address] = Counter()
@@ -46,7 +46,7 @@ class Releases:
         pool = self._pool_of.get(service)
         return self._pools[pool][service].addresses if pool is not None else ()
 
-    def of(self, pool: PoolName) -> list[Release]:
+    def of(self, pool: PoolName) -> list[RememberedRelease]:
         """What is remembered of a pool, the newest first."""
         return list(reversed(self._pools.get(pool, {}).values()))
 
@@ -54,7 +54,8 @@ class Releases:
         """The Service is gone, and had these addresses of the pool. Of each family the first is remembered."""
         first = {address.family: address for address in reversed(addresses)}
         self._add(
-            pool, Release(service, tuple(address for address in addresses if first.get(address.family) == address))
+            pool,
+            RememberedRelease(service, tuple(address for address in addresses if first.get(address.family) == address)),
         )
         self._unstamped.append((pool, service))
 
@@ -85,7 +86,7 @@ class Releases:
                 continue
             pool = pool_of(addresses[0]) if addresses else None
             if pool is not None and "/" in each.service:
-                self._add(pool.name, Release(each.service, addresses, each.time))
+                self._add(pool.name, RememberedRelease(each.service, addresses, each.time))
 
     def regroup(self, pool_of: Callable[[Address], Pool | None], departed: Container[PoolName] = ()) -> None:
         """The pools are other ones now: a release belongs to the pool that its first address is in. Those of pools that
@@ -99,7 +100,7 @@ class Releases:
             elif pool.name != self._pool_of[release.service]:
                 self._add(pool.name, release)
 
-    def _add(self, pool: PoolName, release: Release) -> None:
+    def _add(self, pool: PoolName, release: RememberedRelease) -> None:
         self.forget(release.service)
         if not self._limit:
             return

@@ -139,7 +139,7 @@ class Elector:
     # -------------------------------------------------------------------- beginning and end
 
     def attempt(self) -> None:
-        """Take the Lease now if it is free. Returns when that is settled, or after the first failure."""
+        """Take the Lease now if it is free. Returns when it is known who has it, or after the first failure."""
         for _ in range(FIRST_STEPS):
             if self._stopping.is_set() or not self._do_next() or self._error:
                 break

@@ -27,7 +27,7 @@ from cluster.api.client import ApiClient
 from cluster.api.listwatch import Change as Seen
 from cluster.api.server_version import VersionCheck
 from controller.changes import Moment
-from controller.core import Core, Outcome
+from controller.core import ChangeOutcome, Core
 from controller.daemon.beginning import find_leftovers, make_key
 from controller.daemon.clearing import Clearing
 from controller.daemon.copies import Copies
@@ -70,7 +70,7 @@ class Daemon:
         """``name`` is what the Lease calls this process, with something random behind it."""
         self._client = client
         self._namespace = namespace
-        self._inbox: queue.SimpleQueue[Seen[Any] | Outcome | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Seen[Any] | ChangeOutcome | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._core = Core(namespace, load_balancer_class, remember_releases, random.Random())
         self._term: int | None = None
@@ -169,11 +169,11 @@ class Daemon:
             deadline=self._core.next_deadline(),
         )
 
-    def _gather(self) -> list[Seen[Any] | Outcome | None]:
+    def _gather(self) -> list[Seen[Any] | ChangeOutcome | None]:
         how = gathering(self._load(), time.monotonic())
         if how.pause_s:
             self._stopping.wait(how.pause_s)
-        received: list[Seen[Any] | Outcome | None] = []
+        received: list[Seen[Any] | ChangeOutcome | None] = []
         try:
             received.append(self._inbox.get(timeout=how.wait_s) if how.wait_s else self._inbox.get_nowait())
             while len(received) < BATCH:
@@ -182,11 +182,11 @@ class Daemon:
             pass
         return received
 
-    def _take(self, message: Seen[Any] | Outcome | None) -> None:
+    def _take(self, message: Seen[Any] | ChangeOutcome | None) -> None:
         match message:
             case Seen():
                 self._core.take(message, moment())
-            case Outcome() if message.term == self._term:
+            case ChangeOutcome() if message.term == self._term:
                 self._core.take_outcome(message, moment())
 
     def _decide(self) -> None:

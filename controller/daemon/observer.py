@@ -44,12 +44,12 @@ PATIENCE_S = 5.0
 """For which a difference must last: the other controller answers a new Service in less."""
 IDLE_S = 1.0
 STUCK_S = 60.0
-"""The age of the thread's last turn from which it counts as stuck. A look at 10,000 Services takes some seconds."""
+"""The age of the thread's latest pass from which it counts as stuck. A look at 10,000 Services takes some seconds."""
 
 logger = logging.getLogger("controller")
 
 
-class Observer:
+class ControllerObserver:
     """See the module's docstring. ``run`` blocks until ``stop`` is called, from another thread."""
 
     def __init__(
@@ -67,7 +67,7 @@ class Observer:
         self._changed = threading.Event()
         self._changed.set()
         self._stopping = threading.Event()
-        self._last_turn = time.monotonic()
+        self._last_pass = time.monotonic()
         self._looked = False
         self._next_look = 0.0
         self._differences = Differences(KINDS, PATIENCE_S)
@@ -91,7 +91,7 @@ class Observer:
 
     def trouble(self) -> str | None:
         """Why it should be restarted; None: it lives."""
-        age = time.monotonic() - self._last_turn
+        age = time.monotonic() - self._last_pass
         return f"the observing thread has not moved for {age:.0f} s" if age > STUCK_S else None
 
     def not_ready(self) -> str | None:
@@ -109,8 +109,8 @@ class Observer:
             reflector.start()
         logger.info("observing", extra={"writes": "nothing"})
         while not self._stopping.is_set():
-            self._last_turn = time.monotonic()
-            if all(each.synced for each in self._reflectors) and self._last_turn >= self._next_look:
+            self._last_pass = time.monotonic()
+            if all(each.synced for each in self._reflectors) and self._last_pass >= self._next_look:
                 if self._changed.is_set():
                     self._changed.clear()  # before looking: what comes meanwhile is another reason
                     self._look()

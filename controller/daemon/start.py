@@ -18,8 +18,8 @@ from cluster.daemon.command_line import EXIT_USAGE, complain
 from cluster.daemon.ending import when_told_to_end
 from cluster.daemon.http_status import CannotListenError, StatusServer
 from controller.daemon.loop import Daemon
-from controller.daemon.observer import Observer
-from controller.options import PROGRAM, Options, parse
+from controller.daemon.observer import ControllerObserver
+from controller.options import PROGRAM, ControllerOptions, parse
 
 USER_AGENT = "berthlb-controller"
 
@@ -47,7 +47,7 @@ def run() -> NoReturn:
     os._exit(0)  # the reflectors' threads wait for the API server; nothing that they hold is lost
 
 
-def _daemon(client: ApiClient, options: Options, registry: CollectorRegistry) -> Daemon:
+def _daemon(client: ApiClient, options: ControllerOptions, registry: CollectorRegistry) -> Daemon:
     return Daemon(
         client,
         options.namespace,
@@ -59,5 +59,7 @@ def _daemon(client: ApiClient, options: Options, registry: CollectorRegistry) ->
     )
 
 
-def _observer(client: ApiClient, options: Options, registry: CollectorRegistry) -> Observer:
-    return Observer(client, options.namespace, options.lb_class, registry, remember_releases=options.remember_releases)
+def _observer(client: ApiClient, options: ControllerOptions, registry: CollectorRegistry) -> ControllerObserver:
+    return ControllerObserver(
+        client, options.namespace, options.lb_class, registry, remember_releases=options.remember_releases
+    )

@@ -19,7 +19,7 @@ from cluster.api.client import ApiClient
 from cluster.api.errors import AlreadyExists, ApiError, Conflict, NotFound
 from cluster.resources import SERVICES
 from controller.changes import Change, Read, Write
-from controller.core import Outcome
+from controller.core import ChangeOutcome
 from controller.daemon.elector import Elector, NotLeadingError
 from controller.daemon.recorder import Recorder
 
@@ -33,7 +33,7 @@ class Writers:
     """See the module's docstring. ``start`` once, ``stop`` once."""
 
     def __init__(
-        self, client: ApiClient, elector: Elector, recorder: Recorder, tell: Callable[[Outcome], object]
+        self, client: ApiClient, elector: Elector, recorder: Recorder, tell: Callable[[ChangeOutcome], object]
     ) -> None:
         """``tell`` is called from the threads."""
         self.updates = 0
@@ -76,28 +76,28 @@ class Writers:
             with suppress(NotLeadingError):  # what was decided goes with its term
                 self._tell(self._carry_out(*item))
 
-    def _carry_out(self, term: int, change: Change) -> Outcome:
+    def _carry_out(self, term: int, change: Change) -> ChangeOutcome:
         try:
             if isinstance(change, Read):
-                return Outcome(term, change, self._look(change))
+                return ChangeOutcome(term, change, self._look(change))
             try:
                 with self._elector.writing(term) as limit_s:
                     view = self._make(change, limit_s)
             except (Conflict, AlreadyExists):
-                return Outcome(term, change, self._look(change), made=False)
+                return ChangeOutcome(term, change, self._look(change), made=False)
             except NotFound:
                 if change.create:
                     raise
-                return Outcome(term, change, None)
+                return ChangeOutcome(term, change, None)
         except ApiError as error:
             self.update_errors += change.resource is SERVICES
             logger.warning("write failed", extra={"object": change.key, "error": str(error)})
-            return Outcome(term, change, failure=error)
+            return ChangeOutcome(term, change, failure=error)
         self.updates += change.resource is SERVICES
         logger.info(change.decision, extra={"kind": change.resource.kind, "object": change.key})
         if change.about is not None:
             self._recorder.note(change.events, change.about)
-        return Outcome(term, change, view)
+        return ChangeOutcome(term, change, view)
 
     def _make(self, change: Write, limit_s: float) -> Any:
         namespace, resource = change.namespace, change.resource

@@ -34,7 +34,7 @@ from cluster.objects import (
 )
 from cluster.resources import CONFIGURATION_STATES, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
 from controller.allocation.ledger import Ledger
-from controller.allocation.releases import Release, Releases
+from controller.allocation.releases import Releases, RememberedRelease
 from controller.allocation.reserved import Reserved
 from controller.changes import Change, Moment, Read, Write, shortened, with_conditions
 from controller.pools import conditions
@@ -387,8 +387,8 @@ class Reports:
             status["result"] = result
         if view.status.error_summary != summary:
             status["errorSummary"] = summary
-        verdict, reason = ("False", "ConfigurationError") if problems else ("True", "Reconciled")
-        wanted = {type_: Condition(type_, verdict, reason, summary) for type_ in _STATE_CONDITIONS}
+        judgement, reason = ("False", "ConfigurationError") if problems else ("True", "Reconciled")
+        wanted = {type_: Condition(type_, judgement, reason, summary) for type_ in _STATE_CONDITIONS}
         changed = with_conditions(view.status.conditions, wanted, now)
         if changed is not None:
             status["conditions"] = changed
@@ -411,7 +411,7 @@ class Reports:
         )
 
 
-def _recorded(release: Release) -> RecentRelease:
+def _recorded(release: RememberedRelease) -> RecentRelease:
     return RecentRelease(release.service, tuple(address.text for address in release.addresses), release.time)
 
 

@@ -17,7 +17,7 @@ from controller.services.pace import ADDRESSES, WORDS
 from controller.services.tracked import Tracked
 
 
-class Requests:
+class ApiRequests:
     """One thread only."""
 
     def __init__(self, rng: random.Random) -> None:

@@ -32,15 +32,15 @@ from dataclasses import dataclass
 from cluster.addresses import Address
 from cluster.objects import PoolName, Service
 from cluster.record import recorded
-from cluster.rightful import Age, Contender, Grade, age_of, in_order
-from cluster.sharing import Holder, read_holder
+from cluster.rightful import Age, Contender, Grade, Title, age_of, titles
+from cluster.sharing import Sharer, read_sharer
 from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases
 from controller.services.reading import addresses_in_status, is_ours
 
 
 @dataclass(slots=True)
-class Holding:
+class Assignment:
     """A Service, and what it has."""
 
     view: Service
@@ -61,7 +61,7 @@ class Holding:
         return age_of(self.view)
 
 
-class Holdings:
+class Assignments:
     """See the module's docstring. One thread only."""
 
     def __init__(self, ledger: Ledger, releases: Releases, load_balancer_class: str | None) -> None:
@@ -69,7 +69,7 @@ class Holdings:
         self._releases = releases
         self._class = load_balancer_class
         self._freed: set[PoolName] = set()
-        self._turned_down: dict[str, tuple[Address, ...]] = {}
+        self._refused: dict[str, tuple[Address, ...]] = {}
         """What Services show that somebody else holds …"""
         self._showing: dict[Address, dict[str, bool]] = {}
         """… and who they are, by address: whether we do not write to them."""
@@ -78,61 +78,54 @@ class Holdings:
         self._vacated: set[Address] = set()
         """Those of them that somebody has given back."""
 
-    def restore(self, everybody: Mapping[str, Holding]) -> None:
+    def restore(self, everybody: Mapping[str, Assignment]) -> None:
         """Enter all that there is by what the API shows of it. ``everybody`` by ``namespace/name``."""
         contenders, unclear = [], []
-        for holding in everybody.values():
-            shown, given = addresses_in_status(holding.view), recorded(holding.view)
-            contenders.append(Contender(holding, holding.age, shown, given, not self._is_ours(holding)))
+        for one in everybody.values():
+            shown, given = addresses_in_status(one.view), recorded(one.view)
+            contenders.append(Contender(one, one.age, read_sharer(one.view), shown, given, not self._is_ours(one)))
             if shown != given:
-                unclear.append(holding)
-        for grade, holding, address in in_order(contenders):
-            if grade is not Grade.USURPED:
-                self._grant(holding, address, everybody)
-        for holding in sorted(unclear, key=lambda each: each.age):
-            self.note_strays(holding, everybody)
+                unclear.append(one)
+        for title in titles(contenders):
+            if title.grade is not Grade.USURPED:
+                self._grant(title)
+        for one in sorted(unclear, key=lambda each: each.age):
+            self.note_strays(one, everybody)
 
-    def _grant(self, holding: Holding, address: Address, known: Mapping[str, Holding]) -> None:
-        """Have it hold what it claims, unless another holds it already."""
-        if (owner := self._in_the_way(address, read_holder(holding.view))) is None:
-            self.assign(holding, (*holding.assigned, address))
-            holding.confirmed = holding.assigned
+    def _grant(self, title: Title[Assignment]) -> None:
+        one, address = title.who, title.address
+        if title.barred_by is None:
+            self.assign(one, (*one.assigned, address))
+            one.confirmed = one.assigned
         else:
-            holding.cleared = _belongs_to(address, known[owner.service], holding)
+            one.cleared = _belongs_to(address, title.barred_by, one)
 
-    def _in_the_way(self, address: Address, holder: Holder) -> Holder | None:
-        """One of those who hold the address and cannot share it with this one."""
-        if self._ledger.conflict(address, holder) is None:
-            return None
-        others = (each for each in self._ledger.holders(address) if each.service != holder.service)
-        return next((each for each in others if holder.why_not_with(each) is not None), None)
-
-    def note_strays(self, holding: Holding, known: Mapping[str, Holding]) -> bool:
+    def note_strays(self, one: Assignment, known: Mapping[str, Assignment]) -> bool:
         """Take note of what the Service shows beside what it holds. Whether it usurps any of that. ``known``: everybody
         who may hold something, by ``namespace/name``."""
-        shown = addresses_in_status(holding.view)
-        beside = [each for each in shown if each not in holding.assigned and each not in holding.retiring]
-        if not beside and not holding.strays and holding.view.key not in self._turned_down:
+        shown = addresses_in_status(one.view)
+        beside = [each for each in shown if each not in one.assigned and each not in one.retiring]
+        if not beside and not one.strays and one.view.key not in self._refused:
             return False
-        holder = read_holder(holding.view)
-        strays = tuple(each for each in beside if self._ledger.conflict(each, holder) is None)
+        sharer = read_sharer(one.view)
+        strays = tuple(each for each in beside if self._ledger.conflict(each, sharer) is None)
         for address in strays:
-            self._ledger.take(address, holder)
-        kept = {*strays, *holding.assigned, *holding.retiring}
-        gone = tuple(each for each in holding.strays if each not in kept)
-        holding.strays = strays
-        self._give_back(holding, gone)
+            self._ledger.take(address, sharer)
+        kept = {*strays, *one.assigned, *one.retiring}
+        gone = tuple(each for each in one.strays if each not in kept)
+        one.strays = strays
+        self._give_back(one, gone)
         refused = tuple(each for each in beside if each not in strays)
-        self._turn_down(holding, refused)
-        usurped = [(each, owner) for each in refused if (owner := self._rightful(each, holder, known)) is not None]
-        if usurped and holding.cleared is None:
-            holding.cleared = f"{usurped[0][0].text} belongs to {usurped[0][1].view.key}, which had it before"
+        self._refuse(one, refused)
+        usurped = [(each, owner) for each in refused if (owner := self._rightful(each, sharer, known)) is not None]
+        if usurped and one.cleared is None:
+            one.cleared = f"{usurped[0][0].text} belongs to {usurped[0][1].view.key}, which had it before"
         return bool(usurped)
 
-    def _rightful(self, address: Address, holder: Holder, known: Mapping[str, Holding]) -> Holding | None:
+    def _rightful(self, address: Address, sharer: Sharer, known: Mapping[str, Assignment]) -> Assignment | None:
         """Who was given the address, or has it of our pools, and cannot share it with this one."""
-        for other in self._ledger.holders(address):
-            if other.service == holder.service or holder.why_not_with(other) is None:
+        for other in self._ledger.having(address):
+            if other.service == sharer.service or sharer.why_not_with(other) is None:
                 continue
             owner = known[other.service]
             given = owner.assigned + owner.retiring if self._is_ours(owner) else recorded(owner.view) or ()
@@ -140,30 +133,32 @@ class Holdings:
                 return owner
         return None
 
-    def occupy(self, holding: Holding, known: Mapping[str, Holding]) -> list[Holding]:
+    def occupy(self, one: Assignment, known: Mapping[str, Assignment]) -> list[Assignment]:
         """Have a Service that we do not write to hold what it shows and was given. Returns those who give way to it."""
-        shown, given = addresses_in_status(holding.view), recorded(holding.view)
-        holder = read_holder(holding.view)
+        shown, given = addresses_in_status(one.view), recorded(one.view)
+        sharer = read_sharer(one.view)
         yielding, taken, refused = [], [], []
-        kept = tuple(each for each in given or () if shown or each in holding.assigned)  # whoever emptied it
+        kept = tuple(each for each in given or () if shown or each in one.assigned)  # whoever emptied it
         for address in dict.fromkeys((*shown, *kept)):
-            while (owner := self._in_the_way(address, holder)) is not None:
+            while (owner := self._ledger.conflict(address, sharer)) is not None:
                 rival = known[owner.service]
-                if address not in shown or not self._gives_way(rival, address, holding, given):
+                if address not in shown or not self._gives_way(rival, address, one, given):
                     break
                 self._evict(rival, address)
-                rival.cleared = _belongs_to(address, holding, rival)
+                rival.cleared = _belongs_to(address, one, rival)
                 yielding.append(rival)
             if owner is None:
                 taken.append(address)
             elif address in shown:
                 refused.append(address)
-        self.assign(holding, tuple(taken))
-        self.settled(holding)
-        self._turn_down(holding, tuple(refused))
+        self.assign(one, tuple(taken))
+        self.confirm(one)
+        self._refuse(one, tuple(refused))
         return yielding
 
-    def _gives_way(self, rival: Holding, address: Address, to: Holding, given: tuple[Address, ...] | None) -> bool:
+    def _gives_way(
+        self, rival: Assignment, address: Address, to: Assignment, given: tuple[Address, ...] | None
+    ) -> bool:
         """Whether ``rival`` has to give up what ``to`` shows, whose condition says that it was ``given`` that."""
         if not self._is_ours(rival):
             return False
@@ -173,20 +168,20 @@ class Holdings:
             return address not in addresses_in_status(rival.view)
         return address in given and to.age < rival.age
 
-    def _is_ours(self, holding: Holding) -> bool:
-        return is_ours(holding.view, self._class)
+    def _is_ours(self, one: Assignment) -> bool:
+        return is_ours(one.view, self._class)
 
-    def _evict(self, holding: Holding, address: Address) -> None:
+    def _evict(self, one: Assignment, address: Address) -> None:
         """The address is another's from now on, though this Service's status may show it for a moment yet."""
-        self.assign(holding, tuple(each for each in holding.assigned if each != address))
-        holding.retiring = tuple(each for each in holding.retiring if each != address)
-        holding.strays = tuple(each for each in holding.strays if each != address)
-        self._give_back(holding, (address,))
+        self.assign(one, tuple(each for each in one.assigned if each != address))
+        one.retiring = tuple(each for each in one.retiring if each != address)
+        one.strays = tuple(each for each in one.strays if each != address)
+        self._give_back(one, (address,))
 
-    def _turn_down(self, holding: Holding, refused: tuple[Address, ...]) -> None:
+    def _refuse(self, one: Assignment, refused: tuple[Address, ...]) -> None:
         """Somebody else holds these, which the Service shows."""
-        key, elsewhere = holding.view.key, not self._is_ours(holding)
-        for address in set(self._turned_down.pop(key, ())) - set(refused):
+        key, elsewhere = one.view.key, not self._is_ours(one)
+        for address in set(self._refused.pop(key, ())) - set(refused):
             self._disputed.add(address)
             del self._showing[address][key]
             if not self._showing[address]:
@@ -197,7 +192,7 @@ class Holdings:
                 showing[key] = elsewhere
                 self._disputed.add(address)
         if refused:
-            self._turned_down[key] = refused
+            self._refused[key] = refused
 
     def shown_by(self, address: Address) -> str | None:
         """A Service that we do not write to and that shows this address, which somebody else holds."""
@@ -206,70 +201,70 @@ class Holdings:
     def take_disputed(self) -> set[str]:
         """Services of which ``shown_by`` may have something else to tell since the last call."""
         disputed, self._disputed = self._disputed, set()
-        return {holder.service for address in disputed for holder in self._ledger.holders(address)}
+        return {each.service for address in disputed for each in self._ledger.having(address)}
 
     def take_reclaimers(self) -> set[str]:
         """Services that show an address that has been given back since the last call. They come first."""
         vacated, self._vacated = self._vacated, set()
         return {key for address in vacated for key in self._showing.get(address, ())}
 
-    def assign(self, holding: Holding, addresses: tuple[Address, ...]) -> None:
+    def assign(self, one: Assignment, addresses: tuple[Address, ...]) -> None:
         """These from now on; what the Service had beside them is retiring."""
-        left = (*holding.retiring, *holding.assigned)
-        holding.retiring = tuple(dict.fromkeys(address for address in left if address not in addresses))
-        holding.assigned = addresses
-        holding.strays = tuple(address for address in holding.strays if address not in addresses)
-        holder = read_holder(holding.view)
+        left = (*one.retiring, *one.assigned)
+        one.retiring = tuple(dict.fromkeys(address for address in left if address not in addresses))
+        one.assigned = addresses
+        one.strays = tuple(address for address in one.strays if address not in addresses)
+        sharer = read_sharer(one.view)
         for address in addresses:
-            if self._ledger.take(address, holder) and (pool := self._ledger.pool_around(address)) is not None:
+            if self._ledger.take(address, sharer) and (pool := self._ledger.pool_around(address)) is not None:
                 self._freed.add(pool)
 
-    def settled(self, holding: Holding) -> None:
+    def confirm(self, one: Assignment) -> None:
         """The API shows what was decided: nobody sees the Service at its former addresses any more."""
-        holding.cleared, holding.confirmed = None, holding.assigned
-        if holding.assigned:
-            self._releases.forget(holding.view.key)
-        self._give_back(holding, (*holding.retiring, *holding.strays))
-        holding.retiring = holding.strays = ()
+        one.cleared, one.confirmed = None, one.assigned
+        if one.assigned:
+            self._releases.forget(one.view.key)
+        self._give_back(one, (*one.retiring, *one.strays))
+        one.retiring = one.strays = ()
 
-    def give_back_unseen(self, holding: Holding) -> None:
+    def give_back_unseen(self, one: Assignment) -> None:
         """Of what the Service leaves, give back what the API does not show any more."""
-        shown = addresses_in_status(holding.view)
-        gone = tuple(address for address in holding.retiring if address not in shown)
-        holding.retiring = tuple(address for address in holding.retiring if address not in gone)
-        self._give_back(holding, gone)
+        shown = addresses_in_status(one.view)
+        gone = tuple(address for address in one.retiring if address not in shown)
+        one.retiring = tuple(address for address in one.retiring if address not in gone)
+        self._give_back(one, gone)
 
-    def vacate(self, holding: Holding) -> None:
+    def vacate(self, one: Assignment) -> None:
         """It has nothing any more, and what the API shows of it is not ours."""
-        self.assign(holding, ())
-        self.settled(holding)
+        self.assign(one, ())
+        self.confirm(one)
 
-    def release(self, holding: Holding) -> None:
+    def release(self, one: Assignment) -> None:
         """The Service is gone, or is no LoadBalancer any more: give back all that it had, and remember that unless the
         Service is another class's."""
-        view = holding.view
-        had = holding.assigned or holding.retiring
+        view = one.view
+        had = one.assigned or one.retiring
         pool = self._ledger.pool_around(had[0]) if had else None
-        foreign = view.spec.type == "LoadBalancer" and not self._is_ours(holding)
+        foreign = view.spec.type == "LoadBalancer" and not self._is_ours(one)
         if pool is not None and not foreign:
             of_pool = tuple(each for each in had if self._ledger.pool_around(each) == pool)
             self._releases.remember(pool, view.key, of_pool)
-        self._turn_down(holding, ())
-        self._give_back(holding, (*holding.assigned, *holding.retiring, *holding.strays))
+        self._refuse(one, ())
+        self._give_back(one, (*one.assigned, *one.retiring, *one.strays))
 
     def take_freed(self) -> set[PoolName]:
         """The pools that have had something more to give, or to share, since the last call."""
         freed, self._freed = self._freed, set()
         return freed
 
-    def _give_back(self, holding: Holding, addresses: tuple[Address, ...]) -> None:
+    def _give_back(self, one: Assignment, addresses: tuple[Address, ...]) -> None:
         for address in addresses:
-            if (pool := self._ledger.give_back(address, holding.view.key)) is not None:
+            if (pool := self._ledger.give_back(address, one.view.key)) is not None:
                 self._freed.add(pool)
             if address in self._showing:
                 self._vacated.add(address)
 
 
-def _belongs_to(address: Address, owner: Holding, loser: Holding) -> str:
+def _belongs_to(address: Address, owner: Assignment, loser: Assignment) -> str:
     why = "is older" if owner.age < loser.age else "had it before"
     return f"{address.text} belongs to {owner.view.key}, which {why}"

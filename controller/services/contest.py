@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from cluster.addresses import Address
 from cluster.annotations import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
 from cluster.objects import ManagedFields, Service, find_condition
-from cluster.record import ADDRESS_ASSIGNED, reserved_words
+from cluster.record import ADDRESS_ASSIGNED, kept_words
 from controller.allocation.allocator import Reason, Refusal
 
 REWRITES = 3
@@ -126,10 +126,10 @@ class Contest:
             return self.until
         return min(self.until, self.tried + AGAIN_S)
 
-    def refusal(self, reserved: Sequence[Address], *, written: bool) -> Refusal:
+    def refusal(self, assigned: Sequence[Address], *, written: bool) -> Refusal:
         """For the condition and the Event. ``written``: the Service's addresses stand in its status all the same."""
         who = f'"{self.rival}"' if self.rival else "something that the API does not name"
-        kept = f"{reserved_words(reserved)}, {'and' if written else 'but'}" if reserved else "it"
+        kept = f"{kept_words(assigned)}, {'and' if written else 'but'}" if assigned else "it"
         then = (
             "is written again each time, since other Services hold what was put there"
             if written

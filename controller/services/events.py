@@ -6,20 +6,20 @@ from cluster.objects import Service, find_condition
 from cluster.record import ADDRESS_ASSIGNED, recorded
 from controller.allocation.allocator import Reason, Refusal
 from controller.changes import EventNote, shortened
-from controller.services.judgement import Verdict, condition, why_lacking, words
+from controller.services.judgement import Judgement, condition, why_lacking, words
 from controller.services.vocabulary import UNREAD
 
 
-def of_verdict(view: Service, verdict: Verdict, cleared: str | None) -> tuple[EventNote, ...]:
+def of_judgement(view: Service, judgement: Judgement, cleared: str | None) -> tuple[EventNote, ...]:
     """What changes for the Service, which is still as ``view``. ``cleared``: why it may not keep what it had."""
     before = {ingress.ip for ingress in view.status.load_balancer.ingress}
-    after = [address.text for address in verdict.addresses]
+    after = [address.text for address in judgement.addresses]
     events = []
     if cleared is not None and before - set(after):
         message = f'current IP for "{view.key}" not allowed by config, will attempt for new IP assignment: {cleared}'
         events.append(EventNote("Normal", "ClearAssignment", shortened(message)))
     added = [text for text in after if text not in before]
-    if recorded(view) == verdict.addresses:
+    if recorded(view) == judgement.addresses:
         pass  # somebody replaced it; to put it right is no news
     elif before and added and before < set(after):
         events += [EventNote("Normal", "IPAllocated", f'Assigned additional IP "{text}"') for text in added]
@@ -28,20 +28,20 @@ def of_verdict(view: Service, verdict: Verdict, cleared: str | None) -> tuple[Ev
         events.append(EventNote("Normal", "IPAllocated", f"Assigned IP [{quoted}]"))
     said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
     said_before = said.message if said is not None else ""
-    if verdict.lacking is not None and why_lacking(verdict, verdict.lacking) not in said_before:
-        message = f"cannot assign additional IP in PreferDualStack: {verdict.lacking.message}"
+    if judgement.lacking is not None and why_lacking(judgement, judgement.lacking) not in said_before:
+        message = f"cannot assign additional IP in PreferDualStack: {judgement.lacking.message}"
         events.append(EventNote("Normal", "AdditionalAssignFailed", shortened(message)))
-    if not _says_so(said_before, verdict):
-        events += of_refusal(view, verdict)
+    if not _says_so(said_before, judgement):
+        events += of_refusal(view, judgement)
     return tuple(events)
 
 
-def of_refusal(view: Service, verdict: Verdict) -> tuple[EventNote, ...]:
+def of_refusal(view: Service, judgement: Judgement) -> tuple[EventNote, ...]:
     """Why the Service has no address, or not the one that it asks for."""
-    refusal = verdict.refusal
+    refusal = judgement.refusal
     if refusal is None:
         return ()
-    if verdict.addresses and refusal.reason is Reason.INVALID_REQUEST:
+    if judgement.addresses and refusal.reason is Reason.INVALID_REQUEST:
         message = f"invalid requested loadbalancer IPs: {refusal.message}"
         return (EventNote("Warning", "LoadBalancerFailed", shortened(message)),)
     message = f'Failed to allocate IP for "{view.key}": {refusal.message}'
@@ -55,6 +55,8 @@ def of_contest(refusal: Refusal | None) -> tuple[EventNote, ...]:
     return (EventNote("Warning", refusal.reason.value, shortened(refusal.message)),)
 
 
-def _says_so(said_before: str, verdict: Verdict) -> bool:
+def _says_so(said_before: str, judgement: Judgement) -> bool:
     """Whether the condition says this already, whatever it may add of annotations."""
-    return said_before == condition(verdict).message or said_before.partition(UNREAD)[0] == shortened(words(verdict))
+    return said_before == condition(judgement).message or said_before.partition(UNREAD)[0] == shortened(
+        words(judgement)
+    )

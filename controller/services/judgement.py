@@ -1,4 +1,4 @@
-"""What one Service should have: a pure verdict on its request, what it holds and the configuration.
+"""What one Service should have: a pure judgement on its request, what it holds and the configuration.
 
 A working address is given up only for a successor that was found, or because the configuration does not let the Service
 have it any more. A wish that cannot be met, or makes no sense, is refused and leaves the Service what it has.
@@ -17,10 +17,10 @@ from cluster.config import Config
 from cluster.objects import Condition, PoolName
 from cluster.record import ADDRESS_ASSIGNED, assigned_words
 from controller.allocation.allocator import (
+    AddressRequest,
     Allocation,
     Reason,
     Refusal,
-    Request,
     Staying,
     allocate,
     complete,
@@ -34,7 +34,7 @@ from controller.services.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     addresses: tuple[Address, ...] = ()
     pool: PoolName | None = None
     refusal: Refusal | None = None
@@ -42,25 +42,25 @@ class Verdict:
     lacking: Refusal | None = None
     """Why a Service that would rather have both families has one."""
     cleared: str | None = None
-    """Why it may not keep what it held."""
+    """Why it may not keep what it present."""
     remark: Refusal | None = None
     """What is wrong with an address that it keeps all the same."""
     unread: str = ""
     """What it says that nobody understands."""
 
 
-def judge(config: Config, ledger: Ledger, reading: Reading, held: tuple[Address, ...], recorded: str) -> Verdict:
-    """``held``: what the Service has now. ``recorded``: the pool that its annotation names."""
+def judge(config: Config, ledger: Ledger, reading: Reading, present: tuple[Address, ...], recorded: str) -> Judgement:
+    """``present``: what the Service has now. ``recorded``: the pool that its annotation names."""
     want = reading.request
-    if not held:
+    if not present:
         return _from_nothing(config, ledger, reading, None)
-    pool = config.pool_of(held[0])
+    pool = config.pool_of(present[0])
     name = pool.name if pool else PoolName(recorded)
     if reading.refusal is not None and reading.refusal.reason is Reason.NO_CLUSTER_IP:
-        return Verdict(held, name, reading.refusal)
-    staying = what_may_stay(config, ledger, want, held)
-    if staying.lost is not None and _may_come_back(config, held, recorded, staying.lost):
-        return Verdict(held, PoolName(recorded) if recorded else name)
+        return Judgement(present, name, reading.refusal)
+    staying = what_may_stay(config, ledger, want, present)
+    if staying.lost is not None and _may_come_back(config, present, recorded, staying.lost):
+        return Judgement(present, PoolName(recorded) if recorded else name)
     cleared = staying.lost.message if staying.lost is not None else None
     if not staying.addresses:
         return _from_nothing(config, ledger, reading, cleared)
@@ -71,9 +71,9 @@ def judge(config: Config, ledger: Ledger, reading: Reading, held: tuple[Address,
         if isinstance(outcome, Allocation):
             return _verdict(config, ledger, moving, outcome, cleared)
         refusal = outcome
-    verdict = _with_what_stays(config, ledger, reading, staying, refusal)
-    remark = _remark(ledger, verdict.addresses)
-    return verdict if remark is None else replace(verdict, remark=remark)
+    judgement = _with_what_stays(config, ledger, reading, staying, refusal)
+    remark = _remark(ledger, judgement.addresses)
+    return judgement if remark is None else replace(judgement, remark=remark)
 
 
 def may_be_believed(config: Config, ledger: Ledger, reading: Reading, shown: tuple[Address, ...]) -> bool:
@@ -88,7 +88,7 @@ def may_be_believed(config: Config, ledger: Ledger, reading: Reading, shown: tup
 
 def _with_what_stays(
     config: Config, ledger: Ledger, reading: Reading, staying: Staying, refusal: Refusal | None
-) -> Verdict:
+) -> Judgement:
     """``refusal``: why the Service cannot have what it asks for instead."""
     want = reading.request
     cleared = staying.lost.message if staying.lost is not None else None
@@ -96,74 +96,74 @@ def _with_what_stays(
     kept = Allocation(pool.name if pool else PoolName(""), staying.addresses)
     if suffices(want, staying.addresses):
         if refusal is not None:
-            return Verdict(kept.addresses, kept.pool, refusal, cleared=cleared)
+            return Judgement(kept.addresses, kept.pool, refusal, cleared=cleared)
         return _verdict(config, ledger, want, kept, cleared)
     completed = complete(config, ledger, want, staying.addresses)
     if isinstance(completed, Allocation):
-        return Verdict(completed.addresses, completed.pool, refusal, cleared=cleared)
+        return Judgement(completed.addresses, completed.pool, refusal, cleared=cleared)
     if staying.lost is None:
-        return Verdict(kept.addresses, kept.pool, refusal or completed)
+        return Judgement(kept.addresses, kept.pool, refusal or completed)
     return _from_nothing(config, ledger, reading, cleared)
 
 
-def _from_nothing(config: Config, ledger: Ledger, reading: Reading, cleared: str | None) -> Verdict:
+def _from_nothing(config: Config, ledger: Ledger, reading: Reading, cleared: str | None) -> Judgement:
     outcome = reading.refusal or allocate(config, ledger, reading.request)
     if isinstance(outcome, Refusal):
-        return Verdict(refusal=outcome, cleared=cleared)
+        return Judgement(refusal=outcome, cleared=cleared)
     return _verdict(config, ledger, reading.request, outcome, cleared)
 
 
-def _verdict(config: Config, ledger: Ledger, want: Request, has: Allocation, cleared: str | None) -> Verdict:
+def _verdict(config: Config, ledger: Ledger, want: AddressRequest, has: Allocation, cleared: str | None) -> Judgement:
     """What was allocated or stays, with the second family where that can be had too."""
     if len(has.addresses) == len(want.families[0]):
-        return Verdict(has.addresses, has.pool, cleared=cleared)
+        return Judgement(has.addresses, has.pool, cleared=cleared)
     completed = complete(config, ledger, want, has.addresses)
     if isinstance(completed, Allocation):
-        return Verdict(completed.addresses, completed.pool, cleared=cleared)
-    return Verdict(has.addresses, has.pool, lacking=completed, cleared=cleared)
+        return Judgement(completed.addresses, completed.pool, cleared=cleared)
+    return Judgement(has.addresses, has.pool, lacking=completed, cleared=cleared)
 
 
-def _may_come_back(config: Config, held: tuple[Address, ...], recorded: str, lost: Refusal) -> bool:
+def _may_come_back(config: Config, present: tuple[Address, ...], recorded: str, lost: Refusal) -> bool:
     """Whether the addresses are in no pool only because their pool cannot be read, or is being made anew: a typing
     error costs nobody his."""
     if lost.reason is not Reason.ADDRESS_NOT_IN_POOL:
         return False
     away = config.unreadable | config.departed
-    unknown = [address for address in held if config.pool_of(address) is None]
+    unknown = [address for address in present if config.pool_of(address) is None]
     if recorded:  # another pool may have come to contain some of them meanwhile
         return bool(unknown) and recorded in away
-    return len(unknown) == len(held) and bool(away)
+    return len(unknown) == len(present) and bool(away)
 
 
-def _remark(ledger: Ledger, held: tuple[Address, ...]) -> Refusal | None:
-    texts = [f"{address.text} is {what.text}" for address in held if (what := ledger.withheld(address)) is not None]
+def _remark(ledger: Ledger, present: tuple[Address, ...]) -> Refusal | None:
+    texts = [f"{address.text} is {what.text}" for address in present if (what := ledger.withheld(address)) is not None]
     return Refusal(Reason.ADDRESS_RESERVED, "; ".join(texts)) if texts else None
 
 
-def condition(verdict: Verdict) -> Condition:
-    """The verdict as ``berthlb.io/AddressAssigned``."""
-    status = "True" if verdict.addresses else "False"
-    return Condition(ADDRESS_ASSIGNED, status, _reason(verdict), _with_unread(words(verdict), verdict.unread))
+def condition(judgement: Judgement) -> Condition:
+    """The judgement as ``berthlb.io/AddressAssigned``."""
+    status = "True" if judgement.addresses else "False"
+    return Condition(ADDRESS_ASSIGNED, status, _reason(judgement), _with_unread(words(judgement), judgement.unread))
 
 
-def _reason(verdict: Verdict) -> str:
-    if verdict.refusal is not None:
-        return verdict.refusal.reason.value
-    return "Assigned" if verdict.remark is None else verdict.remark.reason.value
+def _reason(judgement: Judgement) -> str:
+    if judgement.refusal is not None:
+        return judgement.refusal.reason.value
+    return "Assigned" if judgement.remark is None else judgement.remark.reason.value
 
 
-def words(verdict: Verdict) -> str:
+def words(judgement: Judgement) -> str:
     """What the condition says, but for what nobody understands."""
-    refusal = verdict.refusal
-    if not verdict.addresses:
+    refusal = judgement.refusal
+    if not judgement.addresses:
         if refusal is None:
-            raise ValueError("a verdict has addresses or a refusal")
+            raise ValueError("a judgement has addresses or a refusal")
         return refusal.message
-    message = assigned_words(verdict.addresses, verdict.pool)
-    if verdict.remark is not None:
-        message = f"{message}, which it keeps although {verdict.remark.message}"
-    if verdict.lacking is not None:
-        message = f"{message}; {why_lacking(verdict, verdict.lacking)}"
+    message = assigned_words(judgement.addresses, judgement.pool)
+    if judgement.remark is not None:
+        message = f"{message}, which it keeps although {judgement.remark.message}"
+    if judgement.lacking is not None:
+        message = f"{message}; {why_lacking(judgement, judgement.lacking)}"
     if refusal is not None:
         message = f"{message}; what the Service asks for cannot be had: {refusal.message}"
     return message
@@ -173,7 +173,7 @@ def _with_unread(message: str, unread: str) -> str:
     return f"{shortened(message, MESSAGE_LIMIT - len(unread) - 2)}; {unread}" if unread else shortened(message)
 
 
-def why_lacking(verdict: Verdict, lacking: Refusal) -> str:
+def why_lacking(judgement: Judgement, lacking: Refusal) -> str:
     """Why there is no second address, for people."""
-    other = "IPv4" if verdict.addresses[0].family is Family.IPV6 else "IPv6"
+    other = "IPv4" if judgement.addresses[0].family is Family.IPV6 else "IPv6"
     return f"no {other} address: {lacking.message}"

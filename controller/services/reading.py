@@ -1,7 +1,7 @@
-"""What a Service asks for: its spec and annotations, read into a ``Request``.
+"""What a Service asks for: its spec and annotations, read into a ``AddressRequest``.
 
 A request that makes no sense is refused with a reason that names the annotation or field, and never costs the Service
-what it has: the ``Request`` then says only what the Service needs.
+what it has: the ``AddressRequest`` then says only what the Service needs.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from cluster.addresses import Address, AddressError, Family, parse_address
 from cluster.annotations import ADDRESS_POOL, LOAD_BALANCER_IPS, PREFIX, annotation
 from cluster.objects import PoolName, Service
-from cluster.sharing import read_holder
-from controller.allocation.allocator import Reason, Refusal, Request
-
-"""Written by us: the pool of the Service's addresses."""
+from cluster.sharing import read_sharer
+from controller.allocation.allocator import AddressRequest, Reason, Refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    request: Request
+    request: AddressRequest
     refusal: Refusal | None = None
     """What is wrong with the request; ``request`` then has no wishes."""
 
@@ -52,8 +50,8 @@ def read_request(service: Service, namespace_labels: Mapping[str, str]) -> Readi
             pool = PoolName(annotation(service, ADDRESS_POOL)) or None
         except AddressError as error:
             refusal = Refusal(Reason.INVALID_REQUEST, str(error))
-    request = Request(
-        holder=read_holder(service),
+    request = AddressRequest(
+        sharer=read_sharer(service),
         families=families,
         namespace=service.metadata.namespace,
         namespace_labels=namespace_labels,

@@ -34,17 +34,17 @@ from cluster.objects import Condition, PoolName, RecentRelease, Service, Service
 from cluster.record import ADDRESS_ASSIGNED, recorded
 from cluster.resources import SERVICE_OWNERS, SERVICES
 from controller.allocation.allocator import Reason, Refusal
-from controller.allocation.departed import Departed
+from controller.allocation.departed import DepartedPools
 from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases
 from controller.allocation.reserved import Reserved
 from controller.changes import COMPONENT, Change, EventNote, Moment, Patch, Read, Tell, Write, service_patch, shortened
 from controller.services import events, vocabulary
-from controller.services.api_requests import Requests
-from controller.services.assignments import Holdings
+from controller.services.api_requests import ApiRequests
+from controller.services.assignments import Assignments
 from controller.services.contest import Contest, Shown, last_other_writer, shown
-from controller.services.judgement import Verdict, condition, judge, may_be_believed
-from controller.services.judging_queue import Rank, Turns
+from controller.services.judgement import Judgement, condition, judge, may_be_believed
+from controller.services.judging_queue import JudgingQueue, Rank
 from controller.services.reading import addresses_in_status, is_ours, read_request
 from controller.services.reminders import Reminders
 from controller.services.tracked import Decided, Tracked
@@ -69,17 +69,17 @@ class Reconciler:
         self.refusals: Counter[Reason] = Counter()
         """Refusals reported so far."""
         self._class = load_balancer_class
-        self._requests = Requests(rng)
+        self._requests = ApiRequests(rng)
         self._reminders = Reminders(rng)
-        self._holdings = Holdings(self.ledger, self.releases, load_balancer_class)
+        self._assignments = Assignments(self.ledger, self.releases, load_balancer_class)
         self._config = Config()
-        self._departed = Departed()
+        self._departed = DepartedPools()
         self._reserved: RangeMap[Reserved] = RangeMap()
         self._namespaces: dict[str, Mapping[str, str]] = {}
         self._tracked: dict[str, Tracked] = {}
         self._waiting: set[str] = set()
         self._contested: set[str] = set()
-        self._turns = Turns(self._rank_of)
+        self._queue = JudgingQueue(self._rank_of)
 
     # -------------------------------------------------------------------- what is observed
 
@@ -91,7 +91,7 @@ class Reconciler:
             return
         if config == replace(before, elsewhere=config.elsewhere, obstacle=config.obstacle):
             self._config = replace(config, departed=self._departed.names)
-            self._turns.give(*self._waiting)
+            self._queue.add(*self._waiting)
             return
         if self.started:
             self._departed.configured(self._config, config)
@@ -103,7 +103,7 @@ class Reconciler:
         """Other pools are there, or may come back, than a moment ago."""
         self._config = replace(self._config, departed=self._departed.names)
         self.releases.regroup(self._config.pool_of, self._config.departed)
-        self._turns.give(*self._tracked)
+        self._queue.add(*self._tracked)
 
     def set_reserved(self, reserved: RangeMap[Reserved]) -> None:
         """The addresses that the cluster uses itself. Where pools contain other ones now, every Service is judged anew;
@@ -112,7 +112,7 @@ class Reconciler:
             return
         self._reserved = reserved
         affected = self.ledger.set_pools(self._config.pools, reserved)
-        self._turns.give(*(self._tracked if affected else self._waiting))
+        self._queue.add(*(self._tracked if affected else self._waiting))
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
         """A namespace's labels; None: it is gone."""
@@ -122,13 +122,13 @@ class Reconciler:
         elif labels != before:
             self._namespaces[name] = labels
             if any(pool.allocation and pool.allocation.namespace_selectors for pool in self._config.pools.values()):
-                self._turns.give(*(key for key, each in self._tracked.items() if each.view.metadata.namespace == name))
+                self._queue.add(*(key for key, each in self._tracked.items() if each.view.metadata.namespace == name))
 
     def observe(self, view: Service) -> None:
         """A Service as the API shows it."""
         tracked = self._take_note(view)
         if tracked is not None and not tracked.in_flight:  # else it is judged when the answer has come
-            self._turns.give(view.key)
+            self._queue.add(view.key)
 
     def _take_note(self, view: Service) -> Tracked | None:
         """The Service, if this is news of it."""
@@ -146,7 +146,7 @@ class Reconciler:
             if find_condition(view.status.conditions, ADDRESS_ASSIGNED) is not None:
                 tracked.told = vocabulary.worth_telling(view)  # it was told then
         elif tracked.view.metadata.resource_version == version:
-            tracked.view = view  # the copy that is held anyway, instead of the one that a write was answered with
+            tracked.view = view  # the copy that is kept anyway, instead of the one that a write was answered with
             if not tracked.doubtful:
                 return None  # it is judged already, or will be when the answer under way has come
         elif not is_older(version, tracked.view.metadata.resource_version):
@@ -156,7 +156,7 @@ class Reconciler:
                 and view.spec.type == "LoadBalancer"
                 and not is_ours(view, self._class)
             ):
-                self._holdings.vacate(
+                self._assignments.vacate(
                     tracked
                 )  # it has been something else in between, or it could not change its class
             tracked.view = view
@@ -170,19 +170,19 @@ class Reconciler:
         if tracked is None or tracked.uid != view.metadata.uid:
             return
         tracked.doubtful = True
-        self._turns.give(view.key)
+        self._queue.add(view.key)
 
     def _enter(self, tracked: Tracked) -> None:
         """Take note of what the Service shows, before anybody else is given it; who has to give way to it is due."""
         if is_ours(tracked.view, self._class):
-            self._holdings.note_strays(tracked, self._tracked)
+            self._assignments.note_strays(tracked, self._tracked)
         elif tracked.view.spec.type == "LoadBalancer":
-            yielding = self._holdings.occupy(tracked, self._tracked)
-            self._turns.give(*(each.view.key for each in yielding))
-        self._turns.give(*self._holdings.take_disputed())
+            yielding = self._assignments.occupy(tracked, self._tracked)
+            self._queue.add(*(each.view.key for each in yielding))
+        self._queue.add(*self._assignments.take_disputed())
 
     def _forget(self, tracked: Tracked) -> None:
-        self._holdings.release(tracked)
+        self._assignments.release(tracked)
         key = tracked.view.key
         del self._tracked[key]
         self._requests.wake(tracked, None)
@@ -214,14 +214,14 @@ class Reconciler:
         self._requests.answered(tracked)
         self._take_note(view)
         if overtaken or decided is None or not decided.is_what(tracked.view):
-            self._turns.give(view.key)
+            self._queue.add(view.key)
         else:
             self._confirm(tracked)
 
     def _confirm(self, tracked: Tracked) -> None:
         """Give back what the Service has left, if the API shows it with what it is assigned."""
         if shown(tracked.view) == texts(tracked.assigned):
-            self._holdings.settled(tracked)
+            self._assignments.confirm(tracked)
 
     def _learn(self, change: Change, view: Service | ServiceOwners | None) -> None:
         tracked = self._tracked.get(change.key)
@@ -230,7 +230,7 @@ class Reconciler:
             if view is None:
                 self._forget(tracked)
             elif isinstance(view, ServiceOwners):
-                self._turns.give(change.key)
+                self._queue.add(change.key)
                 if tracked.contest is not None:
                     tracked.contest.asked = True
                     tracked.contest.rival = last_other_writer(view.metadata.managed_fields, COMPONENT)
@@ -238,7 +238,7 @@ class Reconciler:
                 tracked.doubtful = False
         if isinstance(view, Service):
             self._take_note(view)
-            self._turns.give(change.key)
+            self._queue.add(change.key)
 
     def superseded(self, change: Change, view: Service | None, now: Moment) -> None:
         """Somebody else wrote first; ``view`` is what the object has become. Judged anew at once, but whoever is always
@@ -272,7 +272,7 @@ class Reconciler:
         self.releases.restore(recorded, self._config.pool_of)
         for tracked in self._tracked.values():
             self._departed.named(PoolName(annotation(tracked.view, ALLOCATED_FROM_POOL)), self._config)
-        self._holdings.restore(self._tracked)
+        self._assignments.restore(self._tracked)
         self._mind_departed()
 
     def decide(self, now: Moment, requests: int = sys.maxsize, services: int = sys.maxsize) -> list[Change | Tell]:
@@ -283,10 +283,10 @@ class Reconciler:
                 self._mind_departed()
             for key in self._requests.take_due(now):
                 self._requests.due(self._tracked[key], now)
-                self._turns.give(key)
+                self._queue.add(key)
             for key in self._reminders.due(now.monotonic):
                 self._tracked[key].remind = True
-                self._turns.give(key)
+                self._queue.add(key)
             self._decide_all(now, requests, services)
         self.releases.stamp(now)
         return self._requests.take()
@@ -294,13 +294,13 @@ class Reconciler:
     def _decide_all(self, now: Moment, requests: int, services: int) -> None:
         while requests > 0 and services > 0:
             services -= 1
-            for reclaimer in self._holdings.take_reclaimers():
+            for reclaimer in self._assignments.take_reclaimers():
                 self._enter(self._tracked[reclaimer])
-            if freed := self._holdings.take_freed():
-                self._turns.offer(freed & self._config.pools.keys(), self._waiting)
-            if (turn := self._turns.next()) is None:
+            if freed := self._assignments.take_freed():
+                self._queue.offer(freed & self._config.pools.keys(), self._waiting)
+            if (first := self._queue.pop()) is None:
                 return
-            key, due = turn
+            key, due = first
             tracked = self._tracked.get(key)
             if tracked is not None and (due or self._may_profit(tracked)):
                 was_in_flight = tracked.in_flight
@@ -314,7 +314,7 @@ class Reconciler:
     @property
     def backlog(self) -> int:
         """How many still have a turn. From any thread."""
-        return len(self._turns)
+        return len(self._queue)
 
     def figures(self) -> Figures:
         waiting = Counter(
@@ -328,7 +328,7 @@ class Reconciler:
         """Whether one of the pools still has something for it."""
         if annotation(waiting.view, ALLOW_SHARED_IP):
             return True
-        return any(self.ledger.counts(pool, family)[1] for pool in self._turns.freed for family in Family)
+        return any(self.ledger.counts(pool, family)[1] for pool in self._queue.freed for family in Family)
 
     def _decide(self, tracked: Tracked, now: Moment) -> None:
         view = tracked.view
@@ -350,28 +350,28 @@ class Reconciler:
     def _decide_ours(self, tracked: Tracked, now: Moment) -> None:
         view = tracked.view
         self._notice_others(tracked, now)
-        verdict = self._with_remarks(self._judge(tracked), view)
-        tracked.refusal = verdict.refusal
-        if verdict.refusal is None and verdict.lacking is None:
+        judgement = self._with_remarks(self._judge(tracked), view)
+        tracked.refusal = judgement.refusal
+        if judgement.refusal is None and judgement.lacking is None:
             self._waiting.discard(view.key)
         else:
             self._waiting.add(view.key)
-        tracked.cleared = verdict.cleared or tracked.cleared
-        self._holdings.assign(tracked, verdict.addresses)
+        tracked.cleared = judgement.cleared or tracked.cleared
+        self._assignments.assign(tracked, judgement.addresses)
         self._tell_of_annotations(tracked)
         if self._stands_back(tracked, now):
             self._explain(tracked, events.of_contest(tracked.refusal), (), now)
             return
-        said = condition(verdict)
-        decided = Decided(view, texts(tracked.assigned), verdict.pool, said, now)
+        said = condition(judgement)
+        decided = Decided(view, texts(tracked.assigned), judgement.pool, said, now)
         patch = decided.patch(view)
-        notes = events.of_verdict(view, verdict, tracked.cleared) if patch is not None else ()
+        notes = events.of_judgement(view, judgement, tracked.cleared) if patch is not None else ()
         refused = {"AllocationFailed", "LoadBalancerFailed"} & {note.reason for note in notes}
         written = self._write(tracked, patch, said.message, notes, now)
         tracked.decided = decided if written else None
-        if written and refused and verdict.refusal is not None:
-            self.refusals[verdict.refusal.reason] += 1
-        self._explain(tracked, events.of_refusal(view, verdict), notes if written else (), now)
+        if written and refused and judgement.refusal is not None:
+            self.refusals[judgement.refusal.reason] += 1
+        self._explain(tracked, events.of_refusal(view, judgement), notes if written else (), now)
 
     def _explain(self, tracked: Tracked, why: tuple[EventNote, ...], told: tuple[EventNote, ...], now: Moment) -> None:
         """See to it that an Event says why a Service waits. ``told``: those that are recorded now anyway."""
@@ -397,13 +397,13 @@ class Reconciler:
         if given is None:
             shown = addresses_in_status(view)
             given = shown if shown and set(shown) <= set(had) else tracked.confirmed
-        self._holdings.assign(tracked, tuple(each for each in given if each in had))
+        self._assignments.assign(tracked, tuple(each for each in given if each in had))
         if not self._stands_back(tracked, now):
             said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
             patch = service_patch(view, texts(tracked.assigned), pool_named(view), said, now)
             self._write(tracked, patch, "put right: the Service is being deleted", (), now)
 
-    def _judge(self, tracked: Tracked) -> Verdict:
+    def _judge(self, tracked: Tracked) -> Judgement:
         view = tracked.view
         reading = read_request(view, self._namespaces.get(view.metadata.namespace, {}))
         if former := self.releases.former(view.key):
@@ -415,20 +415,20 @@ class Reconciler:
             still = judge(self._config, self.ledger, reading, on_display, pool)
             if still.refusal is None and still.addresses == on_display:
                 return still
-        held = tracked.assigned
-        if not held and on_display and may_be_believed(self._config, self.ledger, reading, on_display):
-            held = on_display
-        return judge(self._config, self.ledger, reading, held, pool)
+        present = tracked.assigned
+        if not present and on_display and may_be_believed(self._config, self.ledger, reading, on_display):
+            present = on_display
+        return judge(self._config, self.ledger, reading, present, pool)
 
-    def _with_remarks(self, verdict: Verdict, view: Service) -> Verdict:
+    def _with_remarks(self, judgement: Judgement, view: Service) -> Judgement:
         if unread := vocabulary.remark(view):
-            verdict = replace(verdict, unread=unread)
-        for address in verdict.addresses:
-            if verdict.remark is None and (key := self._holdings.shown_by(address)) is not None:
+            judgement = replace(judgement, unread=unread)
+        for address in judgement.addresses:
+            if judgement.remark is None and (key := self._assignments.shown_by(address)) is not None:
                 served = self._tracked[key].view.spec.load_balancer_class
                 who = f'{key}, of the class "{served}",' if served else f"{key}, which has no class,"
-                verdict = replace(verdict, remark=Refusal(Reason.ADDRESS_IN_USE, f"{who} shows {address.text} too"))
-        return verdict
+                judgement = replace(judgement, remark=Refusal(Reason.ADDRESS_IN_USE, f"{who} shows {address.text} too"))
+        return judgement
 
     def _tell_of_annotations(self, tracked: Tracked) -> None:
         if notes := vocabulary.news(tracked.view, tracked.told):
@@ -449,13 +449,13 @@ class Reconciler:
         """Whether somebody else keeps writing the status. Then find out who, say so once, and leave it at that; except
         that what it usurps is taken out of it each time."""
         view, contest = tracked.view, tracked.contest
-        usurps = self._holdings.note_strays(tracked, self._tracked)
+        usurps = self._assignments.note_strays(tracked, self._tracked)
         if contest is None or not contest.holds(view, now.monotonic):
             self._contested.discard(view.key)
             return False
         self._contested.add(view.key)
         self._requests.wake(tracked, contest.next_try(view))
-        self._holdings.give_back_unseen(tracked)
+        self._assignments.give_back_unseen(tracked)
         present, own = shown(view), texts(tracked.assigned)
         displayed = own if usurps else present
         status = "True" if displayed and displayed == own else "False"
@@ -478,7 +478,7 @@ class Reconciler:
     def _decide_leftover(self, tracked: Tracked, now: Moment) -> None:
         """No LoadBalancer any more: take back what we gave and wrote."""
         view = tracked.view
-        self._holdings.assign(tracked, ())
+        self._assignments.assign(tracked, ())
         patch = service_patch(view, (), None, None, now) if bears_our_mark(view) or tracked.retiring else None
         if patch is None:
             self._forget(tracked)
@@ -510,7 +510,7 @@ def pool_named(view: Service) -> str | None:
 
 
 def bears_our_mark(view: Service) -> bool:
-    """Whether we (or MetalLB before us) gave it an address or a verdict."""
+    """Whether we (or MetalLB before us) gave it an address or a judgement."""
     return bool(annotation(view, ALLOCATED_FROM_POOL)) or (
         find_condition(view.status.conditions, ADDRESS_ASSIGNED) is not None
     )

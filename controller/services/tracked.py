@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cluster.objects import Condition, Service
 from controller.allocation.allocator import Refusal
 from controller.changes import Moment, Patch, service_patch
-from controller.services.assignments import Holding
+from controller.services.assignments import Assignment
 from controller.services.contest import Contest, Shown, wish
 
 
@@ -32,7 +32,7 @@ class Decided:
 
 
 @dataclass(slots=True)
-class Tracked(Holding):
+class Tracked(Assignment):
     """See the module's docstring. Times are monotonic seconds."""
 
     refusal: Refusal | None = None

@@ -30,9 +30,9 @@ from cluster.addresses import Address, AddressError, Family, parse_address
 from cluster.config import Config
 from cluster.objects import AddressText, EndpointSlice, Node, NodeName, PoolName, Service, find_condition
 from cluster.record import ADDRESS_ASSIGNED, recorded_texts
-from cluster.rightful import Age, Contender, age_of, rightful
+from cluster.rightful import Age, Contender, age_of, titles
 from cluster.selectors import matches_any
-from cluster.sharing import read_holder
+from cluster.sharing import read_sharer
 from speaker.api.kept import AS_SHOWN, can_serve, one
 from speaker.api.ranking import Advertisements, NodeFacts, Ranking, Requirement
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
@@ -396,12 +396,16 @@ def _rightful(members: Iterable[_Ours]) -> list[_Ours]:
         Contender(
             ours,
             ours.age,
+            read_sharer(ours.service),
             tuple(place.address for place in ours.addresses),
             None if ours.given is None else tuple(place.address for place in ours.given),
         )
         for ours in members
     ]
-    theirs = rightful(contenders, lambda ours: read_holder(ours.service))
+    theirs: dict[str, set[Address]] = {}
+    for title in titles(contenders):
+        if title.barred_by is None:
+            theirs.setdefault(title.who.service.key, set()).add(title.address)
     lawful = []
     for each in contenders:
         may_have = theirs.get(each.who.service.key, ())

@@ -12,7 +12,7 @@ from cluster.objects import Condition, PoolName, Service, decode
 from cluster.record import recorded
 from controller.allocation.allocator import Reason, Refusal
 from controller.services.contest import Contest
-from controller.services.judgement import Verdict, condition
+from controller.services.judgement import Judgement, condition
 
 ADDRESSES = st.lists(
     (st.ip_addresses(v=4) | st.ip_addresses(v=6)).map(lambda each: parse_address(str(each))),
@@ -32,8 +32,8 @@ def saying(said: Condition) -> Service:
 def test_a_condition_that_says_assigned_is_read_as_it_was_written(
     addresses: tuple[object, ...], pool: str, refusal: Refusal | None, lacking: Refusal | None, remark: Refusal | None
 ) -> None:
-    verdict = Verdict(addresses, PoolName(pool), refusal, lacking, remark=remark)  # type: ignore[arg-type]
-    assert recorded(saying(condition(verdict))) == addresses
+    judgement = Judgement(addresses, PoolName(pool), refusal, lacking, remark=remark)  # type: ignore[arg-type]
+    assert recorded(saying(condition(judgement))) == addresses
 
 
 @given(ADDRESSES, st.booleans(), st.none() | st.text(max_size=20) | st.just("; 10.9.9.9 stays reserved for it"))

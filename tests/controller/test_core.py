@@ -13,7 +13,7 @@ from cluster.api.listwatch import Change as Seen
 from cluster.objects import IPAddressPool, Node, Object, Service, decode
 from cluster.resources import IP_ADDRESS_POOLS, SERVICES
 from controller.changes import Change, Moment, Write
-from controller.core import HOPELESS_RETRY_S, Core, Orders, Outcome
+from controller.core import HOPELESS_RETRY_S, ChangeOutcome, Core, Orders
 from controller.passes import Room
 from controller.retry import FIRST_RETRY_S
 from tests.controller.world import pool_objects
@@ -152,7 +152,7 @@ def test_when_a_failed_write_is_tried_again(failure: ApiError, least_s: float, r
     core.clear({}, 6.0)  # the look at status objects, which a term begins with
     (write,) = [each for each in decide(core, 6.0).changes if each.resource is resource]
     assert not [each for each in decide(core, 7.0).changes if each.resource is resource]
-    core.take_outcome(Outcome(TERM, write, failure=failure), at(FAILED_AT))
+    core.take_outcome(ChangeOutcome(TERM, write, failure=failure), at(FAILED_AT))
 
     def tried(now: float) -> bool:
         return any(each.key == write.key and each.resource is resource for each in decide(core, now).changes)
@@ -167,7 +167,7 @@ def test_when_a_failed_write_is_tried_again(failure: ApiError, least_s: float, r
 def test_who_lost_a_race_is_judged_at_once_on_what_the_object_has_become() -> None:
     core = leader(*POOLS, service())
     (write,) = about_services(decide(core, 1.0))
-    core.take_outcome(Outcome(TERM, write, service(version=2), made=False), at(2.0))
+    core.take_outcome(ChangeOutcome(TERM, write, service(version=2), made=False), at(2.0))
     (again,) = about_services(decide(core, 2.0))
     assert isinstance(again, Write)
     assert again.body["metadata"]["resourceVersion"] == "2"
@@ -176,7 +176,7 @@ def test_who_lost_a_race_is_judged_at_once_on_what_the_object_has_become() -> No
 def test_a_service_that_is_gone_when_it_is_written_gives_its_address_back() -> None:
     core = leader(*POOLS, service())
     (write,) = about_services(decide(core, 1.0))
-    core.take_outcome(Outcome(TERM, write, None), at(2.0))
+    core.take_outcome(ChangeOutcome(TERM, write, None), at(2.0))
     assert not about_services(decide(core, 2.0))
     assert core.figures().services == 0
     assert [each.ipv4_in_use for each in core.figures().pools.values()] == [0]

@@ -9,7 +9,7 @@ from cluster.addresses import Address, Family
 from cluster.config import Pool, load
 from cluster.objects import PoolName, Service
 from cluster.record import recorded
-from cluster.sharing import read_holder
+from cluster.sharing import read_sharer
 from controller.allocation.allocator import Refusal, allocate, why_not_requested
 from controller.services.contest import shown
 from controller.services.reading import addresses_in_status, read_request
@@ -36,7 +36,7 @@ def assert_no_address_is_shown_twice(
     for view in services:
         for address in addresses_in_status(view):
             for other in shown.setdefault(address, []):
-                reason = read_holder(view).why_not_with(read_holder(other))
+                reason = read_sharer(view).why_not_with(read_sharer(other))
                 if pools is not None:
                     given = (*(recorded(view) or ()), *(recorded(other) or ()))
                     theirs = (*pools[view.spec.load_balancer_class], *pools[other.spec.load_balancer_class])

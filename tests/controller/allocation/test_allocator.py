@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from cluster.addresses import Address, Family, Range, parse_address
 from cluster.config import Config, is_buggy
 from cluster.objects import PoolName
-from cluster.sharing import Holder
-from controller.allocation.allocator import Allocation, Reason, Refusal, Request, allocate
+from cluster.sharing import Sharer
+from controller.allocation.allocator import AddressRequest, Allocation, Reason, Refusal, allocate
 from controller.allocation.ledger import Ledger
 from tests.controller.world import config_of
 
@@ -26,7 +26,7 @@ def setting(pools: Mapping[str, Any], taken: Mapping[str, str] | None = None) ->
     ledger = Ledger()
     ledger.set_pools(config.pools)
     for address, service in (taken or {}).items():
-        ledger.take(parse_address(address), Holder(service))
+        ledger.take(parse_address(address), Sharer(service))
     return config, ledger
 
 
@@ -34,11 +34,11 @@ def request(
     *addresses: str,
     pool: str | None = None,
     families: tuple[tuple[Family, ...], ...] = ((V4,),),
-    holder: Holder | None = None,
+    sharer: Sharer | None = None,
     **rest: Any,
-) -> Request:
-    return Request(
-        holder or Holder("default/web"),
+) -> AddressRequest:
+    return AddressRequest(
+        sharer or Sharer("default/web"),
         families,
         pool=PoolName(pool) if pool else None,
         addresses=tuple(parse_address(text) for text in addresses),
@@ -46,7 +46,7 @@ def request(
     )
 
 
-def given_to(pools: Mapping[str, Any], want: Request, taken: Mapping[str, str] | None = None) -> str:
+def given_to(pools: Mapping[str, Any], want: AddressRequest, taken: Mapping[str, str] | None = None) -> str:
     """ "pool: addresses", or the refusal's reason."""
     outcome = allocate(*setting(pools, taken), want)
     if isinstance(outcome, Refusal):
@@ -193,7 +193,7 @@ def without_buggy(span: str) -> dict[str, Any]:
         ),
     ],
 )
-def test_the_rules(rule: str, pools: Mapping[str, Any], want: Request, taken: str, outcome: str) -> None:
+def test_the_rules(rule: str, pools: Mapping[str, Any], want: AddressRequest, taken: str, outcome: str) -> None:
     holders: dict[str, str] = {address.text: "default/other" for span in taken.split() for address in each_of(span)}
     assert given_to(pools, want, holders) == outcome, rule
 
@@ -235,26 +235,26 @@ def test_a_refusal_says_pool_by_pool_why_not() -> None:
     }
 
 
-WEB = Holder("default/web", "key", "", (("TCP", 80),))
-SECURE = Holder("default/secure", "key", "", (("TCP", 443),))
+WEB = Sharer("default/web", "key", "", (("TCP", 80),))
+SECURE = Sharer("default/secure", "key", "", (("TCP", 443),))
 
 
 @pytest.mark.parametrize(
     ("present", "asking", "outcome"),
     [
         (SECURE, WEB, "p: 10.0.0.0"),
-        (Holder("default/other"), WEB, "p: 10.0.0.1"),
-        (SECURE, Holder("default/web"), "p: 10.0.0.1"),
-        (Holder("default/other", "another key", "", (("TCP", 443),)), WEB, "p: 10.0.0.1"),
-        (Holder("default/other", "key", "app=other", (("TCP", 443),)), WEB, "p: 10.0.0.1"),
-        (Holder("default/other", "key", "", (("TCP", 80),)), WEB, "p: 10.0.0.1"),
-        (Holder("default/other", "key", "", (("UDP", 80),)), WEB, "p: 10.0.0.0"),
+        (Sharer("default/other"), WEB, "p: 10.0.0.1"),
+        (SECURE, Sharer("default/web"), "p: 10.0.0.1"),
+        (Sharer("default/other", "another key", "", (("TCP", 443),)), WEB, "p: 10.0.0.1"),
+        (Sharer("default/other", "key", "app=other", (("TCP", 443),)), WEB, "p: 10.0.0.1"),
+        (Sharer("default/other", "key", "", (("TCP", 80),)), WEB, "p: 10.0.0.1"),
+        (Sharer("default/other", "key", "", (("UDP", 80),)), WEB, "p: 10.0.0.0"),
     ],
 )
-def test_only_services_that_agree_share_an_address(present: Holder, asking: Holder, outcome: str) -> None:
+def test_only_services_that_agree_share_an_address(present: Sharer, asking: Sharer, outcome: str) -> None:
     config, ledger = setting({"p": "10.0.0.0/30"})
     ledger.take(parse_address("10.0.0.0"), present)
-    result = allocate(config, ledger, request(holder=asking))
+    result = allocate(config, ledger, request(sharer=asking))
     assert isinstance(result, Allocation)
     assert f"{result.pool}: {result.addresses[0].text}" == outcome
 
@@ -265,7 +265,7 @@ def test_a_pool_of_a_whole_ipv6_prefix_is_as_quick_to_give_as_any() -> None:
         outcome = allocate(config, ledger, request(families=((V6,),)))
         assert isinstance(outcome, Allocation)
         assert outcome.addresses[0].text == expected
-        ledger.take(outcome.addresses[0], Holder(f"default/{expected}"))
+        ledger.take(outcome.addresses[0], Sharer(f"default/{expected}"))
     assert ledger.counts(PoolName("p"), V6) == (2, 2**96 - 2)
 
 
@@ -308,7 +308,7 @@ def test_no_address_twice_none_outside_its_pool_and_the_first_free_one(
             ledger.give_back(held.pop(leaving), leaving)
         elif step in {"take", "ask"}:
             asked: tuple[Address, ...] = (Address(V4, BASE + argument),) if step == "ask" else ()
-            outcome = allocate(config, ledger, Request(Holder(service), ((V4,),), addresses=asked))
+            outcome = allocate(config, ledger, AddressRequest(Sharer(service), ((V4,),), addresses=asked))
             usable = [
                 address
                 for pool in config.pools.values()
@@ -322,7 +322,7 @@ def test_no_address_twice_none_outside_its_pool_and_the_first_free_one(
                 (address,) = outcome.addresses
                 assert address == (asked[0] if asked else usable[0])
                 assert address in config.pools[outcome.pool]
-                ledger.take(address, Holder(service))
+                ledger.take(address, Sharer(service))
                 held[service] = address
         for name, pool in config.pools.items():
             assigned, available = ledger.counts(name, V4)

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from cluster.addresses import Address, Family, parse_address
 from cluster.config import Pool, is_buggy
 from cluster.objects import PoolName
-from cluster.sharing import Holder
+from cluster.sharing import Sharer
 from controller.allocation.ledger import Ledger
 from tests.controller.world import config_of
 
@@ -24,7 +24,7 @@ POOLS = [
 PORTS = st.sets(st.tuples(st.sampled_from(["TCP", "UDP"]), st.sampled_from([80, 443])), min_size=1)
 HOLDERS = st.builds(
     lambda service, key, backends, ports: (
-        Holder(service, key, backends, tuple(sorted(ports))) if key else Holder(service)
+        Sharer(service, key, backends, tuple(sorted(ports))) if key else Sharer(service)
     ),
     st.sampled_from(["u", "v", "w", "x"]),
     st.sampled_from(["", "key", "other"]),
@@ -50,7 +50,7 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.ledger = Ledger()
         self.pools = config_of({}).pools
-        self.held: dict[Address, dict[str, Holder]] = {}
+        self.held: dict[Address, dict[str, Sharer]] = {}
 
     @rule(pools=st.sampled_from(POOLS))
     def configure(self, pools: dict[str, object]) -> None:
@@ -58,7 +58,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger.set_pools(self.pools)
 
     @rule(address=ADDRESSES, holder=HOLDERS)
-    def take(self, address: Address, holder: Holder) -> None:
+    def take(self, address: Address, holder: Sharer) -> None:
         """Whether or not the holders agree: the ledger records what it is told."""
         present = self.held.setdefault(address, {})
         changed = bool(present) and present.get(holder.service) != holder
@@ -74,7 +74,7 @@ class LedgerMachine(RuleBasedStateMachine):
         present.pop(service, None)
 
     @rule(asking=HOLDERS)
-    def ask(self, asking: Holder) -> None:
+    def ask(self, asking: Sharer) -> None:
         for name, pool in self.pools.items():
             candidates = in_order(pool)
             free = [each for each in candidates if not self.held.get(each)]
@@ -93,15 +93,16 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.ledger.first_shared(name, V4, asking) == (shared[0] if shared else None)
 
     @rule(address=ADDRESSES, asking=HOLDERS)
-    def conflict(self, address: Address, asking: Holder) -> None:
+    def conflict(self, address: Address, asking: Sharer) -> None:
         others = [each for each in self.held.get(address, {}).values() if each.service != asking.service]
         reasons = {asking.why_not_with(each) for each in others} - {None}
-        assert self.ledger.conflict(address, asking) in (reasons or {None})
+        other = self.ledger.conflict(address, asking)
+        assert (None if other is None else asking.why_not_with(other)) in (reasons or {None})
 
     @invariant()
     def it_counts_and_lists_as_the_model_does(self) -> None:
         for address, holders in self.held.items():
-            assert set(self.ledger.holders(address)) == set(holders.values())
+            assert set(self.ledger.having(address)) == set(holders.values())
         for name, pool in self.pools.items():
             addresses = in_order(pool)
             taken = sum(bool(self.held.get(each)) for each in addresses)
@@ -120,11 +121,12 @@ def test_a_thousand_may_share_one_address_as_long_as_their_ports_differ() -> Non
     ledger.set_pools(config_of({"p": "10.0.0.0/30"}).pools)
     address = parse_address("10.0.0.0")
     for number in range(1000):
-        holder = Holder(f"default/s{number}", "key", "", (("TCP", number + 1),))
-        assert ledger.first_shared(PoolName("p"), V4, holder) == (address if number else None)
-        ledger.take(address, holder)
-    assert ledger.conflict(address, Holder("default/new", "key", "", (("TCP", 500),))) == (
-        "default/s499 holds it and uses port 500/TCP too"
-    )
+        sharer = Sharer(f"default/s{number}", "key", "", (("TCP", number + 1),))
+        assert ledger.first_shared(PoolName("p"), V4, sharer) == (address if number else None)
+        ledger.take(address, sharer)
+    new = Sharer("default/new", "key", "", (("TCP", 500),))
+    other = ledger.conflict(address, new)
+    assert other is not None
+    assert new.why_not_with(other) == "default/s499 holds it and uses port 500/TCP too"
     ledger.give_back(address, "default/s499")
-    assert ledger.conflict(address, Holder("default/new", "key", "", (("TCP", 500),))) is None
+    assert ledger.conflict(address, new) is None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cluster.addresses import Address, Family, Range, RangeMap, parse_address, parse_range
 from cluster.objects import PoolName
-from cluster.sharing import Holder
+from cluster.sharing import Sharer
 from controller.allocation.ledger import Ledger
 from controller.allocation.reserved import Reservations, Reserved, Use
 from tests.controller.world import World, config_of
@@ -241,7 +241,7 @@ def test_counts_and_choice_equal_a_recount_whatever_is_reserved_when(
         for step, offset in steps:
             one = Address(Family.IPV4, base + offset)
             if step == "take" and one not in held:
-                ledger.take(one, Holder("a/b"))
+                ledger.take(one, Sharer("a/b"))
                 held.add(one)
             elif step == "give back" and one in held:
                 ledger.give_back(one, "a/b")

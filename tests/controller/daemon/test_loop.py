@@ -287,11 +287,11 @@ def test_a_pool_that_cannot_be_honoured_says_so_and_the_last_good_one_stays(clus
     cluster.merge(pool_path, {"spec": {"addresses": ["10.0.0.0/24", "172.18.255.250-172.18.255.200"]}})
     reason = 'spec.addresses[1]: "172.18.255.250-172.18.255.200" starts after it ends'
 
-    def verdict() -> dict[str, Any]:
+    def judgement() -> dict[str, Any]:
         conditions = cluster.ask("GET", pool_path).get("status", {}).get("conditions", [])
         return next((dict(each) for each in conditions if (each["type"], each["status"]) == ("Valid", "False")), {})
 
-    said = wait_until(verdict)
+    said = wait_until(judgement)
     assert (said["reason"], said["message"]) == ("Invalid", f"{reason}; the last good version stays in force")
     state_path = f"{METALLB}/configurationstates/controller"
     state = wait_until(

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.addresses import parse_address
 from cluster.objects import ConfigurationState, IPAddressPool, L2Advertisement, Node, PoolName, decode
-from cluster.sharing import Holder
+from cluster.sharing import Sharer
 from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases
 from controller.allocation.reserved import Reservations
@@ -97,7 +97,7 @@ class Api:
     def status(self, kind: str, name: str) -> dict[str, Any]:
         return dict(self.objects[kind, name].get("status", {}))
 
-    def verdict(self, kind: str, name: str) -> tuple[str, str, str]:
+    def judgement(self, kind: str, name: str) -> tuple[str, str, str]:
         return self.condition(kind, name, "Valid")
 
     def condition(self, kind: str, name: str, type_: str) -> tuple[str, str, str]:
@@ -145,9 +145,9 @@ def api() -> Api:
 def test_a_pool_in_force_says_so_and_counts(api: Api) -> None:
     api.pool("p", "10.0.0.0/30", "2001:db8::/64")
     api.settle()
-    assert api.verdict("IPAddressPool", "p") == ("True", "InForce", "")
-    api.ledger.take(parse_address("10.0.0.1"), Holder("default/web"))
-    api.ledger.take(parse_address("2001:db8::1"), Holder("default/web"))
+    assert api.judgement("IPAddressPool", "p") == ("True", "InForce", "")
+    api.ledger.take(parse_address("10.0.0.1"), Sharer("default/web"))
+    api.ledger.take(parse_address("2001:db8::1"), Sharer("default/web"))
     api.settle()
     counters = {key: value for key, value in api.status("IPAddressPool", "p").items() if key != "conditions"}
     assert counters == {"assignedIPv4": 1, "availableIPv4": 3, "assignedIPv6": 1, "availableIPv6": 2**63 - 1}
@@ -158,7 +158,7 @@ def test_a_pool_that_is_empty_says_so_with_the_numbers(api: Api) -> None:
     api.node("n1", "10.0.0.1")
     api.settle()
     assert api.condition("IPAddressPool", "p", "Exhausted") == ("False", "AddressesAvailable", "")
-    api.ledger.take(parse_address("10.0.0.0"), Holder("default/web"))
+    api.ledger.take(parse_address("10.0.0.0"), Sharer("default/web"))
     api.settle()
     said = "no free IPv4 address (1 of 2 in use, 1 never given out)"
     assert api.condition("IPAddressPool", "p", "Exhausted") == ("True", "NoFreeAddress", said)
@@ -173,7 +173,7 @@ def test_a_pool_that_fills_and_empties_all_the_time_says_so_once_a_second(api: A
     api.writes.clear()
     for _ in range(200):
         api.time += 0.01
-        api.ledger.take(parse_address("10.0.0.0"), Holder("default/web"))
+        api.ledger.take(parse_address("10.0.0.0"), Sharer("default/web"))
         api.turn()
         api.time += 0.01
         api.ledger.give_back(parse_address("10.0.0.0"), "default/web")
@@ -192,7 +192,7 @@ def test_what_a_pool_shares_with_the_cluster_is_named_and_the_pool_stays_in_forc
     assert (status, reason) == ("True", "NodeAddress")
     assert message.startswith('never given out: 192.168.1.10 is an address of node "n0", 192.168.1.11 is')
     assert message.endswith(" and 3 more; the rest of the pool is")
-    assert api.verdict("IPAddressPool", "p") == ("True", "InForce", "")
+    assert api.judgement("IPAddressPool", "p") == ("True", "InForce", "")
     assert api.status("IPAddressPool", "p")["availableIPv4"] == 256 - 7 - 128
     for number in range(7):
         api.node(f"n{number}")
@@ -301,7 +301,7 @@ def test_a_broken_advertisement_is_judged_by_its_version_in_force(api: Api) -> N
     api.settle()
     api.advertisement("l2", ipAddressPools=["p", "p"])
     api.settle()
-    assert api.verdict("L2Advertisement", "l2")[0] == "False"
+    assert api.judgement("L2Advertisement", "l2")[0] == "False"
     assert api.condition("L2Advertisement", "l2", "PoolsExist")[1] == "UnknownPool"
 
 
@@ -352,7 +352,7 @@ def test_a_thousand_allocations_are_not_a_thousand_writes(api: Api) -> None:
     api.writes.clear()
     api.time += 10
     for number in range(1000):
-        api.ledger.take(parse_address(f"10.0.{number // 250}.{number % 250}"), Holder(f"default/{number}"))
+        api.ledger.take(parse_address(f"10.0.{number // 250}.{number % 250}"), Sharer(f"default/{number}"))
         api.turn()
     assert len(api.writes) == 1
     api.settle()
@@ -366,7 +366,11 @@ def test_a_broken_pool_says_what_is_wrong_and_what_stays(api: Api) -> None:
     api.pool("p", "10.0.0.1")
     api.settle()
     reason = 'spec.addresses[0]: "10.0.0.1" is a single address; write "10.0.0.1/32"'
-    assert api.verdict("IPAddressPool", "p") == ("False", "Invalid", f"{reason}; the last good version stays in force")
+    assert api.judgement("IPAddressPool", "p") == (
+        "False",
+        "Invalid",
+        f"{reason}; the last good version stays in force",
+    )
     assert [problem.text for problem in api.reports.take_new_problems()] == [f"IPAddressPool p: {reason}"]
     state = api.status("ConfigurationState", "controller")
     assert (state["result"], state["errorSummary"]) == ("Invalid", f"IPAddressPool p: {reason}")
@@ -376,7 +380,7 @@ def test_a_broken_pool_says_what_is_wrong_and_what_stays(api: Api) -> None:
     }
     api.pool("p", "10.0.0.1/32")
     api.settle()
-    assert api.verdict("IPAddressPool", "p")[0] == "True"
+    assert api.judgement("IPAddressPool", "p")[0] == "True"
     assert api.status("ConfigurationState", "controller")["result"] == "Valid"
     assert api.reports.take_new_problems() == []
 
@@ -386,11 +390,11 @@ def test_overlap_and_a_bad_advertisement_are_told_apart(api: Api) -> None:
     api.pool("b", "10.0.0.128/25")
     api.advertisement("l2", interfaces=["eth0", "eth0"])
     api.settle()
-    assert api.verdict("IPAddressPool", "b")[:2] == ("False", "Overlap")
+    assert api.judgement("IPAddressPool", "b")[:2] == ("False", "Overlap")
     reason = '10.0.0.128-10.0.0.255 overlaps 10.0.0.0-10.0.0.255 of pool "a", which stays in force'
     assert api.condition("IPAddressPool", "b", "Overlapping") == ("True", "Pool", reason)
     assert api.condition("IPAddressPool", "a", "Overlapping")[0] == "False"
-    assert api.verdict("L2Advertisement", "l2") == ("False", "Invalid", 'spec.interfaces[1]: repeats "eth0"')
+    assert api.judgement("L2Advertisement", "l2") == ("False", "Invalid", 'spec.interfaces[1]: repeats "eth0"')
 
 
 def test_a_restart_says_nothing_anew(api: Api) -> None:
@@ -445,7 +449,7 @@ def test_a_failed_report_is_repeated_after_a_pause(api: Api) -> None:
     assert deadline is not None
     assert deadline >= api.time + 0.25
     api.settle()
-    assert api.verdict("IPAddressPool", "p")[0] == "True"
+    assert api.judgement("IPAddressPool", "p")[0] == "True"
 
 
 def test_a_report_that_somebody_forestalled_is_made_on_the_newer_object(api: Api) -> None:
@@ -459,7 +463,7 @@ def test_a_report_that_somebody_forestalled_is_made_on_the_newer_object(api: Api
         there = (change.resource.kind, change.name) in api.objects
         api.reports.superseded(change, api.view(change.resource.kind, change.name) if there else None, now)
     api.settle()
-    assert api.verdict("IPAddressPool", "p")[0] == "True"
+    assert api.judgement("IPAddressPool", "p")[0] == "True"
     assert api.status("IPAddressPool", "p")["availableIPv4"] == 128
 
 
@@ -483,4 +487,4 @@ def test_what_somebody_else_keeps_replacing_is_written_ever_more_seldom(api: Api
     assert 10 <= len([each for each in api.writes if each.name == "p"]) <= 25, "in an hour"
     api.pool("p", "10.0.0.4/30")
     api.turn()
-    assert api.verdict("IPAddressPool", "p") == ("True", "InForce", ""), "what is new is said at once"
+    assert api.judgement("IPAddressPool", "p") == ("True", "InForce", ""), "what is new is said at once"

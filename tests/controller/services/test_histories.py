@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 from cluster.annotations import ALLOCATED_FROM_POOL, annotation
 from cluster.config import load
 from cluster.objects import Service
-from cluster.sharing import read_holder
+from cluster.sharing import read_sharer
 from controller.allocation.allocator import what_may_stay, why_not_requested
 from controller.allocation.ledger import Ledger
 from controller.changes import Read
@@ -378,7 +378,7 @@ class Histories(RuleBasedStateMachine):
     def _write(self, key: str, **parts: Any) -> None:
         namespace, name = key.split("/")
         view = self.world.put(name, namespace, **parts)
-        if read_holder(view).sharing_key:
+        if read_sharer(view).sharing_key:
             self.sharers.add(key)
 
 

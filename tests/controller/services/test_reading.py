@@ -9,7 +9,7 @@ import pytest
 
 from cluster.annotations import annotation
 from cluster.objects import Service, decode
-from cluster.sharing import Holder, read_holder
+from cluster.sharing import Sharer, read_sharer
 from controller.allocation.allocator import Reason
 from controller.services.reading import read_request
 
@@ -77,9 +77,9 @@ def test_who_shares_must_have_the_same_backends_where_the_traffic_stays_local(
 ) -> None:
     ports = [{"port": 443}, {"port": 53, "protocol": "UDP"}]
     view = service({NEW + "allow-shared-ip": "key"}, externalTrafficPolicy=policy, selector=selector, ports=ports)
-    assert read_holder(view) == Holder("default/web", "key", backends, (("TCP", 443), ("UDP", 53)))
+    assert read_sharer(view) == Sharer("default/web", "key", backends, (("TCP", 443), ("UDP", 53)))
 
 
 @pytest.mark.parametrize("annotations", [{}, {NEW + "allow-shared-ip": ""}])
 def test_without_a_key_nothing_is_shared(annotations: dict[str, str]) -> None:
-    assert read_holder(service(annotations)) == Holder("default/web")
+    assert read_sharer(service(annotations)) == Sharer("default/web")

@@ -438,7 +438,7 @@ def test_a_service_deleted_and_made_again_is_another_one(world: World) -> None:
     world.put("web", loadBalancerIP="172.18.255.210")
     world.settle()
     assert world.ip("web") == "172.18.255.210"
-    assert world.controller.ledger.holders(parse_address("172.18.255.200")) == ()
+    assert world.controller.ledger.having(parse_address("172.18.255.200")) == ()
 
 
 # ------------------------------------------------------------------------ pools change
