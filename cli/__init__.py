@@ -1,1 +1,1 @@
-"""``berthlb``: what a person runs beside a cluster."""
+"""``berthlb``: the commands that a person runs beside a cluster."""

@@ -1,9 +1,9 @@
-"""``berthlb``, also ``python -m cli``: what a person runs beside a cluster, one command each.
+"""``berthlb``, also ``python -m cli``: the commands that a person runs beside a cluster.
 
-Standard output has the result and nothing else, standard error one line for each remark or for the mistake. Exit code
-2: the command or its input is wrong, or nothing came out; 1: the result could not be written.
+Standard output has the result and nothing else. Standard error has one line for each remark, or for the mistake. Exit
+code 2: the command or its input is wrong, or nothing came out; 1: the result could not be written.
 
-argparse, as the daemons have it, since this is to run wherever they do: typer and rich come with the lab.
+It uses argparse, as the daemons do, since it is to run wherever they do: typer and rich come with the lab only.
 """
 
 from __future__ import annotations

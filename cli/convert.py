@@ -1,13 +1,12 @@
-"""MetalLB's configuration of versions up to 0.12 into the custom resources that replace it.
+"""MetalLB's configuration of versions up to 0.12, made into the custom resources that replace it.
 
-Each layer2 pool becomes an IPAddressPool and an L2Advertisement of the same name: the old MetalLB announced every such
-pool from every node on every interface, and so does an advertisement that names only its pool. Nothing that the old
-configuration says is dropped silently: whatever has no counterpart is left out with a remark. So is BGP, which BerthLB
-does not serve: MetalLB's BGP objects would be accepted and do nothing, and a pool that nobody announces would hand out
-addresses that nobody can reach.
-
-What comes out is accepted by the custom resource definitions and by the daemons. Whatever could not be is refused here,
-in the words of the old format: so are keys that MetalLB did not know, since a typing error would lose a setting.
+1. Each layer2 pool becomes an IPAddressPool and an L2Advertisement of the same name. The old MetalLB announced every
+   such pool from every node on every interface, and so does an advertisement that names only its pool.
+2. Nothing that the old configuration says is dropped silently: what has no counterpart is left out with a remark.
+3. BGP is left out with a remark too, since BerthLB does not serve it. MetalLB's BGP objects would be accepted and do
+   nothing, and a pool that nothing announces would give out addresses that nobody can reach.
+4. What comes out is accepted by the custom resource definitions and by the daemons. What could not be is refused here,
+   in the words of the old format. So are keys that MetalLB did not know: a typing error would lose a setting.
 
 The old format in its versions: until 0.2 a pool had ``cidr`` for ``addresses`` and protocol ``arp`` for ``layer2``, and
 ``arp-network``; later ones added auto-assign, BFD and, for a while, peer-autodiscovery.

@@ -1,7 +1,7 @@
-"""Asking a container engine, and by way of it the kind clusters on one of its networks.
+"""Asks a container engine about its networks, and the kind clusters on one of them about their pools.
 
 Everything goes through the engine's own command, also what an API server is asked: a kind node has kubectl and the
-administrator's kubeconfig. So neither kind nor kubectl has to be here, no kubeconfig of the user's is read, and it
+administrator's kubeconfig. So neither kind nor kubectl is needed here, no kubeconfig of the user's is read, and it
 works where the engine is in a virtual machine.
 
 These are several questions, and things may vanish between them; then they are asked again. A cluster that does not

@@ -1,19 +1,19 @@
 """Which addresses of a container network a kind cluster may give to its Services.
 
 The nodes of a kind cluster are containers, and the LAN on which an address has to answer is the engine's network. The
-engine gives addresses of that network to containers, and other kind clusters on it have pools of their own; nobody else
-keeps these apart. So whatever anybody has is taken out of the subnet, and the pool is cut from the upper end of what is
-left: engines begin at the lower one.
+engine gives addresses of that network to containers, and other kind clusters on it have pools of their own. Nothing
+else keeps these apart.
 
-Where the network was made with a range for containers (``--ip-range``), the pool lies outside it, and no container ever
-gets an address of the pool on the engine's own account. Where it was not, the engine may: Docker takes the lowest free
-address, and comes to the pool when nothing else is left; podman goes on where it was, and comes by in time. A pool
-therefore never has more than half of what is free there, and a remark says what remains.
-
-A pool that the cluster has already is kept, as far as its addresses are still free: Services have them. Of two
-clusters that took the same addresses at the same time, the one whose name comes first keeps them.
-
-Both families are looked at alike; a pool has both where the network has both and both have something free.
+1. What anybody has is taken out of the subnet. The pool is cut from the upper end of what is left, since engines begin
+   at the lower end.
+2. Where the network was made with a range for containers (``--ip-range``), the pool lies outside it. No container then
+   gets an address of the pool on the engine's own account.
+3. Where it was not, the engine may reach the pool: Docker takes the lowest free address, and gets there when nothing
+   else is left; podman goes on where it was, and gets there in time. So a pool never has more than half of what is free
+   there, and a remark says what remains.
+4. A pool that the cluster has already is kept, as far as its addresses are still free: Services have them. Of two
+   clusters that took the same addresses at the same time, the one whose name comes first keeps them.
+5. Both families are treated alike. A pool has both where the network has both and both have something free.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What stands in the way of a migration from MetalLB, what changes, and what there is to do: a pure judgement of what
-a cluster has.
+"""What stands in the way of a migration from MetalLB, what changes, and what there is to do. Pure.
 
-Findings are of three weights. What **blocks** would cost an address or its announcement. What **changes** is for a user
-to decide. A **step** is a thing to do on the way, where the page that the findings name says how.
+A finding has one of three weights. What **blocks** would cost an address or its announcement. What **changes** is for
+the user to decide. A **step** is a thing to do on the way; the page that the finding names says how.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What a container engine says of its networks and containers, read into plain values.
+"""What a container engine says of its networks and containers, read into plain values. Asks nobody.
 
-``docker network inspect`` and ``podman network inspect`` say the same in two forms; both end here as a ``Network``.
-What they leave out is filled in as the engine does it: where no gateway is named, the first address of what containers
-get is taken for it. Containers come from ``docker inspect``, which also knows the stopped ones: an address that is
-theirs by configuration comes back with them. Podman says of a stopped container nothing like that.
+``docker network inspect`` and ``podman network inspect`` say the same in two forms; both become a ``Network``. What
+they leave out is filled in as the engine does it: where no gateway is named, it is the first address of what containers
+get. Containers come from ``docker inspect``, which also knows the stopped ones: an address that is theirs by
+configuration comes back with them. Podman says nothing like that of a stopped container.
 
-Raises ``AnswerError`` for whatever is neither form; nothing here asks anybody.
+Raises ``AnswerError`` for what is neither form.
 """
 
 from __future__ import annotations

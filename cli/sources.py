@@ -2,13 +2,15 @@
 
 MetalLB read a ConfigMap. Few people wrote one: the Helm charts made it of their value ``configInline``, and the values
 are in a HelmRelease of Flux, an Application of Argo CD, a HelmChart of k3s, the values of an umbrella chart and many
-other things, as mappings or as a text that is YAML once more. So it is looked for everywhere: a mapping under
-``configInline``, one with ``address-pools``, and the same in texts that have these words. Other charts have a
-``configInline`` too; what has none of MetalLB's keys is not taken for its own. Beside that there were AddressPools,
-custom resources that MetalLB 0.13 had for the same.
+other things, as mappings or as a text that is YAML once more. So it is looked for everywhere:
 
-What only the file names and somebody else has (``valuesFrom``, value files, Secrets that are encrypted) cannot be read
-here; it is named as a hint.
+1. a mapping under ``configInline``, if it has one of MetalLB's keys (other charts have a ``configInline`` too);
+2. a mapping with ``address-pools``;
+3. either of them in a text that has these words;
+4. AddressPools, the custom resources that MetalLB 0.13 had for the same.
+
+Not read: what the file only names and somebody else has (``valuesFrom``, value files, Secrets that are encrypted). It
+is named as a hint.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """YAML, read as a person means a configuration file, and written so that every reader takes a text for a text.
 
 Every scalar stays the text that stands there, so that a pool named ``1.10`` or ``yes`` keeps its name; only null is
-None. A key that a mapping has twice is refused: YAML libraries silently take the last one, and half of a configuration
+None. A key that a mapping has twice is refused. YAML libraries silently take the last one, and half of a configuration
 is gone.
 """
 

@@ -1,1 +1,2 @@
-"""What both daemons read from Kubernetes, and nothing that only one of them needs."""
+"""What more than one program needs: what Kubernetes' objects mean (here), how they are read (``api``), and what every
+daemon has (``daemon``)."""

@@ -1,8 +1,8 @@
 """Addresses and ranges of addresses as numbers: parsing, overlap, lookup.
 
-An address is its family and one integer; a range is its first and last one, both included. Everything here costs the
-same for a /29 and for an IPv6 /64: nothing ever walks over addresses. Texts are read as users write them in an
-IPAddressPool or an annotation, and every refusal says what is wrong with the text.
+An address is its family and one integer. A range is its first and its last address, both included. Everything here
+costs the same for a /29 and for an IPv6 /64, since nothing walks over addresses. Texts are read as users write them in
+an IPAddressPool or an annotation, and each refusal says what is wrong with the text.
 
 An IPv4-mapped IPv6 address (``::ffff:192.0.2.1``, RFC 4291 §2.5.5.2) means the IPv4 address.
 """

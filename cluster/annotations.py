@@ -1,4 +1,4 @@
-"""The annotations of Services that are MetalLB's: under the present prefix, or under the one that it gave up."""
+"""The annotations of Services that are MetalLB's, under its present prefix or under the one that it gave up."""
 
 from __future__ import annotations
 

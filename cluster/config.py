@@ -1,18 +1,16 @@
 """All custom resources, read into one immutable ``Config``.
 
-Each object is parsed by itself. One that cannot be honoured does not spoil the others: its last good version stays in
-force, and a ``Problem`` names the object, the field as the user writes it, and the reason. What only the whole set can
-tell, that pools overlap, is decided here too: a pool that stands as it was is right against one that changed, then the
-older against the newer, then by name.
-
-After a restart no earlier version is known. Then a pool that cannot be honoured gives out nothing, and
-``Config.unreadable`` names it, so that whoever holds an address from it is left alone instead of losing it to a typing
-error.
+1. Each object is parsed by itself. One that cannot be honoured does not spoil the others: its last good version stays
+   in force, and a ``Problem`` names the object, the field as the user writes it, and the reason.
+2. Pools that overlap cannot be in force together. A pool that stands as it was is right against one that changed, then
+   the older against the newer, then by name.
+3. After a restart no earlier version is known. A pool that cannot be honoured then gives out nothing, and
+   ``Config.unreadable`` names it: Services that have addresses from it are left alone, instead of losing them to a
+   typing error.
+4. A pool that was deleted a moment ago may be made again at once (``GRACE_S``). Controller and speaker each remember it
+   for that long: the controller gives nothing out of it, the speaker goes on announcing what is in it.
 
 Only objects in BerthLB's own namespace count; the caller lists no others.
-
-What was deleted a moment ago may be made again at once (``GRACE_S``). Controller and speaker each remember it for that
-long, in their own way: the one gives nothing out of it, the other goes on announcing what is in it.
 """
 
 from __future__ import annotations

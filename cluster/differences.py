@@ -1,8 +1,10 @@
-"""Where an observing daemon would do otherwise than what it finds: each difference once, for as long as it lasts.
+"""Where an observing daemon would do otherwise than what it finds: each difference once, for as long as it lasts. Pure.
 
-Whoever else serves the cluster needs some time too: a Service that was made a moment ago has no address yet, and a node
-that died is still named. So a difference counts, and is told, when it has lasted. It is told as it begins to count and
-when it is over; how many count is a figure for each kind, and kinds are few. Pure; times are monotonic seconds.
+Another controller needs some time too: a Service that was made a moment ago has no address yet, and a node that died is
+still named. So a difference counts once it has lasted. It is told when it begins to count and when it is over. How many
+count is a figure for each kind.
+
+Times are monotonic seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How ServiceL2Status objects are named and labelled: speakers write them, the controller clears those of the dead."""
+"""How ServiceL2Status objects are named and labelled. Speakers write them, the controller deletes those of the dead."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Slim, frozen views of the Kubernetes objects that BerthLB reads and writes.
 
-The API's JSON is decoded straight into these structs; fields that nobody here reads are skipped by the decoder and cost
-nothing. They are views, not models: an object is never written back from one (that would erase what the view left out).
-Writes are patches, built where the decision is made.
+The API's JSON is decoded straight into these structs. The decoder skips fields that nothing here reads, and they cost
+nothing. They are views and not models: an object is never written back from one, since that would erase what the view
+leaves out. Writes are patches, built where the decision is made.
 
-Field names follow the API (``clusterIPs`` is ``cluster_ips``); each struct names the API type that it views. A field
-that the API may leave out has the API's own default.
+Field names follow the API (``clusterIPs`` is ``cluster_ips``), and each struct names the API type that it views. A
+field that the API may leave out has the API's own default.
 """
 
 from __future__ import annotations

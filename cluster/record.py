@@ -1,13 +1,20 @@
-"""What a Service's own condition tells of the addresses that we gave it.
+"""What a Service's own condition says of the addresses that the controller gave it.
 
 The status shows addresses, and anybody who may write it can put others there. The condition
-``berthlb.io/AddressAssigned`` is written in the same patch as the addresses and begins with them, and rivals leave it
-alone: they write ``status.loadBalancer``. What replaces whole objects (``kubectl replace``, GitOps) does not touch a
-status at all, though it does take annotations away. So after a restart the condition tells whose an address is that two
-Services show, which one a Service had whose status was emptied or falsified, and what is kept for a Service in a contest.
+``berthlb.io/AddressAssigned`` is written in the same patch as the addresses, and its message begins with them. Rivals
+leave it alone: they write ``status.loadBalancer``. Tools that replace whole objects (``kubectl replace``, GitOps) take
+annotations away and do not touch a status.
 
-It is read for that and for nothing else. Where it is missing, as with everything that MetalLB served, the status is all
+So after a restart the condition says
+
+1. whose an address is that two Services show;
+2. which address a Service had whose status was emptied or falsified;
+3. which address is kept for a Service in a contest.
+
+It is read for that and for nothing else. Where it is missing, as on everything that MetalLB served, the status is all
 there is.
+
+Example: ``192.0.2.4, 2001:db8::4 from pool "lan"`` says that the Service was given these two addresses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The kinds that BerthLB reads and writes: where each lives in the API, and which view reads it."""
+"""The kinds that BerthLB reads and writes: where each is in the API, and which view reads it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,15 @@
-"""Label selectors: whether one is well formed, and whether it matches.
+"""Label selectors: whether one is well formed, and whether it matches an object's labels.
 
-The semantics are Kubernetes' own (``metav1.LabelSelector``): all parts must hold; an empty selector matches everything;
-``NotIn`` and ``DoesNotExist`` hold for an object that lacks the key.
+The semantics are Kubernetes' own (``metav1.LabelSelector``).
+
+1. An object is selected when it meets every requirement, of ``matchLabels`` and of ``matchExpressions``.
+2. An empty selector selects everything.
+3. An object without the key meets ``NotIn`` and ``DoesNotExist``.
+
+``check`` refuses what the API server would refuse, and a value that is there twice.
+
+Example: ``matchExpressions: [{key: zone, operator: NotIn, values: [a]}]`` selects an object labelled ``zone: b``, and
+one without ``zone``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,13 @@
-"""What the controller wants done in the API, as values: the decision makes them, the daemon carries them out.
+"""What the controller wants done in the API, as values: decisions make them, the writers carry them out.
 
-A write is a merge patch bound to the ``resourceVersion`` that was judged, so that it never lands on something else. A
-Service's status and the annotation that names its pool travel in one patch of the status subresource (the API takes
-annotations there): between the two there is no moment in which a kill could leave half of the truth.
+1. A ``Read`` asks for one object, a ``Write`` patches or makes one, a ``Tell`` records Events.
+2. A write is a merge patch (RFC 7386) bound to the ``resourceVersion`` that was judged. The API refuses it (409) where
+   the object has changed meanwhile.
+3. A Service's addresses, its condition and the annotation that names its pool travel in one patch of the status
+   subresource, which takes annotations too. A kill cannot leave one without the others.
+
+Example: ``service_patch`` of a new Service gives the body with ``status.loadBalancer.ingress`` and
+``status.conditions``, and the subresource ``status``.
 """
 
 from __future__ import annotations

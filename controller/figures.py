@@ -1,4 +1,4 @@
-"""What the controller measures, as values of one moment. How they are shown is for ``daemon.metrics``."""
+"""What the controller measures, as values of one moment. ``daemon.metrics`` shows them."""
 
 from __future__ import annotations
 

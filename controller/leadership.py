@@ -1,30 +1,30 @@
-"""Which of several replicas decides: one Lease, and what it takes to write safely under it.
+"""Which of several replicas decides: one Lease, and what makes writing under it safe. Pure; the shell is ``elector``.
 
-**Mechanism.** A Lease names its holder. Whoever holds it renews it by compare-and-swap, and
-leads while its latest renewal that succeeded was *sent* less than the renew deadline ago. A record that has not been
-seen to change for its own duration has expired, and whoever swaps it for one of his own leads from then on. Only this
-process's own clock is asked, never the times in the record; it must be one that goes on while the machine is suspended
-(CLOCK_BOOTTIME) or the process stopped. An identity is never used twice, not even by the same pod: a record that names
-another one is another's, and only what this process wrote is its own.
+**Mechanism.** A Lease names its holder. The holder renews it by compare-and-swap, and leads while its latest renewal
+that succeeded was *sent* less than the renew deadline ago. A record that has not been seen to change for its own
+duration has expired, and the replica that swaps it for one of its own leads from then on. Only the process's own clock
+counts, never the times in the record. That clock has to go on while the machine is suspended (CLOCK_BOOTTIME) and while
+the process is stopped. An identity is never used twice, not even by the same pod: a replica takes only a record for its
+own that it wrote itself.
 
-**Writes end with the Lease.** A Lease cannot fence writes to other objects, so each of them gets a time limit that lies
-within the Lease under which it is sent (``write_limit``), and carries it: by then it has taken effect or never will. A
-new leader, which has waited the Lease out, has thereby waited out every write of the old one, and may write at once.
-So may the one that finds a released Lease: a holder releases only after its last write has ended.
+**Writes end with the Lease.** A Lease cannot fence writes to other objects. So each of them gets a time limit that lies
+within the Lease under which it is sent (``write_limit``): by then it has taken effect or never will. A new leader has
+waited the Lease out, and with it every write of the old one. It may write at once. So may one that finds the Lease
+released: a holder releases it only after its last write has ended.
 
-**Who is dead is not waited for.** A holder says in the record in which ``Place`` it runs, and how long its writes may
-take. Whoever has that place now knows that the old holder has ended, and that what it had sent has too once that time
-has passed. A write may take two seconds; where the API server is slower, twice as long, from the moment on at which the
+**A dead holder need not be waited for.** The record says in which ``Place`` its holder runs, and how long its writes
+may take. A process that has that place now knows that the old holder has ended. It waits for the time of a write, and
+then leads. A write may take two seconds; where the API server is slower, twice as long, from the moment on at which the
 record says so.
 
-**Terms.** A term is leadership without a gap. Whoever lost it, for whatever reason, and gets it back begins a new one,
-and knows nothing any more: what was decided in an earlier term must not be written.
+**Terms.** A term is leadership without a gap. A replica that loses the lead and gets it back begins a new term and
+knows nothing: what was decided in an earlier term must not be written.
 
-**Not guaranteed.** Between the last look at the clock and the sending of a write the process may be stopped for longer
-than its Lease, and a network may deliver late what was sent in time; nothing that a client can do prevents either. Both
-meet the resourceVersion that every write carries, and what gets past that is cleared by the reconciler when it is seen.
+**Not promised.** A process may be stopped between its last look at the clock and the sending of a write, for longer
+than its Lease lasts; and a network may deliver late what was sent in time. No client can prevent either. Both meet the
+``resourceVersion`` that every write carries, and what gets past that is corrected when it is seen.
 
-Sans-IO. Times are seconds of a clock that never stands still; ``wall`` is for the people who read the Lease.
+Times are seconds of a clock that never stands still; ``wall`` is for the people who read the Lease.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cluster.objects import Lease
+from cluster.times import LONG_AGO
 
 LEASE_S = 15
 """client-go's own duration; the other times are its own as well, in proportion."""
@@ -129,9 +130,9 @@ class Leadership:
         self._known: Lease | None = None
         self._must_look = True
         self._refusals = 0
-        self._free_at = float("-inf")
+        self._free_at = LONG_AGO
         """When what is known may be swapped, if it does not change."""
-        self._next_at = float("-inf")
+        self._next_at = LONG_AGO
 
     # -------------------------------------------------------------------- who leads
 

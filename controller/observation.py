@@ -1,13 +1,12 @@
-"""What a controller that began to lead at this moment would write, held against what is there.
+"""What a controller that began to lead at this moment would write, held against what is there (``--observe``). Pure.
 
-That is the very question of somebody who has another controller and thinks of changing to this one, and it needs no
-other decisions than those of a beginning: everything that Services have is restored as held, whoever gave it to them,
-and then each is judged once. The core that decides so is new each time, and is dropped afterwards: it must not hold to
-its own word of before, as a controller that writes does, but to what the other has written since.
+It answers the question of somebody who has another controller and thinks of changing to this one. All addresses that
+Services have are restored, by whichever controller they were given, and then each Service is judged once, as at a
+start. The core is new each time. A controller that writes keeps to its own word; this one has to follow the other's.
 
-Words for people (conditions, Events, counters) are no difference: the other controller has none, or has its own. What
-counts is the addresses of Services, the pool that is named as theirs, and pools and advertisements that would not be in
-force as they stand. Pure.
+A difference is: an address that would change, be taken, or be given; a pool that would be named differently; a pool or
+advertisement that would not be in force as it stands. Words for people (conditions, Events, counters) are none, since
+the other controller has its own or has none.
 """
 
 from __future__ import annotations

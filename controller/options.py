@@ -1,4 +1,4 @@
-"""The controller's command line. Imports nothing heavy."""
+"""The controller's command line. Imports nothing heavy, so that ``--help`` and a mistake are answered at once."""
 
 from __future__ import annotations
 

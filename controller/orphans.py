@@ -1,20 +1,23 @@
-"""ServiceL2Status objects that nobody will delete any more: when to look for them, and which they are.
+"""ServiceL2Status objects that no speaker will delete any more: when to look for them, and which they are. Pure.
 
-The speaker that announces a Service keeps such an object about it, and deletes it when it ceases. The next one to
-announce it takes the object over. What is left behind by a node that has died, where no other takes over, names a node
-that announces nothing, and outlives even the Service. So the controller deletes what belongs to nobody:
+A speaker keeps such an object about each Service that it announces, and deletes it when it ceases. The next one to
+announce the Service takes the object over. A node that dies leaves its objects behind; where no other speaker takes
+over they name a node that announces nothing, and they outlive even the Service. The controller deletes an object if
 
-- the Service is gone, or shows no address any more. A speaker that lives has deleted the object long before;
-- the node is gone, or its kubelet has not been heard for so long, while other nodes' were, that its speaker is not
-  there either. Where no node is Ready it is the API that was away, and nothing is concluded from it.
-
-Neither proves that the speaker is dead. One that lives makes its object anew, and is not deleted a second time: a node
-is cleared once each time that it goes.
+1. its Service has been gone, or has shown no address, for ``GRACE_S``. A live speaker deletes it sooner;
+2. its node is gone, or has not been Ready for ``ABSENT_S`` while other nodes were. Where no node is Ready it is the API
+   that was away, and nothing is concluded from it.
 
 No copy of these objects is kept: there may be ten thousand. They are looked at when one of these things happens, and
-all of them once after the beginning of a term, for what happened while nobody led.
+all of them once after the beginning of a term, for what happened while no controller led.
 
-Pure; times are monotonic seconds.
+Not promised: that the speaker is dead. A live one makes its object anew, and it stays: a node is cleared once each time
+that it goes.
+
+Example: node-3 loses power. 40 s later Kubernetes says that it is not Ready, and 30 s after that the objects with its
+label are listed, and deleted where no other speaker has taken them over.
+
+Times are monotonic seconds.
 """
 
 from __future__ import annotations

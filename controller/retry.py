@@ -1,8 +1,11 @@
-"""How long to wait before a change is tried again.
+"""How long to wait before a request is tried again.
 
-After a failure: twice as long each time, up to a limit, never less than the server asks for, and not everybody at the
-same moment. A conflict is no failure, since somebody else has written and the object is judged anew: the first ones in
-a row are answered at once, and whoever is always faster is not chased without a pause.
+1. After a failure the wait doubles each time, from ``FIRST_RETRY_S`` to ``LAST_RETRY_S``. It is never less than the
+   server asks for, and is spread at random, so that not everybody returns at the same moment.
+2. A conflict is no failure: somebody else has written, and the object is judged anew. The first ``CONFLICTS_AT_ONCE``
+   in a row are followed at once; after that a conflict waits like a failure.
+
+Example: failures in a row wait some 0.3, 0.6, 1.2, 2.5, 5, 10, 19 and then always 19 seconds.
 """
 
 from __future__ import annotations

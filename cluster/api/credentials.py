@@ -1,9 +1,10 @@
 """Who we are and where the API is: a kubeconfig or a pod's service account, read by the official client.
 
-The official package is imported in parts. Its ``__init__`` modules pull in every API group's plumbing, websockets,
-OAuth and pydantic: 0.60 CPU seconds and 42 MiB. What a daemon in a pod needs of it (configuration, TLS, transport, the
-service account) takes 0.13 s and 24 MiB, most of that urllib3 and ssl. Reading a kubeconfig brings OAuth and pydantic
-back (0.55 s, 38 MiB), so that module is imported only when there is one to read. (kubernetes 37.0.2, Python 3.11.)
+The official package is imported in parts. Its ``__init__`` modules import every API group's plumbing, websockets, OAuth
+and pydantic: 0.60 CPU seconds and 42 MiB. What a daemon in a pod needs of it (configuration, TLS, transport, the
+service account) takes 0.13 s and 24 MiB, most of that urllib3 and ssl. Reading a kubeconfig needs OAuth and pydantic
+again (0.55 s, 38 MiB), so that module is imported only when there is a kubeconfig to read. (kubernetes 37.0.2, Python
+3.11.)
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import yaml
 
 from cluster.api.errors import ClientConfigError, Unauthorized
+from cluster.times import LONG_AGO
 
 REFRESH_S = 10.0
 """Seconds for which a token is sent without asking whether there is a newer one."""
@@ -81,7 +83,7 @@ class Authorization:
     def __init__(self, configuration: Any) -> None:
         self._configuration = configuration
         self._header: str | None = None
-        self._asked_at = float("-inf")
+        self._asked_at = LONG_AGO
 
     def header(self) -> str | None:
         """What to send now; None where a certificate says who we are. From any thread.

@@ -1,8 +1,9 @@
-"""What can go wrong between us and the Kubernetes API, as types: each says whose fault it is and whether to try again.
+"""What can go wrong with a request to the Kubernetes API, as types: whose fault it is, and whether to try again.
 
-The API answers a refusal with an HTTP status and a ``metav1.Status`` object; its ``reason`` is the machine's word
-("AlreadyExists", "Expired"), its ``message`` the person's. Both are kept. Nothing here retries: whoever asked decides,
-because only he knows whether the question is still the right one.
+The API answers a refusal with an HTTP status and a ``metav1.Status`` object. Its ``reason`` is the machine's word
+("AlreadyExists", "Expired"), its ``message`` the person's. Both are kept.
+
+Nothing here retries. The caller decides, since only the caller knows whether the question is still the right one.
 """
 # ruff: noqa: N818 -- the names are the API's own words for its answers; "ConflictError" says no more than "Conflict"
 

@@ -1,20 +1,23 @@
-"""How to hold a true copy of one kind, decided without I/O: what to ask next, and what each answer means.
+"""How to keep a true copy of one kind, decided without I/O: what to ask next, and what each answer means.
 
-**Mechanism.** One watch with ``sendInitialEvents`` brings all that exists, then a bookmark annotated
-``k8s.io/initial-events-end``, then the changes. A server that refuses that is asked for pages of 500 and then for a
-watch. When a watch ends, the next one starts at the last resourceVersion seen (bookmarks keep that young). When that
-version is gone (410, as HTTP status or as a watch event), when the server's history turns out to be another one, or
-when watching fails five times in a row, everything is listed anew.
+**Mechanism.**
 
-**Guarantees.** A list, the first or a later one, takes effect as a whole and is compared with what was held: nothing
-is reported that did not change, and what was deleted meanwhile is reported as deleted. An object that was deleted and
-made again under the same name (another uid) is reported as deleted, then added. Every ending is followed by a wait that
+1. One watch with ``sendInitialEvents`` brings all that exists, then a bookmark annotated
+   ``k8s.io/initial-events-end``, then the changes. A server that refuses that is asked for pages of 500 and then for a
+   watch.
+2. When a watch ends, the next one starts at the last resourceVersion seen. Bookmarks keep that young.
+3. Everything is listed anew when that version is gone (410, as HTTP status or as a watch event), when the server's
+   history turns out to be another one, or when watching fails five times in a row.
+
+**Guarantees.** A list, the first or a later one, takes effect as a whole and is compared with the copy: nothing is
+reported that did not change, and what was deleted meanwhile is reported as deleted. An object that was deleted and made
+again under the same name (another uid) is reported as deleted, then added. After every ending there is a wait that
 doubles from 0.1 s to 30 s, with jitter, and starts over once a watch has lasted ten seconds: a server that closes at
 once is not asked in a hot loop. Only a first 410 is followed within a second, however long the server was away. An
-object that its view cannot read is skipped and counted; the last good version of it, if there was one, stays.
+object that its view cannot read is skipped and counted; its last good version stays, if there was one.
 
-**Not guaranteed.** With a field or label selector "deleted" means only "left the selection": a Service that is no
-longer of type LoadBalancer arrives as deleted. Ask (GET) before believing that an object is gone.
+**Not promised.** With a field or label selector "deleted" means only "left the selection": a Service that is no longer
+of type LoadBalancer arrives as deleted. Ask (GET) before believing that an object is gone.
 
 Times are monotonic seconds. Source: Kubernetes API concepts, "Efficient detection of changes" and "Streaming lists".
 """
@@ -42,6 +45,7 @@ from cluster.api.errors import (
     refusal,
 )
 from cluster.objects import Object, RawList, RawWatchEvent, decode, is_older
+from cluster.times import LONG_AGO
 
 PAGE_SIZE = 500  # client-go's own
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
@@ -160,7 +164,7 @@ class ListWatch(Generic[T]):
         self._page_size = PAGE_SIZE
         self._resource_version = ""
         self._opened_at: float | None = None
-        self._not_before = float("-inf")
+        self._not_before = LONG_AGO
         self._barren_watches = 0
         self._unserved_wait = UNSERVED_S[0]
         self._gone_again = False
@@ -196,7 +200,7 @@ class ListWatch(Generic[T]):
     def refresh(self) -> None:
         """List everything anew, at once, whatever was under way: what comes then is no older than this call."""
         self._opened_at = None
-        self._not_before = float("-inf")
+        self._not_before = LONG_AGO
         self._list_anew()
 
     # -------------------------------------------------------------------- what came

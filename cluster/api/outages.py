@@ -1,14 +1,15 @@
 """What the log says while the API cannot be listed or watched: when it begins, what goes on, and when it is over.
 
-A process follows up to nine kinds, and each asks again and again. Said each time, an API server that is away for an
-hour would be a thousand lines, and the one that tells why would be lost among them. So they say it together:
+A process copies up to nine kinds, and each is asked for again and again. If each failure were a line, an API server
+that is away for an hour would be a thousand lines, and the one that says why would be lost among them. So the kinds say
+it together:
 
-- the first failure at once, and another one where it fails in another way;
-- what fails after ten seconds, and then every five minutes, all kinds in one line;
-- when everything works again, after how long.
+1. the first failure at once, and another one where it fails in another way;
+2. what fails after ten seconds, and then every five minutes, all kinds in one line;
+3. when everything works again, after how long.
 
-Where it comes and goes, at most ``LINES`` lines are written at once and one in ten seconds from then on; the next one
-counts what was left out. Times are monotonic seconds.
+Where the API comes and goes, at most ``LINES`` lines are written at once and one in ten seconds from then on. The next
+line counts what was left out. Times are monotonic seconds.
 """
 
 from __future__ import annotations

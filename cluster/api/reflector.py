@@ -1,15 +1,15 @@
 """A live copy of one kind: the thread that asks what ``cluster.api.listwatch`` decides.
 
-``Reflector(client, SERVICES, on_change=queue.put)`` holds every Service from ``start`` to ``stop`` and reports each
-difference, in order, from its own thread. The initial state is reported as "added"; after that ``synced`` is true and
-stays so: while the API cannot be reached the last known state remains.
+1. ``Reflector(client, SERVICES, on_change=queue.put)`` keeps a copy of every Service from ``start`` to ``stop``, and
+   reports each difference, in order, from its own thread.
+2. The initial state is reported as "added". After that ``synced`` is true and stays so: while the API cannot be reached
+   the last known state remains.
+3. A watch brings its events as they come, and a burst is handled one by one. ``on_change`` should only note the change
+   (put it in a queue) and return.
 
-With a selector, "deleted" means "left the selection", not "is gone": a Service whose type changed from LoadBalancer to
-ClusterIP leaves ``fieldSelector=spec.type=LoadBalancer`` as deleted and goes on existing. The consumer asks
-(``client.get``) before it believes that the object is gone.
-
-A watch brings its events as they come; a burst is handled one by one. ``on_change`` should therefore only note what
-changed (put it in a queue) and return.
+Not promised, with a selector: that "deleted" means gone. A Service whose type changed from LoadBalancer to ClusterIP
+leaves ``fieldSelector=spec.type=LoadBalancer`` as deleted and goes on existing. Ask (``client.get``) before believing
+that it is gone.
 """
 
 from __future__ import annotations

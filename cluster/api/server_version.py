@@ -1,9 +1,9 @@
 """Whether the API server is new enough.
 
 The definitions of our custom resources need Kubernetes 1.30 (``ip()`` and ``cidr()`` in their rules), and an older
-server refuses them. Whoever finds one says so and is not ready, and otherwise does what it can: with definitions that
-are there already (MetalLB's) an older server serves, and no address is to go because of a number. The cluster's upgrade
-heals it: the server is asked until it is new enough.
+server refuses them. A daemon that finds an older server says so and is not ready. Otherwise it does what it can: an
+older server serves with definitions that are there already (MetalLB's), and no address is to go because of a number. An
+upgrade of the cluster mends it: the server is asked until it is new enough.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which build this is: what an image is told when it is made, and a checkout knows of itself."""
+"""Which build this is: what an image is told when it is made, and what a checkout knows of itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command lines of our programs: what they have in common."""
+"""What the command lines of our programs have in common."""
 
 from __future__ import annotations
 

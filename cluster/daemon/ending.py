@@ -1,7 +1,7 @@
-"""How a daemon is told to end whose end takes locks.
+"""How a daemon hears that it is to end, where its end takes locks.
 
-A handler runs in the main thread, between any two of its steps, and might find that very thread holding the lock that
-it needs. So the signals are blocked, and a thread waits for them.
+A signal handler runs in the main thread, between any two of its steps. That very thread might have the lock that the
+handler needs. So the signals are blocked, and a thread waits for them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""The small HTTP server that both daemons show their state on: ``/metrics``, ``/healthz``, ``/readyz``.
+"""The small HTTP server on which both daemons show their state: ``/metrics``, ``/healthz``, ``/readyz``.
 
-A probe is a function that returns None when all is well, or one line that says what is not; that line is the body of
-the 503, so that ``kubectl describe pod`` shows it. What is wrong with a daemon that is ready all the same is said
-behind the ``ok``. The server listens at one address or several, reads one request per
-connection, bounds how long it waits for it and how much of it it reads, and answers from its own thread.
+A probe is a function that returns None when all is well, or one line that says what is not. That line is the body of
+the 503, so ``kubectl describe pod`` shows it. What is wrong with a daemon that is ready all the same is said behind the
+``ok``.
+
+The server listens at one address or several and answers from its own thread. It reads one request per connection, and
+bounds how long it waits for it and how much of it it reads.
 """
 
 from __future__ import annotations

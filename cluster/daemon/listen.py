@@ -1,4 +1,4 @@
-"""Where a daemon listens, as text: apart from the server, so that reading an argument imports no server."""
+"""Where a daemon listens, as text. Apart from the server, so that reading an argument imports no server."""
 
 from __future__ import annotations
 

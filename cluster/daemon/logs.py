@@ -1,13 +1,15 @@
 """Logs: one JSON object per line on the standard error, one line per decision.
 
-``logger.info("assigned", extra={"service": "dev/web", "address": "172.18.255.200"})`` becomes
+Nothing that happens to the log may end a daemon or stop it for long. The descriptor may be closed, and its reader may
+have gone or stand still.
+
+1. Each line is a single write that fits into a pipe as a whole, so that two processes can share one.
+2. A line that cannot be written within the daemon's patience is dropped, and so are all that follow until one can be
+   written again. That one says how many are missing.
+
+Example: ``logger.info("assigned", extra={"service": "dev/web", "address": "172.18.255.200"})`` becomes
 ``{"time": "2026-01-02T03:04:05.678Z", "level": "info", "logger": "controller.daemon", "message": "assigned",
 "service": "dev/web", "address": "172.18.255.200"}``. A traceback is one string, ``traceback``.
-
-Nothing that becomes of the log may end a daemon or hold it up for long: the descriptor may be closed, and whoever reads
-it may have gone or stand still. A line that cannot be written within the daemon's patience is dropped, and with it all
-that follow until one can be written again; that one says how many are missing. Each line is a single write that fits
-into a pipe as a whole, so that two processes can share one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How an observing daemon says what differs: log lines, and one metric."""
+"""How an observing daemon tells differences: log lines, and one metric."""
 
 from __future__ import annotations
 

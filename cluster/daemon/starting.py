@@ -1,12 +1,12 @@
 """What a daemon does before all else, while nothing is imported that takes long.
 
-A container is ended by a signal to its first process, and the kernel drops a signal to that process for which it has no
-handler (pid_namespaces(7)): who is told to end while it still imports would not hear it, and be killed when its grace
-period is over. A daemon that has said and claimed nothing can end at once. It takes some hundredths of a second of CPU
-until the interpreter gets here; in these a signal is lost.
+1. It makes the signals to end work. A container is ended by a signal to its first process, and the kernel drops one
+   to that process for which it has no handler (pid_namespaces(7)). A daemon that is still importing would not hear it,
+   and would be killed when its grace period is over. One that has said and claimed nothing can end at once.
+2. It opens missing standard descriptors (``2>&-``). The next socket would get the free number, and what is written to
+   the standard error would go out on the wire.
 
-A daemon may be started without a standard descriptor (``2>&-``). The next socket would get the free number, and what is
-written to the standard error would go out on the wire.
+Not promised: a signal in the hundredths of a second of CPU until the interpreter gets here. It is lost.
 """
 
 from __future__ import annotations

@@ -1,14 +1,21 @@
 """Which address a Service gets, or why none: one pure question to the pools and the ledger.
 
-The order of choice is MetalLB's. An explicit request is met exactly or refused; where it is for one address and the
-Service would have both families, the other one comes from the same pool. Otherwise the pool named by the Service, and
-no other; otherwise every pool that assigns automatically and is for this Service: those with ``serviceAllocation``
-before those without. Among either, a pool that has what suits the Service best comes first (both
-families, then the primary one, then the other), then priority decides, then the name. Within a pool the first address,
-in the order of ``spec.addresses``, that is free or may be shared. All addresses of a Service come from one pool.
+The order of choice is MetalLB's.
 
-A refusal is a value that names, pool by pool, why not. ``Reason`` is the word for it everywhere: in the condition on
-the Service, the metric label and the log.
+1. A Service that asks for addresses gets exactly those, or is refused. Where it asks for one and should have both
+   families, the other one comes from the same pool.
+2. A Service that names a pool gets an address of that pool, or is refused.
+3. Any other Service asks every pool that assigns automatically and is for it: first those with ``serviceAllocation``,
+   then those without. Of either, a pool comes first that has what suits the Service best (both families, then the
+   primary one, then the other), then the one with the higher priority, then by name.
+4. A pool gives its first address, in the order of ``spec.addresses``, that is free or may be shared.
+5. All addresses of a Service come from one pool.
+
+A refusal says why not, pool by pool. Its ``Reason`` is the same word in the Service's condition, in the metric's label
+and in the log.
+
+Example: with the pools ``a`` (10.0.0.0/31, both taken) and ``b`` (10.1.0.0/24) a Service that asks for nothing gets
+10.1.0.0. One that asks for pool ``a`` is refused with ``PoolExhausted``.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Pools that were deleted a moment ago, and may be made again at once.
 
-``kubectl replace --force`` deletes an object and makes it anew, and so do Helm and Argo CD with a pool that is a hook,
-at each upgrade. Between the two there is no such pool, for some milliseconds or seconds. So a pool that is not there
-any more goes on protecting, for ``GRACE_S``, those who have addresses from it: they keep them, as they do from a pool
-that cannot be read. It gives out nothing; and an address that another pool has come to contain is that pool's.
+``kubectl replace --force`` deletes an object and makes it anew. Helm and Argo CD do so at each upgrade with a pool that
+is a hook. For some milliseconds or seconds there is no such pool.
 
-A controller that starts in between knows the pool by the Services' annotations only: each that they name and that is
-not there counts as deleted a moment ago.
+1. A pool that was deleted protects its Services for ``GRACE_S``: they keep the addresses that they have from it, as
+   they do from a pool that cannot be read.
+2. It gives out nothing. An address that another pool has come to contain is that pool's.
+3. A controller that starts meanwhile knows such pools only by the Services' annotations. Each pool that one of them
+   names and that is not there counts as deleted at that moment.
 """
 
 from __future__ import annotations

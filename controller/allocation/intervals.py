@@ -1,8 +1,11 @@
 """Sets of integers as intervals: what a pool still has to give, at the cost of its gaps and not of its addresses.
 
-Sorted integers are kept in blocks of bounded size, so that finding, adding and removing are two binary searches and one
-short list move: a few microseconds with a million of them. How many integers an interval spans does not matter, neither
-for time nor for memory: an interval weighs two machine words, as long as its numbers fit into them.
+Sorted integers are kept in blocks of bounded size. To find, add or remove one takes two binary searches and one short
+list move: a few microseconds with a million of them. How many integers an interval spans costs neither time nor
+memory: an interval weighs two machine words, as long as its numbers fit into them.
+
+Example: of the 2^64 places of an IPv6 /64 with the first and the third taken, the set has two intervals, (1, 1) and
+(3, 2^64 - 1).
 """
 
 from __future__ import annotations

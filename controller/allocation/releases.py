@@ -1,10 +1,16 @@
-"""Which Service had which address before it was deleted, so that it gets it back when it is created again.
+"""Which address a Service had before it was deleted: it gets the same one when it is created again.
 
-Of each pool the latest releases are remembered, a bounded number of them; the list stands in the pool's status and is
-read from there at the start. It affects the order of choice and nothing else: a Service of that name prefers what it
-had, others prefer what nobody is remembered for, and where there is nothing else they get that too.
+1. When a Service is deleted its addresses are remembered under its name, the latest of each pool, a bounded number.
+2. The list stands in the pool's status (``recentReleases``), and is read from there at a start.
+3. A Service of that name prefers what it had. Other Services prefer addresses that are remembered for nobody; where
+   there are no others they get those too.
+4. A Service that shows an address is remembered no more.
 
-A Service that shows an address is remembered no more. What is released while no controller runs is not remembered.
+Not promised: the address, once the pool has nothing else to give. What is released while no controller runs is not
+remembered.
+
+Example: ``default/web`` had 192.0.2.4 and is deleted. Ten new Services get the ten lowest of the other free addresses;
+then ``default/web`` is created, and gets 192.0.2.4.
 """
 
 from __future__ import annotations

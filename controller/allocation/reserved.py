@@ -1,12 +1,16 @@
-"""Addresses that the cluster uses itself: its nodes', and the ranges of its Services and Pods. No Service may get one.
+"""Addresses that the cluster uses itself: its nodes', and the ranges of its Services and Pods. No Service gets one.
 
-A pool that contains some is common (a pool 192.168.1.0/24 on the network that the nodes are in) and goes on working
-with the rest. What is reserved is kept as ranges, each with what it is; where two contain the same address the more
-telling one speaks: node, then Service range, then Pod range.
+A pool that contains some is common, for instance 192.168.1.0/24 on the network that the nodes are in. It gives out the
+rest. The sources are
 
-The sources are ``Node.status.addresses`` of every type, ``Node.spec.podCIDRs`` and the ServiceCIDR objects. A server
-older than Kubernetes 1.33 has no such objects: its Service range is then not known. The ClusterIPs that the controller
-sees would not replace it, since it watches only Services of type LoadBalancer.
+1. ``Node.status.addresses``, of every type;
+2. ``ServiceCIDR`` objects;
+3. ``Node.spec.podCIDRs``.
+
+Where two of them contain the same address the earlier in this list speaks.
+
+Not promised: the Service range of a server older than Kubernetes 1.33, which has no ServiceCIDR objects. The ClusterIPs
+that the controller sees would not replace it, since it watches only Services of type LoadBalancer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What a controller does once when it begins to lead, beside deciding: each in a thread, until it has worked."""
+"""What a controller does once when it begins to lead, beside deciding: each task in a thread, until it has worked.
+
+1. It makes the key of the speakers' heartbeats, if there is none.
+2. It looks for Services whose type was changed while no controller ran.
+"""
 
 from __future__ import annotations
 

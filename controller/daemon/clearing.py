@@ -1,6 +1,6 @@
-"""Deletes the ServiceL2Status objects that belong to nobody: the shell of ``orphans``, a thread of its own.
+"""Deletes the ServiceL2Status objects that belong to nobody: the shell of ``orphans``, in a thread of its own.
 
-Nothing waits for it. An object that was changed since it was looked at is left alone; it may have found a new owner.
+Nothing waits for it. An object that was changed since it was looked at is left alone; a speaker may have taken it over.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""The shell of ``leadership``: a thread that asks and writes the Lease, and the gate that every write passes.
+"""Asks and writes the Lease, and is the gate that every write passes: the shell of ``leadership``.
 
-A watch of the Lease tells a standby at once that it was released; looks now and then make up for a watch that lags.
-The gate (``writing``) looks at the clock right before a request is sent, gives it its time limit, and keeps account of
-the writes that are under way, or of which nobody knows yet whether they will take effect: while there are any, the
-Lease is not released and no new term may begin to read.
+1. A thread does the steps that ``leadership`` decides. A watch of the Lease tells a standby at once that it was
+   released; looks now and then make up for a watch that lags.
+2. ``writing`` stands around each write. It looks at the clock right before the request is sent, and gives it its time
+   limit.
+3. It keeps account of the writes that are under way, and of those that may still take effect. While there are any, the
+   Lease is not released and no new term begins to read.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from cluster.api.errors import AlreadyExists, ApiError, Conflict, NotFound, Time
 from cluster.api.reflector import Change, Reflector
 from cluster.objects import Lease
 from cluster.resources import LEASES
+from cluster.times import LONG_AGO
 from controller.daemon import place
 from controller.leadership import Leadership, Look, Put
 
@@ -76,7 +79,7 @@ class Elector:
         self._stopping = threading.Event()
         self._closed = False
         self._under_way = 0
-        self._unsure_until = float("-inf")
+        self._unsure_until = LONG_AGO
         self._error = ""
         """The latest failure, while it is not known who leads; empty: that is known."""
         self._said: tuple[int | None, str] = (None, "")

@@ -1,11 +1,12 @@
-"""The shell of ``observation``: a controller that decides everything and writes nothing (``--observe``).
+"""A controller that decides everything and writes nothing (``--observe``): the shell of ``observation``.
 
-It reads what a controller reads, and looks at all of it again when something has changed. A look costs what a start of
-a controller costs, so there is a pause between two, the longer the more there is. No Lease is taken: an observer keeps
-nobody from anything, and several do no harm.
+1. It reads what a controller reads.
+2. It looks at all of it again when something has changed. A look costs what a controller's start costs; so there is a
+   pause between two, ``REST`` times as long as the look took.
+3. It takes no Lease. It keeps no controller from anything, and several observers do no harm.
 
-That nothing is written needs no care here. The client refuses to send anything but a question (``connect``), and there
-is no code in this module that would ask it to.
+Nothing can be written from here: the client refuses to send anything but a question (``connect``), and this module has
+no code that would ask it to.
 """
 
 from __future__ import annotations

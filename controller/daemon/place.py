@@ -1,14 +1,17 @@
-"""A place that one process can hold at a time: who gets it knows that whoever had it before has ended.
+"""A place that one process can have at a time: a process that gets it knows that the one before has ended.
 
 A controller that crashed is started anew where it was: the kubelet restarts the container in the same pod, systemd the
 process on the same machine. Nothing in the API proves to the new one that the old one is dead, so it would have to wait
-for the old one's Lease to expire. The kernel can prove it. A socket that is bound to a name in the *abstract* namespace
-is bound once in a network namespace, and is free again when the process that bound it is gone, however it ended; and
-the network namespace is the pod's, which outlives its containers. So each controller binds such a name when it starts,
-and the Lease says in which network namespace of which boot of which machine its holder did so.
+for the old one's Lease to expire. The kernel can prove it.
 
-A process that cannot bind the name, since another one has it (a second controller on the same machine, say), has no
-place, proves nothing, and nothing is proved of it. The same holds where the kernel does not tell what is needed.
+1. A socket that is bound to a name in the *abstract* namespace is bound once in a network namespace (unix(7)). It is
+   free again when the process that bound it has ended, however it ended. The network namespace is the pod's, which
+   outlives its containers.
+2. Each controller binds such a name when it starts.
+3. The Lease says in which network namespace, of which boot of which machine, its holder did so.
+
+Not promised: a place. A process has none if another one has bound the name (a second controller on the same machine),
+or where the kernel does not tell what is needed. It proves nothing then, and nothing is proved of it.
 """
 
 from __future__ import annotations

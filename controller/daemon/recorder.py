@@ -1,7 +1,7 @@
-"""Records Events: from a thread of its own, and behind the writes that they tell of.
+"""Records Events, in a thread of its own, behind the writes that they tell of.
 
-Events are news, not state: what they say the condition on the Service says too, and stays. So one that cannot be
-recorded is not tried again, and when too many wait, the latest are dropped; both are logged.
+Events are news and not state: what they say stands in the Service's condition too, and stays. So an Event that cannot
+be recorded is not tried again. When more than ``LIMIT`` wait, the latest are dropped. Both are logged.
 """
 
 from __future__ import annotations

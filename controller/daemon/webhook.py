@@ -1,11 +1,14 @@
-"""MetalLB's admission webhook, where it was left behind: nobody answers for it, and every pool is refused.
+"""MetalLB's admission webhook, where it was left behind: it refuses every pool.
 
-MetalLB has the API server ask it about each pool and advertisement, and refuse them where it does not answer. Whoever
-takes MetalLB away and forgets this one object can apply none any more, and the API server's words do not say what to
-do. So the leader looks for it now and then, in a thread of its own: whether the Service that the API server asks is
-there, and whether anything is behind it. What is found twice, with a pause between, is said: MetalLB may just begin.
+MetalLB has the API server ask it about each pool and advertisement, and refuse them where it does not answer. After
+MetalLB is taken away, this one object may be forgotten. Then no pool can be applied, and the API server's words do not
+say what to do.
 
-Not seen is a Service in another namespace with nothing behind it: its endpoints are not ours to read.
+1. The leader looks for the object every ``CHECK_S``, in a thread of its own.
+2. It looks whether the Service that the API server asks is there, and whether any endpoint of it is ready.
+3. What it finds twice, ``PAUSE_S`` apart, is a problem: MetalLB may just be starting.
+
+Not seen: a Service in another namespace with nothing behind it, since its endpoints are not ours to read.
 """
 
 from __future__ import annotations

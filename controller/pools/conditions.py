@@ -1,8 +1,8 @@
-"""What there is to say about a pool or an advertisement beside ``Valid``, as conditions.
+"""The conditions of a pool or an advertisement beside ``Valid``.
 
-``Exhausted`` and ``Overlapping`` on an IPAddressPool are True when something is wrong; ``PoolsExist``, ``NodesMatch``
-and ``InterfacesExist`` on an L2Advertisement are False then. Each is always there, so that "not wrong" can be told from
-"not looked at". Messages name what is meant, a few of it at most.
+``Exhausted`` and ``Overlapping`` on an IPAddressPool are True when something is wrong. ``PoolsExist``, ``NodesMatch``
+and ``InterfacesExist`` on an L2Advertisement are False then. Each is always there, so that "not wrong" differs from
+"not looked at". A message names what is meant, a few of it at most.
 """
 
 from __future__ import annotations

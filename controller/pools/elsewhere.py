@@ -1,11 +1,15 @@
-"""Pools and advertisements in other namespaces: they do not count, and whoever made one there is told.
+"""Pools and advertisements in other namespaces: they do not count, and their authors are told. Pure.
 
-Only the controller's own namespace counts. An object elsewhere is accepted by the API and does nothing, which looks
-like a fault. So it is named: in the log, in an Event of its own, and to Services that look for a pool of that name, or
-for any. But there may be another installation, of BerthLB or MetalLB, which reads that very namespace. It writes a
-status soon; so nothing is said about a namespace in which any of these objects has one, nor in the first moments.
+Only the controller's own namespace counts. The API accepts an object elsewhere, and it does nothing, which looks like a
+fault.
 
-Sans-IO. Times are monotonic seconds.
+1. Such an object is named in the log and in an Event of its own, ``PATIENCE_S`` after it was seen first, and the Event
+   again every ``AGAIN_S``.
+2. Services that look for a pool of that name, or for any pool, are told of it in their condition.
+3. Another installation, of BerthLB or MetalLB, may read that very namespace. It soon writes a status; so nothing is
+   said about a namespace in which any of these objects has one.
+
+Times are monotonic seconds.
 """
 
 from __future__ import annotations

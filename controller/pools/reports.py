@@ -1,12 +1,15 @@
-"""The configuration as the controller reads it, and what it says about that on the objects themselves.
+"""What the controller writes about pools and advertisements, on the objects themselves. Pure, as ``reconcile`` is.
 
-It holds the pools and advertisements that exist, makes them into the ``Config`` in force, and keeps three things in the
-API up to date: the conditions of each pool and advertisement (``conditions``), the counters and recent releases of each
-pool, and the ConfigurationState named ``controller``. What allocations change may lag by a second, so that a
-thousand allocations are not a thousand writes; the rest is said at once. Where the CRDs are not ours (MetalLB's know no
-conditions) the API server drops what it does not know: it is then not told again and again. What somebody else keeps
-replacing is said ever more seldom: two controllers of different classes in one namespace report on the same pools, and
-know of different releases. Sans-IO, as ``reconcile`` is.
+It keeps the objects that exist, makes them into the ``Config`` in force, and keeps these up to date in the API:
+
+1. the conditions of each pool and advertisement (``conditions``);
+2. the counters and the recent releases of each pool;
+3. the ConfigurationState named ``controller``.
+
+Counters may lag by ``COUNTERS_S``, so that a thousand allocations are not a thousand writes. The rest is written at
+once. Where the definitions are not ours (MetalLB's know no conditions) the API server drops what it does not know, and
+the controller does not write that again and again. What somebody else keeps replacing is written ever more seldom: two
+controllers of different classes in one namespace write about the same pools, and know of different releases.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from cluster.objects import (
     to_builtins,
 )
 from cluster.resources import CONFIGURATION_STATES, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
+from cluster.times import LONG_AGO
 from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases, RememberedRelease
 from controller.allocation.reserved import Reserved
@@ -73,7 +77,7 @@ class _Reported:
     """The status of the last write …"""
     said_at: str = ""
     """… and the ``resourceVersion`` that the object had after it."""
-    sent: float = float("-inf")
+    sent: float = LONG_AGO
     """When the last write was decided, in monotonic seconds."""
     again_s: float = AGAIN_S[0]
     """How long after it the same may be said once more."""

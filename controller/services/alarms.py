@@ -1,6 +1,6 @@
-"""When who is to be judged again though nothing was observed: after a failure, a pause, a contest.
+"""When a Service is to be judged again though nothing is observed: after a failure, a pause, a contest.
 
-One moment for each Service, the latest that was set. Setting one and finding those that are due cost the same with one
+One moment for each Service, the latest that was set. To set one and to find those that are due costs the same with one
 Service and with ten thousand.
 """
 

@@ -1,7 +1,7 @@
-"""The requests about Services: one at a time of each, no more often than they may be, and again after a failure.
+"""The API requests about Services: one at a time of each, no more often than allowed, and again after a failure.
 
-Whoever decides says what it wants. What may not be sent now is not kept, since it may be something else by then: the
-Service is judged again when the time has come (``due``).
+A request that may not be sent now is not kept, since something else may be right by then. The Service is judged again
+when the time has come (``take_due``).
 """
 
 from __future__ import annotations

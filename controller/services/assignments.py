@@ -1,27 +1,31 @@
-"""What each Service holds and what it is leaving, in agreement with the ledger and with the memory of releases.
+"""What each Service is assigned and what it leaves, in agreement with the ledger and with the memory of releases.
 
-A Service is assigned addresses, and some that it had before may be retiring: the API can still show it at them. Both
-are taken in the ledger. An address is given back when the API shows the Service without it, or does not know the
-Service any more: a kill or a failed write can then never leave one address with two Services.
+A Service is *assigned* addresses. Some that it had before may be *retiring*: the API can still show it at them. Both
+are taken in the ledger. An address is given back when the API shows the Service without it, or has no such Service any
+more. So a kill or a failed write never leaves one address with two Services.
 
-**At the start** the API is the database (``restore``). Whose an address is that several Services claim, is told by what
-each says of itself, and then by age (``cluster.rightful``). A Service whose condition says that it has something else,
-or nothing, has not been given what its status shows.
+**At the start** the API is the database (``restore``). Where several Services show or were given one address,
+``cluster.rightful`` says whose it is. A Service whose condition says that it has something else, or nothing, was not
+given what its status shows.
 
-**From then on** the ledger knows better than any status: whoever holds an address keeps it, whatever others come to
-show. What a Service shows beyond what it holds is a ``stray``: while it is shown, nobody else is given it. It is
-``usurped`` and must go where it was given to another Service, or another one shows it already and it is of our pools.
-Some rivals put the address of a node into every status; that was given to nobody, and may stand there. A Service to
-which we do not write, of another class for instance, *occupies* what it shows, and what its condition says that it was
-given; nothing of that is given out. Where one of ours holds it already, another controller gave it at the same moment.
-If that is one like this, both see both, and both see it alike: of two whose conditions say that the address was given
-them the newer one gives way. If it is another kind, ours gives way where its status does not show the address yet. In
-all other cases ours keeps it and says in its condition who else shows it.
+**From then on** the ledger knows better than any status: a Service that has an address keeps it, whatever others come
+to show.
+
+1. What a Service shows beside what it has is a *stray*. While it is shown, no other Service is given it. Some rivals
+   put the address of a node into every status; that was given to nobody, and may stand there.
+2. A stray is *usurped*, and must go, where it was given to another Service, or where another one shows it already and
+   it is of our pools.
+3. A Service to which this controller does not write, of another class for instance, *occupies* what it shows and what
+   its condition says that it was given. Nothing of that is given out.
+4. Where one of ours has such an address already, another controller gave it at the same moment. If that one is like
+   this, both see both Services, and see them alike: of two whose conditions say that the address was given them the
+   newer one gives way. If it is of another kind, ours gives way where its status does not show the address yet. In all
+   other cases ours keeps it, and says in its condition which other Service shows it.
 
 What a Service had when it was released is remembered until it shows an address again. Which pools have something more
-to give, or to share, is kept for whoever tries the waiting ones again.
+to give, or to share, is noted for the Services that wait.
 
-Which addresses a Service shall have is decided elsewhere (``judgement``), and so is what is written (``reconcile``).
+Not decided here: which addresses a Service shall have (``judgement``), and what is written (``reconcile``).
 """
 
 from __future__ import annotations

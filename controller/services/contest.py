@@ -1,17 +1,19 @@
 """Somebody else who writes a Service's status: noticed, named, and not fought.
 
 k3s' ServiceLB, a MetalLB that was left running, kube-vip and a cloud's controller all take a Service's status for
-theirs. Two controllers that correct each other would do so for ever, and each correction is a change for every node. A
-person who edits a status once or twice is simply corrected. From the third time in a row we stop: the address stays
-reserved, the Service's condition names who wrote instead (``metadata.managedFields``), and we write again when the
-Service itself is changed, or once after a pause, counted from the other's last write, that doubles each time up to an
-hour.
+theirs. Two controllers that correct each other would do so for ever, and each correction is a change for every node.
 
-It is about the addresses in the status and nothing else. Who takes our annotation or condition away is no rival: they
-are put back, as often as ``pace`` allows. And one thing is not left alone in a contest: an address that another Service
-holds. It is taken out of the status each time, a second after the last at the latest.
+1. The first two times in a row that somebody replaces the addresses they are put right: a person may have edited them.
+2. From the third time on there is a contest, and nothing is written. The Service keeps the address, and its condition
+   names the other writer (``metadata.managedFields``).
+3. The addresses are written again when the Service itself is changed, or once after a pause. The pause counts from the
+   other's last write, and doubles each time up to an hour.
 
-After a restart the condition on the Service says that there was a contest, and the pause begins anew.
+A contest is about the addresses in the status and nothing else. Our annotation and condition are put back as often as
+``pace`` allows. One thing is not left alone in a contest: an address that another Service has is taken out of the
+status each time, within a second.
+
+After a restart the Service's condition says that there was a contest, and the pause begins anew.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from cluster.addresses import Address
 from cluster.annotations import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
 from cluster.objects import ManagedFields, Service, find_condition
 from cluster.record import ADDRESS_ASSIGNED, kept_words
+from cluster.times import LONG_AGO
 from controller.allocation.allocator import Reason, Refusal
 
 REWRITES = 3
@@ -82,7 +85,7 @@ class Contest:
     """No write before this; None: there is no contest."""
     about: object = None
     """The Service's ``wish`` when it began."""
-    tried: float = float("-inf")
+    tried: float = LONG_AGO
     """When it was last tried because of another wish."""
     asked: bool = False
     """Whether the API has told who it is."""

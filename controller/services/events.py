@@ -1,4 +1,4 @@
-"""What an Event tells about a Service, in MetalLB's words: each at the transition, and again only to who waits long."""
+"""The Events about a Service, in MetalLB's words: one at each transition, and a reminder where it waits long."""
 
 from __future__ import annotations
 

@@ -1,11 +1,15 @@
-"""What one Service should have: a pure judgement on its request, what it holds and the configuration.
+"""What one Service should have: a pure judgement of its request, of what it has, and of the configuration.
 
-A working address is given up only for a successor that was found, or because the configuration does not let the Service
-have it any more. A wish that cannot be met, or makes no sense, is refused and leaves the Service what it has.
+1. A working address is given up only for a successor that was found, or because the configuration does not let the
+   Service have it any more.
+2. A wish that cannot be met, or makes no sense, is refused and leaves the Service what it has.
+3. A change of the family policy adds or takes away one address and leaves the other. What is missing comes from the
+   pool of the address that stays.
+4. A Service that needs both families never starts with one of them, and is not left with one when a pool withdraws the
+   other. One that comes to need both keeps the one it has until the other can be had.
 
-A change of the family policy adds or takes away one address and leaves the other. What is missing comes from the pool
-of the address that stays. A Service that needs both families never starts with one of them, nor is it left with one
-when a pool withdraws the other; but one that comes to need both keeps the one it has until the other can be had.
+Example: ``default/web`` has 192.0.2.4 and asks for 192.0.2.9, which another Service has. It keeps 192.0.2.4, and its
+condition says ``AddressInUse``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""How long Services wait for their first address, as histograms.
+"""How long Services wait for their first address, as histograms of two measurements.
 
-Measured twice. From when this process first saw the Service without an address until it saw it with one: exact, and all
-that the controller answers for. And from the Service's ``creationTimestamp``, which has whole seconds: that includes
-what came before the controller saw it, and up to a second too much.
+1. ``since_seen``: from when this process first saw the Service without an address until it saw it with one. It is
+   exact, and is all that the controller answers for.
+2. ``since_creation``: from the Service's ``creationTimestamp``. It includes what came before the controller saw the
+   Service. The API keeps whole seconds, so it may be up to a second too long.
 
-A Service that has an address when it is first seen is none of either (a restart restores thousands), nor is one that
+A Service that has an address when it is first seen is not measured: a restart would count thousands. Nor is one that
 loses its address and gets another.
 """
 

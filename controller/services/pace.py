@@ -1,12 +1,14 @@
-"""How often one Service is written, whoever provokes it.
+"""How often one Service is written, whatever provokes it.
 
-Each write is a change for every node. A tool that takes an annotation away again and again, or puts it back, would draw
-one from us each time, without an end. So each Service has an allowance: so many writes at once, which no honest change
-ever needs, and then one every so often. What only words would change (the condition, the annotation that names the
-pool) waits longer than what changes the addresses, and goes along with them: an address that two Services show is never
-left standing. Events are bounded with the writes that they go with.
+Each write is a change for every node. A tool that takes an annotation away again and again would draw a write from the
+controller each time, without an end.
 
-A Service that waits is judged all the same, and what is written in the end is what is so by then.
+1. Each Service has an allowance: some writes at once, which no honest change ever needs, and then one every so often.
+2. What changes the addresses has one allowance (``ADDRESSES``). What changes only words (the condition, the annotation
+   that names the pool) has another, which fills more slowly (``WORDS``), and goes along with a change of addresses.
+3. A Service whose allowance is used up is judged all the same. What is right when it may be written again is written.
+
+Events are bounded with the writes that they go with.
 """
 
 from __future__ import annotations

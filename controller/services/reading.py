@@ -1,6 +1,6 @@
-"""What a Service asks for: its spec and annotations, read into a ``AddressRequest``.
+"""What a Service asks for: its spec and annotations, read into an ``AddressRequest``.
 
-A request that makes no sense is refused with a reason that names the annotation or field, and never costs the Service
+A request that makes no sense is refused, with a reason that names the annotation or field. It never costs the Service
 what it has: the ``AddressRequest`` then says only what the Service needs.
 """
 

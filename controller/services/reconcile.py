@@ -1,22 +1,22 @@
-"""The controller's core: what is observed goes in, what is to be written comes out, and when.
+"""The controller's decisions about Services: what is observed goes in, what is to be written comes out, and when.
 
-It keeps every Service, the configuration and the ledger in agreement. It does no I/O, and time is an argument. What
-each Service holds and is leaving is kept in ``holdings``, what it should have is judged in ``judgement``, whose turn it
-is in ``turns``, what may be asked about it now in ``requests``. ``decide`` decides, after a batch of observations and
-as far as there is room for requests:
+The reconciler keeps every Service, the configuration and the ledger in agreement. It does no I/O, and time is an
+argument. What each Service has is kept in ``assignments``, what it should have is judged in ``judgement``, which one is
+judged next is in ``judging_queue``, and what may be asked about it now in ``api_requests``.
 
-- Nothing is decided before ``start``. Then everything that every Service has is restored, before anything new is given
-  out: Service status is the database.
-- From then on the ledger knows better than a status that somebody emptied or falsified. Only a Service that has no
-  address is believed the one that it comes to show, where nobody else has that and it could ask for it: a leader of
-  before may have written it late.
-- Of one Service at most one request is under way; what is seen meanwhile is judged when its answer has come.
-- Each change is judged once. An answer, or the watch, that tells of just what was written is no reason to judge again.
-- Whoever waits is tried again, the oldest first, when the configuration changes, when an address became free or is
-  shared on other terms, and never otherwise. Whoever would rather have both families and has one waits too.
+1. Nothing is decided before ``start``. Then all that Services have is restored, before anything new is given out:
+   Service status is the database.
+2. From then on the ledger knows better than a status that somebody emptied or falsified. Only a Service that has no
+   address is believed the one that it comes to show, where no other has it and it could ask for it: a leader of before
+   may have written it late.
+3. Of one Service at most one request is under way. What is seen meanwhile is judged when its answer has come.
+4. Each change is judged once. An answer, or the watch, that tells of just what was written is no reason to judge again.
+5. A Service that waits is judged again when the configuration changes, and when an address became free or is shared on
+   other terms; the oldest first. So is one that would rather have both families and has one.
+6. A Service that leaves the watched selection may have changed its type. It is read before it is believed gone. One
+   that exists loses its address in the API first, and in the ledger afterwards.
 
-A Service that leaves the watched selection may have changed its type: it is read before it is believed gone, and one
-that exists loses its address in the API first and in the ledger afterwards.
+``decide`` decides after a batch of observations, and as far as there is room for requests.
 """
 
 from __future__ import annotations

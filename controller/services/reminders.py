@@ -1,10 +1,11 @@
-"""Who waits is explained again before the Event that says why is forgotten.
+"""A Service that waits is told again why, before the Event that says so is forgotten.
 
-``kubectl describe`` shows Events, and no conditions of a Service. The API server forgets an Event after an hour. So
-whoever still waits then is told once more, with the reason that is so by then: once in ``AGAIN_S``, however many wait.
+``kubectl describe`` shows Events, and no conditions of a Service. The API server forgets an Event after an hour. So a
+Service that still waits then is told once more, with the reason that is right by then: once in ``AGAIN_S``, however
+many wait.
 
-After a start it is not known when they were told last. They are told within ``FIRST_S``, and a start by itself writes
-nothing.
+After a start it is not known when they were told last. They are told within ``FIRST_S``, so that a start by itself
+writes nothing.
 """
 
 from __future__ import annotations

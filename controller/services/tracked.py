@@ -1,4 +1,4 @@
-"""A Service of which the controller keeps track: what it holds, and what is going on about it."""
+"""A Service of which the controller keeps track: what it has, and what is going on about it."""
 
 from __future__ import annotations
 

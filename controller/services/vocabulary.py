@@ -1,11 +1,13 @@
-"""Annotations of a Service that have no effect, or not for long: what was meant is said.
+"""Annotations of a Service that have no effect, or not for long.
 
-A misspelt annotation does nothing, and nobody complains: the API takes any. So whatever stands under our prefix or
-MetalLB's, or nearly so, and is none of the four that there are, is answered with the one that was meant: in an Event,
-and for as long as it is there in the Service's condition. Those under the prefix that MetalLB gave up work, and are
-told in an Event.
+The API accepts any annotation, so a misspelt one does nothing and nobody complains.
 
-Each is told once; of one Service not more than ``TOLD`` in all, whoever changes its annotations all the time.
+1. An annotation under our prefix or MetalLB's, or nearly so, that is none of the four that there are, is answered with
+   the one that was meant: in an Event, and in the Service's condition for as long as it is there.
+2. One under the prefix that MetalLB gave up works, and is answered in an Event.
+3. Each is told once, and of one Service not more than ``TOLD`` in all.
+
+Example: ``metallb.io/adress-pool`` is answered with ``metallb.io/address-pool``.
 """
 
 from __future__ import annotations
