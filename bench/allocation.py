@@ -146,9 +146,9 @@ def measure(case: Case, count: int) -> Figures:
         outcome = allocate(config, ledger, want)
         if not isinstance(outcome, Allocation):
             raise SystemExit(f"{case.name}: {outcome}")
-        ledger.take(outcome.addresses[0], want.holder)
+        ledger.take(outcome.addresses[0], want.sharer)
         times.append((time.perf_counter_ns() - begun) / 1000)
-        ledger.give_back(outcome.addresses[0], want.holder.service)
+        ledger.give_back(outcome.addresses[0], want.sharer.service)
     return {
         "median_us": statistics.median(times),
         "p99_us": statistics.quantiles(times, n=100)[-1],
