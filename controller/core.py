@@ -229,7 +229,7 @@ class Core:
             config_stale=bool(self._reports.problems),
             services=counts.services,
             waiting={reason.value: count for reason, count in counts.waiting.items()},
-            refusals={reason.value: count for reason, count in self._services.refusals.items()},
+            refusals={reason.value: count for reason, count in counts.refusals.items()},
             since_seen=self._first_addresses.since_seen.distribution(),
             since_creation=self._first_addresses.since_creation.distribution(),
         )

@@ -18,7 +18,7 @@ from cluster.api.errors import AlreadyExists, ApiError
 from cluster.objects import Service
 from cluster.resources import SECRETS, SERVICES
 from controller.retry import retry_delay
-from controller.services.reconcile import bears_our_mark
+from controller.services.reading import bears_our_mark
 
 KEY_SECRET = "berthlb-heartbeat"  # noqa: S105  # the name, not the key
 KEY_BYTES = 32

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.addresses import Address, AddressError, Family, parse_address
-from cluster.annotations import ADDRESS_POOL, LOAD_BALANCER_IPS, PREFIX, annotation
-from cluster.objects import PoolName, Service
+from cluster.annotations import ADDRESS_POOL, ALLOCATED_FROM_POOL, LOAD_BALANCER_IPS, PREFIX, annotation
+from cluster.objects import PoolName, Service, find_condition
+from cluster.record import ADDRESS_ASSIGNED
 from cluster.sharing import read_sharer
 from controller.allocation.allocator import AddressRequest, Reason, Refusal
 
@@ -26,6 +27,13 @@ class Reading:
 def is_ours(service: Service, load_balancer_class: str | None) -> bool:
     """Whether the Service wants its addresses from a controller of this class."""
     return service.spec.type == "LoadBalancer" and service.spec.load_balancer_class == load_balancer_class
+
+
+def bears_our_mark(view: Service) -> bool:
+    """Whether we (or MetalLB before us) gave it an address or a condition."""
+    return bool(annotation(view, ALLOCATED_FROM_POOL)) or (
+        find_condition(view.status.conditions, ADDRESS_ASSIGNED) is not None
+    )
 
 
 def addresses_in_status(service: Service) -> tuple[Address, ...]:

@@ -71,7 +71,7 @@ def test_the_third_time_the_other_is_named_and_not_fought(world: World) -> None:
     )
     assert world.condition("web") == ("False", "Contested", message)
     assert world.take_events()[-1] == ("default/web", "Contested", message)
-    assert world.controller.refusals.total() == 1
+    assert sum(world.controller.figures().refusals.values()) == 1
     assert {reason.value: count for reason, count in world.controller.figures().waiting.items()} == {"Contested": 1}
     world.take_writes()
     for number in range(20):

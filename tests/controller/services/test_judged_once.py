@@ -31,7 +31,7 @@ def judgements(monkeypatch: pytest.MonkeyPatch) -> Judgements:
         taken, asked = asked, 0
         return taken
 
-    monkeypatch.setattr("controller.services.reconcile.judge", counting)
+    monkeypatch.setattr("controller.services.decisions.judge", counting)
     return take
 
 

@@ -1,0 +1,261 @@
+"""What is decided about one Service at a time: its judgement, and what is written and told of it.
+
+A Service is in one of these cases.
+
+1. It left the watched selection: it is read before anything else is decided.
+2. It is ours: it is assigned what it should have (``judgement``), and its status, condition and annotation are made to
+   say so. While somebody else keeps replacing the status (``contest``), that is named, and the status left alone.
+3. It is ours and being deleted: it keeps what it has been given until its finalizers are gone, and gets nothing more.
+4. It is no LoadBalancer any more: what it was given and told is taken back.
+5. It is a LoadBalancer of another class: nothing is written.
+
+At most one request comes of a decision. One that may not be sent now is not kept: the Service is judged again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cluster.addresses import Address
+from cluster.annotations import ALLOCATED_FROM_POOL, PREFIX, annotation
+from cluster.config import Config
+from cluster.objects import Condition, Service, find_condition
+from cluster.record import ADDRESS_ASSIGNED, recorded
+from cluster.resources import SERVICE_OWNERS, SERVICES
+from controller.allocation.allocator import Reason, Refusal
+from controller.allocation.ledger import Ledger
+from controller.allocation.releases import Releases
+from controller.changes import EventNote, Moment, Patch, service_patch, shortened
+from controller.services import events, vocabulary
+from controller.services.api_requests import ApiRequests
+from controller.services.assignments import Assignments
+from controller.services.contest import Contest, Shown, shown
+from controller.services.judgement import Judgement, condition, judge, may_be_believed
+from controller.services.reading import addresses_in_status, bears_our_mark, is_ours, read_request
+from controller.services.reminders import Reminders
+from controller.services.tracked import Decided, Tracked
+
+
+class ServiceDecisions:
+    """See the module's docstring. One thread only."""
+
+    def __init__(
+        self,
+        load_balancer_class: str | None,
+        tracked: Mapping[str, Tracked],
+        *,
+        ledger: Ledger,
+        releases: Releases,
+        assignments: Assignments,
+        requests: ApiRequests,
+        reminders: Reminders,
+    ) -> None:
+        """``tracked``: all Services, by key; the caller adds and removes them."""
+        self.config = Config()
+        """What is in force; set by the caller …"""
+        self.namespaces: dict[str, Mapping[str, str]] = {}
+        """… and so are the namespaces' labels."""
+        self.waiting: set[str] = set()
+        """Services without an address, or without one that they would rather have."""
+        self.contested: set[str] = set()
+        """Services whose status somebody else keeps replacing."""
+        self.refusals: Counter[Reason] = Counter()
+        """Refusals reported so far."""
+        self._class = load_balancer_class
+        self._ledger = ledger
+        self._releases = releases
+        self._assignments = assignments
+        self._requests = requests
+        self._reminders = reminders
+        self._tracked = tracked
+
+    def forget(self, key: str) -> None:
+        """It is gone, or not ours."""
+        self._reminders.forget(key)
+        self.waiting.discard(key)
+        self.contested.discard(key)
+
+    def decide(self, tracked: Tracked, now: Moment) -> bool:
+        """Judge it, and ask for what is to be written; says whether there is still anything to keep track of."""
+        view = tracked.view
+        if not self._requests.may_ask(tracked):
+            tracked.overtaken = tracked.in_flight
+            return True
+        self._requests.wake(tracked, None)
+        if tracked.doubtful:
+            self._requests.read(tracked, SERVICES)
+        elif not is_ours(view, self._class):
+            self._not_ours(tracked)
+            if view.spec.type != "LoadBalancer":
+                return self._decide_leftover(tracked, now)
+        elif view.metadata.deletion_timestamp is None:
+            self._decide_ours(tracked, now)
+        else:
+            self._decide_leaving(tracked, now)
+        return True
+
+    def _decide_ours(self, tracked: Tracked, now: Moment) -> None:
+        view = tracked.view
+        self._notice_others(tracked, now)
+        judgement = self._with_remarks(self._judge(tracked), view)
+        tracked.refusal = judgement.refusal
+        if judgement.refusal is None and judgement.lacking is None:
+            self.waiting.discard(view.key)
+        else:
+            self.waiting.add(view.key)
+        tracked.cleared = judgement.cleared or tracked.cleared
+        self._assignments.assign(tracked, judgement.addresses)
+        self._tell_of_annotations(tracked)
+        if self._stands_back(tracked, now):
+            self._explain(tracked, events.of_contest(tracked.refusal), (), now)
+            return
+        said = condition(judgement)
+        decided = Decided(view, texts(tracked.assigned), judgement.pool, said, now)
+        patch = decided.patch(view)
+        notes = events.of_judgement(view, judgement, tracked.cleared) if patch is not None else ()
+        refused = {"AllocationFailed", "LoadBalancerFailed"} & {note.reason for note in notes}
+        written = self._write(tracked, patch, said.message, notes, now)
+        tracked.decided = decided if written else None
+        if written and refused and judgement.refusal is not None:
+            self.refusals[judgement.refusal.reason] += 1
+        self._explain(tracked, events.of_refusal(view, judgement), notes if written else (), now)
+
+    def _explain(self, tracked: Tracked, why: tuple[EventNote, ...], told: tuple[EventNote, ...], now: Moment) -> None:
+        """See to it that an Event says why a Service waits. ``told``: those that are recorded now anyway."""
+        if tracked.remind and why and not set(why) & set(told):
+            self._requests.tell(tracked, why)
+            told = why
+        tracked.remind = False
+        if why:
+            self._reminders.waits(tracked.view.key, now.monotonic, told=bool(set(why) & set(told)))
+        else:
+            self._reminders.forget(tracked.view.key)
+
+    def _decide_leaving(self, tracked: Tracked, now: Moment) -> None:
+        """It is being deleted: it keeps what it has been given until its finalizers are gone, and gets nothing more,
+        not even what was decided and is not written yet. What it has been given its condition tells; without one its
+        status does, as far as that can be true; and what it was seen to have, where somebody has emptied both."""
+        view = tracked.view
+        self.waiting.discard(view.key)
+        self._reminders.forget(view.key)
+        self._notice_others(tracked, now)
+        had = (*tracked.assigned, *tracked.retiring) or tracked.strays
+        given = recorded(view)
+        if given is None:
+            shown = addresses_in_status(view)
+            given = shown if shown and set(shown) <= set(had) else tracked.confirmed
+        self._assignments.assign(tracked, tuple(each for each in given if each in had))
+        if not self._stands_back(tracked, now):
+            said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
+            patch = service_patch(view, texts(tracked.assigned), pool_named(view), said, now)
+            self._write(tracked, patch, "put right: the Service is being deleted", (), now)
+
+    def _judge(self, tracked: Tracked) -> Judgement:
+        view = tracked.view
+        reading = read_request(view, self.namespaces.get(view.metadata.namespace, {}))
+        if former := self._releases.former(view.key):
+            reading = replace(reading, request=replace(reading.request, former=former))
+        pool = annotation(view, ALLOCATED_FROM_POOL)
+        on_display = addresses_in_status(view)
+        if tracked.retiring and set(on_display) <= {*tracked.assigned, *tracked.retiring}:
+            # A move that nobody has seen yet: if its reason is gone, so is the move.
+            still = judge(self.config, self._ledger, reading, on_display, pool)
+            if still.refusal is None and still.addresses == on_display:
+                return still
+        present = tracked.assigned
+        if not present and on_display and may_be_believed(self.config, self._ledger, reading, on_display):
+            present = on_display
+        return judge(self.config, self._ledger, reading, present, pool)
+
+    def _with_remarks(self, judgement: Judgement, view: Service) -> Judgement:
+        if unread := vocabulary.remark(view):
+            judgement = replace(judgement, unread=unread)
+        for address in judgement.addresses:
+            if judgement.remark is None and (key := self._assignments.shown_by(address)) is not None:
+                served = self._tracked[key].view.spec.load_balancer_class
+                who = f'{key}, of the class "{served}",' if served else f"{key}, which has no class,"
+                judgement = replace(judgement, remark=Refusal(Reason.ADDRESS_IN_USE, f"{who} shows {address.text} too"))
+        return judgement
+
+    def _tell_of_annotations(self, tracked: Tracked) -> None:
+        if notes := vocabulary.news(tracked.view, tracked.told):
+            self._requests.tell(tracked, notes)
+            tracked.told |= vocabulary.worth_telling(tracked.view)
+
+    def _notice_others(self, tracked: Tracked, now: Moment) -> None:
+        """Whether the Service still shows what we wrote."""
+        present = shown(tracked.view)
+        if tracked.stated is None:
+            tracked.contest = tracked.contest or Contest.remembered(tracked.view, now.monotonic)
+        elif present != tracked.stated:
+            tracked.contest = tracked.contest or Contest()
+            tracked.contest.rewritten(tracked.view, now.monotonic)
+        tracked.stated = present
+
+    def _stands_back(self, tracked: Tracked, now: Moment) -> bool:
+        """Whether somebody else keeps writing the status. Then find out who, say so once, and leave it at that; except
+        that what it usurps is taken out of it each time."""
+        view, contest = tracked.view, tracked.contest
+        usurps = self._assignments.note_strays(tracked, self._tracked)
+        if contest is None or not contest.holds(view, now.monotonic):
+            self.contested.discard(view.key)
+            return False
+        self.contested.add(view.key)
+        self._requests.wake(tracked, contest.next_try(view))
+        self._assignments.give_back_unseen(tracked)
+        present, own = shown(view), texts(tracked.assigned)
+        displayed = own if usurps else present
+        status = "True" if displayed and displayed == own else "False"
+        said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
+        if said is not None and (said.reason, said.status) == (Reason.CONTESTED.value, status):
+            tracked.refusal = Refusal(Reason.CONTESTED, said.message)
+            self._write(tracked, service_patch(view, displayed, pool_named(view), said, now), said.message, (), now)
+            return True
+        if not contest.asked and not (usurps and tracked.attempts):
+            self._requests.read(tracked, SERVICE_OWNERS)
+            return True
+        refusal = tracked.refusal = contest.refusal(tracked.assigned, written=status == "True")
+        notes = () if contest.told else events.of_contest(refusal)
+        say = Condition(ADDRESS_ASSIGNED, status, refusal.reason.value, shortened(refusal.message))
+        patch = service_patch(view, displayed, pool_named(view), say, now)
+        if self._write(tracked, patch, refusal.message, notes, now) and notes:
+            self.refusals[refusal.reason] += 1
+        return True
+
+    def _decide_leftover(self, tracked: Tracked, now: Moment) -> bool:
+        """No LoadBalancer any more: take back what we gave and wrote. Whether there was anything to take back."""
+        view = tracked.view
+        self._assignments.assign(tracked, ())
+        patch = service_patch(view, (), None, None, now) if bears_our_mark(view) or tracked.retiring else None
+        if patch is None:
+            return False
+        self._requests.write(tracked, patch, f"released: the Service's type is {view.spec.type}", (), now)
+        return True
+
+    def _not_ours(self, tracked: Tracked) -> None:
+        self.forget(tracked.view.key)
+        tracked.contest, tracked.stated, tracked.refusal = None, None, None
+
+    def _write(
+        self, tracked: Tracked, patch: Patch | None, decision: str, notes: tuple[EventNote, ...], now: Moment
+    ) -> bool:
+        """Whether a write is made of it now; None: the Service says already what it should."""
+        self.confirm(tracked)
+        return patch is not None and self._requests.write(tracked, patch, decision, notes, now)
+
+    def confirm(self, tracked: Tracked) -> None:
+        """Give back what the Service has left, if the API shows it with what it is assigned."""
+        if shown(tracked.view) == texts(tracked.assigned):
+            self._assignments.confirm(tracked)
+
+
+def texts(addresses: Iterable[Address]) -> Shown:
+    """As a status shows them."""
+    return tuple(address.text for address in addresses)
+
+
+def pool_named(view: Service) -> str | None:
+    """The pool that our annotation names now."""
+    return view.metadata.annotations.get(PREFIX + ALLOCATED_FROM_POOL)
