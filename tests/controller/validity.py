@@ -1,128 +1,200 @@
-"""What must hold of a world, whatever happened in it: judged from the API's table, by the rules and not by the code's
-own record of what it did."""
+"""What must hold of a world, whatever happened in it: judged from the API's table by the documented rules
+(``tests.oracle``), with nothing of the controller's own. Only its counters are asked for, to be counted over again."""
 
 from __future__ import annotations
 
+import ipaddress
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
-from cluster.addresses import Address, Family
-from cluster.config import Pool, load
-from cluster.objects import PoolName, Service
-from cluster.record import recorded
-from cluster.sharing import read_sharer
-from controller.allocation.allocator import Refusal, allocate, why_not_requested
-from controller.services.contest import shown
-from controller.services.reading import addresses_in_status, read_request
+from cluster.addresses import Family
+from cluster.objects import PoolName
 from tests.controller.world import World
+from tests.oracle import services as rules
+from tests.oracle.pools import PoolSpec
+from tests.oracle.services import Address, Body, key_of, may_share, shown
+
+POOL_ANNOTATION = "metallb.io/ip-allocated-from-pool"
 
 
-def ours(world: World) -> list[Service]:
+def ours(world: World) -> list[Body]:
     """The Services of the controller's class, in the order of their names."""
-    return [view for view in load_balancers(world) if view.spec.load_balancer_class == world.load_balancer_class]
+    return [each for each in load_balancers(world) if rules.is_load_balancer(each, world.load_balancer_class)]
 
 
-def load_balancers(world: World) -> list[Service]:
+def load_balancers(world: World) -> list[Body]:
     """Those of all classes."""
-    return [view for key in sorted(world.services) if (view := world.look(key)).spec.type == "LoadBalancer"]
+    return [world.services[key] for key in sorted(world.services) if _type_of(world.services[key]) == "LoadBalancer"]
+
+
+def class_of(service: Body) -> str | None:
+    found: str | None = service["spec"].get("loadBalancerClass")
+    return found
+
+
+def _type_of(service: Body) -> str:
+    return str(service["spec"]["type"])
 
 
 def assert_no_address_is_shown_twice(
-    services: Iterable[Service], pools: Mapping[str | None, Collection[Pool]] | None = None
+    services: Iterable[Body], pools: Mapping[str | None, Collection[PoolSpec]] | None = None
 ) -> None:
     """Except by Services that may share it. With ``pools``, by class, also except what is nobody's: an address that is
     in no pool for either of the two, and was given to neither. Some rivals keep the address of a node in every status,
     and what is written again and again is left to them for a while."""
-    shown: dict[Address, list[Service]] = {}
-    for view in services:
-        for address in addresses_in_status(view):
-            for other in shown.setdefault(address, []):
-                reason = read_sharer(view).why_not_with(read_sharer(other))
+    showing: dict[Address, list[Body]] = {}
+    for service in services:
+        for address in shown(service):
+            for other in showing.setdefault(address, []):
                 if pools is not None:
-                    given = (*(recorded(view) or ()), *(recorded(other) or ()))
-                    theirs = (*pools[view.spec.load_balancer_class], *pools[other.spec.load_balancer_class])
-                    if address not in given and not any(address in pool for pool in theirs):
+                    was_given = (*(rules.given(service) or ()), *(rules.given(other) or ()))
+                    theirs = (*pools[class_of(service)], *pools[class_of(other)])
+                    if address not in was_given and not any(address in pool for pool in theirs):
                         continue
-                assert reason is None, f"{view.key} and {other.key} show {address.text}: {reason}"
-            shown[address].append(view)
+                assert may_share(service, other), f"{key_of(service)} and {key_of(other)} both show {address}"
+            showing[address].append(service)
 
 
 def assert_valid_at_rest(world: World, past_mending: Collection[str] = ()) -> None:
     """No address twice, none outside its pool's rules, the counters right, nobody waiting who could be served, and
     every condition says what is so."""
-    assert_no_address_is_shown_twice(view for view in load_balancers(world) if view.key not in past_mending)
-    for view in ours(world):
-        if view.metadata.deletion_timestamp is None:
-            _assert_served_as_it_may_be(world, view)
+    assert_no_address_is_shown_twice(each for each in load_balancers(world) if key_of(each) not in past_mending)
+    for service in ours(world):
+        if service["metadata"].get("deletionTimestamp") is None:
+            _assert_served_as_it_may_be(world, service)
     _assert_counters_equal_a_recount(world)
 
 
-def _assert_served_as_it_may_be(world: World, view: Service) -> None:
-    config, ledger = world.config, world.controller.ledger
-    addresses = addresses_in_status(view)
-    status, reason, message = world.condition(view.metadata.name, view.metadata.namespace)
-    assert (status == "True") is bool(addresses), (view.key, message)
-    reading = read_request(view, world.namespaces.get(view.metadata.namespace, {}))
-    want = reading.request
-    pools = {_pool_of(config.pools, address) for address in addresses}
-    assert len({address.family for address in addresses}) == len(addresses)
+def _assert_served_as_it_may_be(world: World, service: Body) -> None:
+    key, addresses = key_of(service), shown(service)
+    status, reason, message = world.condition(service["metadata"]["name"], service["metadata"]["namespace"])
+    assert (status == "True") is bool(addresses), (key, message)
+    versions = [address.version for address in addresses]
+    assert max(Counter(versions).values(), default=0) <= 1, f"{key} has two addresses of a family"
+    pools = [pool_of(world, address) for address in addresses]
     if None in pools:
-        assert config.unreadable, f"{view.key} has {message}, which is in no pool"
+        unreadable = world.pools.keys() - world.in_force.keys()
+        assert unreadable, f"{key} has {message}, which is in no pool"
         return
-    assert len(pools) <= 1, f"{view.key} has addresses of several pools"
-    for name in pools:
-        assert name is not None
-        assert view.metadata.annotations["metallb.io/ip-allocated-from-pool"] == name
-        assert _is_for(config.pools[name], view, world.namespaces.get(view.metadata.namespace, {}))
-    if reading.refusal is not None:
+    found = {each.name: each for each in pools if each is not None}
+    assert len(found) <= 1, f"{key} has addresses of several pools"
+    for pool in found.values():
+        assert rules.annotation(service, "ip-allocated-from-pool") == pool.name
+        assert pool.is_for(service, _namespace_labels(world, service))
+    if not rules.makes_sense(service):
         return
-    if not addresses or why_not_requested(config, want, addresses) is not None:
-        assert isinstance(allocate(config, ledger, want), Refusal), f"{view.key} waits in vain: {message}"
+    if not addresses or not has_what_it_asks_for(world, service):
+        assert not could_be_served(world, service), f"{key} waits in vain: {message}"
         assert reason != "Assigned"
         return
-    missing = [family for family in want.families[0] if family not in {address.family for address in addresses}]
-    (name,) = pools
-    for family in missing:
-        assert name is not None
-        assert not ledger.counts(name, family)[1], f"{view.key} lacks {family.text}, which {name} has"
-    assert set(want.families[0]) >= {address.family for address in addresses}
+    (pool,) = found.values()
+    for family in set(rules.families(service)) - set(versions):
+        assert not _free(world, pool, family), f"{key} lacks IPv{family}, which {pool.name} has"
+    assert set(rules.families(service)) >= set(versions)
 
 
-def _pool_of(pools: Mapping[PoolName, Pool], address: Address) -> PoolName | None:
-    return next((name for name, pool in pools.items() if address in pool), None)
+def pool_of(world: World, address: Address) -> PoolSpec | None:
+    """The pool that gives the address out."""
+    return next((pool for pool in world.in_force.values() if address in pool), None)
 
 
-def _is_for(pool: Pool, view: Service, namespace_labels: Mapping[str, str]) -> bool:
-    """``serviceAllocation``, read once more: only plain names and single labels occur in these tests."""
-    allocation = pool.allocation
-    if allocation is None:
+def has_what_it_asks_for(world: World, service: Body) -> bool:
+    """Whether what it shows is what it asks for, as far as that makes sense."""
+    if not rules.makes_sense(service):
         return True
-    selected = any(each.match_labels.items() <= namespace_labels.items() for each in allocation.namespace_selectors)
-    named = view.metadata.namespace in allocation.namespaces
-    unrestricted = not allocation.namespaces and not allocation.namespace_selectors
-    by_service = not allocation.service_selectors or any(
-        selector.match_labels.items() <= view.metadata.labels.items() for selector in allocation.service_selectors
+    named, has = rules.annotation(service, "address-pool"), shown(service)
+    pools = {pool.name for address in has if (pool := pool_of(world, address)) is not None}
+    return set(rules.asked_addresses(service) or ()) <= set(has) and pools <= {named or next(iter(pools), "")}
+
+
+def may_keep_all(world: World, service: Body, has: tuple[Address, ...]) -> bool:
+    """Whether the pools and the Service's families let it keep these addresses, whoever else claims them."""
+    pools = [pool_of(world, address) for address in has]
+    versions = [address.version for address in has]
+    (pool, *others) = pools
+    return (
+        pool is not None
+        and all(each is pool for each in others)
+        and pool.is_for(service, _namespace_labels(world, service))
+        and len(set(versions)) == len(versions)
+        and set(versions) <= set(rules.families(service))
     )
-    return (unrestricted or named or selected) and by_service
+
+
+def could_be_served(world: World, service: Body) -> bool:
+    """Whether some pool has what the Service needs and asks for, at this moment."""
+    choices, asked, named = (
+        rules.enough(service),
+        rules.asked_addresses(service),
+        rules.annotation(service, "address-pool"),
+    )
+    assert asked is not None
+    versions = [address.version for address in asked]
+    if len(set(versions)) < len(versions) or not set(versions) <= set(rules.families(service)):
+        return False
+    for pool in world.in_force.values():
+        may_be_taken = pool.name == named if named else bool(asked) or pool.assigns_automatically
+        if not may_be_taken or not pool.is_for(service, _namespace_labels(world, service)):
+            continue
+        if not all(address in pool and _can_be_had(world, service, address) for address in asked):
+            continue
+        if asked:
+            missing = set() if set(versions) in choices else set(rules.families(service)) - set(versions)
+            if all(_has_one(world, service, pool, family) for family in missing):
+                return True
+        elif any(all(_has_one(world, service, pool, family) for family in choice) for choice in choices):
+            return True
+    return False
+
+
+def _has_one(world: World, service: Body, pool: PoolSpec, family: int) -> bool:
+    """Whether the pool has an address of the family for the Service: one that is free, or that it may share."""
+    if _free(world, pool, family):
+        return True
+    return any(
+        _can_be_had(world, service, address) and _agree(_showing(world, address)) for address in pool.addresses(family)
+    )
+
+
+def _can_be_had(world: World, service: Body, address: Address) -> bool:
+    """Whether nobody who shows it is in the way, and the cluster does not use it itself; who has it keeps it."""
+    if address not in shown(service) and is_reserved(world, address):
+        return False
+    others = [each for each in _showing(world, address) if key_of(each) != key_of(service)]
+    return all(may_share(service, other) for other in others)
+
+
+def _agree(services: list[Body]) -> bool:
+    """Nobody can join those who share an address that they should not."""
+    return all(may_share(one, other) for one in services for other in services if one is not other)
+
+
+def _showing(world: World, address: Address) -> list[Body]:
+    return [each for each in load_balancers(world) if address in shown(each)]
+
+
+def _free(world: World, pool: PoolSpec, family: int) -> set[Address]:
+    taken = {address for each in load_balancers(world) for address in shown(each)}
+    return {each for each in pool.addresses(family) if each not in taken and not is_reserved(world, each)}
+
+
+def is_reserved(world: World, address: Address) -> bool:
+    """Whether the cluster uses it itself."""
+    texts = (text for node in world.nodes.values() for text in node)
+    return any(address in ipaddress.ip_network(text) for text in (*texts, *world.service_ranges))
+
+
+def _namespace_labels(world: World, service: Body) -> Mapping[str, str]:
+    return world.namespaces.get(service["metadata"]["namespace"], {})
 
 
 def _assert_counters_equal_a_recount(world: World) -> None:
-    shown = {
-        address
-        for key in world.services
-        if (view := world.look(key)).spec.type == "LoadBalancer"
-        for address in addresses_in_status(view)
-    }
-    for name, pool in world.config.pools.items():
+    taken = {address for each in load_balancers(world) for address in shown(each)}
+    for name, pool in world.in_force.items():
         for family in Family:
-            addresses = {
-                address
-                for block in pool.ranges
-                if block.family is family
-                for value in range(block.first, block.last + 1)
-                if (address := Address(family, value)) in pool
-            }
-            free = {each for each in addresses - shown if world.controller.ledger.withheld(each) is None}
-            assert world.controller.ledger.counts(name, family) == (len(addresses & shown), len(free)), name
+            used = taken & set(pool.addresses(family.value))
+            counted = world.controller.ledger.counts(PoolName(name), family)
+            assert counted == (len(used), len(_free(world, pool, family.value))), name
 
 
 def assert_a_restart_changes_nothing(world: World) -> None:
@@ -130,18 +202,20 @@ def assert_a_restart_changes_nothing(world: World) -> None:
 
     Except that a Service that waits may hear a fresher reason: who else came to hold what it waits for is not told to
     it each time."""
-    assert not load(world.pool_objects(), [], None).problems
-    before = {
-        view.key: (shown(view), view.metadata.annotations.get("metallb.io/ip-allocated-from-pool"))
-        for view in ours(world)
-    }
-    content = {view.key for view in ours(world) if world.is_content(view.key)}
+    assert world.every_pool_is_in_force()
+    before = _what_services_show(world)
+    content = {key_of(each) for each in ours(world) if world.is_content(key_of(each))}
     world.take_events(), world.take_writes()
     world.start()
     world.settle()
     assert not content & {write.key for write in world.take_writes()}
     assert not content & {key for key, _, _ in world.take_events()}
-    assert {
-        view.key: (shown(view), view.metadata.annotations.get("metallb.io/ip-allocated-from-pool"))
-        for view in ours(world)
-    } == before
+    assert _what_services_show(world) == before
+
+
+def _what_services_show(world: World) -> dict[str, tuple[object, object]]:
+    """The addresses, and the annotation that names their pool."""
+    return {
+        key_of(each): (each["status"].get("loadBalancer"), each["metadata"].get("annotations", {}).get(POOL_ANNOTATION))
+        for each in ours(world)
+    }

@@ -21,6 +21,7 @@ from cluster.resources import SERVICE_OWNERS
 from controller.allocation.reserved import Reservations
 from controller.changes import Change, EventNote, Moment, Read, Tell, Write
 from controller.services.reconcile import Reconciler
+from tests.oracle.pools import PoolSpec, in_force, read_pool
 
 KIND_POOL = "172.18.255.200-172.18.255.250"
 
@@ -82,11 +83,18 @@ class World:
         self._table: Table = beside._table if beside else Table()
         self._table.worlds.append(self)
         self.namespaces: dict[str, dict[str, str]] = {}
+        self.nodes: dict[str, tuple[str, ...]] = {}
+        """The addresses and Pod ranges of each."""
+        self.service_ranges: tuple[str, ...] = ()
         self.reservations = Reservations()
         self.pools: dict[str, Any] = {"kind": KIND_POOL} if pools is None else dict(pools)
+        self.in_force: dict[str, PoolSpec] = {}
+        """By the oracle: which pools count, in which version."""
         self.events: list[tuple[str, EventNote]] = []
         self.writes: list[Write] = []
         self.pending: list[Change] = []
+        self.unanswered: set[str] = set()
+        """Services whose last change the controller was told had failed."""
         self.lagging = False
         """Whether what the watch says waits for ``deliver``."""
         self.unseen: list[tuple[bool, Service]] = []
@@ -145,6 +153,7 @@ class World:
     def configure(self, **pools: Any) -> None:
         """Replace the pools."""
         self.pools = pools
+        self.in_force = in_force(pools, self.in_force)
         self.config = config_of(pools, self.config)
         self.controller.set_config(self.config)
 
@@ -157,11 +166,13 @@ class World:
         status = {"addresses": [{"type": "InternalIP", "address": each} for each in addresses]}
         body = {"metadata": {"name": name}, "spec": {"podCIDRs": pods}, "status": status}
         gone = not addresses and not pods
+        self.nodes[name] = (*addresses, *pods)
         self.reservations.set_node(name, None if gone else decode(msgspec.json.encode(body), Node))
         self._tell_reserved()
 
     def service_range(self, name: str, *cidrs: str) -> None:
         body = {"metadata": {"name": name}, "spec": {"cidrs": cidrs}}
+        self.service_ranges = cidrs
         self.reservations.set_service_cidr(name, decode(msgspec.json.encode(body), ServiceCIDR))
         self._tell_reserved()
 
@@ -176,7 +187,9 @@ class World:
         recorded = self.recorded_releases()
         self.controller = Reconciler(self.load_balancer_class, random.Random(1), self._remember_releases)
         self.pending = []
+        self.unanswered = set()
         self.unseen = []
+        self.in_force = in_force(self.pools, {})
         self.config = config_of(self.pools)
         self.controller.set_config(self.config)
         self.controller.set_reserved(self.reservations.ranges)
@@ -225,6 +238,7 @@ class World:
                 self._apply(change, body)
         if not tell:
             return
+        self.unanswered.discard(change.key)
         view = self.look(change.key) if change.key in self.services else None
         if change.resource is SERVICE_OWNERS and change.key in self.services:
             self.controller.answered(change, decode(msgspec.json.encode(self.services[change.key]), ServiceOwners))
@@ -288,8 +302,9 @@ class World:
         ]
         return (found.status, found.reason, found.message)
 
-    def pool_objects(self) -> list[IPAddressPool]:
-        return pool_objects(self.pools)
+    def every_pool_is_in_force(self) -> bool:
+        """As it is written."""
+        return self.in_force == {name: read_pool(name, given) for name, given in self.pools.items()}
 
     def is_content(self, key: str) -> bool:
         """Whether the Service has all that it needs and asks for."""

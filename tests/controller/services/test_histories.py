@@ -16,22 +16,20 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from cluster.annotations import ALLOCATED_FROM_POOL, annotation
-from cluster.config import load
-from cluster.objects import Service
-from cluster.sharing import read_sharer
-from controller.allocation.allocator import what_may_stay, why_not_requested
-from controller.allocation.ledger import Ledger
 from controller.changes import Read
-from controller.services.reading import addresses_in_status, read_request
 from tests.controller.validity import (
+    POOL_ANNOTATION,
     assert_a_restart_changes_nothing,
     assert_no_address_is_shown_twice,
     assert_valid_at_rest,
+    class_of,
+    has_what_it_asks_for,
     load_balancers,
+    may_keep_all,
     ours,
 )
 from tests.controller.world import World
+from tests.oracle.services import Address, Body, annotation, key_of, shown
 
 BROKEN = {"a": "10.0.0.9-10.0.0.1", "b": "10.0.0.2-10.0.0.4"}
 OVERLAP = {"a": "10.0.0.1-10.0.0.3", "b": ["10.0.0.3-10.0.0.5", "2001:db8::1-2001:db8::2"]}
@@ -124,7 +122,7 @@ class Histories(RuleBasedStateMachine):
         """Services that ever had a sharing key."""
         self.evicted: set[str] = set()
         """Services that, since the last rest, could not keep what they had, be it for a moment."""
-        self.rested: dict[str, Service] = {}
+        self.rested: dict[str, Body] = {}
 
     @initialize(room=st.sampled_from([1, 2, 1000]))
     def writers_have_room(self, room: int) -> None:
@@ -205,11 +203,11 @@ class Histories(RuleBasedStateMachine):
         if present is None or present["spec"]["type"] != "LoadBalancer":
             return
         if what == "another's":
-            shown = addresses_in_status(self.world.look(other)) if other in self.world.services else ()
-            what = shown[0].text if shown else None
+            theirs = shown(self.world.services[other]) if other in self.world.services else ()
+            what = str(theirs[0]) if theirs else None
         ingress = [{"hostname" if what == "host name" else "ip": what}] if what else None
         self.falsified.add(key)
-        if not addresses_in_status(self.world.look(key)):
+        if not shown(self.world.services[key]):
             self.disturbed.add(key)  # it may be believed
         self.wiped |= wiped
         self._write(key, status={"loadBalancer": {"ingress": ingress}, **({"conditions": None} if wiped else {})})
@@ -227,7 +225,7 @@ class Histories(RuleBasedStateMachine):
     @rule(key=KEYS)
     def take_the_annotation_away(self, key: str) -> None:
         if key in self.world.services:
-            self._write(key, annotations={PREFIX + ALLOCATED_FROM_POOL: None})
+            self._write(key, annotations={POOL_ANNOTATION: None})
 
     # -------------------------------------------------------------------- the controllers, and what they meet
 
@@ -249,6 +247,7 @@ class Histories(RuleBasedStateMachine):
         else:
             world.pending.remove(change)
         if fate != "made":
+            world.unanswered.add(change.key)
             world.controller.failed(change, 0.0, world.now)
 
     @rule(seconds=st.sampled_from([0.3, 5.0, 400.0]))
@@ -274,17 +273,17 @@ class Histories(RuleBasedStateMachine):
         """Except where a user wrote it into the status, or changed the terms of those who share."""
         excused = self.falsified | (self.disturbed & self.sharers)
         for world in self.worlds.values():
-            assert_no_address_is_shown_twice(view for view in ours(world) if view.key not in excused)
+            assert_no_address_is_shown_twice(each for each in ours(world) if key_of(each) not in excused)
 
     @invariant()
     def two_installations_may_give_one_address_at_one_moment(self) -> None:
         """Then one gives way."""
-        shown: dict[tuple[Any, Any], set[str]] = {}
-        for view in load_balancers(self.world):
-            for address in addresses_in_status(view):
-                shown.setdefault((address, view.spec.load_balancer_class), set()).add(view.key)
-        for (address, whose), keys in shown.items():
-            if whose is None and (other := shown.get((address, "their"))):
+        showing: dict[tuple[Address, str | None], set[str]] = {}
+        for service in load_balancers(self.world):
+            for address in shown(service):
+                showing.setdefault((address, class_of(service)), set()).add(key_of(service))
+        for (address, whose), keys in showing.items():
+            if whose is None and (other := showing.get((address, "their"))):
                 self.evicted |= (keys | other) - self.falsified
 
     @rule()
@@ -298,26 +297,26 @@ class Histories(RuleBasedStateMachine):
             self.two_installations_may_give_one_address_at_one_moment()
             self.world.time += 0.1
         excused = {
-            view.key for view in load_balancers(self.world) if self._is_past_mending(view) or self._is_retried(view)
+            key_of(each) for each in load_balancers(self.world) if self._is_past_mending(each) or self._is_retried(each)
         }
-        services = (view for view in load_balancers(self.world) if view.key not in excused)
-        pools = {whose: tuple(world.config.pools.values()) for whose, world in self.worlds.items()}
+        services = (each for each in load_balancers(self.world) if key_of(each) not in excused)
+        pools = {whose: tuple(world.in_force.values()) for whose, world in self.worlds.items()}
         assert_no_address_is_shown_twice(services, pools)
 
     @rule()
     def rest(self) -> None:
         self.world.settle()
-        past_mending = {view.key for view in load_balancers(self.world) if self._is_past_mending(view)}
+        past_mending = {key_of(each) for each in load_balancers(self.world) if self._is_past_mending(each)}
         for world in self.worlds.values():
             assert_valid_at_rest(world, past_mending)
         self._assert_nobody_moved_who_need_not()
         for world in self.worlds.values():
-            if not past_mending and not load(world.pool_objects(), [], None).problems:
+            if not past_mending and world.every_pool_is_in_force():
                 assert_a_restart_changes_nothing(world)
         self.disturbed.clear()
         self.falsified &= past_mending
         self.wiped = False
-        self.rested = {key: view for key, view in self._shown().items() if addresses_in_status(view)}
+        self.rested = {key_of(each): each for each in load_balancers(self.world) if shown(each)}
         self.evicted.clear()
         self._note_evicted()
 
@@ -333,43 +332,32 @@ class Histories(RuleBasedStateMachine):
             assert world.controller.figures().services == 0
 
     def _assert_nobody_moved_who_need_not(self) -> None:
-        now = self._shown()
-        for key, view in self.rested.items():
+        now = {key_of(each): each for each in load_balancers(self.world)}
+        for key, service in self.rested.items():
             if key in self.disturbed | self.evicted or key not in now or self._is_past_mending(now[key]):
                 continue
-            before, after = addresses_in_status(view), addresses_in_status(now[key])
+            before, after = shown(service), shown(now[key])
             assert set(before) <= set(after), f"{key} moved from {before} to {after}"
 
     def _note_evicted(self) -> None:
         """Whom the rules as they are now do not let keep all that it had, or who asks for something else anyway."""
-        for key, view in self.rested.items():
-            world = self.worlds[view.spec.load_balancer_class]
-            if annotation(view, ALLOCATED_FROM_POOL) in world.config.unreadable:
+        for key, service in self.rested.items():
+            world = self.worlds[class_of(service)]
+            if annotation(service, "ip-allocated-from-pool") in world.pools.keys() - world.in_force.keys():
                 continue  # a typing error costs nobody anything
-            addresses = addresses_in_status(view)
-            labels = world.namespaces.get(view.metadata.namespace, {})
-            want = read_request(view, labels).request
-            staying = what_may_stay(world.config, Ledger(world.config.pools), want, addresses)
-            if staying.addresses != addresses or why_not_requested(world.config, want, addresses) is not None:
+            if not may_keep_all(world, service, shown(service)) or not has_what_it_asks_for(world, service):
                 self.evicted.add(key)
 
     # -------------------------------------------------------------------- inside
 
-    def _is_past_mending(self, view: Service) -> bool:
+    def _is_past_mending(self, service: Body) -> bool:
         """A Service that is being deleted keeps its address where it shares no longer on the terms on which it came to
         it."""
-        return view.key in self.sharers and view.metadata.deletion_timestamp is not None
+        return key_of(service) in self.sharers and service["metadata"].get("deletionTimestamp") is not None
 
-    def _is_retried(self, view: Service) -> bool:
-        """Its last write failed."""
-        return any(
-            tracked.retry_at is not None
-            for world in self.worlds.values()
-            if (tracked := world.controller._tracked.get(view.key)) is not None
-        )
-
-    def _shown(self) -> dict[str, Service]:
-        return {view.key: view for view in load_balancers(self.world)}
+    def _is_retried(self, service: Body) -> bool:
+        """Its last write failed, and was not made since."""
+        return any(key_of(service) in world.unanswered for world in self.worlds.values())
 
     def _put(self, key: str, **parts: Any) -> None:
         self.disturbed.add(key)
@@ -377,8 +365,8 @@ class Histories(RuleBasedStateMachine):
 
     def _write(self, key: str, **parts: Any) -> None:
         namespace, name = key.split("/")
-        view = self.world.put(name, namespace, **parts)
-        if read_sharer(view).sharing_key:
+        self.world.put(name, namespace, **parts)
+        if annotation(self.world.services[key], "allow-shared-ip"):
             self.sharers.add(key)
 
 
@@ -438,5 +426,5 @@ def test_the_same_events_in_any_order_end_well(
             world.settle()
     world.settle()
     assert_valid_at_rest(world)
-    if not load(world.pool_objects(), [], None).problems:
+    if world.every_pool_is_in_force():
         assert_a_restart_changes_nothing(world)
