@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from lab.apiserver.embedded import EmbeddedApi
 from tests import engine, real
 
-hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is no reason to fail
+hypothesis.settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    database=DirectoryBasedExampleDatabase(Path(__file__).parent.parent / ".hypothesis" / "examples"),
+    print_blob=True,
+)
+"""A busy machine is no reason to fail. What failed is tried again first, wherever pytest is run from, and is printed so
+that it can be repeated elsewhere."""
 hypothesis.settings.load_profile("any machine")
 
 

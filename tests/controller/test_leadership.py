@@ -515,7 +515,7 @@ class Simulation:
             process.core.failed(now)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(seed=st.integers(0, 2**32), candidates=st.integers(2, 3))
 def test_no_write_of_one_leader_is_on_its_way_when_another_writes_and_after_bad_times_somebody_leads(
     seed: int, candidates: int

@@ -866,7 +866,7 @@ ACTIONS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(actions=st.lists(ACTIONS, min_size=60, max_size=200), streams=st.booleans(), seed=st.integers(0, 1000))
 def test_whatever_happens_the_copy_and_the_consumer_end_up_with_what_the_server_has(
     actions: list[str], streams: bool, seed: int

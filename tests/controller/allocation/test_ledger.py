@@ -113,7 +113,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestLedger = LedgerMachine.TestCase
-TestLedger.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLedger.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 def test_a_thousand_may_share_one_address_as_long_as_their_ports_differ() -> None:

@@ -255,7 +255,7 @@ def test_a_newer_service_that_is_not_ours_and_had_the_address_is_not_called_olde
 SHOWN = st.lists(st.sampled_from(["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.9"]), max_size=1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     births=st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 999)), min_size=2, max_size=5, unique_by=lambda b: b[1]

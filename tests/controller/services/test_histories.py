@@ -370,7 +370,7 @@ class Histories(RuleBasedStateMachine):
             self.sharers.add(key)
 
 
-ANY = settings(deadline=None, suppress_health_check=list(HealthCheck))
+ANY = settings(suppress_health_check=list(HealthCheck))
 QUICK = settings(ANY, max_examples=1000, stateful_step_count=30, derandomize=True)
 """The same histories each time; new ones are the long run's business."""
 LONG = settings(ANY, max_examples=30_000, stateful_step_count=80)
@@ -409,7 +409,7 @@ def happen(world: World, event: tuple[str, str, Any]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SERVICES, st.sampled_from(POOLS), TEAMS, st.data())
 def test_the_same_events_in_any_order_end_well(
     services: dict[str, Any], pools: dict[str, Any], teams: dict[str, str], data: st.DataObject

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.config import load
@@ -156,7 +156,6 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_transitions_lead_from_one_state_to_the_next(
     steps: list[frozenset[AddressText] | tuple[str, list[AddressText], int, bool]],

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -624,7 +624,6 @@ class World:
                     planner.set_node(key, None)
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_changes_one_by_one_lead_to_the_plan_made_from_scratch(
     steps: list[Service | EndpointSlice | Node | Config | Gone | None],
@@ -654,7 +653,6 @@ def test_changes_one_by_one_lead_to_the_plan_made_from_scratch(
     assert all(bundle.candidates for bundle in received.bundles if bundle.serving)
 
 
-@settings(deadline=None)
 @given(st.data(), CONFIGS)
 def test_the_order_of_the_inputs_does_not_matter(data: st.DataObject, config: Config) -> None:
     services = data.draw(st.lists(SERVICES, max_size=5, unique_by=lambda each: each.key))

@@ -281,7 +281,7 @@ def test_each_link_announces_what_is_held_there_with_its_own_mac() -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     steps=st.lists(
         st.tuples(

@@ -110,7 +110,7 @@ def many(count: int) -> list[AddressText]:
 addresses = st.sampled_from(many(6))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.one_of(

@@ -96,7 +96,6 @@ def test_arbitrary_octets_are_an_answer_only_as_an_arp_reply(frame: bytes) -> No
         assert frame[14:22] == frames.FIXED_FIELDS[2:] + b"\0\2"
 
 
-@settings(deadline=None)
 @given(
     steps=st.lists(st.tuples(st.sampled_from(["hold", "release", "look", "tighten"]), st.one_of(near, addresses))),
     data=st.data(),
@@ -151,7 +150,7 @@ def test_program_does_not_grow_by_what_was_held_once() -> None:
     assert made.code == ArpFilter().code
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32), count=st.integers(500, 6000))
 def test_smaller_programs_fit_and_still_pass_what_is_held(seed: int, count: int) -> None:
     chance = random.Random(seed)
