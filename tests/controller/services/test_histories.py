@@ -133,6 +133,9 @@ class Histories(RuleBasedStateMachine):
 
     @rule(key=KEYS, wishes=WISHES, spec=SPECS, policy=POLICIES, tier=st.sampled_from([None, "x"]))
     def put(self, key: str, wishes: dict[str, Any], spec: dict[str, Any], policy: str, tier: str | None) -> None:
+        self.put_one(key, wishes, spec, policy, tier)
+
+    def put_one(self, key: str, wishes: dict[str, Any], spec: dict[str, Any], policy: str, tier: str | None) -> None:
         namespace, name = key.split("/")
         present = self.world.services.get(key)
         if present is None and key in THEIRS:
@@ -140,6 +143,15 @@ class Histories(RuleBasedStateMachine):
         if present is None or present["spec"]["type"] == "LoadBalancer":
             self._put(key, annotations=wishes, labels={"tier": tier}, **families(key, policy), **spec)
         assert self.world.view(name, namespace)
+
+    @rule(
+        keys=st.lists(KEYS, min_size=2, max_size=4, unique=True),
+        ports=st.sampled_from([(80, 81, 82, 83), (80, 80, 81)]),
+    )
+    def share(self, keys: list[str], ports: tuple[int, ...]) -> None:
+        """Several that would have one address together, as far as their ports differ."""
+        for key, port in zip(keys, ports, strict=False):
+            self.put_one(key, {f"{PREFIX}allow-shared-ip": "key"}, {"ports": [{"port": port}]}, "SingleStack", None)
 
     @rule(key=KEYS, wishes=WISHES)
     def annotate(self, key: str, wishes: dict[str, Any]) -> None:
