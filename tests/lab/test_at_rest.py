@@ -31,7 +31,7 @@ from lab.shipped.kinds import Whole
 from lab.standins.real import DEFINITIONS, permissions
 from tests.lab.test_faults import addresses
 from tests.real import real_assets
-from tests.waiting import wait_until
+from tests.waiting import assert_stays, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("rest"), pytest.mark.timeout(600)]
 
@@ -84,7 +84,7 @@ class Rest:
     def _shares(self) -> dict[str, float]:
         """Of each process over one window. Empty where one ended or began meanwhile."""
         before, began = self._used(), time.monotonic()
-        wait_until(lambda: time.monotonic() > began + WINDOW_S, WINDOW_S + 5.0)
+        assert_stays(lambda: before, WINDOW_S)
         after, lasted = self._used(), time.monotonic() - began
         if before.keys() != after.keys():
             return {}

@@ -60,7 +60,7 @@ def power_cut(lab: Lab) -> Seen:
         node = measure.node_of(lab, measure.steady_holder(watch))
         cut = time.monotonic()
         lab.stop_node(node)
-        wait_until(lambda: time.monotonic() > cut + WATCHED_S, WATCHED_S + 5)
+        wait_until(lambda: (made := watch.requests()) and made[-1].start > cut + WATCHED_S, WATCHED_S + 5)
         lost = tuple(each.start - cut for each in watch.requests() if not each.ok and each.end > cut)
         found = Seen(watch.outage(cut), lost)
     lab.start_node(node)

@@ -20,7 +20,7 @@ from lab import launch
 from lab.client import Lab
 from lab.layout import STATUS_PORT, lay_out
 from lab.measuring import measure
-from lab.measuring.figures import answered_by_two
+from lab.measuring.figures import ArpReply, answered_by_two
 from lab.objects.manifests import SEEDS, api_of, apply_files
 from lab.objects.workloads import start_workload
 from tests.real import real_assets
@@ -69,19 +69,23 @@ def new_mac(watch: measure.ClientWatch, old: str, since: float) -> str:
     """The MAC of another node that alone answers, some time after a fault."""
 
     def other() -> str | None:
-        recent = [a.mac for a in watch.answers() if a.at > max(since, time.monotonic() - SETTLED_S)]
-        settled = time.monotonic() > since + SETTLED_S
-        return recent[-1] if settled and recent and set(recent) == {recent[-1]} and recent[-1] != old else None
+        answers = [a for a in watch.answers() if a.at > since]
+        if not answers or answers[-1].at < since + SETTLED_S:
+            return None
+        recent = {a.mac for a in answers if a.at > answers[-1].at - SETTLED_S}
+        return answers[-1].mac if recent == {answers[-1].mac} and answers[-1].mac != old else None
 
     return wait_until(other, 20, f"nobody took over from {old}") or ""
 
 
 def still_answers_alone(watch: measure.ClientWatch, mac: str, since: float, seconds: float) -> None:
-    """From ``since`` on, ``seconds`` long, this MAC and no other answers."""
-    wait_until(lambda: time.monotonic() > since + seconds, seconds + 5)
-    answers = [a for a in watch.answers() if a.at > since]
-    assert answers
-    assert {a.mac for a in answers} == {mac}
+    """From ``since`` on, for ``seconds`` and until an answer after them, this MAC and no other answers."""
+
+    def answers() -> list[ArpReply]:
+        return [a for a in watch.answers() if a.at > since]
+
+    wait_until(lambda: (found := answers()) and found[-1].at > since + seconds, seconds + 5)
+    assert {a.mac for a in answers()} == {mac}
 
 
 def announcing(lab: Lab) -> list[str]:

@@ -333,7 +333,7 @@ def observe(lab: Lab, _: MetalLB, ours: Beside, timeline: Timeline, watch: measu
     ready = timeline.note("BerthLB observes")
     for host in ours.running:
         assert ours.sockets(host) <= {"tcp", "tcp6", "unix"}, "an observer could send a frame"
-    wait_until(lambda: time.monotonic() > ready + SETTLED_S, SETTLED_S + 5.0)
+    wait_until(lambda: watch.answers()[-1].at > ready + SETTLED_S, SETTLED_S + 5.0)
     differences = ours.differences()
     assert len(differences) == 8
     assert set(differences.values()) == {0.0}
