@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -53,6 +53,20 @@ def wait_until(probe: Callable[[], T | None], timeout: float = 10.0, message: st
         if watch.look() > timeout:
             raise AssertionError(message or f"not so within {timeout} s; last answer: {answer!r}")
         time.sleep(POLL_S)
+
+
+class Process(Protocol):
+    """Of ``subprocess.Popen``, or one of a lab's."""
+
+    def poll(self) -> int | None: ...
+
+
+def ended(process: Process, timeout: float = 10.0) -> int:
+    """The code with which the process ends within ``timeout`` seconds of an idle machine."""
+    wait_until(lambda: process.poll() is not None, timeout, "the process does not end")
+    code = process.poll()
+    assert code is not None
+    return code
 
 
 def assert_stays(probe: Callable[[], object], seconds: float, message: str = "") -> None:

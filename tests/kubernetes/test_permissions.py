@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from lab.machines.container import confined
 from lab.shipped.rights import DaemonName, rights_of
 from tests.kubernetes.access import Access
 from tests.kubernetes.control_plane import MANIFEST, MORTAL, ROOT, ControlPlane
-from tests.waiting import wait_until
+from tests.waiting import ended, wait_until
 from tests.wire.network import Host, Wire
 
 pytestmark = [pytest.mark.xdist_group("permissions"), pytest.mark.slow, pytest.mark.timeout(180)]
@@ -86,8 +85,8 @@ class Daemon:
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
+            ended(self.process)
+        except AssertionError:
             self.process.kill()
             self.process.wait()
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lab.apiserver.embedded import EmbeddedApi
-from tests.waiting import wait_until
+from tests.waiting import ended, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -257,4 +257,4 @@ def test_terminated_process_ends_its_watches_and_exits_cleanly() -> None:
         answer = connection.getresponse()
         process.send_signal(signal.SIGTERM)
         assert answer.read() == b""
-        assert process.wait(timeout=5) == 0
+        assert ended(process, 5.0) == 0

@@ -23,7 +23,7 @@ from lab.machines.container import confined
 from lab.shipped.rights import DaemonName, rights_of
 from tests.cpu import group_name, share_of_a_core
 from tests.lab.conftest import end, make
-from tests.waiting import wait_until
+from tests.waiting import ended, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("daemons"), pytest.mark.timeout(180)]
 
@@ -96,7 +96,7 @@ class Container:
 
     def answers(self, path: str) -> bool:
         """Whether a probe succeeds now."""
-        connection = http.client.HTTPConnection("127.0.0.1", STATUS_PORT, timeout=3)
+        connection = http.client.HTTPConnection("127.0.0.1", STATUS_PORT, timeout=30)
         with self.lab.open_socket(self.host) as connection.sock:
             connection.sock.settimeout(3)
             try:
@@ -114,14 +114,14 @@ class Container:
     def end(self) -> int:
         """As kubelet ends it; the exit code, within the pod's grace period."""
         self.send(signal.SIGTERM)
-        return self.process.wait(self.pod["terminationGracePeriodSeconds"])
+        return ended(self.process, self.pod["terminationGracePeriodSeconds"])
 
     def close(self) -> None:
         if self.process.poll() is None:
             with contextlib.suppress(AssertionError, ProcessLookupError):
                 self.send(signal.SIGKILL)
             self.process.kill()
-            self.process.wait(10)
+            ended(self.process)
 
 
 def children_of(pid: int) -> list[int]:

@@ -18,7 +18,7 @@ from lab.control.messages import ProcessStatus
 from lab.errors import LabError
 from lab.measuring import measure
 from tests.lab.conftest import end, make
-from tests.waiting import wait_until
+from tests.waiting import ended, wait_until
 
 pytestmark = pytest.mark.lab
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def test_a_command_gets_signals_and_its_end_is_told(lab: Lab) -> None:
         with pytest.raises(TimeoutError):
             command.wait(0.05)
         command.terminate()
-        assert command.wait(5.0) == -signal.SIGTERM
+        assert ended(command, 5.0) == -signal.SIGTERM
 
 
 def test_a_command_at_a_terminal_has_one_of_its_own(lab: Lab) -> None:

@@ -23,7 +23,7 @@ from lab.launch import NotReadyError, Recipe
 from lab.layout import lay_out
 from tests.lab.conftest import MakeLab, new_name
 from tests.lab.footprint import Footprint
-from tests.waiting import wait_until
+from tests.waiting import ended, wait_until
 
 pytestmark = pytest.mark.lab
 ROOT = Path(__file__).parents[2]
@@ -118,7 +118,7 @@ def test_interrupting_a_foreground_lab_ends_it() -> None:
         assert json.loads(lines)["name"] == name
         footprint = Footprint(Lab.connect(name))
         running.send_signal(signal.SIGINT)
-        assert running.wait(10) == 0
+        assert ended(running) == 0
     footprint.assert_nothing_is_left()
 
 
@@ -129,7 +129,7 @@ def test_ending_the_command_that_brings_a_lab_up_ends_the_lab(number: int) -> No
     with command("up", "--nodes", "1", "--no-daemons", "--name", name) as running:
         wait_until(directory.joinpath("control").exists)
         running.send_signal(number)
-        assert running.wait(10) != 0
+        assert ended(running) != 0
     wait_until(lambda: not is_alive(directory))
     assert not directory.exists()
 
@@ -159,7 +159,7 @@ def test_of_two_that_come_at_once_one_gets_the_name() -> None:
     name = new_name()
     words = ("up", "--nodes", "1", "--no-daemons", "--name", name)
     with command(*words) as one, command(*words) as other:
-        codes = sorted([one.wait(30), other.wait(30)])
+        codes = sorted([ended(one, 30.0), ended(other, 30.0)])
     assert codes == [0, 2]
     Lab.connect(name).down()
 

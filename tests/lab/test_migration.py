@@ -35,7 +35,7 @@ from lab.objects.manifests import SEEDS
 from lab.objects.workloads import start_workload
 from lab.shipped.rights import DaemonName, rights_of
 from tests.real import kubectl, real_assets
-from tests.waiting import wait_until
+from tests.waiting import ended, wait_until
 
 pytestmark = [
     pytest.mark.lab,
@@ -93,7 +93,7 @@ class Beside:
             command.terminate()
         for command in self.running.values():
             with command:
-                assert command.wait(10.0) == 0
+                assert ended(command) == 0
         self.running.clear()
 
     def await_ready(self) -> None:

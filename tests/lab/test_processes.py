@@ -8,6 +8,7 @@ import subprocess
 
 from lab.machines import processes
 from lab.machines.processes import Process
+from tests.waiting import ended
 
 
 def test_one_that_does_not_lead_a_group_yet_gets_the_groups_signals() -> None:
@@ -16,7 +17,7 @@ def test_one_that_does_not_lead_a_group_yet_gets_the_groups_signals() -> None:
     try:
         assert os.getpgid(newborn.pid) != newborn.pid
         Process("client", "exec sleep", newborn.pid).signal_group(signal.SIGKILL)
-        assert newborn.wait(10) == -signal.SIGKILL
+        assert ended(newborn) == -signal.SIGKILL
     finally:
         newborn.kill()
         newborn.wait()

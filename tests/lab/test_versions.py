@@ -21,7 +21,7 @@ from lab.measuring.figures import answered_by_two
 from lab.shipped.rights import rights_of
 from tests.lab.test_faults import ADDRESS, announcing, new_mac, page_from_client, serving, still_answers_alone
 from tests.speaker.protocol.versions import unpack_last
-from tests.waiting import wait_until
+from tests.waiting import ended, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("versions"), pytest.mark.timeout(180)]
 
@@ -74,7 +74,7 @@ class LastRelease:
     def _stop(self, node: str) -> None:
         process = self._processes.pop(node)
         process.terminate()
-        assert process.wait(10) == 0
+        assert ended(process) == 0
 
 
 def is_ready(lab: Lab, node: str) -> bool:

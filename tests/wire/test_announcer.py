@@ -18,7 +18,7 @@ from speaker.protocol.heartbeat import Authenticator
 from speaker.wire.arp.frames import READ_OCTETS, ArpFrame, Operation
 from speaker.wire.heartbeats.sockets import HEARTBEAT_PORT
 from tests.arp_frames import gratuitous, request
-from tests.waiting import wait_until
+from tests.waiting import ended, wait_until
 from tests.wire.network import Host, Wire
 from tests.wire.opened import arp_resolver, mac_of
 from tests.wire.speakers import CREDENTIALS, Speaker, bundle
@@ -83,7 +83,7 @@ def test_killed_announcer_is_replaced_though_its_node_lives(wire: Wire, start: S
 def test_terminated_announcer_releases_and_exits_with_zero(wire: Wire, start: Start) -> None:
     first, second, client = holder_and_spare(wire, start)
     first.signal(signal.SIGTERM)
-    assert first.process.wait(2) == 0
+    assert ended(first.process, 2.0) == 0
     wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 2)
 
 

@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ class Asked:
     headers: dict[str, str]
     body: Any
     certificate: Any
+    at: float
+    """When, in monotonic seconds."""
 
 
 Answer = Callable[["Connection"], None]
@@ -41,7 +44,7 @@ class Connection(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length)) if length else None
         certificate = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
         script = self.server.script
-        script.asked.append(Asked(self.command, self.path, dict(self.headers), body, certificate))
+        script.asked.append(Asked(self.command, self.path, dict(self.headers), body, certificate, time.monotonic()))
         script.answers.pop(0)(self)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_CONNECT = _handle  # noqa: N815 -- the names that http.server calls

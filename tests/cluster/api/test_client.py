@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ from cluster.api.client import (
 )
 from lab.apiserver.embedded import EmbeddedApi
 from tests.cluster.api.scripted import Connection, Script, answer, refusal, scripted, write_kubeconfig
-from tests.waiting import wait_until
+from tests.waiting import wait_until, within
 
 pytestmark = pytest.mark.slow
 
@@ -377,14 +376,13 @@ def test_a_request_with_a_limit_is_given_up_in_time_and_the_server_is_told_when(
     client: ApiClient, script: Script
 ) -> None:
     script.answers = [script.hang] * 3
-    began = time.monotonic()
-    with pytest.raises(TimedOut):
-        client.patch(SERVICES, "default", "web", {}, subresource="status", limit_s=0.6)
-    with pytest.raises(TimedOut):
-        client.create(SERVICES, "default", {}, limit_s=0.6)
-    with pytest.raises(TimedOut):
-        client.get(SERVICES, "default", "web", limit_s=0.6)
-    assert time.monotonic() - began < 4.0
+    with within(4.0):
+        with pytest.raises(TimedOut):
+            client.patch(SERVICES, "default", "web", {}, subresource="status", limit_s=0.6)
+        with pytest.raises(TimedOut):
+            client.create(SERVICES, "default", {}, limit_s=0.6)
+        with pytest.raises(TimedOut):
+            client.get(SERVICES, "default", "web", limit_s=0.6)
     assert [parse_qs(urlsplit(each.path).query)["timeout"] for each in script.asked] == [["0.400s"]] * 3
 
 
@@ -480,11 +478,10 @@ def test_a_watch_is_interrupted_at_once_from_another_thread(client: ApiClient, s
         thread = threading.Thread(target=follow)
         thread.start()
         wait_until(lambda: script.asked)
-        began = time.monotonic()
-        stream.interrupt()
-        thread.join(5)
+        with within(2.0):
+            stream.interrupt()
+            thread.join(60)
         assert not thread.is_alive()
-        assert time.monotonic() - began < 2
     stream.interrupt()  # after the end it does nothing
 
 

@@ -18,7 +18,7 @@ import pytest
 from lab.apiserver.embedded import EmbeddedApi
 from lab.machines.container import confined
 from lab.shipped.rights import rights_of
-from tests.waiting import wait_until
+from tests.waiting import ended, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +113,7 @@ class Controller:
         self.lines += (json.loads(line) for line in self.process.stderr)
 
     def ask(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
@@ -124,7 +124,7 @@ class Controller:
 
     def end(self, number: int) -> int:
         self.process.send_signal(number)
-        return self.process.wait(10)
+        return ended(self.process)
 
 
 @pytest.fixture
