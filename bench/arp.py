@@ -31,7 +31,7 @@ from speaker.wire.addresses import WireAddress
 from speaker.wire.arp import frames
 from speaker.wire.heartbeats.datagrams import UdpFrame
 from tests.waiting import wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 from tests.wire.speakers import Speaker, bundle
 
 OUTSTANDING = 64
@@ -86,7 +86,7 @@ def questions(targets: Sequence[AddressText], senders: int, count: int) -> list[
     return made
 
 
-def opened(host: Host, receives: bool = True) -> socket.socket:
+def opened(host: WireHost, receives: bool = True) -> socket.socket:
     def create() -> socket.socket:
         made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         made.bind(("eth0", frames.ETHERTYPE_ARP if receives else 0))
@@ -96,7 +96,7 @@ def opened(host: Host, receives: bool = True) -> socket.socket:
     return host.call(create)
 
 
-def replies_per_second(client: Host, asked: list[bytes], seconds: float) -> float:
+def replies_per_second(client: WireHost, asked: list[bytes], seconds: float) -> float:
     """Replies a second with 32 to 64 questions outstanding.
 
     They are refilled by halves, or the generator would be what is measured.
@@ -125,7 +125,7 @@ def replies_per_second(client: Host, asked: list[bytes], seconds: float) -> floa
         return answered / (now - started)
 
 
-def answer_times(client: Host, question: bytes, count: int) -> list[float]:
+def answer_times(client: WireHost, question: bytes, count: int) -> list[float]:
     """Microseconds from a question to its answer, one at a time."""
     times = []
     with opened(client) as wire:
@@ -144,7 +144,7 @@ def foreign_questions() -> list[bytes]:
     return questions([AddressText(f"192.0.2.{n}") for n in range(100, 150)], 1000, 100)
 
 
-def foreign_datagrams(node: Host) -> list[bytes]:
+def foreign_datagrams(node: WireHost) -> list[bytes]:
     """UDP datagrams to a port that nobody has on the node: a filter has to look into them before it drops them."""
     to = Mac(bytes.fromhex(node.mac().replace(":", "")))
     here, sender = (WireAddress.of(AddressText(text)) for text in ("192.0.2.1", "192.0.2.2"))
@@ -152,7 +152,7 @@ def foreign_datagrams(node: Host) -> list[bytes]:
     return [frame.encode()] * 100
 
 
-def foreign_cpu(client: Host, pid: int, frames: Sequence[bytes], rate: int, seconds: float) -> tuple[float, float]:
+def foreign_cpu(client: WireHost, pid: int, frames: Sequence[bytes], rate: int, seconds: float) -> tuple[float, float]:
     """Send others' frames past the speaker, ``rate`` a second or as many as can be sent.
 
     Returns the share of one processor that the speaker used meanwhile, and the frames a second that there were.
@@ -168,7 +168,7 @@ def foreign_cpu(client: Host, pid: int, frames: Sequence[bytes], rate: int, seco
         return (announcer_cpu_s(pid) - before) / passed, sent / passed
 
 
-def measure(client: Host, addresses: Sequence[AddressText], seconds: float, pid: int | None = None) -> Figures:
+def measure(client: WireHost, addresses: Sequence[AddressText], seconds: float, pid: int | None = None) -> Figures:
     one, many = addresses[:1], addresses
     figures = {}
     for senders, targets in ((1, one), (1, many), (10_000, one), (10_000, many)):
@@ -187,7 +187,7 @@ def measure(client: Host, addresses: Sequence[AddressText], seconds: float, pid:
     return figures
 
 
-def with_wire(run: Callable[[Wire, Host, Host], Figures]) -> Figures:
+def with_wire(run: Callable[[Wire, WireHost, WireHost], Figures]) -> Figures:
     wire = Wire()
     try:
         return run(wire, wire.host("node"), wire.host("client"))
@@ -202,7 +202,7 @@ def main() -> None:
     take_precedence()
     addresses = [AddressText(f"198.51.{100 + n // 250}.{n % 250}") for n in range(1000)]
 
-    def ours(_: Wire, node: Host, client: Host) -> Figures:
+    def ours(_: Wire, node: WireHost, client: WireHost) -> Figures:
         speaker = Speaker(node)
         try:
             speaker.plan(1, *(bundle(address, (address,), "node") for address in addresses))
@@ -220,7 +220,7 @@ def main() -> None:
         finally:
             speaker.end()
 
-    def kernel(_: Wire, node: Host, client: Host) -> Figures:
+    def kernel(_: Wire, node: WireHost, client: WireHost) -> Figures:
         node.run("sh", "-c", "; ".join(f"ip address add {address}/32 dev eth0" for address in addresses))
         node.run("ip", "route", "add", "default", "dev", "eth0")  # it answers only whom it could reach
         return measure(client, addresses, options.seconds)

@@ -35,7 +35,7 @@ from speaker.plan import Bundle, BundleId, Candidate, PlanChange
 from speaker.wire.addresses import WireAddress
 from speaker.wire.arp import frames
 from tests.waiting import wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 from tests.wire.speakers import Speaker
 
 NODES = ("node-1", "node-2", "node-3")
@@ -216,7 +216,7 @@ def long_passes(running: Fleet) -> Figures:
 class Asking:
     """A client that goes on asking for some addresses, and the answers with their times."""
 
-    def __init__(self, client: Host, addresses: Sequence[AddressText]) -> None:
+    def __init__(self, client: WireHost, addresses: Sequence[AddressText]) -> None:
         mac = Mac(bytes.fromhex(client.mac().replace(":", "")))
         asker = WireAddress.of(AddressText("192.0.2.4"))
         self._questions = [frames.request(WireAddress.of(address), asker, mac).encode() for address in addresses]

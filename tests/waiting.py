@@ -55,13 +55,13 @@ def wait_until(probe: Callable[[], T | None], timeout: float = 10.0, message: st
         time.sleep(POLL_S)
 
 
-class Process(Protocol):
+class Ending(Protocol):
     """Of ``subprocess.Popen``, or one of a lab's."""
 
     def poll(self) -> int | None: ...
 
 
-def ended(process: Process, timeout: float = 10.0) -> int:
+def ended(process: Ending, timeout: float = 10.0) -> int:
     """The code with which the process ends within ``timeout`` seconds of an idle machine."""
     wait_until(lambda: process.poll() is not None, timeout, "the process does not end")
     code = process.poll()

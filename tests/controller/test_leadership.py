@@ -355,7 +355,7 @@ TICK_S = 0.1
 
 
 @dataclass
-class Process:
+class SteppedProcess:
     """A candidate as the simulation sees it. Its clock starts anywhere and goes at the true rate."""
 
     core: Leadership
@@ -381,22 +381,22 @@ class Simulation:
         self.record = Record()
         self.now = 0.0
         self.names = 0
-        self.arrivals: list[tuple[float, Process, Put, bool]] = []
+        self.arrivals: list[tuple[float, SteppedProcess, Put, bool]] = []
         self.away_until = 0.0
-        self.processes: list[Process] = []
-        self.dead: list[Process] = []
+        self.processes: list[SteppedProcess] = []
+        self.dead: list[SteppedProcess] = []
         self.writes = 0
         self.leaders: set[str] = set()
         for _ in range(candidates):
             self.begin()
 
-    def begin(self, after: Process | None = None) -> None:
+    def begin(self, after: SteppedProcess | None = None) -> None:
         """A new process, perhaps where another one has ended."""
         self.names += 1
         name, offset = (after.place, after.clock_offset) if after else (f"p{self.names}", self.rng.uniform(0.0, 1e6))
         place = Place(name, self.now + offset) if self.rng.random() < 0.8 else None
         core = Leadership(f"c{self.names}", LEASE_S, random.Random(self.rng.random()), place)
-        self.processes.append(Process(core, name, offset))
+        self.processes.append(SteppedProcess(core, name, offset))
 
     def run(self, until: float, *, faults: bool) -> Iterator[None]:
         while self.now < until:
@@ -423,13 +423,13 @@ class Simulation:
             elif rng.random() < 0.0015:
                 self.end(process)
 
-    def end(self, process: Process) -> None:
+    def end(self, process: SteppedProcess) -> None:
         process.alive = False
         self.processes.remove(process)
         self.dead.append(process)
         self.begin(process if self.rng.random() < 0.7 else None)
 
-    def arrive(self, process: Process, put: Put, lost: bool) -> None:
+    def arrive(self, process: SteppedProcess, put: Put, lost: bool) -> None:
         """The server carries out a write of the Lease; its answer may be lost, and the others hear of it, or not."""
         lease = self.record.put(put)
         if lease is not None:
@@ -445,7 +445,7 @@ class Simulation:
         else:
             process.answer = process.core.put_refused
 
-    def turn(self, process: Process, *, faults: bool) -> None:
+    def turn(self, process: SteppedProcess, *, faults: bool) -> None:
         core, now = process.core, self.now + process.clock_offset
         for heard in [each for each in process.hears if each[0] <= self.now]:
             process.hears.remove(heard)
@@ -467,7 +467,7 @@ class Simulation:
             assert limit > 0.0
             self.write(process, limit)
 
-    def stop(self, process: Process, now: float) -> None:
+    def stop(self, process: SteppedProcess, now: float) -> None:
         """A SIGTERM: it writes no more, and releases once its writes have ended."""
         if process.step is not None or process.writes_end > self.now:
             return
@@ -476,7 +476,7 @@ class Simulation:
             self.arrive(process, put, lost=True)
         self.end(process)
 
-    def write(self, process: Process, limit: float) -> None:
+    def write(self, process: SteppedProcess, limit: float) -> None:
         """A write to some Service is sent: nobody else's may be on its way."""
         for other in (*self.processes, *self.dead):
             if other is not process:
@@ -491,7 +491,7 @@ class Simulation:
         if takes > limit * 0.99 and self.rng.random() < 0.2:
             process.core.write_took_too_long(self.now + process.clock_offset)
 
-    def send(self, process: Process, step: Look | Put, now: float, *, faults: bool) -> None:
+    def send(self, process: SteppedProcess, step: Look | Put, now: float, *, faults: bool) -> None:
         rng = self.rng
         process.step, process.sent, process.answer = step, now, None
         process.answer_at = self.now + process.core.timing.request_s  # it gives up then
@@ -505,7 +505,7 @@ class Simulation:
             process.answer_at = self.now + delay
             process.answer = lambda at: process.core.observed(lease, at)
 
-    def listen(self, process: Process, now: float) -> None:
+    def listen(self, process: SteppedProcess, now: float) -> None:
         if process.answer_at > self.now:
             return
         process.step = None

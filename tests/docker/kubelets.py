@@ -26,7 +26,7 @@ GET = "import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=3)"
 Object = dict[str, Any]
 
 
-class Kubelets:
+class ContainerKubelets:
     """Of one cluster, from ``start`` to ``stop``. ``directory``: for the pods' tokens; it has to last as long."""
 
     def __init__(self, cluster: str, network: str, directory: Path) -> None:
@@ -41,7 +41,7 @@ class Kubelets:
         self.trouble: str = ""
         """What went wrong last; much does, for a while, until a cluster is there."""
 
-    def start(self) -> Kubelets:
+    def start(self) -> ContainerKubelets:
         self._thread.start()
         return self
 

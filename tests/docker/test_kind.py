@@ -26,7 +26,7 @@ from lab.assets.build import build
 from lab.assets.cache import cache_directory
 from lab.assets.pinned import KIND
 from tests.docker.cluster import KUBE_PROXY, free_network
-from tests.docker.kubelets import KUBECTL, Kubelets
+from tests.docker.kubelets import KUBECTL, ContainerKubelets
 from tests.engine import docker, environment
 from tests.real import program
 from tests.waiting import wait_until
@@ -122,16 +122,16 @@ def make_node_image(directory: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def kubelets(machine: Machine) -> Iterator[Kubelets]:
+def kubelets(machine: Machine) -> Iterator[ContainerKubelets]:
     directory = machine.directory / "accounts"
     directory.mkdir()
-    running = Kubelets(NAME, NAME, directory).start()
+    running = ContainerKubelets(NAME, NAME, directory).start()
     yield running
     running.stop()
 
 
 @pytest.fixture(scope="module")
-def up(machine: Machine, kubelets: Kubelets) -> str:
+def up(machine: Machine, kubelets: ContainerKubelets) -> str:
     """The demo's address, once ``up.sh`` has ended."""
     done = machine.run("examples/kind/up.sh", "--no-pull")
     assert done.returncode == 0, f"{done.stderr}\n{kubelets.trouble}"
@@ -150,14 +150,14 @@ def addresses(manifest: str) -> list[str]:
     return found
 
 
-def test_up_ends_with_an_address_that_answers(up: str, machine: Machine, kubelets: Kubelets) -> None:
+def test_up_ends_with_an_address_that_answers(up: str, machine: Machine, kubelets: ContainerKubelets) -> None:
     """From this machine too: the script asked, and so does this."""
     pool = json.loads(kubelets.kubectl("get", "ipaddresspool", "kind", "--namespace=metallb-system", "--output=json"))
     assert parse_address(up) in parse_range(pool["spec"]["addresses"][0])
     assert machine.run("curl", "--silent", "--fail", "--max-time", "10", f"http://{up}/").stdout.startswith(NAME)
 
 
-def test_once_more_changes_nothing(up: str, machine: Machine, kubelets: Kubelets) -> None:
+def test_once_more_changes_nothing(up: str, machine: Machine, kubelets: ContainerKubelets) -> None:
     def what_runs() -> set[str]:
         pods = json.loads(kubelets.kubectl("get", "pods", "--all-namespaces", "--output=json"))["items"]
         return {each["metadata"]["uid"] for each in pods}
@@ -171,13 +171,15 @@ def test_once_more_changes_nothing(up: str, machine: Machine, kubelets: Kubelets
     assert f"up.sh: http://{up}/ answers this machine\n" in done.stderr
 
 
-def test_the_status_that_the_page_shows_names_the_node(up: str, machine: Machine, kubelets: Kubelets) -> None:
+def test_the_status_that_the_page_shows_names_the_node(up: str, machine: Machine, kubelets: ContainerKubelets) -> None:
     command = ["kubectl", "get", "servicel2statuses", "--namespace", "metallb-system", "--output", "wide"]
     holder = wait_until(lambda: re.search(rf"{NAME}-worker2?", machine.run(*command).stdout), 60)
     assert holder is not None
 
 
-def test_another_cluster_on_the_network_gets_other_addresses(up: str, machine: Machine, kubelets: Kubelets) -> None:
+def test_another_cluster_on_the_network_gets_other_addresses(
+    up: str, machine: Machine, kubelets: ContainerKubelets
+) -> None:
     """And what is not known of a cluster that is stopped is not guessed."""
     mine = addresses(kind_pool(machine).stdout)
     other = f"{NAME}-b"
@@ -249,7 +251,7 @@ def test_networks_of_other_kinds(up: str, machine: Machine) -> None:
     assert full.stderr.startswith(f"berthlb kind-pool: nothing is free in {small}0/29, which has 8 addresses: ")
 
 
-def test_down_removes_the_cluster_and_may_be_run_again(up: str, machine: Machine, kubelets: Kubelets) -> None:
+def test_down_removes_the_cluster_and_may_be_run_again(up: str, machine: Machine, kubelets: ContainerKubelets) -> None:
     kubelets.stop()
     for _ in range(2):
         done = machine.run("examples/kind/down.sh")

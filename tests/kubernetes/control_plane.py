@@ -24,7 +24,7 @@ from lab.controlplane import audit
 from lab.controlplane.credentials import DAEMONS
 from tests.real import program
 from tests.waiting import wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "deploy/berthlb.yaml"
@@ -174,7 +174,7 @@ class ControlPlane:
 class Relay:
     """Connections to a free port of 127.0.0.1 here go on to a port of 127.0.0.1 in a host's namespace."""
 
-    def __init__(self, host: Host, port: int) -> None:
+    def __init__(self, host: WireHost, port: int) -> None:
         self._host = host
         self._to = port
         self._listener = socket.create_server(("127.0.0.1", 0))

@@ -11,7 +11,7 @@ import uuid
 from types import TracebackType
 from typing import Any
 
-from tests.controller.daemon.test_loop import Controller
+from tests.controller.daemon.test_loop import ControllerProcess
 from tests.kubernetes.control_plane import ControlPlane
 
 
@@ -23,7 +23,7 @@ class Installation:
         self.name = f"{name}-{uuid.uuid4().hex[:8]}"
         self.load_balancer_class = f"{self.name}.example/a"
         control_plane.kubectl("create", "namespace", self.name)
-        self._running: list[Controller] = []
+        self._running: list[ControllerProcess] = []
         if start:
             self.start()
 
@@ -38,10 +38,10 @@ class Installation:
 
     def start(self, *flags: str) -> None:
         arguments = ("--namespace", self.name, "--lb-class", self.load_balancer_class, *flags)
-        self._running.append(Controller(self.control_plane.kubeconfig(), *arguments))
+        self._running.append(ControllerProcess(self.control_plane.kubeconfig(), *arguments))
 
     @property
-    def controller(self) -> Controller:
+    def controller(self) -> ControllerProcess:
         """The one that was started last."""
         return self._running[-1]
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from kubernetes import config
 
-from tests.controller.daemon.test_loop import Controller
+from tests.controller.daemon.test_loop import ControllerProcess
 from tests.kubernetes.access import Access
 from tests.kubernetes.control_plane import ROOT, ControlPlane
 from tests.kubernetes.metallb import SUMS, definitions
@@ -246,7 +246,7 @@ SERVED: list[tuple[Object, Object, str]] = [
 
 def test_an_address_follows_what_was_written_last(cluster: Cluster) -> None:
     lb_class = f"{cluster.namespace}.example/a"
-    controller = Controller(
+    controller = ControllerProcess(
         cluster.plane.kubeconfig(), "--namespace", cluster.namespace, "--lb-class", lb_class
     ).ready()
     try:

@@ -24,9 +24,9 @@ import yaml
 from lab.assets.metallb_release import source
 from tests.kubernetes.control_plane import MANIFEST, PORT, ROOT, ControlPlane
 from tests.kubernetes.metallb import definitions
-from tests.kubernetes.test_permissions import NODE, Daemon, endpoints, metallb, service
+from tests.kubernetes.test_permissions import NODE, DaemonProcess, endpoints, metallb, service
 from tests.waiting import wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 
 pytestmark = [pytest.mark.xdist_group("permissions"), pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -42,7 +42,7 @@ ETH_P_ALL, ETH_P_IP, ETH_P_ARP, TCP = 3, 0x0800, 0x0806, 6
 class Outgoing:
     """Every frame that a host sends on its interface."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: WireHost) -> None:
         def listen() -> socket.socket:
             heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(ETH_P_ALL))
             heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
@@ -84,7 +84,7 @@ class World:
         self.node_address = wire.address(self.node)
         self.hosts = {"controller": plane.host, "speaker": self.node}
         self.logs = {name: logs / f"{name}.log" for name in ACCOUNTS}
-        self.daemons: list[Daemon] = []
+        self.daemons: list[DaemonProcess] = []
 
     def apply(self, *objects: dict[str, Any]) -> None:
         self.plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
@@ -131,7 +131,7 @@ class World:
             arguments = [f"--kubeconfig={kubeconfig}", "--observe", f"--listen=127.0.0.1:{STATUS}"]
             if name == "speaker":
                 arguments.append("--node-name=node-1")
-            self.daemons.append(Daemon(self.hosts[name], self.logs[name], name, *arguments))  # type: ignore[arg-type]
+            self.daemons.append(DaemonProcess(self.hosts[name], self.logs[name], name, *arguments))  # type: ignore[arg-type]
 
     def ask(self, name: str, path: str) -> str:
         """The answer; empty where it is none of 200."""

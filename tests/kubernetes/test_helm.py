@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from lab.assets.pinned import Program
-from tests.controller.daemon.test_loop import Controller
+from tests.controller.daemon.test_loop import ControllerProcess
 from tests.deploy.chart import CHART, NAMESPACE, VALUES, helm
 from tests.kubernetes import metallb, prometheus_operator
 from tests.kubernetes.conftest import running
@@ -92,11 +92,11 @@ def objects(manifest: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def start(plane: ControlPlane) -> Iterator[Callable[..., Controller]]:
-    running: list[Controller] = []
+def start(plane: ControlPlane) -> Iterator[Callable[..., ControllerProcess]]:
+    running: list[ControllerProcess] = []
 
-    def start(*flags: str) -> Controller:
-        running.append(Controller(plane.kubeconfig(), *flags))
+    def start(*flags: str) -> ControllerProcess:
+        running.append(ControllerProcess(plane.kubeconfig(), *flags))
         return running[-1].ready()
 
     yield start
@@ -155,7 +155,7 @@ def test_a_life_with_helm(plane: ControlPlane, values: str) -> None:
 
 @pytest.mark.parametrize("by", ["helm", "kubectl"])
 def test_an_upgrade_from_the_last_commits_manifest_moves_no_address(
-    plane: ControlPlane, start: Callable[..., Controller], tmp_path: Path, by: str
+    plane: ControlPlane, start: Callable[..., ControllerProcess], tmp_path: Path, by: str
 ) -> None:
     """To the chart, or to the manifest that is rendered from it."""
     last = tmp_path / "last.yaml"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.controller.daemon.test_loop import Controller
+from tests.controller.daemon.test_loop import ControllerProcess
 from tests.kubernetes.control_plane import ROOT, ControlPlane
 from tests.waiting import wait_until
 
@@ -21,15 +21,15 @@ pytestmark = pytest.mark.slow
 on_ours = pytest.mark.xdist_group("kubernetes")
 on_metallbs = pytest.mark.xdist_group("metallb")
 
-Start = Callable[..., Controller]
+Start = Callable[..., ControllerProcess]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    running: list[Controller] = []
+    running: list[ControllerProcess] = []
 
-    def start(plane: ControlPlane, *flags: str) -> Controller:
-        running.append(Controller(plane.kubeconfig(), *flags))
+    def start(plane: ControlPlane, *flags: str) -> ControllerProcess:
+        running.append(ControllerProcess(plane.kubeconfig(), *flags))
         return running[-1]
 
     yield start
@@ -68,7 +68,7 @@ def address(plane: ControlPlane, where: str, name: str) -> str:
     return wait_until(lambda: plane.kubectl("get", "service", name, "-n", where, "-o", path), 20)
 
 
-def said(controller: Controller, text: str) -> list[dict[str, Any]]:
+def said(controller: ControllerProcess, text: str) -> list[dict[str, Any]]:
     return [line for line in controller.lines if text in json.dumps(line)]
 
 

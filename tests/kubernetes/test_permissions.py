@@ -27,7 +27,7 @@ from lab.shipped.rights import DaemonName, rights_of
 from tests.kubernetes.access import Access
 from tests.kubernetes.control_plane import MANIFEST, MORTAL, ROOT, ControlPlane
 from tests.waiting import ended, wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 
 pytestmark = [pytest.mark.xdist_group("permissions"), pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -73,10 +73,10 @@ def granted(service_account: str) -> list[Permission]:
     ]
 
 
-class Daemon:
+class DaemonProcess:
     """A daemon as a process on a host, with the rights of its container."""
 
-    def __init__(self, host: Host, log: Path, name: DaemonName, *arguments: str) -> None:
+    def __init__(self, host: WireHost, log: Path, name: DaemonName, *arguments: str) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = (*confined(rights_of(name)), *MORTAL, sys.executable, "-m", name, *arguments)
         with log.open("ab") as stream:
@@ -94,7 +94,7 @@ class Daemon:
 class World:
     """The server, a node that runs the speaker, and what a history does with them."""
 
-    def __init__(self, plane: ControlPlane, node: Host, logs: Path) -> None:
+    def __init__(self, plane: ControlPlane, node: WireHost, logs: Path) -> None:
         self.plane = plane
         self.node = node
         self.logs = logs
@@ -104,13 +104,13 @@ class World:
     def _as(self, account: str) -> tuple[str, ...]:
         return ("--kubeconfig", str(self.plane.kubeconfig(self.plane.token(account), on_the_wire=True)))
 
-    def _start_speaker(self) -> Daemon:
+    def _start_speaker(self) -> DaemonProcess:
         arguments = (*self._as("berthlb-speaker"), "--node-name", "node-1")
-        return Daemon(self.node, self.logs / "speaker.log", "speaker", *arguments)
+        return DaemonProcess(self.node, self.logs / "speaker.log", "speaker", *arguments)
 
-    def _start_controller(self) -> Daemon:
+    def _start_controller(self) -> DaemonProcess:
         arguments = self._as("berthlb-controller")
-        return Daemon(self.plane.host, self.logs / "controller.log", "controller", *arguments)
+        return DaemonProcess(self.plane.host, self.logs / "controller.log", "controller", *arguments)
 
     def restart_controller(self) -> None:
         self.controller.end()

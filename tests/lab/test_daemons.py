@@ -54,7 +54,7 @@ def installed(daemon: DaemonName) -> dict[str, Any]:
     return pod
 
 
-class Container:
+class RunningContainer:
     """A daemon that is the first process of a PID namespace, as in a container, with the rights of its manifest."""
 
     def __init__(
@@ -139,7 +139,7 @@ def lab() -> Iterator[Lab]:
     end(made)
 
 
-Start = Callable[..., Container]
+Start = Callable[..., RunningContainer]
 Little = dict[DaemonName, Prefix]
 
 
@@ -155,8 +155,8 @@ def start(lab: Lab, little: Little, tmp_path: Path) -> Iterator[Start]:
     """Start a daemon, which ends with the test (and before what limits it)."""
     with contextlib.ExitStack() as started:
 
-        def start_one(daemon: DaemonName, **options: Any) -> Container:
-            made = Container(lab, daemon, tmp_path, **options)
+        def start_one(daemon: DaemonName, **options: Any) -> RunningContainer:
+            made = RunningContainer(lab, daemon, tmp_path, **options)
             started.callback(made.close)
             return made
 

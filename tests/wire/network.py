@@ -27,7 +27,7 @@ _CLONE_NEWNET = 0x40000000
 _KEEP = "import sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
 
 
-class Host:
+class WireHost:
     """A network namespace with one interface, ``eth0``."""
 
     def __init__(self, name: str) -> None:
@@ -137,21 +137,21 @@ class Wire:
     """A bridge with hosts on it: 192.0.2.0/24, host n at 192.0.2.n."""
 
     def __init__(self) -> None:
-        self._switch = Host("switch")
-        self.hosts: list[Host] = []
+        self._switch = WireHost("switch")
+        self.hosts: list[WireHost] = []
         self._switch.run("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
         self._switch.run("ip", "link", "set", "br0", "up")
 
-    def host(self, name: str) -> Host:
+    def host(self, name: str) -> WireHost:
         """Another host, at the next address."""
-        host = Host(name)
+        host = WireHost(name)
         self.hosts.append(host)
         number = len(self.hosts)
         host.run("ip", "link", "set", "lo", "up")
         self.plug(host, "eth0", f"192.0.2.{number}/24")
         return host
 
-    def plug(self, host: Host, interface: str, address: str | None = None) -> None:
+    def plug(self, host: WireHost, interface: str, address: str | None = None) -> None:
         """Join a host to the bridge by an interface."""
         port = f"{host.name}-{interface}"[:15]
         self._switch.run(
@@ -167,11 +167,11 @@ class Wire:
         (link,) = json.loads(self._switch.run("ip", "-json", "-details", "link", "show", "dev", port))
         return bool(link["linkinfo"]["info_slave_data"]["state"] == "forwarding" and link["operstate"] == "UP")
 
-    def cable(self, host: Host, state: str, interface: str = "eth0") -> None:
+    def cable(self, host: WireHost, state: str, interface: str = "eth0") -> None:
         """Pull a host's cable (``down``) or put it back (``up``)."""
         self._switch.run("ip", "link", "set", f"{host.name}-{interface}"[:15], state)
 
-    def block(self, host: Host, *, blocked: bool) -> None:
+    def block(self, host: WireHost, *, blocked: bool) -> None:
         """Stop forwarding from and to a host's port, or forward again; its carrier stays."""
         port = f"{host.name}-eth0"
         if blocked:
@@ -191,7 +191,7 @@ class Wire:
         hook = "type filter hook forward priority 0"
         self._switch.nft(f"table bridge {name} {{\nchain forward {{\n{hook}\n{rules}\n}}\n}}\n")
 
-    def second_network(self, hosts: list[Host]) -> None:
+    def second_network(self, hosts: list[WireHost]) -> None:
         """Join hosts by another bridge too: 198.51.100.0/24 on ``eth1``."""
         self._switch.run("ip", "link", "add", "br1", "type", "bridge", "mcast_snooping", "0")
         self._switch.run("ip", "link", "set", "br1", "up")
@@ -203,7 +203,7 @@ class Wire:
             host.run("ip", "link", "set", "eth1", "up")
             wait_until(lambda port=port: self._forwards(port), 5)  # type: ignore[misc]  # mypy: default
 
-    def address(self, host: Host) -> AddressText:
+    def address(self, host: WireHost) -> AddressText:
         return AddressText(f"192.0.2.{self.hosts.index(host) + 1}")
 
     def end(self) -> None:

@@ -15,13 +15,13 @@ from speaker.wire.arp.responder import ArpResponder
 from speaker.wire.families import ARP
 from speaker.wire.heartbeats.sockets import HeartbeatSocket
 from speaker.wire.resolver import Resolver
-from tests.wire.network import Host
+from tests.wire.network import WireHost
 
 T = TypeVar("T")
 RIGHTS = rights_of("speaker")
 
 
-def as_speaker(host: Host, make: Callable[[], T]) -> T:
+def as_speaker(host: WireHost, make: Callable[[], T]) -> T:
     """What ``make`` makes on a host."""
 
     def make_confined() -> T:
@@ -31,17 +31,17 @@ def as_speaker(host: Host, make: Callable[[], T]) -> T:
     return host.call(make_confined)
 
 
-def mac_of(host: Host, interface: str = "eth0") -> Mac:
+def mac_of(host: WireHost, interface: str = "eth0") -> Mac:
     return Mac(bytes.fromhex(host.mac(interface).replace(":", "")))
 
 
-def state_of(host: Host, *prefixes: str, interface: str = "eth0") -> LinkState:
+def state_of(host: WireHost, *prefixes: str, interface: str = "eth0") -> LinkState:
     """The interface as netlink would show it, with these addresses."""
     index = int(host.link(interface)["ifindex"])
     return LinkState(LinkName(interface), index, mac_of(host, interface), up=True, prefixes=prefixes)
 
 
-def arp_resolver(host: Host, *held: AddressText) -> Resolver:
+def arp_resolver(host: WireHost, *held: AddressText) -> Resolver:
     """The sockets of ARP, with the filter for these addresses."""
     state, responder = state_of(host, "192.0.2.99/24"), responder_for(mac_of(host), held)
     return as_speaker(host, lambda: Resolver(state, ARP, responder))
@@ -55,6 +55,6 @@ def responder_for(mac: Mac, held: Iterable[AddressText]) -> ArpResponder:
     return made
 
 
-def heartbeat_socket(host: Host, prefix: str, interface: str = "eth0") -> HeartbeatSocket:
+def heartbeat_socket(host: WireHost, prefix: str, interface: str = "eth0") -> HeartbeatSocket:
     state = state_of(host, prefix, interface=interface)
     return as_speaker(host, lambda: HeartbeatSocket(state))

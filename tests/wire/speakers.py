@@ -33,7 +33,7 @@ from speaker.link import LinkName
 from speaker.parts import plan_in_parts
 from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.effects import Decision
-from tests.wire.network import Host
+from tests.wire.network import WireHost
 
 ROOT = Path(__file__).parents[2]
 RIGHTS = rights_of("speaker")
@@ -66,7 +66,7 @@ sys.exit(announcer.run(NodeName(sys.argv[1]), Settings(), Child(stands_for_watch
 class Speaker:
     """One announcer, with the rights of its container, and the test's end of its channel."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: WireHost) -> None:
         self.host = host
         self.node = NodeName(host.name)
         self._told: dict[AddressText, Holding] = {}

@@ -19,7 +19,7 @@ from speaker.wire.arp.frames import READ_OCTETS, ArpFrame, Operation
 from speaker.wire.heartbeats.sockets import HEARTBEAT_PORT
 from tests.arp_frames import gratuitous, request
 from tests.waiting import ended, wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 from tests.wire.opened import arp_resolver, mac_of
 from tests.wire.speakers import CREDENTIALS, Speaker, bundle
 
@@ -33,7 +33,7 @@ Start = Callable[..., Speaker]
 
 @pytest.fixture
 def start(stack: ExitStack) -> Start:
-    def start(host: Host) -> Speaker:
+    def start(host: WireHost) -> Speaker:
         speaker = Speaker(host)
         stack.callback(speaker.end)
         return speaker
@@ -41,7 +41,7 @@ def start(stack: ExitStack) -> Start:
     return start
 
 
-def holder_and_spare(wire: Wire, start: Start) -> tuple[Speaker, Speaker, Host]:
+def holder_and_spare(wire: Wire, start: Start) -> tuple[Speaker, Speaker, WireHost]:
     """node-1, which holds the address, node-2, which may, and a client that knows node-1's MAC."""
     hosts, client = [wire.host("node-1"), wire.host("node-2")], wire.host("client")
     first, second = (start(host) for host in hosts)

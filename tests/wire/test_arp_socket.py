@@ -19,7 +19,7 @@ from speaker.wire.resolver import TIGHTEN_WAIT_S
 from speaker.wire.sockets import PacketSocket
 from tests.arp_frames import gratuitous, request
 from tests.waiting import wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 from tests.wire.opened import arp_resolver, mac_of, responder_for, state_of
 
 VIP, OTHER = AddressText("192.0.2.200"), AddressText("192.0.2.201")
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.lab
 
 
 @contextlib.contextmanager
-def answering(host: Host, *held: AddressText) -> Iterator[None]:
+def answering(host: WireHost, *held: AddressText) -> Iterator[None]:
     """A bare loop of socket and responder in a thread."""
     arp = arp_resolver(host, *held)
     done = threading.Event()
@@ -59,7 +59,7 @@ def test_client_resolves_a_held_address_to_the_speakers_mac_and_no_other(wire: W
         assert client.answerers(OTHER) == set()
 
 
-class Inbox:
+class FramesReceived:
     """Frames that a socket receives, collected."""
 
     def __init__(self, arp: PacketSocket) -> None:
@@ -94,7 +94,7 @@ def test_kernel_passes_what_concerns_held_addresses_and_nothing_else(wire: Wire,
         assert rival.send(frame.encode()) == 0
     ours = gratuitous(Operation.REPLY, VIP, mac_of(node)).encode()
     assert arp.send(ours) == 0, "our own frame, which must not come back"
-    inbox = Inbox(arp)
+    inbox = FramesReceived(arp)
     wait_until(lambda: inbox.has(len(wanted)))
     assert inbox.frames == [frame.encode() for frame in wanted]
 
@@ -107,7 +107,7 @@ def test_replacing_the_filter_loses_no_frame_of_an_address_that_stays(wire: Wire
     asker = other.questions
     question = request(VIP, AddressText("192.0.2.2"), mac_of(client)).encode()
     scattered = [WireAddress((0x0A000000 + 5 * n).to_bytes(4, "big")).text for n in range(1200)]
-    inbox = Inbox(arp.questions)
+    inbox = FramesReceived(arp.questions)
     for turn in range(40):
         arp.set_state(state_of(node, "192.0.2.99/24"), responder_for(mac_of(node), (VIP, *scattered[: 30 * turn])))
         assert asker.send(question) == 0
@@ -127,7 +127,7 @@ def test_kernel_passes_a_new_address_at_once_and_only_what_is_held_in_the_end(wi
     arp.responder.hold(WireAddress.of(new))
     arp.responder.release(WireAddress.of(gone))
     arp.let_pass(0.0)
-    inbox = Inbox(arp.questions)
+    inbox = FramesReceived(arp.questions)
 
     def ask(*targets: AddressText) -> list[bytes]:
         questions = [request(target, AddressText("192.0.2.2"), mac).encode() for target in targets]
@@ -145,7 +145,7 @@ def test_kernel_passes_a_new_address_at_once_and_only_what_is_held_in_the_end(wi
     assert inbox.frames == expected
 
 
-def question_to(node: Host, client: Host, nonce: bytes = b"") -> bytes:
+def question_to(node: WireHost, client: WireHost, nonce: bytes = b"") -> bytes:
     return request(VIP, AddressText("192.0.2.2"), mac_of(client), to=mac_of(node), nonce=nonce).encode()
 
 
@@ -161,8 +161,8 @@ def test_flood_of_questions_takes_nothing_from_the_answers_to_ours(wire: Wire, s
         assert flooder.send(question) == 0
     answer = ArpFrame.parse(request(OTHER, AddressText("192.0.2.1"), mac_of(node)).encode())
     assert flooder.send(reply_to(answer, mac_of(client), b"twelveoctets").encode()) == 0
-    inbox = Inbox(answers)
+    inbox = FramesReceived(answers)
     wait_until(lambda: inbox.has(1))
     assert [ArpFrame.parse(frame).proof for frame in inbox.frames] == [b"twelveoctets"]
     assert answers.lost() == 0
-    assert Inbox(questions).has(100), "and the questions wait, as many as there is room for"
+    assert FramesReceived(questions).has(100), "and the questions wait, as many as there is room for"

@@ -13,7 +13,7 @@ from speaker.link import Mac
 from speaker.wire.ethernet import BROADCAST
 from speaker.wire.frame_watch import FRAMES_AT_ONCE, MAX_TOLD, TOLD_AGAIN_S, FrameWatch
 from tests.waiting import wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 from tests.wire.opened import mac_of, state_of
 
 pytestmark = pytest.mark.lab
@@ -36,7 +36,7 @@ class Watched:
             stack.callback(opened.close)
         self._stack = stack
 
-    def _raw(self, host: Host) -> socket.socket:
+    def _raw(self, host: WireHost) -> socket.socket:
         made = host.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
         host.call(lambda: made.bind(("eth0", 0)))
         return made

@@ -28,7 +28,7 @@ from speaker.wire.heartbeats.sockets import (
 from speaker.wire.sockets import discard
 from tests.arp_frames import on_wire
 from tests.waiting import wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 from tests.wire.opened import as_speaker, heartbeat_socket, mac_of, state_of
 
 pytestmark = pytest.mark.lab
@@ -40,7 +40,7 @@ def address(number: int) -> WireAddress:
     return on_wire(f"192.0.2.{number}")
 
 
-def opened(host: Host, stack: ExitStack, prefix: str, interface: str = "eth0") -> HeartbeatSocket:
+def opened(host: WireHost, stack: ExitStack, prefix: str, interface: str = "eth0") -> HeartbeatSocket:
     made = heartbeat_socket(host, prefix, interface)
     stack.callback(made.close)
     return made
@@ -73,7 +73,7 @@ def received(heartbeat: HeartbeatSocket) -> list[Heard]:
     return list(heartbeat.receive(100))
 
 
-def counter(host: Host, name: str) -> int:
+def counter(host: WireHost, name: str) -> int:
     """A counter of the host's UDP, as /proc/net/snmp has it."""
     names, values = (line.split() for line in host.run("cat", "/proc/net/snmp").splitlines() if line.startswith("Udp:"))
     return int(values[names.index(name)])

@@ -17,7 +17,7 @@ from speaker.wire.addresses import WireAddress
 from speaker.wire.arp.frames import ETHERTYPE_ARP
 from tests.arp_frames import request
 from tests.waiting import wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 from tests.wire.speakers import Speaker
 
 pytestmark = pytest.mark.lab
@@ -36,10 +36,10 @@ def bundles() -> list[Bundle]:
     return made
 
 
-class Answers:
+class AnswersSeen:
     """Who answers for which address, asked by a client until everybody has."""
 
-    def __init__(self, client: Host, addresses: Iterable[AddressText]) -> None:
+    def __init__(self, client: WireHost, addresses: Iterable[AddressText]) -> None:
         mac = Mac(bytes.fromhex(client.mac().replace(":", "")))
         asker = AddressText("192.0.2.4")
         self._questions: dict[bytes, bytes] = {
@@ -93,7 +93,7 @@ def test_two_thousand_addresses_move_and_nobody_who_lives_is_taken_for_dead(wire
         return not held[0] & held[1] and held[0] | held[1] == set(ADDRESSES)
 
     wait_until(all_moved, PATIENCE_S, "not every address has one holder again")
-    answers = Answers(client, ADDRESSES)
+    answers = AnswersSeen(client, ADDRESSES)
     stack.callback(answers.close)
     wait_until(answers.complete, PATIENCE_S, "not every address is answered")
     for speaker in others:

@@ -19,7 +19,7 @@ from speaker.wire.gratuitous import GratuitousSchedule
 from speaker.wire.sockets import PacketSocket
 from tests.arp_frames import gratuitous
 from tests.waiting import wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 from tests.wire.opened import arp_resolver, mac_of
 
 ETH0 = LinkName("eth0")
@@ -28,13 +28,13 @@ VIP = AddressText("192.0.2.200")
 pytestmark = pytest.mark.lab
 
 
-def opened(host: Host, stack: ExitStack) -> PacketSocket:
+def opened(host: WireHost, stack: ExitStack) -> PacketSocket:
     made = arp_resolver(host)
     stack.callback(made.close)
     return made.questions
 
 
-def fresh_entry(client: Host, holder: Host, arp: PacketSocket, stack: ExitStack) -> None:
+def fresh_entry(client: WireHost, holder: WireHost, arp: PacketSocket, stack: ExitStack) -> None:
     """The client's entry names the holder and was updated this moment."""
     client.run("ip", "neigh", "replace", VIP, "lladdr", "02:00:00:00:00:99", "nud", "stale", "dev", "eth0")
     arp.send(gratuitous(Operation.REQUEST, VIP, mac_of(holder)).encode())
@@ -77,7 +77,7 @@ def test_our_reply_changes_a_fresh_entry_too_and_the_usual_one_does_not(wire: Wi
     wait_until(lambda: client.neighbour(VIP) == new.mac(), 0.9)
 
 
-def has_arrived(client: Host, arp: PacketSocket, host: Host) -> bool:
+def has_arrived(client: WireHost, arp: PacketSocket, host: WireHost) -> bool:
     """A frame sent now by the same socket has been taken in, and with it all before."""
     marker = AddressText("192.0.2.250")
     client.run("ip", "neigh", "replace", marker, "lladdr", "02:00:00:00:00:98", "nud", "stale", "dev", "eth0")

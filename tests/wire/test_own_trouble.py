@@ -12,7 +12,7 @@ from cluster.objects import AddressText
 from speaker.protocol.settings import Settings
 from speaker.wire.heartbeats.sockets import HEARTBEAT_PORT
 from tests.waiting import wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 from tests.wire.speakers import Speaker, bundle
 
 VIP = AddressText("192.0.2.200")
@@ -27,7 +27,7 @@ Start = Callable[..., list[Speaker]]
 def start(wire: Wire, stack: ExitStack) -> Start:
     """Speakers that may all hold the address, of which the first does."""
 
-    def start(*hosts: Host) -> list[Speaker]:
+    def start(*hosts: WireHost) -> list[Speaker]:
         speakers = [Speaker(host) for host in hosts]
         for speaker in speakers:
             stack.callback(speaker.end)
@@ -126,6 +126,6 @@ def test_frame_of_any_kind_proves_that_one_hears_where_nobody_answers(
     wait_until(lambda: not watchers(second.host), 5, "what is not needed is watched no more")
 
 
-def watchers(host: Host) -> list[str]:
+def watchers(host: WireHost) -> list[str]:
     """Packet sockets that receive frames of all kinds: of EtherType 3 as /proc/net/packet says it."""
     return [line for line in host.run("cat", "/proc/net/packet").splitlines()[1:] if line.split()[3] == "0003"]

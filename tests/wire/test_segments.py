@@ -15,7 +15,7 @@ from speaker.wire.arp.frames import ArpFrame, Operation
 from speaker.wire.ethernet import BROADCAST
 from tests.arp_frames import on_wire
 from tests.waiting import wait_until
-from tests.wire.network import Host, Wire
+from tests.wire.network import Wire, WireHost
 from tests.wire.opened import arp_resolver, mac_of
 from tests.wire.speakers import ROOT, Speaker, bundle
 
@@ -25,7 +25,7 @@ NODES = ("node-1", "node-2", "node-3")
 pytestmark = pytest.mark.lab
 
 
-class Lan:
+class BridgedLan:
     """Three nodes that run speakers, and a client."""
 
     def __init__(self, wire: Wire, stack: ExitStack, *addresses: AddressText, nodes: tuple[str, ...] = NODES) -> None:
@@ -43,7 +43,7 @@ class Lan:
         for each in self.bundles:
             wait_until(lambda each=each: len(self.answering(each.addresses[0])) == 1, 20)  # type: ignore[misc]
 
-    def run(self, host: Host) -> Speaker:
+    def run(self, host: WireHost) -> Speaker:
         speaker = Speaker(host)
         self.stack.callback(speaker.end)
         speaker.plan(1, *self.bundles)
@@ -84,7 +84,7 @@ def decisions(speakers: list[Speaker], reason: str) -> list[dict[str, object]]:
 class Asker:
     """Asks for an address a hundred times a second from the client."""
 
-    def __init__(self, lan: Lan, address: AddressText = VIP) -> None:
+    def __init__(self, lan: BridgedLan, address: AddressText = VIP) -> None:
         self._process = lan.client.start(
             sys.executable, "-m", "lab.measuring.arpwatch", "eth0", address, cwd=ROOT, stdout=subprocess.PIPE
         )
@@ -99,16 +99,16 @@ class Asker:
 
 
 @pytest.fixture
-def lan(wire: Wire, stack: ExitStack) -> Callable[..., Lan]:
-    def make(*addresses: AddressText, nodes: tuple[str, ...] = NODES) -> Lan:
-        return Lan(wire, stack, *addresses, nodes=nodes)
+def lan(wire: Wire, stack: ExitStack) -> Callable[..., BridgedLan]:
+    def make(*addresses: AddressText, nodes: tuple[str, ...] = NODES) -> BridgedLan:
+        return BridgedLan(wire, stack, *addresses, nodes=nodes)
 
     return make
 
 
 @pytest.mark.parametrize("direction", ["to", "from", "both"])
 def test_holder_whose_datagrams_are_dropped_on_the_way_stays_and_is_named(
-    lan: Callable[..., Lan], direction: str
+    lan: Callable[..., BridgedLan], direction: str
 ) -> None:
     """A firewall between the nodes lets ARP pass: the holder proves that it answers, and nobody else begins to."""
     here = lan(VIP)
@@ -126,7 +126,7 @@ def test_holder_whose_datagrams_are_dropped_on_the_way_stays_and_is_named(
 
 
 def test_replies_that_anybody_sends_in_a_dead_nodes_name_hold_nothing_off(
-    lan: Callable[..., Lan], stack: ExitStack
+    lan: Callable[..., BridgedLan], stack: ExitStack
 ) -> None:
     """A forger, or a switch that answers ARP for its hosts: it cannot prove anything."""
     here = lan(VIP)
@@ -157,7 +157,7 @@ def test_replies_that_anybody_sends_in_a_dead_nodes_name_hold_nothing_off(
     assert len(here.client.answerers(VIP)) == 1
 
 
-def test_claims_travel_where_the_switch_forwards_no_groups(lan: Callable[..., Lan]) -> None:
+def test_claims_travel_where_the_switch_forwards_no_groups(lan: Callable[..., BridgedLan]) -> None:
     here = lan(VIP)
     here.start()
     holder = here.holder()
@@ -171,7 +171,7 @@ def test_claims_travel_where_the_switch_forwards_no_groups(lan: Callable[..., La
     assert here.client.answerers(VIP) == {here.holder().host.mac()}
 
 
-def test_holder_that_has_lost_the_lan_and_lives_on_another_network_is_replaced(lan: Callable[..., Lan]) -> None:
+def test_holder_that_has_lost_the_lan_and_lives_on_another_network_is_replaced(lan: Callable[..., BridgedLan]) -> None:
     here = lan(ROUTED)
     here.wire.second_network(here.hosts)
     here.start()
@@ -188,7 +188,7 @@ def test_holder_that_has_lost_the_lan_and_lives_on_another_network_is_replaced(l
 
 
 @pytest.mark.parametrize("what", ["address away", "renamed", "in a bridge"])
-def test_node_with_a_new_link_takes_nothing_from_living_holders(lan: Callable[..., Lan], what: str) -> None:
+def test_node_with_a_new_link_takes_nothing_from_living_holders(lan: Callable[..., BridgedLan], what: str) -> None:
     addresses = [AddressText(f"192.0.2.{n}") for n in range(200, 212)]
     here = lan(*addresses)
     here.start()
@@ -214,7 +214,7 @@ def test_node_with_a_new_link_takes_nothing_from_living_holders(lan: Callable[..
     assert not moved
 
 
-def test_of_two_machines_with_one_name_one_answers_and_both_say_so(lan: Callable[..., Lan]) -> None:
+def test_of_two_machines_with_one_name_one_answers_and_both_say_so(lan: Callable[..., BridgedLan]) -> None:
     here = lan(VIP, nodes=("node-1",))
     other = here.wire.host("twin")
     here.start()
@@ -231,7 +231,7 @@ def test_of_two_machines_with_one_name_one_answers_and_both_say_so(lan: Callable
     wait_until(lambda: here.client.answerers(VIP) == {other.mac()}, 20, "the other one does not take over")
 
 
-def test_blocked_port_is_noticed_as_fast_the_next_time(lan: Callable[..., Lan]) -> None:
+def test_blocked_port_is_noticed_as_fast_the_next_time(lan: Callable[..., BridgedLan]) -> None:
     """The carrier stays: each side is as silent to the other as it seems, and D is not doubled for it."""
     here = lan(VIP)
     here.start()

@@ -18,7 +18,7 @@ import yaml
 
 
 @dataclass
-class Asked:
+class ReceivedRequest:
     """One request as it arrived."""
 
     method: str
@@ -30,10 +30,10 @@ class Asked:
     """When, in monotonic seconds."""
 
 
-Answer = Callable[["Connection"], None]
+Answer = Callable[["ScriptedConnection"], None]
 
 
-class Connection(http.server.BaseHTTPRequestHandler):
+class ScriptedConnection(http.server.BaseHTTPRequestHandler):
     """One client's connection, in its own thread."""
 
     protocol_version = "HTTP/1.1"
@@ -44,7 +44,9 @@ class Connection(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length)) if length else None
         certificate = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
         script = self.server.script
-        script.asked.append(Asked(self.command, self.path, dict(self.headers), body, certificate, time.monotonic()))
+        script.asked.append(
+            ReceivedRequest(self.command, self.path, dict(self.headers), body, certificate, time.monotonic())
+        )
         script.answers.pop(0)(self)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_CONNECT = _handle  # noqa: N815 -- the names that http.server calls
@@ -89,14 +91,14 @@ class Script:
 
     url: str
     answers: list[Answer] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[ReceivedRequest] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     """Set when the test is over; answers that hang wait for it."""
 
     def kubeconfig(self, path: Path, user: dict[str, Any] | None = None, **cluster: Any) -> Path:
         return write_kubeconfig(path, self.url, user, **cluster)
 
-    def hang(self, connection: Connection) -> None:
+    def hang(self, connection: ScriptedConnection) -> None:
         """An answer: none, for as long as the test lasts."""
         self.released.wait(30)
         connection.close_connection = True
@@ -122,7 +124,7 @@ def write_kubeconfig(path: Path, server: str, user: dict[str, Any] | None = None
 @contextmanager
 def scripted(tls: ssl.SSLContext | None = None) -> Iterator[Script]:
     """Serve on a free port of 127.0.0.1."""
-    listener = _Listener(("127.0.0.1", 0), Connection)
+    listener = _Listener(("127.0.0.1", 0), ScriptedConnection)
     if tls:
         listener.socket = tls.wrap_socket(listener.socket, server_side=True)
     host, port = listener.server_address[:2]

@@ -38,7 +38,7 @@ from cluster.api.client import (
     connect,
 )
 from lab.apiserver.embedded import EmbeddedApi
-from tests.cluster.api.scripted import Connection, Script, answer, refusal, scripted, write_kubeconfig
+from tests.cluster.api.scripted import Script, ScriptedConnection, answer, refusal, scripted, write_kubeconfig
 from tests.waiting import wait_until, within
 
 pytestmark = pytest.mark.slow
@@ -354,7 +354,7 @@ def test_a_server_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
 
 
 def test_an_answer_cut_in_the_middle_is_unreachable(client: ApiClient, script: Script) -> None:
-    def half(connection: Connection) -> None:
+    def half(connection: ScriptedConnection) -> None:
         connection.send_response(200)
         connection.send_header("Content-Length", "1000")
         connection.end_headers()
@@ -387,7 +387,7 @@ def test_a_request_with_a_limit_is_given_up_in_time_and_the_server_is_told_when(
 
 
 def test_a_silent_watch_is_given_up(client: ApiClient, script: Script) -> None:
-    def silent(connection: Connection) -> None:
+    def silent(connection: ScriptedConnection) -> None:
         connection.begin_stream()
         connection.chunk(line("BOOKMARK"))
         script.hang(connection)
@@ -407,13 +407,13 @@ def line(kind: str) -> bytes:
 def test_events_are_found_however_the_stream_is_cut_into_chunks(client: ApiClient, script: Script) -> None:
     everything = line("ADDED") + b"\n" + line("MODIFIED") + b"\r\n" + line("DELETED")
 
-    def crumbs(connection: Connection) -> None:
+    def crumbs(connection: ScriptedConnection) -> None:
         connection.begin_stream()
         for byte in everything:
             connection.chunk(bytes([byte]))
         connection.chunk(b"")
 
-    def lump(connection: Connection) -> None:
+    def lump(connection: ScriptedConnection) -> None:
         connection.begin_stream()
         connection.chunk(everything)
         connection.chunk(b"")
@@ -427,7 +427,7 @@ def test_events_are_found_however_the_stream_is_cut_into_chunks(client: ApiClien
 def test_an_event_arrives_when_it_is_sent(client: ApiClient, script: Script) -> None:
     """Not when the next one, or the end, pushes it out of a buffer."""
 
-    def one(connection: Connection) -> None:
+    def one(connection: ScriptedConnection) -> None:
         connection.begin_stream()
         connection.chunk(line("ADDED"))
         script.hang(connection)
@@ -438,7 +438,7 @@ def test_an_event_arrives_when_it_is_sent(client: ApiClient, script: Script) -> 
 
 
 def test_a_watch_that_is_cut_is_unreachable(client: ApiClient, script: Script) -> None:
-    def cut(connection: Connection) -> None:
+    def cut(connection: ScriptedConnection) -> None:
         connection.begin_stream()
         connection.chunk(line("ADDED")[:-10])
         connection.cut()
@@ -449,7 +449,7 @@ def test_a_watch_that_is_cut_is_unreachable(client: ApiClient, script: Script) -
 
 
 def test_a_line_that_is_no_event_ends_the_watch(client: ApiClient, script: Script) -> None:
-    def rubbish(connection: Connection) -> None:
+    def rubbish(connection: ScriptedConnection) -> None:
         connection.begin_stream()
         connection.chunk(b"<html>\n")
         script.hang(connection)
@@ -460,7 +460,7 @@ def test_a_line_that_is_no_event_ends_the_watch(client: ApiClient, script: Scrip
 
 
 def test_a_watch_is_interrupted_at_once_from_another_thread(client: ApiClient, script: Script) -> None:
-    def silent(connection: Connection) -> None:
+    def silent(connection: ScriptedConnection) -> None:
         connection.begin_stream()
         connection.chunk(line("ADDED"))
         script.hang(connection)

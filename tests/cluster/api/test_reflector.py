@@ -17,7 +17,7 @@ from cluster.api.reflector import Change, Reflector
 from cluster.objects import Service
 from cluster.resources import IP_ADDRESS_POOLS, SERVICE_CIDRS
 from lab.apiserver.embedded import EmbeddedApi
-from tests.cluster.api.scripted import Connection, Script, answer, refusal, scripted
+from tests.cluster.api.scripted import Script, ScriptedConnection, answer, refusal, scripted
 from tests.waiting import wait_until, within
 
 pytestmark = pytest.mark.slow
@@ -357,8 +357,10 @@ END_OF_LIST = (
 )
 
 
-def stream(script: Script, *events: tuple[str, dict[str, Any]], then_hang: bool = True) -> Callable[[Connection], None]:
-    def send(connection: Connection) -> None:
+def stream(
+    script: Script, *events: tuple[str, dict[str, Any]], then_hang: bool = True
+) -> Callable[[ScriptedConnection], None]:
+    def send(connection: ScriptedConnection) -> None:
         connection.begin_stream()
         for kind, body in events:
             connection.chunk(json.dumps({"type": kind, "object": body}).encode() + b"\n")

@@ -21,7 +21,7 @@ from controller.daemon.loop import Daemon
 from controller.daemon.writers import WRITERS
 from controller.leadership import WRITE_S
 from lab.apiserver.embedded import EmbeddedApi
-from tests.controller.daemon.test_loop import METALLB, SERVICES, Cluster, Controller
+from tests.controller.daemon.test_loop import METALLB, SERVICES, Cluster, ControllerProcess
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ LONG_S = 60
 PROMPT_S = 10.0
 """On a busy machine; far from ``LONG_S``."""
 
-Start = Callable[..., Controller]
+Start = Callable[..., ControllerProcess]
 
 
 @pytest.fixture
@@ -44,10 +44,10 @@ def cluster(embedded_api: EmbeddedApi, tmp_path: Path) -> Cluster:
 
 @pytest.fixture
 def start(cluster: Cluster) -> Iterator[Start]:
-    running: list[Controller] = []
+    running: list[ControllerProcess] = []
 
-    def start(lease_s: int = SHORT_S, *flags: str) -> Controller:
-        running.append(Controller(cluster.kubeconfig, "--lease-duration", str(lease_s), *flags))
+    def start(lease_s: int = SHORT_S, *flags: str) -> ControllerProcess:
+        running.append(ControllerProcess(cluster.kubeconfig, "--lease-duration", str(lease_s), *flags))
         return running[-1].ready()
 
     yield start
@@ -56,11 +56,11 @@ def start(cluster: Cluster) -> Iterator[Start]:
             each.end(signal.SIGKILL)
 
 
-def said(controller: Controller, message: str) -> list[dict[str, Any]]:
+def said(controller: ControllerProcess, message: str) -> list[dict[str, Any]]:
     return [line for line in controller.lines if line["message"] == message]
 
 
-def leads(controller: Controller) -> bool:
+def leads(controller: ControllerProcess) -> bool:
     return "berthlb_controller_leader 1.0" in controller.ask("/metrics")[1]
 
 
@@ -197,7 +197,7 @@ def test_two_that_are_paused_in_turn_never_give_one_address_twice(cluster: Clust
     assert sum(len(said(each, "lost the lead")) for each in pair) == 4
 
 
-def pause(cluster: Cluster, leader: Controller, names: list[str]) -> None:
+def pause(cluster: Cluster, leader: ControllerProcess, names: list[str]) -> None:
     """Stop the leader while it writes, for longer than its Lease; Services of these names come before and during it.
 
     What it was about to send when it stopped it sends when it goes on (decision 0013, "not excluded"), and that may be
@@ -324,7 +324,7 @@ def write_status(cluster: Cluster, name: str, address: str) -> None:
 
 def test_without_access_to_the_lease_it_is_not_ready_and_says_why(cluster: Cluster) -> None:
     cluster.api.inject(userAgent="berthlb-controller", path=LEASE, status=403)
-    controller = Controller(cluster.kubeconfig)
+    controller = ControllerProcess(cluster.kubeconfig)
     try:
         wait_until(lambda: "the Lease berthlb-controller cannot be had: 403" in controller.ask("/readyz")[1])
         cluster.service("web")

@@ -95,7 +95,7 @@ class Cluster:
         ]
 
 
-class Controller:
+class ControllerProcess:
     """One process, with the rights of its container."""
 
     def __init__(self, kubeconfig: Path, *flags: str) -> None:
@@ -118,7 +118,7 @@ class Controller:
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
 
-    def ready(self) -> Controller:
+    def ready(self) -> ControllerProcess:
         wait_until(lambda: self.ask("/readyz")[0] == 200, message="never ready")
         return self
 
@@ -133,11 +133,11 @@ def cluster(embedded_api: EmbeddedApi, tmp_path: Path) -> Cluster:
 
 
 @pytest.fixture
-def start(cluster: Cluster) -> Iterator[Callable[..., Controller]]:
-    running: list[Controller] = []
+def start(cluster: Cluster) -> Iterator[Callable[..., ControllerProcess]]:
+    running: list[ControllerProcess] = []
 
-    def start(*flags: str) -> Controller:
-        running.append(Controller(cluster.kubeconfig, *flags))
+    def start(*flags: str) -> ControllerProcess:
+        running.append(ControllerProcess(cluster.kubeconfig, *flags))
         return running[-1]
 
     yield start
@@ -146,7 +146,7 @@ def start(cluster: Cluster) -> Iterator[Callable[..., Controller]]:
             each.end(signal.SIGKILL)
 
 
-Start = Callable[..., Controller]
+Start = Callable[..., ControllerProcess]
 
 
 def test_a_service_gets_an_address_and_the_objects_say_so(cluster: Cluster, start: Start) -> None:

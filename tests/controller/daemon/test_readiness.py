@@ -10,7 +10,7 @@ import pytest
 
 from controller.daemon.elector import lease_name
 from lab.apiserver.embedded import EmbeddedApi
-from tests.controller.daemon.test_loop import POOL, Cluster, Controller
+from tests.controller.daemon.test_loop import POOL, Cluster, ControllerProcess
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/metallb-system/leases/berthlb-controller"
 DEFINITIONS = "/apis/metallb.io/v1beta1/namespaces/metallb-system"
 
-Start = Callable[..., Controller]
+Start = Callable[..., ControllerProcess]
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def cluster(embedded_api: EmbeddedApi, tmp_path: Path) -> Cluster:
 
 @pytest.fixture
 def start(cluster: Cluster) -> Iterator[Start]:
-    running: list[Controller] = []
+    running: list[ControllerProcess] = []
 
-    def start(*flags: str) -> Controller:
-        running.append(Controller(cluster.kubeconfig, *flags))
+    def start(*flags: str) -> ControllerProcess:
+        running.append(ControllerProcess(cluster.kubeconfig, *flags))
         return running[-1]
 
     yield start
@@ -41,7 +41,7 @@ def start(cluster: Cluster) -> Iterator[Start]:
         each.end(signal.SIGKILL)
 
 
-def unready(controller: Controller) -> str:
+def unready(controller: ControllerProcess) -> str:
     """Why it is not ready; empty: it is."""
     code, body = controller.ask("/readyz")
     return "" if code == 200 else body

@@ -136,7 +136,7 @@ class Cluster:
         }
 
 
-class Announcer:
+class ListeningAnnouncer:
     """What the watcher takes for the announcer, and what it has been told."""
 
     def __init__(self, channel: AnnouncerEnd) -> None:
@@ -179,7 +179,7 @@ class Announcer:
         self.channel.send(Stats(time.clock_gettime(time.CLOCK_BOOTTIME), ready, {}, peers=peers, links=links))
 
 
-Start = Callable[..., tuple[Watcher, Announcer]]
+Start = Callable[..., tuple[Watcher, ListeningAnnouncer]]
 
 
 @pytest.fixture
@@ -196,15 +196,15 @@ def cluster(embedded_api: EmbeddedApi) -> Cluster:
 @pytest.fixture
 def start(embedded_api: EmbeddedApi, tmp_path: Path) -> Iterator[Start]:
     """Start a watcher, which ends with the test: ``start()`` or ``start(key=…)`` with fields of ``Options``."""
-    running: list[tuple[Watcher, threading.Thread, Announcer]] = []
+    running: list[tuple[Watcher, threading.Thread, ListeningAnnouncer]] = []
 
-    def start_one(**options: Any) -> tuple[Watcher, Announcer]:
+    def start_one(**options: Any) -> tuple[Watcher, ListeningAnnouncer]:
         ours, theirs = socket.socketpair()
         client = connect(embedded_api.kubeconfig(tmp_path / "kubeconfig"), user_agent="berthlb-speaker")
         watcher = Watcher(client, watcher_end(theirs), Options(**{"node": NODE, **options}))
         thread = threading.Thread(target=watcher.run, daemon=True)
         thread.start()
-        announcer = Announcer(announcer_end(ours))
+        announcer = ListeningAnnouncer(announcer_end(ours))
         running.append((watcher, thread, announcer))
         return watcher, announcer
 

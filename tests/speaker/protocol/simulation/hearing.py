@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tests.speaker.protocol.simulation.machines import Interface
-from tests.speaker.protocol.simulation.network import Network
+from tests.speaker.protocol.simulation.machines import SimulatedInterface
+from tests.speaker.protocol.simulation.network import SimulatedNetwork
 from tests.speaker.protocol.simulation.world import World
 
 UNNOTICED_S = 2.6  # for which an idle speaker may not be heard before anybody notices
@@ -21,9 +21,9 @@ NOTICED_S = 4.0  # after the end of an idle speaker: two and a half of its inter
 
 
 @dataclass
-class View:
-    network: Network
-    there: dict[str, Interface]
+class WhoHearsWhom:
+    network: SimulatedNetwork
+    there: dict[str, SimulatedInterface]
     """Whose speakers work, with a link there that is up."""
     hears: dict[str, frozenset[str]] = field(default_factory=dict)
     strayed: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Hearing:
         self.unsettled_at = float("-inf")
         """The last time that this was so."""
 
-    def views(self) -> list[View]:
+    def views(self) -> list[WhoHearsWhom]:
         views = [self._view(network) for network in self._world.networks]
         twins = self._twins()
         self.twins = {name for pair in twins for name in pair}
@@ -94,7 +94,7 @@ class Hearing:
             return []
         return [(a.name, b.name) for a in machines for b in machines if a.name < b.name and a.known_as == b.known_as]
 
-    def _view(self, network: Network) -> View:
+    def _view(self, network: SimulatedNetwork) -> WhoHearsWhom:
         there = {
             node.name: interface
             for node in self._world.nodes.values()
@@ -102,7 +102,7 @@ class Hearing:
             for interface in node.on(network)
         }
         everybody = frozenset(there)
-        view = View(network, there)
+        view = WhoHearsWhom(network, there)
         now = self._world.now
         whole = not (network.cuts or network.firewalled or network.multicast_blocked)
         for name, interface in there.items():
@@ -122,7 +122,7 @@ class Hearing:
         self._part_strayed(view)
         return view
 
-    def _part_strayed(self, view: View) -> None:
+    def _part_strayed(self, view: WhoHearsWhom) -> None:
         network, now = view.network, self._world.now
         strayed = self._strayed.setdefault(network.name, set())
         since = {pair: self._blocked.get((network.name, *pair), now) for pair in network.multicast_blocked}

@@ -1,4 +1,4 @@
-"""The promises of the speaker, asserted all the while (DESIGN, "Promised"), on each network on its own.
+"""The promises of the speaker (``docs/ownership.md``), asserted all the while, on each network on its own.
 
 G1  Of two speakers that hear each other there, at most one answers for an address, from D + 0.3 s after the last fault
     on.
@@ -27,10 +27,11 @@ G6  Nobody answers for an address on a network where it does not belong, who is 
 G7  Nobody releases an address for a better candidate, and takes it again since that one did not: unless there was a
     fault. (Several who give on at once what they claimed at a start may give more than is taken.)
 
-D is the largest that any speaker on that side has for any peer that may hold something. A fault is what ``World.fault``
-is told, three losses in a row between two hosts included, and a speaker becoming ready. Hearing is ``hearing``'s: what
-a firewall parts are two sides, but what the one answers for is answered for the other, since ARP passes; and what the
-one lets go without being heard the other goes on taking for its, while ARP proves that it lives.
+D is 350 ms as long as nothing has been late in that world; then it is the largest that any speaker on that side has
+for any peer that may hold something. A fault is what ``World.fault`` is told, three losses in a row between two hosts
+included, and a speaker becoming ready. Hearing is ``hearing``'s: what a firewall parts are two sides, but what the one
+answers for is answered for the other, since ARP passes; and what the one lets go without being heard the other goes on
+taking for its, while ARP proves that it lives.
 
 While a member of the cluster lies (``World.lying``) nothing is promised: who has the key can say anything.
 """
@@ -42,9 +43,8 @@ from collections.abc import Iterator
 from cluster.objects import AddressText
 from speaker.plan import Bundle
 from speaker.protocol.effects import Decision
-from speaker.protocol.unserved import TAKE_OVER_S
-from tests.speaker.protocol.simulation.hearing import Hearing, View
-from tests.speaker.protocol.simulation.network import Network
+from tests.speaker.protocol.simulation.hearing import Hearing, WhoHearsWhom
+from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
 from tests.speaker.protocol.simulation.world import World
 
 CHECK_S = 0.05
@@ -59,6 +59,8 @@ TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
 FOR_ANOTHER = {"preference", "no candidate any more"}
 TOLD_S = 2.0  # of hearing somebody on the address's own subnet, until that is known
 BUSY_S = 2.0  # of a node that claims one after the other, until others claim what it might have
+TAKE_OVER_S = 50.0  # after the last endpoint: for so long a lost owner of a bundle is replaced
+DETECTION_S = 0.35  # D, where nothing is late
 ASKED_S = 0.5  # of ARP that passes: some questions to a suspect and their answers
 
 
@@ -70,6 +72,8 @@ class Invariants:
     def __init__(self, world: World, *, owners_stay: bool = True) -> None:
         self.world = world
         self.checks = 0
+        self._punctual = True
+        """Whether nothing has been late so far: then D is known without asking anybody."""
         self._owners_stay = owners_stay
         self._hearing = Hearing(world)
         self._doubled: dict[tuple[str, AddressText, str, str], float] = {}
@@ -102,6 +106,7 @@ class Invariants:
 
     def _check(self) -> None:
         self.checks += 1
+        self._punctual = self._punctual and self._nothing_is_late()
         views = self._hearing.views()
         self._note_ready()
         if self.world.lying:
@@ -116,6 +121,13 @@ class Invariants:
         self._note_known(views)
         self.world.clock.after(CHECK_S, self._check)
 
+    def _nothing_is_late(self) -> bool:
+        """Neither frames nor speakers: no loss, no lag, nobody who stands still, and no work that takes time."""
+        calm, world = Weather(), self.world
+        weathers = [network.weather for network in world.networks]
+        frames = all((each.loss, each.straggling, each.delay_s) == (0.0, 0.0, calm.delay_s) for each in weathers)
+        return frames and world.work is None and all(node.paused_until is None for node in world.nodes.values())
+
     def _note_ready(self) -> None:
         for node in self.world.nodes.values():
             key = (node.name, node.sessions)
@@ -124,7 +136,7 @@ class Invariants:
                 self._ready_at = self.world.now
                 self.world.fault(f"{node.name} is ready")
 
-    def _note_known(self, views: list[View]) -> None:
+    def _note_known(self, views: list[WhoHearsWhom]) -> None:
         """For how long each session has heard an owner of each address, who holds what, and whom ARP reaches."""
         now = self.world.now
         holds: dict[tuple[str, AddressText, str], float] = {}
@@ -157,7 +169,7 @@ class Invariants:
         session = self.world.nodes[name].sessions
         return sum(self._known.get((name, session, life, each, address), 0.0) for each in self.world.nodes) > KNOWN_S
 
-    def _knows(self, view: View, name: str, bundle: Bundle) -> bool:
+    def _knows(self, view: WhoHearsWhom, name: str, bundle: Bundle) -> bool:
         """Whether that node can tell that a bundle without endpoints needs an owner in the place of a lost one."""
         node = self.world.nodes[name]
         heard = any(self._has_heard(name, view.there[name].life, address) for address in bundle.addresses)
@@ -165,7 +177,9 @@ class Invariants:
 
     def detection(self, side: frozenset[str] | set[str]) -> float:
         """D on this side, of the peers that hold or held something."""
-        floor = self.world.settings.detection_floor_s
+        if self._punctual:
+            return DETECTION_S
+        floor = DETECTION_S
         for name in side:
             protocol = self.world.nodes[name].protocol
             if protocol is not None:
@@ -174,7 +188,7 @@ class Invariants:
 
     # ---------------------------------------------------------------------------------------------- G1, G3
 
-    def _check_single(self, views: list[View]) -> None:
+    def _check_single(self, views: list[WhoHearsWhom]) -> None:
         now = self.world.now
         doubled: dict[tuple[str, AddressText, str, str], float] = {}
         for view in views:
@@ -194,7 +208,7 @@ class Invariants:
 
     # ---------------------------------------------------------------------------------------------- G2, G3
 
-    def _proof_takes(self, view: View, side: frozenset[str]) -> float | None:
+    def _proof_takes(self, view: WhoHearsWhom, side: frozenset[str]) -> float | None:
         """How long somebody on that side waits for a proof that it hears, whoever else is gone; for ever, if None."""
         world = self.world
         if len(side) > 1:
@@ -209,10 +223,10 @@ class Invariants:
             return 0.0
         return world.settings.alone_s + self.detection(side)
 
-    def _hears_beyond(self, view: View, side: frozenset[str]) -> bool:
+    def _hears_beyond(self, view: WhoHearsWhom, side: frozenset[str]) -> bool:
         return any(not view.hears[name] <= side for name in side)
 
-    def _overheard(self, view: View, side: frozenset[str]) -> bool:
+    def _overheard(self, view: WhoHearsWhom, side: frozenset[str]) -> bool:
         """Whether they hear someone beyond, who cannot hear them: then its claims stand, and nothing is promised. One
         who hears nobody at all does not count, where somebody else proves that it should."""
         for other, heard in view.hears.items():
@@ -221,7 +235,7 @@ class Invariants:
                 return True
         return False
 
-    def _check_somebody(self, views: list[View]) -> None:
+    def _check_somebody(self, views: list[WhoHearsWhom]) -> None:
         missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
         for view in views:
             for side in () if self._hearing.unsettled else view.sides() or ():
@@ -237,7 +251,7 @@ class Invariants:
         self._missing = missing
 
     def _check_bundle(
-        self, view: View, side: frozenset[str], ready: list[str], bundle: Bundle, proof_takes: float
+        self, view: WhoHearsWhom, side: frozenset[str], ready: list[str], bundle: Bundle, proof_takes: float
     ) -> dict[tuple[str, AddressText, frozenset[str]], float]:
         """What is missing of it on that side, and since when."""
         missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
@@ -277,24 +291,24 @@ class Invariants:
                 self._fail(f"G2: {address} has no owner on {view.network.name} among {', '.join(sorted(side))}")
         return missing
 
-    def _was_let_go_unheard(self, view: View, ready: list[str], address: AddressText) -> bool:
+    def _was_let_go_unheard(self, view: WhoHearsWhom, ready: list[str], address: AddressText) -> bool:
         """Whether one who has answered for it lives, as its answers for others prove, and is not heard."""
         owners = {owner for _, what, who in view.network.owner_changes if what == address for owner in who}
         return any(view.asks(name, owner) and owner not in view.hears[name] for name in ready for owner in owners)
 
-    def _is_promised(self, network: Network, side: frozenset[str], address: AddressText) -> bool:
+    def _is_promised(self, network: SimulatedNetwork, side: frozenset[str], address: AddressText) -> bool:
         """An address of several networks is promised to who can know that they are networks: by hearing somebody."""
         networks = self.world.networks_of(address)
         names = {self.world.nodes[name].known_as for name in side}
         return network in networks and (len(networks) == 1 or len(names) > 1)
 
-    def _able(self, view: View, name: str) -> bool:
+    def _able(self, view: WhoHearsWhom, name: str) -> bool:
         """Whether the node may claim: started, and not listening on a link that has just come up."""
         protocol, interface = self.world.nodes[name].protocol, view.there[name]
         listening = self.world.now < interface.came_up_at + self.world.settings.listening_s
         return protocol is not None and protocol.ready and not listening and not interface.refuses
 
-    def _listened(self, view: View, ready: list[str]) -> float:
+    def _listened(self, view: WhoHearsWhom, ready: list[str]) -> float:
         """When the first of them was able."""
         return min(view.there[name].came_up_at for name in ready) + self.world.settings.listening_s
 
@@ -356,7 +370,7 @@ class Invariants:
 
     # ---------------------------------------------------------------------------------------------- G5, G6, G7
 
-    def _check_kept(self, views: list[View]) -> None:
+    def _check_kept(self, views: list[WhoHearsWhom]) -> None:
         decisions = self.world.decisions[self._decisions_seen :]
         self._decisions_seen = len(self.world.decisions)
         for at, name, decision in decisions:
@@ -381,7 +395,7 @@ class Invariants:
         if at < released + TAKEN_AGAIN_S and self._last_fault() < released - TAKEN_AGAIN_S:
             self._fail(f"G7: {name} released {decision.fields['address']} for another and claims it again")
 
-    def _check_claim(self, views: list[View], at: float, claimer: str, decision: Decision) -> None:
+    def _check_claim(self, views: list[WhoHearsWhom], at: float, claimer: str, decision: Decision) -> None:
         address = AddressText(str(decision.fields["address"]))
         networks = self.world.networks_of(address)
         if len(networks) > 1:
@@ -404,11 +418,11 @@ class Invariants:
                 if min(held, asking) > enough and still and self._known[known] > KNOWN_S:
                     self._fail(f"G5: {claimer} claims {address}, which {holder} answers for")
 
-    def _are_late(self, network: Network) -> bool:
+    def _are_late(self, network: SimulatedNetwork) -> bool:
         """Whether the answer to a question may take longer than 50 ms."""
         return bool(network.weather.straggling or self.world.work is not None)
 
-    def _check_places(self, views: list[View]) -> None:
+    def _check_places(self, views: list[WhoHearsWhom]) -> None:
         if len(views) == 1:
             return
         misplaced: dict[tuple[str, AddressText, str], float] = {}

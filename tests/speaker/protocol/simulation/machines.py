@@ -16,14 +16,14 @@ from speaker.plan import BundleId
 from speaker.protocol.effects import LinkState
 from speaker.protocol.protocol import Protocol
 from tests.speaker.protocol.simulation.loop import Loop
-from tests.speaker.protocol.simulation.network import Network
+from tests.speaker.protocol.simulation.network import SimulatedNetwork
 
 
 @dataclass(eq=False)
-class Interface:
+class SimulatedInterface:
     """Of one machine, on one network."""
 
-    network: Network
+    network: SimulatedNetwork
     name: LinkName
     index: int
     mac: Mac
@@ -81,14 +81,14 @@ class Interface:
 
 
 @dataclass(eq=False)
-class Node:
+class SimulatedNode:
     """A machine with a speaker, which may run, be paused, or be gone while the kernel lives."""
 
     name: str
     index: int
     known_as: NodeName
     """The name that its speaker goes by: another machine may have the same."""
-    interfaces: list[Interface] = field(default_factory=list)
+    interfaces: list[SimulatedInterface] = field(default_factory=list)
     joined: int = 0
     """How many it has had."""
     powered: bool = True
@@ -105,12 +105,12 @@ class Node:
     plan_seen: int = -1
     stopped: dict[BundleId, float] = field(default_factory=dict)
     """Bundles that serve no more, and when this session of its speaker saw that."""
-    told: dict[LinkName, Interface] = field(default_factory=dict)
+    told: dict[LinkName, SimulatedInterface] = field(default_factory=dict)
     states: tuple[LinkState, ...] = ()
     """The interfaces that its speaker knows."""
 
     @property
-    def lan(self) -> Interface:
+    def lan(self) -> SimulatedInterface:
         """The first one: on the LAN, where it has one there."""
         return self.interfaces[0]
 
@@ -126,7 +126,7 @@ class Node:
     def works(self) -> bool:
         return self.powered and self.running and self.paused_until is None
 
-    def on(self, network: Network) -> Iterator[Interface]:
+    def on(self, network: SimulatedNetwork) -> Iterator[SimulatedInterface]:
         """Its interfaces there that are present."""
         return (each for each in self.interfaces if each.network is network and each.present)
 

@@ -49,7 +49,7 @@ class Weather:
 
 
 @dataclass
-class Network:
+class SimulatedNetwork:
     clock: Clock
     rng: random.Random
     name: str = "lan"

@@ -8,7 +8,7 @@ from cluster.objects import AddressText
 from speaker.protocol.effects import Decision
 from speaker.protocol.protocol import Protocol
 from tests.speaker.protocol.simulation.invariants import Invariants
-from tests.speaker.protocol.simulation.network import Network
+from tests.speaker.protocol.simulation.network import SimulatedNetwork
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
 VIP = AddressText("10.0.9.1")
@@ -33,7 +33,7 @@ def settled(seed: int, nodes: int = 3, *, gateway: bool = True, client: bool = T
     return settle(World(seed, nodes, gateway=gateway, client=client), bundles)
 
 
-def with_storage(seed: int, nodes: int = 3, *, gateway: bool = True) -> tuple[World, Network]:
+def with_storage(seed: int, nodes: int = 3, *, gateway: bool = True) -> tuple[World, SimulatedNetwork]:
     """A world whose nodes are all on a second network, too; nobody has started yet."""
     world = World(seed, nodes, gateway=gateway)
     storage = world.add_network("storage", "10.1")
@@ -51,7 +51,17 @@ def seconds_until_answered(world: World, limit: float = 6.0, address: AddressTex
     return world.now - start
 
 
-def owner_of(world: World, address: AddressText = VIP, network: Network | None = None) -> str:
+def assert_each_is_answered_by_one(world: World, network: SimulatedNetwork | None = None) -> None:
+    """Each address that serves and belongs on the network (the LAN), and each that was ever answered there."""
+    place = network or world.network
+    serving = (address for bundle in world.plans[-1][1] if bundle.serving for address in bundle.addresses)
+    wanted = {address for address in serving if place in world.networks_of(address)} | place.answerers.keys()
+    found = {address: place.answerers.get(address, frozenset()) for address in wanted}
+    assert found, "no address serves"
+    assert all(len(answerers) == 1 for answerers in found.values()), world.story()
+
+
+def owner_of(world: World, address: AddressText = VIP, network: SimulatedNetwork | None = None) -> str:
     owner = world.owner(address, network)
     assert owner is not None, world.story()
     return owner

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from speaker.plan import Bundle
 from tests.speaker.protocol.simulation.invariants import Invariants
-from tests.speaker.protocol.simulation.network import Network, Weather
+from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
 CALM_S = 6.0  # at the end, everything healed, until everything must be as it should be
@@ -165,7 +165,7 @@ class Schedule:
             left = {address for address, nodes in answerers if nodes} - held
             assert not left, f"{left} are answered although no Service has them\n{world.story()}"
 
-    def _check_bundle(self, bundle: Bundle, network: Network) -> None:
+    def _check_bundle(self, bundle: Bundle, network: SimulatedNetwork) -> None:
         """One node answers for all of it on each network where it belongs and somebody can."""
         world = self.world
         owners = {network.answerers.get(address, frozenset()) for address in bundle.addresses}

@@ -21,8 +21,8 @@ from speaker.protocol.effects import ArpSeen
 from speaker.protocol.settings import Settings
 from tests.speaker.protocol.simulation.liar import Liar
 from tests.speaker.protocol.simulation.loop import Work
-from tests.speaker.protocol.simulation.machines import Interface, Node, Stranger
-from tests.speaker.protocol.simulation.network import Network, Weather
+from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode, Stranger
+from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
 from tests.speaker.protocol.simulation.schedules import CALM_S, Schedule
 from tests.speaker.protocol.simulation.world import LINK, World
 
@@ -33,7 +33,7 @@ FORGED_S = 0.1  # between unasked replies in another's name
 class StrangeSchedule(Schedule):
     def __init__(self, seed: int, *, nodes: int | None = None, loss: float | None = None, faults: int = 8) -> None:
         self.strange = random.Random(seed * 6007 + 5)
-        self.storage: Network | None = None
+        self.storage: SimulatedNetwork | None = None
         self.renewed = 0
         super().__init__(seed, nodes=nodes, loss=loss, faults=faults)
 
@@ -107,7 +107,7 @@ class StrangeSchedule(Schedule):
             faults += [lambda: self._break_storage(node)] * 3
         return faults
 
-    def _renew(self, node: Node, interface: Interface) -> None:
+    def _renew(self, node: SimulatedNode, interface: SimulatedInterface) -> None:
         """A DHCP renewal, a network restart, a rename, another interface in its place, or a bridge over it."""
         world, rng = self.world, self.strange
         if not interface.present:
@@ -125,7 +125,7 @@ class StrangeSchedule(Schedule):
         else:
             world.rename_link(node.name, interface, f"lan{self.renewed}")
 
-    def _firewall(self, node: Node) -> None:
+    def _firewall(self, node: SimulatedNode) -> None:
         """Datagrams are dropped: one way or both, of everybody or of one other."""
         world, rng = self.world, self.strange
         network = rng.choice(node.interfaces).network
@@ -151,7 +151,7 @@ class StrangeSchedule(Schedule):
         world.network.multicast_blocked.update(pairs)
         world.fault(f"what is said to the group does not pass: {len(pairs)} pairs")
 
-    def _block_port(self, node: Node) -> None:
+    def _block_port(self, node: SimulatedNode) -> None:
         """The switch drops everything of a port, whose carrier stays."""
         self.world.network.partition({node.name}, self.world.hosts())
         self.world.fault(f"{node.name}'s port is blocked")
@@ -165,19 +165,19 @@ class StrangeSchedule(Schedule):
                 world.network.unplugged.add(name)
         world.fault(f"asleep: {' '.join(sorted({'gateway', 'client'} & world.network.unplugged))}")
 
-    def _refuse(self, node: Node, interface: Interface) -> None:
+    def _refuse(self, node: SimulatedNode, interface: SimulatedInterface) -> None:
         interface.refuses = not interface.refuses
         if not interface.refuses:
             interface.came_up_at = self.world.now  # it listens first, as on a link that came up
         self.world.fault(f"{node.name}'s kernel takes {'nothing' if interface.refuses else 'datagrams'} for its link")
 
-    def _lose(self, node: Node, interface: Interface) -> None:
+    def _lose(self, node: SimulatedNode, interface: SimulatedInterface) -> None:
         seconds = self.strange.uniform(0.1, 2.0)
         interface.loses_until = self.world.now + seconds
         self.world.fault(f"{node.name}'s queue overflows for {seconds:.2f} s")
         self.world.clock.after(seconds, lambda: self.world.fault(f"{node.name}'s queue has room again"))
 
-    def _answer_for(self, node: Node) -> None:
+    def _answer_for(self, node: SimulatedNode) -> None:
         """A proxy answers ARP questions for a node's addresses with its MAC, or a forger does without being asked."""
         world, rng = self.world, self.strange
         interface = next(node.on(world.network), None)
@@ -203,7 +203,7 @@ class StrangeSchedule(Schedule):
         if world.now < until:
             world.clock.after(FORGED_S, lambda: self._forge(mac, addresses, until))
 
-    def _run_twin(self, node: Node) -> None:
+    def _run_twin(self, node: SimulatedNode) -> None:
         """Another machine starts with the node's name; or it goes away again."""
         world = self.world
         twins = [other for other in world.nodes.values() if other.name != other.known_as and other.running]
@@ -226,7 +226,7 @@ class StrangeSchedule(Schedule):
         liar.lie(rng.uniform(0.5, 3.0), *rng.sample(lies, rng.randint(0, 2)), due_ms=rng.choice((100, 5000, 60_000)))
         world.run(5.0)  # what it said is forgotten only then
 
-    def _break_storage(self, node: Node) -> None:
+    def _break_storage(self, node: SimulatedNode) -> None:
         world, rng, storage = self.world, self.strange, self.storage
         if storage is None or not any(each.network is storage for each in node.interfaces):
             return

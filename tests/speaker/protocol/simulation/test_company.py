@@ -7,6 +7,7 @@ import pytest
 from tests.speaker.protocol.simulation.prober import Prober
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
+    assert_each_is_answered_by_one,
     decisions_of,
     held_by,
     owner_of,
@@ -125,7 +126,7 @@ def test_nodes_that_start_and_cannot_send_claim_nothing() -> None:
             node.lan.refuses, node.lan.came_up_at = False, world.now
         world.fault("the kernels take datagrams again")
         world.run(4.0)
-        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+        assert_each_is_answered_by_one(world)
 
 
 def test_who_loses_frames_for_want_of_room_takes_nobody_for_dead() -> None:

@@ -14,7 +14,14 @@ from speaker.link import Mac
 from speaker.protocol.effects import ArpSeen
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.network import Weather
-from tests.speaker.protocol.simulation.scenes import VIP, owner_of, protocol_of, seconds_until_answered, settled
+from tests.speaker.protocol.simulation.scenes import (
+    VIP,
+    assert_each_is_answered_by_one,
+    owner_of,
+    protocol_of,
+    seconds_until_answered,
+    settled,
+)
 from tests.speaker.protocol.simulation.world import KEYS, LINK, World, bundle_of, rank
 
 pytestmark = pytest.mark.slow
@@ -249,7 +256,7 @@ def test_after_a_partition_one_owner_is_left_within_an_interval_and_a_round_trip
         world.network.heal()
         world.fault("healed")
         world.run(0.25)
-        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+        assert_each_is_answered_by_one(world)
 
 
 def test_a_holder_that_cannot_hear_is_replaced() -> None:
@@ -291,7 +298,7 @@ def test_running_speakers_need_no_api_server() -> None:
         for name in list(world.nodes)[:2]:
             world.power_cut(name)
             world.run(3.0)
-            assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+            assert_each_is_answered_by_one(world)
 
 
 def test_a_cold_start_of_all_spreads_the_addresses_and_moves_none_afterwards() -> None:
@@ -322,7 +329,7 @@ def test_fifty_nodes_replace_a_dead_one_as_fast_as_three(nodes: int) -> None:
     world.power_cut(owner_of(world))
     assert seconds_until_answered(world) <= 0.6
     world.run(2.0)
-    assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+    assert_each_is_answered_by_one(world)
 
 
 # ------------------------------------------------------------------------------------------------ somebody hostile

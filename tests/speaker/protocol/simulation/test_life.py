@@ -6,7 +6,15 @@ import pytest
 
 from cluster.objects import AddressText
 from tests.speaker.protocol.simulation.invariants import Invariants
-from tests.speaker.protocol.simulation.scenes import decisions_of, held_by, numbered, owner_of, settled, with_storage
+from tests.speaker.protocol.simulation.scenes import (
+    assert_each_is_answered_by_one,
+    decisions_of,
+    held_by,
+    numbered,
+    owner_of,
+    settled,
+    with_storage,
+)
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
 pytestmark = pytest.mark.slow
@@ -107,7 +115,7 @@ def test_a_speaker_that_starts_anew_is_known_at_once_by_who_cannot_send_on_anoth
         else:
             world.start("n0")
         world.run(6.0)
-        assert all(len(answerers) == 1 for answerers in storage.answerers.values()), world.story()
+        assert_each_is_answered_by_one(world, storage)
 
 
 def stop_groups(world: World, *targets: str) -> None:

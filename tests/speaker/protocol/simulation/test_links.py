@@ -11,6 +11,7 @@ from cluster.objects import AddressText
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
+    assert_each_is_answered_by_one,
     decisions_of,
     held_by,
     owner_of,
@@ -54,7 +55,7 @@ def test_who_renews_its_link_takes_nothing_from_anybody(renewal: str, nodes: int
             RENEWALS[renewal](world, other)
             world.run(6.0)
         assert {address: world.owner(address) for address in kept} == kept, world.story()
-        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+        assert_each_is_answered_by_one(world)
 
 
 @pytest.mark.parametrize("renewal", [kind for kind in RENEWALS if kind != "address away for 2 s"])
@@ -66,7 +67,7 @@ def test_a_holder_whose_link_is_another_in_a_moment_keeps_what_it_holds(renewal:
         RENEWALS[renewal](world, holder)
         world.run(0.6)
         assert held_by(world, holder) == mine, world.story()
-        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+        assert_each_is_answered_by_one(world)
         changes = len(world.owner_changes)
         world.run(10.0)
         assert len(world.owner_changes) == changes, world.story()

@@ -17,6 +17,7 @@ from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.liar import FORGOTTEN_S, Liar
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
+    assert_each_is_answered_by_one,
     decisions_of,
     held_by,
     numbered,
@@ -67,7 +68,7 @@ def test_who_claims_the_highest_epoch_keeps_nobody_from_claiming_after_it() -> N
     assert not any(world.answerers.values()), "a higher claim is a higher claim"
     world.run(0.5 + FORGOTTEN_S)
     for _ in range(2):
-        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+        assert_each_is_answered_by_one(world)
         holder = owner_of(world)
         world.power_cut(holder)
         world.run(0.8)

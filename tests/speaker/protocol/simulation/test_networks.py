@@ -7,7 +7,14 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText
 from tests.speaker.protocol.simulation.invariants import Invariants
-from tests.speaker.protocol.simulation.scenes import decisions_of, held_by, owner_of, settle, with_storage
+from tests.speaker.protocol.simulation.scenes import (
+    assert_each_is_answered_by_one,
+    decisions_of,
+    held_by,
+    owner_of,
+    settle,
+    with_storage,
+)
 from tests.speaker.protocol.simulation.world import bundle_of, rank
 
 pytestmark = pytest.mark.slow
@@ -65,7 +72,7 @@ def test_each_side_of_a_cut_lan_answers_although_a_second_network_joins_them(nod
         world.network.heal()
         world.fault("healed")
         world.run(0.4)
-        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+        assert_each_is_answered_by_one(world)
         assert len(storage.owner_changes) == changes, world.story()
 
 

@@ -6,7 +6,13 @@ import pytest
 
 from speaker.protocol.effects import Decision
 from tests.speaker.protocol.simulation.invariants import Invariants
-from tests.speaker.protocol.simulation.scenes import held_by, owner_of, settled, with_storage
+from tests.speaker.protocol.simulation.scenes import (
+    assert_each_is_answered_by_one,
+    held_by,
+    owner_of,
+    settled,
+    with_storage,
+)
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
 pytestmark = pytest.mark.slow
@@ -81,7 +87,7 @@ def test_who_was_taken_for_dead_is_heard_again_when_the_machine_with_its_name_ha
         world.network.heal()
         world.fault("healed")
         world.run(4.0)
-        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+        assert_each_is_answered_by_one(world)
 
 
 def test_of_two_that_answered_while_they_could_not_hear_each_other_one_is_left() -> None:
@@ -99,7 +105,7 @@ def test_of_two_that_answered_while_they_could_not_hear_each_other_one_is_left()
             world.network.heal()
             world.fault("healed")
             world.run(6.0)
-            assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+            assert_each_is_answered_by_one(world)
 
 
 def test_who_gave_everything_up_for_its_twin_claims_it_when_all_others_have_gone() -> None:
@@ -138,7 +144,7 @@ def test_a_node_is_known_at_once_by_who_was_not_there_when_its_twin_went() -> No
         world.plug(other)
         world.start(node)
         world.run(4.0)
-        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+        assert_each_is_answered_by_one(world)
 
 
 def test_a_holder_that_hears_nobody_is_replaced_also_when_it_had_heard_a_twin_before() -> None:
@@ -174,7 +180,7 @@ def test_what_a_twin_proves_is_not_proved_of_the_node_whose_name_it_has() -> Non
         world.run(4.0)
         world.power_cut(node)
         world.run(6.0)
-        assert all(len(answerers) == 1 for answerers in world.answerers.values()), world.story()
+        assert_each_is_answered_by_one(world)
 
 
 def test_who_cannot_send_takes_two_machines_with_one_name_for_one_another_no_more_than_anybody_does() -> None:

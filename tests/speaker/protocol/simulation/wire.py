@@ -24,8 +24,8 @@ from speaker.protocol.effects import (
     WatchFrames,
 )
 from tests.speaker.protocol.simulation.loop import Action
-from tests.speaker.protocol.simulation.machines import Interface, Node, Stranger
-from tests.speaker.protocol.simulation.network import Network
+from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode, Stranger
+from tests.speaker.protocol.simulation.network import SimulatedNetwork
 
 LOSES = 0.8  # share of the datagrams for which a full queue has no room
 ARP_OCTETS = 60
@@ -36,19 +36,19 @@ class Wire:
     """Between the machines of ``nodes``, and the ``strangers`` on the ``lan``."""
 
     def __init__(
-        self, lan: Network, rng: random.Random, nodes: dict[str, Node], strangers: dict[str, Stranger]
+        self, lan: SimulatedNetwork, rng: random.Random, nodes: dict[str, SimulatedNode], strangers: dict[str, Stranger]
     ) -> None:
         self._lan = lan
         self._clock = lan.clock
         self._rng = rng
         self._nodes = nodes
         self._strangers = strangers
-        self._told_lost: dict[Interface, float] = {}
+        self._told_lost: dict[SimulatedInterface, float] = {}
         self.on_datagram: Callable[[str, bytes], None] | None = None
         self.decisions: list[tuple[float, str, Decision]] = []
         self.gratuitous: list[tuple[float, str, SendGratuitous]] = []
 
-    def carry_out(self, node: Node, effect: Effect) -> None:
+    def carry_out(self, node: SimulatedNode, effect: Effect) -> None:
         if isinstance(effect, Decision):
             self.decisions.append((self._clock.now, node.name, effect))
             return
@@ -70,14 +70,18 @@ class Wire:
         else:
             assert_never(effect)
 
-    def _others(self, node: Node, network: Network) -> Iterable[tuple[Node, Interface]]:
+    def _others(
+        self, node: SimulatedNode, network: SimulatedNetwork
+    ) -> Iterable[tuple[SimulatedNode, SimulatedInterface]]:
         for other in self._nodes.values():
             if other is not node:
                 for interface in other.on(network):
                     yield other, interface
 
     @staticmethod
-    def _tell(node: Node, interface: Interface, what: Callable[[LinkName], None], octets: int | None = None) -> None:
+    def _tell(
+        node: SimulatedNode, interface: SimulatedInterface, what: Callable[[LinkName], None], octets: int | None = None
+    ) -> None:
         """Hand the speaker what arrived on an interface that it knows: of a datagram or frame, how many octets."""
         loop, link = node.loop, interface.known_as
         if node.running and loop is not None and link is not None and interface.present:
@@ -85,7 +89,7 @@ class Wire:
 
     # ---------------------------------------------------------------------------------------------- datagrams
 
-    def _send(self, node: Node, interface: Interface, effect: SendHeartbeat | SendUnicast) -> None:
+    def _send(self, node: SimulatedNode, interface: SimulatedInterface, effect: SendHeartbeat | SendUnicast) -> None:
         if isinstance(effect, SendHeartbeat) and self.on_datagram is not None:
             self.on_datagram(node.name, effect.data)
         if interface.refuses is interface.sends:
@@ -98,13 +102,20 @@ class Wire:
             if to is None or theirs.mac == to:
                 self._datagram(node, interface, other, theirs, effect.data, multicast=to is None)
 
-    def _tell_sending(self, node: Node, interface: Interface) -> None:
+    def _tell_sending(self, node: SimulatedNode, interface: SimulatedInterface) -> None:
         protocol, works = node.protocol, interface.sends
         if protocol is not None:
             self._tell(node, interface, lambda link: protocol.set_sending(link, works, self._clock.now))
 
     def _datagram(
-        self, node: Node, interface: Interface, other: Node, theirs: Interface, data: bytes, *, multicast: bool
+        self,
+        node: SimulatedNode,
+        interface: SimulatedInterface,
+        other: SimulatedNode,
+        theirs: SimulatedInterface,
+        data: bytes,
+        *,
+        multicast: bool,
     ) -> None:
         network, source, mac = interface.network, interface.address, interface.mac
 
@@ -130,7 +141,7 @@ class Wire:
 
         network.send(node.name, other.name, deliver, multicast)
 
-    def _loses(self, node: Node, interface: Interface) -> bool:
+    def _loses(self, node: SimulatedNode, interface: SimulatedInterface) -> bool:
         """Whether the kernel has no room for a datagram; it counts that, and the speaker sees the count."""
         now = self._clock.now
         if now >= interface.loses_until or self._rng.random() >= LOSES:
@@ -140,7 +151,7 @@ class Wire:
             self._tell(node, interface, lambda link: protocol.frames_lost(link, self._clock.now))
         return True
 
-    def inject(self, node: Node, source: AddressText, data: bytes) -> None:
+    def inject(self, node: SimulatedNode, source: AddressText, data: bytes) -> None:
         """A datagram of somebody on the LAN whose speaker is none of ours."""
         protocol = node.protocol
         for interface in node.on(self._lan):
@@ -152,19 +163,19 @@ class Wire:
                     len(data),
                 )
 
-    def _show(self, node: Node, interface: Interface, mac: Mac) -> None:
+    def _show(self, node: SimulatedNode, interface: SimulatedInterface, mac: Mac) -> None:
         """Show a speaker that watches for frames the sender of one."""
         if interface.watched and (protocol := node.protocol) is not None:
             self._tell(node, interface, lambda link: protocol.receive_frame(link, mac, self._clock.now), ARP_OCTETS)
 
     # ---------------------------------------------------------------------------------------------- ARP
 
-    def see(self, node: Node, interface: Interface, seen: ArpSeen) -> None:
+    def see(self, node: SimulatedNode, interface: SimulatedInterface, seen: ArpSeen) -> None:
         """An ARP frame that passes the filter of the speaker's socket."""
         if (protocol := node.protocol) is not None:
             self._tell(node, interface, lambda _: protocol.receive_arp(seen, self._clock.now), ARP_OCTETS)
 
-    def _ask(self, node: Node, interface: Interface, ask: AskAddress) -> None:
+    def _ask(self, node: SimulatedNode, interface: SimulatedInterface, ask: AskAddress) -> None:
         network = interface.network
 
         def answered(mac: Mac, proof: bytes = b"") -> None:
@@ -175,7 +186,7 @@ class Wire:
             mac = host.answers[ask.target]
             return lambda: network.send(host.name, node.name, lambda: answered(mac))
 
-        def question(other: Node, theirs: Interface) -> Action:
+        def question(other: SimulatedNode, theirs: SimulatedInterface) -> Action:
             def deliver() -> None:
                 self._show(other, theirs, interface.mac)
                 if ask.target in theirs.answers:
@@ -183,7 +194,7 @@ class Wire:
 
             return deliver
 
-        def answer(other: Node, theirs: Interface, link: LinkName) -> None:
+        def answer(other: SimulatedNode, theirs: SimulatedInterface, link: LinkName) -> None:
             if other.protocol is None or ask.target not in theirs.answers:
                 return
             other.protocol.receive_arp(
@@ -199,7 +210,9 @@ class Wire:
             if ask.mac in (None, theirs.mac):
                 network.send(node.name, other.name, question(other, theirs))
 
-    def _send_gratuitous(self, node: Node, interface: Interface, addresses: list[AddressText]) -> None:
+    def _send_gratuitous(
+        self, node: SimulatedNode, interface: SimulatedInterface, addresses: list[AddressText]
+    ) -> None:
         if not addresses:
             return
         network, mac = interface.network, interface.mac
@@ -207,7 +220,11 @@ class Wire:
             shared = [address for address in addresses if address in theirs.answers]
             if shared or theirs.watched:
 
-                def rival(other: Node = other, theirs: Interface = theirs, shared: list[AddressText] = shared) -> None:
+                def rival(
+                    other: SimulatedNode = other,
+                    theirs: SimulatedInterface = theirs,
+                    shared: list[AddressText] = shared,
+                ) -> None:
                     self._show(other, theirs, mac)
                     for address in shared:
                         if theirs.known_as is not None:
@@ -220,7 +237,7 @@ class Wire:
         network = self._lan
         source = next(iter(stranger.answers))
 
-        def asked(other: Node, theirs: Interface) -> Action:
+        def asked(other: SimulatedNode, theirs: SimulatedInterface) -> Action:
             def answer(link: LinkName) -> None:
                 if other.protocol is not None and target in theirs.answers:
                     other.protocol.receive_arp(ArpSeen(link, source, stranger.mac, target, False), self._clock.now)

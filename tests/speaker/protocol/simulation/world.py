@@ -18,8 +18,8 @@ from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.effects import AnswerChange, ArpSeen, Decision, Effect
 from speaker.protocol.protocol import Protocol, Settings
 from tests.speaker.protocol.simulation.loop import BusyLoop, Loop, Work
-from tests.speaker.protocol.simulation.machines import Interface, Node, Stranger
-from tests.speaker.protocol.simulation.network import Clock, Network
+from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode, Stranger
+from tests.speaker.protocol.simulation.network import Clock, SimulatedNetwork
 from tests.speaker.protocol.simulation.wire import Wire
 
 LINK = LinkName("eth0")
@@ -62,13 +62,13 @@ class World:
         self.seed = seed
         self.rng = random.Random(seed)
         self.clock = Clock()
-        self.network = Network(self.clock, random.Random(seed + 1))
+        self.network = SimulatedNetwork(self.clock, random.Random(seed + 1))
         """The LAN."""
         self.networks = [self.network]
         self.settings = settings or Settings()
         self.work = work
         """What the speakers' work takes: nothing, if this is ``None``."""
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, SimulatedNode] = {}
         self.strangers: dict[str, Stranger] = {}
         if gateway:
             self.strangers["gateway"] = Stranger("gateway", GATEWAY_MAC, {GATEWAY: GATEWAY_MAC})
@@ -93,26 +93,26 @@ class World:
         self.decisions = self.wire.decisions
         self.gratuitous = self.wire.gratuitous
 
-    def _add(self, name: str, index: int, known_as: str) -> Node:
-        node = self.nodes[name] = Node(name, index, NodeName(known_as))
+    def _add(self, name: str, index: int, known_as: str) -> SimulatedNode:
+        node = self.nodes[name] = SimulatedNode(name, index, NodeName(known_as))
         self.join(name, self.network, LINK)
         return node
 
-    def join(self, name: str, network: Network, link: str) -> Interface:
+    def join(self, name: str, network: SimulatedNetwork, link: str) -> SimulatedInterface:
         """Put a machine on a network, by another interface."""
         node = self.nodes[name]
         number = node.joined
         node.joined += 1
         mac = Mac(bytes([2, 0, 0, number, 1 + node.index // 200, node.index % 200]))
         gateway = GATEWAY if network is self.network and self.has_gateway else None
-        interface = Interface(network, LinkName(link), 2 + number, mac, network.address(node.index), gateway)
+        interface = SimulatedInterface(network, LinkName(link), 2 + number, mac, network.address(node.index), gateway)
         node.interfaces.append(interface)
         return interface
 
-    def add_network(self, name: str, prefix: str, *, shared: bool = True) -> Network:
+    def add_network(self, name: str, prefix: str, *, shared: bool = True) -> SimulatedNetwork:
         """A further network, on which nobody is yet: no gateway and no client."""
         rng = random.Random(self.seed * 31 + len(self.networks))
-        network = Network(self.clock, rng, name, prefix, shared)
+        network = SimulatedNetwork(self.clock, rng, name, prefix, shared)
         self.networks.append(network)
         return network
 
@@ -165,7 +165,7 @@ class World:
         self._sync_plan(node)
         node.loop.settle()
 
-    def _loop(self, node: Node, protocol: Protocol) -> Loop:
+    def _loop(self, node: SimulatedNode, protocol: Protocol) -> Loop:
         def works() -> bool:
             return node.works and node.protocol is protocol
 
@@ -206,7 +206,7 @@ class World:
         self.fault(f"{name}'s speaker is killed")
         self._answering(node)
 
-    def _end(self, node: Node) -> None:
+    def _end(self, node: SimulatedNode) -> None:
         node.running = False
         node.ended_at = self.clock.now
         node.protocol = node.loop = None
@@ -221,7 +221,7 @@ class World:
         self._answering(node)
         self.clock.after(seconds, lambda protocol=node.protocol: self._resume(node, protocol))  # type: ignore[misc]
 
-    def _resume(self, node: Node, protocol: Protocol) -> None:
+    def _resume(self, node: SimulatedNode, protocol: Protocol) -> None:
         if node.protocol is not protocol or node.loop is None:
             return
         node.paused_until = None
@@ -270,13 +270,13 @@ class World:
 
     # ---------------------------------------------------------------------------------------------- links
 
-    def unplug(self, name: str, network: Network | None = None) -> None:
+    def unplug(self, name: str, network: SimulatedNetwork | None = None) -> None:
         network = network or self.network
         network.unplugged.add(name)
         self.fault(f"{name}'s cable{_to(network)} is pulled")
         self._links(self.nodes[name])
 
-    def plug(self, name: str, network: Network | None = None) -> None:
+    def plug(self, name: str, network: SimulatedNetwork | None = None) -> None:
         network = network or self.network
         network.unplugged.discard(name)
         for interface in self.nodes[name].interfaces:
@@ -285,13 +285,13 @@ class World:
         self.fault(f"{name}'s cable{_to(network)} is put back")
         self._links(self.nodes[name])
 
-    def lose_link(self, name: str, interface: Interface) -> None:
+    def lose_link(self, name: str, interface: SimulatedInterface) -> None:
         """The interface loses its address, or is no more."""
         interface.present = False
         self.fault(f"{name} has no {interface.name} any more")
         self._links(self.nodes[name])
 
-    def regain_link(self, name: str, interface: Interface) -> None:
+    def regain_link(self, name: str, interface: SimulatedInterface) -> None:
         """It is there again, perhaps as another one."""
         interface.present = True
         interface.life += 1
@@ -299,22 +299,24 @@ class World:
         self.fault(f"{name} has {interface.name}, number {interface.index}")
         self._links(self.nodes[name])
 
-    def renew_link(self, name: str, interface: Interface, seconds: float, link: str = "", index: int = 0) -> None:
+    def renew_link(
+        self, name: str, interface: SimulatedInterface, seconds: float, link: str = "", index: int = 0
+    ) -> None:
         """The interface loses its address for a while, and has it back: perhaps under another name and index."""
         self.lose_link(name, interface)
         interface.move(link or interface.name, index or interface.index)
         self.clock.after(seconds, lambda: self.regain_link(name, interface))
 
-    def rename_link(self, name: str, interface: Interface, link: str) -> None:
+    def rename_link(self, name: str, interface: SimulatedInterface, link: str) -> None:
         self.fault(f"{name}'s {interface.name} is called {link} now")
         interface.move(link, interface.index)
         self._links(self.nodes[name])
 
-    def _links(self, node: Node) -> None:
+    def _links(self, node: SimulatedNode) -> None:
         if node.running and node.loop is not None:
             node.loop.receive(lambda: self._set_links(node))
 
-    def _set_links(self, node: Node) -> None:
+    def _set_links(self, node: SimulatedNode) -> None:
         """Tell the speaker its links as they are. As the announcer does, where another interface has a name by now:
         first that the one is gone."""
         protocol, now = node.protocol, self.clock.now
@@ -357,12 +359,12 @@ class World:
         else:
             self.fault(text)
 
-    def _see_plan(self, node: Node) -> None:
+    def _see_plan(self, node: SimulatedNode) -> None:
         if node.works and node.loop is not None and self.clock.now - node.lag <= self.api_frozen_at:
             self._sync_plan(node)
             node.loop.settle()
 
-    def _sync_plan(self, node: Node) -> None:
+    def _sync_plan(self, node: SimulatedNode) -> None:
         seen = max(i for i, (at, _) in enumerate(self.plans) if at <= max(self.clock.now - node.lag, 0.0) + 1e-9)
         if seen > node.plan_seen and node.protocol is not None:
             skipped = self.plans[max(node.plan_seen, 0)][1]
@@ -391,7 +393,7 @@ class World:
             self.wire.ask_from(self.strangers["client"], self.rng.choice(addresses), lambda _: None)
         self.clock.after(self.rng.uniform(0.3, 1.2), self._client_asks)
 
-    def _follow(self, node: Node, change: AnswerChange) -> None:
+    def _follow(self, node: SimulatedNode, change: AnswerChange) -> None:
         """Answer for what is held now."""
         before = [interface.suspended for interface in node.told.values()]
         for link, interface in node.told.items():
@@ -404,7 +406,7 @@ class World:
                 answers = link in change.links[address] and not interface.suspended and node.works
                 self._answer(node, interface, address, answers)
 
-    def _answering(self, node: Node) -> None:
+    def _answering(self, node: SimulatedNode) -> None:
         """Answer for all that is held on the links as they are now, by a speaker that may not run any more."""
         held = node.protocol.answered() if node.works and node.protocol is not None else {}
         for interface in node.interfaces:
@@ -412,7 +414,7 @@ class World:
             for address in sorted(interface.answers ^ now):
                 self._answer(node, interface, address, address in now)
 
-    def _answer(self, node: Node, interface: Interface, address: AddressText, answers: bool) -> None:
+    def _answer(self, node: SimulatedNode, interface: SimulatedInterface, address: AddressText, answers: bool) -> None:
         if answers is (address in interface.answers):
             return
         if answers:
@@ -426,12 +428,12 @@ class World:
         network.owner_changes.append((self.clock.now, address, after))
         self.note(f"{address} answered{_to(network)} by {'+'.join(sorted(after)) or 'nobody'}")
 
-    def networks_of(self, address: AddressText) -> list[Network]:
+    def networks_of(self, address: AddressText) -> list[SimulatedNetwork]:
         """Where the address belongs: on its subnet, or on every network that several machines share."""
         own = [network for network in self.networks if network.has(address)]
         return own or [network for network in self.networks if network.shared]
 
-    def can_hold(self, name: str, network: Network, bundle: Bundle) -> bool:
+    def can_hold(self, name: str, network: SimulatedNetwork, bundle: Bundle) -> bool:
         """Whether the node has an interface on the network that is one for the bundle, and several nodes share it."""
         node = self.nodes[name]
         sharing = sum(any(other.on(network)) for other in self.nodes.values())
@@ -442,11 +444,11 @@ class World:
             and any(not each or interface.name in each for each in named for interface in node.on(network))
         )
 
-    def owner(self, address: str, network: Network | None = None) -> str | None:
+    def owner(self, address: str, network: SimulatedNetwork | None = None) -> str | None:
         answerers = (network or self.network).answerers.get(AddressText(address), frozenset())
         return next(iter(answerers)) if len(answerers) == 1 else None
 
-    def see(self, node: Node, seen: ArpSeen) -> None:
+    def see(self, node: SimulatedNode, seen: ArpSeen) -> None:
         """An ARP frame on the LAN that concerns a node's speaker."""
         self.wire.see(node, node.lan, seen)
 
@@ -461,5 +463,5 @@ def for_node(bundle: Bundle, node: NodeName) -> Bundle:
     return replace(bundle, interfaces=named) if named else bundle
 
 
-def _to(network: Network) -> str:
+def _to(network: SimulatedNetwork) -> str:
     return "" if network.name == "lan" else f" to {network.name}"
