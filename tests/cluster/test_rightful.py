@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +19,7 @@ from speaker.api.kept import kept_service
 from speaker.api.planner import plan
 from tests.controller.world import World, pool_objects
 from tests.oracle.owners import Right, owners
-from tests.oracle.services import annotation, is_load_balancer, key_of, may_share, read_address, shown
+from tests.oracle.services import is_load_balancer, key_of, may_share, read_address, shown
 from tests.speaker.api.test_planner import a_slice
 
 A, B = "10.0.0.1", "10.0.0.2"
@@ -117,17 +116,6 @@ SERVICES = st.lists(
 
 @settings(max_examples=1000)
 @given(SERVICES)
-def test_two_services_may_share_an_address_when_the_documents_say_so(listed: list[dict[str, Any]]) -> None:
-    services = [a_service(f"s{number}", **facts) for number, facts in enumerate(listed)]
-    for one in services:
-        for other in services:
-            if one is not other:
-                reason = read_sharer(view_of(one)).why_not_with(read_sharer(view_of(other)))
-                assert (reason is None) is may_share(one, other), reason
-
-
-@settings(max_examples=1000)
-@given(SERVICES)
 def test_the_rule_orders_claims_as_the_documents_do(listed: list[dict[str, Any]]) -> None:
     services = [a_service(f"s{number}", **facts) for number, facts in enumerate(listed)]
     views = [view_of(each) for each in services]
@@ -191,14 +179,6 @@ def test_controller_and_speaker_judge_alike(listed: list[dict[str, Any]], order:
         tracked = world.controller._tracked
         assigned = {key for key in tracked if text in {each.text for each in tracked[key].assigned}}
         assert {key for key in assigned if is_load_balancer(world.services[key], None)} == lawful
-
-
-@pytest.mark.parametrize(
-    ("annotations", "key"),
-    [({}, ""), ({FORMER: "y"}, "y"), ({NAME: "x", FORMER: "y"}, "x"), ({NAME: "", FORMER: "y"}, "")],
-)
-def test_the_oracle_reads_the_annotation_as_documented(annotations: dict[str, str], key: str) -> None:
-    assert annotation(a_service("web", annotations=annotations), "allow-shared-ip") == key
 
 
 def bundles_of(*services: dict[str, Any]) -> dict[tuple[str, ...], tuple[str, ...]]:

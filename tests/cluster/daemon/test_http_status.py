@@ -16,7 +16,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from cluster.daemon.http_status import MAX_CLIENTS, CannotListenError, StatusServer
-from cluster.daemon.listen import Listen, parse_listen
+from cluster.daemon.listen import Listen
 from tests.waiting import assert_stays
 
 ANY_PORT = Listen("127.0.0.1", 0)
@@ -146,22 +146,3 @@ def test_an_address_that_cannot_be_had_is_named_at_once() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(CannotListenError, match=rf"127\.0\.0\.1:{port}: Address already in use"):
             StatusServer([ANY_PORT, Listen("127.0.0.1", port)], CollectorRegistry(), lambda: None, lambda: None)
-
-
-@pytest.mark.parametrize(
-    ("text", "meaning"),
-    [
-        ("127.0.0.1:7472", ("127.0.0.1", 7472)),
-        (":80", ("0.0.0.0", 80)),
-        ("[::1]:0", ("::1", 0)),
-        ("[192.0.2.1]:7472", ("192.0.2.1", 7472)),
-    ],
-)
-def test_listen_addresses(text: str, meaning: tuple[str, int]) -> None:
-    assert parse_listen(text) == meaning
-
-
-@pytest.mark.parametrize("text", ["7472", "127.0.0.1:", "127.0.0.1:99999", "::1:80", "host:http", "1:²"])
-def test_a_listen_address_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not ADDRESS:PORT"):
-        parse_listen(text)
