@@ -23,7 +23,7 @@ RUN_ELSEWHERE = {
     "kubectl get servicel2statuses --namespace metallb-system --output wide": ON_KIND,
     "berthlb kind-pool --cluster kind": ON_KIND,
     "make venv": "tests/lab/test_clone.py",
-    "make demo": "tests/lab/test_demo.py",
+    "make demo": "tests/lab/cli/test_demo.py",
     "make check": "a part of make test",
     "make engine": "a part of make test, in CI",
     "make images": "tests/docker, but for the figures",

@@ -1,7 +1,7 @@
 """What the embedded API server and the real one must both do: the ground that everything else is tested on.
 
 Only behaviour of Kubernetes' documentation and of its API server's source is asserted here. What can only be provoked
-in the embedded one (a compacted history, faults) is in ``tests/lab/test_apiserver.py``.
+in the embedded one (a compacted history, faults) is in ``tests/lab/apiserver/test_server.py``.
 """
 
 from __future__ import annotations

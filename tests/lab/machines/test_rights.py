@@ -19,10 +19,10 @@ from lab.control.messages import ProcessStatus
 from lab.machines.container import confined
 from lab.shipped.rights import rights_of
 from tests.lab.conftest import end, make
+from tests.pages import ROOT
 
 pytestmark = pytest.mark.lab
 
-ROOT = Path(__file__).parents[2]
 CAPABILITIES = {"NET_RAW": 1 << 13}
 EIGHT_MIB = 8 << 20
 NOBODY = 65534

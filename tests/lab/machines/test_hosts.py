@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,10 +17,10 @@ from lab.control.messages import ProcessStatus
 from lab.errors import LabError
 from lab.measuring import measure
 from tests.lab.conftest import end, make
+from tests.pages import ROOT
 from tests.waiting import ended, wait_until
 
 pytestmark = pytest.mark.lab
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from lab.cli.main import app, main
 from lab.client import Lab
+from lab.objects.manifests import SEEDS
+from tests.pages import ROOT
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lab
-ROOT = Path(__file__).parents[2]
-SEEDS = ROOT / "examples" / "seeds"
 
 
 def run(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:

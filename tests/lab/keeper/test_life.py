@@ -23,10 +23,10 @@ from lab.launch import NotReadyError, Recipe
 from lab.layout import lay_out
 from tests.lab.conftest import MakeLab, new_name
 from tests.lab.footprint import Footprint
+from tests.pages import ROOT
 from tests.waiting import ended, wait_until
 
 pytestmark = pytest.mark.lab
-ROOT = Path(__file__).parents[2]
 NET_RAW = 1 << 13
 NOBODY = 65534
 

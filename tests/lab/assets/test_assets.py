@@ -22,6 +22,7 @@ from lab.assets.found import PassedOver
 from lab.assets.gather import Assets, find, gather
 from lab.assets.pinned import CONTROL_PLANE, ETCD, ETCD_VERSION, HELM, KUBERNETES, KUBERNETES_VERSION, PROMETHEUS
 from lab.errors import UnusableError
+from tests.pages import ROOT
 from tests.waiting import wait_until
 
 GO = """#!/bin/sh
@@ -228,7 +229,7 @@ def test_killed_build_is_not_taken_for_a_whole_one(machine: Machine) -> None:
     hold.touch()
     killed = subprocess.Popen(
         [sys.executable, "-c", "from lab.assets.gather import gather; gather()"],
-        env=machine.environment | {"GO_HOLD": str(hold), "PYTHONPATH": str(Path(__file__).parents[2])},
+        env=machine.environment | {"GO_HOLD": str(hold), "PYTHONPATH": str(ROOT)},
     )
     wait_until(lambda: machine.builds, message="no build began")
     killed.send_signal(signal.SIGKILL)

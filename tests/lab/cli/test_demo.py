@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab.control.directory import all_labs
-
-ROOT = Path(__file__).parents[2]
+from tests.pages import ROOT
 
 
 @pytest.mark.lab
