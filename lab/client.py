@@ -226,10 +226,10 @@ class Lab:
         self._ask(messages.Power(node, on=True), messages.Done)
 
     def pull_link(self, host: str) -> None:
-        self._ask(messages.Link(host, up=False), messages.Done)
+        self._ask(messages.Cable(host, up=False), messages.Done)
 
     def plug_link(self, host: str) -> None:
-        self._ask(messages.Link(host, up=True), messages.Done)
+        self._ask(messages.Cable(host, up=True), messages.Done)
 
     def speaker(
         self, node: str, action: Action, process: SpeakerProcess = "both", seconds: float | None = None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lab.assets.cache import make_once
-from lab.assets.pinned import GO_REQUIREMENTS, Release, Version, parse_version
+from lab.assets.pinned import GO_REQUIREMENTS, PinnedRelease, Version, parse_version
 from lab.errors import UnusableError
 
 ASK_S = 20.0
@@ -26,7 +26,7 @@ SAID_LINES = 3  # of a tool that failed: its last lines tell why
 Progress = Callable[[str], None]
 
 
-def build(release: Release, cache: Path, environment: Mapping[str, str], progress: Progress) -> tuple[Path, bool]:
+def build(release: PinnedRelease, cache: Path, environment: Mapping[str, str], progress: Progress) -> tuple[Path, bool]:
     """The directory of a release's programs, and whether it had to be built. Raises ``UnusableError``."""
 
     def make(directory: Path, lock: int) -> None:
@@ -89,7 +89,7 @@ class _Builder:
     """One release's build, in three steps that all tell how far they are."""
 
     def __init__(
-        self, go: Path, release: Release, environment: Mapping[str, str], lock: int, progress: Progress
+        self, go: Path, release: PinnedRelease, environment: Mapping[str, str], lock: int, progress: Progress
     ) -> None:
         self.go = go
         self.release = release

@@ -11,10 +11,10 @@ from lab.assets.build import Progress, build
 from lab.assets.cache import cache_directory
 from lab.assets.debian import unpack
 from lab.assets.found import Found, PassedOver, Source, look_for, version_of
-from lab.assets.pinned import CONTROL_PLANE, DebianPackage, Program, Release
+from lab.assets.pinned import CONTROL_PLANE, DebianPackage, PinnedRelease, Program
 from lab.errors import UnusableError
 
-MadeFrom = Release | DebianPackage
+MadeFrom = PinnedRelease | DebianPackage
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def gather(
 
 
 def _make(each: MadeFrom, cache: Path, environment: Mapping[str, str], progress: Progress) -> tuple[Path, Source]:
-    if isinstance(each, Release):
+    if isinstance(each, PinnedRelease):
         directory, made = build(each, cache, environment, progress)
         return directory, "built" if made else "cache"
     directory, made = unpack(each, cache, environment, progress)
@@ -89,7 +89,7 @@ def _search(
 def _programs_in(directory: Path, each: MadeFrom, programs: Sequence[Program], source: Source) -> dict[Program, Found]:
     def version(program: Program, path: Path) -> str:
         try:
-            return each.version if isinstance(each, Release) else version_of(program, path)
+            return each.version if isinstance(each, PinnedRelease) else version_of(program, path)
         except ValueError as error:
             raise UnusableError(f"{path}: {error}; remove {directory}") from error
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lab.assets.build import build, find_go
 from lab.assets.cache import cache_directory
-from lab.assets.pinned import HERE, Release
+from lab.assets.pinned import HERE, PinnedRelease
 from lab.errors import UnusableError
 
 MODULE = "go.universe.tf/metallb"
@@ -28,7 +28,7 @@ SUMS = {
 }
 """By version. 0.15.2 has no ConfigurationState."""
 FETCH_S = 120.0
-METALLB = Release(
+METALLB = PinnedRelease(
     name="metallb",
     version="0.15.3",  # the last whose dependencies can all be had as modules
     packages={"controller": f"{MODULE}/controller", "speaker": f"{MODULE}/speaker"},  # type: ignore[dict-item]  # see above

@@ -34,7 +34,7 @@ GO_REQUIREMENTS = HERE / "go.txt"  # PyPI's Go, for machines without
 
 
 @dataclass(frozen=True)
-class Release:
+class PinnedRelease:
     """Programs that are built together from Go modules, in one directory of the cache."""
 
     name: str
@@ -98,7 +98,7 @@ def _kubernetes_link_flags(version: str) -> str:
     return " ".join(["-s -w", *words, f"-X k8s.io/client-go/pkg/version.gitVersion=v{version}"])
 
 
-KUBERNETES = Release(
+KUBERNETES = PinnedRelease(
     name="kubernetes",
     version=KUBERNETES_VERSION,
     packages={
@@ -110,7 +110,7 @@ KUBERNETES = Release(
     module=HERE / "kubernetes",
     link_flags=_kubernetes_link_flags(KUBERNETES_VERSION),
 )
-ETCD = Release(
+ETCD = PinnedRelease(
     name="etcd",
     version=ETCD_VERSION,
     packages={"etcd": "go.etcd.io/etcd/server/v3"},
@@ -118,20 +118,20 @@ ETCD = Release(
 )
 CONTROL_PLANE = (KUBERNETES, ETCD)
 """What a lab's real control plane is made of."""
-HELM = Release(
+HELM = PinnedRelease(
     name="helm",
     version=HELM_VERSION,
     packages={"helm": "helm.sh/helm/v4/cmd/helm"},
     module=HERE / "helm",
     link_flags=f"-s -w -X helm.sh/helm/v4/internal/version.version=v{HELM_VERSION}",
 )
-ACTIONLINT = Release(
+ACTIONLINT = PinnedRelease(
     name="actionlint",
     version="1.7.12",
     packages={"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"},
     module=HERE / "actionlint",
 )
-KIND = Release(name="kind", version="0.33.0", packages={"kind": "sigs.k8s.io/kind"}, module=HERE / "kind")
+KIND = PinnedRelease(name="kind", version="0.33.0", packages={"kind": "sigs.k8s.io/kind"}, module=HERE / "kind")
 PROMETHEUS = DebianPackage(name="prometheus", programs=("prometheus", "promtool"))
 ALL = (*CONTROL_PLANE, HELM, PROMETHEUS)
 """What the tests need."""

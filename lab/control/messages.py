@@ -110,7 +110,7 @@ class Power(ToKeeper, frozen=True):
     on: bool
 
 
-class Link(ToKeeper, frozen=True):
+class Cable(ToKeeper, frozen=True):
     """Pull a host's cable, or put it back."""
 
     host: str
@@ -138,7 +138,7 @@ class Down(ToKeeper, frozen=True):
     """End the lab."""
 
 
-AnyRequest = GetStatus | Exec | Signal | Socket | Power | Link | Act | LetGo | Down
+AnyRequest = GetStatus | Exec | Signal | Socket | Power | Cable | Act | LetGo | Down
 
 
 # ------------------------------------------------------------------------ answers

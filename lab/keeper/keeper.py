@@ -31,6 +31,7 @@ from lab.control.messages import (
     Act,
     AnyRequest,
     ApiReady,
+    Cable,
     Done,
     Down,
     Ended,
@@ -38,7 +39,6 @@ from lab.control.messages import (
     GetStatus,
     LabStatus,
     LetGo,
-    Link,
     NodeDown,
     NodeUp,
     PodStarted,
@@ -191,7 +191,7 @@ class Keeper:
             case Power(node=node, on=on):
                 self.set_power(self.node(node), on=on)
                 connection.answer(Done())
-            case Link(host=host_name, up=up):
+            case Cable(host=host_name, up=up):
                 self.set_link(self.powered(host_name), up=up)
                 connection.answer(Done())
             case Act(host=host_name):
