@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from lab.cli.options import DEFAULT_NAME, HostName, Name, Namespace, out
+from lab.cli.options import DEFAULT_NAME, HostName, Name, Namespace, err, out
 from lab.client import Lab
 from lab.errors import LabError
 
@@ -48,8 +48,9 @@ def holder(
     from lab.measuring import measure  # noqa: PLC0415 (for this command only)
 
     lab = Lab.connect(name)
-    with measure.watching(lab, str(address)) as watch:
-        print(measure.node_of(lab, measure.steady_holder(watch)))
+    with err.status(f"asking for {address}"), measure.watching(lab, str(address)) as watch:
+        found = measure.node_of(lab, measure.steady_holder(watch))
+    print(found)
 
 
 @app.command()
