@@ -36,9 +36,11 @@ def test_daemons_of_a_clone_give_a_service_its_address_and_answer_for_it(make_la
     here = clone(tmp_path / "clone")
     setup, controller, speaker = block_with(README, "-m controller")
     bare = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]} | {
-        name: value for name, value in os.environ.items() if name.startswith("PIP_")
+        name: value for name, value in os.environ.items() if name == "PYTHON" or name.startswith("PIP_")
     }
     subprocess.run(setup.split(), cwd=here, env=bare, check=True, timeout=300)
+    helped = [".venv/bin/python", "-m", "cli", "--help"]
+    assert "migrate" in subprocess.run(helped, cwd=here, env=bare, check=True, capture_output=True, text=True).stdout
     lab = make_lab(nodes=1)
     kubeconfig = lab.status().kubeconfig_inside
 
