@@ -26,6 +26,7 @@ from lab.measuring.figures import ArpReply, answered_by_two, answers_again, long
 from lab.measuring.measure import wait_for
 from lab.objects.manifests import SEEDS, apply_files
 from lab.objects.workloads import start_workload
+from lab.readiness import await_ready
 
 WATCHED_S = 2.0  # watched after each fault
 UNPLUGGED_S = 3.0  # a cable is out for so long, and watched for as long again
@@ -71,7 +72,7 @@ def repeat(where: tuple[Lab, str], runs: int, fault: Callable[[str], None], mend
             result.setdefault("answered by two", []).append(answered_by_two(watch.answers(), TWO_WINDOW_S))
             progress.print(f"  run {run + 1} of {runs}: {holder}, answers again after {again:.3f} s")
             mend(holder)
-            launch.await_ready(lab)
+            await_ready(lab)
     return result
 
 
@@ -113,7 +114,7 @@ def watcher_killed(runs: int) -> Result:
                 result.setdefault("longest silence", []).append(longest_silence(answers, at, answers[-1].at))
                 others = sum(1 for a in answers if a.mac != mac)
                 result.setdefault("answers by another node", []).append(others)
-            launch.await_ready(lab)
+            await_ready(lab)
     return result
 
 
@@ -137,7 +138,7 @@ def cable(runs: int) -> Result:
                 result.setdefault("put back: answered by two", []).append(answered_by_two(after, TWO_WINDOW_S))
                 result.setdefault("put back: longest silence", []).append(longest_silence(after, back, after[-1].at))
                 progress.print(f"  run {run + 1} of {runs}: {holder}, answers again after {again:.3f} s")
-            launch.await_ready(lab)
+            await_ready(lab)
     return result
 
 

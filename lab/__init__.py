@@ -8,6 +8,7 @@ each of which may use those after it:
     objects       manifests, workloads and other objects in a lab's API
     measuring     what clients notice of a fault, and the figures
     launch        how a lab is made
+    readiness     how one waits until a lab is ready
     client        one request to a lab that is up
     keeper        the process that is the lab
     apiserver     a small API server of the lab's own

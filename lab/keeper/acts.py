@@ -16,7 +16,7 @@ from lab.machines.processes import Process
 STOP_S = 5.0  # for a process to end after SIGTERM, before it is said that it did not
 SIGNALS = {"kill": signal.SIGKILL, "pause": signal.SIGSTOP, "resume": signal.SIGCONT}
 
-FromKeeper = Callable[[AnyAnswer], None]
+GiveAnswer = Callable[[AnyAnswer], None]
 After = Callable[[float, Callable[[], None]], None]
 """Make a call in so many seconds."""
 
@@ -33,7 +33,7 @@ class Acts:
         self._starter = starter
         self._after = after
 
-    def carry_out(self, act: Act, answer: FromKeeper) -> None:
+    def carry_out(self, act: Act, answer: GiveAnswer) -> None:
         """``answer`` is called now or, of what takes time, later. Raises ``RefusedError``."""
         process = self._children.find(act.host, act.process)
         if act.action == "start":
@@ -60,7 +60,7 @@ class Acts:
         else:
             answer(Done())
 
-    def _stop(self, process: Process, answer: FromKeeper) -> None:
+    def _stop(self, process: Process, answer: GiveAnswer) -> None:
         """SIGTERM, as Kubernetes ends a pod; answered when it has ended, or with a refusal if it does not."""
         process.on_end = lambda _: answer(Done())
 

@@ -46,6 +46,7 @@ from lab.layout import API_PORT, CONTROL_PLANE, lay_out
 from lab.measuring import measure
 from lab.measuring.figures import answered_by_two, longest_silence
 from lab.objects.manifests import api_of
+from lab.readiness import await_ready
 from lab.shipped.kinds import Whole, by_word
 from tests.lab.test_faults import ADDRESS, addresses, new_mac, page_from_client, serving
 from tests.real import real_assets
@@ -109,7 +110,7 @@ def undisturbed(lab: Lab, api: ApiClient) -> Iterator[measure.ClientWatch]:
 def heals(lab: Lab, api: ApiClient) -> None:
     """All are ready, and a new Service gets an address that is answered."""
     wait_until(lambda: can_ask(api), HEAL_S, "the API server does not come back")
-    launch.await_ready(lab)
+    await_ready(lab)
     create(api, "healed")
     address = wait_until(lambda: addresses(api, "healed"), HEAL_S, "a new Service gets no address")[0]
     assert address != ADDRESS
@@ -245,7 +246,7 @@ def test_a_node_that_dies_while_the_control_plane_stands_still_is_replaced(
             power.enter_context(failed_over(cluster, watch))
         wait_until(lambda: can_ask(api), HEAL_S)
         power.close()
-        launch.await_ready(cluster)
+        await_ready(cluster)
         new = measure.steady_holder(watch)
         back = time.monotonic()
         heals(cluster, api)

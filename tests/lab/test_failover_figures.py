@@ -22,6 +22,7 @@ from lab.layout import lay_out
 from lab.measuring import measure
 from lab.measuring.figures import Outage
 from lab.objects.manifests import api_of
+from lab.readiness import await_ready
 from tests.lab.test_faults import ADDRESS, page_from_client, serving
 from tests.real import real_assets
 from tests.waiting import wait_until
@@ -64,7 +65,7 @@ def power_cut(lab: Lab) -> Seen:
         lost = tuple(each.start - cut for each in watch.requests() if not each.ok and each.end > cut)
         found = Seen(watch.outage(cut), lost)
     lab.start_node(node)
-    launch.await_ready(lab)
+    await_ready(lab)
     return found
 
 

@@ -23,6 +23,7 @@ from lab.measuring import measure
 from lab.measuring.figures import ArpReply, answered_by_two
 from lab.objects.manifests import SEEDS, api_of, apply_files
 from lab.objects.workloads import start_workload
+from lab.readiness import await_ready
 from tests.real import real_assets
 from tests.waiting import wait_until
 
@@ -110,7 +111,7 @@ def test_power_cut_moves_the_address_and_its_return_does_not(cluster: Lab) -> No
         new = new_mac(watch, old, cut)
         wait_until(lambda: page_from_client(cluster) not in {"", node}, 20)
         cluster.start_node(node)
-        launch.await_ready(cluster)
+        await_ready(cluster)
         back = time.monotonic()
         still_answers_alone(watch, new, back, 2.0)
         assert answered_by_two(watch.answers(), 0.05) == 0
@@ -125,7 +126,7 @@ def test_a_killed_announcer_is_replaced_by_another_node(cluster: Lab) -> None:
         new = new_mac(watch, old, killed)
         still_answers_alone(watch, new, killed + SETTLED_S, 2.0)
     cluster.speaker(node, "start")
-    launch.await_ready(cluster)
+    await_ready(cluster)
 
 
 def test_a_killed_watcher_is_not_noticed_on_the_wire(cluster: Lab) -> None:
@@ -134,7 +135,7 @@ def test_a_killed_watcher_is_not_noticed_on_the_wire(cluster: Lab) -> None:
         killed = time.monotonic()
         cluster.speaker(measure.node_of(cluster, mac), "kill", "watcher")
         still_answers_alone(watch, mac, killed, 2.0)
-    launch.await_ready(cluster)
+    await_ready(cluster)
 
 
 def test_a_stopped_speaker_releases_its_addresses_at_once(cluster: Lab) -> None:
@@ -148,7 +149,7 @@ def test_a_stopped_speaker_releases_its_addresses_at_once(cluster: Lab) -> None:
         assert not [a for a in watch.answers() if a.mac == old and a.at > ended]
         assert answered_by_two([a for a in watch.answers() if a.at > ended], 0.05) == 0
     cluster.speaker(node, "start")
-    launch.await_ready(cluster)
+    await_ready(cluster)
 
 
 def test_a_pulled_cable_moves_the_address_and_one_node_answers_when_it_is_back(cluster: Lab) -> None:
@@ -162,7 +163,7 @@ def test_a_pulled_cable_moves_the_address_and_one_node_answers_when_it_is_back(c
         plugged = time.monotonic()
         cluster.plug_link(node)
         still_answers_alone(watch, new, plugged, 3.0)
-    launch.await_ready(cluster)
+    await_ready(cluster)
     wait_until(lambda: page_from_client(cluster), 20)
 
 
@@ -183,7 +184,7 @@ def test_the_client_s_neighbour_table_follows_the_address(cluster: Lab) -> None:
         new = new_mac(watch, old, cut)
         wait_until(lambda: entry() == new)
     cluster.start_node(node)
-    launch.await_ready(cluster)
+    await_ready(cluster)
 
 
 def test_addresses_fail_over_while_the_api_server_is_away(cluster: Lab) -> None:
@@ -214,7 +215,7 @@ def test_addresses_fail_over_while_the_api_server_is_away(cluster: Lab) -> None:
         finally:
             fail(False)
         cluster.start_node(node)
-        launch.await_ready(cluster)
+        await_ready(cluster)
         still_answers_alone(watch, new, time.monotonic(), 1.0)
 
 

@@ -24,6 +24,7 @@ from lab import launch
 from lab.client import Lab
 from lab.layout import CONTROL_PLANE, lay_out
 from lab.objects.manifests import api_of, apply_each, delete_each
+from lab.readiness import await_ready
 from tests.lab.prometheus import OPEN, Prometheus
 from tests.lab.test_faults import ADDRESS, announcing, serving
 from tests.waiting import wait_until
@@ -278,7 +279,7 @@ def test_an_alert_fires_by_its_fault_and_ceases(
     begun = time.monotonic()
     with FAULTS[alert](cluster, tmp_path):
         wait_until(lambda: prometheus.has_fired(alert, time.monotonic() - begun), FIRE_S, f"{alert} does not fire")
-    launch.await_ready(cluster)
+    await_ready(cluster)
     wait_until(lambda: alert not in prometheus.firing(), CEASE_S, f"{alert} does not cease")
 
 

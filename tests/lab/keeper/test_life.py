@@ -19,8 +19,9 @@ from lab import launch
 from lab.client import Lab
 from lab.control.directory import is_alive, lab_directory
 from lab.errors import LabError
-from lab.launch import NotReadyError, Recipe
+from lab.launch import Recipe
 from lab.layout import lay_out
+from lab.readiness import NotReadyError
 from tests.lab.conftest import MakeLab, new_name
 from tests.lab.footprint import Footprint
 from tests.pages import ROOT
