@@ -55,13 +55,13 @@ class Command:
         """As ``Completed.code``; None until ``poll`` or ``wait`` has seen the end."""
 
     def poll(self) -> int | None:
-        """Its exit code, if it has ended."""
+        """Its exit code, or None while it runs."""
         if self.code is None and select.select([self], [], [], 0.0)[0]:
             self.wait()
         return self.code
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code, when it has ended. Raises ``TimeoutError``."""
+        """Wait until it has ended, and return its exit code. Raises ``TimeoutError`` after ``timeout`` seconds."""
         if self.code is None:
             self._connection.settimeout(timeout)
             try:
@@ -71,7 +71,7 @@ class Command:
         return self.code
 
     def send_signal(self, number: int) -> None:
-        """To its process group."""
+        """Send a signal to its process group."""
         with self._sending:
             channel.send(self._connection, messages.Signal(number))
 
@@ -79,7 +79,7 @@ class Command:
         self.send_signal(signal.SIGTERM)
 
     def fileno(self) -> int:
-        """Readable when it has ended."""
+        """A descriptor that is readable when the command has ended, for ``select``."""
         return self._connection.fileno()
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class Lab:
 
     @property
     def kubeconfig(self) -> Path:
-        """For programs outside the lab."""
+        """The kubeconfig for programs outside the lab."""
         return self.directory / "kubeconfig"
 
     def log(self, host: str, process: str) -> Path:
@@ -222,7 +222,7 @@ class Lab:
         self._ask(messages.Power(node, on=False), messages.Done)
 
     def start_node(self, node: str) -> None:
-        """Power again: a fresh kernel, its speaker, and (by and by) its workloads."""
+        """Switch a node on: it has a fresh kernel and its speaker on return, and its workloads a moment later."""
         self._ask(messages.Power(node, on=True), messages.Done)
 
     def pull_link(self, host: str) -> None:

@@ -59,7 +59,7 @@ def delete(
 
 
 def _tell(outcomes: Any, *, as_json: bool) -> None:
-    """Say what became of each object; fail if one was refused or was not there."""
+    """Print what became of each object. Exits with 1 if one was refused or was not there."""
     said = []
     for outcome in outcomes:
         said.append(outcome)
@@ -82,7 +82,7 @@ def get(
     output: Annotated[str, typer.Option("--output", "-o", metavar="json|wide|name", help="How.")] = "",
     name: Name = DEFAULT_NAME,
 ) -> None:
-    """Show objects."""
+    """Show objects of a kind."""
     from lab.cli.tables import print_table  # noqa: PLC0415 (the API's client is slow to import)
     from lab.objects.fetch import fetch  # noqa: PLC0415
     from lab.shipped import kinds  # noqa: PLC0415

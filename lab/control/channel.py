@@ -25,7 +25,7 @@ def send(connection: socket.socket, message: msgspec.Struct, descriptors: Sequen
 
 
 def receive(connection: socket.socket, decoder: msgspec.json.Decoder[T]) -> tuple[T, list[int]] | None:
-    """The next message and the descriptors that came with it, which are the caller's to close; None at the end.
+    """The next message and the descriptors that came with it, which the caller closes; None at the end.
 
     Raises ``MessageError`` for anything that is no such message (its descriptors are closed), ``OSError`` as the socket
     gives it.

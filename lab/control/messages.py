@@ -131,7 +131,7 @@ class Act(ToKeeper, frozen=True):
 
 
 class LetGo(ToKeeper, frozen=True):
-    """The lab outlives the command that made it (said on the connection that the command holds it by)."""
+    """Let the lab outlive the command that made it. Only that command may say so, on its own connection."""
 
 
 class Down(ToKeeper, frozen=True):

@@ -12,7 +12,7 @@ NAMESPACE = "metallb-system"
 
 
 def write_policy(path: Path, accounts: tuple[str, ...]) -> None:
-    """Have these ServiceAccounts' requests logged, when they have been answered, and nobody else's."""
+    """Write an audit policy that logs the answered requests of these ServiceAccounts, and of nobody else."""
     users = [_user(account) for account in accounts]
     rules = [{"level": "Metadata", "users": users, "omitStages": ["RequestReceived"]}, {"level": "None"}]
     path.touch(mode=0o600)

@@ -66,7 +66,7 @@ def api_server(spec: Spec) -> list[str]:
 
 
 def audit_log(spec: Spec) -> Path:
-    """What our daemons asked; ``lab.controlplane.audit`` reads it."""
+    """The file in which the API server logs what our daemons ask; ``lab.controlplane.audit`` reads it."""
     return Path(spec.directory, "audit.log")
 
 
@@ -88,7 +88,7 @@ def controller_manager(spec: Spec) -> list[str]:
 
 
 def pod_network(node: Host) -> list[str]:
-    """What a network plugin does: here, that kube-proxy's masquerading works for a node's own pods.
+    """The command that does a network plugin's part: kube-proxy's masquerading works for a node's own pods too.
 
     kube-proxy marks packets whose sender is to be hidden, and hides it after routing, where packets for the pods of
     other network namespaces pass. A lab's pods have addresses of their node itself: what comes for them from outside

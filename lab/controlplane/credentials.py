@@ -70,7 +70,7 @@ def credentials_directory(spec: Spec) -> Path:
 
 
 def kubeconfig_of(spec: Spec, component: str) -> Path:
-    """For a component of Kubernetes that runs on the lab's hosts."""
+    """The kubeconfig of a component that runs on the lab's hosts."""
     return credentials_directory(spec) / f"{component}.kubeconfig"
 
 
@@ -105,7 +105,7 @@ def make_credentials(spec: Spec) -> None:
 
 
 def write_kubeconfig(path: Path, name: str, cluster: Mapping[str, str], user: Mapping[str, str]) -> None:
-    """A kubeconfig of one cluster and one user, which may be empty where nobody asks who we are. (JSON is YAML.)"""
+    """Write a kubeconfig of one cluster and one user, as JSON, which is YAML. The user may be empty."""
     config = {
         "apiVersion": "v1",
         "kind": "Config",

@@ -34,7 +34,7 @@ class Acts:
         self._after = after
 
     def carry_out(self, act: Act, answer: GiveAnswer) -> None:
-        """``answer`` is called now or, of what takes time, later. Raises ``RefusedError``."""
+        """Act on a process, and call ``answer`` when that is done, now or later. Raises ``RefusedError``."""
         process = self._children.find(act.host, act.process)
         if act.action == "start":
             if process is not None:

@@ -104,7 +104,7 @@ class Keeper:
         self.loop.end()
 
     def hear_launcher(self, launcher: socket.socket) -> None:
-        """The command that brings the lab up lets go of it, or is gone."""
+        """Take note that the command that brought the lab up lets go of it, or is gone."""
         try:
             received = channel.receive(launcher, REQUESTS)
         except (OSError, channel.MessageError):
@@ -117,7 +117,7 @@ class Keeper:
     # -------------------------------------------------------------------- bringing up
 
     def start_control_plane(self) -> None:
-        """What can start before there is a LAN: importing takes it longer than that takes us."""
+        """Start what needs no LAN: these programs import for longer than the LAN takes to build."""
         if self.spec.control_plane == "embedded":
             self.starter.start_embedded_api_server(self.outside_api)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -127,7 +127,7 @@ class Keeper:
         self.loop.when_readable(ours, lambda: self.hear_stand_ins(ours))
 
     def start_rest(self) -> None:
-        """The LAN, the nodes and our daemons."""
+        """Build the LAN, and start the nodes and our daemons."""
         self.hosts.build_lan()
         if self.spec.control_plane == "kubernetes":
             self.starter.start_kubernetes(self.outside_api)
@@ -138,7 +138,7 @@ class Keeper:
             self.starter.start_daemons()
 
     def note_api_ready(self) -> None:
-        """The real control plane's other programs would end without an API server."""
+        """Start what would end without an API server, now that the real one answers."""
         self.api_is_ready = True
         self.starter.start_controller_manager()
         self.starter.start_daemons()

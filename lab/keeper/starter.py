@@ -17,7 +17,7 @@ from lab.shipped.rights import DaemonName
 
 
 class Starter:
-    """Starts each of them, once or again; what is a keeper's child afterwards is the keeper's to watch."""
+    """Starts each of them, and starts it again. The keeper watches them as its children."""
 
     def __init__(self, spec: Spec, hosts: Hosts, children: Children) -> None:
         self.spec = spec
@@ -36,7 +36,7 @@ class Starter:
     # -------------------------------------------------------------------- the control plane
 
     def start_embedded_api_server(self, outside: socket.socket) -> None:
-        """Both of its sockets listen before it runs, so nobody who comes early is refused."""
+        """Start the API server on two sockets that listen already, so that no early client is refused."""
         with self.hosts.inside(CONTROL_PLANE):
             inside = socket.create_server(("0.0.0.0", API_PORT), backlog=1024)
         fds = (inside.fileno(), outside.fileno())
@@ -53,7 +53,7 @@ class Starter:
         self.children.start_module(CONTROL_PLANE, "stand-ins", "lab.standins", *arguments, keep=(to_keeper.fileno(),))
 
     def start_kubernetes(self, outside: socket.socket) -> None:
-        """etcd, kube-apiserver, and the way to it from outside."""
+        """Start etcd, kube-apiserver, and the way to it from outside."""
         fd = outside.fileno()
         arguments = [f"--fd={fd}", f"--to=127.0.0.1:{API_PORT}"]
         self.children.start_module(CONTROL_PLANE, "forwarder", "lab.controlplane.forwarder", *arguments, keep=(fd,))
@@ -64,7 +64,7 @@ class Starter:
         self._start_program(CONTROL_PLANE, "kube-controller-manager", commands.controller_manager(self.spec))
 
     def _start_program(self, host: str, name: str, argv: Sequence[str]) -> None:
-        """With PATH only: a proxy that the user's environment names leads nowhere from the lab's hosts."""
+        """Start a program with PATH alone: a proxy that the environment names leads nowhere from the lab's hosts."""
         self._start(host, name, lambda: self.children.start_program(host, name, argv, {"PATH": os.environ["PATH"]}))
 
     def _start(self, host: str, name: str, start: Callable[[], object]) -> None:
@@ -74,7 +74,7 @@ class Starter:
     # -------------------------------------------------------------------- daemons
 
     def start_daemons(self) -> None:
-        """Whatever needs an API server."""
+        """Start everything that needs an API server."""
         if self.spec.daemons:
             for name, port in self.spec.controller_ports.items():
                 listen = f"--listen={self.spec.layout.control_plane.address}:{port}"
@@ -92,8 +92,7 @@ class Starter:
             self._start_daemon(node.name, SPEAKER, "speaker", f"--node-name={node.name}", *self.spec.speaker_args)
 
     def _start_daemon(self, host: str, name: str, module: DaemonName, *arguments: str) -> None:
-        """One of ours: with the rights of its container and, where the API server knows of permissions, with those of
-        its ServiceAccount."""
+        """Start one of ours with the rights of its container and, on a real API server, of its ServiceAccount."""
         kubeconfig = self.children.kubeconfig
         if self.spec.control_plane == "kubernetes":
             kubeconfig = str(kubeconfig_of(self.spec, f"berthlb-{module}"))
