@@ -22,6 +22,7 @@ from cluster.record import ADDRESS_ASSIGNED
 from controller.allocation.reserved import Use
 from speaker.api.events import ON_NODE, ON_SERVICES
 from speaker.api.records import CONFIGURATION, HEALTH
+from speaker.protocol.protocol import STRANGE
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs/reference"
@@ -180,6 +181,24 @@ def test_what_a_speaker_says_on_a_node_is_said_to_be_there() -> None:
 def test_what_keeps_a_speaker_from_its_part_is_explained() -> None:
     told = rows(section(REFERENCE / "custom-resources.md", "What keeps a speaker from doing its part"))
     assert {row[0].strip("`") for row in told} == TOLD_OF_A_NODE
+
+
+DECISIONS: dict[str, Iterable[str]] = {
+    "STRANGE[error.reason]": set(STRANGE.values()),
+    "reason": (),  # in what makes a decision of its arguments; the callers are looked at
+    "why": (),
+    "decision.reason": (),
+}
+
+
+def test_the_page_lists_every_decision_of_a_speaker_and_no_other() -> None:
+    told = rows(section(REFERENCE / "events.md", "A speaker's decisions"))
+    makers = {"report", "Decision", "_say", "_fenced"}
+    found: set[str] = set()
+    for where, call in calls():
+        if where.startswith(("speaker/protocol", "speaker/wire")) and named(call) in makers:
+            found |= words(where, call.args[0], DECISIONS)
+    assert sorted(row[0].strip("`") for row in told) == sorted(found)
 
 
 # ------------------------------------------------------------------------ conditions

@@ -16,9 +16,9 @@ Plan, and the claims of all who were heard are known.
 
 **Trouble of one's own.** Where the kernel does not take our heartbeats, or has thrown frames away that were for us,
 the silence of others proves nothing: nobody is declared dead on a link of the first kind, and D grows by half a second
-after the second. After a stall of half the detection floor everything queued is discarded, and each link is fenced. A
-node whose name another machine has (``identity``), and which is the one that yields, gives up what it holds and
-answers for nothing.
+after the second. ``own_trouble`` says both. After a stall of half the detection floor everything queued is discarded,
+and each link is fenced. Of two nodes of one name (``identity``) the one that yields gives up what it holds and answers
+for nothing.
 
 **Work per call is bounded**, whatever has to be taken over (``ownership``): ``next_deadline`` is in the past until all
 is done, and the caller looks after its sockets in between.
@@ -46,6 +46,7 @@ from speaker.protocol.identity import Identity
 from speaker.protocol.links import OwnLinks
 from speaker.protocol.membership import Membership
 from speaker.protocol.mirrors import Mirrors
+from speaker.protocol.own_trouble import OwnTrouble
 from speaker.protocol.ownership import Ownership
 from speaker.protocol.rivals import Rivals
 from speaker.protocol.roster import Roster, Standing
@@ -95,6 +96,7 @@ class Protocol:
         self._answering: frozenset[LinkName] = frozenset()
         self._strange: dict[AddressText, float] = {}
         self._rivals = Rivals(self._roster)
+        self._own_trouble = OwnTrouble(self._roster)
         self._counters: dict[str, int] = {}
         self._networks_again_at = LONG_AGO
 
@@ -159,21 +161,26 @@ class Protocol:
         if not self._is_own(sender):
             self._witnesses.frame(link, sender, now)
 
-    def set_sending(self, link: LinkName, works: bool, now: float) -> None:
-        """Whether the kernel takes heartbeats for this link, each time that this changes; it does until told."""
+    def set_sending(self, link: LinkName, works: bool, now: float, error: str = "") -> None:
+        """Whether the kernel takes heartbeats for this link, or why not, each time that this changes; it does until
+        told."""
         here = self._roster.links.get(link)
         if here is None or here.mute is not works:
             return
         here.mute = not works
         if works:
+            self._own_trouble.can_send(link)
             self._links.excuse(link, now)  # nobody could answer what we did not say
             here.listening_until = now + self._settings.listening_s
+        else:
+            self._own_trouble.cannot_send(link, error, now)
         self._roster.changed = True
         self._carry_over(now)
 
     def frames_lost(self, link: LinkName, now: float) -> None:
         """The kernel had to drop frames that were for us: what was not heard on this link tells nothing."""
         if link in self._roster.links:
+            self._own_trouble.frames_lost(link, now)
             self._roster.own_lateness = max(self._roster.own_lateness, LOST_FRAMES_S)
             self._roster.check_at = now
 
@@ -227,6 +234,7 @@ class Protocol:
         self._roster.own_lateness = max(late, self._roster.own_lateness * fading)
         self._timer_at = now
         self._suspicions.check(now)
+        self._own_trouble.repeat(now)
         self._fencing.lift(now)
         self._yield_to_twin(now)
         self._carry_over(now)

@@ -223,8 +223,8 @@ class Announcer:
             self._informer.decide(decisions)
             self._agenda.rest_now()
         sending = self._sender.take_changes()
-        for link, works in sending:
-            self._protocol.set_sending(link, works, now)
+        for link, error in sending:
+            self._protocol.set_sending(link, not error, now, error)
         self._agenda.set_protocol(now if sending else self._protocol.next_deadline())
         if self._agenda.ending:
             self._agenda.rest_now()

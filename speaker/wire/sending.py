@@ -31,8 +31,8 @@ class Sender:
         self._links = links
         self._counters = counters
         self._failures = Failures()
-        self._mute: set[LinkName] = set()
-        """Links whose last heartbeat to the group the kernel did not take."""
+        self._mute: dict[LinkName, int] = {}
+        """Links whose last heartbeat to the group the kernel did not take, with its ``errno``."""
         self._told_mute: frozenset[LinkName] = frozenset()
 
     def send(self, effect: SendHeartbeat | SendUnicast | AskAddress, now: float) -> None:
@@ -43,7 +43,10 @@ class Sender:
             case SendHeartbeat(name, data):
                 error = link.heartbeats.send(data)
                 self._count(name, "heartbeats", error, now)
-                (self._mute.add if error else self._mute.discard)(name)
+                if error:
+                    self._mute[name] = error
+                else:
+                    self._mute.pop(name, None)
             case SendUnicast(name, to, mac, data):
                 self._count(name, "heartbeats", link.heartbeats.send(data, WireAddress.of(to), mac), now)
             case AskAddress(name, target, asked, nonce):
@@ -65,21 +68,25 @@ class Sender:
         """The kernel refused a frame with this ``errno``."""
         self._counters[f"sends_failed:{what}"] += 1
         if count := self._failures.note((link, what, error), now):
-            reason = f"{errno.errorcode.get(error, error)}: {os.strerror(error)}"
-            logger.warning("not sent", extra={"link": link, "what": what, "reason": reason, "frames": count})
+            logger.warning("not sent", extra={"link": link, "what": what, "reason": _words(error), "frames": count})
 
-    def take_changes(self) -> list[tuple[LinkName, bool]]:
-        """Links on which heartbeats are taken again, or no more, since the last call. They are until told; a link that
-        is not announced any more is not told of."""
+    def take_changes(self) -> list[tuple[LinkName, str]]:
+        """Links on which heartbeats are taken no more since the last call, with the reason, or again: without one. They
+        are taken until told; a link that is not announced any more is not told of."""
         if not self._mute and not self._told_mute:
             return []
         announced = {link.state.name for link in self._links}
-        self._mute &= announced
+        self._mute = {link: error for link, error in self._mute.items() if link in announced}
         before, self._told_mute = self._told_mute & announced, frozenset(self._mute)
-        return [(link, link in before) for link in sorted(before ^ self._told_mute)]
+        changed = sorted(before ^ self._told_mute)
+        return [(link, _words(self._mute[link]) if link in self._mute else "") for link in changed]
 
     def _count(self, link: LinkName, what: str, error: int, now: float) -> None:
         if error:
             self.failed(link, what, error, now)
         else:
             self._counters[f"sent:{what}"] += 1
+
+
+def _words(error: int) -> str:
+    return f"{errno.errorcode.get(error, error)}: {os.strerror(error)}"

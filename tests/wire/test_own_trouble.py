@@ -60,6 +60,9 @@ def test_who_cannot_send_takes_nobody_for_dead_until_it_can_again(wire: Wire, st
     wait_until(lambda: counted(second, "sends_failed:heartbeats") > failed + 3, 30)
     assert not second.claims
     assert client.answerers(VIP) == {third.host.mac()}
+    (said,) = [decision for decision in second.decisions if decision.reason == "CannotSend"]
+    assert said.fields["link"] == "eth0"
+    assert str(said.fields["error"]).startswith(("EPERM", "ENOBUFS"))
     second.host.run("nft", "delete", "table", "netdev", "mute")
     sent = counted(second, "sent_heartbeats")
     wait_until(lambda: counted(second, "sent_heartbeats") > sent + 3, 20)
@@ -91,6 +94,7 @@ def test_who_loses_what_arrives_gives_everybody_more_time(wire: Wire, start: Sta
         return counted(second, "frames_lost:heartbeats") > 0 and detection() > SETTINGS.detection_floor_s + 0.2
 
     wait_until(more_time_is_given, 30)
+    wait_until(lambda: any(decision.reason == "ReceiveOverflow" for decision in second.decisions))
     assert first.holds(VIP)
     assert not second.claims
     assert all(decision.reason != "PeerDead" for decision in second.decisions)

@@ -101,6 +101,8 @@ def test_who_cannot_send_is_not_taken_for_dead_and_takes_nobody_for_dead() -> No
             world.run(4.0)
         world.run(15.0)
         assert (world.answerers, len(world.owner_changes)) == (owners, changes), world.story()
+        assert {decision.fields["link"] for decision in decisions_of(world, "CannotSend")} == {"eth0"}
+        assert len(decisions_of(world, "CannotSend")) == len(world.nodes)
         for node in world.nodes.values():
             node.lan.refuses, node.lan.came_up_at = False, world.now
             world.fault(f"{node.name}'s kernel takes datagrams")
@@ -139,3 +141,4 @@ def test_who_loses_frames_for_want_of_room_takes_nobody_for_dead() -> None:
             world.run(4.0)
         assert (world.answerers, len(world.owner_changes)) == (owners, changes), world.story()
         assert not decisions_of(world, "PeerDead"), world.story()
+        assert len(decisions_of(world, "ReceiveOverflow")) == len(world.nodes), "each says so once"
