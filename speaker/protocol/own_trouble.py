@@ -27,24 +27,24 @@ class OwnTrouble:
     def cannot_send(self, link: LinkName, error: str, now: float) -> None:
         """The kernel takes no heartbeats for this link, until ``can_send``."""
         self._refused[link] = error
-        self._say("CannotSend", link, now, error=error)
+        self._report("CannotSend", link, now, error=error)
 
     def can_send(self, link: LinkName) -> None:
         self._refused.pop(link, None)
 
     def frames_lost(self, link: LinkName, now: float) -> None:
         """Frames for us were dropped before they were read."""
-        self._say("ReceiveOverflow", link, now)
+        self._report("ReceiveOverflow", link, now)
 
     def repeat(self, now: float) -> None:
         """Say again what lasts. To be called now and then."""
         for link, error in list(self._refused.items()):
             if link in self._roster.links:
-                self._say("CannotSend", link, now, error=error)
+                self._report("CannotSend", link, now, error=error)
             else:
                 del self._refused[link]
 
-    def _say(self, reason: str, link: LinkName, now: float, **fields: str) -> None:
+    def _report(self, reason: str, link: LinkName, now: float, **fields: str) -> None:
         said_at = self._said.get((reason, link))
         if said_at is not None and now - said_at < REPEAT_S:
             return
