@@ -123,7 +123,7 @@ def named(call: ast.Call) -> str:
 
 
 def words(where: str, node: ast.expr, computed: dict[str, Iterable[str]]) -> set[str]:
-    """What an expression can be: a literal, or what ``computed`` says of its text. The text of a call is its function's,
+    """What an expression can be: a literal, or what ``computed`` says of its text. The text of a call is its function,
     that of an attribute begins with the dot: what a variable is called does not matter."""
     if isinstance(node, ast.Constant):
         return {str(node.value)}
