@@ -1,6 +1,6 @@
 """The configuration in force, from the pools and advertisements that the API has.
 
-``Configuration`` takes each object as it comes, and reads all of them anew when somebody needs the result:
+``ConfigReader`` takes each object as it comes, and reads all of them anew when somebody needs the result:
 
 1. A change of what the controller writes into a status is none (``says_otherwise``).
 2. An object that cannot be honoured leaves its last good version in force, and is a ``Problem`` (``cluster.config``).
@@ -32,7 +32,7 @@ def says_otherwise(change: Change[Any]) -> bool:
     return old is None or new is None or (old.spec, old.metadata.labels) != (new.spec, new.metadata.labels)
 
 
-class Configuration:
+class ConfigReader:
     """See the module's docstring."""
 
     def __init__(self) -> None:

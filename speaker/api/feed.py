@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from speaker.api.configuration import Configuration
+from speaker.api.configuration import ConfigReader
 from speaker.api.planner import Planner
 from speaker.channel import WholePlan
 from speaker.parts import change_in_parts, plan_in_parts
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 class PlanFeed:
     """See the module's docstring. ``reads``: the announcer has read all that it was sent."""
 
-    def __init__(self, planner: Planner, configuration: Configuration) -> None:
+    def __init__(self, planner: Planner, configuration: ConfigReader) -> None:
         self._planner = planner
         self._configuration = configuration
         self.begun = False

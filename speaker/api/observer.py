@@ -28,7 +28,7 @@ from cluster.daemon.observing import DifferencesCollector, tell
 from cluster.differences import Differences
 from cluster.objects import ServiceL2Status
 from speaker.api.comparison import KINDS, Comparison
-from speaker.api.configuration import Configuration
+from speaker.api.configuration import ConfigReader
 from speaker.api.planner import Planner
 from speaker.api.sources import Sources, Take
 from speaker.options import Options
@@ -51,7 +51,7 @@ class SilentSpeaker:
         self._planner = Planner(options.node, lb_class=options.lb_class, ignore_exclude=options.ignore_exclude)
         self._comparison = Comparison(self._planner, options.node)
         self._differences = Differences(KINDS, PATIENCE_S)
-        self._configuration = Configuration()
+        self._configuration = ConfigReader()
         self._looked = False
         self._last_turn = time.monotonic()
         self._touched: set[str] = set()

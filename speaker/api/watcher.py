@@ -3,7 +3,7 @@ announcer holds goes to the API as status objects and Events.
 
 The watcher is a shell around four decisions, each of which says when it wants to be asked again:
 
-1. ``Configuration`` and ``Planner`` make a Plan of the objects that the API has.
+1. ``ConfigReader`` and ``Planner`` make a Plan of the objects that the API has.
 2. ``PlanFeed`` says when the announcer is sent the Plan and its changes.
 3. ``Telling`` says what people are told of what the announcer holds, and of what is wrong.
 4. ``Publisher`` says what is to be written; the ``Scribe`` writes it, on a thread of its own (``writer``).
@@ -32,7 +32,7 @@ from cluster.daemon.command_line import EXIT_USAGE, complain
 from cluster.daemon.http_status import CannotListenError, StatusServer
 from cluster.objects import ConfigurationState, Node, NodeName, Service
 from speaker.api.authentication import Authentication
-from speaker.api.configuration import Configuration
+from speaker.api.configuration import ConfigReader
 from speaker.api.feed import PlanFeed
 from speaker.api.inbox import Inbox
 from speaker.api.metrics import SpeakerCollector, SpeakerFigures
@@ -67,7 +67,7 @@ class Watcher:
         self._stopping = False
 
         self._authentication = Authentication(options.key, namespace)
-        self._configuration = Configuration()
+        self._configuration = ConfigReader()
         self._planner = Planner(node, lb_class=options.lb_class, ignore_exclude=options.ignore_exclude)
         self._feed = PlanFeed(self._planner, self._configuration)
 

@@ -1,15 +1,18 @@
-"""What was deleted a moment ago counts as if it were there, until it is made again or its time is over."""
+"""The configuration in force; and what was deleted a moment ago counts as if it were there, until it is made again or
+its time is over."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
+import pytest
 
 from cluster.addresses import parse_address
+from cluster.api.listwatch import Change
 from cluster.config import GRACE_S, Config, load
-from cluster.objects import IPAddressPool, L2Advertisement, decode
-from speaker.api.configuration import Departures
+from cluster.objects import IPAddressPool, IPAddressPoolStatus, L2Advertisement, decode
+from speaker.api.configuration import ConfigReader, Departures, says_otherwise
 
 
 class Present:
@@ -91,3 +94,58 @@ def test_departing_again_and_again_is_a_departure_each_time() -> None:
         present.now += GRACE_S - 1
         present.read({}, {})
         assert present.announced("10.0.0.1") == ["l2"]
+
+
+# ------------------------------------------------------------------------ read when it is needed
+
+
+def a_pool(name: str = "lan", block: str = "10.0.0.0/24", **metadata: Any) -> IPAddressPool:
+    body = {"metadata": {"name": name, **metadata}, "spec": {"addresses": [block]}}
+    return decode(msgspec.json.encode(body), IPAddressPool)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (None, a_pool(), True),
+        (a_pool(), None, True),
+        (a_pool(), a_pool(block="10.0.1.0/24"), True),
+        (a_pool(), a_pool(labels={"tier": "gold"}), True),
+        (a_pool(), a_pool(annotations={"a": "b"}, resourceVersion="7"), False),
+        (a_pool(), msgspec.structs.replace(a_pool(), status=IPAddressPoolStatus(assigned_ipv4=3)), False),
+    ],
+    ids=["made", "deleted", "other addresses", "other labels", "other annotations", "what the controller writes"],
+)
+def test_which_changes_say_something_else(old: IPAddressPool | None, new: IPAddressPool | None, says: bool) -> None:
+    assert says_otherwise(Change("modified", old, new)) is says
+
+
+def test_nothing_is_read_anew_while_nothing_has_changed() -> None:
+    reader = ConfigReader()
+    touched = [reader.touched]
+    reader.set_pool("ns/lan", a_pool())
+    config = reader.read(100.0)
+    assert list(config.pools) == ["lan"]
+    touched.append(reader.touched)
+    assert reader.read(200.0) is config
+    reader.set_pool("ns/lan", a_pool(block="nonsense"))
+    touched.append(reader.touched)
+    assert touched == [True, False, True]
+    config = reader.read(201.0)
+    assert [problem.name for problem in reader.problems] == ["lan"]
+    assert config.pool_of(parse_address("10.0.0.1")) is not None, "its last good version"
+
+
+def test_what_departed_is_read_out_when_its_time_is_over_though_nothing_changes() -> None:
+    reader = ConfigReader()
+    reader.set_pool("ns/lan", a_pool())
+    reader.set_advertisement("ns/l2", decode(b'{"metadata": {"name": "l2"}, "spec": {}}', L2Advertisement))
+    reader.read(100.0)
+    reader.set_pool("ns/lan", None)
+    reader.set_advertisement("ns/l2", None)
+    assert list(reader.read(101.0).pools) == ["lan"]
+    assert reader.next_deadline() == 101.0 + GRACE_S
+    assert list(reader.read(100.9 + GRACE_S).advertisements) == ["l2"]
+    gone = reader.read(101.0 + GRACE_S)
+    assert (list(gone.pools), list(gone.advertisements)) == ([], [])
+    assert reader.next_deadline() is None

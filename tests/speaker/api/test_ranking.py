@@ -1,0 +1,204 @@
+"""How well nodes suit a bundle: tables, and that the hash spreads evenly and moves little."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+
+from cluster.objects import (
+    L2AdvertisementSpec,
+    LabelSelector,
+    Node,
+    NodeName,
+    ObjectMeta,
+    PreferredNodeSelector,
+    Taint,
+)
+from speaker.api.ranking import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT, NodeFacts, Ranking, Rendezvous, Requirement
+from speaker.plan import BundleId
+from tests.speaker.api.test_planner import a_config, a_node, an_advertisement
+
+A, B, C = (NodeName(f"node-{letter}") for letter in "abc")
+BUNDLE = BundleId("uid-web")
+GOLD = LabelSelector(match_labels={"tier": "gold"})
+
+
+def facts(node: Node, *, ignore_exclude: bool = False) -> NodeFacts:
+    return NodeFacts.of(node, ignore_exclude=ignore_exclude)
+
+
+def ranking(nodes: Mapping[NodeName, Node], **advertisements: L2AdvertisementSpec) -> Ranking:
+    found = Ranking(A)
+    found.set_config(a_config(*(an_advertisement(name, spec) for name, spec in advertisements.items())))
+    for name, node in nodes.items():
+        found.set_node(name, facts(node))
+    return found
+
+
+def tiers(found: Ranking, *requirements: Requirement) -> list[tuple[int, int, set[NodeName]]]:
+    """Tier, preference and nodes, best first."""
+    levels: list[tuple[int, int, set[NodeName]]] = []
+    for each in found.rank(BUNDLE, requirements):
+        if not levels or levels[-1][:2] != (each.tier, each.preference):
+            levels.append((each.tier, each.preference, set()))
+        levels[-1][2].add(each.node)
+    return levels
+
+
+ANYWHERE = Requirement(frozenset({"all"}), None)
+
+
+@pytest.mark.parametrize(
+    ("node", "usable", "tier"),
+    [
+        (a_node("n"), True, 0),
+        (a_node("n", ready=False), True, 1),
+        (a_node("n", network_unavailable=True), False, 0),
+        (a_node("n", labels={EXCLUDE_LABEL: ""}), False, 0),
+        (a_node("n", taints=(Taint(OUT_OF_SERVICE_TAINT),)), True, 1),
+        (a_node("n", taints=(Taint("other"),)), True, 0),
+        (Node(ObjectMeta(name="n")), True, 1),
+    ],
+    ids=["ready", "not ready", "no network", "excluded", "out of service", "another taint", "nothing is known of it"],
+)
+def test_what_matters_about_a_node(node: Node, usable: bool, tier: int) -> None:
+    assert (facts(node).usable, facts(node).tier) == (usable, tier)
+    assert facts(node, ignore_exclude=True).usable is (usable or EXCLUDE_LABEL in node.metadata.labels)
+
+
+THREE = {A: a_node(A, labels={"tier": "gold"}), B: a_node(B), C: a_node(C, ready=False, labels={"tier": "gold"})}
+
+
+@pytest.mark.parametrize(
+    ("advertisements", "requirements", "levels"),
+    [
+        ({"all": L2AdvertisementSpec()}, [ANYWHERE], [(0, 0, {A, B}), (1, 0, {C})]),
+        ({"all": L2AdvertisementSpec(node_selectors=(GOLD,))}, [ANYWHERE], [(0, 0, {A}), (1, 0, {C})]),
+        (
+            {"all": L2AdvertisementSpec(preferred_node_selectors=(PreferredNodeSelector(5, GOLD),))},
+            [ANYWHERE],
+            [(0, 5, {A}), (0, 0, {B}), (1, 5, {C})],
+        ),
+        (
+            {
+                "all": L2AdvertisementSpec(preferred_node_selectors=(PreferredNodeSelector(5, GOLD),)),
+                "more": L2AdvertisementSpec(preferred_node_selectors=(PreferredNodeSelector(2, GOLD),)),
+            },
+            [ANYWHERE, Requirement(frozenset({"more"}), None)],
+            [(0, 7, {A}), (0, 0, {B}), (1, 7, {C})],
+        ),
+        (
+            {"all": L2AdvertisementSpec()},
+            [Requirement(frozenset({"all"}), frozenset({B, C}))],
+            [(0, 0, {B}), (1, 0, {C})],
+        ),
+        (
+            {"all": L2AdvertisementSpec()},
+            [Requirement(frozenset({"all"}), frozenset({A, B})), Requirement(frozenset({"all"}), frozenset({B}))],
+            [(0, 0, {B})],
+        ),
+        (
+            {"all": L2AdvertisementSpec()},
+            [Requirement(frozenset({"all"}), frozenset({A})), Requirement(frozenset({"all"}), frozenset({B}))],
+            [(0, 0, {A})],
+        ),
+        ({"all": L2AdvertisementSpec()}, [Requirement(frozenset({"all"}), frozenset())], []),
+    ],
+    ids=[
+        "ready before not ready",
+        "selected",
+        "by weight within a tier",
+        "weights add up over advertisements",
+        "where its endpoints are",
+        "where the endpoints of both are",
+        "of two without a node in common the older is served",
+        "nowhere",
+    ],
+)
+def test_the_order_of_nodes(
+    advertisements: dict[str, L2AdvertisementSpec],
+    requirements: list[Requirement],
+    levels: list[tuple[int, int, set[NodeName]]],
+) -> None:
+    found = ranking(THREE, **advertisements)
+    assert tiers(found, *requirements) == levels
+    if len(requirements) == 1:
+        assert found.possible(requirements[0]) is bool(levels)
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "selected", "where"),
+    [
+        ([("eth1", "eth0")], [()], ("eth0", "eth1")),
+        ([("eth1",), ("eth0",)], [(), ()], ("eth0", "eth1")),
+        ([("eth1",), ()], [(), ()], ()),
+        ([("eth1",), ("eth9",)], [(), (LabelSelector(match_labels={"tier": "none"}),)], ("eth1",)),
+    ],
+    ids=[
+        "those that are named",
+        "those of all",
+        "everywhere if one names none",
+        "those of advertisements for the node",
+    ],
+)
+def test_where_a_node_announces(
+    interfaces: list[tuple[str, ...]], selected: list[tuple[LabelSelector, ...]], where: tuple[str, ...]
+) -> None:
+    specs = {
+        f"a{number}": L2AdvertisementSpec(interfaces=names, node_selectors=selectors)
+        for number, (names, selectors) in enumerate(zip(interfaces, selected, strict=True))
+    }
+    found = ranking(THREE, **specs)
+    requirement = Requirement(frozenset(specs), None)
+    assert found.interfaces((requirement,)) == where
+    assert found.rank(BUNDLE, (requirement,))[0].interfaces == where
+
+
+def test_a_node_changes_candidates_only_by_what_matters() -> None:
+    found = ranking(THREE, all=L2AdvertisementSpec())
+    assert not found.set_node(A, facts(a_node(A, labels={"tier": "gold"})))
+    assert found.set_node(A, facts(a_node(A, ready=False)))
+    assert found.set_node(B, None)
+    assert tiers(found, ANYWHERE) == [(1, 0, {A, C})]
+
+
+# ------------------------------------------------------------------------ the hash
+
+
+BUNDLES = [BundleId(f"uid-{number}") for number in range(600)]
+
+
+def order_of(*nodes: NodeName) -> Rendezvous:
+    found = Rendezvous()
+    for node in nodes:
+        found.add(node)
+    return found
+
+
+def test_the_hash_is_everybodys_whatever_the_order_in_which_nodes_came() -> None:
+    one, other = order_of(A, B, C), order_of(C, A)
+    for bundle in BUNDLES[:20]:
+        other.order(bundle)
+    other.add(NodeName("gone"))
+    other.add(B)
+    other.remove(NodeName("gone"))
+    assert [list(one.order(each)) for each in BUNDLES] == [list(other.order(each)) for each in BUNDLES]
+
+
+def test_bundles_are_spread_evenly_and_only_those_of_a_node_that_leaves_move() -> None:
+    found = order_of(A, B, C)
+    before = {each: found.order(each)[0] for each in BUNDLES}
+    assert all(150 < count < 250 for count in Counter(before.values()).values())
+    found.remove(B)
+    after = {each: found.order(each)[0] for each in BUNDLES}
+    assert {each for each in BUNDLES if before[each] != after[each]} == {each for each in BUNDLES if before[each] == B}
+
+
+def test_a_bundle_that_is_forgotten_is_hashed_anew_all_the_same() -> None:
+    found = order_of(A, B, C)
+    before = list(found.order(BUNDLE))
+    found.forget(BUNDLE)
+    found.forget(BundleId("never seen"))
+    assert list(found.order(BUNDLE)) == before
