@@ -123,14 +123,15 @@ def test_a_trouble_is_on_record_as_long_as_it_lasts_and_logged_at_both_ends(
 
 
 def test_a_fact_is_an_event_once_there_is_a_node_that_it_can_be_on(world: World) -> None:
-    reporter = Reporter(Publisher(world.writer, OWN), world.planner, OWN, "nowhere", lambda: world.there)
+    publisher = Publisher(world.writer, OWN)
+    reporter = Reporter(publisher, world.planner, OWN, "nowhere", lambda: world.there)
     reporter.troubles.set_namespace(exists=False)
     reporter.judge(1.0)
     assert world.events() == []
     assert [each.reason for each in reporter.present] == ["NoNamespace"]
-    world.reporter.troubles.set_namespace(exists=False)
-    for now in (1.0, 2.0, 3.0):
-        world.reporter.judge(now)
+    publisher.set_own_node("uid-node")
+    for now in (2.0, 3.0):
+        reporter.judge(now)
     assert world.events() == [("NoNamespace", "node-1")]
 
 
@@ -152,6 +153,8 @@ def test_what_advertisements_demand_is_on_record_and_what_cannot_be_used_is_a_tr
     found = world.findings()
     assert found is not None
     assert found.without_interface == ("all",)
+    world.reporter.set_interfaces(named, {}, frozenset({ETH0}))
+    assert world.findings() is None, "nothing has changed"
     world.reporter.judge(1.0)
     assert [each.reason for each in world.reporter.present] == ["UnusableInterface"]
 

@@ -88,6 +88,9 @@ def test_a_status_object_becomes_what_it_should_be_from_whatever_is_there(
     world.tell(TransitionKind.GAINED)
     wait_until(lambda: world.record() == RIGHT)
     wait_until(lambda: world.writer.lag.writes == 0)
+    if known is None:
+        surprised = node is not None
+        wait_until(lambda: world.publisher.status_target(NAME).look_first is surprised)
 
 
 @pytest.mark.parametrize(("node", "stays"), [(NODE, False), (OTHER, True), (None, False)])
