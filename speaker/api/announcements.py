@@ -1,8 +1,18 @@
-"""Which Services this node announces, from what the announcer claims and what the Plan says, and when that changes.
+"""Which Services this node announces, and when that changes.
 
-Claims name addresses; people ask about Services. A Service is announced here when the Plan has it and this node holds
-at least one of its addresses; endpoints that are away for a moment are no news. What is told (an Event, a status
-object, a log line) follows from transitions, so an unchanged state, however often it is said, tells nothing.
+``Announcements`` takes the announcer's claims, which name addresses, and reads the Plan, which says which Services have
+them. It returns transitions, from which Events, status objects and log lines follow:
+
+1. A Service is announced here when the Plan has it and this node holds at least one of its addresses.
+2. A change of claims concerns the Services that have these addresses; a change of the Plan, those that it was worked
+   out for; a change of links, those that are announced.
+3. A Service whose announcement is the same as before makes no transition, however often its state is said. Endpoints
+   that are away for a moment change nothing.
+
+What is announced may not be answered: an address whose cable is out is held, and ``answered`` leaves it out.
+
+Example: ``web`` and ``secure`` share 192.0.2.1. A claim to it makes two transitions, and the same claim with a higher
+epoch makes none.
 """
 
 from __future__ import annotations

@@ -1,16 +1,18 @@
-"""What this node's speaker would announce, held against who announces by the API (``--observe``).
+"""What this node's speaker would announce, compared with who announces by the API (``--observe``).
 
-Speakers agree on the wire, and who says nothing there is heard by nobody and agrees with nobody. So an observing
-speaker cannot tell which node would hold an address. It tells what the Plan tells: whether a Service would be announced
-at all, and which nodes would do. Two announcers that spread addresses by different hashes choose different nodes for
-the same address; that is no difference. What counts:
+Speakers agree on the wire. An observing speaker says nothing there, so it cannot tell which node would hold an address.
+It tells what the Plan tells: whether a Service would be announced at all, and which nodes suit it. A difference is one
+of:
 
 - ``announced_by_nobody``: this node is the first that would announce a Service, and no record says that any node does.
-- ``not_announced``: by its record this node announces a Service that would not be announced by any.
-- ``other_node``: by its record this node announces a Service, and others would be preferred to it whatever happens.
+- ``not_announced``: by its record this node announces a Service, and no node would.
+- ``other_node``: by its record this node announces a Service, and others would be preferred to it in any case.
+
+Two announcers spread addresses by different hashes, and choose different nodes for the same address. That is no
+difference.
 
 A Service is judged by the speaker of one node: the one that the record names, or else the first that would announce.
-Records are ServiceL2Status objects, whoever wrote them (MetalLB: from 0.14 on). Pure.
+Records are ServiceL2Status objects, whoever wrote them (MetalLB writes them from 0.14 on). Sans-IO.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
-"""What a speaker shows about itself: MetalLB's metric names, so that its dashboards go on working, and our own.
+"""What a speaker shows about itself: MetalLB's metrics, so that its dashboards go on working, and our own.
 
-Nothing is counted here. The announcer counts, and sends its counters each second; the watcher knows what it announces.
-Both are read when somebody asks, from one frozen ``SpeakerFigures``.
+``SpeakerCollector`` asks for the figures whenever the metrics are read, and counts nothing itself. The announcer
+counts, and sends its counters each second; the watcher knows what it announces.
 
-MetalLB's counters per address end in no ``_total``, as the format now wants of counters; they keep their names and are
-exposed without a type.
+MetalLB's counters by address have names without ``_total``, which the format now demands of counters. They keep their
+names and are exposed without a type.
+
+The number of counters taken from the announcer is bounded by ``MAX_COUNTERS``, and labels by what is announced, by the
+peers, and by the reasons in the code.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""The shell of ``comparison``: a speaker that reads the API, decides what would be announced, and stays silent.
+"""A speaker that observes (``--observe``): it reads the API, decides what would be announced, and stays silent.
 
-It is one process: there is no announcer, hence no socket on any interface and nothing that could make a frame, and no
-publisher. That the API is only asked is the client's to see to (``connect``). Both are structure: this module imports
-nothing that sends, and a contract of the import linter keeps it so.
+Reflectors put changes into an inbox. One loop takes them out, has the ``Planner`` decide, and compares (``comparison``)
+the Services that the change touched.
 
-Reflectors put changes into an inbox; one loop takes them out, has the ``Planner`` decide, and compares what that
-touched.
+There is one process, and no announcer: hence no socket on any interface, nothing that could make a frame, and nothing
+that writes. This module imports nothing that sends, and a contract of the import linter keeps it so. The client refuses
+every request that would change something (``connect``).
+
+Pools and advertisements that were deleted stay in force for a moment, as they do for a speaker that announces.
 """
 
 from __future__ import annotations

@@ -1,15 +1,19 @@
-"""How fast a speaker writes what is only read by people: status objects and the news of them.
+"""How fast a speaker writes what only people read: status objects and their Events.
 
-All speakers share an API server with the controller, and with whoever waits for an address. So:
+All speakers share an API server with the controller, and with the users who wait for an address. So ``Pace`` spreads
+the writes:
 
-- A few writes go out at once: an allowance of ``BURST``, which grows back by one a second. What changes now and then is
-  on record, and told, immediately.
-- Beyond it each write is followed by a rest of ``REST`` times what it took. A server that has much to do answers later,
-  and is asked less often.
-- While Services are being given addresses (one was seen without, or got its first, within ``QUIET_S``) only the
-  allowance is used. What has waited for ``HOLD_S`` goes out all the same, with rests of ``CROWDED_REST`` times.
+1. A few go out at once: an allowance of ``BURST``, of which one grows back each ``REFILL_S``. What changes now and then
+   is on record immediately.
+2. Beyond it each write is followed by a rest of ``REST`` times what it took. A server that has much to do answers
+   later, and is asked less often.
+3. While Services are being given addresses (one was seen without, or got its first, within ``QUIET_S``) only the
+   allowance is used. What has waited for ``HOLD_S`` goes out all the same, with rests of ``CROWDED_REST`` times.
 
-So a write is late by ``HOLD_S`` at the most, and by what waits before it.
+A write is late by ``HOLD_S`` at most, and by what waits before it.
+
+Example: a node takes over 1,000 Services from one that died. Ten status objects are written at once, and the others one
+after the other: each takes 5 ms and is followed by 10 ms of rest, so the last is written after some 15 s.
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ Not promised: that what is written is so at every moment. It is read by people, 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+from msgspec import Struct
 
 from cluster.api.listwatch import Change
 from cluster.l2status import status_name
@@ -42,23 +43,20 @@ logger = logging.getLogger(__name__)
 # ------------------------------------------------------------------------ orders
 
 
-@dataclass(frozen=True, slots=True)
-class WriteStatus:
+class WriteStatus(Struct, frozen=True):
     """Bring a status object to where it should be."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class LookAtStatus:
+class LookAtStatus(Struct, frozen=True):
     """See whether a status object that should be ours is free for us to write."""
 
     name: str
     waited_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class WriteEvent:
+class WriteEvent(Struct, frozen=True):
     about: About
     type: str
     reason: str
@@ -67,20 +65,18 @@ class WriteEvent:
     """Seconds since 1970, of what it tells of; None: of the order."""
 
 
-@dataclass(frozen=True, slots=True)
-class WriteMerged:
+class WriteMerged(Struct, frozen=True):
     """Make one Event of the Services that were announced without one of their own."""
 
 
-@dataclass(frozen=True, slots=True)
-class WriteConfigurationState:
+class WriteConfigurationState(Struct, frozen=True):
     findings: Findings
 
 
 Work = WriteStatus | LookAtStatus | WriteEvent | WriteMerged | WriteConfigurationState
 
 
-class Order(NamedTuple):
+class Order(Struct, frozen=True):
     """Work for the writer. One under the same key that still waits is replaced."""
 
     key: str
@@ -92,7 +88,7 @@ class Order(NamedTuple):
     urgent: bool = False
 
 
-class Orders(Protocol):
+class OrderTaker(Protocol):
     """What takes orders."""
 
     def place(self, order: Order) -> bool:
@@ -119,7 +115,7 @@ class StatusTarget(NamedTuple):
 class Publisher:
     """See the module's docstring. The watcher's loop calls it, and the writer's thread where that is said."""
 
-    def __init__(self, orders: Orders, node: NodeName) -> None:
+    def __init__(self, orders: OrderTaker, node: NodeName) -> None:
         self._orders = orders
         self._node = node
         self._own_node: About | None = None

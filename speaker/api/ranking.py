@@ -1,15 +1,22 @@
 """How well each node suits a bundle: who may hold it at all, and in which order.
 
-A node may when one of the advertisements that select the bundle's Services matches it, its network is available, it is
-not excluded from load balancers, and, for ``externalTrafficPolicy: Local``, an endpoint on it can serve. Those that may
-are ordered by tier (a node that is NotReady comes after all that are Ready, but is never left out: when the API server
-is cut off, every node is NotReady), then by the sum of preference weights, then by rendezvous hash, which spreads
-bundles evenly and moves as few as possible when a node comes or goes.
+A node may hold a bundle when all of this is so:
 
-Being on the address's own subnet is not known here: only live speakers know it, and say it in their heartbeats.
+1. One of the advertisements that select the bundle's Services matches the node.
+2. Its network is available, and it is not excluded from load balancers.
+3. With ``externalTrafficPolicy: Local``, an endpoint on it can serve.
 
-Cost: what depends on advertisements and nodes only (``Suitability``) is made once and shared by all bundles alike; the
-hash order of each bundle is kept, and a node that comes is inserted into it at the cost of a binary search.
+The nodes that may are in this order:
+
+1. By tier: a node that is NotReady comes after all that are Ready. It is never left out, since every node is NotReady
+   when the API server is cut off.
+2. By the sum of preference weights, the highest first.
+3. By rendezvous hash, which spreads bundles evenly and moves as few as possible when a node comes or goes.
+
+Whether a node is on the address's own subnet is not known here. Live speakers know it, and say it in their heartbeats.
+
+Cost: what depends on advertisements and nodes only (``Suitability``) is made once, and shared by all bundles alike. The
+hash order of each bundle is kept, and a node that comes is inserted into it by a binary search.
 """
 
 from __future__ import annotations

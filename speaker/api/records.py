@@ -1,10 +1,15 @@
-"""What a speaker writes to the API, as values: the objects as they should be, and the next write that leads there.
+"""The objects that a speaker writes, as they should be, and the next write that leads there.
 
-``ServiceL2Status`` tells who announces a Service: one object per Service, named after its UID, so that the next holder
-finds and changes the same object. It belongs to no pod, whose end would take it along. ``ConfigurationState`` tells
-what is wrong with the configuration. Events tell what happened.
+1. A ``ServiceL2Status`` tells which node announces a Service. There is one for each Service, named after its UID, so
+   that the next holder finds and changes the same object. It belongs to no pod, whose end would take it along.
+2. A ``ConfigurationState`` tells what a speaker finds wrong with the configuration and with itself.
+3. An Event tells what happened.
 
-All of it is written after the fact and read by people; what is announced never depends on it.
+``next_write`` compares an object as it is with the object as it should be, and gives one step: create it, set its
+labels, set its status. Metadata and status are separate writes, as the API wants it. A patch or a deletion names the
+version that it was made from, so that it fails where somebody else was faster.
+
+All of it is written after the fact and read by people. What is announced never depends on it.
 """
 
 from __future__ import annotations

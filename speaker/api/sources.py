@@ -1,4 +1,11 @@
-"""What a watcher follows in the API, each kind by a reflector of its own."""
+"""What a speaker follows in the API: each kind by a reflector of its own, and of each kind as little as it needs.
+
+A change is handed to the function that was given for its kind, on the reflector's thread. Changes of pools and
+advertisements that say nothing else than before are not handed on (``configuration.says_otherwise``).
+
+``synced`` says when all is known that a Plan is made of; it never becomes untrue again. The definitions of what only
+people read may be missing in the cluster, and nothing waits for them.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,13 @@
-"""Advertisements and Services whose interfaces this node does not have.
+"""Advertisements and Services for which this node lacks the interface.
 
-An L2Advertisement may name the interfaces that answer. A node that matches it and has none of them is usual where
-machines differ, and then another node announces; it is reported all the same, since only all the reports together tell
-that nobody can. An Event on a Service comes only from the node that would announce it first.
+An L2Advertisement may name interfaces. Where machines differ it is usual that it matches a node that has none of them:
+then another node announces. What is said of it:
 
-What counts as an interface is what the announcer can announce on, whether or not its cable is in.
+1. The node's ConfigurationState lists the advertisement. Only the lists of all nodes together tell that no node can.
+2. The node that would announce a Service first says so in an Event on the Service. The others say nothing.
+3. An interface that is there and cannot be announced on is told apart from one that is not there: the user means it.
+
+What counts is what the announcer can announce on, whether or not its cable is in.
 """
 
 from __future__ import annotations

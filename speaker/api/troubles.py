@@ -1,14 +1,16 @@
 """What keeps this speaker from doing its part, as far as it knows itself.
 
-Some of it follows from facts that hold now: no interface that can be announced on, no namespace, nobody heard although
-other nodes run speakers. Some of it follows from decisions of the announcer, which say that something happened and
-never that it is over: it counts as present for ten minutes after the last of them.
-
 A trouble has a reason, one word that names it in the log, in an Event, in the condition of the ConfigurationState and
-in the metric, and a text that says what is seen and what to do. With a serious one the speaker is not ready.
+in the metric. It has a text, which says what is seen and what to do. With a serious one the speaker is not ready.
 
-Other nodes run speakers where their Nodes are Ready and their ConfigurationStates exist. A node that dies is heard no
-more at once and is Ready for another 50 s (kube-controller-manager's grace period), hence the patience.
+1. Some troubles follow from facts, and last as long as these: no interface that can be announced on, no namespace,
+   nobody heard although other nodes run speakers.
+2. Others follow from decisions of the announcer, which say that something happened and never that it is over. They
+   count as present for ``REMEMBERED_S`` after the last such decision. ``MAX_REMEMBERED`` of them are remembered.
+
+Another node runs a speaker where its Node is Ready and its ConfigurationState exists. A node that dies is heard no more
+at once, and is Ready for another 50 s (kube-controller-manager's grace period). So hearing nobody is a trouble only
+after ``PATIENCE_S``.
 """
 
 from __future__ import annotations

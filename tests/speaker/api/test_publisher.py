@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from cluster.api.listwatch import Change
 from cluster.l2status import NODE_LABEL, status_name
@@ -29,7 +30,7 @@ NODE, OTHER = NodeName("node-1"), NodeName("node-2")
 WEB = Announced("default/web", "uid-web", (AddressText("192.0.2.1"),), ())
 NAME = status_name("uid-web")
 STATUS = Order(f"status/{NAME}", WriteStatus(NAME))
-LATER = STATUS._replace(delay_s=SUCCESSOR_S)
+LATER = replace(STATUS, delay_s=SUCCESSOR_S)
 LOOK = Order(f"look/{NAME}", LookAtStatus(NAME, LOOK_S), LOOK_S)
 ABOUT = About("Service", "default", "web", "uid-web")
 ASSIGNED = Order(
