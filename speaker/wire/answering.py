@@ -1,7 +1,7 @@
 """What this node answers for, link by link: one ledger, which all that answers and announces follows.
 
 The protocol says what changed (`AnswerChange`), in texts. The ledger reads each address once and says, link by link,
-what is answered for from now on and what no more (`Difference`). The responders and the gratuitous schedule carry that
+what is answered for from now on and what no more (`LinkChange`). The responders and the gratuitous schedule carry that
 out; neither keeps a list of its own of what is answered where, and neither compares anything again. A change costs what
 it has addresses, whatever there is.
 
@@ -25,7 +25,7 @@ _NOWHERE: frozenset[LinkName] = frozenset()
 
 
 @dataclass(slots=True)
-class Difference:
+class LinkChange:
     """What changed on one link."""
 
     gained: list[WireAddress] = field(default_factory=list)
@@ -44,11 +44,11 @@ class Answering:
         self.quiet: frozenset[LinkName] = frozenset()
         """Links on which nothing may be said unasked, the suspended ones among them."""
 
-    def change(self, change: AnswerChange) -> Mapping[LinkName, Difference]:
+    def change(self, change: AnswerChange) -> Mapping[LinkName, LinkChange]:
         """Take over what changed; what follows from it for each link whose addresses are others now."""
         self.suspended = change.suspended
         self.quiet = change.quiet | change.suspended
-        differences: dict[LinkName, Difference] = defaultdict(Difference)
+        differences: dict[LinkName, LinkChange] = defaultdict(LinkChange)
         for text, now in change.links.items():
             address = WireAddress.of(text)
             before = self._links_of.pop(address, _NOWHERE)

@@ -32,7 +32,7 @@ from speaker.link import LinkName
 from speaker.protocol.effects import LinkState
 from speaker.wire.addresses import WireAddress
 from speaker.wire.allowance import Allowance
-from speaker.wire.answering import Answering, Difference
+from speaker.wire.answering import Answering, LinkChange
 from speaker.wire.resolution import Resolution, Round
 
 REPEAT_S = 1.1
@@ -235,7 +235,7 @@ class GratuitousSchedule:
                 if state.up:
                     link.announce_all()
 
-    def follow(self, differences: Mapping[LinkName, Difference], now: float) -> None:
+    def follow(self, differences: Mapping[LinkName, LinkChange], now: float) -> None:
         """What the ledger says from now on; what is not held any more falls silent."""
         for name, difference in differences.items():
             if link := self._links.get(name):

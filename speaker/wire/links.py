@@ -47,7 +47,8 @@ class LinkTable:
         self._gateways: set[Gateway] = set()
         self._dumping: int | None = None
         self._unconfirmed: set[Known] = set()
-        self._flapped: set[int] = set()
+        self._lost_carrier: set[int] = set()
+        """Interfaces that lost their carrier since `take_flapped`, whether or not they have it again."""
         self.complete = False
         """Every dump has been answered once."""
 
@@ -81,8 +82,8 @@ class LinkTable:
             before = self._interfaces.get(message.index)
             if before is not None:
                 self._unconfirmed.discard(before)
-                if before.carrier and message.carrier and message.downs > before.downs:
-                    self._flapped.add(message.index)
+                if before.carrier and (not message.carrier or message.downs > before.downs):
+                    self._lost_carrier.add(message.index)
             self._interfaces[message.index] = message
         elif isinstance(message, InterfaceAddress):
             self._addresses.setdefault(message.index, {})[message.own] = None
@@ -138,13 +139,13 @@ class LinkTable:
 
     def take_flapped(self) -> frozenset[int]:
         """Indexes of interfaces that lost their carrier and had it back before we looked, since the last call."""
-        flapped, self._flapped = frozenset(self._flapped), set()
-        return flapped
+        lost, self._lost_carrier = self._lost_carrier, set()
+        return frozenset(index for index in lost if self._interfaces[index].carrier)
 
     def _forget(self, gone: Known) -> None:
         if isinstance(gone, Interface):
             self._interfaces.pop(gone.index, None)
-            self._flapped.discard(gone.index)
+            self._lost_carrier.discard(gone.index)
             self._addresses.pop(gone.index, None)
             self._gateways = {gateway for gateway in self._gateways if gateway.index != gone.index}
         elif isinstance(gone, InterfaceAddress):

@@ -12,7 +12,7 @@ from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.protocol.effects import LinkState
-from speaker.wire.answering import Answering, Difference
+from speaker.wire.answering import Answering, LinkChange
 from speaker.wire.resolution import Prove, Resolution, Responder, no_proof
 
 
@@ -41,7 +41,7 @@ class Responders:
             for responder in self._links[name].values():
                 responder.set_macs(state.mac, own)
 
-    def follow(self, differences: Mapping[LinkName, Difference]) -> None:
+    def follow(self, differences: Mapping[LinkName, LinkChange]) -> None:
         """Answer for what the ledger says from now on."""
         for link, difference in differences.items():
             if responders := self._links.get(link):

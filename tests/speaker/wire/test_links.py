@@ -103,6 +103,7 @@ def test_carrier_that_was_lost_and_back_before_we_looked_is_told_once() -> None:
     assert made.take_flapped() == {2}
     assert made.take_flapped() == frozenset()
     made.receive(replace(ETH0, downs=2, carrier=False))
+    assert made.take_flapped() == frozenset()
     made.receive(replace(ETH0, downs=2))
     assert made.take_flapped() == frozenset(), "a loss that was seen is told by the link itself"
 
@@ -141,6 +142,20 @@ def test_addresses_of_an_interface_keep_their_order_and_the_last_one_ends_it() -
     for address in (OWN, SECOND, SECOND):
         made.receive(Removed(address))
     assert made.links() == ()
+
+
+def test_carrier_that_is_back_by_the_time_we_look_was_lost_whether_the_kernel_said_so_once_or_twice() -> None:
+    made = table(ETH0, OWN)
+    made.receive(replace(ETH0, carrier=False, downs=1))
+    made.receive(replace(ETH0, downs=1))
+    assert made.take_flapped() == {ETH0.index}, "both messages were read before anybody looked"
+    assert made.take_flapped() == set(), "that was looked at"
+    made.receive(replace(ETH0, downs=2))
+    assert made.take_flapped() == {ETH0.index}, "the kernel merged the two"
+    made.receive(replace(ETH0, carrier=False, downs=3))
+    assert made.take_flapped() == set(), "it is gone, which the links say"
+    made.receive(replace(ETH0, downs=3))
+    assert made.take_flapped() == set(), "and is back, which they say too"
 
 
 def state(name: str = "eth0", index: int = 2, up: bool = True) -> LinkState:
