@@ -10,7 +10,7 @@ A pass of the loop is: receive → let the cores decide → send → re-arm. The
 Around them, `Receiver` reads what comes in, `Sender` sends what goes out, and `Informer` tells the watcher. Here is
 what connects them, and what keeps the loop honest about time:
 
-- Each socket is drained up to a bound before the next has its turn, and timers are looked at in every pass, so that a
+- Each socket is drained up to a bound before the next one is read, and timers are looked at in every pass, so that a
   flood on one costs the others no more than some milliseconds.
 - Whatever there is to do for thousands of addresses is done in pieces, with the sockets and the timers between them: a
   take-over must not look like a death. How long passes took is counted (``passes``).

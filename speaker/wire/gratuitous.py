@@ -63,7 +63,7 @@ class Frame(NamedTuple):
 
 
 class _Queue(Generic[_Mark]):
-    """Addresses in order of their turn, each once and with a mark, and how fast their frames may go out."""
+    """Addresses in order, each once and with a mark, and how fast their frames may go out."""
 
     def __init__(self, round_of: Callable[[WireAddress], Round], *rates: Allowance) -> None:
         self.marks: OrderedDict[WireAddress, _Mark] = OrderedDict()

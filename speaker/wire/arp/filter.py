@@ -50,8 +50,8 @@ from speaker.wire.bpf import (
 from speaker.wire.ranges import NumberRange, Ranges, coarser, ranges_of
 
 SIZES = (MAX_INSTRUCTIONS, 1024, 256, 64)
-"""Instructions that a program may have: BPF_MAXINSNS, and what is tried in turn where the kernel refuses the memory.
-Those before 6.8 lend a socket 20 KiB of option memory, for the old and the new filter together."""
+"""Instructions that a program may have: BPF_MAXINSNS, and what is tried, one after the other, where the kernel refuses
+the memory. Kernels before 6.8 lend a socket 20 KiB of option memory, for the old and the new filter together."""
 _INSTRUCTIONS_PER_RANGE = 5
 """Upper bound, both trees: twice two tests, and its part of the leaf's ends and of the inner nodes (2 × 4 / 16)."""
 _FIXED_INSTRUCTIONS = 24
