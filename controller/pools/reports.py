@@ -29,27 +29,22 @@ from cluster.objects import (
     ConfigurationState,
     IPAddressPool,
     L2Advertisement,
-    NodeName,
     PoolName,
     RecentRelease,
     is_older,
     to_builtins,
 )
 from cluster.resources import CONFIGURATION_STATES, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
-from cluster.times import LONG_AGO
 from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases, RememberedRelease
 from controller.allocation.reserved import Reserved
 from controller.changes import Change, Moment, Read, Write, shortened, with_conditions
 from controller.pools import conditions
-from controller.retry import CONFLICTS_AT_ONCE, retry_delay
+from controller.pools.findings import AdvertisementFindings
+from controller.pools.reported import Reported
 
 COUNTERS_S = 1.0
 """Seconds between two writes of one pool's counters."""
-AGAIN_S = (1.0, 300.0)
-"""Seconds until the same is said once more on an object where somebody else replaces it: at first, and at most."""
-CALM_S = 3600.0
-"""After so long the next time is the first again."""
 LARGEST_COUNT = 2**63 - 1
 """The API's integers end here; an IPv6 /64 has more addresses."""
 STATE_NAME = "controller"
@@ -57,30 +52,6 @@ _STATE_CONDITIONS = ("configReconcilerValid", "poolReconcilerValid")
 _LABELS = {"metallb.io/component-type": "controller"}
 
 Configured = IPAddressPool | L2Advertisement
-
-
-@dataclasses.dataclass(slots=True)
-class _Reported:
-    """One object that we report on."""
-
-    resource: Resource[Any]
-    name: str
-    view: IPAddressPool | L2Advertisement | ConfigurationState | None = None
-    known: bool = True
-    """Whether ``view`` is what the API has; a ConfigurationState is read once, not watched."""
-    in_flight: bool = False
-    attempts: int = 0
-    not_before: float = 0.0
-    """Monotonic seconds; after a failure."""
-    counters_not_before: float = 0.0
-    said: dict[str, Any] | None = None
-    """The status of the last write …"""
-    said_at: str = ""
-    """… and the ``resourceVersion`` that the object had after it."""
-    sent: float = LONG_AGO
-    """When the last write was decided, in monotonic seconds."""
-    again_s: float = AGAIN_S[0]
-    """How long after it the same may be said once more."""
 
 
 class Reports:
@@ -91,6 +62,8 @@ class Reports:
         self.config = Config()
         """What is in force, as of the last ``reload``."""
         self.problems: tuple[Problem, ...] = ()
+        self.findings = AdvertisementFindings()
+        """It is to be told of nodes and speakers."""
         self.states_served = True
         """Whether the API has the kind ConfigurationState; MetalLB up to 0.15 did not."""
         self._elsewhere: Mapping[PoolName, str] = {}
@@ -98,13 +71,9 @@ class Reports:
         self._namespace = namespace
         self._rng = rng
         self._previous = previous
-        self._pools: dict[str, _Reported] = {}
-        self._advertisements: dict[str, _Reported] = {}
-        self._state = _Reported(CONFIGURATION_STATES, STATE_NAME, known=False)
-        self._nodes: dict[NodeName, Mapping[str, str]] = {}
-        self._without_interface: dict[NodeName, frozenset[str]] = {}
-        self._found: dict[str, dict[str, Condition]] = {}
-        """What there is to say about each advertisement; empty: to be looked up anew."""
+        self._pools: dict[str, Reported] = {}
+        self._advertisements: dict[str, Reported] = {}
+        self._state = Reported(CONFIGURATION_STATES, STATE_NAME, known=False)
         self._withheld: dict[PoolName, list[tuple[Range, Reserved]]] = {}
         self._withheld_for: tuple[object, object] = (None, None)
         self._new_problems: list[Problem] = []
@@ -116,7 +85,7 @@ class Reports:
     def observe(self, view: Configured) -> None:
         """A pool or an advertisement as the API shows it."""
         table, resource = self._table(view)
-        reported = table.setdefault(view.metadata.name, _Reported(resource, view.metadata.name))
+        reported = table.setdefault(view.metadata.name, Reported(resource, view.metadata.name))
         before = reported.view
         if before is not None and is_older(view.metadata.resource_version, before.metadata.resource_version):
             return
@@ -129,17 +98,6 @@ class Reports:
         if table.pop(view.metadata.name, None) is not None:
             self._changed = True
 
-    def set_node(self, name: str, labels: Mapping[str, str] | None) -> None:
-        """A node's labels; None: it is gone."""
-        node = NodeName(name)
-        if self._nodes.get(node) == labels:
-            return
-        self._found.clear()
-        if labels is None:
-            del self._nodes[node]
-        else:
-            self._nodes[node] = labels
-
     def set_elsewhere(self, pools: Mapping[PoolName, str]) -> None:
         """Pools in other namespaces that nobody reads."""
         if pools is not self._elsewhere:
@@ -151,23 +109,7 @@ class Reports:
             self._obstacle, self._changed = problem, True
             self._new_problems += [problem] if problem is not None else []
 
-    def set_speaker_state(self, view: ConfigurationState, *, gone: bool = False) -> None:
-        """What a speaker says of its node; what other ConfigurationStates say is not looked at."""
-        labels = view.metadata.labels
-        node = NodeName(labels.get("metallb.io/node-name", ""))
-        if labels.get("metallb.io/component-type") != "speaker" or not node:
-            return
-        said = None if gone else view.status.advertisements_without_interface
-        now = None if said is None else frozenset(said)
-        if self._without_interface.get(node) == now:
-            return
-        self._found.clear()
-        if now is None:
-            del self._without_interface[node]
-        else:
-            self._without_interface[node] = now
-
-    def _table(self, view: Configured) -> tuple[dict[str, _Reported], Resource[Any]]:
+    def _table(self, view: Configured) -> tuple[dict[str, Reported], Resource[Any]]:
         if isinstance(view, IPAddressPool):
             return self._pools, IP_ADDRESS_POOLS
         return self._advertisements, L2_ADVERTISEMENTS
@@ -179,9 +121,7 @@ class Reports:
         reported = self._reported(change)
         if reported is None:
             return
-        reported.attempts = 0
-        if isinstance(change, Write) and view is not None:
-            reported.said, reported.said_at = _words(change), view.metadata.resource_version
+        reported.answered(change, view)
         self._learn(reported, view)
 
     def superseded(
@@ -191,13 +131,10 @@ class Reports:
         reported = self._reported(change)
         if reported is None:
             return
-        reported.attempts += 1
-        if reported.attempts > CONFLICTS_AT_ONCE:
-            reported.not_before = now.monotonic + retry_delay(reported.attempts, 0.0, self._rng)
+        reported.superseded(now.monotonic, self._rng)
         self._learn(reported, view)
 
-    def _learn(self, reported: _Reported, view: IPAddressPool | L2Advertisement | ConfigurationState | None) -> None:
-        reported.in_flight = False
+    def _learn(self, reported: Reported, view: IPAddressPool | L2Advertisement | ConfigurationState | None) -> None:
         if reported is self._state:
             reported.view, reported.known = view, True
         elif isinstance(view, Configured):
@@ -206,13 +143,10 @@ class Reports:
     def failed(self, change: Change, retry_after: float, now: Moment) -> None:
         """The change could not be made; it is tried again after a while, at the earliest in ``retry_after`` seconds."""
         reported = self._reported(change)
-        if reported is None:
-            return
-        reported.in_flight = False
-        reported.attempts += 1
-        reported.not_before = now.monotonic + retry_delay(reported.attempts, retry_after, self._rng)
+        if reported is not None:
+            reported.failed(retry_after, now.monotonic, self._rng)
 
-    def _reported(self, change: Change) -> _Reported | None:
+    def _reported(self, change: Change) -> Reported | None:
         if change.resource is IP_ADDRESS_POOLS:
             return self._pools.get(change.name)
         if change.resource is L2_ADVERTISEMENTS:
@@ -235,7 +169,7 @@ class Reports:
         config = dataclasses.replace(loaded.config, elsewhere=self._elsewhere, obstacle=obstacle)
         differs = config != self.config
         self.config = self._previous = config
-        self._found.clear()
+        self.findings.clear()
         self._new_problems += [problem for problem in loaded.problems if problem not in self.problems]
         self.problems = loaded.problems
         return differs
@@ -272,35 +206,22 @@ class Reports:
             changes += self._sent(self._state, state, now)
         return changes
 
-    def _sent(self, reported: _Reported, change: Change, now: Moment) -> tuple[Change, ...]:
+    def _sent(self, reported: Reported, change: Change, now: Moment) -> tuple[Change, ...]:
         """The change, if it may be sent now."""
-        if not self._may_send(reported, change, now):
+        opens = reported.opens(change)
+        if opens is None:
             return ()
-        if isinstance(change, Write):
-            again = _words(change) == reported.said and now.monotonic - reported.sent < CALM_S
-            reported.again_s = min(2 * reported.again_s, AGAIN_S[1]) if again else AGAIN_S[0]
-            reported.sent = now.monotonic
-        reported.in_flight = True
+        if now.monotonic < opens:
+            self._wake_at(opens)
+            return ()
+        reported.sent(change, now.monotonic)
         return (change,)
-
-    def _may_send(self, reported: _Reported, change: Change, now: Moment) -> bool:
-        if reported.in_flight:
-            return False
-        not_before = reported.not_before
-        if isinstance(change, Write) and _words(change) == reported.said:
-            if reported.view is not None and reported.view.metadata.resource_version == reported.said_at:
-                return False  # the server dropped it
-            not_before = max(not_before, reported.sent + reported.again_s)  # somebody else replaced it
-        if now.monotonic < not_before:
-            self._wake_at(not_before)
-            return False
-        return True
 
     def _wake_at(self, at: float) -> None:
         self._deadline = at if self._deadline is None else min(self._deadline, at)
 
     def _report(
-        self, reported: _Reported, problem: Problem | None, ledger: Ledger, releases: Releases, now: Moment
+        self, reported: Reported, problem: Problem | None, ledger: Ledger, releases: Releases, now: Moment
     ) -> dict[str, Any] | None:
         """What to patch into the object's status."""
         view = reported.view
@@ -336,17 +257,7 @@ class Reports:
             withheld = self._withheld.get(PoolName(name), ())
             return {"Overlapping": conditions.overlapping(self._in_force(view), problem, withheld)}
         advertisement = self.config.advertisements.get(name)
-        if advertisement is None:
-            return {}
-        if name not in self._found:
-            matching = conditions.matching_nodes(advertisement, self._nodes)
-            said = (
-                conditions.pools_exist(advertisement, self._pools),
-                conditions.nodes_match(advertisement, matching),
-                conditions.interfaces_exist(advertisement, matching, self._without_interface),
-            )
-            self._found[name] = {each.type: each for each in said}
-        return self._found[name]
+        return {} if advertisement is None else self.findings.of(advertisement, self._pools)
 
     def _in_force(self, view: IPAddressPool) -> Pool | None:
         return self.config.pools.get(PoolName(view.metadata.name))
@@ -391,8 +302,8 @@ class Reports:
             status["result"] = result
         if view.status.error_summary != summary:
             status["errorSummary"] = summary
-        judgement, reason = ("False", "ConfigurationError") if problems else ("True", "Reconciled")
-        wanted = {type_: Condition(type_, judgement, reason, summary) for type_ in _STATE_CONDITIONS}
+        valid, reason = ("False", "ConfigurationError") if problems else ("True", "Reconciled")
+        wanted = {type_: Condition(type_, valid, reason, summary) for type_ in _STATE_CONDITIONS}
         changed = with_conditions(view.status.conditions, wanted, now)
         if changed is not None:
             status["conditions"] = changed
@@ -403,7 +314,7 @@ class Reports:
             self._state, body, f"configuration {result}: {summary}" if summary else "configuration Valid"
         )
 
-    def _write(self, reported: _Reported, body: dict[str, Any], decision: str, *, create: bool = False) -> Write:
+    def _write(self, reported: Reported, body: dict[str, Any], decision: str, *, create: bool = False) -> Write:
         return Write(
             reported.resource,
             self._namespace,
@@ -417,13 +328,6 @@ class Reports:
 
 def _recorded(release: RememberedRelease) -> RecentRelease:
     return RecentRelease(release.service, tuple(address.text for address in release.addresses), release.time)
-
-
-def _words(change: Write) -> dict[str, Any]:
-    """What a write says, whenever it says it."""
-    status = dict(change.body.get("status", {}))
-    conditions = status.pop("conditions", [])
-    return status | {each["type"]: each | {"lastTransitionTime": None} for each in conditions}
 
 
 def _same_wish(before: Configured, after: Configured) -> bool:

@@ -43,7 +43,7 @@ class Api:
         self.ledger = Ledger()
         self.releases = Releases(self.ledger, 3)
         for name, labels in self.nodes.items():
-            self.reports.set_node(name, labels)
+            self.reports.findings.set_node(name, labels)
         for kind, name in self.objects:
             self._tell(kind, name)
 
@@ -60,20 +60,20 @@ class Api:
         if not addresses:
             del self.nodes[name]
             self.reservations.set_node(name, None)
-            self.reports.set_node(name, None)
+            self.reports.findings.set_node(name, None)
             return
         status = {"addresses": [{"type": "InternalIP", "address": each} for each in addresses]}
         body = {"metadata": {"name": name}, "spec": {"podCIDRs": pods}, "status": status}
         self.nodes[name] = labels or {}
         self.reservations.set_node(name, decode(msgspec.json.encode(body), Node))
-        self.reports.set_node(name, self.nodes[name])
+        self.reports.findings.set_node(name, self.nodes[name])
 
     def speaker(self, node: str, *without: str, says_nothing: bool = False, gone: bool = False) -> None:
         """What the speaker of a node says: these advertisements name interfaces that it lacks."""
         labels = {"metallb.io/component-type": "speaker", "metallb.io/node-name": node}
         status = {} if says_nothing else {"advertisementsWithoutInterface": without}
         body = {"metadata": {"name": f"speaker-{node}", "labels": labels}, "status": status}
-        self.reports.set_speaker_state(decode(msgspec.json.encode(body), ConfigurationState), gone=gone)
+        self.reports.findings.set_speaker_state(decode(msgspec.json.encode(body), ConfigurationState), gone=gone)
 
     def _spec(self, kind: str, name: str, spec: dict[str, Any]) -> None:
         before = self.objects.get((kind, name), {"metadata": {"generation": 0, "uid": name}})
