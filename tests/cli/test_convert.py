@@ -469,10 +469,14 @@ def entries(draw: st.DrawFn, pool: int, position: int) -> str:
     return draw(st.sampled_from(forms))
 
 
+FILLED_IN_LATER = ("ENC[", "${", "$(", "{{", "{%", "<path:")
+
+
 @st.composite
 def old_pools(draw: st.DrawFn) -> list[Manifest]:
-    """The pools of a configuration that MetalLB would have taken."""
-    names = st.text(min_size=1, max_size=12) | st.sampled_from(["Lan", "LAN", "lan", "lan-2", "1e3", "no"])
+    """The pools of a configuration that MetalLB would have taken, with nothing in it that is to be filled in."""
+    texts = st.text(min_size=1, max_size=12).filter(lambda text: not any(mark in text for mark in FILLED_IN_LATER))
+    names = texts | st.sampled_from(["Lan", "LAN", "lan", "lan-2", "1e3", "no"])
     made = []
     for pool, name in enumerate(draw(st.lists(names, max_size=4, unique=True))):
         addresses = [draw(entries(pool, position)) for position in range(draw(st.integers(1, 3)))]
