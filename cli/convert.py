@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from cli.sources import Configuration, SourceError, find, printable, quoted, shown
+from cli.sources import FoundConfiguration, SourceError, find, printable, quoted, shown
 from cli.yaml_text import YamlError, documents
 from cluster.addresses import Address, AddressError, Range, RangeMap, parse_range
 from cluster.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS
@@ -112,7 +112,7 @@ def _manifest(api_version: str, kind: str, metadata: dict[str, Any], spec: dict[
 # ------------------------------------------------------------------------ where the objects go
 
 
-def _namespace(config: Configuration, asked: str | None, remarks: list[str]) -> str:
+def _namespace(config: FoundConfiguration, asked: str | None, remarks: list[str]) -> str:
     namespace = asked or config.namespace or DEFAULT_NAMESPACE
     if not re.fullmatch(_LABEL, namespace) or len(namespace) > 63:
         raise ConversionError(f"{quoted(namespace)} cannot be the name of a namespace")

@@ -44,7 +44,7 @@ class SourceError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class FoundConfiguration:
     """The old configuration, as far as it was found."""
 
     value: Any
@@ -65,7 +65,7 @@ class _Search:
 
     known: Collection[str]
     """The keys of a configuration."""
-    found: list[Configuration] = field(default_factory=list)
+    found: list[FoundConfiguration] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
     """Where the configuration may be instead."""
@@ -75,7 +75,7 @@ class _Search:
     """AddressPools."""
 
 
-def find(source: bytes | str, known: Collection[str], remarks: list[str]) -> Configuration:
+def find(source: bytes | str, known: Collection[str], remarks: list[str]) -> FoundConfiguration:
     """The one configuration in the input; other objects are passed by with a remark. Raises ``SourceError``."""
     search = _Search(known, remarks=remarks)
     for place, each in _objects(_parsed(source)):
@@ -159,7 +159,7 @@ def _look_at(each: dict[Any, Any], place: str, search: _Search) -> None:
         search.remarks.append(f"passed by: {name}")
     elif not hints:
         doubtful = not _is_like_metallbs(each, search.known)
-        search.found.append(Configuration(each, f"the configuration in {place}", doubtful=doubtful))
+        search.found.append(FoundConfiguration(each, f"the configuration in {place}", doubtful=doubtful))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ def _add(part: _Part, owner: str, namespace: str, search: _Search) -> None:
         return
     origin = " of ".join(each for each in (part.path, owner) if each) or "the configuration"
     prefix = f"{part.path}: " if part.path else ""
-    search.found.append(Configuration(part.value, origin, prefix, namespace, doubtful=not part.value))
+    search.found.append(FoundConfiguration(part.value, origin, prefix, namespace, doubtful=not part.value))
     if part.beside:
         search.remarks.append(f"passed by: the other Helm values: {', '.join(part.beside)}")
 
@@ -253,15 +253,15 @@ def _decoded(data: dict[Any, Any]) -> dict[Any, Any]:
 # ------------------------------------------------------------------------ kinds that are known
 
 
-def _of_config_map(each: dict[Any, Any]) -> Configuration:
+def _of_config_map(each: dict[Any, Any]) -> FoundConfiguration:
     name = f"ConfigMap {_key(each)}"
     text = each["data"]["config"]
     if not isinstance(text, str | None):
         raise SourceError(f'{name}: data.config is not a text: it begins with "config: |"')
-    return Configuration(text or "", name, "data.config: ", _text(_mapping(each.get("metadata")).get("namespace")))
+    return FoundConfiguration(text or "", name, "data.config: ", _text(_mapping(each.get("metadata")).get("namespace")))
 
 
-def _of_literals(each: dict[Any, Any], name: str) -> Iterator[Configuration]:
+def _of_literals(each: dict[Any, Any], name: str) -> Iterator[FoundConfiguration]:
     """ConfigMaps that kustomize makes: ``configMapGenerator`` with ``config=`` and the text."""
     for position, generator in enumerate(_list(each.get("configMapGenerator"))):
         for literal in _list(_mapping(generator).get("literals")):
@@ -269,10 +269,10 @@ def _of_literals(each: dict[Any, Any], name: str) -> Iterator[Configuration]:
             if key == "config" and POOLS in text:
                 path = f"configMapGenerator[{position}].literals"
                 namespace = _text(_mapping(generator).get("namespace")) or _text(each.get("namespace"))
-                yield Configuration(text, f"{path} of {name}", f"{path}: ", namespace)
+                yield FoundConfiguration(text, f"{path} of {name}", f"{path}: ", namespace)
 
 
-def _of_address_pools(pools: list[dict[Any, Any]]) -> Configuration:
+def _of_address_pools(pools: list[dict[Any, Any]]) -> FoundConfiguration:
     """All of them as one configuration in the old words."""
     namespaces = {_text(_mapping(each.get("metadata")).get("namespace")) for each in pools}
     if len(namespaces) > 1:
@@ -286,7 +286,7 @@ def _of_address_pools(pools: list[dict[Any, Any]]) -> Configuration:
         name = _text(_mapping(each.get("metadata")).get("name"))
         translated.append({**renamed, "name": name})
     names = "AddressPools" if len(pools) > 1 else f"AddressPool {_key(pools[0])}"
-    return Configuration({POOLS: translated}, names, namespace=namespaces.pop())
+    return FoundConfiguration({POOLS: translated}, names, namespace=namespaces.pop())
 
 
 def _release_namespace(each: dict[Any, Any]) -> str:

@@ -59,7 +59,7 @@ class ChangeOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class PassResult:
     """What came of one pass, each in order."""
 
     changes: list[Change] = field(default_factory=list)
@@ -187,7 +187,7 @@ class Core:
         parts = (self._services, self._reports, self._orphans, self._elsewhere)
         return min((at for each in parts if (at := each.next_deadline()) is not None), default=None)
 
-    def decide(self, room: Room | None, now: Moment, *, states_served: bool) -> Orders:
+    def decide(self, room: Room | None, now: Moment, *, states_served: bool) -> PassResult:
         """What is to be done, as far as there is ``room``; the rest stays due. ``states_served``: whether the API has
         the kind ConfigurationState."""
         astray = self._elsewhere.take_due(now.monotonic) if self.restored else []
@@ -195,7 +195,7 @@ class Core:
         if self._reports.reload():
             self._services.set_config(self._reports.config)
         self._services.set_reserved(self._reservations.ranges)
-        orders = Orders(problems=self._reports.take_new_problems(), astray=astray)
+        orders = PassResult(problems=self._reports.take_new_problems(), astray=astray)
         if room is None:
             return orders
         for each in self._services.decide(now, room.requests, room.services):

@@ -13,7 +13,7 @@ from cluster.api.listwatch import Change as Seen
 from cluster.objects import IPAddressPool, Node, Object, Service, decode
 from cluster.resources import IP_ADDRESS_POOLS, SERVICES
 from controller.changes import Change, Moment, Write
-from controller.core import HOPELESS_RETRY_S, ChangeOutcome, Core, Orders
+from controller.core import HOPELESS_RETRY_S, ChangeOutcome, Core, PassResult
 from controller.passes import Room
 from controller.retry import FIRST_RETRY_S
 from tests.controller.world import pool_objects
@@ -49,11 +49,11 @@ def leader(*everything: Object) -> Core:
     return core
 
 
-def decide(core: Core, now: float, room: Room | None = MUCH) -> Orders:
+def decide(core: Core, now: float, room: Room | None = MUCH) -> PassResult:
     return core.decide(room, at(now), states_served=False)
 
 
-def about_services(orders: Orders) -> list[Change]:
+def about_services(orders: PassResult) -> list[Change]:
     return [each for each in orders.changes if each.resource is SERVICES]
 
 
