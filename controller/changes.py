@@ -91,7 +91,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Record Events about an object to which nothing needs to be written. Nobody is told what became of it."""
+    """Record Events about an object to which nothing needs to be written. It is not answered."""
 
     events: tuple[EventNote, ...]
     about: ObjectMeta

@@ -94,11 +94,11 @@ class Core:
 
     @property
     def restored(self) -> bool:
-        """Whether it knows what every Service has: only then it decides."""
+        """Whether it knows what every Service has. It decides nothing before."""
         return self._services.started
 
     def begin_term(self) -> None:
-        """What was decided so far does not count any more."""
+        """Drop all that was decided so far."""
         self._services = self._new_services()
         self._first_addresses.begin_anew()
 
@@ -213,13 +213,14 @@ class Core:
         return due is not None and due <= now
 
     def clear(self, services: Mapping[str, Service], now: float) -> tuple[list[Task], Census]:
-        """Which status objects are to be looked at, and held against whom. ``services``: all, by key."""
+        """Which status objects are to be looked at, and the census that says which of them belong to nobody.
+        ``services``: all, by key."""
         return self._orphans.due(services, now), self._orphans.census(services, now)
 
     # -------------------------------------------------------------------- what is measured
 
     def figures(self) -> Snapshot:
-        """What the parts know; whoever has the threads adds the rest."""
+        """What the parts know. The caller adds what only the process knows."""
         counts = self._services.figures()
         return Snapshot(
             pools={

@@ -156,7 +156,7 @@ class Leadership:
 
     @property
     def holder(self) -> str:
-        """Whom the Lease names, as far as is known; empty: nobody."""
+        """The identity that the Lease names, as far as is known; empty: none."""
         return _holder(self._known)
 
     @property

@@ -1,4 +1,4 @@
-"""What a controller that began to lead at this moment would write, held against what is there (``--observe``). Pure.
+"""What a controller that began to lead at this moment would write, compared with what is there (``--observe``). Pure.
 
 It answers the question of somebody who has another controller and thinks of changing to this one. All addresses that
 Services have are restored, by whichever controller they were given, and then each Service is judged once, as at a

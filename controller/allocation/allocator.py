@@ -112,7 +112,8 @@ class AddressRequest:
 
 
 def allocate(config: Config, ledger: Ledger, want: AddressRequest) -> Allocation | Refusal:
-    """Choose; nothing is recorded in the ledger. The cost does not grow with pools' sizes or with what is taken."""
+    """Choose addresses for a Service, or say why there are none. Nothing is recorded in the ledger. The cost does not
+    grow with the size of pools or with the number of addresses taken."""
     if want.addresses:
         return _allocate_exactly(config, ledger, want)
     if want.pool is not None:
@@ -122,7 +123,7 @@ def allocate(config: Config, ledger: Ledger, want: AddressRequest) -> Allocation
 
 @dataclass(frozen=True, slots=True)
 class Staying:
-    """What a Service may keep of what it has, whatever it asks for."""
+    """What a Service may keep of the addresses that it has, whatever it asks for."""
 
     addresses: tuple[Address, ...] = ()
     """At most one of each family that the Service needs, all of one pool; in the order in which it has them."""
@@ -178,7 +179,7 @@ def suffices(want: AddressRequest, addresses: tuple[Address, ...]) -> bool:
 
 
 def why_not_requested(config: Config, want: AddressRequest, present: tuple[Address, ...]) -> str | None:
-    """In what the addresses differ from what the Service asks for; None: in nothing."""
+    """How the addresses differ from what the Service asks for; None: they do not."""
     if not set(want.addresses) <= set(present):
         return "the Service asks for " + ", ".join(address.text for address in want.addresses)
     pool = config.pool_of(present[0])
@@ -386,8 +387,8 @@ def _why_empty(ledger: Ledger, pool: Pool, families: tuple[Family, ...]) -> Pool
 
 
 def _why_missing(config: Config, *names: PoolName) -> str:
-    """What may be behind it that no pool is found, as the end of a sentence: one of that name, the first of several, is
-    where it does not count; pools cannot be applied."""
+    """Why there may be no pool, as the end of a sentence: one of these names is in a namespace that does not count, or
+    pools cannot be applied."""
     hints = [
         f'pool "{name}" of namespace "{config.elsewhere[name]}" does not count, since the controller reads another'
         for name in names

@@ -28,7 +28,7 @@ class DepartedPools:
         return frozenset(self._until)
 
     def configured(self, before: Config, after: Config) -> None:
-        """The configuration has changed."""
+        """The configuration changed: what is not in it any more departs, what is in it again is there."""
         there = _names(after)
         for name in _names(before) - there:
             self._until[name] = None
@@ -36,12 +36,13 @@ class DepartedPools:
             del self._until[name]
 
     def named(self, name: PoolName, config: Config) -> None:
-        """A Service says, at the start, that it has its address from this pool."""
+        """At the start: a Service's annotation names this pool. It departs if it is not there."""
         if name and name not in _names(config):
             self._until[name] = None
 
     def expire(self, now: float) -> bool:
-        """Let go of those whose time is over; says whether there were any."""
+        """Forget the pools whose time is over; says whether there were any. The time of those that departed since the
+        last call begins now."""
         self._until = {name: now + GRACE_S if until is None else until for name, until in self._until.items()}
         over = [name for name, until in self._until.items() if until is not None and until <= now]
         for name in over:
@@ -49,7 +50,7 @@ class DepartedPools:
         return bool(over)
 
     def next_deadline(self) -> float | None:
-        """When ``expire`` has something to do; what happened a moment ago it is to be told at once anyway."""
+        """When ``expire`` has something to do. After ``configured`` and ``named`` it is to be called at once."""
         return min((until for until in self._until.values() if until is not None), default=None)
 
 

@@ -121,8 +121,8 @@ class Ledger:
         self.set_pools(pools)
 
     def set_pools(self, pools: Mapping[PoolName, Pool], reserved: RangeMap[Reserved] | None = None) -> bool:
-        """From now on these pools, of which nothing is given out that is ``reserved`` (None: as before). Says whether
-        there is anything else to give out now. Costs as much as the pools that changed, and if any did as all that is
+        """Use these pools from now on, and give out nothing that is ``reserved`` (None: as before). Says whether there
+        is anything else to give out now. It costs as much as the pools that changed; if any did, as much as all that is
         taken."""
         self.reserved = self.reserved if reserved is None else reserved
         withheld = {name: self._withheld_of(pool) for name, pool in pools.items()}
@@ -153,7 +153,7 @@ class Ledger:
         return bool(stale or fresh)
 
     def withheld(self, address: Address) -> Reserved | None:
-        """What the address is, where it is never given out; None: nothing of the kind."""
+        """What the cluster uses the address for; None: it may be given out."""
         found = self.reserved.find(address)
         return found[1] if found else None
 

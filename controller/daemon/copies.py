@@ -3,7 +3,7 @@
 Pools and advertisements are copied twice: those of the controller's namespace, which count, and those of all others,
 of which is only said that they do not. Nothing waits for the latter.
 
-What is observed is passed on at once. A new leader asks for everything anew (``refresh``): what the copies hold once
+What is observed is passed on at once. A new leader asks for everything anew (``refresh``): what the copies have once
 that is done is no older than the question, however far a watch lagged behind.
 """
 

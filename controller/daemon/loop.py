@@ -6,7 +6,7 @@ The deciding thread goes round, a pass at a time:
 2. It hands that to ``core``, and takes from it what is to be done.
 3. It hands that to the ``writers``, the ``recorder`` and the ``clearing``, and waits for none of them.
 
-Of several replicas one decides (``elector``). The others hold their copies of the API's objects and nothing else. One
+Of several replicas one decides (``elector``). The others keep their copies of the API's objects and nothing else. One
 that begins to lead lists everything anew, to see no less than its predecessor wrote, and hands the copies to the core.
 When it ceases to lead, all that was decided and not written is dropped.
 """

@@ -44,7 +44,7 @@ def run() -> NoReturn:
     logger.info("serving", extra={"listen": ", ".join(map(str, status.addresses))})
     daemon.run()
     logger.info("stopped")
-    os._exit(0)  # the reflectors' threads wait for the API server; nothing that they hold is lost
+    os._exit(0)  # the reflectors' threads wait for the API server; nothing that they have is lost
 
 
 def _daemon(client: ApiClient, options: ControllerOptions, registry: CollectorRegistry) -> Daemon:

@@ -1,7 +1,7 @@
 """The threads that write: each takes the next request, makes it, and tells what became of it.
 
 Of one Service (or pool) at most one request is under way at a time, ``core`` sees to that. So the threads share one
-queue, and a slow write holds up nobody else's. Every write passes the elector's gate: what was decided in a term that
+queue, and a slow write keeps no other waiting. Every write passes the elector's gate: what was decided in a term that
 is over is dropped, and nobody is told.
 """
 

@@ -25,15 +25,15 @@ Labels = Mapping[str, str]
 
 
 def exhausted(pool: Pool | None, counts: Mapping[Family, tuple[int, int]]) -> Condition:
-    """``counts``: addresses held and available, by family."""
+    """``counts``: addresses taken and available, by family."""
     if pool is None:
         return Condition("Exhausted", "Unknown", "NotInForce", "no version of the pool is in force")
     details = []
-    for family, (held, available) in counts.items():
+    for family, (taken, available) in counts.items():
         size = pool.size(family)
         if size and not available:
-            reserved = f", {size - held} never given out" if size > held else ""
-            details.append(f"no free {family.text} address ({held} of {size} in use{reserved})")
+            reserved = f", {size - taken} never given out" if size > taken else ""
+            details.append(f"no free {family.text} address ({taken} of {size} in use{reserved})")
     if not details:
         return Condition("Exhausted", "False", "AddressesAvailable")
     return Condition("Exhausted", "True", "NoFreeAddress", "; ".join(details))

@@ -71,7 +71,7 @@ class Elsewhere:
         self._changed = True
 
     def take_due(self, now: float) -> list[Tell]:
-        """Whom to tell now, in Events about the objects themselves."""
+        """The Events to record now, about the objects themselves."""
         if not self._changed and (self._due_at is None or now < self._due_at):
             return []
         due = [each for each in self._strays.values() if each.tell_at <= now]
@@ -100,7 +100,7 @@ class Elsewhere:
 
 
 def _has_status(view: Configured) -> bool:
-    """Whether somebody has written what he makes of it."""
+    """Whether some controller has written a status."""
     if isinstance(view, L2Advertisement):
         return bool(view.status.conditions)
     status = view.status

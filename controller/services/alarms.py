@@ -18,7 +18,7 @@ class Alarms:
         """With what was set once and is not so any more."""
 
     def set(self, key: str, at: float | None) -> None:
-        """Wake this one then, and not when it was set before; None: not at all."""
+        """Wake this Service then, instead of when it was set before; None: not at all."""
         if self._at.get(key) == at:
             return
         if at is None:

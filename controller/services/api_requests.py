@@ -18,7 +18,7 @@ from controller.services.tracked import Tracked
 
 
 class ApiRequests:
-    """One thread only."""
+    """See the module's docstring. One thread only."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -82,8 +82,8 @@ class ApiRequests:
         tracked.attempts = 0
 
     def superseded(self, tracked: Tracked, attempts: int, now: Moment) -> None:
-        """Somebody else was faster, as ``attempts`` times before in a row. Whoever always is, is not chased without a
-        pause."""
+        """Somebody else wrote first, and has done so ``attempts`` times in a row before. From ``CONFLICTS_AT_ONCE`` on
+        the next request waits."""
         tracked.attempts = attempts + 1
         if tracked.attempts > CONFLICTS_AT_ONCE:
             self._retry_later(tracked, 0.0, now)
@@ -108,11 +108,11 @@ class ApiRequests:
         return not tracked.in_flight and tracked.retry_at is None
 
     def wake(self, tracked: Tracked, at: float | None) -> None:
-        """Have it judged then, though nothing be observed, if not before; None: not at all."""
+        """Have the Service judged then though nothing is observed, if it is not judged before; None: do not."""
         self._alarms.set(tracked.view.key, at)
 
     def due(self, tracked: Tracked, now: Moment) -> None:
-        """Its moment has come."""
+        """The moment of this Service has come."""
         if tracked.retry_at is not None and tracked.retry_at <= now.monotonic:
             tracked.retry_at = None
 

@@ -45,7 +45,7 @@ from controller.services.reading import addresses_in_status, is_ours
 
 @dataclass(slots=True)
 class Assignment:
-    """A Service, and what it has."""
+    """A Service, and the addresses that it has."""
 
     view: Service
     """As the API showed it last."""
@@ -54,7 +54,7 @@ class Assignment:
     retiring: tuple[Address, ...] = ()
     """What it leaves and the API may still show."""
     strays: tuple[Address, ...] = ()
-    """What its status shows beside these, and nobody else holds."""
+    """What its status shows beside these, and no other Service has."""
     confirmed: tuple[Address, ...] = ()
     """What it was assigned when the API last showed just that, or at the start."""
     cleared: str | None = None
@@ -74,7 +74,7 @@ class Assignments:
         self._class = load_balancer_class
         self._freed: set[PoolName] = set()
         self._refused: dict[str, tuple[Address, ...]] = {}
-        """What Services show that somebody else holds …"""
+        """What Services show that another one has …"""
         self._showing: dict[Address, dict[str, bool]] = {}
         """… and who they are, by address: whether we do not write to them."""
         self._disputed: set[Address] = set()
@@ -83,7 +83,7 @@ class Assignments:
         """Those of them that somebody has given back."""
 
     def restore(self, everybody: Mapping[str, Assignment]) -> None:
-        """Enter all that there is by what the API shows of it. ``everybody`` by ``namespace/name``."""
+        """Enter all Services, by what the API shows of them. ``everybody`` by ``namespace/name``."""
         contenders, unclear = [], []
         for one in everybody.values():
             shown, given = addresses_in_status(one.view), recorded(one.view)
@@ -105,8 +105,8 @@ class Assignments:
             one.cleared = _belongs_to(address, title.barred_by, one)
 
     def note_strays(self, one: Assignment, known: Mapping[str, Assignment]) -> bool:
-        """Take note of what the Service shows beside what it holds. Whether it usurps any of that. ``known``: everybody
-        who may hold something, by ``namespace/name``."""
+        """Note what the Service shows beside what it has; says whether it usurps any of that. ``known``: every Service
+        that may have something, by ``namespace/name``."""
         shown = addresses_in_status(one.view)
         beside = [each for each in shown if each not in one.assigned and each not in one.retiring]
         if not beside and not one.strays and one.view.key not in self._refused:
@@ -127,7 +127,7 @@ class Assignments:
         return bool(usurped)
 
     def _rightful(self, address: Address, sharer: Sharer, known: Mapping[str, Assignment]) -> Assignment | None:
-        """Who was given the address, or has it of our pools, and cannot share it with this one."""
+        """A Service that was given the address, or has it of our pools, and cannot share it with this one."""
         for other in self._ledger.having(address):
             if other.service == sharer.service or sharer.why_not_with(other) is None:
                 continue
@@ -138,7 +138,8 @@ class Assignments:
         return None
 
     def occupy(self, one: Assignment, known: Mapping[str, Assignment]) -> list[Assignment]:
-        """Have a Service that we do not write to hold what it shows and was given. Returns those who give way to it."""
+        """Note that a Service to which we do not write has what it shows and was given. Returns the Services that give
+        way to it."""
         shown, given = addresses_in_status(one.view), recorded(one.view)
         sharer = read_sharer(one.view)
         yielding, taken, refused = [], [], []
@@ -163,7 +164,8 @@ class Assignments:
     def _gives_way(
         self, rival: Assignment, address: Address, to: Assignment, given: tuple[Address, ...] | None
     ) -> bool:
-        """Whether ``rival`` has to give up what ``to`` shows, whose condition says that it was ``given`` that."""
+        """Whether ``rival`` has to give up what ``to`` shows. ``given``: what the condition of ``to`` says that it was
+        given."""
         if not self._is_ours(rival):
             return False
         if address in rival.strays:
@@ -176,14 +178,14 @@ class Assignments:
         return is_ours(one.view, self._class)
 
     def _evict(self, one: Assignment, address: Address) -> None:
-        """The address is another's from now on, though this Service's status may show it for a moment yet."""
+        """Take the address from the Service. Its status may show it for a moment yet."""
         self.assign(one, tuple(each for each in one.assigned if each != address))
         one.retiring = tuple(each for each in one.retiring if each != address)
         one.strays = tuple(each for each in one.strays if each != address)
         self._give_back(one, (address,))
 
     def _refuse(self, one: Assignment, refused: tuple[Address, ...]) -> None:
-        """Somebody else holds these, which the Service shows."""
+        """Note that the Service shows these, which another one has."""
         key, elsewhere = one.view.key, not self._is_ours(one)
         for address in set(self._refused.pop(key, ())) - set(refused):
             self._disputed.add(address)
@@ -199,7 +201,7 @@ class Assignments:
             self._refused[key] = refused
 
     def shown_by(self, address: Address) -> str | None:
-        """A Service that we do not write to and that shows this address, which somebody else holds."""
+        """A Service to which we do not write that shows this address, which another one has; None: there is none."""
         return next((key for key, elsewhere in self._showing.get(address, {}).items() if elsewhere), None)
 
     def take_disputed(self) -> set[str]:
@@ -213,7 +215,7 @@ class Assignments:
         return {key for address in vacated for key in self._showing.get(address, ())}
 
     def assign(self, one: Assignment, addresses: tuple[Address, ...]) -> None:
-        """These from now on; what the Service had beside them is retiring."""
+        """Assign these addresses. What the Service had beside them is retiring."""
         left = (*one.retiring, *one.assigned)
         one.retiring = tuple(dict.fromkeys(address for address in left if address not in addresses))
         one.assigned = addresses
@@ -224,7 +226,7 @@ class Assignments:
                 self._freed.add(pool)
 
     def confirm(self, one: Assignment) -> None:
-        """The API shows what was decided: nobody sees the Service at its former addresses any more."""
+        """The API shows the Service with what it is assigned: give back all that it has left."""
         one.cleared, one.confirmed = None, one.assigned
         if one.assigned:
             self._releases.forget(one.view.key)
@@ -232,14 +234,14 @@ class Assignments:
         one.retiring = one.strays = ()
 
     def give_back_unseen(self, one: Assignment) -> None:
-        """Of what the Service leaves, give back what the API does not show any more."""
+        """Give back what the Service leaves and the API does not show any more."""
         shown = addresses_in_status(one.view)
         gone = tuple(address for address in one.retiring if address not in shown)
         one.retiring = tuple(address for address in one.retiring if address not in gone)
         self._give_back(one, gone)
 
     def vacate(self, one: Assignment) -> None:
-        """It has nothing any more, and what the API shows of it is not ours."""
+        """The Service has nothing any more, and what the API shows of it is not ours."""
         self.assign(one, ())
         self.confirm(one)
 

@@ -48,8 +48,8 @@ def shown(view: Service) -> Shown:
 
 
 def wish(view: Service) -> object:
-    """What people say to us in the Service; another one is a reason to try again. Annotations that are not for us are
-    none: rivals write some of their own beside the status."""
+    """All by which people tell us something in the Service. When it changes the addresses are tried again. Other
+    annotations do not count: rivals write some of their own beside the status."""
     ours = {
         key: value
         for key, value in view.metadata.annotations.items()
@@ -59,8 +59,7 @@ def wish(view: Service) -> object:
 
 
 def last_other_writer(entries: Iterable[ManagedFields], ourselves: str) -> str | None:
-    """Who, other than ourselves, wrote ``status.loadBalancer`` last, or else anything of the status: the name that it
-    gave the API."""
+    """The manager other than ourselves that wrote ``status.loadBalancer`` last, or else anything of the status."""
     others = [each for each in entries if each.manager not in {"", ourselves} and each.fields_v1.status is not None]
     if not others:
         return None
@@ -73,7 +72,7 @@ def last_other_writer(entries: Iterable[ManagedFields], ourselves: str) -> str |
 
 @dataclass(slots=True)
 class Contest:
-    """About one Service. Times are monotonic seconds."""
+    """The contest about one Service's status. Times are monotonic seconds."""
 
     rewrites: int = 0
     """In a row."""
@@ -112,7 +111,7 @@ class Contest:
             self.about, self.until = wish(view), now + self.pause
             self.asked, self.rival, self.told = False, None, False
 
-    def holds(self, view: Service, now: float) -> bool:
+    def lasts(self, view: Service, now: float) -> bool:
         """Whether we keep from writing. Asking ends a contest that is over: that is one more try, and the next rewrite
         begins it anew."""
         if self.until is None:

@@ -123,7 +123,8 @@ class ServiceDecisions:
         self._explain(tracked, events.of_refusal(view, judgement), notes if written else (), now)
 
     def _explain(self, tracked: Tracked, why: tuple[EventNote, ...], told: tuple[EventNote, ...], now: Moment) -> None:
-        """See to it that an Event says why a Service waits. ``told``: those that are recorded now anyway."""
+        """Have an Event say why the Service waits (``why``), if it is time for that. ``told``: Events that are recorded
+        now anyway."""
         if tracked.remind and why and not set(why) & set(told):
             self._requests.tell(tracked, why)
             told = why
@@ -195,11 +196,11 @@ class ServiceDecisions:
         tracked.stated = present
 
     def _stands_back(self, tracked: Tracked, now: Moment) -> bool:
-        """Whether somebody else keeps writing the status. Then find out who, say so once, and leave it at that; except
-        that what it usurps is taken out of it each time."""
+        """Whether somebody else keeps writing the status. If so, find out who and say so once, and leave the status
+        alone; but take out of it what the Service usurps, each time."""
         view, contest = tracked.view, tracked.contest
         usurps = self._assignments.note_strays(tracked, self._tracked)
-        if contest is None or not contest.holds(view, now.monotonic):
+        if contest is None or not contest.lasts(view, now.monotonic):
             self.contested.discard(view.key)
             return False
         self.contested.add(view.key)
@@ -241,7 +242,8 @@ class ServiceDecisions:
     def _write(
         self, tracked: Tracked, patch: Patch | None, decision: str, notes: tuple[EventNote, ...], now: Moment
     ) -> bool:
-        """Whether a write is made of it now; None: the Service says already what it should."""
+        """Write the patch, if the Service may be written now; says whether it is written. None: the Service is as it
+        should be."""
         self.confirm(tracked)
         return patch is not None and self._requests.write(tracked, patch, decision, notes, now)
 
@@ -252,7 +254,7 @@ class ServiceDecisions:
 
 
 def texts(addresses: Iterable[Address]) -> Shown:
-    """As a status shows them."""
+    """The addresses as a status shows them."""
     return tuple(address.text for address in addresses)
 
 

@@ -11,7 +11,8 @@ from controller.services.vocabulary import UNREAD
 
 
 def of_judgement(view: Service, judgement: Judgement, cleared: str | None) -> tuple[EventNote, ...]:
-    """What changes for the Service, which is still as ``view``. ``cleared``: why it may not keep what it had."""
+    """The Events of a judgement about a Service that still is as ``view``. ``cleared``: why it may not keep what it
+    had."""
     before = {ingress.ip for ingress in view.status.load_balancer.ingress}
     after = [address.text for address in judgement.addresses]
     events = []
@@ -37,7 +38,7 @@ def of_judgement(view: Service, judgement: Judgement, cleared: str | None) -> tu
 
 
 def of_refusal(view: Service, judgement: Judgement) -> tuple[EventNote, ...]:
-    """Why the Service has no address, or not the one that it asks for."""
+    """The Event that says why a Service has no address, or not the one that it asks for."""
     refusal = judgement.refusal
     if refusal is None:
         return ()
@@ -49,7 +50,7 @@ def of_refusal(view: Service, judgement: Judgement) -> tuple[EventNote, ...]:
 
 
 def of_contest(refusal: Refusal | None) -> tuple[EventNote, ...]:
-    """Who keeps writing the status."""
+    """The Event that names who keeps writing the status."""
     if refusal is None:
         return ()
     return (EventNote("Warning", refusal.reason.value, shortened(refusal.message)),)

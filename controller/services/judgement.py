@@ -54,7 +54,8 @@ class Judgement:
 
 
 def judge(config: Config, ledger: Ledger, reading: Reading, present: tuple[Address, ...], recorded: str) -> Judgement:
-    """``present``: what the Service has now. ``recorded``: the pool that its annotation names."""
+    """Judge one Service. ``present``: the addresses that it has now. ``recorded``: the pool that its annotation
+    names."""
     want = reading.request
     if not present:
         return _from_nothing(config, ledger, reading, None)
@@ -73,7 +74,7 @@ def judge(config: Config, ledger: Ledger, reading: Reading, present: tuple[Addre
         moving = replace(want, former=(*staying.addresses, *want.former))  # what need not move does not
         outcome = allocate(config, ledger, moving)
         if isinstance(outcome, Allocation):
-            return _verdict(config, ledger, moving, outcome, cleared)
+            return _judgement(config, ledger, moving, outcome, cleared)
         refusal = outcome
     judgement = _with_what_stays(config, ledger, reading, staying, refusal)
     remark = _remark(ledger, judgement.addresses)
@@ -101,7 +102,7 @@ def _with_what_stays(
     if suffices(want, staying.addresses):
         if refusal is not None:
             return Judgement(kept.addresses, kept.pool, refusal, cleared=cleared)
-        return _verdict(config, ledger, want, kept, cleared)
+        return _judgement(config, ledger, want, kept, cleared)
     completed = complete(config, ledger, want, staying.addresses)
     if isinstance(completed, Allocation):
         return Judgement(completed.addresses, completed.pool, refusal, cleared=cleared)
@@ -114,10 +115,10 @@ def _from_nothing(config: Config, ledger: Ledger, reading: Reading, cleared: str
     outcome = reading.refusal or allocate(config, ledger, reading.request)
     if isinstance(outcome, Refusal):
         return Judgement(refusal=outcome, cleared=cleared)
-    return _verdict(config, ledger, reading.request, outcome, cleared)
+    return _judgement(config, ledger, reading.request, outcome, cleared)
 
 
-def _verdict(config: Config, ledger: Ledger, want: AddressRequest, has: Allocation, cleared: str | None) -> Judgement:
+def _judgement(config: Config, ledger: Ledger, want: AddressRequest, has: Allocation, cleared: str | None) -> Judgement:
     """What was allocated or stays, with the second family where that can be had too."""
     if len(has.addresses) == len(want.families[0]):
         return Judgement(has.addresses, has.pool, cleared=cleared)
@@ -128,8 +129,8 @@ def _verdict(config: Config, ledger: Ledger, want: AddressRequest, has: Allocati
 
 
 def _may_come_back(config: Config, present: tuple[Address, ...], recorded: str, lost: Refusal) -> bool:
-    """Whether the addresses are in no pool only because their pool cannot be read, or is being made anew: a typing
-    error costs nobody his."""
+    """Whether the addresses are in no pool only because their pool cannot be read, or is being made anew. A typing
+    error must cost no Service its address."""
     if lost.reason is not Reason.ADDRESS_NOT_IN_POOL:
         return False
     away = config.unreadable | config.departed
@@ -157,7 +158,7 @@ def _reason(judgement: Judgement) -> str:
 
 
 def words(judgement: Judgement) -> str:
-    """What the condition says, but for what nobody understands."""
+    """What the condition says, without the annotations that have no effect."""
     refusal = judgement.refusal
     if not judgement.addresses:
         if refusal is None:

@@ -39,7 +39,7 @@ class JudgingQueue:
         return len(self._heap) + len(self._arrived)
 
     def add(self, *keys: str) -> None:
-        """These are due."""
+        """Put these into the queue, as due."""
         self._arrived.update(keys)
 
     def offer(self, freed: Iterable[PoolName], waiting: Iterable[str]) -> None:

@@ -65,7 +65,7 @@ class FirstAddresses:
         """By uid, in monotonic seconds."""
 
     def begin_anew(self) -> None:
-        """What happens to the Services that wait now is not seen any more."""
+        """Forget the Services that wait now, since what happens to them is not observed any more."""
         self._seen.clear()
 
     def appeared(self, view: Service, now: Moment) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """An allowance. What is kept of it for each Service is one number: when it is whole again, in monotonic seconds."""
+    """An allowance. Of each Service one number is kept: when its allowance is whole again, in monotonic seconds."""
 
     at_once: int
     every_s: float

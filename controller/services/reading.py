@@ -71,7 +71,7 @@ def read_request(service: Service, namespace_labels: Mapping[str, str]) -> Readi
 
 
 def _wanted_families(service: Service) -> tuple[tuple[tuple[Family, ...], ...], Refusal | None]:
-    """What would do, best first; and why that makes no sense."""
+    """The families that would do, best first, and why the policy makes no sense; None: it does."""
     families = _cluster_families(service)
     if not families:
         return (), Refusal(Reason.NO_CLUSTER_IP, "the Service has no ClusterIP yet")

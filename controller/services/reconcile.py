@@ -51,7 +51,7 @@ from controller.services.tracked import Tracked
 
 @dataclass(frozen=True, slots=True)
 class ServiceFigures:
-    """For the metrics."""
+    """What the metrics say of Services."""
 
     services: int = 0
     waiting: Mapping[Reason, int] = field(default_factory=dict)
@@ -88,8 +88,8 @@ class Reconciler:
     # -------------------------------------------------------------------- what is observed
 
     def set_config(self, config: Config) -> None:
-        """The configuration in force. If it differs, every Service is judged anew; if only in what it says to people,
-        those that wait."""
+        """Use this configuration from now on. If it differs, every Service is judged anew; if it differs only in what
+        it says to people, those that wait."""
         before = replace(self._decisions.config, departed=frozenset())
         if config == before:
             return
@@ -104,14 +104,14 @@ class Reconciler:
         self._mind_departed()
 
     def _mind_departed(self) -> None:
-        """Other pools are there, or may come back, than a moment ago."""
+        """Other pools are there now, or may come back, than before."""
         self._decisions.config = replace(self._decisions.config, departed=self._departed.names)
         self.releases.regroup(self._decisions.config.pool_of, self._decisions.config.departed)
         self._queue.add(*self._tracked)
 
     def set_reserved(self, reserved: RangeMap[Reserved]) -> None:
-        """The addresses that the cluster uses itself. Where pools contain other ones now, every Service is judged anew;
-        whoever waits always is, as the reason may be another one."""
+        """The addresses that the cluster uses itself. If pools contain other ones of them now, every Service is judged
+        anew. Those that wait are in any case, since the reason may be another one."""
         if reserved is self._reserved:
             return
         self._reserved = reserved
@@ -136,7 +136,7 @@ class Reconciler:
             self._queue.add(view.key)
 
     def _take_note(self, view: Service) -> Tracked | None:
-        """The Service, if this is news of it."""
+        """Note a Service as the API shows it. Returns it if it is to be judged, None if this is no news of it."""
         tracked = self._tracked.get(view.key)
         version = view.metadata.resource_version
         if tracked is not None and tracked.uid != view.metadata.uid:
@@ -178,7 +178,7 @@ class Reconciler:
         self._queue.add(view.key)
 
     def _enter(self, tracked: Tracked) -> None:
-        """Take note of what the Service shows, before anybody else is given it; who has to give way to it is due."""
+        """Note what the Service shows, before another one is given it. Services that give way to it are due."""
         if is_ours(tracked.view, self._class):
             self._assignments.note_strays(tracked, self._tracked)
         elif tracked.view.spec.type == "LoadBalancer":
@@ -239,8 +239,8 @@ class Reconciler:
             self._queue.add(change.key)
 
     def superseded(self, change: Change, view: Service | None, now: Moment) -> None:
-        """Somebody else wrote first; ``view`` is what the object has become. Judged anew at once, but whoever is always
-        faster is not chased without a pause."""
+        """Somebody else wrote first; ``view`` is what the object has become. It is judged anew at once, and after
+        conflicts in a row with a pause."""
         tracked = self._tracked.get(change.key)
         attempts = tracked.attempts if tracked is not None else 0
         self._learn(change, view)

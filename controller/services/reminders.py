@@ -41,5 +41,5 @@ class Reminders:
             self._alarms.set(key, None)
 
     def due(self, now: float) -> list[str]:
-        """Those to explain again now; each is to be told, or forgotten."""
+        """The Services that are to be told again now. Each is to be told, or forgotten."""
         return self._alarms.due(now)

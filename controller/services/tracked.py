@@ -26,14 +26,14 @@ class Decided:
         return service_patch(view, self.addresses, self.pool, self.condition, self.at)
 
     def is_what(self, view: Service) -> bool:
-        """Whether the Service shows it, and asks for nothing else than when it was decided."""
+        """Whether the Service shows it, and asks for nothing else than it did when that was decided."""
         alike = view.metadata.deletion_timestamp == self.view.metadata.deletion_timestamp
         return alike and wish(view) == wish(self.view) and self.patch(view) is None
 
 
 @dataclass(slots=True)
 class Tracked(Assignment):
-    """See the module's docstring. Times are monotonic seconds."""
+    """The state of one Service. Times are monotonic seconds."""
 
     refusal: Refusal | None = None
     """Why it has no address, or not the one that it asks for."""

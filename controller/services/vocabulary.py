@@ -65,7 +65,7 @@ def _is_for_us(key: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _meant(key: str) -> str | None:
-    """The one that was meant; None: nobody knows."""
+    """The annotation that was meant; None: it cannot be told."""
     said = _plain(key.partition("/")[2][:KEY_LIMIT])
     plain = {_plain(name): name for name in ASKED}
     close = [plain[name] for name in get_close_matches(said, plain, 1, cutoff=0.5)]
