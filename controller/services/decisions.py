@@ -22,7 +22,7 @@ from cluster.addresses import Address
 from cluster.annotations import ALLOCATED_FROM_POOL, PREFIX, annotation
 from cluster.config import Config
 from cluster.objects import Condition, Service, find_condition
-from cluster.record import ADDRESS_ASSIGNED, recorded
+from cluster.record import ADDRESS_ASSIGNED, recorded, recorded_texts
 from cluster.resources import SERVICE_OWNERS, SERVICES
 from controller.allocation.allocator import Reason, Refusal
 from controller.allocation.ledger import Ledger
@@ -210,7 +210,8 @@ class ServiceDecisions:
         displayed = own if usurps else present
         status = "True" if displayed and displayed == own else "False"
         said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
-        if said is not None and (said.reason, said.status) == (Reason.CONTESTED.value, status):
+        told = said is not None and (said.reason, said.status) == (Reason.CONTESTED.value, status)
+        if said is not None and told and set(recorded_texts(said)) == set(own):
             tracked.refusal = Refusal(Reason.CONTESTED, said.message)
             self._write(tracked, service_patch(view, displayed, pool_named(view), said, now), said.message, (), now)
             return True

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from cluster.config import GRACE_S
 from cluster.objects import ManagedFields, ServiceOwners, decode
 from controller.services.contest import AGAIN_S, CALM_S, FIRST_PAUSE_S, LAST_PAUSE_S, last_other_writer
 from controller.services.pace import WORDS
@@ -59,6 +60,24 @@ def test_a_person_who_edits_a_status_once_or_twice_is_corrected(world: World) ->
     contested(world, 2)
     assert world.ip("web") == OURS
     assert world.condition("web")[1] == "Assigned"
+
+
+def test_a_condition_does_not_keep_an_address_that_the_service_has_lost(world: World) -> None:
+    """In a contest the condition is the record: after a restart the Service would have the address again."""
+    contested(world)
+    world.configure(other="10.0.0.0/24")
+    world.wait(2 * GRACE_S)  # the pool does not come back
+    world.rest()
+    status, reason, message = world.condition("web")
+    assert (status, reason) == ("False", "Contested")
+    assert OURS not in message
+    assert '"k3s"' in message
+    assert world.ip("web") == "192.168.1.7"
+    world.take_writes()
+    world.start()
+    world.rest()
+    assert OURS not in world.condition("web")[2]
+    assert world.take_writes() == []
 
 
 def test_the_third_time_the_other_is_named_and_not_fought(world: World) -> None:
