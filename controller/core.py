@@ -104,14 +104,14 @@ class Core:
 
     def restore(self, everything: Iterable[Object], now: Moment) -> None:
         """From now on, decide. ``everything``: all objects that a controller reads, read since the term began."""
-        self._reports = Reports(self._namespace, self._rng, self._reports.config)
+        self._reports = Reports(self._namespace, self._rng, self._reports.in_force.config)
         self._reservations = Reservations()
         self._elsewhere = Elsewhere(self._namespace)
         self._orphans = Orphans(now.monotonic)
         for view in everything:
             self._note(view, None, view, now)
         self._reports.reload()
-        self._services.set_config(self._reports.config)
+        self._services.set_config(self._reports.in_force.config)
         self._services.set_reserved(self._reservations.ranges)
         self._services.start(self._reports.recorded_releases())
 
@@ -173,7 +173,7 @@ class Core:
 
     def set_obstacle(self, problem: Problem | None) -> None:
         """What keeps pools from being applied; None: nothing."""
-        self._reports.set_obstacle(problem)
+        self._reports.in_force.set_obstacle(problem)
 
     # -------------------------------------------------------------------- deciding
 
@@ -191,11 +191,11 @@ class Core:
         """What is to be done, as far as there is ``room``; the rest stays due. ``states_served``: whether the API has
         the kind ConfigurationState."""
         astray = self._elsewhere.take_due(now.monotonic) if self.restored else []
-        self._reports.set_elsewhere(self._elsewhere.pools)
+        self._reports.in_force.set_elsewhere(self._elsewhere.pools)
         if self._reports.reload():
-            self._services.set_config(self._reports.config)
+            self._services.set_config(self._reports.in_force.config)
         self._services.set_reserved(self._reservations.ranges)
-        orders = PassResult(problems=self._reports.take_new_problems(), astray=astray)
+        orders = PassResult(problems=self._reports.in_force.take_new_problems(), astray=astray)
         if room is None:
             return orders
         for each in self._services.decide(now, room.requests, room.services):
@@ -225,9 +225,9 @@ class Core:
         return Snapshot(
             pools={
                 name: PoolFigures.of(self._services.ledger, name)
-                for name in (self._reports.config.pools if self.restored else ())
+                for name in (self._reports.in_force.config.pools if self.restored else ())
             },
-            config_stale=bool(self._reports.problems),
+            config_stale=bool(self._reports.in_force.problems),
             services=counts.services,
             waiting={reason.value: count for reason, count in counts.waiting.items()},
             refusals={reason.value: count for reason, count in counts.refusals.items()},

@@ -1,6 +1,7 @@
 """What the controller writes about pools and advertisements, on the objects themselves. Pure, as ``reconcile`` is.
 
-It keeps the objects that exist, makes them into the ``Config`` in force, and keeps these up to date in the API:
+It keeps the objects that exist, has them made into the configuration in force (``in_force``), and keeps these up to
+date in the API:
 
 1. the conditions of each pool and advertisement (``conditions``);
 2. the counters and the recent releases of each pool;
@@ -14,14 +15,12 @@ controllers of different classes in one namespace write about the same pools, an
 
 from __future__ import annotations
 
-import dataclasses
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec.structs import replace
 
-from cluster import config as configuration
 from cluster.addresses import Family, Range
 from cluster.config import Config, Pool, Problem
 from cluster.objects import (
@@ -41,6 +40,7 @@ from controller.allocation.reserved import Reserved
 from controller.changes import Change, Moment, Read, Write, shortened, with_conditions
 from controller.pools import conditions
 from controller.pools.findings import AdvertisementFindings
+from controller.pools.in_force import InForce
 from controller.pools.reported import Reported
 
 COUNTERS_S = 1.0
@@ -59,25 +59,18 @@ class Reports:
 
     def __init__(self, namespace: str, rng: random.Random, previous: Config | None = None) -> None:
         """``previous`` is the configuration whose objects stay in force where they cannot be honoured any more."""
-        self.config = Config()
-        """What is in force, as of the last ``reload``."""
-        self.problems: tuple[Problem, ...] = ()
+        self.in_force = InForce(previous)
         self.findings = AdvertisementFindings()
         """It is to be told of nodes and speakers."""
         self.states_served = True
         """Whether the API has the kind ConfigurationState; MetalLB up to 0.15 did not."""
-        self._elsewhere: Mapping[PoolName, str] = {}
-        self._obstacle: Problem | None = None
         self._namespace = namespace
         self._rng = rng
-        self._previous = previous
         self._pools: dict[str, Reported] = {}
         self._advertisements: dict[str, Reported] = {}
         self._state = Reported(CONFIGURATION_STATES, STATE_NAME, known=False)
         self._withheld: dict[PoolName, list[tuple[Range, Reserved]]] = {}
         self._withheld_for: tuple[object, object] = (None, None)
-        self._new_problems: list[Problem] = []
-        self._changed = True
         self._deadline: float | None = None
 
     # -------------------------------------------------------------------- what is observed
@@ -91,23 +84,12 @@ class Reports:
             return
         reported.view = view
         if before is None or not isinstance(before, Configured) or not _same_wish(before, view):
-            self._changed = True
+            self.in_force.changed()
 
     def vanished(self, view: Configured) -> None:
         table, _ = self._table(view)
         if table.pop(view.metadata.name, None) is not None:
-            self._changed = True
-
-    def set_elsewhere(self, pools: Mapping[PoolName, str]) -> None:
-        """Pools in other namespaces that nobody reads."""
-        if pools is not self._elsewhere:
-            self._elsewhere, self._changed = pools, True
-
-    def set_obstacle(self, problem: Problem | None) -> None:
-        """What keeps pools from being applied; None: nothing."""
-        if problem != self._obstacle:
-            self._obstacle, self._changed = problem, True
-            self._new_problems += [problem] if problem is not None else []
+            self.in_force.changed()
 
     def _table(self, view: Configured) -> tuple[dict[str, Reported], Resource[Any]]:
         if isinstance(view, IPAddressPool):
@@ -156,28 +138,14 @@ class Reports:
     # -------------------------------------------------------------------- deciding
 
     def reload(self) -> bool:
-        """Make the objects into ``config`` if they changed; says whether it is another one now."""
-        if not self._changed:
+        """Make the objects into the configuration in force if they changed; says whether it is another one now."""
+        if not self.in_force.stale:
             return False
-        self._changed = False
-        loaded = configuration.load(
+        self.findings.clear()
+        return self.in_force.load(
             [each.view for each in self._pools.values() if isinstance(each.view, IPAddressPool)],
             [each.view for each in self._advertisements.values() if isinstance(each.view, L2Advertisement)],
-            self._previous,
         )
-        obstacle = self._obstacle.text if self._obstacle is not None else ""
-        config = dataclasses.replace(loaded.config, elsewhere=self._elsewhere, obstacle=obstacle)
-        differs = config != self.config
-        self.config = self._previous = config
-        self.findings.clear()
-        self._new_problems += [problem for problem in loaded.problems if problem not in self.problems]
-        self.problems = loaded.problems
-        return differs
-
-    def take_new_problems(self) -> list[Problem]:
-        """Problems that came up since the last call, for the log."""
-        taken, self._new_problems = self._new_problems, []
-        return taken
 
     def next_deadline(self) -> float | None:
         """When ``decide`` wants to be called next though nothing was observed, in monotonic seconds."""
@@ -192,10 +160,10 @@ class Reports:
         """The writes that make the objects say what is so."""
         self._deadline = None
         config, reserved = self._withheld_for
-        if config is not self.config or reserved is not ledger.reserved:
-            self._withheld_for = self.config, ledger.reserved
-            self._withheld = {name: ledger.withheld_of(name) for name in self.config.pools}
-        wrong = {(problem.kind, problem.name): problem for problem in self.problems}
+        if config is not self.in_force.config or reserved is not ledger.reserved:
+            self._withheld_for = self.in_force.config, ledger.reserved
+            self._withheld = {name: ledger.withheld_of(name) for name in self.in_force.config.pools}
+        wrong = {(problem.kind, problem.name): problem for problem in self.in_force.problems}
         changes: list[Change] = []
         for reported in (*self._pools.values(), *self._advertisements.values()):
             body = self._report(reported, wrong.get((reported.resource.kind, reported.name)), ledger, releases, now)
@@ -233,11 +201,11 @@ class Reports:
         status: dict[str, Any] = {}
         urgent = with_conditions(view.status.conditions, wanted, now) is not None
         if isinstance(view, IPAddressPool):
-            exhausted = conditions.exhausted(self._in_force(view), self._counts(view, ledger))
+            exhausted = conditions.exhausted(self._pool_in_force(view), self._counts(view, ledger))
             wanted["Exhausted"] = replace(exhausted, observed_generation=generation)
             status |= self._counters(view, ledger, everything=not view.status.conditions)
             remembered = tuple(_recorded(each) for each in releases.of(PoolName(view.metadata.name)))
-            if self._in_force(view) and remembered != view.status.recent_releases:
+            if self._pool_in_force(view) and remembered != view.status.recent_releases:
                 status["recentReleases"] = [to_builtins(each) for each in remembered] or None
         changed = with_conditions(view.status.conditions, wanted, now)
         if changed is not None:
@@ -255,21 +223,23 @@ class Reports:
         name = view.metadata.name
         if isinstance(view, IPAddressPool):
             withheld = self._withheld.get(PoolName(name), ())
-            return {"Overlapping": conditions.overlapping(self._in_force(view), problem, withheld)}
-        advertisement = self.config.advertisements.get(name)
+            return {"Overlapping": conditions.overlapping(self._pool_in_force(view), problem, withheld)}
+        advertisement = self.in_force.config.advertisements.get(name)
         return {} if advertisement is None else self.findings.of(advertisement, self._pools)
 
-    def _in_force(self, view: IPAddressPool) -> Pool | None:
-        return self.config.pools.get(PoolName(view.metadata.name))
+    def _pool_in_force(self, view: IPAddressPool) -> Pool | None:
+        return self.in_force.config.pools.get(PoolName(view.metadata.name))
 
     def _counts(self, view: IPAddressPool, ledger: Ledger) -> dict[Family, tuple[int, int]]:
         name = PoolName(view.metadata.name)
-        return {family: ledger.counts(name, family) if name in self.config.pools else (0, 0) for family in Family}
+        there = name in self.in_force.config.pools
+        return {family: ledger.counts(name, family) if there else (0, 0) for family in Family}
 
     def _validity(self, view: Configured, problem: Problem | None) -> Condition:
         if problem is None:
             return Condition("Valid", "True", "InForce")
-        stays: Iterable[str] = self.config.pools if isinstance(view, IPAddressPool) else self.config.advertisements
+        config = self.in_force.config
+        stays: Iterable[str] = config.pools if isinstance(view, IPAddressPool) else config.advertisements
         rest = "; the last good version stays in force" if view.metadata.name in stays else ""
         message = shortened(f"{problem.field}: {problem.reason}{rest}")
         return Condition("Valid", "False", problem.word, message)
@@ -294,7 +264,7 @@ class Reports:
         if not isinstance(view, ConfigurationState):
             body: dict[str, Any] = {"metadata": {"name": STATE_NAME, "namespace": self._namespace, "labels": _LABELS}}
             return self._write(self._state, body, "made the ConfigurationState", create=True)
-        problems = (*self.problems, *([self._obstacle] if self._obstacle is not None else []))
+        problems = (*self.in_force.problems, *([self.in_force.obstacle] if self.in_force.obstacle is not None else []))
         summary = shortened("; ".join(problem.text for problem in problems))
         result = "Invalid" if problems else "Valid"
         status: dict[str, Any] = {}

@@ -108,7 +108,7 @@ class Api:
     def turn(self) -> int:
         """One turn of the deciding thread, its changes carried out; how many there were."""
         if self.reports.reload() or self.ledger.reserved is not self.reservations.ranges:
-            self.ledger.set_pools(self.reports.config.pools, self.reservations.ranges)
+            self.ledger.set_pools(self.reports.in_force.config.pools, self.reservations.ranges)
         changes = self.reports.decide(self.ledger, self.releases, Moment(self.time, self.time))
         for change in changes:
             kind = change.resource.kind
@@ -325,7 +325,7 @@ def test_what_is_remembered_of_releases_is_listed_and_read_again(api: Api) -> No
     before = len(api.writes)
     api.start()
     api.reports.reload()
-    api.releases.restore(api.reports.recorded_releases(), api.reports.config.pool_of)
+    api.releases.restore(api.reports.recorded_releases(), api.reports.in_force.config.pool_of)
     api.settle()
     assert len(api.writes) == before
     for number in range(5):
@@ -371,7 +371,7 @@ def test_a_broken_pool_says_what_is_wrong_and_what_stays(api: Api) -> None:
         "Invalid",
         f"{reason}; the last good version stays in force",
     )
-    assert [problem.text for problem in api.reports.take_new_problems()] == [f"IPAddressPool p: {reason}"]
+    assert [problem.text for problem in api.reports.in_force.take_new_problems()] == [f"IPAddressPool p: {reason}"]
     state = api.status("ConfigurationState", "controller")
     assert (state["result"], state["errorSummary"]) == ("Invalid", f"IPAddressPool p: {reason}")
     assert {each["type"]: (each["status"], each["reason"]) for each in state["conditions"]} == {
@@ -382,7 +382,7 @@ def test_a_broken_pool_says_what_is_wrong_and_what_stays(api: Api) -> None:
     api.settle()
     assert api.judgement("IPAddressPool", "p")[0] == "True"
     assert api.status("ConfigurationState", "controller")["result"] == "Valid"
-    assert api.reports.take_new_problems() == []
+    assert api.reports.in_force.take_new_problems() == []
 
 
 def test_overlap_and_a_bad_advertisement_are_told_apart(api: Api) -> None:
@@ -441,7 +441,7 @@ def test_a_state_that_somebody_deleted_is_made_again_with_the_next_news(api: Api
 def test_a_failed_report_is_repeated_after_a_pause(api: Api) -> None:
     api.pool("p", "10.0.0.0/24")
     api.reports.reload()
-    api.ledger.set_pools(api.reports.config.pools)
+    api.ledger.set_pools(api.reports.in_force.config.pools)
     for change in api.reports.decide(api.ledger, api.releases, Moment(api.time, api.time)):
         api.reports.failed(change, 0.0, Moment(api.time, api.time))
     assert api.turn() == 0
@@ -455,7 +455,7 @@ def test_a_failed_report_is_repeated_after_a_pause(api: Api) -> None:
 def test_a_report_that_somebody_forestalled_is_made_on_the_newer_object(api: Api) -> None:
     api.pool("p", "10.0.0.0/24")
     api.reports.reload()
-    api.ledger.set_pools(api.reports.config.pools)
+    api.ledger.set_pools(api.reports.in_force.config.pools)
     now = Moment(api.time, api.time)
     changes = api.reports.decide(api.ledger, api.releases, now)
     api.pool("p", "10.0.0.0/25")
