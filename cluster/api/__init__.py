@@ -1,0 +1,1 @@
+"""How the Kubernetes API is asked: requests, live copies of its objects, and what can go wrong."""

@@ -1,0 +1,1 @@
+"""What both daemons have: command line, log, status page, and how they begin and end."""
