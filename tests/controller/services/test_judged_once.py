@@ -165,3 +165,18 @@ def test_a_service_deleted_during_a_write_gives_its_address_back(world: World) -
     world.put("next")
     rest(world)
     assert world.ip("next") == "10.0.0.1"
+
+
+def test_a_service_that_is_being_deleted_waits_no_more_though_that_began_during_a_write(world: World) -> None:
+    world.configure()
+    world.put("web")
+    world.deliver()
+    world.decide()
+    (write,) = world.pending
+    world.carry_out(write, tell=False)
+    seen = world.view("web")
+    world.put("web", deletionTimestamp="2026-01-02T00:00:00Z")
+    world.deliver()
+    world.controller.answered(write, seen)
+    rest(world)
+    assert world.controller.figures().waiting == {}
