@@ -193,3 +193,8 @@ def test_each_word_of_the_glossary_is_explained_once() -> None:
     each = [word for entry in words for word in entry.split(", ")]
     assert len(each) > 50
     assert sorted(each) == sorted(set(each))
+
+
+def test_each_decision_is_called_by_its_number() -> None:
+    for page in sorted((ROOT / "docs/decisions").glob("*.md")):
+        assert page.read_text().startswith(f"# {page.name[:4]}: "), page.name

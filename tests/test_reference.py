@@ -22,7 +22,10 @@ from cluster.record import ADDRESS_ASSIGNED
 from controller.allocation.reserved import Use
 from speaker.api.events import ON_NODE, ON_SERVICES
 from speaker.api.records import CONFIGURATION, HEALTH
+from speaker.protocol.heartbeat import LONGEST_SAID
+from speaker.protocol.mirrors import MAX_ALL_CLAIMS
 from speaker.protocol.protocol import STRANGE
+from speaker.protocol.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs/reference"
@@ -242,3 +245,23 @@ def test_the_page_lists_every_condition_with_its_reasons_and_no_other() -> None:
         for condition, _, reasons in rows(table):
             told.setdefault(condition.strip("`"), set()).update(re.findall(r"`(\w+)`", reasons))
     assert told == conditions()
+
+
+# ------------------------------------------------------------------------ constants
+
+
+def test_the_page_on_the_protocol_has_the_constants_of_the_code() -> None:
+    used = Settings()
+    told = {name: value for name, value, _ in rows(section(ROOT / "docs/protocol.md", "The rules"))}
+    assert told == {
+        "heartbeat interval": f"{used.interval_s * 1000:g} ms; {used.idle_interval_s:g} s idle",
+        "D, floor": f"{used.detection_floor_s * 1000:g} ms",
+        "D, ceiling": f"{used.detection_ceiling_s:g} s",
+        "turn": f"{used.rank_delay_s * 1000:g} ms",
+        "more for a cold address": f"{used.plan_lag_s * 1000:g} ms",
+        "start-up wait": f"{used.start_wait_s:g} s and three intervals",
+        "listening on a new link": f"{used.listening_s:g} s",
+        "silence on a link that came up": f"{used.link_silence_s:g} s",
+        "datagram": f"{LONGEST_SAID:,} octets",
+        "claims of all peers": f"{MAX_ALL_CLAIMS:,}",
+    }
