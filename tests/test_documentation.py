@@ -177,6 +177,19 @@ def test_every_reason_for_having_no_address_is_explained() -> None:
     assert {reason.value for reason in Reason} <= set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
 
 
+def test_every_name_that_the_recipes_use_is_in_the_code() -> None:
+    page = prose(ROOT / "docs/how-to/change.md")
+    files = {ROOT / name for name in re.findall(r"`([\w./]+\.py)`", page)}
+    there = set(re.findall(r"\w+", "\n".join(file.read_text() for file in files)))
+    names = [name for name in re.findall(r"`([^`]+)`", page) if "/" not in name and not name.startswith("test_")]
+    used = {
+        word for name in names for word in re.findall(r"\w*[a-z]_\w+|_\w+|[A-Z]+[a-z]+[A-Z]?\w*|[A-Z]+_[A-Z_]+", name)
+    }
+    assert len(files) > 10
+    assert used
+    assert used <= there, used - there
+
+
 def test_every_metric_that_a_page_names_is_on_the_page_of_metrics() -> None:
     there = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/reference/metrics.md").read_text(), re.MULTILINE))
     named = {
