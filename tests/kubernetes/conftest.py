@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from kubernetes import config
 
 from lab.apiserver.embedded import EmbeddedApi
+from tests.kubernetes.access import Access
 from tests.kubernetes.control_plane import MANIFEST, ControlPlane
 from tests.kubernetes.metallb import definitions
 from tests.real import why_not
@@ -78,3 +81,13 @@ def kubeconfig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         return
     with EmbeddedApi() as api:
         yield api.kubeconfig(tmp_path_factory.mktemp(request.param) / "kubeconfig")
+
+
+@pytest.fixture
+def access(kubeconfig: Path) -> Iterator[Access]:
+    """A namespace of its own, in one of the control planes."""
+    with config.new_client_from_config(str(kubeconfig)) as api_client:
+        name = f"test-{uuid.uuid4().hex[:8]}"
+        access = Access(api_client, name)
+        access.made("/api/v1/namespaces", {"metadata": {"name": name}})
+        yield access
