@@ -87,12 +87,20 @@ class _Queue(Generic[_Mark]):
         count = len(self._round_of(next(iter(self.marks))))
         return max(rate.ready_at(count) for rate in self._rates)
 
-    def take(self, now: float) -> tuple[WireAddress, _Mark] | None:
-        """The first one, out of the queue, if its frames may go out now; then they count."""
-        if not self.marks or self.ready_at() > now:
+    def take(self, now: float) -> tuple[WireAddress, _Mark, Round] | None:
+        """The first one with its mark and its round, out of the queue, if its frames may go out now; then they
+        count."""
+        if not self.marks:
             return None
-        count = len(self._round_of(next(iter(self.marks))))
-        return self.marks.popitem(last=False) if all(rate.take(count, now) for rate in self._rates) else None
+        announced = self._round_of(next(iter(self.marks)))
+        count = len(announced)
+        for rate in self._rates:
+            if rate.ready_at(count) > now:
+                return None
+        for rate in self._rates:
+            if not rate.take(count, now):
+                return None
+        return *self.marks.popitem(last=False), announced
 
 
 class _LinkSchedule:
@@ -113,7 +121,6 @@ class _LinkSchedule:
         def every_round(address: WireAddress) -> Round:
             return resolutions[address.family].every_round
 
-        self._first_round, self._every_round = first_round, every_round
         # One round at once, and the rest of the limit in a second.
         together = () if limit is None else (Allowance(limit - LONGEST_ROUND, LONGEST_ROUND, now),)
         at_once = _allowance(FIRST_FRAMES_PER_S, _BURST_S, now)
@@ -163,15 +170,18 @@ class _LinkSchedule:
         return self.up and not self.quiet
 
     def due(self, now: float) -> Iterator[Frame]:
-        while taken := self._defend.take(now):
-            yield from self._frames(taken[0], self._every_round)
-        while not self._defend and (taken := self._first.take(now)):
-            yield from self._say(taken[0], self._first_round, REPEATS, now)
+        while defended := self._defend.take(now):
+            address, _, frames = defended
+            yield from self._frames(address, frames)
+        while not self._defend and (first := self._first.take(now)):
+            address, _, frames = first
+            yield from self._say(address, frames, REPEATS, now)
         while self._repeat and self._repeat.first_mark[0] <= now and (repeated := self._repeat.take(now)):
-            address, (_, left) = repeated
-            yield from self._say(address, self._every_round, left, now)
-        while self._slow and self._slow_due() <= now and (said := self._slow.take(now)):
-            yield from self._say(said[0], self._every_round, 0, now)
+            address, (_, left), frames = repeated
+            yield from self._say(address, frames, left, now)
+        while self._slow and self._slow_due() <= now and (slow := self._slow.take(now)):
+            address, _, frames = slow
+            yield from self._say(address, frames, 0, now)
 
     def next_deadline(self) -> float | None:
         moments: list[float] = []
@@ -187,17 +197,15 @@ class _LinkSchedule:
         """The one announced longest ago; many together are spread over the period by the rate."""
         return max(self._slow.first_mark, self._cancelled_at) + SLOW_PERIOD_S
 
-    def _say(
-        self, address: WireAddress, round_of: Callable[[WireAddress], Round], left: int, now: float
-    ) -> Iterator[Frame]:
+    def _say(self, address: WireAddress, frames: Round, left: int, now: float) -> Iterator[Frame]:
         """The frames of a round, after which so many repeats are left."""
         if left:
             self._repeat.append(address, (now + REPEAT_S, left - 1))
         self._slow.append(address, now)
-        yield from self._frames(address, round_of)
+        yield from self._frames(address, frames)
 
-    def _frames(self, address: WireAddress, round_of: Callable[[WireAddress], Round]) -> Iterator[Frame]:
-        for make in round_of(address):
+    def _frames(self, address: WireAddress, frames: Round) -> Iterator[Frame]:
+        for make in frames:
             yield Frame(self.name, address, make(address, self.mac))
 
 
