@@ -34,7 +34,7 @@ class Answers:
     def look_at_links(self) -> None:
         """Something was found out about a link, or about somebody on it."""
         links = self._roster.links
-        self.quiet = frozenset(name for name, link in links.items() if link.isolated or link.quiet_since is not None)
+        self.quiet = frozenset(name for name, link in links.items() if link.quiet)
         self.suspended = frozenset(name for name, link in links.items() if not link.answering)
 
     def answers(self, address: AddressText, link: LinkName) -> bool:

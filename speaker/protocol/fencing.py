@@ -1,95 +1,168 @@
-"""Links on which we may not know what others hold, and when we do again.
+"""Whether this node answers on one of its links, or may not know who has taken over there.
 
-A node that was away — its loop was late, or a link came up or is new — does not know who has taken over meanwhile. The
-link is *fenced* (``OwnLinks.fence``): answering is suspended there, peers are asked for their claims, and answering
-is resumed after an interval in which somebody was heard and whose claims are known. If nobody is heard: after a stall,
-answering is resumed after the detection floor, and without gratuitous frames (the link is *quiet*) until somebody is
-heard; after a link came up, not for 40 s, since a switch may still block the port. Claims stay, and are said, all the
-while.
+A node that was away does not know what others hold by now: its loop stalled, or the link came up or is new. The link is
+*fenced*: nothing is answered there until somebody was heard, and the claims of all who are heard are known. A fence has
+four states, and five events change them. Each cell of the table names the state afterwards, and what is done:
 
-A link that came up, or is new, is *listened on*, too: nothing new is claimed there for as long as at a start. And
-while a peer is *doubted* that was silent for longer than D and is back (``Link.doubted``), nothing is answered, for
-a second at most.
+| state   | up            | down | stall             | heard         | unheard        |
+|---------|---------------|------|-------------------|---------------|----------------|
+| open    | new; suspends | open | stalled; suspends | open          | open           |
+| quiet   | new; suspends | open | stalled; suspends | open; speaks  | quiet          |
+| stalled | new; suspends | open | stalled; suspends | open; resumes | quiet; resumes |
+| new     | new; suspends | open | new; suspends     | open; resumes | quiet; resumes |
+
+- *Open*: what is held is answered for. *Quiet*: it is, but no gratuitous frame is sent, since nobody was heard and this
+  node may be the one that is cut off. *Stalled* and *new*: nothing is answered.
+- *Up*: the link is new, or has come up. *Down*: it has no carrier. *Stall*: the loop was away for long.
+- *Heard*: somebody was heard since the state began, and after a fence an interval has passed and the claims of all who
+  are heard are known. *Unheard*: nobody was heard for the detection floor after a stall, or for 40 s on a link that is
+  new, since a switch may still block the port.
+
+*Suspends*: peers are asked for their claims, and nobody's silence from before counts. *Resumes*: what is held is
+answered for again, and said by gratuitous frames where the state is open then. *Speaks*: gratuitous frames may be sent
+again. An event that suspends again begins the wait anew. Claims stay, and are said, all the while.
+
+Two more things keep a node from answering or claiming on a link. While a peer is *doubted*, which was silent for longer
+than D and is back, nothing is answered, for a second at most. While the link is *listened on*, which is for as long as
+at a start, nothing new is claimed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from cluster.objects import AddressText
 from cluster.times import LONG_AGO, NEVER
-from speaker.link import LinkName
-from speaker.protocol.claims import ClaimLog
-from speaker.protocol.effects import SendGratuitous
-from speaker.protocol.roster import Link, Roster
 
-BEHIND_PATIENCE_S = 1.0  # for peers' claims that are known to exist and do not come
+DOUBT_S = 1.0  # for claims that are known to exist and do not come
 
 
+class Fence(enum.Enum):
+    OPEN = "open"
+    QUIET = "quiet"
+    STALLED = "stalled"
+    NEW = "new"
+
+
+class Change(enum.Enum):
+    """What happens to a link, or is found out by the time."""
+
+    UP = "up"
+    DOWN = "down"
+    STALL = "stall"
+    HEARD = "heard"
+    UNHEARD = "unheard"
+
+
+class Outcome(enum.Enum):
+    """What is done, beside the change of the fence."""
+
+    NOTHING = "nothing"
+    SUSPENDS = "suspends"
+    RESUMES = "resumes"
+    SPEAKS = "speaks"
+
+
+OPEN, QUIET, STALLED, NEW = Fence
+UP, DOWN, STALL, HEARD, UNHEARD = Change
+NOTHING, SUSPENDS, RESUMES, SPEAKS = Outcome
+
+TRANSITIONS: Mapping[tuple[Fence, Change], tuple[Fence, Outcome]] = MappingProxyType(
+    {
+        (OPEN, UP): (NEW, SUSPENDS),
+        (OPEN, DOWN): (OPEN, NOTHING),
+        (OPEN, STALL): (STALLED, SUSPENDS),
+        (OPEN, HEARD): (OPEN, NOTHING),
+        (OPEN, UNHEARD): (OPEN, NOTHING),
+        (QUIET, UP): (NEW, SUSPENDS),
+        (QUIET, DOWN): (OPEN, NOTHING),
+        (QUIET, STALL): (STALLED, SUSPENDS),
+        (QUIET, HEARD): (OPEN, SPEAKS),
+        (QUIET, UNHEARD): (QUIET, NOTHING),
+        (STALLED, UP): (NEW, SUSPENDS),
+        (STALLED, DOWN): (OPEN, NOTHING),
+        (STALLED, STALL): (STALLED, SUSPENDS),
+        (STALLED, HEARD): (OPEN, RESUMES),
+        (STALLED, UNHEARD): (QUIET, RESUMES),
+        (NEW, UP): (NEW, SUSPENDS),
+        (NEW, DOWN): (OPEN, NOTHING),
+        (NEW, STALL): (NEW, SUSPENDS),
+        (NEW, HEARD): (OPEN, RESUMES),
+        (NEW, UNHEARD): (QUIET, RESUMES),
+    }
+)
+
+
+@dataclass(slots=True)
 class Fencing:
-    """Lifts what ``links`` and ``membership`` have put up, by the time."""
+    """Of one link."""
 
-    def __init__(
-        self, roster: Roster, log: ClaimLog, links_of: Callable[[AddressText, float], frozenset[LinkName]]
-    ) -> None:
-        self._roster = roster
-        self._log = log
-        self._links_of = links_of
-        self._looked_at = LONG_AGO
+    state: Fence = OPEN
+    since: float = LONG_AGO
+    """When the state began, or was begun anew."""
+    listening_until: float = LONG_AGO
+    """Nothing is claimed here before: who holds what on the link may not have been heard yet."""
+    doubted: dict[int, float] = field(default_factory=dict)
+    """Sessions that are back after a long silence, with claims that were not heard: they may have what this node holds.
+    And since when."""
 
-    def lift(self, now: float) -> None:
-        """Go on answering, and claiming, where that is due."""
-        settings, self._looked_at = self._roster.settings, now
-        for name, link in self._roster.links.items():
-            since, quiet_since = link.fenced_since, link.quiet_since
-            if since is None and quiet_since is not None and self._roster.third_party_since(name, quiet_since):
-                link.quiet_since = None
-                self._roster.changed = True
-            self._end_doubts(link, now)
-            if link.listening_until > LONG_AGO and now >= link.listening_until:
-                link.listening_until = LONG_AGO
-                self._roster.changed = self._roster.speak_now = True
-            if since is None or not link.state.up or now < since + settings.interval_s:
-                continue
-            heard = self._roster.third_party_since(name, since)
-            patience = settings.link_silence_s if link.came_up else settings.detection_floor_s
-            if heard and self._roster.behind(name, now, BEHIND_PATIENCE_S):
-                continue
-            if not heard and now < since + patience:
-                continue
-            link.fenced_since = None
-            self._roster.changed = True
-            self._roster.speak_now = True
-            if heard:
-                link.quiet_since = None
-            elif quiet_since is None:
-                link.quiet_since = now
-            resumed = tuple(address for address in self._log.claims if name in self._links_of(address, now))
-            if resumed:
-                self._roster.report("Resumed", link=name, addresses=len(resumed), heard=int(heard))
-                if heard:
-                    self._roster.emit(SendGratuitous(resumed))
+    @property
+    def suspended(self) -> bool:
+        """Whether nothing is answered until somebody is heard."""
+        return self.state is STALLED or self.state is NEW
 
-    def _listening_ends(self) -> float:
-        """When we are able to claim on a link that was new."""
-        until = (link.listening_until for link in self._roster.links.values() if link.state.up)
-        return min((at for at in until if at > LONG_AGO), default=NEVER)
+    @property
+    def answering(self) -> bool:
+        """Whether what is held may be answered for."""
+        return not self.suspended and not self.doubted
 
-    def _doubts_end(self) -> float:
-        """When the claims of a peer that is back have had their time to come."""
-        since = (at for link in self._roster.links.values() for at in link.doubted.values())
-        return min(since, default=NEVER) + BEHIND_PATIENCE_S
+    @property
+    def waits(self) -> bool:
+        """Whether the time, or what is heard, may change anything."""
+        return self.state is not OPEN or bool(self.doubted) or self.listening_until > LONG_AGO
 
-    def _end_doubts(self, link: Link, now: float) -> None:
-        for session in [s for s, at in link.doubted.items() if now >= at + BEHIND_PATIENCE_S]:
-            del link.doubted[session]
-            self._roster.changed = True
+    def change(self, change: Change, now: float) -> Outcome:
+        """What is to be done for it."""
+        before = self.state
+        self.state, outcome = TRANSITIONS[before, change]
+        if self.state is not before or outcome is SUSPENDS:
+            self.since = now
+        return outcome
 
-    def next_deadline(self) -> float:
-        interval_s = self._roster.settings.interval_s
-        fenced = [
-            since + interval_s
-            for link in self._roster.links.values()
-            if (since := link.fenced_since) is not None and since + interval_s > self._looked_at
-        ]
-        return min(self._doubts_end(), self._listening_ends(), *fenced)
+    def may_be_heard(self, interval_s: float, now: float) -> bool:
+        """Whether it matters by now if somebody was heard since the state began."""
+        return self.state is QUIET or (self.suspended and now >= self.since + interval_s)
+
+    def is_unheard(self, floor_s: float, link_silence_s: float, now: float) -> bool:
+        """Whether the time is over in which somebody should have been heard."""
+        return now >= self.since + (link_silence_s if self.state is NEW else floor_s)
+
+    def doubt(self, session: int, now: float) -> None:
+        self.doubted[session] = now
+
+    def trust(self, session: int) -> bool:
+        """Whether the session was doubted, which it is no more."""
+        return self.doubted.pop(session, None) is not None
+
+    def end_waits(self, now: float) -> tuple[bool, bool]:
+        """End what the time ends. Returns whether anybody was doubted for long enough, and whether the link was
+        listened on for long enough."""
+        expired = [session for session, at in self.doubted.items() if now >= at + DOUBT_S]
+        for session in expired:
+            del self.doubted[session]
+        listened = self.listening_until > LONG_AGO and now >= self.listening_until
+        if listened:
+            self.listening_until = LONG_AGO
+        return bool(expired), listened
+
+    def next_deadline(self, interval_s: float, looked_at: float) -> float:
+        """When to look next, where that was done last at ``looked_at``. What comes later than an interval after a fence
+        is looked at with the heartbeats."""
+        resumes_at = self.since + interval_s if self.suspended else NEVER
+        return min(
+            min(self.doubted.values(), default=NEVER) + DOUBT_S,
+            resumes_at if resumes_at > looked_at else NEVER,
+            self.listening_until if self.listening_until > LONG_AGO else NEVER,
+        )

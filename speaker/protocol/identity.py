@@ -28,7 +28,9 @@ from speaker.protocol.heartbeat import (
     unpack_heard,
 )
 from speaker.protocol.mirrors import Mirrors
-from speaker.protocol.roster import Peer, Pending, Roster, Standing
+from speaker.protocol.news import News
+from speaker.protocol.roster import Peer, Pending, Roster
+from speaker.protocol.standing import Standing
 
 MAX_PEERS = 256
 MAX_PENDING = 256
@@ -64,8 +66,10 @@ class Identity:
 
     def introduce(
         self, link: LinkName, source: AddressText, envelope: Envelope, message: Heartbeat, now: float
-    ) -> Peer | None:
-        """A session that is not known: it waits until it names ours, and its node has no other that lives."""
+    ) -> tuple[Peer | None, News]:
+        """Take a session that is not known. It is a peer from now on if it names ours, and its node has no other that
+        lives; until then it waits."""
+        news = News()
         session = envelope.session
         pending = self._roster.pending.get(session)
         if pending is None:
@@ -74,36 +78,37 @@ class Identity:
                 raise HeartbeatError(Drop.TABLE_FULL)
             pending = Pending(NodeName(message.node), ReplayWindow(), link, source, Mac(message.mac), now, now)
             self._roster.pending[session] = pending
-            self._roster.speak_now = True
+            news.speak = True
         if not pending.window.accept(envelope.sequence):
             raise HeartbeatError(Drop.REPLAYED)
         pending.link, pending.address, pending.heard_at = link, source, now
         names_us = any(session == self.session for session, _ in unpack_heard(message.heard))
         if not names_us:
-            self._roster.speak_now = True
-            return None
+            news.speak = True
+            return None, news
         if pending.node == self._roster.node:
             self._meet_twin(session, pending, message, now)
-            return None
+            news.changed = True
+            return None, news
         former = self._roster.peers.get(pending.node)
         if former is not None and self._lives_elsewhere(former, pending, now, yields=bool(message.flags & YIELDS)):
-            return None
-        if former is None and len(self._roster.peers) >= MAX_PEERS and not self._make_room():
-            raise HeartbeatError(Drop.TABLE_FULL)
+            return None, news
+        if former is None and len(self._roster.peers) >= MAX_PEERS:
+            news.add(self._make_room(now))
         del self._roster.pending[session]
         if former is not None:
             elsewhere = all(sighting.contact != (source, message.mac) for sighting in former.sightings.values())
-            self.remove(former, retire_at=former.window.newest if elsewhere else FOREVER)
+            news.add(self.remove(former, now, retire_at=former.window.newest if elsewhere else FOREVER))
             self._roster.report("PeerDead", node=former.node, proof="new session")
         peer = Peer(pending.node, session, pending.window)
         self._roster.peers[peer.node] = peer
         self._by_session[session] = peer
-        return peer
+        return peer, news
 
-    def remove(self, peer: Peer, retire_at: int = FOREVER) -> None:
+    def remove(self, peer: Peer, now: float, retire_at: int = FOREVER) -> News:
         """Its session's datagrams up to this sequence never count again."""
         for sighting in peer.sightings.values():
-            self._roster.forget_suspicion(peer, sighting)
+            self._roster.end_suspicion(peer, sighting)
             self._roster.by_mac.pop(sighting.mac, None)
             self._roster.by_mac.pop(sighting.other_mac, None)
         self._roster.suspects.pop(peer.session, None)
@@ -113,8 +118,9 @@ class Identity:
         self._retired[peer.session] = retire_at
         while len(self._retired) > MAX_RETIRED:
             self._retired.popitem(last=False)
-        self._mirrors.forget(peer, f"death of {peer.node}")
-        self._roster.changed = True
+        news = self._mirrors.forget(peer, f"death of {peer.node}")
+        news.changed, news.look_at = True, now
+        return news
 
     def yields(self, now: float) -> bool:
         """Whether another machine with our name is there, and it is ours to be silent."""
@@ -149,7 +155,6 @@ class Identity:
             self._yields_until = now + TWIN_S
         elif message.flags & YIELDS:
             self._yields_until = LONG_AGO
-        self._roster.changed = True
         if now - self._duplicate_reported_at > self._roster.settings.defence_gap_s:
             self._duplicate_reported_at = now
             self._roster.report(
@@ -166,9 +171,9 @@ class Identity:
         for session in [session for session, other in pending.items() if now - other.heard_at > PENDING_S]:
             del pending[session]
 
-    def _make_room(self) -> bool:
+    def _make_room(self, now: float) -> News:
+        """Remove a peer that is dead on all links. Raises ``HeartbeatError`` where there is none."""
         for peer in self._roster.peers.values():
             if all(sighting.standing is Standing.DEAD for sighting in peer.sightings.values()):
-                self.remove(peer, retire_at=peer.window.newest)
-                return True
-        return False
+                return self.remove(peer, now, retire_at=peer.window.newest)
+        raise HeartbeatError(Drop.TABLE_FULL)

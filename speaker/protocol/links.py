@@ -1,86 +1,156 @@
-"""Own links as they come, go and change: what that means for whoever was heard there.
+"""This node's own links: as they come, go, change and stall, and when they are trusted again.
 
-A link is known by its index; it goes on under another name as what it was. One that is new since heartbeats began to
-flow, or came up, is fenced (``fencing``), and nothing is claimed on it for as long as at a start: everybody who holds
-something there will have been heard by then. A link that is down declares nobody dead. After we were away from one, for
-whatever reason, nobody's silence from before counts.
+A link is known by its index; under another name it goes on as what it was. A link that is new since heartbeats began to
+flow, or that came up, is fenced (``fencing``) and listened on. So is every link after a stall of the loop, without the
+listening. After an absence, whatever its cause, nobody's silence from before counts. A link that is down declares
+nobody dead.
 """
 
 from __future__ import annotations
 
-from cluster.times import LONG_AGO
+from collections.abc import Callable, Iterable
+
+from cluster.objects import AddressText
+from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
-from speaker.protocol.effects import LinkState
-from speaker.protocol.roster import Link, Roster, Standing
+from speaker.protocol.claims import ClaimLog
+from speaker.protocol.effects import LinkState, SendGratuitous
+from speaker.protocol.fencing import DOUBT_S, Change, Fence, Outcome
+from speaker.protocol.news import News
+from speaker.protocol.roster import Link, Roster, claims_of
+from speaker.protocol.standing import Sign, Standing
 from speaker.protocol.subnets import Subnets
 
 
 class OwnLinks:
     """Keeps the roster's links."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(
+        self, roster: Roster, log: ClaimLog, links_of: Callable[[AddressText, float], frozenset[LinkName]]
+    ) -> None:
         self._roster = roster
+        self._log = log
+        self._links_of = links_of
+        """Where an address is answered for."""
         self._subnets = Subnets(roster)
+        self._looked_at = LONG_AGO
 
-    def set_links(self, states: tuple[LinkState, ...], began: bool, now: float) -> bool:
-        """Take over the links as they are now, known by their index. One that is new since heartbeats ``began`` to
-        flow, or came up, is fenced and listened on; what was heard on it is not held against anybody. Returns whether
-        there is one."""
-        roster = self._roster
+    def set_links(self, states: tuple[LinkState, ...], began: bool, now: float) -> tuple[News, bool]:
+        """Take over the links as they are now. ``began``: heartbeats flow, so that a link which was not known is new.
+        Returns also whether any link is new or came up."""
+        roster, news = self._roster, News(changed=True, look_at=now)
         former = {link.state.index: link for link in roster.links.values()}
         self._subnets.remember_own(now)
         kept = [(state, former.pop(state.index, None)) for state in states]
         gone = [link.state.name for link in former.values()]
-        self._name_links(gone, {here.state.name: state.name for state, here in kept if here is not None})
+        names = {link.state.name: state.name for state, link in kept if link is not None}
+        news.claims = self._name_links(gone, names)
         roster.links = {}
-        fenced = False
+        any_up = False
         for state, known in kept:
-            came_up = state.up and (began if known is None else not known.state.up)
-            here = known or Link(state, shared=self._subnets.was_shared(state.prefixes, now))
-            if state.gateway != here.state.gateway:
-                here.gateway_at, here.ask_next = LONG_AGO, LONG_AGO
-            here.state = state
+            comes_up = state.up and (began if known is None else not known.state.up)
+            link = known or Link(state, shared=self._subnets.was_shared(state.prefixes, now))
+            if state.gateway != link.state.gateway:
+                link.gateway_at, link.ask_next = LONG_AGO, LONG_AGO
+            link.state = state
+            roster.links[state.name] = link
             if not state.up:
-                here.quiet_since = None
-            roster.links[state.name] = here
-            if came_up:
+                link.fencing.change(Change.DOWN, now)
+            elif comes_up:
                 for _, sighting in roster.on(state.name):
                     sighting.heard_at = LONG_AGO
-                self.fence(state.name, now)
-                here.listening_until = now + roster.settings.listening_s
-                fenced = True
-        roster.changed = True
-        roster.check_at = now
-        return fenced
+                news.add(self._change(state.name, Change.UP, now))
+                self.listen(state.name, now)
+                any_up = True
+        return news, any_up
 
-    def fence(self, link: LinkName, now: float) -> None:
-        """We were away from this link: suspend it, and count nobody's silence from before."""
-        here = self._roster.links[link]
-        here.fenced_since = now
-        here.ask_next = now
-        self.excuse(link, now)
-        self._roster.changed = True
+    def stall(self, now: float) -> News:
+        """The loop was away for long."""
+        news = News()
+        for name, link in self._roster.links.items():
+            if link.state.up:
+                news.add(self._change(name, Change.STALL, now))
+        return news
 
-    def excuse(self, link: LinkName, now: float) -> None:
+    def listen(self, name: LinkName, now: float) -> None:
+        """Claim nothing new there for as long as at a start."""
+        self._roster.links[name].fencing.listening_until = now + self._roster.settings.listening_s
+
+    def excuse(self, name: LinkName, now: float) -> News:
         """Count nobody's silence from before."""
-        for peer, sighting in self._roster.on(link):
+        news = News(look_at=now)
+        for peer, sighting in self._roster.on(name):
             if sighting.standing is not Standing.DEAD:
                 sighting.life_at = now
                 sighting.detector.skip(sighting.detector.interval, now)
-                self._roster.forget_suspicion(peer, sighting)
-                sighting.standing = Standing.ALIVE
-        self._roster.check_at = now
+                news.add(self._roster.change_standing(peer, name, Sign.EXCUSE, "", now))
+        return news
 
-    def _name_links(self, gone: list[LinkName], names: dict[LinkName, LinkName]) -> None:
-        """Forget whom we heard on links that are gone, and know the others by the names that their links have now."""
+    def review(self, now: float) -> News:
+        """Answer, claim and speak again where that is due."""
+        self._looked_at = now
+        news = News()
+        for name, link in self._roster.links.items():
+            if not link.fencing.waits:
+                continue
+            trusted, listened = link.fencing.end_waits(now)
+            news.changed |= trusted or listened
+            news.speak |= listened
+            change = self._found_out(name, link, now)
+            if change is not None:
+                news.add(self._change(name, change, now))
+        return news
+
+    def next_deadline(self) -> float:
+        interval_s = self._roster.settings.interval_s
+        fences = [link.fencing for link in self._roster.links.values() if link.fencing.waits]
+        return min((fence.next_deadline(interval_s, self._looked_at) for fence in fences), default=NEVER)
+
+    def _found_out(self, name: LinkName, link: Link, now: float) -> Change | None:
+        """What the time, and what was heard on the link, say about its fence."""
+        settings, fencing = self._roster.settings, link.fencing
+        if not fencing.may_be_heard(settings.interval_s, now):
+            return None
+        if self._roster.third_party_since(name, fencing.since):
+            waits = fencing.suspended and self._roster.behind(name, now, DOUBT_S)
+            return None if waits else Change.HEARD
+        unheard = fencing.is_unheard(settings.detection_floor_s, settings.link_silence_s, now)
+        return Change.UNHEARD if unheard else None
+
+    def _change(self, name: LinkName, change: Change, now: float) -> News:
+        """Change the link's fence, and do what follows."""
+        link = self._roster.links[name]
+        outcome = link.fencing.change(change, now)
+        if outcome is Outcome.SUSPENDS:
+            link.ask_next = now
+            news = self.excuse(name, now)
+            news.changed = True
+            return news
+        if outcome is Outcome.RESUMES:
+            self._resume(name, link.fencing.state is Fence.OPEN, now)
+        done = outcome is not Outcome.NOTHING
+        return News(changed=done, speak=outcome is Outcome.RESUMES)
+
+    def _resume(self, name: LinkName, heard: bool, now: float) -> None:
+        resumed = tuple(address for address in self._log.claims if name in self._links_of(address, now))
+        if resumed:
+            self._roster.report("Resumed", link=name, addresses=len(resumed), heard=int(heard))
+            if heard:
+                self._roster.emit(SendGratuitous(resumed))
+
+    def _name_links(self, gone: Iterable[LinkName], names: dict[LinkName, LinkName]) -> dict[AddressText, str]:
+        """Forget who was heard on links that are gone, and know the others by the names that their links have now.
+        Returns the claims that count for something else than before, and why."""
+        claims: dict[AddressText, str] = {}
         for peer in self._roster.peers.values():
-            for link in gone:
-                if link in peer.sightings:
-                    self._roster.forget_suspicion(peer, peer.sightings[link])
-                    del peer.sightings[link]
-                    self._roster.mark_claims(peer, f"loss of link {link}")
-            peer.sightings = {names[link]: sighting for link, sighting in peer.sightings.items()}
+            for name in gone:
+                if name in peer.sightings:
+                    self._roster.end_suspicion(peer, peer.sightings[name])
+                    del peer.sightings[name]
+                    claims.update(claims_of(peer, f"loss of link {name}"))
+            peer.sightings = {names[name]: sighting for name, sighting in peer.sightings.items()}
         for pending in self._roster.pending.values():
             pending.link = names.get(pending.link, pending.link)
-        for here in self._roster.links.values():
-            here.also = {names[link]: at for link, at in here.also.items() if link in names}
+        for link in self._roster.links.values():
+            link.also = {names[name]: at for name, at in link.also.items() if name in names}
+        return claims

@@ -5,7 +5,7 @@ heartbeat is a sign of life, except from a peer that hears nobody while we hear 
 anything, so it does not count.
 
 **Return.** A peer that was silent for longer than D and is back may have claimed what we hold. Until its claims are
-known, for a second at most, nothing is answered on the link (``Link.doubted``). D is doubled for it only where it
+known, for a second at most, nothing is answered on the link (``fencing``). D is doubled for it only where it
 heard us all the while: if neither heard the other, the network was cut, and the silence was what it seemed.
 
 **Several links.** Liveness is per link; a peer's claims are taken from any link (``mirrors``). It speaks on all its
@@ -36,7 +36,9 @@ from speaker.protocol.heartbeat import (
 )
 from speaker.protocol.identity import Identity
 from speaker.protocol.mirrors import Mirrors
-from speaker.protocol.roster import Peer, Roster, Sighting, Standing
+from speaker.protocol.news import News
+from speaker.protocol.roster import Peer, Roster, Sighting
+from speaker.protocol.standing import Sign, Standing
 from speaker.protocol.subnets import Subnets
 
 ABLE, STARTING, LEAVING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING)
@@ -51,21 +53,33 @@ class Membership:
         self._mirrors = mirrors
         self._subnets = Subnets(roster)
         self._roster = roster
+        self._news = News()
+        """What the present datagram tells."""
 
-    def receive(self, link: LinkName, source: AddressText, envelope: Envelope, now: float, *, by_group: bool) -> None:
-        """Take an authenticated datagram. Raises ``HeartbeatError`` for one that does not count."""
+    def receive(self, link: LinkName, source: AddressText, envelope: Envelope, now: float, *, by_group: bool) -> News:
+        """Take an authenticated datagram."""
+        news = self._news = News()
+        try:
+            self._take(link, source, envelope, now, by_group=by_group)
+        except HeartbeatError as error:
+            news.dropped = error
+        return news
+
+    def _take(self, link: LinkName, source: AddressText, envelope: Envelope, now: float, *, by_group: bool) -> None:
+        """Raises ``HeartbeatError`` for a datagram that does not count."""
         session, message = envelope.session, envelope.message
         if session == self._identity.session:
-            self._note_own(link, source, now)
+            self._news.networks = self._note_own(link, source, now)
             raise HeartbeatError(Drop.OWN)
         if self._identity.is_retired(session, envelope.sequence):
             raise HeartbeatError(Drop.REPLAYED)
         peer = self._identity.peer(session)
         if isinstance(message, Heartbeat):
             if peer is None:
-                peer = self._identity.introduce(link, source, envelope, message, now)
+                peer, introduced = self._identity.introduce(link, source, envelope, message, now)
+                self._news.add(introduced)
                 if peer is None:
-                    self._note_asked(message)
+                    self._news.asked.update(self._asked(message))
                     return
             elif message.node != peer.node:
                 raise HeartbeatError(Drop.NONSENSE, "a session has one node")
@@ -84,16 +98,18 @@ class Membership:
                 sighting.by_group_at = now
         if isinstance(message, Unknown):
             raise HeartbeatError(Drop.UNKNOWN_KIND, f"kind {message.kind}")
-        self._mirrors.take(peer, message, now)
+        self._news.add(self._mirrors.take(peer, message, now))
 
-    def _note_own(self, link: LinkName, source: AddressText, now: float) -> None:
-        """A datagram of ours came back. On another link than it went out on: both are one segment."""
+    def _note_own(self, link: LinkName, source: AddressText, now: float) -> bool:
+        """A datagram of ours came back. On another link than it went out on: both are one segment. Returns whether that
+        is new."""
+        new = False
         for name, here in self._roster.links.items():
             if name != link and any(prefix.partition("/")[0] == source for prefix in here.state.prefixes):
                 for one, other in ((name, link), (link, name)):
-                    if other not in self._roster.links[one].also:
-                        self._roster.networks_changed = True
+                    new = new or other not in self._roster.links[one].also
                     self._roster.links[one].also[other] = now
+        return new
 
     @staticmethod
     def _fresh(peer: Peer, link: LinkName, sequence: int) -> bool:
@@ -109,7 +125,14 @@ class Membership:
         return fresh
 
     def _hear(
-        self, peer: Peer, link: LinkName, source: AddressText, message: Heartbeat, now: float, *, by_group: bool
+        self,
+        peer: Peer,
+        link: LinkName,
+        source: AddressText,
+        message: Heartbeat,
+        now: float,
+        *,
+        by_group: bool,
     ) -> None:
         sighting = peer.sightings.get(link)
         if sighting is None:
@@ -118,7 +141,7 @@ class Membership:
             peer.sightings[link] = sighting
         first = sighting.link == message.link or now - sighting.link_at >= sighting.detector.suspicion()
         if first:
-            self._note_interface(peer, sighting, source, message)
+            self._news.changed |= self._note_interface(peer, sighting, source, message)
             sighting.link_at = now
         elif sighting.other_mac != message.mac:
             self._roster.by_mac.pop(sighting.other_mac, None)
@@ -130,20 +153,22 @@ class Membership:
         here = self._roster.links[link]
         here.alone = False
         if not here.shared:
-            here.shared = self._roster.networks_changed = True
+            here.shared = self._news.networks = True
         if here.unproven:
-            self._roster.check_at = now
+            self._news.look_at = now
         if first:
-            self._subnets.note(here, sighting, message, now)
+            nearer, moved = self._subnets.note(here, sighting, message, now)
+            self._news.changed |= nearer
+            self._news.networks |= moved
         hears, heard_all_along = self._read_heard(peer, link, sighting, message.heard, now)
         if message.flags & LEAVING:
-            self._identity.remove(peer)
+            self._news.add(self._identity.remove(peer, now))
             self._roster.report("PeerDead", node=peer.node, link=link, proof="left")
             return
         if message.flags & ANSWER or (sighting.standing is Standing.DEAD and not hears):
-            self._roster.speak_now = True
-            self._roster.unicast[(link, sighting.contact)] = None  # what we say to the group may not reach it
-        self._mirrors.note(peer, message, now)
+            self._news.speak = True
+            self._news.unicast[link, sighting.contact] = None  # what we say to the group may not reach it
+        self._news.changed |= self._mirrors.note(peer, message, now)
         if hears or not any(
             other is not peer and theirs.standing is Standing.ALIVE for other, theirs in self._roster.on(link)
         ):
@@ -151,27 +176,26 @@ class Membership:
         able = bool(message.flags & ABLE) and not peer.ignored
         if first and able != (sighting.able_since is not None):
             sighting.able_since = now if able else None
-            self._roster.changed = True
+            self._news.changed = True
         sighting.starting, sighting.yields = bool(message.flags & STARTING), bool(message.flags & YIELDS)
-        self._note_asked(message)
+        self._news.asked.update(self._asked(message))
 
-    def _note_asked(self, message: Heartbeat) -> None:
-        """It lacks claims of ours. Whoever it is, it has heard us, and is to know what we hold: also a machine that is
-        no peer yet, since another one has had its name."""
-        for session, version in message.asks:
-            if session == self._identity.session:
-                self._roster.asked_of_us[version] = None
+    def _asked(self, message: Heartbeat) -> dict[int, None]:
+        """The versions of our claims that the sender has, if it lacks later ones. They are said to anybody who has
+        heard us: also to a machine that is no peer yet, since another one has had its name."""
+        return dict.fromkeys(version for session, version in message.asks if session == self._identity.session)
 
-    def _note_interface(self, peer: Peer, sighting: Sighting, source: AddressText, message: Heartbeat) -> None:
+    def _note_interface(self, peer: Peer, sighting: Sighting, source: AddressText, message: Heartbeat) -> bool:
         """The interface by which the peer is on this link. Another one of its on the same segment counts only when
-        this one has been silent for as long as makes a suspect: else the two would alternate."""
+        this one has been silent for as long as makes a suspect: else the two would alternate. Returns whether it is
+        called otherwise than before."""
         if sighting.mac != message.mac or sighting.address != source:
             self._roster.by_mac.pop(sighting.mac, None)
             sighting.mac, sighting.address = Mac(message.mac), source
         self._roster.by_mac[sighting.mac] = peer.node
-        if sighting.link != message.link:
-            sighting.link = LinkName(message.link)
-            self._roster.changed = True
+        renamed = sighting.link != message.link
+        sighting.link = LinkName(message.link)
+        return renamed
 
     def _interval(self, message: Heartbeat) -> float:
         """Seconds until the peer's next heartbeat as it says, but no longer than anybody's may be."""
@@ -202,46 +226,62 @@ class Membership:
                 continue
             answered = suspicions[session] = peer.suspicions.get(session, 0) + 1
             if answered <= 3:
-                self._roster.speak_now = True
+                self._news.speak = True
                 if session == self._identity.session:
-                    self._roster.unicast[(link, sighting.contact)] = None
+                    self._news.unicast[link, sighting.contact] = None
         peer.suspicions = suspicions
         if not suspicions:
             return youngest_ms <= MAX_AGE_MS, heard_us
-        self._roster.alarm_until = max(self._roster.alarm_until, now + self._roster.settings.idle_interval_s)
+        self._news.alarm_until = now + self._roster.settings.idle_interval_s
         limit_ms = SUSPICION_INTERVALS * self._roster.settings.interval_s * self._roster.scale * 1000
         return youngest_ms <= limit_ms, heard_us
 
     def _take_life(
-        self, peer: Peer, link: LinkName, sighting: Sighting, message: Heartbeat, now: float, *, heard_all_along: bool
+        self,
+        peer: Peer,
+        link: LinkName,
+        sighting: Sighting,
+        message: Heartbeat,
+        now: float,
+        *,
+        heard_all_along: bool,
     ) -> None:
         interval = self._interval(message)
         cut_off = bool(message.flags & CUT_OFF)
-        if sighting.standing is Standing.ALIVE and not cut_off:
-            sighting.detector.heard(interval, now)
-        elif sighting.standing is Standing.ALIVE:
+        if sighting.standing is not Standing.ALIVE:
+            self._revive(peer, link, sighting, now, cut_off=cut_off, heard_all_along=heard_all_along)
+            sighting.detector.skip(interval, now)
+        elif cut_off:
             sighting.detector.skip(interval, now)
         else:
-            silence = now - sighting.life_at
-            returned = sighting.life_at > LONG_AGO and silence > self._roster.detection(sighting, now) and not cut_off
-            if returned:
-                sighting.returned_at = now
-                if heard_all_along:
-                    sighting.detector.false_alarm(now)
-            sighting.detector.skip(interval, now)
-            self._roster.forget_suspicion(peer, sighting)
-            self._roster.speak_now = True  # it may not know yet that we hear
-            if sighting.standing is Standing.DEAD:
-                self._roster.mark_claims(peer, f"return of {peer.node}")
-            if not peer.mirror.in_step and (returned or (sighting.standing is Standing.DEAD and not cut_off)):
-                self._roster.links[link].doubted[peer.session] = now
-            sighting.standing = Standing.ALIVE
-            self._roster.changed = True
-            self._roster.report("PeerAlive", node=peer.node, link=link)
+            sighting.detector.heard(interval, now)
         sighting.life_at = now
-        self._roster.check_at = min(self._roster.check_at, now + sighting.detector.suspicion())
+        self._news.look_at = min(self._news.look_at, now + sighting.detector.suspicion())
         for theirs in peer.sightings.values() if len(peer.sightings) > 1 else ():
             if interval < theirs.detector.interval:  # it speaks on all its links at once: expect it here as often
                 theirs.life_at = max(theirs.life_at, now - interval)
                 theirs.detector.skip(interval, now)
-                self._roster.check_at = now
+                self._news.look_at = min(self._news.look_at, now)
+
+    def _revive(
+        self,
+        peer: Peer,
+        link: LinkName,
+        sighting: Sighting,
+        now: float,
+        *,
+        cut_off: bool,
+        heard_all_along: bool,
+    ) -> None:
+        """A sign of life of a peer that was suspected or dead on the link."""
+        silence, was_dead = now - sighting.life_at, sighting.standing is Standing.DEAD
+        returned = sighting.life_at > LONG_AGO and silence > self._roster.detection(sighting, now) and not cut_off
+        if returned:
+            sighting.returned_at = now
+            if heard_all_along:
+                sighting.detector.false_alarm(now)
+        if not peer.mirror.in_step and (returned or (was_dead and not cut_off)):
+            self._roster.links[link].fencing.doubt(peer.session, now)
+        self._news.add(self._roster.change_standing(peer, link, Sign.LIFE, f"return of {peer.node}", now))
+        self._news.speak = True  # it may not know yet that we hear
+        self._roster.report("PeerAlive", node=peer.node, link=link)

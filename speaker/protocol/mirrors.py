@@ -2,7 +2,7 @@
 
 Each peer's claims are mirrored (``claims``). Here is what concerns all mirrors together: who claims an address, in the
 roster; since when we lack something of a peer's (``Peer.behind_since``), which is asked for; that a peer whose claims
-are known is doubted no more (``Link.doubted``).
+are known is doubted no more (``fencing``).
 
 **Bounds**, also against a member that has the key: 60,000 claims of all peers together, 4,096 messages that wait for
 others before them. When there are more claims, whoever has most of them claims more than there can be: it is named,
@@ -12,7 +12,8 @@ and its claims count no more in this session of its.
 from __future__ import annotations
 
 from speaker.protocol.heartbeat import ClaimPart, ClaimStep, Drop, Heartbeat, HeartbeatError
-from speaker.protocol.roster import Peer, Roster
+from speaker.protocol.news import News
+from speaker.protocol.roster import Peer, Roster, claims_of
 
 MAX_ALL_CLAIMS = 60_000  # of all peers: 20,000 addresses, each claimed by three for a moment
 MAX_WAITING = 4096  # claim messages of all peers that wait for others before them
@@ -30,17 +31,19 @@ class Mirrors:
         self._waiting = 0
         """Claim messages of all peers that wait for others."""
 
-    def note(self, peer: Peer, message: Heartbeat, now: float) -> None:
-        """What a heartbeat says of its sender's claims."""
-        if not peer.ignored:
-            peer.mirror.note(message.version, message.digest)
-            self._note_behind(peer, now)
+    def note(self, peer: Peer, message: Heartbeat, now: float) -> bool:
+        """What a heartbeat says of its sender's claims. Returns whether the peer is doubted no more on some link."""
+        if peer.ignored:
+            return False
+        peer.mirror.note(message.version, message.digest)
+        return self._note_behind(peer, now)
 
-    def take(self, peer: Peer, message: ClaimStep | ClaimPart, now: float) -> None:
+    def take(self, peer: Peer, message: ClaimStep | ClaimPart, now: float) -> News:
         """Take some of a peer's claims. Raises ``HeartbeatError`` where it would have to wait for others, and too many
         wait already."""
+        news = News()
         if peer.ignored:
-            return
+            return news
         mirror = peer.mirror
         had, waited, strange = mirror.size, mirror.waiting, len(mirror.strange)
         if self._waiting >= MAX_WAITING and mirror.would_wait(message):
@@ -51,40 +54,44 @@ class Mirrors:
         self._waiting += mirror.waiting - waited
         for address, claim in changes.items():
             self._roster.note_claimant(address, peer.node, claim is not None)
-            self._roster.dirty_addresses[address] = f"released by {peer.node}"
+            news.claims[address] = f"released by {peer.node}"
             if claim is not None:
                 peer.claimed_at = now
         if self._claims > MAX_ALL_CLAIMS:
-            self._ignore(max(self._roster.peers.values(), key=lambda other: other.mirror.size))
-        self._note_behind(peer, now)
+            news.add(self._ignore(max(self._roster.peers.values(), key=lambda other: other.mirror.size)))
+        news.changed |= self._note_behind(peer, now)
+        return news
 
-    def forget(self, peer: Peer, why: str) -> None:
+    def forget(self, peer: Peer, why: str) -> News:
         """It claims nothing any more, and why."""
-        self._roster.mark_claims(peer, why)
+        news = News(claims=claims_of(peer, why))
         for address in peer.mirror.claims:
             self._roster.note_claimant(address, peer.node, False)
         self._claims -= peer.mirror.size
         self._waiting -= peer.mirror.waiting
         peer.mirror.clear()
+        return news
 
-    def trust(self, peer: Peer) -> None:
-        """Its claims are known, or it has none any more."""
-        for link in self._roster.links.values():
-            if link.doubted.pop(peer.session, None) is not None:
-                self._roster.changed = True
+    def trust(self, peer: Peer) -> bool:
+        """Its claims are known, or it has none any more. Returns whether it is doubted no more on some link."""
+        trusted = [link.fencing.trust(peer.session) for link in self._roster.links.values()]
+        return any(trusted)
 
-    def _ignore(self, peer: Peer) -> None:
+    def _ignore(self, peer: Peer) -> News:
         """Its claims count no more, in this session of its."""
         peer.ignored = True
-        self.forget(peer, f"nonsense of {peer.node}")
+        news = self.forget(peer, f"nonsense of {peer.node}")
         peer.behind_since = None
         contact = next((sighting.contact for sighting in peer.sightings.values()), None)
         where = {"address": contact[0], "mac": contact[1].hex(":")} if contact is not None else {}
         self._roster.report("MemberNonsense", node=peer.node, what="more claims than there can be", **where)
+        return news
 
-    def _note_behind(self, peer: Peer, now: float) -> None:
+    def _note_behind(self, peer: Peer, now: float) -> bool:
+        """Since when some of its claims are lacking. Returns whether it is doubted no more on some link."""
         if peer.mirror.in_step:
             peer.behind_since = None
-            self.trust(peer)
-        elif peer.behind_since is None:
+            return self.trust(peer)
+        if peer.behind_since is None:
             peer.behind_since = now
+        return False

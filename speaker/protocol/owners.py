@@ -26,7 +26,8 @@ from speaker.plan import Bundle
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import Claim, ClaimLog, outranks
 from speaker.protocol.heartbeat import MAX_EPOCH
-from speaker.protocol.roster import Network, Roster, Standing
+from speaker.protocol.roster import Network, Roster
+from speaker.protocol.standing import Standing
 from speaker.protocol.subnets import Subnets, networks_of
 
 HIGHEST_EPOCH = MAX_EPOCH - 2

@@ -36,7 +36,7 @@ from speaker.plan import Plan, PlanChange
 from speaker.protocol.answers import Answers
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.effects import AnswerChange, ArpSeen, Decision, Effect, LinkState, PeerView
-from speaker.protocol.fencing import BEHIND_PATIENCE_S, Fencing
+from speaker.protocol.fencing import DOUBT_S
 from speaker.protocol.heartbeat import (
     Authenticator,
     Drop,
@@ -46,11 +46,13 @@ from speaker.protocol.identity import Identity
 from speaker.protocol.links import OwnLinks
 from speaker.protocol.membership import Membership
 from speaker.protocol.mirrors import Mirrors
+from speaker.protocol.news import News
 from speaker.protocol.own_trouble import OwnTrouble
 from speaker.protocol.ownership import Ownership
 from speaker.protocol.rivals import Rivals
-from speaker.protocol.roster import Roster, Standing
+from speaker.protocol.roster import Roster
 from speaker.protocol.settings import Settings
+from speaker.protocol.standing import Standing
 from speaker.protocol.suspicion import Suspicions
 from speaker.protocol.voice import Voice
 from speaker.protocol.witnesses import Witnesses
@@ -81,18 +83,19 @@ class Protocol:
         self._log = ClaimLog()
         self._emit = self._effects.append
         self._roster = Roster(node, settings, self._emit)
-        self._links = OwnLinks(self._roster)
         self._witnesses = Witnesses(self._roster)
         self._mirrors = Mirrors(self._roster)
         self._identity = Identity(session, self._roster, self._mirrors)
         self._membership = Membership(self._identity, self._mirrors, self._roster)
         self._ownership = Ownership(self._roster, self._log)
         self._suspicions = Suspicions(self._roster, rng, self._ownership.is_served_on)
-        self._fencing = Fencing(self._roster, self._log, self._ownership.links_of)
+        self._links = OwnLinks(self._roster, self._log, self._ownership.links_of)
         self._answers = Answers(self._roster, self._ownership)
         self._voice = Voice(session, self._roster, self._log, rng, now)
         self._speaking_since: float | None = None
         self._timer_at = now
+        self._news = News()
+        """What was found out, and not yet carried over."""
         self._answering: frozenset[LinkName] = frozenset()
         self._strange: dict[AddressText, float] = {}
         self._rivals = Rivals(self._roster)
@@ -123,13 +126,14 @@ class Protocol:
         ``set_plan``, and peers are told, so that they do not wait for us."""
         self._voice.planned = self._voice.ready = False
         self._ownership.set_able(False, now)
-        self._roster.speak_now = True
+        self._voice.hurry()
         self._carry_over(now)
 
     def set_links(self, links: tuple[LinkState, ...], now: float) -> None:
         """All announced interfaces as they are now."""
         names = self._roster.links.keys()
-        fenced = self._links.set_links(links, self._speaking_since is not None, now)
+        news, fenced = self._links.set_links(links, self._speaking_since is not None, now)
+        self._take_in(news)
         self._ownership.links_changed(now, complete=not names >= self._roster.links.keys())
         if fenced and self._log.claims:
             self._fenced("LinkUp", 0.0)
@@ -144,22 +148,27 @@ class Protocol:
         if self._voice.authenticator is None or here is None or not here.state.up:
             return
         try:
-            self._membership.receive(link, source, self._voice.authenticator.parse(data), now, by_group=by_group)
+            envelope = self._voice.authenticator.parse(data)
         except HeartbeatError as error:
-            self._count(f"heartbeats_dropped:{error.reason.value}")
-            if error.reason in STRANGE:
-                self._tell_strange(link, source, error, now)
-            if not self._roster.networks_changed:
-                return
-        self._carry_over(now)
+            self._drop(link, source, error, now)
+            return
+        news = self._membership.receive(link, source, envelope, now, by_group=by_group)
+        self._take_in(news)
+        if news.dropped is None:
+            self._carry_over(now)
+            return
+        self._drop(link, source, news.dropped, now)
+        if news.networks:
+            self._carry_over(now)
 
     def datagram_refused(self, link: LinkName, to: AddressText, now: float) -> None:
-        self._witnesses.refused(link, to, now)
+        if self._witnesses.refused(link, to, now):
+            self._suspicions.look(now)
 
     def receive_frame(self, link: LinkName, sender: Mac, now: float) -> None:
         """A frame of any kind, while ``WatchFrames`` asks for them."""
-        if not self._is_own(sender):
-            self._witnesses.frame(link, sender, now)
+        if not self._is_own(sender) and self._witnesses.frame(link, sender, now):
+            self._suspicions.look(now)
 
     def set_sending(self, link: LinkName, works: bool, now: float, error: str = "") -> None:
         """Whether the kernel takes heartbeats for this link, or why not, each time that this changes; it does until
@@ -170,11 +179,11 @@ class Protocol:
         here.mute = not works
         if works:
             self._own_trouble.can_send(link)
-            self._links.excuse(link, now)  # nobody could answer what we did not say
-            here.listening_until = now + self._settings.listening_s
+            self._take_in(self._links.excuse(link, now))  # nobody could answer what we did not say
+            self._links.listen(link, now)
         else:
             self._own_trouble.cannot_send(link, error, now)
-        self._roster.changed = True
+        self._news.changed = True
         self._carry_over(now)
 
     def frames_lost(self, link: LinkName, now: float) -> None:
@@ -182,7 +191,7 @@ class Protocol:
         if link in self._roster.links:
             self._own_trouble.frames_lost(link, now)
             self._roster.own_lateness = max(self._roster.own_lateness, LOST_FRAMES_S)
-            self._roster.check_at = now
+            self._suspicions.look(now)
 
     def prove(self, nonce: bytes, mac: Mac, address: AddressText) -> bytes:
         """What goes behind an ARP Reply to a question with a nonce: twelve octets, empty without a key."""
@@ -192,9 +201,13 @@ class Protocol:
         here = self._roster.links.get(seen.link)
         if here is None or self._is_own(seen.sender_mac):
             return
-        node = self._witnesses.arp(seen, now)
-        if node is not None and seen.proof and self._is_proof(seen, node):
-            self._witnesses.proved(seen.link, node, now)
+        node = self._witnesses.whose(seen.sender_mac)
+        if node is None:
+            look = self._witnesses.arp(seen, now)
+        else:
+            look = bool(seen.proof) and self._is_proof(seen, node) and self._witnesses.proved(seen.link, node, now)
+        if look:
+            self._suspicions.look(now)
         if seen.sender in self._log.claims and self._answers.answers(seen.sender, seen.link):
             self._rivals.meet(seen, node, self._answers.quiet, now)
 
@@ -219,6 +232,11 @@ class Protocol:
             )
         )
 
+    def _drop(self, link: LinkName, source: AddressText, error: HeartbeatError, now: float) -> None:
+        self._count(f"heartbeats_dropped:{error.reason.value}")
+        if error.reason in STRANGE:
+            self._tell_strange(link, source, error, now)
+
     def _tell_strange(self, link: LinkName, source: AddressText, error: HeartbeatError, now: float) -> None:
         if now - self._strange.get(source, LONG_AGO) < STRANGE_GAP_S:
             return
@@ -233,15 +251,15 @@ class Protocol:
         fading = 0.5 ** ((now - self._timer_at) / LATENESS_HALF_LIFE_S)
         self._roster.own_lateness = max(late, self._roster.own_lateness * fading)
         self._timer_at = now
-        self._suspicions.check(now)
+        self._take_in(self._suspicions.check(now))
         self._own_trouble.repeat(now)
-        self._fencing.lift(now)
+        self._take_in(self._links.review(now))
         self._yield_to_twin(now)
         self._carry_over(now)
         if not self._voice.ready and self._may_start(now):
             self._voice.ready = True
             self._ownership.set_able(True, now)
-            self._roster.speak_now = True
+            self._voice.hurry()
         self._ownership.handle_timer(now)
         self._carry_over(now)
         self._voice.handle_timer(now)
@@ -254,11 +272,7 @@ class Protocol:
             return
         self._effects[:] = [effect for effect in self._effects if isinstance(effect, Decision)]
         self._timer_at = now
-        for name, link in self._roster.links.items():
-            if link.state.up:
-                if not link.came_up:
-                    link.quiet_since = now
-                self._links.fence(name, now)
+        self._take_in(self._links.stall(now))
         self._fenced("LoopLate", seconds)
         self._voice.begin(now)
         self._carry_over(now)
@@ -277,10 +291,10 @@ class Protocol:
 
     def next_deadline(self) -> float | None:
         """When ``handle_timer`` should be called next; ``None`` if nothing is due ever."""
-        deadlines = [self._roster.check_at, self._ownership.next_deadline(), self._voice.next_deadline()]
+        deadlines = [self._suspicions.next_deadline(), self._ownership.next_deadline(), self._voice.next_deadline()]
         if self._voice.authenticator is not None:
-            deadlines.append(self._fencing.next_deadline())
-        if self._roster.networks_changed:
+            deadlines.append(self._links.next_deadline())
+        if self._news.networks:
             deadlines.append(self._networks_again_at)
         soonest = min(deadlines)
         return soonest if soonest < NEVER else None
@@ -361,39 +375,47 @@ class Protocol:
             and now >= self._speaking_since + wait
             and not self._identity.yields(now)
             and any(link.open(now) for link in self._roster.links.values())
-            and not any(self._roster.behind(link, now, BEHIND_PATIENCE_S) for link in self._roster.links)
+            and not any(self._roster.behind(link, now, DOUBT_S) for link in self._roster.links)
         )
 
     # ------------------------------------------------------------------------------------------------ composition
 
+    def _take_in(self, news: News) -> None:
+        """Tell who looks and who speaks at once; what concerns ownership is carried over by whoever called."""
+        self._suspicions.look(news.look_at)
+        self._voice.note(news)
+        self._news.changed |= news.changed
+        self._news.networks |= news.networks
+        self._news.claims.update(news.claims)
+
     def _carry_over(self, now: float) -> None:
-        """Carry what one part found out to the others."""
-        roster, ownership = self._roster, self._ownership
+        """Have all parts do what follows from the news."""
+        roster, ownership, news = self._roster, self._ownership, self._news
         self._identity.able = self._voice.ready
         self._voice.yields = self._identity.yields(now)
         answering = frozenset(name for name, link in roster.links.items() if link.answering)
-        known = roster.networks_changed and now >= self._networks_again_at
+        known = news.networks and now >= self._networks_again_at
         if known or (answering != self._answering and len(roster.links) > 1):
-            roster.networks_changed = False
+            news.networks = False
             self._networks_again_at = now + NETWORKS_REST_S * ownership.bundles
             ownership.networks_changed(now)
-        if roster.changed or answering != self._answering:
+        if news.changed or answering != self._answering:
             self._answers.look_at_links()
         self._answering = answering
-        if roster.changed:
-            roster.changed = False
+        if news.changed:
+            news.changed = False
             ownership.wake(now)
             holders = sum(bool(peer.mirror.claims) for peer in roster.peers.values()) + bool(self._log.claims)
             roster.scale = max(1.0, holders / BUSY_HOLDERS)
-        if roster.dirty_addresses:
-            dirty, roster.dirty_addresses = roster.dirty_addresses, {}
-            ownership.heard(dirty, now)
+        if news.claims:
+            claims, news.claims = news.claims, {}
+            ownership.heard(claims, now)
         self._voice.tell_changes(now)
 
     # ------------------------------------------------------------------------------------------------ trouble
 
     def _fenced(self, why: str, seconds: float) -> None:
-        self._roster.speak_now = True
+        self._voice.hurry()
         self._effects.append(Decision(why, {"late_ms": int(seconds * 1000), "suspended": len(self._log.claims)}))
 
     def _yield_to_twin(self, now: float) -> None:
@@ -402,7 +424,7 @@ class Protocol:
             self._voice.ready = False
             self._ownership.set_able(False, now)
             self._ownership.give_up("another machine has this node's name", now)
-            self._roster.speak_now = True
+            self._voice.hurry()
 
     # ------------------------------------------------------------------------------------------------ counting
 

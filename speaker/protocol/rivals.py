@@ -15,7 +15,8 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
 from speaker.protocol.effects import ArpSeen, SendGratuitous
-from speaker.protocol.roster import Roster, Standing
+from speaker.protocol.roster import Roster
+from speaker.protocol.standing import Standing
 
 CLAIM_PATIENCE_S = 1.0  # for the claim of a speaker whose frames we see
 

@@ -7,7 +7,6 @@ kept in one place; nothing is decided here.
 
 from __future__ import annotations
 
-import enum
 import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -19,23 +18,18 @@ from speaker.link import LinkName, Mac
 from speaker.protocol.claims import ClaimMirror
 from speaker.protocol.detector import SUSPICION_INTERVALS, Detector
 from speaker.protocol.effects import Decision, Effect, LinkState
+from speaker.protocol.fencing import Fence, Fencing
 from speaker.protocol.heartbeat import BY_GROUP, MAX_AGE_MS, RETURNED, SUSPECTED, Heard, ReplayWindow
+from speaker.protocol.news import Contact, News
 from speaker.protocol.settings import Settings
+from speaker.protocol.standing import TRANSITIONS, Sign, Standing, Upshot
 
 NEIGHBOURS = 8
 
 NO_MAC = Mac(b"")
 RETURNED_S = 1.0  # for which a peer that is no more dead is told that it was
 
-Contact = tuple[AddressText, Mac]
-"""Where a speaker is reached by unicast."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-class Standing(enum.Enum):
-    ALIVE = "alive"
-    SUSPECTED = "suspected"
-    DEAD = "dead"
 
 
 @dataclass(slots=True)
@@ -134,8 +128,8 @@ class Link:
     """One link, and what proves that it works."""
 
     state: LinkState
-    listening_until: float = LONG_AGO
-    """Nothing is claimed here before: the link is new, and who holds what on it may not have been heard yet."""
+    fencing: Fencing = field(default_factory=Fencing)
+    """Whether this node answers here, and may claim."""
     shared: bool = False
     """Another speaker was heard here."""
     mute: bool = False
@@ -151,12 +145,6 @@ class Link:
     """Subnets that peers have said to be here, and when last."""
     also: dict[LinkName, float] = field(default_factory=dict)
     """Own links on which our words from here were heard: the same segment. And when last."""
-    doubted: dict[int, float] = field(default_factory=dict)
-    """Sessions that are back after a long silence, with claims that we have not heard: they may have what we hold."""
-    fenced_since: float | None = None
-    """Answering is suspended here since then (``fencing`` in ``protocol``)."""
-    quiet_since: float | None = None
-    """Nothing is announced here since then, and nobody else was heard: we stalled, or the link came up long ago."""
     unproven: bool = False
     """Somebody is suspected, and nothing has proved since that we can hear."""
     isolated: bool = False
@@ -169,17 +157,22 @@ class Link:
 
     @property
     def came_up(self) -> bool:
-        """Whether it is fenced because it has just come up: a switch may still block the port."""
-        return self.fenced_since is not None and self.quiet_since is None
+        """Whether it is new, or came up, and nobody was heard since: a switch may still block the port."""
+        return self.fencing.state is Fence.NEW
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing gratuitous may be sent here: this node may be the one that is cut off."""
+        return self.isolated or self.fencing.state is Fence.QUIET
 
     @property
     def answering(self) -> bool:
-        """Whether what is held may be answered here now."""
-        return self.state.up and self.fenced_since is None and not self.doubted
+        """Whether what is held may be answered for here now."""
+        return self.state.up and self.fencing.answering
 
     def open(self, now: float) -> bool:
         """Whether this node is able to claim here."""
-        return self.answering and not self.mute and now >= self.listening_until
+        return self.answering and not self.mute and now >= self.fencing.listening_until
 
 
 class Roster:
@@ -206,22 +199,6 @@ class Roster:
         """Subnets that some node has, or this one had, on whatever link, and when that was last so."""
         self.shared: OrderedDict[Network, float] = OrderedDict()
         """Subnets of own links on which speakers were heard, and when that was last so."""
-        self.check_at = NEVER
-        """When ``suspicion`` has to look next."""
-        self.dirty_addresses: dict[AddressText, str] = {}
-        """Claims on these, or the standing of who made them, changed; and why."""
-        self.changed = False
-        """Somebody's standing or ability changed, or whether we may claim."""
-        self.networks_changed = False
-        """Addresses may belong on other links than before."""
-        self.speak_now = False
-        """Somebody waits for a heartbeat of ours."""
-        self.unicast: dict[tuple[LinkName, Contact], None] = {}
-        """Who is to get that heartbeat by unicast too."""
-        self.asked_of_us: dict[int, None] = {}
-        """Versions after which peers want our claims."""
-        self.alarm_until = LONG_AGO
-        """Until then peers look for somebody: heartbeats come quickly."""
 
     def hears(self, node: NodeName, links: Iterable[LinkName]) -> bool:
         """Whether the peer is believed alive, suspected or not, on any of the links."""
@@ -352,7 +329,7 @@ class Roster:
         ]
 
     def _doubts(self, peer: Peer) -> bool:
-        return any(peer.session in link.doubted for link in self.links.values())
+        return any(peer.session in link.fencing.doubted for link in self.links.values())
 
     def detection(self, sighting: Sighting, now: float) -> float:
         """D of a peer on a link, in seconds."""
@@ -378,9 +355,27 @@ class Roster:
 
     # ------------------------------------------------------------------------------------------------ changes
 
-    def mark_claims(self, peer: Peer, why: str) -> None:
-        """The peer's claims mean something else than before."""
-        self.dirty_addresses.update(dict.fromkeys(peer.mirror.claims, why))
+    def change_standing(self, peer: Peer, link: LinkName, sign: Sign, why: str, now: float) -> News:
+        """A sign of a peer on a link; ``why`` its claims count for something else than before, if they do."""
+        sighting = peer.sightings[link]
+        before = sighting.standing
+        sighting.standing, upshot = TRANSITIONS[before, sign]
+        if sighting.standing is before:
+            return News()
+        news = News(changed=True, look_at=now)
+        if Upshot.OPENS in upshot:
+            sighting.suspicion = Suspicion(now, now)
+            self.suspects[peer.session] = peer
+        if Upshot.CLOSES in upshot:
+            self.end_suspicion(peer, sighting)
+        if Upshot.WEIGHS in upshot:
+            news.claims = claims_of(peer, why)
+        return news
+
+    def end_suspicion(self, peer: Peer, sighting: Sighting) -> None:
+        sighting.suspicion = None
+        if all(theirs.suspicion is None for theirs in peer.sightings.values()):
+            self.suspects.pop(peer.session, None)
 
     def note_claimant(self, address: AddressText, node: NodeName, claims: bool) -> None:
         if claims:
@@ -392,11 +387,10 @@ class Roster:
             if not claimants:
                 del self.claimants[address]
 
-    def forget_suspicion(self, peer: Peer, sighting: Sighting) -> None:
-        sighting.suspicion = None
-        self.check_at = LONG_AGO
-        if all(theirs.suspicion is None for theirs in peer.sightings.values()):
-            self.suspects.pop(peer.session, None)
-
     def report(self, reason: str, **fields: str | int | float) -> None:
         self.emit(Decision(reason, fields))
+
+
+def claims_of(peer: Peer, why: str) -> dict[AddressText, str]:
+    """The addresses that a peer claims, all for one reason."""
+    return dict.fromkeys(peer.mirror.claims, why)

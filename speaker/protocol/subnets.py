@@ -71,17 +71,20 @@ class Subnets:
         shared = [name for name in links if links[name].shared]
         return shared if shared or said_lately(self._roster.shared, now) else list(links)
 
-    def note(self, here: Link, sighting: Sighting, message: Heartbeat, now: float) -> None:
-        """Remember what a peer says of the subnets here and elsewhere; most say the same each time."""
+    def note(self, here: Link, sighting: Sighting, message: Heartbeat, now: float) -> tuple[bool, bool]:
+        """Remember what a peer says of the subnets here and elsewhere; most say the same each time. Returns whether the
+        peer may be nearer to some addresses than before, and whether addresses may belong on other links."""
+        nearer = moved = False
         if (sighting.prefixes, sighting.elsewhere) != (message.prefixes, message.elsewhere):
             sighting.prefixes, sighting.elsewhere = message.prefixes, message.elsewhere
-            self._roster.changed = True  # it may be nearer to some addresses
+            nearer = True
         for table, prefixes in ((here.networks, message.prefixes), (self._roster.elsewhere, message.elsewhere)):
             for network in networks_of(prefixes):
                 said_at = table.get(network, LONG_AGO)
                 if now - said_at >= NOTED_S:
                     forgotten = _remember(table, network, now)
-                    self._roster.networks_changed |= forgotten or now - said_at >= KNOWN_S
+                    moved = moved or forgotten or now - said_at >= KNOWN_S
+        return nearer, moved
 
     def remember_own(self, now: float) -> None:
         """An address on a subnet of ours belongs there, also while we lack it; and one on nobody's subnet on those

@@ -37,7 +37,9 @@ from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
 from speaker.protocol.effects import AskAddress, WatchFrames
 from speaker.protocol.heartbeat import NONCE_OCTETS
-from speaker.protocol.roster import Link, Peer, Roster, Sighting, Standing, Suspicion
+from speaker.protocol.news import News
+from speaker.protocol.roster import Link, Peer, Roster, Sighting, Suspicion
+from speaker.protocol.standing import Sign, Standing
 
 SLOW_QUESTIONS_S = 3.0  # a suspicion older than this is asked about once a second
 WAITING_S = 0.2  # between questions to third parties while fenced or isolated: everything waits for their answer
@@ -49,7 +51,7 @@ BLOCKED_AGAIN_S = 600.0
 
 
 class Suspicions:
-    """Judges the roster when its ``check_at`` has come."""
+    """Judges the roster when somebody was silent for long enough, or something was found out about a suspect."""
 
     def __init__(
         self, roster: Roster, rng: random.Random, belongs: Callable[[AddressText, LinkName, float], bool]
@@ -58,54 +60,79 @@ class Suspicions:
         self._rng = rng
         self._belongs = belongs
         """Whether an address is to be answered for on a link now."""
+        self._look_at = NEVER
+        self._news = News()
+        """What the present call found out."""
         self._blocked: dict[tuple[LinkName, NodeName], float] = {}
         """When it was last reported that a peer's datagrams do not arrive."""
 
-    def check(self, now: float) -> None:
-        """Suspect the silent, ask about suspects, declare the dead."""
-        if now < self._roster.check_at:
-            return
+    def look(self, at: float) -> None:
+        """Judge at this time at the latest."""
+        self._look_at = min(self._look_at, at)
+
+    def next_deadline(self) -> float:
+        return self._look_at
+
+    def check(self, now: float) -> News:
+        """Suspect the silent, ask about suspects, declare the dead, if it is time to."""
+        news = self._news = News()
+        if now < self._look_at:
+            return news
         deadlines = [now + LONGEST_WAIT_S]
-        for link, here in self._roster.links.items():
-            if not self._roster.judges(link):
-                self._watch(link, here, False)
-                continue
-            if now >= here.ask_next:
-                self._ask_third_parties(link, here)
-                waiting = here.fenced_since is not None or here.isolated
-                here.ask_next = now + (WAITING_S if waiting else self._roster.settings.third_party_s / 5)
-            deadlines.append(here.ask_next)
-            isolated = False
-            ignored = self._ignored_since(link, now)
-            for peer, sighting in list(self._roster.on(link)):
-                if sighting.standing is Standing.ALIVE:
-                    if now - sighting.life_at < sighting.detector.suspicion() and sighting.heard_at >= ignored:
-                        deadlines.append(sighting.life_at + sighting.detector.suspicion())
-                        continue
-                    self._suspect(peer, link, sighting, now)
-                suspicion = sighting.suspicion
-                if suspicion is not None:
-                    self._pursue(peer, link, sighting, suspicion, now)
-                    at, lonely = self._judge(peer, link, sighting, suspicion, now)
-                    deadlines += [at, suspicion.ask_next]
-                    isolated = isolated or lonely
-            unproven = any(
-                self._proof(link, peer, suspicion, now) is None for peer, suspicion in self._roster.suspects_on(link)
-            )
-            self._roster.changed = self._roster.changed or unproven != here.unproven
-            here.unproven = unproven
-            if isolated != here.isolated:
-                here.isolated = isolated
-                here.ask_next = now
-                self._roster.changed = True
-                if isolated:
-                    here.isolated_at = now
-                    self._roster.report("Isolated", link=link)
-                elif not here.alone:
-                    here.rejoined_at = now
-                    self._roster.report("Rejoined", link=link)
-            self._watch(link, here, unproven or here.came_up)
-        self._roster.check_at = max(min(deadlines), now + 0.001)
+        for name, link in self._roster.links.items():
+            judges = self._roster.judges(name)
+            if judges:
+                deadlines.append(self._check_link(name, link, now))
+            self._watch(name, link, judges and (link.unproven or link.came_up))
+        self._look_at = max(min(deadlines), now + 0.001)
+        news.look_at = NEVER  # all is judged
+        return news
+
+    def _check_link(self, name: LinkName, link: Link, now: float) -> float:
+        """Returns when to look there next."""
+        if now >= link.ask_next:
+            self._ask_third_parties(name, link)
+            waiting = link.fencing.suspended or link.isolated
+            link.ask_next = now + (WAITING_S if waiting else self._roster.settings.third_party_s / 5)
+        look_at, isolated = link.ask_next, False
+        ignored = self._ignored_since(name, now)
+        for peer, sighting in list(self._roster.on(name)):
+            at, lonely = self._check_peer(peer, name, sighting, ignored, now)
+            look_at, isolated = min(look_at, at), isolated or lonely
+        suspects = self._roster.suspects_on(name)
+        unproven = any(self._proof(name, peer, suspicion, now) is None for peer, suspicion in suspects)
+        self._news.changed |= unproven != link.unproven or isolated != link.isolated
+        link.unproven = unproven
+        if isolated != link.isolated:
+            self._note_isolation(name, link, isolated, now)
+        return look_at
+
+    def _check_peer(
+        self, peer: Peer, link: LinkName, sighting: Sighting, ignored: float, now: float
+    ) -> tuple[float, bool]:
+        """Returns when to look at the peer next, and whether the proof is missing that we can hear."""
+        if sighting.standing is Standing.ALIVE:
+            if now - sighting.life_at < sighting.detector.suspicion() and sighting.heard_at >= ignored:
+                return sighting.life_at + sighting.detector.suspicion(), False
+            self._news.add(self._roster.change_standing(peer, link, Sign.SILENCE, "", now))
+            silent_ms = int((now - sighting.life_at) * 1000)
+            self._roster.report("PeerSuspected", node=peer.node, link=link, silent_ms=silent_ms)
+        suspicion = sighting.suspicion
+        if suspicion is None:
+            return NEVER, False
+        self._pursue(peer, link, sighting, suspicion, now)
+        at, lonely = self._judge(peer, link, sighting, suspicion, now)
+        return min(at, suspicion.ask_next), lonely
+
+    def _note_isolation(self, name: LinkName, link: Link, isolated: bool, now: float) -> None:
+        link.isolated = isolated
+        link.ask_next = now
+        if isolated:
+            link.isolated_at = now
+            self._roster.report("Isolated", link=name)
+        elif not link.alone:
+            link.rejoined_at = now
+            self._roster.report("Rejoined", link=name)
 
     def _watch(self, link: LinkName, here: Link, wanted: bool) -> None:
         if wanted != here.watched:
@@ -126,13 +153,6 @@ class Suspicions:
         for mac, (address, _) in here.neighbours.items():
             self._roster.emit(AskAddress(link, address, mac))
 
-    def _suspect(self, peer: Peer, link: LinkName, sighting: Sighting, now: float) -> None:
-        sighting.standing = Standing.SUSPECTED
-        sighting.suspicion = Suspicion(now, now)
-        self._roster.suspects[peer.session] = peer
-        self._roster.changed = True
-        self._roster.report("PeerSuspected", node=peer.node, link=link, silent_ms=int((now - sighting.life_at) * 1000))
-
     def _pursue(self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float) -> None:
         """Ask everybody who may know, when it is time to."""
         if now < suspicion.ask_next:
@@ -145,8 +165,8 @@ class Suspicions:
         else:
             gap = self._roster.settings.idle_interval_s
         suspicion.ask_next = now + gap
-        self._roster.speak_now = True
-        self._roster.unicast[(link, sighting.contact)] = None
+        self._news.speak = True
+        self._news.unicast[link, sighting.contact] = None
         address = self._held_by(peer, suspicion, link, now)
         if address is not None:
             nonce = self._rng.getrandbits(8 * NONCE_OCTETS).to_bytes(NONCE_OCTETS)
@@ -178,23 +198,15 @@ class Suspicions:
     ) -> tuple[float, bool]:
         """Declare the suspect dead if that is proved. Otherwise: when to look again, and whether what is missing is
         the proof that we can hear."""
-        gap = self._roster.settings.question_gap_s
         self._tell_blocked(peer, link, sighting, suspicion, now)
         if suspicion.refused_at > sighting.life_at and suspicion.served_at < suspicion.since:
-            unanswered_at = suspicion.first_asked_at + gap
+            unanswered_at = suspicion.first_asked_at + self._roster.settings.question_gap_s
             if now >= unanswered_at:
                 self._bury(peer, link, sighting, "refused by its kernel", now)
                 return now, False
             if unanswered_at < NEVER:
                 return unanswered_at, False
-        life_at = max(sighting.life_at, suspicion.told_at, suspicion.served_at)
-        due = life_at + self._roster.detection(sighting, now)
-        answered_by = suspicion.since + 2 * gap
-        for other, theirs in self._roster.on(link):
-            if other is not peer and theirs.standing is Standing.ALIVE and theirs.heard_at < suspicion.since:
-                due = max(due, answered_by)
-        due = max(due, suspicion.since + 2 * gap)  # the questions' time, also where D was over before the suspicion
-        due = max(due, self._roster.links[link].rejoined_at + self._roster.detection(sighting, now))
+        due = self._due(link, sighting, suspicion, now)
         if now < due:
             return due, False
         here = self._roster.links[link]
@@ -209,6 +221,14 @@ class Suspicions:
             return now, False  # the others could not reach us either: their silence counts from now
         self._bury(peer, link, sighting, proof, now)
         return now, False
+
+    def _due(self, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float) -> float:
+        """From when on the suspect may be declared dead, as far as is known now: D after its last sign of life, after
+        the questions' time, and D after an isolation of ours."""
+        detection = self._roster.detection(sighting, now)
+        life_at = max(sighting.life_at, suspicion.told_at, suspicion.served_at)
+        answered_by = suspicion.since + 2 * self._roster.settings.question_gap_s
+        return max(life_at + detection, answered_by, self._roster.links[link].rejoined_at + detection)
 
     def _tell_blocked(self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float) -> None:
         if suspicion.served_at < suspicion.since + BLOCKED_S:
@@ -241,9 +261,6 @@ class Suspicions:
         return None if known or here.came_up else "carrier"
 
     def _bury(self, peer: Peer, link: LinkName, sighting: Sighting, proof: str, now: float) -> None:
-        self._roster.forget_suspicion(peer, sighting)
-        sighting.standing = Standing.DEAD
-        self._roster.changed = True
-        self._roster.mark_claims(peer, f"death of {peer.node}")
+        self._news.add(self._roster.change_standing(peer, link, Sign.PROOF, f"death of {peer.node}", now))
         silent_ms = int((now - sighting.life_at) * 1000)
         self._roster.report("PeerDead", node=peer.node, link=link, proof=proof, silent_ms=silent_ms)

@@ -1,7 +1,7 @@
 """When to speak, and what: heartbeats on every link, and the claims that changed or that somebody lacks.
 
 A heartbeat goes out each 100 ms while this node holds something, suspects somebody or is starting, otherwise each
-second; each says when the next is due. A node for which somebody waits (``Roster.speak_now``) speaks at once, but not
+second; each says when the next is due. A node for which somebody waits (``News.speak``) speaks at once, but not
 twice within 20 ms, except to say that it is idle no more, since its silence tells little before that is heard. One
 that is cut off speaks four times as often for ten seconds, so that it is found at once when the network is whole
 again.
@@ -19,6 +19,7 @@ from collections import deque
 from msgspec.structs import replace
 
 from cluster.times import LONG_AGO, NEVER
+from speaker.link import LinkName
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.effects import SendHeartbeat, SendUnicast
 from speaker.protocol.heartbeat import (
@@ -35,6 +36,7 @@ from speaker.protocol.heartbeat import (
     Message,
     pack_heard,
 )
+from speaker.protocol.news import Contact, News
 from speaker.protocol.roster import Link, Roster
 
 SAID = 3  # times that each change of the claim set is said, and that a node says that it leaves
@@ -75,6 +77,14 @@ class Voice:
         """When the next heartbeat was said to be due, in seconds after the last."""
         self._tick_at = now
         self._soon_at = NEVER
+        self._in_a_hurry = False
+        """Somebody waits for a heartbeat."""
+        self._unicast: dict[tuple[LinkName, Contact], None] = {}
+        """Who is to get it by unicast too."""
+        self._asked: dict[int, None] = {}
+        """Versions after which peers want our claims."""
+        self._alarm_until = LONG_AGO
+        """Until then peers look for somebody."""
         self._idle_said = SAID
         self._repeats: deque[tuple[ClaimStep, int]] = deque()
         self._outbox: dict[tuple[type, int, int], Message] = {}
@@ -86,6 +96,17 @@ class Voice:
     def begin(self, now: float) -> None:
         """Say the next heartbeat now."""
         self._tick_at = now
+
+    def hurry(self) -> None:
+        """Somebody is to hear of us soon."""
+        self._in_a_hurry = True
+
+    def note(self, news: News) -> None:
+        """Who waits to hear from us, and for what."""
+        self._in_a_hurry |= news.speak
+        self._unicast.update(news.unicast)
+        self._asked.update(news.asked)
+        self._alarm_until = max(self._alarm_until, news.alarm_until)
 
     def leave(self) -> None:
         """Say three times, quickly, that this node leaves."""
@@ -102,17 +123,17 @@ class Voice:
     def tell_changes(self, now: float) -> None:
         """Say what changed in the claim set, what peers asked for, and a heartbeat if somebody waits for one."""
         self._now = now
-        for version in self._roster.asked_of_us:
+        for version in self._asked:
             self._answer(version, now)
-        self._roster.asked_of_us.clear()
+        self._asked.clear()
         steps = self._log.commit()
         if steps:
             for step in steps:
                 self._queue(step, now)
                 self._repeats.append((step, SAID - 1))
             self._empty_outbox(now)
-        if steps or self._roster.speak_now:
-            self._roster.speak_now = False
+        if steps or self._in_a_hurry:
+            self._in_a_hurry = False
             gap = self._settings.early_gap_s if self._interval() >= self._announced_s else 0.0
             self._soon_at = min(self._soon_at, max(now, self._spoke_at + gap))
 
@@ -136,11 +157,11 @@ class Voice:
         return bool(
             self._log.claims
             or roster.suspects
-            or roster.alarm_until > self._now
+            or self._alarm_until > self._now
             or (self.planned and not self.ready)
             or self._repeats
             or self._leaving
-            or any(link.fenced_since is not None and link.state.up for link in roster.links.values())
+            or any(link.fencing.suspended and link.state.up for link in roster.links.values())
             or any(peer.behind_since is not None for peer in roster.peers.values())
         )
 
@@ -167,8 +188,7 @@ class Voice:
                 if left > 1:
                     self._repeats.append((step, left - 1))
         interval = self._interval()
-        unicast = self._roster.unicast
-        self._roster.unicast = {}
+        unicast, self._unicast = self._unicast, {}
         for name, link in self._roster.links.items():
             if not link.state.up:
                 continue
@@ -197,7 +217,7 @@ class Voice:
             flags |= Flag.ABLE
         elif self.planned and not self.ready:
             flags |= Flag.STARTING
-        if here.fenced_since is not None or self._spoke_at == LONG_AGO:
+        if here.fencing.suspended or self._spoke_at == LONG_AGO:
             flags |= Flag.ANSWER
         if here.came_up:
             flags |= Flag.CUT_OFF

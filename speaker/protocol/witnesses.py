@@ -11,52 +11,52 @@ from __future__ import annotations
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import ArpSeen
-from speaker.protocol.roster import NEIGHBOURS, Roster, Standing
+from speaker.protocol.roster import NEIGHBOURS, Roster
+from speaker.protocol.standing import Standing
 
 
 class Witnesses:
-    """Notes in the roster what was seen."""
+    """Notes in the roster what was seen. Each method returns whether suspicions are to be judged now."""
 
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
 
-    def refused(self, link: LinkName, to: AddressText, now: float) -> None:
+    def refused(self, link: LinkName, to: AddressText, now: float) -> bool:
         """The kernel at ``to`` says that no speaker listens there (ICMP port unreachable, RFC 792)."""
+        of_suspect = False
         for peer in list(self._roster.suspects.values()):
             sighting = peer.sightings.get(link)
             if sighting is not None and sighting.suspicion is not None and sighting.address == to:
                 sighting.suspicion.refused_at = now
-                self._roster.check_at = now
+                of_suspect = True
+        return of_suspect
 
-    def proved(self, link: LinkName, node: NodeName, now: float) -> None:
+    def proved(self, link: LinkName, node: NodeName, now: float) -> bool:
         """A suspect has answered a question of ours for its address, with a proof that only a speaker can make."""
         peer = self._roster.peers.get(node)
         sighting = peer.sightings.get(link) if peer is not None else None
-        if sighting is not None and sighting.suspicion is not None:
-            sighting.suspicion.served_at = now
-            self._roster.check_at = now
+        if sighting is None or sighting.suspicion is None:
+            return False
+        sighting.suspicion.served_at = now
+        return True
 
-    def frame(self, link: LinkName, sender: Mac, now: float) -> None:
+    def frame(self, link: LinkName, sender: Mac, now: float) -> bool:
         """Take a frame of any kind: unless a suspect's own, it proves that we can hear."""
         here = self._roster.links.get(link)
         if here is None:
-            return
+            return False
         node = self._roster.by_mac.get(sender)
         peer = self._roster.peers.get(node) if node is not None else None
         sighting = peer.sightings.get(link) if peer is not None else None
-        if sighting is None or sighting.standing is Standing.ALIVE:
-            here.frame_at = now
-            here.alone = False
-            self._roster.check_at = now
+        if sighting is not None and sighting.standing is not Standing.ALIVE:
+            return False
+        here.frame_at = now
+        here.alone = False
+        return True
 
-    def arp(self, seen: ArpSeen, now: float) -> NodeName | None:
-        """Take an ARP frame as a sign that its sender is there. Returns the peer whose MAC it carries."""
-        here = self._roster.links.get(seen.link)
-        if here is None:
-            return None
-        node = self._whose(seen.sender_mac)
-        if node is not None:
-            return node
+    def arp(self, seen: ArpSeen, now: float) -> bool:
+        """Take an ARP frame of somebody who is no speaker."""
+        here = self._roster.links[seen.link]
         here.alone = False
         if seen.sender == here.state.gateway:
             here.gateway_at = now
@@ -65,11 +65,9 @@ class Witnesses:
             here.neighbours.move_to_end(seen.sender_mac)
             while len(here.neighbours) > NEIGHBOURS:
                 here.neighbours.popitem(last=False)
-        if self._roster.suspects:
-            self._roster.check_at = now
-        return None
+        return bool(self._roster.suspects)
 
-    def _whose(self, mac: Mac) -> NodeName | None:
+    def whose(self, mac: Mac) -> NodeName | None:
         """The speaker that has this MAC."""
         node = self._roster.by_mac.get(mac)
         if node is not None:

@@ -1,0 +1,51 @@
+"""What one part of the protocol found out, for the parts that have to do with it.
+
+Each call that changes a table of the roster returns its news, and ``protocol`` combines them: it tells ``suspicion``
+when to look, ``voice`` what to say, and ``ownership`` what to judge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cluster.objects import AddressText
+from cluster.times import LONG_AGO, NEVER
+from speaker.link import LinkName, Mac
+from speaker.protocol.heartbeat import HeartbeatError
+
+Contact = tuple[AddressText, Mac]
+"""Where a speaker is reached by unicast."""
+
+
+@dataclass(slots=True)
+class News:
+    changed: bool = False
+    """Somebody's standing or ability changed, or whether this node may claim."""
+    networks: bool = False
+    """Addresses may belong on other links than before."""
+    claims: dict[AddressText, str] = field(default_factory=dict)
+    """Claims on these, or the standing of those who made them, changed; and why."""
+    look_at: float = NEVER
+    """When suspicions are to be judged at the latest."""
+    speak: bool = False
+    """Somebody waits for a heartbeat of ours."""
+    unicast: dict[tuple[LinkName, Contact], None] = field(default_factory=dict)
+    """Who is to get that heartbeat by unicast too."""
+    asked: dict[int, None] = field(default_factory=dict)
+    """Versions after which peers want our claims."""
+    alarm_until: float = LONG_AGO
+    """Until then peers look for somebody: heartbeats come quickly."""
+    dropped: HeartbeatError | None = None
+    """Why the datagram that brought this does not count."""
+
+    def add(self, other: News) -> None:
+        """Take over what another part found out after this."""
+        self.changed |= other.changed
+        self.networks |= other.networks
+        self.claims.update(other.claims)
+        self.look_at = min(self.look_at, other.look_at)
+        self.speak |= other.speak
+        self.unicast.update(other.unicast)
+        self.asked.update(other.asked)
+        self.alarm_until = max(self.alarm_until, other.alarm_until)
+        self.dropped = other.dropped or self.dropped
