@@ -253,7 +253,7 @@ class Claiming:
         return any(owner is not None and owner.node != me for owner in owners)
 
     def _may_claim(self, bundle: Bundle, now: float) -> bool:
-        return any(self._roster.may_claim(link, now) for link in self._owners.counts(bundle.addresses[0], now))
+        return any(self._roster.may_claim(link, now) for link in self._owners.links_of_any(bundle.addresses, now))
 
     def _wanted(self, bundle: Bundle, now: float) -> bool:
         """Whether it is to be claimed if nobody holds it: it serves, or did until lately and was held."""
@@ -334,7 +334,7 @@ class Claiming:
     ) -> Candidate | None:
         """The first equally suited able candidate whose load stays below its bound; the first able one if none is.
         ``loads`` says for some nodes what to count as their load instead of what they claim now.
-        Only those on the address's own subnet count, if an able one is (as heartbeats say)."""
+        Only those on the own subnets of most of its addresses count, if an able one is on any (as heartbeats say)."""
         total = self._bundles.load(now)
         least_bound = ceil(LOAD_BOUND * total / max(len(bundle.candidates), 1))
         equals: list[Candidate] = []
@@ -360,14 +360,15 @@ class Claiming:
         return self._load_with(candidate.node, bundle, loads) <= least_bound
 
     def _near(self, bundle: Bundle, links: frozenset[LinkName], cold: bool) -> Sequence[Candidate]:
+        """The able candidates on the subnets of most of the bundle's addresses; all candidates where none is on any."""
         if not self._subnets_differ:
             return bundle.candidates
-        near = [
-            candidate
-            for candidate in bundle.candidates
-            if self.able(candidate, links, cold) and self._owners.near(candidate.node, bundle.addresses[0])
-        ]
-        return near or bundle.candidates
+        able = [candidate for candidate in bundle.candidates if self.able(candidate, links, cold)]
+        near = [self._owners.near(candidate.node, bundle) for candidate in able]
+        most = max(near, default=0)
+        if most == 0:
+            return bundle.candidates
+        return [candidate for candidate, count in zip(able, near, strict=True) if count == most]
 
     def _load_with(self, node: NodeName, bundle: Bundle, loads: Mapping[NodeName, int]) -> int:
         load = loads.get(node)

@@ -15,7 +15,7 @@ Plan, so two Plans cannot fight. The reasons:
 - *No endpoint serves*, for as long as ``unserved`` says.
 
 **A promise to move is kept once.** A node counts as better only if it is able by its own heartbeats, on all networks of
-the address and on the interfaces that the advertisements name for it, and hears us. One that was named and did not
+its addresses and on the interfaces that the advertisements name for it, and hears us. One that was named and did not
 claim, so that this node did again, is not named again for that bundle in the same session of its.
 
 **Work per call is bounded**: ``review`` looks at 500 bundles and asks to be called again.
@@ -220,7 +220,7 @@ class Moving:
         if not bundle.serving:
             tenure.misfit_since = None
             return Move("no endpoint serves", self._bundles.unserved.release_at(bundle))
-        links = frozenset(self._owners.counts(bundle.addresses[0], now))
+        links = self._owners.links_of_any(bundle.addresses, now)
         own = candidate_of(bundle, self._roster.node)
         if own is None:
             if not any(self._claiming.able(candidate, links) for candidate in bundle.candidates):

@@ -18,6 +18,8 @@ decide: a member that claims the highest can hold an address, but nobody is kept
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 from cluster.objects import AddressText, NodeName
@@ -69,6 +71,10 @@ class Owners:
         """Where the address may be answered."""
         return self._place(address, now).answered_on
 
+    def links_of_any(self, addresses: Iterable[AddressText], now: float) -> frozenset[LinkName]:
+        """The links on which it matters who owns some of the addresses: each of a bundle may be of another network."""
+        return frozenset(chain.from_iterable(self.counts(address, now) for address in addresses))
+
     def counts(self, address: AddressText, now: float) -> tuple[LinkName, ...]:
         """The links on which it matters who owns the address."""
         return self._place(address, now).counts
@@ -80,9 +86,9 @@ class Owners:
             network for name in self._place(address, now).belongs for network in networks_of(links[name].state.prefixes)
         )
 
-    def near(self, node: NodeName, address: AddressText) -> bool:
-        """Whether the node is connected to the address's own subnet."""
-        return self._subnets.has(node, address)
+    def near(self, node: NodeName, bundle: Bundle) -> int:
+        """How many of the bundle's addresses are on subnets to which the node is connected."""
+        return sum(self._subnets.has(node, address) for address in bundle.addresses)
 
     def subnets_differ(self) -> bool:
         """Whether some nodes may be nearer to an address than others."""

@@ -272,12 +272,11 @@ class Ownership:
     def _claim(self, bundle: Bundle, preference: int, addresses: Iterable[AddressText], why: str, now: float) -> None:
         tenure = self._tenure(bundle, now)
         if self._owners.is_cold(bundle) and now - self._started_at < self._roster.settings.cold_start_s:
-            links = frozenset(self._owners.counts(bundle.addresses[0], now))
+            links = self._owners.links_of_any(bundle.addresses, now)
             absent = (each for each in bundle.candidates if not self._claiming.able(each, links))
             tenure.provisional = True
             tenure.awaited = self._shared(frozenset(each.node for each in absent))
-        counts = self._owners.counts(bundle.addresses[0], now)
-        alone = any(self._roster.links[link].alone for link in counts)
+        alone = any(self._roster.links[link].alone for link in self._owners.links_of_any(addresses, now))
         epoch = self._owners.next_epoch(bundle, alone)
         for address in addresses:
             self._owners.note_epoch(address, epoch)

@@ -128,7 +128,8 @@ class Subnets:
             said = [link.state.prefixes for link in self._roster.links.values()]
         else:
             peer = self._roster.peers.get(node)
-            said = [sighting.prefixes for sighting in peer.sightings.values()] if peer is not None else []
+            seen = peer.sightings.values() if peer is not None else ()
+            said = [prefixes for sighting in seen for prefixes in (sighting.prefixes, sighting.elsewhere)]
         return tuple(network for prefixes in said for network in networks_of(prefixes))
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from cluster.objects import AddressText
+from cluster.objects import AddressText, NodeName
+from speaker.plan import Bundle, Candidate
 from tests.speaker.protocol.simulation.invariants import Invariants
+from tests.speaker.protocol.simulation.network import Network
 from tests.speaker.protocol.simulation.scenes import (
     assert_each_is_answered_by_one,
     decisions_of,
@@ -15,7 +17,7 @@ from tests.speaker.protocol.simulation.scenes import (
     settle,
     with_storage,
 )
-from tests.speaker.protocol.simulation.world import bundle_of, rank
+from tests.speaker.protocol.simulation.world import World, bundle_of, rank
 
 pytestmark = pytest.mark.slow
 
@@ -109,3 +111,112 @@ def test_who_is_not_on_the_lan_claims_nothing_of_it() -> None:
         claimed = {r.fields["address"] for _, name, r in world.decisions if name == first and r.reason == "Claimed"}
         assert claimed <= {"10.1.9.1"}, world.story()
         assert all(world.owner(address) not in {None, first} for address in world.answerers), world.story()
+
+
+# ------------------------------------------------------------------------ a bundle with addresses on both networks
+
+ON_LAN, ON_STORAGE = AddressText("10.0.9.1"), AddressText("10.1.9.1")
+ORDERS = [(ON_LAN, ON_STORAGE), (ON_STORAGE, ON_LAN)]
+
+
+def of_both(seed: int, order: tuple[AddressText, ...], nodes: int = 3) -> tuple[World, Network, Bundle]:
+    """All hold what they are to hold."""
+    world, storage = with_storage(seed, nodes)
+    Invariants(world, owners_stay=False)
+    bundle = bundle_of("b1", order, world.nodes)
+    world.set_bundles([bundle])
+    world.start_all(spread=0.3)
+    world.run(8.0)
+    assert world.owner(ON_LAN) == world.owner(ON_STORAGE, storage) == bundle.candidates[0].node, world.story()
+    return world, storage, bundle
+
+
+def preferring(bundle: Bundle, node: str, preference: int = 1) -> Bundle:
+    candidates = [replace(each, preference=preference * (each.node == node)) for each in bundle.candidates]
+    return replace(bundle, candidates=tuple(sorted(candidates, key=lambda each: -each.preference)))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("lost", [ON_LAN, ON_STORAGE])
+def test_an_address_whose_network_its_holder_loses_is_taken_over_like_any_other(
+    order: tuple[AddressText, ...], lost: AddressText
+) -> None:
+    for seed in SEEDS:
+        world, storage, _ = of_both(seed, order)
+        network = storage if lost == ON_STORAGE else world.network
+        holder = owner_of(world, lost, network)
+        world.unplug(holder, network)
+        world.run(0.5)
+        assert world.owner(lost, network) not in {None, holder}, world.story()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("lacks", [ON_LAN, ON_STORAGE])
+def test_a_better_candidate_is_one_on_the_networks_of_all_addresses(
+    order: tuple[AddressText, ...], lacks: AddressText
+) -> None:
+    """The holder stepped aside for one that was on the first address's network only, and had to take all of it back."""
+    world, storage, bundle = of_both(1, order)
+    holder, other = bundle.candidates[0].node, bundle.candidates[1].node
+    world.unplug(other, storage if lacks == ON_STORAGE else world.network)
+    world.run(3.0)
+    world.set_bundles([preferring(bundle, other)])
+    world.run(200.0)
+    assert not decisions_of(world, "Released"), world.story()
+    assert world.owner(ON_LAN) == world.owner(ON_STORAGE, storage) == holder, world.story()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("lacks", [ON_LAN, ON_STORAGE])
+def test_who_has_the_subnets_of_all_addresses_comes_first(order: tuple[AddressText, ...], lacks: AddressText) -> None:
+    for seed in SEEDS:
+        world, storage = with_storage(seed)
+        first = rank("b1", world.nodes)[0]
+        del world.nodes[first].interfaces[lacks == ON_STORAGE]
+        Invariants(world)
+        world.set_bundles([bundle_of("b1", order, world.nodes)])
+        world.start_all(spread=0.3)
+        world.run(8.0)
+        assert world.owner(ON_LAN) == world.owner(ON_STORAGE, storage) != first, world.story()
+        assert len(decisions_of(world, "Claimed")) == 2, world.story()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("cut", [ON_LAN, ON_STORAGE])
+def test_who_stands_in_on_one_network_gives_way_there_when_the_others_are_back(
+    order: tuple[AddressText, ...], cut: AddressText
+) -> None:
+    """Whether nothing proves that it can hear is a matter of the network on which it claims."""
+    for seed in SEEDS:
+        world, storage, bundle = of_both(seed, order)
+        network = storage if cut == ON_STORAGE else world.network
+        holder, alone = bundle.candidates[0].node, bundle.candidates[1].node
+        network.partition({alone}, world.hosts())
+        world.fault(f"{alone} is alone on {network.name}")
+        world.run(8.0)
+        assert network.answerers[cut] == {holder, alone}, world.story()
+        network.heal()
+        world.fault("healed")
+        world.run(3.0)
+        assert world.owner(cut, network) == holder, world.story()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_bundle_is_joined_also_where_its_holders_lack_one_of_its_networks(first: bool) -> None:
+    """They have the networks of the other addresses, wherever in the bundle the one is that they lack."""
+    own, theirs = AddressText("10.1.9.1"), AddressText("10.1.9.2")
+    for seed in SEEDS:
+        world, storage = with_storage(seed)
+        Invariants(world, owners_stay=False)
+        for name in ("n0", "n1"):
+            del world.nodes[name].interfaces[0]
+        one, other = bundle_of("b1", [theirs], world.nodes), bundle_of("b2", [own], world.nodes)
+        world.set_bundles([preferring(one, "n1", 1), preferring(other, "n0", 2)])
+        world.start_all(spread=0.3)
+        world.run(8.0)
+        assert (world.owner(own, storage), world.owner(theirs, storage)) == ("n0", "n1"), world.story()
+        addresses = [ON_LAN, own, theirs] if first else [own, theirs, ON_LAN]
+        candidates = (Candidate(NodeName("n0"), 0, 2), Candidate(NodeName("n1"), 0, 1))
+        world.set_bundles([replace(bundle_of("b1", addresses, ()), candidates=candidates)])
+        world.run(5.0)
+        assert world.owner(own, storage) == world.owner(theirs, storage) == "n0", world.story()
