@@ -211,3 +211,24 @@ def test_each_word_of_the_glossary_is_explained_once() -> None:
 def test_each_decision_is_called_by_its_number() -> None:
     for page in sorted((ROOT / "docs/decisions").glob("*.md")):
         assert page.read_text().startswith(f"# {page.name[:4]}: "), page.name
+
+
+def test_every_event_and_condition_that_a_page_names_is_on_its_reference_page() -> None:
+    events = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/reference/events.md").read_text(), re.MULTILINE))
+    objects = (ROOT / "docs/reference/custom-resources.md").read_text()
+    conditions = set(re.findall(r"^\| `?([\w./]+)`? \| [^|]*(?:True|False):", objects, re.MULTILINE))
+    for page in PAGES:
+        text = " ".join(prose(page).split())
+        named = set(re.findall(r"Events? `(\w+)`", text))
+        assert named <= events, f"{page.name}: {named - events}"
+        named = set(re.findall(r"[Cc]onditions? `([\w./]+)`", text))
+        assert named <= conditions, f"{page.name}: {named - conditions}"
+
+
+def test_every_log_line_that_a_page_names_is_said() -> None:
+    code = "\n".join(
+        path.read_text() for name in ("cluster", "controller", "speaker") for path in (ROOT / name).rglob("*.py")
+    )
+    named = {line for page in PAGES for line in re.findall(r"log lines? `([^`]+)`", " ".join(prose(page).split()))}
+    assert len(named) > 5
+    assert not {line for line in named if f'"{line}"' not in code}
