@@ -360,3 +360,18 @@ class World:
 
     def look(self, key: str) -> Service:
         return decode(msgspec.json.encode(self.services[key]), Service)
+
+
+def assigned(world: World, **services: Any) -> None:
+    """Create Services, each with its request, and let everything come to rest."""
+    for name, parts in services.items():
+        world.put(name, **parts)
+        world.settle()
+
+
+def sharing_one(**services: Any) -> World:
+    """A pool of one address, and Services in the order in which they come."""
+    world = World({"tiny": "10.0.0.1/32"})
+    world.start()
+    assigned(world, **services)
+    return world
