@@ -68,7 +68,7 @@ def test_two_services_may_share_an_address_when_the_documents_say_so(listed: lis
 @settings(max_examples=500)
 @given(SERVICES, st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=8))
 def test_who_joins_several_must_suit_each_of_them(listed: list[dict[str, Any]], steps: list[tuple[bool, int]]) -> None:
-    """Whoever came and left before, and whether or not those who are there suit each other."""
+    """It does not matter which came and left before, nor whether those that are there suit each other."""
     services = [a_service(f"s{number}", **facts) for number, facts in enumerate(listed)]
     sharers, present = Sharers(()), dict[str, dict[str, Any]]()
     for comes, number in steps:

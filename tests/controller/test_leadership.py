@@ -312,7 +312,7 @@ def test_a_renewal_of_the_dead_that_arrives_late_makes_nobody_wait_anew(record: 
 
 @pytest.mark.parametrize("theirs", [None, Place("pod-8", 0.0)])
 @pytest.mark.parametrize("ours", [None, Place("pod-7", 103.0)])
-def test_whoever_cannot_know_that_the_holder_has_ended_waits_its_lease_out(
+def test_a_candidate_that_cannot_know_that_the_holder_has_ended_waits_its_lease_out(
     record: Record, theirs: Place | None, ours: Place | None
 ) -> None:
     holder = candidate("holder", theirs)

@@ -108,7 +108,7 @@ def has_what_it_asks_for(world: World, service: Body) -> bool:
 
 
 def may_keep_all(world: World, service: Body, has: tuple[Address, ...]) -> bool:
-    """Whether the pools and the Service's families let it keep these addresses, whoever else claims them."""
+    """Whether the pools and the Service's families let it keep these addresses, whatever others claim."""
     pools = [pool_of(world, address) for address in has]
     versions = [address.version for address in has]
     (pool, *others) = pools
@@ -157,7 +157,7 @@ def _has_one(world: World, service: Body, pool: PoolSpec, family: int) -> bool:
 
 
 def _can_be_had(world: World, service: Body, address: Address) -> bool:
-    """Whether nobody who shows it is in the way, and the cluster does not use it itself; who has it keeps it."""
+    """Whether no Service that shows it is in the way, and the cluster does not use it. What a Service has it keeps."""
     if address not in shown(service) and is_reserved(world, address):
         return False
     others = [each for each in _showing(world, address) if key_of(each) != key_of(service)]

@@ -43,7 +43,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 @contextmanager
 def serving(recipe: launch.Recipe) -> Iterator[Lab]:
-    """A lab whose Service answers at ``ADDRESS``; it ends with the block, and with whoever runs the tests."""
+    """A lab whose Service answers at ``ADDRESS``; it ends with the block, and with the process that runs the tests."""
     with launch.up(recipe) as lab:
         with_service(lab)
         yield lab

@@ -1,4 +1,4 @@
-"""Who is at which address."""
+"""Which host has which address."""
 
 from __future__ import annotations
 

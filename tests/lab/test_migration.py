@@ -161,7 +161,7 @@ class Timeline:
         return longest_silence(answers, since, now), answered_by_two(answers, BY_TWO_S), len(requests), lost
 
     def answerers(self, since: float) -> set[str]:
-        """Who has answered from then on."""
+        """The MACs that have answered from then on."""
         return {each.mac for each in self._watch.answers() if each.at >= since}
 
     def show(self) -> None:

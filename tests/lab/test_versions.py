@@ -1,4 +1,4 @@
-"""A rolling upgrade from the last release to this one, and back: whoever runs which, the speakers are one cluster."""
+"""A rolling upgrade from the last release to this one, and back: speakers of both releases are one cluster."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def right_to(service: Body, address: Address, *, ours: bool = True) -> Right | N
 
 
 def owners(services: Iterable[Body], address: Address, load_balancer_class: str | None = None) -> dict[str, Right]:
-    """Who has the address, by ``namespace/name``: from the best claim down, the older before the newer, each that may
-    share it with all before. Services of another class than this are another controller's."""
+    """The Services that have the address, by ``namespace/name``. The best claim comes first, of equal ones the older;
+    each next one has it too if it may share it with all before. Services of another class are another controller's."""
     claims = []
     for service in services:
         right = right_to(service, address, ours=is_load_balancer(service, load_balancer_class))

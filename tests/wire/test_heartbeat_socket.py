@@ -122,7 +122,7 @@ def test_nothing_in_the_hosts_network_stack_makes_a_speaker_deaf_or_mute(
 
 
 def test_sending_needs_no_neighbour_entry_and_makes_none(pair: Pair) -> None:
-    """The kernel's table of neighbours is one for all namespaces, with a limit: whoever needs an entry can be kept from
+    """The kernel's table of neighbours is one for all namespaces, with a limit: what needs an entry can be kept from
     sending by anybody who fills it. (A datagram to the group makes an entry, too, if a UDP socket sends it.)"""
     pair.both_hear_each_other()
     for host in pair.hosts:

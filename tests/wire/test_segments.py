@@ -1,4 +1,4 @@
-"""Several announcers on wires that do strange things: who holds an address, and who does not."""
+"""Several announcers on wires that do strange things: which holds an address, and which does not."""
 
 from __future__ import annotations
 

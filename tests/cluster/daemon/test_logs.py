@@ -96,7 +96,7 @@ def test_a_daemon_logs_to_stderr_from_info_up() -> None:
     assert json.loads(line)["a"] == 1
 
 
-# ------------------------------------------------------------------------ whoever reads it, or does not
+# ------------------------------------------------------------------------ readers that are there, slow or gone
 
 LOG_MUCH = """
 import logging, sys

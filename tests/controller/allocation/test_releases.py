@@ -1,4 +1,4 @@
-"""Who had which address before: it gets it back while it is free, and nobody is refused because of it."""
+"""Which Service had which address before: it gets it back while it is free, and no other is refused because of it."""
 
 from __future__ import annotations
 

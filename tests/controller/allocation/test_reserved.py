@@ -1,4 +1,4 @@
-"""Addresses that the cluster uses itself: nobody gets one, whoever has one keeps it, the rest of the pool works."""
+"""Addresses that the cluster uses itself: no Service gets one, what a Service has it keeps, the rest works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two controllers on one API server: whoever leads ends, dies, is paused or loses sight, and nothing is lost or given
+"""Two controllers on one API server: the leader ends, dies, is paused or loses sight, and nothing is lost or given
 twice. Nobody waits for a Lease that was released, and everybody waits for one that was not; except who starts where its
 holder has died.
 """

@@ -74,7 +74,9 @@ def test_what_is_told_has_an_end(elsewhere: Elsewhere) -> None:
     assert len(told(elsewhere, PATIENCE_S)) == MOST
     for number in range(1000):
         elsewhere.observe(pool(f"p{number}", changed=number), PATIENCE_S + 1)
-    assert told(elsewhere, PATIENCE_S + AGAIN_S - 1) == [], "who is changed all the time is not told more often"
+    assert told(elsewhere, PATIENCE_S + AGAIN_S - 1) == [], (
+        "a Service that is changed all the time is not told more often"
+    )
 
 
 def test_one_that_was_made_anew_is_told_anew(elsewhere: Elsewhere) -> None:

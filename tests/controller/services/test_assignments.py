@@ -1,4 +1,4 @@
-"""Who holds an address that statuses show, and when one that is left is free: histories through the core."""
+"""Which Service has an address that statuses show, and when one that is left is free: histories through the core."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_a_newer_service_that_is_not_ours_and_had_the_address_is_not_called_olde
     assert cleared.endswith("10.0.0.1 belongs to default/their, which had it before")
 
 
-# ------------------------------------------------------------------------ whoever showed it first
+# ------------------------------------------------------------------------ the first that showed it
 
 SHOWN = st.lists(st.sampled_from(["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.9"]), max_size=1)
 

@@ -203,7 +203,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(["n1", "n2"]), addresses=NODES)
     def node(self, name: str, addresses: tuple[str, ...]) -> None:
-        """A node that comes, goes, or has other addresses now. Who holds one of them keeps it."""
+        """A node that comes, goes, or has other addresses now. A Service that has one of them keeps it."""
         for world in self.worlds.values():
             world.node(name, *addresses)
 
@@ -300,7 +300,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def a_moment_passes(self) -> None:
-        """However contested a status is, and whoever falsified it: no duplicate stands."""
+        """No duplicate stands, however contested a status is."""
         until = self.world.time + 2.0
         while self.world.time < until:
             for world in self.worlds.values():
@@ -426,7 +426,7 @@ def happen(world: World, event: tuple[str, str, Any]) -> None:
 def test_the_same_events_in_any_order_end_well(
     services: dict[str, Any], pools: dict[str, Any], teams: dict[str, str], data: st.DataObject
 ) -> None:
-    """Not alike, since whoever comes first is served first; but each time by the rules."""
+    """Not alike, since the first to come is served first; but each time by the rules."""
     events = [("service", key, value) for key, value in services.items()]
     events += [("pool", name, spec) for name, spec in pools.items()]
     events += [("team", name, team) for name, team in teams.items()]

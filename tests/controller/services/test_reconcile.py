@@ -36,7 +36,7 @@ def test_no_more_is_decided_than_there_is_room_for_and_the_oldest_first() -> Non
     assert decided == [["e", "d"], ["c", "b"], ["a"]]
 
 
-def test_whoever_waits_is_tried_also_where_there_was_no_room_when_an_address_became_free() -> None:
+def test_a_service_that_waits_is_tried_also_where_there_was_no_room_when_an_address_became_free() -> None:
     world = World({"a": "10.0.0.1-10.0.0.2"}, room=1)
     world.start()
     assigned(world, first={}, second={}, third={}, fourth={})
@@ -338,13 +338,13 @@ def test_nobody_is_disturbed_while_nothing_changes() -> None:
         world.decide()
         assert (world.pending, world.controller.next_deadline()) == ([], None)
     reasons = [reason for _, reason, _ in world.take_events()]
-    assert reasons == ["AllocationFailed"] * 3, "who waits is told once an hour, and that is all"
+    assert reasons == ["AllocationFailed"] * 3, "a Service that waits is told once an hour, and that is all"
 
 
 # ------------------------------------------------------------------------ release
 
 
-def test_a_deleted_services_address_goes_to_whoever_waited_longest() -> None:
+def test_a_deleted_services_address_goes_to_the_one_that_waited_longest() -> None:
     world = World({"tiny": "10.0.0.1/32"})
     world.start()
     assigned(world, first={}, second={}, third={})

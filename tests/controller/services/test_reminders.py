@@ -1,4 +1,4 @@
-"""Who waits is explained again, as long as it waits: Events are forgotten after an hour."""
+"""A Service that waits is explained again as long as it waits: Events are forgotten after an hour."""
 
 from __future__ import annotations
 

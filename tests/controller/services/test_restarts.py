@@ -79,7 +79,7 @@ def test_a_write_that_somebody_else_forestalled_is_judged_anew(world: World) -> 
     assert world.ip("web") == "172.18.255.222"
 
 
-def test_whoever_is_always_faster_is_not_chased_without_a_pause(world: World) -> None:
+def test_a_rival_that_is_always_faster_is_not_chased_without_a_pause(world: World) -> None:
     world.put("web")
     for _ in range(10):
         world.decide()

@@ -106,7 +106,7 @@ def test_a_service_that_waits_is_told_too_and_its_event_is_not_repeated(world: W
     assert world.take_events() == []
 
 
-def test_what_is_said_has_an_end_whoever_goes_on_for_ever(world: World) -> None:
+def test_what_is_said_has_an_end_where_somebody_goes_on_for_ever(world: World) -> None:
     world.put("web", annotations={f"metallb.io/{'x' * 200}{number}": "x" for number in range(300)})
     world.settle()
     assert len(told(world)) == TOLD

@@ -39,7 +39,7 @@ def process_one() -> None:
 
 
 def kubeadm(command: str) -> None:
-    if command != "init":  # whoever joins is registered by who runs the pods
+    if command != "init":  # a node that joins is registered by what runs its pods
         return
     credentials = Path("/credentials")
     (credentials / "tokens.csv").write_text(f'{TOKEN},admin,1,"system:masters"\n')

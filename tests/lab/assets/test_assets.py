@@ -224,7 +224,7 @@ def test_two_builds_at_once_build_once(machine: Machine) -> None:
 
 
 def test_killed_build_is_not_taken_for_a_whole_one(machine: Machine) -> None:
-    """Whoever comes next waits for what the killed command had started, clears it away and builds anew."""
+    """The next command waits for what the killed one had started, clears it away and builds anew."""
     hold = machine.root / "hold"
     hold.touch()
     killed = subprocess.Popen(

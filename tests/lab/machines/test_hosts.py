@@ -61,7 +61,7 @@ def test_sockets_are_made_in_the_hosts_network(lab: Lab) -> None:
         assert packets.getsockname()[4] == bytes.fromhex("0242ac12000b")
 
 
-def test_a_command_ends_with_whoever_asked_for_it(lab: Lab) -> None:
+def test_a_command_ends_with_the_process_that_asked_for_it(lab: Lab) -> None:
     command = lab.start("client", ["sleep", "1000"])
     name = "exec sleep"
     assert any(p.name == name and p.running for p in lab.status().processes)

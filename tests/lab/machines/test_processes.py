@@ -12,7 +12,7 @@ from tests.waiting import ended
 
 
 def test_one_that_does_not_lead_a_group_yet_gets_the_groups_signals() -> None:
-    """As it is for a moment after the fork: whoever asked for a command may be gone by then."""
+    """So it is for a moment after the fork: the process that asked for a command may be gone by then."""
     newborn = subprocess.Popen(["sleep", "1000"])
     try:
         assert os.getpgid(newborn.pid) != newborn.pid

@@ -99,7 +99,7 @@ def test_garbage_is_dropped_with_a_reason(data: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_garbage_behind_a_right_tag_is_dropped_with_a_reason(payload: bytes) -> None:
-    """Who has the key but another version of the program, or a bug, must not stop anybody."""
+    """A speaker that has the key but another version of the program, or a bug, must not stop another."""
     assert reason(OURS.encode(1, 1, msgspec.Raw(b"\xc1" + payload))) is Drop.MALFORMED  # type: ignore[arg-type]  # a bug
 
 

@@ -1,4 +1,4 @@
-"""Who claims, who keeps, who steps aside: several real speakers on a quiet LAN."""
+"""Which speaker claims, which keeps, which steps aside: several real speakers on a quiet LAN."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_bundles_that_are_joined_end_at_one_node() -> None:
 
 
 def test_a_provisional_claim_moves_once_to_the_better_candidate_that_arrives() -> None:
-    """At a cold start the first speaker there claims everything; who comes within two minutes gets its share."""
+    """At a cold start the first speaker there claims everything; one that comes within two minutes gets its share."""
     world = world_of((bundle_of(f"b{i}", [f"10.0.9.{i}"], ["n0", "n1", "n2"]) for i in range(1, 31)), start=False)
     world.start("n0")
     world.run(5.0)
@@ -200,7 +200,7 @@ def test_a_node_on_the_addresss_own_subnet_comes_first_and_another_serves_when_i
 
 
 def test_who_has_no_plan_any_more_keeps_what_it_holds_and_claims_nothing() -> None:
-    """The watcher of n0 is dead, and with it whoever could say what has changed since."""
+    """The watcher of n0 is dead, and nothing else could say what has changed since."""
     ours = bundle_of("b1", [A], ["n0", "n1"], {"n0": 0, "n1": 1})
     world = world_of([ours], nodes=2)
     assert world.owner(A) == "n0"

@@ -1,4 +1,4 @@
-"""Who hears whom on one network at a moment, as only the simulation knows: what the promises are about.
+"""Which speaker hears which on one network at a moment, as only the simulation knows: what the promises are about.
 
 A speaker hears another if the other's datagrams arrive: frames pass, no firewall drops them, the one's kernel takes
 them and the other's has room for them. That the network does not forward what is said to the group makes no difference

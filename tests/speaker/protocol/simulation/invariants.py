@@ -33,7 +33,7 @@ included, and a speaker becoming ready. Hearing is ``hearing``'s: what a firewal
 answers for is answered for the other, since ARP passes; and what the one lets go without being heard the other goes on
 taking for its, while ARP proves that it lives.
 
-While a member of the cluster lies (``World.lying``) nothing is promised: who has the key can say anything.
+While a member of the cluster lies (``World.lying``) nothing is promised: a member has the key and can say anything.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ class Invariants:
                 self.world.fault(f"{node.name} is ready")
 
     def _note_known(self, views: list[WhoHearsWhom]) -> None:
-        """For how long each session has heard an owner of each address, who holds what, and whom ARP reaches."""
+        """For how long each session has heard an owner of each address, which node answers for what, and which ones ARP
+        reaches."""
         now = self.world.now
         holds: dict[tuple[str, AddressText, str], float] = {}
         asking: dict[tuple[str, ...], float] = {}
@@ -209,7 +210,7 @@ class Invariants:
     # ---------------------------------------------------------------------------------------------- G2, G3
 
     def _proof_takes(self, view: WhoHearsWhom, side: frozenset[str]) -> float | None:
-        """How long somebody on that side waits for a proof that it hears, whoever else is gone; for ever, if None."""
+        """How long somebody on that side waits for a proof that it hears, if all others are gone; None: for ever."""
         world = self.world
         if len(side) > 1:
             return 0.0

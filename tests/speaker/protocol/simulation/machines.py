@@ -36,7 +36,7 @@ class SimulatedInterface:
     came_up_at: float = float("-inf")
     """When its cable was put back, or it appeared, for the last time."""
     life: int = 0
-    """Counts how often it appeared: who has lost an interface knows nobody on it."""
+    """Counts how often it appeared: a speaker that has lost an interface knows nobody on it."""
     refuses: bool = False
     """The kernel takes no datagrams for it."""
     loses_until: float = float("-inf")

@@ -15,7 +15,7 @@ from tests.speaker.protocol.simulation.scenes import numbered
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
 OVER_S = 36.0  # after the last start: nobody has arrived for 30 s
-LONGEST_GAP_S = 25.0  # between two starts: whoever comes later comes after the start
+LONGEST_GAP_S = 25.0  # between two starts: a speaker that comes later comes after the start
 FAIR = 1.25
 
 

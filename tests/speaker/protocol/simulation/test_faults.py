@@ -66,7 +66,7 @@ def test_a_pulled_cable_moves_the_address_within_half_a_second() -> None:
 
 
 def test_a_cable_pulled_again_is_noticed_as_fast_as_the_first_time() -> None:
-    """Who was cut off was as silent as it seemed: no false alarm, which would double D for ten minutes."""
+    """A speaker that was cut off was as silent as it seemed: no false alarm, which would double D for ten minutes."""
     for seed in SEEDS:
         world = settled(seed)
         for _ in range(4):

@@ -1,4 +1,4 @@
-"""Who lives: what is heard, what is answered, and what proves it."""
+"""Which peers live: what is heard, what is answered, and what proves it."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def test_a_second_network_makes_nobody_suspicious() -> None:
 
 
 def test_a_better_candidate_is_one_on_all_networks_of_the_address() -> None:
-    """Who is on one of them only would leave the other to the former holder, who then takes the whole back."""
+    """A node on one of them only would leave the other to the former holder, which then takes the whole back."""
     for seed in SEEDS:
         world, storage = with_storage(seed)
         other = next(name for name in world.nodes if name != rank("b0", world.nodes)[0])

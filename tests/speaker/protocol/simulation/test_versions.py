@@ -28,9 +28,7 @@ def start(world: World, node: str, codec: Codec, monkeypatch: pytest.MonkeyPatch
         (NextAuthenticator, Authenticator),
     ],
 )
-def test_whoever_speaks_which_release_they_are_one_cluster(
-    before: Codec, after: Codec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_speakers_of_two_releases_are_one_cluster(before: Codec, after: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(7, 4)
     Invariants(world, owners_stay=False)
     world.set_bundles(bundle_of(f"b{i:02}", [numbered(i)], world.nodes) for i in range(12))

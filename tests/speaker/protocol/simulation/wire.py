@@ -1,4 +1,4 @@
-"""What speakers say and ask, carried over the networks to whoever hears it.
+"""What speakers say and ask, carried over the networks to all that hear it.
 
 A datagram is a frame that firewalls may drop on its way to the speaker; ARP is none of theirs. Who answers for an
 address answers ARP questions for it, with a proof where one is asked for. Frames of any kind are shown to speakers that
