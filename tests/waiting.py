@@ -43,16 +43,17 @@ class Stopwatch:
         return self.seconds
 
 
-def wait_until(probe: Callable[[], T | None], timeout: float = 10.0, message: str = "") -> T:
-    """Ask every 10 ms until the answer is truthy, and return it. ``AssertionError`` after ``timeout`` seconds of an
-    idle machine."""
+def wait_until(probe: Callable[[], T | None], timeout: float = 10.0, message: str = "", every: float = POLL_S) -> T:
+    """Ask ``every`` so many seconds until the answer is truthy, and return it.
+
+    ``AssertionError`` after ``timeout`` seconds of an idle machine."""
     watch = Stopwatch()
     while True:
         if answer := probe():
             return answer
         if watch.look() > timeout:
             raise AssertionError(message or f"not so within {timeout} s; last answer: {answer!r}")
-        time.sleep(POLL_S)
+        time.sleep(every)
 
 
 class Ending(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 
 import pytest
@@ -13,6 +12,7 @@ from cluster.api.errors import ApiError, Initializing, NotFound
 from cluster.objects import Object
 from cluster.resources import Resource
 from tests.kubernetes.control_plane import ControlPlane
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow]
 
@@ -37,17 +37,19 @@ def define(control_plane: ControlPlane, name: str) -> Resource[Object]:
 
 
 def refusals_until_served(client: ApiClient, resource: Resource[Object]) -> list[ApiError]:
-    refusals = []
-    deadline = time.monotonic() + 30.0
-    while time.monotonic() < deadline:
+    refusals: list[ApiError] = []
+
+    def served() -> bool:
         try:
             with client.watch(resource, namespace="default", initial_events=True, timeout_s=5) as stream:
                 assert next(iter(stream)).type == "BOOKMARK"
         except ApiError as error:
             refusals.append(error)
-        else:
-            return refusals
-    raise AssertionError(f"never served: {refusals[-1]}")
+            return False
+        return True
+
+    wait_until(served, 30.0, "never served", every=0.0)
+    return refusals
 
 
 def test_a_server_that_begins_to_serve_a_kind_is_known_by_its_words(control_plane: ControlPlane) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lab.client import Lab
 from lab.control.directory import lock_path
+from tests.waiting import POLL_S, Stopwatch
 
 
 def _identity(process: Path) -> str:
@@ -54,10 +55,10 @@ class Footprint:
 
     def assert_nothing_is_left(self) -> None:
         """The kernel takes some milliseconds to end a lab, and its guard some more to end."""
-        deadline = time.monotonic() + 10.0
+        watch = Stopwatch()
         while left := self.left():
-            assert time.monotonic() < deadline, left
-            time.sleep(0.01)
+            assert watch.look() < 10.0, left
+            time.sleep(POLL_S)
 
     def left(self) -> list[str]:
         found = [str(path) for path in (self.directory, lock_path(self.directory)) if path.exists()]

@@ -69,7 +69,7 @@ def pair(wire: Wire, stack: ExitStack) -> Pair:
 
 
 def received(heartbeat: HeartbeatSocket) -> list[Heard]:
-    select.select([heartbeat.socket], [], [], 1)
+    select.select([heartbeat.socket], [], [], 10)
     return list(heartbeat.receive(100))
 
 
