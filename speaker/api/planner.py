@@ -5,9 +5,9 @@
 2. Where several Services show one address and may not share it, the address is announced for the one whose it is
    (``cluster.rightful``) and for no other, whatever the controller does about it; also where the status of that one
    shows it no more.
-3. Services that have an address in common, directly or through others, by their statuses or by their conditions, form a
-   component. What is announced of a component is one bundle, under the lowest Service UID in it. The UID of a Service
-   whose endpoints come and go counts all the time, so that a bundle keeps its name, and with it its rank on every node.
+3. Services that are announced for an address in common, directly or through others, are one bundle (``components``),
+   under the lowest of their UIDs. The UID of a Service whose endpoints come and go counts all the time, so that a
+   bundle keeps its name, and with it its rank on every node.
 4. Where endpoints are all that is missing, for every Service of a component, the bundle stays in the Plan and says that
    it does not serve: the endpoints may be back in a moment, and until then its holder keeps it (``unserved``).
 
@@ -26,59 +26,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from cluster.addresses import Address, AddressError, Family, parse_address
 from cluster.config import Config
-from cluster.objects import AddressText, EndpointSlice, Node, NodeName, PoolName, Service, find_condition
-from cluster.record import ADDRESS_ASSIGNED, recorded_texts
-from cluster.rightful import Age, Contender, age_of, titles
+from cluster.objects import AddressText, EndpointSlice, Node, NodeName, PoolName, Service
 from cluster.selectors import matches_any
-from cluster.sharing import read_sharer
-from speaker.api.kept import AS_SHOWN, can_serve, one
+from speaker.api.components import Components, OurService, Place
 from speaker.api.ranking import Advertisements, NodeFacts, Ranking, Requirement
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
 
-ANNOUNCED_FAMILIES = frozenset({Family.IPV4})
-"""What the responder can answer for. An address of another family is in no bundle."""
-
-
-class _Place(NamedTuple):
-    """An address, and its text ready-made."""
-
-    address: Address
-    text: AddressText
-
-
-class _Ours(NamedTuple):
-    """A Service of our class that shows addresses, or was given some."""
-
-    service: Service
-    addresses: tuple[_Place, ...]
-    """By its status …"""
-    given: tuple[_Place, ...] | None
-    """… and by its condition; None: it has none."""
-
-    @property
-    def age(self) -> Age:
-        return age_of(self.service)
-
-    @property
-    def contended(self) -> tuple[_Place, ...]:
-        if not self.given or self.given is self.addresses:
-            return self.addresses
-        return tuple(dict.fromkeys((*self.addresses, *self.given)))
-
-
-class _Serving(NamedTuple):
-    """What matters about an EndpointSlice."""
-
-    service: str
-    nodes: frozenset[NodeName | None]
-    """Where its endpoints that can serve are; None stands for those on no node."""
-
 
 class _Announced(NamedTuple):
-    ours: _Ours
-    addresses: tuple[_Place, ...]
+    service: str
+    addresses: tuple[Place, ...]
     requirement: Requirement
     serving: bool
     """Some endpoint can serve."""
@@ -89,18 +47,13 @@ class Planner:
 
     def __init__(self, node: NodeName, *, lb_class: str | None = None, ignore_exclude: bool = False) -> None:
         self._node = node
-        self._lb_class = lb_class
         self._ignore_exclude = ignore_exclude
         self._config = Config()
         self._ranking = Ranking(node)
-        self._services: dict[str, _Ours] = {}
-        self._contenders: dict[_Place, tuple[str, ...]] = {}
-        self._pools_of: dict[_Place, PoolName | None] = {}
-        self._slices: dict[str, _Serving] = {}
-        self._slices_of: dict[str, tuple[str, ...]] = {}
+        self._components = Components(lb_class)
+        self._pools_of: dict[Place, PoolName | None] = {}
         self._bundles: dict[BundleId, Bundle] = {}
         self._bundles_of: dict[str, BundleId] = {}
-        self._touched: set[str] = set()
         self.reconsidered: frozenset[str] = frozenset()
         """The Services that the last change taken was worked out for, whatever came of it."""
         self._all_touched = False
@@ -123,48 +76,12 @@ class Planner:
 
     def set_service(self, key: str, service: Service | None) -> None:
         """A Service as it is now; None when it is gone, or no longer of type LoadBalancer."""
-        before = self._services.get(key)
-        now = self._ours(service) if service else None
-        if now == before:
-            return
-        before_places = before.contended if before else ()
-        now_places = now.contended if now else ()
-        self._touched.add(key)
-        for place in before_places:
-            self._touched.update(self._contenders[place])
-            if place not in now_places:
-                left = tuple(each for each in self._contenders[place] if each != key)
-                if left:
-                    self._contenders[place] = left
-                else:
-                    del self._contenders[place]
-                    self._pools_of.pop(place, None)
-        for place in now_places:
-            if place not in before_places:
-                self._contenders[place] = (*self._contenders.get(place, ()), key)
-        if now:
-            self._services[key] = now
-        else:
-            self._services.pop(key, None)
+        for place in self._components.set_service(key, service):
+            self._pools_of.pop(place, None)
 
     def set_slice(self, key: str, endpoint_slice: EndpointSlice | None) -> None:
         """An EndpointSlice as it is now; None when it is gone."""
-        before = self._slices.pop(key, None)
-        now = _serving(endpoint_slice) if endpoint_slice else None
-        if now:
-            self._slices[key] = now
-        if now == before:
-            return
-        if before:
-            left = tuple(each for each in self._slices_of[before.service] if each != key)
-            if left:
-                self._slices_of[before.service] = left
-            else:
-                del self._slices_of[before.service]
-            self._touched.add(before.service)
-        if now:
-            self._slices_of[now.service] = (*self._slices_of.get(now.service, ()), key)
-            self._touched.add(now.service)
+        self._components.set_slice(key, endpoint_slice)
 
     # -------------------------------------------------------------------- outputs
 
@@ -189,32 +106,28 @@ class Planner:
 
     def service(self, key: str) -> Service | None:
         """A Service of ours that has an address."""
-        ours = self._services.get(key)
-        return ours.service if ours and ours.addresses else None
+        ours = self._components.service(key)
+        return ours.service if ours and ours.shown else None
 
     def addresses_of(self, service: str) -> tuple[AddressText, ...]:
         """The addresses of a Service of ours, announced or not."""
-        ours = self._services.get(service)
-        return tuple(place.text for place in ours.addresses) if ours else ()
+        ours = self._components.service(service)
+        return tuple(place.text for place in ours.shown) if ours else ()
 
     @property
     def pending(self) -> bool:
         """Some input came since the last change taken."""
-        return self._all_touched or bool(self._touched)
+        return self._all_touched or self._components.touched
 
     def services_with(self, address: AddressText) -> tuple[str, ...]:
         """The Services of ours whose status shows this address."""
-        try:
-            place = _place(parse_address(address))
-        except AddressError:
-            return ()
-        return tuple(key for key in self._contenders.get(place, ()) if place in self._services[key].addresses)
+        return self._components.with_address(address)
 
     def take_change(self) -> PlanChange | None:
         """What the inputs since the last call changed in the Plan; None when nothing."""
-        touched, self._touched = self._touched, set()
+        touched = self._components.take_touched()
         if self._all_touched:
-            touched |= self._services.keys() | self._bundles_of.keys()
+            touched |= self._components.services() | self._bundles_of.keys()
         self._all_touched = False
         self.reconsidered = frozenset()
         if not touched:
@@ -226,11 +139,10 @@ class Planner:
         for key in touched:
             if key in seen:
                 continue
-            component = self._component(key)
+            component = self._components.component(key)
             seen |= component
             before.update(self._bundles_of.pop(each) for each in component if each in self._bundles_of)
-            members = sorted((self._services[each] for each in component if each in self._services), key=_age)
-            for bundle in self._bundles_from(members):
+            for bundle in self._bundles_from(component):
                 now[bundle.id] = bundle
                 bundles_of.update((each, bundle.id) for each in bundle.services)
         self.reconsidered = frozenset(seen)
@@ -248,23 +160,8 @@ class Planner:
 
     # -------------------------------------------------------------------- one component
 
-    def _component(self, key: str) -> set[str]:
-        """The Services that claim an address that this one claims, through any number of others; and itself."""
-        component = {key}
-        ahead = [key]
-        while ahead:
-            ours = self._services.get(ahead.pop())
-            for place in ours.contended if ours else ():
-                for other in self._contenders[place]:
-                    if other not in component:
-                        component.add(other)
-                        ahead.append(other)
-        return component
-
-    def _bundles_from(self, members: list[_Ours]) -> Iterator[Bundle]:
-        """The bundles of one component, whose Services come from the oldest to the newest."""
-        groups = [members] if len(members) == 1 else _connected(_rightful(members))
-        for group in groups:
+    def _bundles_from(self, component: set[str]) -> Iterator[Bundle]:
+        for group in self._components.groups(component):
             announced = [each for ours in group if (each := self._announced(ours)) is not None]
             if not announced:
                 continue
@@ -277,34 +174,32 @@ class Planner:
                 addresses=tuple(
                     place.text for place in sorted({place for each in announced for place in each.addresses})
                 ),
-                services=tuple(sorted(each.ours.service.key for each in announced)),
+                services=tuple(sorted(each.service for each in announced)),
                 candidates=self._ranking.rank(bundle_id, requirements),
                 interfaces=self._ranking.interfaces(requirements),
                 serving=bool(serving),
             )
 
-    def _announced(self, ours: _Ours) -> _Announced | None:
+    def _announced(self, ours: OurService) -> _Announced | None:
         """What is announced of a Service, if anything; or would be, if some endpoint could serve."""
         advertisements: Advertisements = frozenset()
-        addresses: list[_Place] = []
-        for address in ours.addresses:
+        addresses: list[Place] = []
+        for address in ours.shown:
             if selecting := self._advertisements(address, ours.service):
                 advertisements |= selecting
                 addresses.append(address)
         if not addresses:
             return None
-        nodes = frozenset[NodeName | None]().union(
-            *(self._slices[each].nodes for each in self._slices_of.get(ours.service.key, ()))
-        )
+        nodes = self._components.serving_nodes(ours.service.key)
         local = None
         if ours.service.spec.external_traffic_policy == "Local":
             local = frozenset(node for node in nodes if node is not None)
         requirement = Requirement(advertisements, local)
         if not self._ranking.possible(requirement if nodes else Requirement(advertisements, None)):
             return None
-        return _Announced(ours, tuple(addresses), requirement, bool(nodes))
+        return _Announced(ours.service.key, tuple(addresses), requirement, bool(nodes))
 
-    def _advertisements(self, place: _Place, service: Service) -> Advertisements:
+    def _advertisements(self, place: Place, service: Service) -> Advertisements:
         """The advertisements that select a Service and the pool of its address."""
         pool = self._pool_of(place)
         if pool is None:
@@ -319,22 +214,11 @@ class Planner:
             )
         )
 
-    def _pool_of(self, place: _Place) -> PoolName | None:
+    def _pool_of(self, place: Place) -> PoolName | None:
         if place not in self._pools_of:
             pool = self._config.pool_of(place.address)
             self._pools_of[place] = pool.name if pool else None
         return self._pools_of[place]
-
-    def _ours(self, service: Service) -> _Ours | None:
-        if service.spec.type != "LoadBalancer" or service.spec.load_balancer_class != self._lb_class:
-            return None
-        status = service.status
-        addresses = _places(ingress.ip for ingress in status.load_balancer.ingress)
-        said = find_condition(status.conditions, ADDRESS_ASSIGNED)
-        given = None
-        if said is not None:
-            given = addresses if status.conditions is AS_SHOWN else _places(recorded_texts(said))
-        return _Ours(service, addresses, given) if addresses or given else None
 
 
 def plan(
@@ -359,77 +243,3 @@ def plan(
         planner.set_service(service.key, service)
     planner.take_change()
     return Plan(revision, node, planner.plan().bundles)
-
-
-def _place(address: Address) -> _Place:
-    return _Place(address, address.text)
-
-
-def _places(texts: Iterable[str]) -> tuple[_Place, ...]:
-    """What is a host name, or somebody else's text, is no address that we gave."""
-    places = []
-    for text in texts:
-        try:
-            address = parse_address(text)
-        except AddressError:
-            continue
-        if address.family in ANNOUNCED_FAMILIES:
-            places.append(_place(address))
-    return tuple(dict.fromkeys(places))
-
-
-def _age(ours: _Ours) -> tuple[str, str]:
-    return ours.age
-
-
-def _serving(endpoint_slice: EndpointSlice) -> _Serving | None:
-    service = endpoint_slice.service_key
-    if service is None:
-        return None
-    nodes = frozenset(each.node_name for each in endpoint_slice.endpoints or () if can_serve(each))
-    return _Serving(service, one(nodes))
-
-
-def _rightful(members: Iterable[_Ours]) -> list[_Ours]:
-    """The members, each with those of its addresses that it may have; the order is kept."""
-    contenders = [
-        Contender(
-            ours,
-            ours.age,
-            read_sharer(ours.service),
-            tuple(place.address for place in ours.addresses),
-            None if ours.given is None else tuple(place.address for place in ours.given),
-        )
-        for ours in members
-    ]
-    theirs: dict[str, set[Address]] = {}
-    for title in titles(contenders):
-        if title.barred_by is None:
-            theirs.setdefault(title.who.service.key, set()).add(title.address)
-    lawful = []
-    for each in contenders:
-        may_have = theirs.get(each.who.service.key, ())
-        if places := tuple(place for place in each.who.addresses if place.address in may_have):
-            lawful.append(each.who._replace(addresses=places))
-    return lawful
-
-
-def _connected(members: list[_Ours]) -> list[list[_Ours]]:
-    """Services grouped by having addresses in common; the order within a group is kept. Union-find over addresses."""
-    parents: dict[_Place, _Place] = {}
-
-    def root(address: _Place) -> _Place:
-        parents.setdefault(address, address)
-        while (parent := parents[address]) != address:
-            parents[address] = parents[parent]
-            address = parent
-        return address
-
-    for ours in members:
-        first = root(ours.addresses[0])
-        for address in ours.addresses[1:]:
-            parents[root(address)] = first
-    groups: dict[_Place, list[_Ours]] = {}
-    for ours in members:
-        groups.setdefault(root(ours.addresses[0]), []).append(ours)
-    return list(groups.values())
