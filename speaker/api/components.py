@@ -29,7 +29,7 @@ ANNOUNCED_FAMILIES = frozenset({Family.IPV4})
 """What the responder can answer for. An address of another family is in no bundle."""
 
 
-class Place(NamedTuple):
+class NamedAddress(NamedTuple):
     """An address, and its text ready-made."""
 
     address: Address
@@ -40,9 +40,9 @@ class OurService(NamedTuple):
     """A Service of our class that shows addresses, or was given some."""
 
     service: Service
-    shown: tuple[Place, ...]
+    shown: tuple[NamedAddress, ...]
     """By its status …"""
-    given: tuple[Place, ...] | None
+    given: tuple[NamedAddress, ...] | None
     """… and by its condition; None: it has none."""
 
     @property
@@ -50,7 +50,7 @@ class OurService(NamedTuple):
         return age_of(self.service)
 
     @property
-    def contended(self) -> tuple[Place, ...]:
+    def contended(self) -> tuple[NamedAddress, ...]:
         """All of them."""
         if not self.given or self.given is self.shown:
             return self.shown
@@ -71,14 +71,14 @@ class Components:
     def __init__(self, lb_class: str | None) -> None:
         self._lb_class = lb_class
         self._services: dict[str, OurService] = {}
-        self._contenders: dict[Place, tuple[str, ...]] = {}
+        self._contenders: dict[NamedAddress, tuple[str, ...]] = {}
         self._slices: dict[str, _Serving] = {}
         self._slices_of: dict[str, tuple[str, ...]] = {}
         self._touched: set[str] = set()
 
     # -------------------------------------------------------------------- inputs
 
-    def set_service(self, key: str, service: Service | None) -> list[Place]:
+    def set_service(self, key: str, service: Service | None) -> list[NamedAddress]:
         """A Service as it is now; None when it is gone, or no longer of type LoadBalancer. Returns the addresses that
         nobody has any more."""
         before = self._services.get(key)
@@ -188,11 +188,11 @@ class Components:
         return OurService(service, shown, given) if shown or given else None
 
 
-def _place(address: Address) -> Place:
-    return Place(address, address.text)
+def _place(address: Address) -> NamedAddress:
+    return NamedAddress(address, address.text)
 
 
-def _places(texts: Iterable[str]) -> tuple[Place, ...]:
+def _places(texts: Iterable[str]) -> tuple[NamedAddress, ...]:
     """What is a host name, or somebody else's text, is no address that we gave."""
     places = []
     for text in texts:
@@ -243,9 +243,9 @@ def _rightful(members: Iterable[OurService]) -> list[OurService]:
 
 def _connected(members: list[OurService]) -> list[list[OurService]]:
     """Services grouped by having addresses in common; the order within a group is kept. Union-find over addresses."""
-    parents: dict[Place, Place] = {}
+    parents: dict[NamedAddress, NamedAddress] = {}
 
-    def root(address: Place) -> Place:
+    def root(address: NamedAddress) -> NamedAddress:
         parents.setdefault(address, address)
         while (parent := parents[address]) != address:
             parents[address] = parents[parent]
@@ -256,7 +256,7 @@ def _connected(members: list[OurService]) -> list[list[OurService]]:
         first = root(ours.shown[0])
         for address in ours.shown[1:]:
             parents[root(address)] = first
-    groups: dict[Place, list[OurService]] = {}
+    groups: dict[NamedAddress, list[OurService]] = {}
     for ours in members:
         groups.setdefault(root(ours.shown[0]), []).append(ours)
     return list(groups.values())

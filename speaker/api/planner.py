@@ -29,14 +29,14 @@ from typing import NamedTuple
 from cluster.config import Config
 from cluster.objects import AddressText, EndpointSlice, Node, NodeName, PoolName, Service
 from cluster.selectors import matches_any
-from speaker.api.components import Components, OurService, Place
+from speaker.api.components import Components, NamedAddress, OurService
 from speaker.api.ranking import Advertisements, NodeFacts, Ranking, Requirement
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
 
 
 class _Announced(NamedTuple):
     service: str
-    addresses: tuple[Place, ...]
+    addresses: tuple[NamedAddress, ...]
     requirement: Requirement
     serving: bool
     """Some endpoint can serve."""
@@ -51,7 +51,7 @@ class Planner:
         self._config = Config()
         self._ranking = Ranking(node)
         self._components = Components(lb_class)
-        self._pools_of: dict[Place, PoolName | None] = {}
+        self._pools_of: dict[NamedAddress, PoolName | None] = {}
         self._bundles: dict[BundleId, Bundle] = {}
         self._bundles_of: dict[str, BundleId] = {}
         self.reconsidered: frozenset[str] = frozenset()
@@ -183,7 +183,7 @@ class Planner:
     def _announced(self, ours: OurService) -> _Announced | None:
         """What is announced of a Service, if anything; or would be, if some endpoint could serve."""
         advertisements: Advertisements = frozenset()
-        addresses: list[Place] = []
+        addresses: list[NamedAddress] = []
         for address in ours.shown:
             if selecting := self._advertisements(address, ours.service):
                 advertisements |= selecting
@@ -199,7 +199,7 @@ class Planner:
             return None
         return _Announced(ours.service.key, tuple(addresses), requirement, bool(nodes))
 
-    def _advertisements(self, place: Place, service: Service) -> Advertisements:
+    def _advertisements(self, place: NamedAddress, service: Service) -> Advertisements:
         """The advertisements that select a Service and the pool of its address."""
         pool = self._pool_of(place)
         if pool is None:
@@ -214,7 +214,7 @@ class Planner:
             )
         )
 
-    def _pool_of(self, place: Place) -> PoolName | None:
+    def _pool_of(self, place: NamedAddress) -> PoolName | None:
         if place not in self._pools_of:
             pool = self._config.pool_of(place.address)
             self._pools_of[place] = pool.name if pool else None
