@@ -4,8 +4,11 @@
 this speaker's Node. Its text says first what was seen (who, by which MAC, on which interface) and then the causes that
 fit, with what to do about each.
 
-An ``EventGate`` bounds their number. Anybody on the LAN can cause conflicts, with as many MACs as he likes: the same
-thing is one Event in ten minutes, the memory of them is bounded, and so is their rate in all.
+An ``EventGate`` bounds their number, since a host on the LAN can cause conflicts with any number of MACs:
+
+1. The same thing is one Event in ``REPEAT_S``.
+2. ``BURST`` Events may follow on each other; after them one more is allowed each ``REFILL_S``.
+3. ``MEMORY`` things are remembered, the latest ones.
 """
 
 from __future__ import annotations
@@ -180,7 +183,7 @@ def _said(fields: Fields, name: str) -> str:
 
 
 class EventGate:
-    """Lets a bounded number of Events through. Time in monotonic seconds."""
+    """See the module's docstring. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._told: dict[tuple[str, ...], float] = {}
@@ -192,6 +195,7 @@ class EventGate:
         return len(self._told)
 
     def admits(self, key: tuple[str, ...], now: float) -> bool:
+        """Whether an Event may be made of this thing now; if so it counts as made."""
         told = self._told.get(key)
         if told is not None and now - told < REPEAT_S:
             return False

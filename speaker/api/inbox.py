@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Inbox:
-    """``fileno`` is readable when ``take_all`` has something to do. Any thread may ``put``; one takes."""
+    """``fileno`` is readable when ``take_all`` has something to do. Any thread may ``put``; the loop takes."""
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
@@ -20,7 +20,7 @@ class Inbox:
         return self._wake
 
     def put(self, call: Callable[[], object]) -> None:
-        """Have a call made by whoever takes."""
+        """Have the loop make a call."""
         self._calls.put(call)
         self.wake()
 

@@ -36,7 +36,7 @@ from speaker.api.sources import Sources, Take
 from speaker.options import Options
 
 PATIENCE_S = 15.0
-"""For which a difference must last: whoever announces notices a dead node within seconds, and tells it later."""
+"""For which a difference must last. Announcers notice a dead node within seconds, and tell the API of it later."""
 IDLE_S = 1.0
 """The longest sleep of the loop, so that its age tells whether it lives."""
 STUCK_S = 30.0

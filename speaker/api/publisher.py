@@ -10,8 +10,8 @@ Status objects are brought to where they should be, from whatever they are, each
 2. A Service that another node announces from now on keeps its object for ``SUCCESSOR_S``, in which the other overwrites
    it. What still names this node then is removed. The object of a Service that nobody announces is removed at once.
 3. Two nodes that both hold a Service, each on its side of a partition, each write once, when they gain it, and then
-   leave the other's word alone. Whoever goes on holding it looks after ``LOOK_S`` whether its word is wanted again, and
-   then ever more seldom: a node that gives up a Service removes the object that names it, and nobody is told of that.
+   leave the other's word alone. The one that goes on holding it looks after ``LOOK_S`` whether its word is wanted
+   again, and then ever more seldom: the one that gives it up removes the object that names it, and tells nobody.
 
 What is known of an object is taken from the cache, without asking for it; a write that is wrong by that finds out, and
 is tried again. A Warning and what is wrong with the configuration are urgent. The Event of a Service that was given up

@@ -30,7 +30,7 @@ BARE_S = 5.0
 """Seconds for which a node may be without an interface, as it is while an address is renewed."""
 REMEMBERED_S = 600.0
 MAX_REMEMBERED = 64
-"""Things that decisions told. Whoever is on the LAN can cause some of them."""
+"""Things that decisions told. A host on the LAN can cause some of them."""
 HEARTBEAT_PORT = 7948
 NAMED = 5
 """Nodes or interfaces in a text."""
@@ -91,7 +91,7 @@ class Troubles:
         self._old_server = too_old
 
     def all_nodes_known(self) -> None:
-        """Whoever has not been told of by now does not exist."""
+        """A node that was not told of by now does not exist."""
         if self._own_node_exists is None:
             self._own_node_exists = False
 
