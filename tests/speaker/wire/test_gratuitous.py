@@ -16,7 +16,7 @@ from speaker.wire.addresses import WireAddress
 from speaker.wire.answering import Answering
 from speaker.wire.arp.frames import ArpFrame, Operation
 from speaker.wire.families import RESOLUTIONS
-from speaker.wire.gratuitous import REPEAT_S, SLACK_S, SLOW_PERIOD_S, Frame, GratuitousSchedule
+from speaker.wire.gratuitous import LONGEST_ROUND, REPEAT_S, SLACK_S, SLOW_PERIOD_S, Frame, GratuitousSchedule
 
 ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
 OWN, SECOND = Mac(bytes.fromhex("020000000001")), Mac(bytes.fromhex("020000000002"))
@@ -171,6 +171,11 @@ def test_limit_holds_in_any_second_and_leaves_nothing_out(
     assert all(counts[address] >= 9 + 2 for address in addresses), "announced, repeated, and slowly again"
     if not defended:
         assert [frame.address.text for _, frame in sent[:count]] == list(addresses), "the first round first"
+
+
+def test_least_limit_lets_a_round_of_every_family_pass() -> None:
+    rounds = [each for made in RESOLUTIONS.values() for each in (made.first_round, made.every_round)]
+    assert all(0 < len(each) <= LONGEST_ROUND < LEAST_GRATUITOUS_LIMIT for each in rounds)
 
 
 def test_answer_to_a_rival_does_not_wait_for_a_long_first_round() -> None:
