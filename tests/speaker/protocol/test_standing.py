@@ -6,38 +6,22 @@ import itertools
 
 import pytest
 
-from cluster.objects import AddressText, NodeName
-from speaker.link import LinkName, Mac
+from speaker.link import LinkName
 from speaker.protocol import standing
-from speaker.protocol.claims import Claim
-from speaker.protocol.detector import Detector
-from speaker.protocol.effects import Effect
-from speaker.protocol.heartbeat import ReplayWindow
-from speaker.protocol.roster import Peer, Roster, Sighting, Suspicion
-from speaker.protocol.settings import Settings
+from speaker.protocol.roster import Peer, Roster
 from speaker.protocol.standing import TRANSITIONS, Sign, Standing, Upshot
+from tests.speaker.protocol.company import ETH0, ETH1, VIP, B, Company
 from tests.speaker.protocol.tables import table_of
 
-ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
-VIP = AddressText("10.0.9.1")
-NODE = NodeName("b")
 ALIVE, SUSPECTED, DEAD = Standing
 
 
 def roster_with(**standings: Standing) -> tuple[Roster, Peer]:
     """One peer, and what it is on which links; it claims an address."""
-    effects: list[Effect] = []
-    roster = Roster(NodeName("a"), Settings(), effects.append)
-    peer = roster.peers[NODE] = Peer(NODE, 7, ReplayWindow())
-    peer.mirror.claims[VIP] = Claim(2, 0)
-    for name, theirs in standings.items():
-        sighting = Sighting(AddressText("10.0.0.2"), Mac(b"\2\0\0\0\0\2"), Detector(0.1, 0.0), 0.0, ETH0)
-        sighting.standing = theirs
-        if theirs is SUSPECTED:
-            sighting.suspicion = Suspicion(0.0, 0.0)
-            roster.suspects[peer.session] = peer
-        peer.sightings[LinkName(name)] = sighting
-    return roster, peer
+    company = Company()
+    peer = company.peer(B, **standings)
+    company.claims(peer)
+    return company.roster, peer
 
 
 def test_the_table_says_what_the_docstring_says() -> None:
@@ -82,7 +66,7 @@ def test_a_suspect_is_alive_until_it_is_proved_dead_on_that_link(
     standings: dict[str, Standing], on: LinkName, hears: bool
 ) -> None:
     roster, _ = roster_with(**standings)
-    assert roster.hears(NODE, [on]) is hears
+    assert roster.hears(B, [on]) is hears
 
 
 def test_a_peer_that_is_cleared_on_one_link_stays_a_suspect_for_the_other() -> None:

@@ -1,0 +1,216 @@
+"""What heartbeats say of their senders, and what follows from each."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.objects import NodeName
+from cluster.times import LONG_AGO
+from speaker.link import LinkName
+from speaker.protocol.heartbeat import (
+    BY_GROUP,
+    RETURNED,
+    SUSPECTED,
+    Drop,
+    Envelope,
+    Flag,
+    Heartbeat,
+    Message,
+    Unknown,
+    pack_heard,
+)
+from speaker.protocol.identity import Identity
+from speaker.protocol.membership import Membership
+from speaker.protocol.mirrors import Mirrors
+from speaker.protocol.news import News
+from speaker.protocol.roster import Sighting
+from speaker.protocol.standing import Standing
+from tests.speaker.protocol.company import ETH0, ETH1, VIP, B, C, Company, address_of, mac_of
+
+OUR_SESSION, THEIR_SESSION = 1, 2
+ALIVE, SUSPECT, DEAD = Standing
+NOTHING = Flag(0)
+
+
+class Hearing:
+    """``b`` is heard by this node, in one session of its."""
+
+    def __init__(self) -> None:
+        self.company = Company()
+        self.roster = self.company.roster
+        self.company.link(ETH0, "10.0.0.1/16")
+        self.company.link(ETH1, "10.1.0.1/16")
+        mirrors = Mirrors(self.roster)
+        self.membership = Membership(Identity(OUR_SESSION, self.roster, mirrors), mirrors, self.roster)
+        self.sequence = 0
+
+    def take(self, message: Message | Unknown, now: float, link: LinkName = ETH0, sequence: int | None = None) -> News:
+        self.sequence += 1
+        envelope = Envelope(THEIR_SESSION, self.sequence if sequence is None else sequence, message)
+        return self.membership.receive(link, address_of(B), envelope, now, by_group=True)
+
+    def hear(
+        self,
+        now: float = 0.0,
+        flags: Flag = NOTHING,
+        heard: tuple[tuple[int, int], ...] = ((OUR_SESSION, 0),),
+        *,
+        due_ms: int = 100,
+        link: LinkName = ETH0,
+        version: int = 0,
+        sequence: int | None = None,
+        asks: tuple[tuple[int, int], ...] = (),
+    ) -> News:
+        message = Heartbeat(
+            B, due_ms, int(flags), link, mac_of(B, link), ("10.0.0.2/16",), (), pack_heard(heard), version, 0, asks
+        )
+        return self.take(message, now, link, sequence)
+
+    def seen(self, link: LinkName = ETH0) -> Sighting:
+        return self.roster.peers[B].sightings[link]
+
+
+@pytest.mark.parametrize(
+    ("flags", "able_since", "starting"),
+    [(NOTHING, None, False), (Flag.ABLE, 5.0, False), (Flag.STARTING, None, True)],
+)
+def test_a_peer_is_what_it_says_of_itself(flags: Flag, able_since: float | None, starting: bool) -> None:
+    hearing = Hearing()
+    hearing.hear(5.0, flags)
+    seen = hearing.seen()
+    assert (seen.standing, seen.able_since, seen.starting) == (ALIVE, able_since, starting)
+    assert seen.detector.interval == 0.1
+
+
+def test_a_peer_that_leaves_is_gone_at_once_with_its_claims() -> None:
+    hearing = Hearing()
+    hearing.hear()
+    hearing.company.claims(hearing.roster.peers[B])
+    news = hearing.hear(0.1, Flag.LEAVING)
+    assert hearing.roster.peers == {}
+    assert (news.claims, news.changed) == ({VIP: "death of b"}, True)
+
+
+@pytest.mark.parametrize(("flags", "answers"), [(NOTHING, False), (Flag.ANSWER, True)])
+def test_whoever_wants_an_answer_gets_one_at_once_and_by_unicast(flags: Flag, answers: bool) -> None:
+    hearing = Hearing()
+    hearing.hear()
+    news = hearing.hear(0.1, flags)
+    assert news.speak is answers
+    assert list(news.unicast) == ([(ETH0, hearing.seen().contact)] if answers else [])
+
+
+def test_a_heartbeat_that_a_newer_one_overtook_has_nothing_to_say() -> None:
+    hearing = Hearing()
+    hearing.hear(0.0, sequence=1)
+    hearing.hear(0.1, Flag.ABLE, sequence=3)
+    hearing.hear(0.2, sequence=2)
+    assert hearing.seen().able_since == 0.1
+    assert hearing.hear(0.3, sequence=2).dropped is not None
+
+
+@pytest.mark.parametrize(
+    ("heard", "lives"),
+    [
+        (((OUR_SESSION, 0),), True),
+        (((9, 0),), True),
+        ((), False),  # it hears nobody, and we hear another one
+        (((9, SUSPECTED | 200), (8, 240)), True),
+        (((9, SUSPECTED | 200), (8, 260)), False),  # whoever is asked answers within 2.5 short intervals
+    ],
+)
+def test_a_peer_that_hears_nobody_gives_no_sign_of_life_while_another_does(
+    heard: tuple[tuple[int, int], ...], lives: bool
+) -> None:
+    hearing = Hearing()
+    hearing.hear()
+    hearing.company.peer(C, eth0=ALIVE)
+    hearing.hear(0.1, heard=heard)
+    assert hearing.seen().life_at == (0.1 if lives else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("silence_s", "flags", "how", "in_step", "doubted", "doubled"),
+    [
+        (0.2, NOTHING, 0, False, False, False),  # shorter than D
+        (1.0, NOTHING, 0, False, True, True),
+        (1.0, NOTHING, 0, True, False, True),
+        (1.0, NOTHING, RETURNED, False, True, False),  # neither heard the other: the network was cut
+        (1.0, Flag.CUT_OFF, 0, False, False, False),  # it was as silent as it seemed
+    ],
+)
+def test_who_is_back_after_a_long_silence_is_doubted_until_its_claims_are_known(
+    *, silence_s: float, flags: Flag, how: int, in_step: bool, doubted: bool, doubled: bool
+) -> None:
+    hearing = Hearing()
+    hearing.hear()
+    hearing.seen().standing = SUSPECT
+    news = hearing.hear(silence_s, flags, ((OUR_SESSION, how),), version=0 if in_step else 3)
+    assert hearing.seen().standing is ALIVE
+    assert news.changed
+    assert bool(hearing.roster.links[ETH0].fencing.doubted) is doubted
+    assert (hearing.roster.detection(hearing.seen(), silence_s) > 0.35) is doubled
+
+
+def test_a_suspicion_that_is_said_is_answered_three_times_and_makes_everybody_speak_quickly() -> None:
+    hearing = Hearing()
+    hearing.hear()
+    news = [hearing.hear(0.1 * i, heard=((OUR_SESSION, SUSPECTED), (9, 0))) for i in range(1, 6)]
+    assert [each.speak for each in news] == [True, True, True, False, False]
+    assert [each.alarm_until for each in news] == [pytest.approx(1.0 + 0.1 * i) for i in range(1, 6)]
+    assert hearing.hear(0.7).alarm_until == LONG_AGO
+
+
+@pytest.mark.parametrize(("how", "hears_us_at", "hears_group_at"), [(100, 0.9, LONG_AGO), (100 | BY_GROUP, 0.9, 1.0)])
+def test_it_is_known_how_a_peer_hears_us(how: int, hears_us_at: float, hears_group_at: float) -> None:
+    hearing = Hearing()
+    hearing.hear(1.0, heard=((OUR_SESSION, how),))
+    assert hearing.seen().hears_us_at == pytest.approx(hears_us_at)
+    assert hearing.seen().hears_group_at == hears_group_at
+
+
+def test_what_a_peer_lacks_of_our_claims_is_asked_of_us_and_nothing_else_is() -> None:
+    hearing = Hearing()
+    assert list(hearing.hear(asks=((OUR_SESSION, 4), (9, 7))).asked) == [4]
+
+
+def test_one_that_speaks_often_on_one_link_is_expected_to_on_all() -> None:
+    hearing = Hearing()
+    for link in (ETH0, ETH1):
+        hearing.hear(0.0, due_ms=1000, link=link)
+    hearing.hear(0.5, due_ms=100)
+    assert hearing.seen(ETH1).detector.interval == 0.1
+    assert hearing.seen(ETH1).life_at == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("session", "node", "drop"),
+    [(OUR_SESSION, B, Drop.OWN), (THEIR_SESSION, NodeName("other"), Drop.NONSENSE), (7, None, Drop.UNKNOWN_SESSION)],
+)
+def test_what_does_not_count_is_dropped_with_a_reason(session: int, node: NodeName | None, drop: Drop) -> None:
+    hearing = Hearing()
+    hearing.hear()
+    message: Message | Unknown = Unknown(9)
+    if node is not None:
+        message = Heartbeat(node, 100, 0, ETH0, mac_of(B), (), (), b"", 0, 0, ())
+    news = hearing.membership.receive(ETH0, address_of(B), Envelope(session, 99, message), 0.1, by_group=True)
+    assert news.dropped is not None
+    assert news.dropped.reason is drop
+
+
+def test_a_message_of_a_later_release_is_a_sign_that_we_hear_and_no_sign_of_life() -> None:
+    hearing = Hearing()
+    hearing.hear()
+    news = hearing.take(Unknown(9), 0.1)
+    assert news.dropped is not None
+    assert news.dropped.reason is Drop.UNKNOWN_KIND
+    assert (hearing.seen().heard_at, hearing.seen().life_at) == (0.1, 0.0)
+
+
+def test_our_own_words_on_another_link_say_that_both_are_one_segment() -> None:
+    hearing = Hearing()
+    envelope = Envelope(OUR_SESSION, 1, Unknown(9))
+    source = hearing.roster.links[ETH1].state.prefixes[0].partition("/")[0]
+    told = [hearing.membership.receive(ETH0, source, envelope, now, by_group=True).networks for now in (1.0, 2.0)]  # type: ignore[arg-type]  # a text
+    assert told == [True, False]
+    assert (hearing.roster.links[ETH0].also, hearing.roster.links[ETH1].also) == ({ETH1: 2.0}, {ETH0: 2.0})

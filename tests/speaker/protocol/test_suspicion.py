@@ -1,0 +1,179 @@
+"""From silence to death: what has to be found out, and what each thing that is found out changes.
+
+One peer was heard at 0 for the last time. It says ten heartbeats a second: it is a suspect after 0.25 s; D is 0.35 s.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from cluster.objects import AddressText
+from speaker.link import LinkName
+from speaker.protocol.effects import AskAddress
+from speaker.protocol.fencing import Fence
+from speaker.protocol.news import News
+from speaker.protocol.roster import Suspicion
+from speaker.protocol.standing import Standing
+from speaker.protocol.suspicion import Suspicions
+from tests.speaker.protocol.company import ETH0, ETH1, GATEWAY, STRANGER_MAC, VIP, B, C, Company
+
+ALIVE, SUSPECT, DEAD = Standing
+SUSPECTED_AT = 0.26
+D_S = 0.35
+
+
+class Silence:
+    """``b`` holds the address and is silent; ``c``, if there, was heard all along."""
+
+    def __init__(self, *, third: bool = True) -> None:
+        self.company = Company()
+        self.link = self.company.link(ETH0, gateway=GATEWAY)
+        self.peer = self.company.peer(B, eth0=ALIVE)
+        self.sighting = self.peer.sightings[ETH0]
+        self.company.claims(self.peer)
+        self.news = News()
+        self.third = self.company.peer(C, eth0=ALIVE).sightings[ETH0] if third else None
+        self.suspicions = Suspicions(self.company.roster, random.Random(1), self._belongs)
+
+    @staticmethod
+    def _belongs(_address: AddressText, _link: LinkName, _now: float) -> bool:
+        return True
+
+    def check(self, now: float) -> Standing:
+        if self.third is not None:
+            self.third.heard_at = self.third.life_at = now
+        self.suspicions.look(now)
+        self.news = self.suspicions.check(now)
+        return self.sighting.standing
+
+    @property
+    def suspicion(self) -> Suspicion:
+        assert self.sighting.suspicion is not None
+        return self.sighting.suspicion
+
+    def run(self, until: float, *, begin: float = SUSPECTED_AT) -> float | None:
+        """Check each 10 ms; when the peer was declared dead."""
+        now = begin
+        while now < until:
+            if self.check(now) is DEAD:
+                return now
+            now += 0.01
+        return None
+
+
+@pytest.mark.parametrize(("now", "standing"), [(0.24, ALIVE), (SUSPECTED_AT, SUSPECT), (0.34, SUSPECT)])
+def test_silence_makes_a_suspect(now: float, standing: Standing) -> None:
+    assert Silence().check(now) is standing
+
+
+def test_a_suspicion_is_said_at_once_and_the_suspect_is_asked_twice_in_a_moment() -> None:
+    silence = Silence()
+    silence.check(SUSPECTED_AT)
+    assert (silence.news.speak, list(silence.news.unicast)) == (True, [(ETH0, silence.sighting.contact)])
+    silence.check(SUSPECTED_AT + 0.04)
+    asked = [effect for effect in silence.company.effects if isinstance(effect, AskAddress) and effect.target == VIP]
+    assert len(asked) == 1
+    silence.check(SUSPECTED_AT + 0.05)
+    asked = [effect for effect in silence.company.effects if isinstance(effect, AskAddress) and effect.target == VIP]
+    assert len({each.nonce for each in asked}) == 2
+
+
+def test_a_suspect_is_dead_after_d_and_its_claims_are_weighed() -> None:
+    silence = Silence()
+    died_at = silence.run(1.0)
+    assert died_at is not None
+    assert D_S <= died_at < D_S + 0.03
+    assert silence.company.decisions() == ["PeerSuspected", "PeerDead"]
+    assert silence.news.claims == {VIP: "death of b"}
+
+
+Found = Callable[[Silence], None]
+HELD_OFF: dict[str, Found] = {
+    "a peer has heard it": lambda silence: setattr(silence.suspicion, "told_at", 0.3),
+    "it has proved that it answers for its address": lambda silence: setattr(silence.suspicion, "served_at", 0.3),
+    "we were isolated until now": lambda silence: setattr(silence.link, "rejoined_at", 0.3),
+    "our own loop is late": lambda silence: setattr(silence.company.roster, "own_lateness", 0.3),
+}
+
+
+@pytest.mark.parametrize("found", HELD_OFF)
+def test_what_was_found_out_holds_a_death_off_by_as_much(found: str) -> None:
+    silence = Silence()
+    silence.check(SUSPECTED_AT)
+    HELD_OFF[found](silence)
+    died_at = silence.run(2.0)
+    assert died_at is not None
+    assert 0.3 + D_S <= died_at < 0.3 + D_S + 0.03
+
+
+@pytest.mark.parametrize(
+    ("served", "asked", "dead_after"),
+    [(False, True, 0.05), (True, True, None), (False, False, None)],
+)
+def test_a_refusal_is_a_death_once_one_question_was_not_answered(
+    served: bool, asked: bool, dead_after: float | None
+) -> None:
+    silence = Silence()
+    if not asked:
+        silence.peer.mirror.claims.clear()  # it holds nothing that could be asked for
+    silence.check(SUSPECTED_AT)
+    silence.suspicion.refused_at = SUSPECTED_AT
+    if served:
+        silence.suspicion.served_at = SUSPECTED_AT
+    assert silence.run(D_S - 0.02) == (pytest.approx(SUSPECTED_AT + dead_after) if dead_after else None)
+
+
+PROOFS: dict[str, tuple[Found, bool]] = {
+    "a frame": (lambda silence: setattr(silence.link, "frame_at", 0.3), True),
+    "the gateway": (lambda silence: setattr(silence.link, "gateway_at", 0.3), True),
+    "a neighbour": (
+        lambda silence: silence.link.neighbours.update({STRANGER_MAC: (AddressText("10.0.0.7"), 0.3)}),
+        True,
+    ),
+    "nobody was ever there: carrier": (lambda _: None, True),
+    "the gateway was there before": (lambda silence: setattr(silence.link, "gateway_at", 0.1), False),
+    "the link has come up": (lambda silence: setattr(silence.link.fencing, "state", Fence.NEW), False),
+}
+
+
+@pytest.mark.parametrize("proof", PROOFS)
+def test_without_a_proof_that_we_hear_the_silence_is_our_own_isolation(proof: str) -> None:
+    silence = Silence(third=False)
+    silence.check(SUSPECTED_AT)
+    find, proves = PROOFS[proof]
+    find(silence)
+    died_at = silence.run(2.0)
+    assert (died_at is not None) is proves
+    assert silence.link.isolated is not proves
+    assert ("Isolated" in silence.company.decisions()) is not proves
+
+
+def test_who_hears_nobody_for_long_takes_the_others_for_dead_and_knows_that_it_is_alone() -> None:
+    silence = Silence(third=False)
+    silence.link.gateway_at = 0.1
+    died_at = silence.run(6.0)
+    assert died_at is not None
+    assert died_at == pytest.approx(D_S + 3.5, abs=0.15)
+    assert silence.link.alone
+
+
+@pytest.mark.parametrize(("up", "mute"), [(False, False), (True, True)])
+def test_nobody_is_suspected_on_a_link_that_says_nothing(up: bool, mute: bool) -> None:
+    silence = Silence()
+    link = silence.company.link(ETH0, up=up)
+    link.mute = mute
+    assert silence.check(10.0) is ALIVE
+
+
+def test_a_death_on_one_link_is_none_on_another() -> None:
+    silence = Silence()
+    silence.company.link(ETH1)
+    silence.company.peer(B, eth0=SUSPECT, eth1=ALIVE)
+    peer = silence.company.roster.peers[B]
+    silence.sighting, silence.peer = peer.sightings[ETH0], peer
+    peer.sightings[ETH1].life_at = peer.sightings[ETH1].heard_at = 0.9
+    assert silence.run(0.9) is not None
+    assert peer.sightings[ETH1].standing is ALIVE
