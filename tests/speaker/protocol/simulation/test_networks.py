@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from cluster.objects import AddressText, NodeName
 from speaker.plan import Bundle, Candidate
 from tests.speaker.protocol.simulation.invariants import Invariants
-from tests.speaker.protocol.simulation.network import Network
+from tests.speaker.protocol.simulation.network import SimulatedNetwork
 from tests.speaker.protocol.simulation.scenes import (
     assert_each_is_answered_by_one,
     decisions_of,
@@ -119,7 +119,7 @@ ON_LAN, ON_STORAGE = AddressText("10.0.9.1"), AddressText("10.1.9.1")
 ORDERS = [(ON_LAN, ON_STORAGE), (ON_STORAGE, ON_LAN)]
 
 
-def of_both(seed: int, order: tuple[AddressText, ...], nodes: int = 3) -> tuple[World, Network, Bundle]:
+def of_both(seed: int, order: tuple[AddressText, ...], nodes: int = 3) -> tuple[World, SimulatedNetwork, Bundle]:
     """All hold what they are to hold."""
     world, storage = with_storage(seed, nodes)
     Invariants(world, owners_stay=False)
