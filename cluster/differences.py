@@ -28,7 +28,7 @@ class Difference(NamedTuple):
     why: str = ""
 
 
-class News(NamedTuple):
+class DifferenceNews(NamedTuple):
     """What has changed in what counts."""
 
     begun: tuple[Difference, ...] = ()
@@ -66,7 +66,7 @@ class Differences:
         for key, difference in found.items():
             self.set(key, difference, now)
 
-    def take_news(self, now: float) -> News:
+    def take_news(self, now: float) -> DifferenceNews:
         """What began to count, and what ceased to, since the last call."""
         begun = []
         for key, (difference, _) in list(self._due(now)):
@@ -77,7 +77,7 @@ class Differences:
             self._counts[difference.kind] += 1
             begun.append(difference)
         over, self._over = self._over, []
-        return News(tuple(begun), tuple(over))
+        return DifferenceNews(tuple(begun), tuple(over))
 
     def next_deadline(self) -> float | None:
         """When ``take_news`` has something to tell though nothing be found."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cluster.differences import News
+from cluster.differences import DifferenceNews
 
 MOST_TOLD = 100
 """Lines at a time; of more, the rest is a number."""
@@ -16,7 +16,7 @@ MOST_TOLD = 100
 logger = logging.getLogger("observe")
 
 
-def tell(news: News) -> None:
+def tell(news: DifferenceNews) -> None:
     """A line for each difference, as it begins and as it ends."""
     for difference in news.begun[:MOST_TOLD]:
         logger.warning("difference", extra=difference._asdict())

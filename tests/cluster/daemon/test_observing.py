@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from cluster.daemon.observing import MOST_TOLD, DifferencesCollector, tell
-from cluster.differences import Difference, News
+from cluster.differences import Difference, DifferenceNews
 
 
 def differences(count: int) -> tuple[Difference, ...]:
@@ -19,8 +19,8 @@ def differences(count: int) -> tuple[Difference, ...]:
 def test_each_has_a_line_as_it_begins_and_as_it_ends(count: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     found = differences(count)
-    tell(News(begun=found))
-    tell(News(over=found))
+    tell(DifferenceNews(begun=found))
+    tell(DifferenceNews(over=found))
     lines = [vars(each) for each in caplog.records]
     begun = [each for each in lines if each["message"] == "difference"]
     assert [each["about"] for each in begun] == [each.about for each in found[:MOST_TOLD]]
