@@ -104,7 +104,8 @@ class ControllerProcess:
         lease = ["--lease-duration", str(LEASE_S)]
         self.process = subprocess.Popen([*command, *lease, *flags], stderr=subprocess.PIPE, text=True)
         self.lines: list[dict[str, Any]] = []
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
         (serving,) = wait_until(lambda: [line for line in self.lines if line["message"] == "serving"])
         self.port = int(serving["listen"].rpartition(":")[2])
 
@@ -123,8 +124,11 @@ class ControllerProcess:
         return self
 
     def end(self, number: int) -> int:
+        """Its exit code; it has said all that it had to say by then."""
         self.process.send_signal(number)
-        return ended(self.process)
+        code = ended(self.process)
+        self._reading.join(60)
+        return code
 
 
 @pytest.fixture
