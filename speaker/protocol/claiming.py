@@ -24,9 +24,8 @@ time choose the same for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from math import ceil
 from typing import NamedTuple
 
 from cluster.objects import AddressText, NodeName
@@ -34,11 +33,10 @@ from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles
-from speaker.protocol.claims import ClaimLog
+from speaker.protocol.choosing import Choosing, candidate_of
 from speaker.protocol.owners import Owners
 from speaker.protocol.roster import Roster
 
-LOAD_BOUND = 1.25
 JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
 EVALUATE_GAP_S = 0.01  # between rounds at the least, so that a burst of claims is judged together
 LOOKED_AT = 200  # bundles in one call
@@ -76,18 +74,16 @@ class _Round:
 
 
 class Claiming:
-    def __init__(self, roster: Roster, log: ClaimLog, bundles: Bundles, owners: Owners) -> None:
+    def __init__(self, roster: Roster, bundles: Bundles, owners: Owners, choosing: Choosing) -> None:
         self.able_since: float | None = None
         """Since when this node may claim at all: started, not leaving, with a Plan that is kept up to date."""
         self._roster = roster
-        self._log = log
         self._bundles = bundles
         self._owners = owners
+        self._choosing = choosing
         self._unowned: dict[BundleId, float] = {}
         self._partial: dict[BundleId, float] = {}
         self._reasons: dict[BundleId, str] = {}
-        self._ability: dict[tuple[Candidate, frozenset[LinkName], bool], bool] = {}
-        self._subnets_differ = False
         self._round: _Round | None = None
         self._fresh: dict[BundleId, None] = {}
         """Those that no round has looked at since something was found out about them."""
@@ -148,7 +144,7 @@ class Claiming:
 
     def evaluate(self, now: float) -> Iterator[ToClaim]:
         """What is to be claimed now, each to be claimed before the next is asked for."""
-        self.forget_ability()
+        self._choosing.begin()
         if self.able_since is None:
             self._round, self._fresh_at, self._all_at = None, NEVER, NEVER
             return
@@ -173,7 +169,6 @@ class Claiming:
         self._rests_until = max(self._rests_until, now + REST_S * round_.looked_at)
 
     def _new_round(self, able_since: float, now: float) -> _Round:
-        self._subnets_differ = self._owners.subnets_differ()
         fresh, self._fresh, self._fresh_at = self._fresh, {}, NEVER
         if now >= max(self._all_at, self._rests_until):
             self._all_at = NEVER
@@ -187,7 +182,7 @@ class Claiming:
 
     def _loads(self) -> dict[NodeName, int]:
         """What each node claims, and is to claim."""
-        return {node: load + self._given.get(node, 0) for node, load in self.loads().items()}
+        return {node: load + self._given.get(node, 0) for node, load in self._choosing.loads().items()}
 
     def _turn_at_unowned(self, id_: BundleId, round_: _Round, now: float) -> ToClaim | None:
         bundle = self._bundles.by_id.get(id_)
@@ -200,7 +195,7 @@ class Claiming:
             return None
         vacant = self._owners.vacant(bundle, now)
         cold = self._owners.is_cold(bundle)
-        chosen = self.choose(bundle, vacant, cold, round_.loads, now)
+        chosen = self._choosing.choose(bundle, vacant, cold, round_.loads, now)
         if chosen is None:
             return None
         own = candidate_of(bundle, self._roster.node)
@@ -220,7 +215,7 @@ class Claiming:
         return ToClaim(bundle, own, wanted, self._reasons.get(id_) or "unowned")
 
     def _give(self, node: NodeName, bundle: Bundle, round_: _Round) -> None:
-        round_.loads[node] = self._load_with(node, bundle, round_.loads)
+        round_.loads[node] = self._choosing.load_with(node, bundle, round_.loads)
 
     def _choose_nobody(self, id_: BundleId) -> None:
         """The bundle is not for the one any more who was to claim it."""
@@ -291,7 +286,7 @@ class Claiming:
         for candidate in bundle.candidates:
             if candidate.node == self._roster.node:
                 break
-            if candidate.node != chosen.node and self.able(candidate, links, cold):
+            if candidate.node != chosen.node and self._choosing.able(candidate, links, cold):
                 better += 1
         return since + better * delay
 
@@ -300,81 +295,3 @@ class Claiming:
         owners = [owner for owner in self._owners.of_bundle(bundle, now) if owner is not None]
         best = max(owners, key=lambda owner: (owner.claim, owner.node), default=None)
         return best.node if best is not None else None
-
-    # ------------------------------------------------------------------------------------------ who should have it
-
-    def able(self, candidate: Candidate, links: frozenset[LinkName], cold: bool = False) -> bool:
-        """Whether a candidate is believed able to claim on any of the links; where ``cold``, or will be soon."""
-        if candidate.node == self._roster.node:
-            return True
-        key = candidate, links, cold
-        able = self._ability.get(key)
-        if able is None:
-            since = self._roster.able_since(candidate.node, links, candidate.interfaces, starting=cold)
-            able = self._ability[key] = since is not None
-        return able
-
-    def forget_ability(self) -> None:
-        """Ask the roster anew who is able: its answers are kept while many bundles are looked at together."""
-        self._ability.clear()
-
-    def load(self, node: NodeName) -> int:
-        """How many addresses a node claims."""
-        if node == self._roster.node:
-            return len(self._log.claims)
-        peer = self._roster.peers.get(node)
-        return len(peer.mirror.claims) if peer is not None else 0
-
-    def loads(self) -> dict[NodeName, int]:
-        """How many each node claims, this one included."""
-        return {node: self.load(node) for node in (self._roster.node, *self._roster.peers)}
-
-    def choose(
-        self, bundle: Bundle, links: frozenset[LinkName], cold: bool, loads: Mapping[NodeName, int], now: float
-    ) -> Candidate | None:
-        """The first equally suited able candidate whose load stays below its bound; the first able one if none is.
-        ``loads`` says for some nodes what to count as their load instead of what they claim now.
-        Only those on the own subnets of most of its addresses count, if an able one is on any (as heartbeats say)."""
-        total = self._bundles.load(now)
-        least_bound = ceil(LOAD_BOUND * total / max(len(bundle.candidates), 1))
-        equals: list[Candidate] = []
-        for candidate in self._near(bundle, links, cold):
-            if equals and (candidate.tier, candidate.preference) != (equals[0].tier, equals[0].preference):
-                break
-            if self.able(candidate, links, cold):
-                if not equals and self._load_with(candidate.node, bundle, loads) <= least_bound:
-                    return candidate  # whatever its fair share is, as most are: spares looking at all the others
-                equals.append(candidate)
-        if len(equals) < 2:
-            return equals[0] if equals else None
-        bound = ceil(LOAD_BOUND * total / len(equals))
-        for limit in (least_bound, bound):
-            for candidate in equals:
-                if self._load_with(candidate.node, bundle, loads) <= limit:
-                    return candidate
-        return equals[0]
-
-    def has_room(self, candidate: Candidate, bundle: Bundle, loads: Mapping[NodeName, int], now: float) -> bool:
-        """Whether the bundle stays within the candidate's share of all candidates, able or not."""
-        least_bound = ceil(LOAD_BOUND * self._bundles.load(now) / max(len(bundle.candidates), 1))
-        return self._load_with(candidate.node, bundle, loads) <= least_bound
-
-    def _near(self, bundle: Bundle, links: frozenset[LinkName], cold: bool) -> Sequence[Candidate]:
-        """The able candidates on the subnets of most of the bundle's addresses; all candidates where none is on any."""
-        if not self._subnets_differ:
-            return bundle.candidates
-        able = [candidate for candidate in bundle.candidates if self.able(candidate, links, cold)]
-        near = [self._owners.near(candidate.node, bundle) for candidate in able]
-        most = max(near, default=0)
-        if most == 0:
-            return bundle.candidates
-        return [candidate for candidate, count in zip(able, near, strict=True) if count == most]
-
-    def _load_with(self, node: NodeName, bundle: Bundle, loads: Mapping[NodeName, int]) -> int:
-        load = loads.get(node)
-        return (self.load(node) if load is None else load) + len(bundle.addresses)
-
-
-def candidate_of(bundle: Bundle, node: NodeName) -> Candidate | None:
-    """The node's candidacy for the bundle."""
-    return next((candidate for candidate in bundle.candidates if candidate.node == node), None)

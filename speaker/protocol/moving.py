@@ -34,7 +34,7 @@ from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles
-from speaker.protocol.claiming import Claiming, candidate_of
+from speaker.protocol.choosing import Choosing, candidate_of
 from speaker.protocol.owners import Owners
 from speaker.protocol.roster import Network, Roster
 
@@ -80,7 +80,7 @@ class Move(NamedTuple):
 
 
 class Moving:
-    def __init__(self, roster: Roster, bundles: Bundles, owners: Owners, claiming: Claiming) -> None:
+    def __init__(self, roster: Roster, bundles: Bundles, owners: Owners, choosing: Choosing) -> None:
         self.tenures: dict[BundleId, Tenure] = {}
         self._restless: dict[BundleId, None] = {}
         """The bundles held that may have to move, whatever becomes of it; most may not."""
@@ -88,7 +88,7 @@ class Moving:
         self._settings = roster.settings
         self._bundles = bundles
         self._owners = owners
-        self._claiming = claiming
+        self._choosing = choosing
         self._take_backs: dict[BundleId, _Waiting] = {}
         self._named: dict[BundleId, tuple[NodeName, int]] = {}
         """Who was named a better holder last, in which session, until somebody else claims."""
@@ -156,6 +156,10 @@ class Moving:
         for table in (self._take_backs, self._named, self._failed):
             table.pop(id_, None)
 
+    def pause(self) -> None:
+        """Review nothing until something changes."""
+        self._review_at, self._round = NEVER, None
+
     def _look_at(self, at: float) -> None:
         if self._round is None:
             self._review_at = min(self._review_at, at)
@@ -166,19 +170,16 @@ class Moving:
 
     def review(self, now: float) -> Iterator[tuple[Bundle, Move]]:
         """What is to be released now, each to be released before the next is asked for."""
-        if self._claiming.able_since is None:
-            self._review_at, self._round = NEVER, None
-            return
         if self._round is None:
             self._round, self._next_at = iter(sorted(self._restless)), NEVER
             self._gave, self._given = bool(self._given), {}
-            loads = self._claiming.loads()
+            loads = self._choosing.loads()
             mine = loads[self._roster.node]
             self._kept = mine - self._provisional_load()
             self._givers = sum(loads.values()) / max(mine, 1)
             self._has_most = mine == max(loads.values())
             self._arrived_at = max(self._arrived_at, self._roster.latest_able())
-        self._claiming.forget_ability()
+        self._choosing.begin()
         looked = 0
         for id_ in islice(self._round, LOOKED_AT):
             looked += 1
@@ -223,7 +224,7 @@ class Moving:
         links = self._owners.links_of_any(bundle.addresses, now)
         own = candidate_of(bundle, self._roster.node)
         if own is None:
-            if not any(self._claiming.able(candidate, links) for candidate in bundle.candidates):
+            if not any(self._choosing.able(candidate, links) for candidate in bundle.candidates):
                 tenure.misfit_since = None
                 return None
             tenure.misfit_since = now if tenure.misfit_since is None else tenure.misfit_since
@@ -249,17 +250,17 @@ class Moving:
             tenure.provisional = False
         later = Move("provisional", max(over_at, now + REVIEW_S)) if tenure.provisional else None
         addresses = len(bundle.addresses)
-        free = {node: self._claiming.load(node) + self._gifts(node, addresses) for node in tenure.awaited}
+        free = {node: self._choosing.load(node) + self._gifts(node, addresses) for node in tenure.awaited}
         free[me] = self._kept
         self._kept += addresses
-        chosen = self._claiming.choose(bundle, links, False, free, now)
+        chosen = self._choosing.choose(bundle, links, False, free, now)
         if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:
             return later
         if (chosen.tier, chosen.preference) != (own.tier, own.preference) or not self._has_arrived(
             bundle, chosen, links, now
         ):
             return later
-        if not over and not self._claiming.has_room(chosen, bundle, free, now):
+        if not over and not self._choosing.has_room(chosen, bundle, free, now):
             return later  # a share of what is still others', who may arrive
         since = self._able_since(bundle, chosen, links, now) or now
         return Move("provisional", since + STEADY_S, chosen.node)

@@ -26,6 +26,7 @@ from cluster.times import NEVER
 from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
 from speaker.protocol.bundles import Bundles, Changed
+from speaker.protocol.choosing import Choosing
 from speaker.protocol.claiming import Claiming
 from speaker.protocol.claims import Claim, ClaimLog
 from speaker.protocol.effects import SendGratuitous
@@ -42,7 +43,6 @@ class Ownership:
     """Sans-IO. ``release_all`` is final."""
 
     def __init__(self, roster: Roster, log: ClaimLog) -> None:
-        self.node = roster.node
         self.log = log
         self.touched: dict[AddressText, None] = {}
         """Addresses for which own claims, or where they are answered, may have changed, until the owner of this clears
@@ -50,8 +50,9 @@ class Ownership:
         self._roster = roster
         self._bundles = Bundles()
         self._owners = Owners(roster, log, self._bundles)
-        self._claiming = Claiming(roster, log, self._bundles, self._owners)
-        self._moving = Moving(roster, self._bundles, self._owners, self._claiming)
+        self._choosing = Choosing(roster, log, self._bundles, self._owners)
+        self._claiming = Claiming(roster, self._bundles, self._owners, self._choosing)
+        self._moving = Moving(roster, self._bundles, self._owners, self._choosing)
         self._heard: dict[AddressText, str] = {}
         """Still to be judged, and why."""
         self._judge_at = NEVER
@@ -63,7 +64,6 @@ class Ownership:
         """Bundles that are not what they were, or whose links are not; and whether none of these is on its way."""
         self._follow_at = NEVER
         self._started_at = NEVER
-        self._leaving = False
         self._absent: frozenset[NodeName] = frozenset()
 
     # ------------------------------------------------------------------------------------------------ inputs
@@ -118,7 +118,6 @@ class Ownership:
 
     def release_all(self, now: float) -> None:
         """Release every claim and make no other, ever."""
-        self._leaving = True
         self._claiming.able_since = None
         self.give_up("leaving", now)
 
@@ -212,20 +211,29 @@ class Ownership:
         if self._follow_at < NEVER:
             return
         if now >= self._moving.next_deadline:
-            for bundle, move in self._moving.review(now):
-                self._release([a for a in bundle.addresses if a in self.log.claims], move.why)
-                self._moving.moved(bundle.id, move, now)
-                self._claiming.look(bundle, now)
-                self._claiming.wake(now)
+            self._step_aside(now)
         if (
             now >= self._claiming.next_deadline and not self._heard
         ):  # or nodes that have judged more would choose others
-            claimed: list[AddressText] = []
-            for bundle, own, addresses, why in self._claiming.evaluate(now):
-                self._claim(bundle, own.preference, addresses, why, now)
-                claimed += addresses
-            if claimed:
-                self._roster.emit(SendGratuitous(tuple(claimed)))
+            self._claim_due(now)
+
+    def _step_aside(self, now: float) -> None:
+        if self._claiming.able_since is None:
+            self._moving.pause()
+            return
+        for bundle, move in self._moving.review(now):
+            self._release([a for a in bundle.addresses if a in self.log.claims], move.why)
+            self._moving.moved(bundle.id, move, now)
+            self._claiming.look(bundle, now)
+            self._claiming.wake(now)
+
+    def _claim_due(self, now: float) -> None:
+        claimed: list[AddressText] = []
+        for bundle, own, addresses, why in self._claiming.evaluate(now):
+            self._claim(bundle, own.preference, addresses, why, now)
+            claimed += addresses
+        if claimed:
+            self._roster.emit(SendGratuitous(tuple(claimed)))
 
     # ------------------------------------------------------------------------------------------------ judging
 
@@ -273,7 +281,7 @@ class Ownership:
         tenure = self._tenure(bundle, now)
         if self._owners.is_cold(bundle) and now - self._started_at < self._roster.settings.cold_start_s:
             links = self._owners.links_of_any(bundle.addresses, now)
-            absent = (each for each in bundle.candidates if not self._claiming.able(each, links))
+            absent = (each for each in bundle.candidates if not self._choosing.able(each, links))
             tenure.provisional = True
             tenure.awaited = self._shared(frozenset(each.node for each in absent))
         alone = any(self._roster.links[link].alone for link in self._owners.links_of_any(addresses, now))
