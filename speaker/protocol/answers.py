@@ -1,8 +1,8 @@
-"""What this node answers for, and what it claims, as they change: for the responder and for the watcher.
+"""Tells the responder what to answer for, and the watcher what is claimed, as far as it changed.
 
-Both are kept along with what ``ownership`` says was touched. What is true of a link as a whole, that nothing is
-answered there, or nothing gratuitous sent, is told of the link. For an address that is answered on another link than
-before gratuitous frames are sent there, since its clients know the former MAC.
+Both follow from the addresses that ``ownership`` touched. What is true of a link as a whole is told of the link: that
+nothing is answered there, or that nothing gratuitous is sent. Where an address moves to another link of this node,
+gratuitous frames are sent there, since clients know the former MAC.
 """
 
 from __future__ import annotations

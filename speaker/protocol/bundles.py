@@ -1,8 +1,8 @@
-"""The Plan as the wire side keeps it: bundles by id and by address, changed by what changed and never compared whole.
+"""The Plan as the wire side keeps it: its bundles by id and by address.
 
-A change of the Plan costs as much as it has bundles, whatever the Plan has. How much there is to hold in all
-(``load``), by which fair shares are reckoned, is counted along; of bundles without endpoints it is counted anew once a
-second at most, since they cease to be a load by the time alone (``unserved``).
+A change of the Plan costs as much as it has bundles, whatever the size of the Plan. The number of addresses that
+somebody may hold (``load``), of which fair shares are reckoned, is counted along. Bundles without endpoints cease to be
+a load by the time alone (``unserved``), and are counted anew once a second at most.
 """
 
 from __future__ import annotations

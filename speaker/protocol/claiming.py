@@ -1,25 +1,31 @@
-"""Unowned bundles + who is able -> what it is this node's turn to claim.
+"""Finds the bundles that it is this node's turn to claim.
 
-A bundle with an address that nobody owns on some link (``owners``) is *unowned*. Unowned bundles are taken in order of
-id, and for each the first equally suited able candidate is chosen whose claims, plus those just given, stay below 1.25
-× its fair share. The chosen one claims at once, the next able candidate 100 ms later, and so on: longer by how late
-the chosen one usually is, and by 400 ms where nobody has held the bundle yet, since its Plan may come later. Who was
-unable until now counts from then, so that a start does not find every delay expired. Where there is more to take over
-than the chosen one can claim within its time, its time goes on for as long as it is heard to claim one after the
-other, for two seconds at most.
+A bundle is *unowned* while one of its addresses has no owner on some link (``owners``). Each speaker goes through the
+unowned bundles in order of id, and asks for each who should have it (``choosing``):
 
-A bundle is claimed whole. Where several nodes hold parts of one, the holder of the highest claim among them takes the
-rest by higher claims, once this has lasted for a second; that needs only *its* Plan to know of the bundle.
+1. The chosen node claims at once.
+2. The next able candidate claims 100 ms later, the one after it 200 ms later, and so on. They wait longer by how late
+   the chosen node's heartbeats usually are. They wait 400 ms more where nobody has held the bundle yet, since the
+   chosen node's Plan may come later.
+3. While the chosen node is heard to claim one bundle after the other, its turn goes on, for two seconds at most.
 
-A bundle without an endpoint that serves is not claimed, unless it did serve until lately and was held (``unserved``).
+A node that was unable until now counts these times from when it became able, so that a start does not find every delay
+expired.
 
-**Work is bounded.** What was just found to be unowned is looked at in a round of its own. All is looked at when
-something changed that concerns all (who is able), and when somebody's turn may have come; such a round rests for some
-time in proportion to what it looked at, so that thousands of bundles that are others' to claim do not keep this node
-from claiming its own. One call looks at 200 bundles, of which it takes 50 at most, and asks to be called again; a round
-goes on where the last call ended. Whatever has to be taken over, heartbeats and answers go out between. Loads
-are reckoned from what everybody claimed when the round began: two nodes that go through the same bundles at the same
-time choose the same for each.
+A bundle is claimed whole. Where several nodes hold parts of one for a second, the holder of the highest claim among
+them takes the rest by higher claims. Only *its* Plan has to know of the bundle.
+
+A bundle without an endpoint that serves is not claimed, unless it served until lately and was held (``unserved``).
+
+**Work is bounded.** One call looks at 200 bundles and takes 50 of them at most, and asks to be called again; heartbeats
+and answers go out between. A round over all unowned bundles begins when the ability of some node changed, or when a
+turn may have come. It rests afterwards in proportion to what it looked at, so that thousands of bundles of others do
+not keep this node from its own. What was just found to be unowned is looked at in a round of its own.
+
+Loads are those of the beginning of a round, with what was taken and given since. Two nodes that go through the same
+bundles at the same time therefore choose the same for each.
+
+Not promised: that only one node claims. Two that cannot hear each other both do, and then the claims decide.
 """
 
 from __future__ import annotations

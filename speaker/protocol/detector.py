@@ -1,11 +1,11 @@
-"""Heartbeat gaps + now -> how long a peer may be silent before that means something.
+"""Measures how long one peer may be silent on one link before that means something.
 
-Two numbers describe a peer on a link: how late its heartbeats usually come (smoothed, as RFC 6298 §2 smooths round
-trips) and how much that varies. From them and the interval that the peer announces follows D, the silence after which
-it may be declared dead: interval + lateness + 4 × deviation, within floor and ceiling. Loss counts as lateness, so a
-lossy link makes D longer by itself. A silence beyond D that turned out to be none doubles D for ten minutes.
+Two numbers describe a peer: how late its heartbeats usually come, smoothed as RFC 6298 §2 smooths round trips, and how
+much that varies. D is the silence after which the peer may be declared dead: the interval that it announced, plus its
+lateness, plus four deviations, within a floor and a ceiling. Loss counts as lateness, so a lossy link makes D longer by
+itself. A silence beyond D that turned out to be none doubles D for ten minutes.
 
-The detector only measures; what silence means is decided in ``suspicion``.
+``suspicion`` decides what silence means.
 """
 
 from __future__ import annotations

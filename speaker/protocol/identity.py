@@ -1,14 +1,17 @@
-"""Who is meant by a name: one node, one session, one machine.
+"""Says whose a datagram is: one node, one session, one machine.
 
-A peer is a node with one session. Another session of the same node counts only once it names our present session; then
-what the former one has said never counts again, nor what it says later if both come from one place. So a recording
-cannot bring anybody back. The other session waits while the former one lives in another place: then two machines have
-one name, and the one that was there first stays the peer, unless it yields.
+A peer is a node with one session. Another session of the same node counts only once one of its heartbeats names *this
+node's* present session, which no recording from before can do. What the former session has said never counts again;
+neither does what it says later, if both come from one place.
 
-**Our own name.** Of two machines with *our* name the one that is able stays, of two such the one with the lower
-session; the other yields (``yields``): it answers for nothing until the twin has been silent for five seconds.
+**Two machines with one name.** Another session waits while the former one lives in another place. The machine that was
+there first stays the peer, unless it says that it yields.
 
-**Bounds**, also against a member that has the key: 256 nodes, 256 unconfirmed sessions, 4,096 retired ones.
+**Two machines with our name.** The one that is able stays; of two such the one with the lower session. The other one
+yields: it answers for nothing until its twin has been silent for five seconds. Both say so (``DuplicateNode``).
+
+**Bounds**, also against a member that has the key: 256 nodes, 256 sessions that have not named ours, 4,096 sessions
+that never count again.
 """
 
 from __future__ import annotations

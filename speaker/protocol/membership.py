@@ -1,18 +1,20 @@
-"""Heartbeats + now -> who else is there, and lives.
+"""Takes datagrams, and keeps in the roster who is there and what each peer says of itself.
 
-**Life.** Each (peer, link) pair is a *sighting*: alive, suspected or dead there (``suspicion`` decides). Any believed
-heartbeat is a sign of life, except from a peer that hears nobody while we hear others: it cannot be asked for
-anything, so it does not count.
+For each datagram that was authenticated:
 
-**Return.** A peer that was silent for longer than D and is back may have claimed what we hold. Until its claims are
-known, for a second at most, nothing is answered on the link (``fencing``). D is doubled for it only where it
-heard us all the while: if neither heard the other, the network was cut, and the silence was what it seemed.
+1. ``identity`` says whose it is. A datagram that does not count is dropped with a reason.
+2. A heartbeat gives a sign of life on the link on which it came (``standing``). The exception is a peer that hears
+   nobody while this node hears others: it cannot be asked for anything, so its heartbeats do not count.
+3. What the heartbeat says of its sender, of whom it hears and of its claims goes into the tables.
+4. A message with claims goes to ``mirrors``.
 
-**Several links.** Liveness is per link; a peer's claims are taken from any link (``mirrors``). It speaks on all its
-links at once, so that who speaks often on one is expected to on all. By which of its interfaces it is on a link counts
-only as long as that one speaks: of two on one segment one counts at a time.
+**Return.** A peer that was silent for longer than D and is back may have claimed what this node holds. Until its claims
+are known, nothing is answered on the link, for a second at most (``fencing``). D is doubled for such a peer only where
+it heard this node all the while: if neither heard the other, the network was cut, and the silence was what it seemed.
 
-Whose heartbeat it is says ``identity``, what becomes of links ``links``, what other frames tell ``witnesses``.
+**Several links.** A peer lives on each link by itself, and its claims are taken from any. It speaks on all its links at
+once: one that speaks often on one link is expected to speak as often on all. Where a peer has two interfaces on one
+segment, the first one counts as long as it speaks.
 """
 
 from __future__ import annotations

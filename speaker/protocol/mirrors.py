@@ -1,12 +1,14 @@
-"""The claims of all peers, as far as they were heard: bounded, and known to be complete or not.
+"""Keeps the claims of all peers, as far as they were heard, and says which of them are not complete.
 
-Each peer's claims are mirrored (``claims``). Here is what concerns all mirrors together: who claims an address, in the
-roster; since when we lack something of a peer's (``Peer.behind_since``), which is asked for; that a peer whose claims
-are known is doubted no more (``fencing``).
+``claims`` mirrors one peer's claims. Here is what concerns all mirrors together:
 
-**Bounds**, also against a member that has the key: 60,000 claims of all peers together, 4,096 messages that wait for
-others before them. When there are more claims, whoever has most of them claims more than there can be: it is named,
-and its claims count no more in this session of its.
+- The roster has who claims an address.
+- A peer of whose claims some are lacking is *behind* (``Peer.behind_since``), and is asked for them.
+- A peer whose claims are known is doubted no more (``fencing``).
+
+**Bounds**, also against a member that has the key: 60,000 claims of all peers, and 4,096 messages that wait for others
+before them. Where there are more claims, the peer with the most of them claims more than there can be. It is named
+(``MemberNonsense``), and its claims count no more in this session of its.
 """
 
 from __future__ import annotations

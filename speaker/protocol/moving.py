@@ -1,24 +1,24 @@
-"""Held bundles + who is able -> which of them this node should step aside from, and when to look again.
+"""Finds the held bundles that this node should step aside from, and when to look at them again.
 
-**Stepping aside** is how a holder moves a bundle: it releases, and the better candidate, whose turn it is, claims; if
-that one does not, the former holder claims again after its rank's delay. Only the holder starts a move, by its own
-Plan, so two Plans cannot fight. The reasons:
+A holder moves a bundle by *stepping aside*: it releases the bundle, and the better candidate claims it. If that one
+does not, the former holder claims again after its rank's delay. Only the holder begins a move, by its own Plan, so two
+Plans cannot fight. It has four reasons:
 
-- *No candidate any more*, while an able one exists: 0.3 s after, since the successor's Plan may lag.
-- *Provisional.* A claim made at a cold start, where nobody was known to have held before, is the first comer's. It is
-  given on, once, to an equally suited candidate that was absent then and has been able for a second, where that one
-  would be chosen if the bundle were free (``claiming``) and others gave as well, in proportion to what they have: while
-  it has room by a share of all candidates in the Plan, and once no speaker has arrived for 30 s, by a share of those
-  that are there. When that gives no more, or after 120 s, the claim is final.
-- *Preference.* A higher one after 60 s of that node's health, doubling each time. The wait counts from the last time,
-  too. And not before the Plan has said so for five seconds, since the other one must know of it, too.
+- *It is no candidate any more*, and an able one exists. It waits 0.3 s, since the successor's Plan may lag.
+- *Its claim is provisional*: made at a cold start, when nobody was known to have held the bundle before. It gives the
+  bundle on once, to an equally suited candidate that was absent then and has been able for a second, if that one would
+  be chosen were all provisional claims free. While speakers still arrive, a candidate has room for a share of all
+  candidates in the Plan; once none has arrived for 30 s, for a share of those that are there. When that gives no more,
+  or after 120 s, the claim is final.
+- *Another node has a higher preference*, and has been healthy for 60 s. That wait doubles each time, up to an hour,
+  and counts from the last time, too. The Plan must have said so for five seconds, since the other one's must as well.
 - *No endpoint serves*, for as long as ``unserved`` says.
 
-**A promise to move is kept once.** A node counts as better only if it is able by its own heartbeats, on all networks of
-its addresses and on the interfaces that the advertisements name for it, and hears us. One that was named and did not
-claim, so that this node did again, is not named again for that bundle in the same session of its.
+A node counts as better only if its own heartbeats say that it is able on all networks of the bundle's addresses and on
+the interfaces that the advertisements name for it, and that it hears this node. A node that was named and did not
+claim is not named again for that bundle in the same session of its.
 
-**Work per call is bounded**: ``review`` looks at 500 bundles and asks to be called again.
+**Work is bounded.** ``review`` looks at 500 bundles, and asks to be called again.
 """
 
 from __future__ import annotations

@@ -1,19 +1,20 @@
-"""Claims + who lives where -> who owns an address on a link, and where this node answers for it.
+"""Says who owns an address on a link, and where this node answers for it.
 
-Liveness is per link, and so is owning. On each link of an address its owner is the node of the highest claim
-(``claims.outranks``) among those that live there, this node included. A node has one claim on an address, whatever the
-number of its links; it answers on those where no other claim is higher. So a holder whose cable to one network is out
-is no owner there, although it lives on another; and two nodes that hear each other on one network and not on another
-each answer on its side of the cut.
+On each link of an address its owner is the node of the highest claim (``claims.outranks``) among those that live there,
+this node included. A node has one claim on an address, whatever the number of its links, and answers on those where no
+other claim is higher. Two examples:
 
-A link that is down counts for nothing. One on which no other speaker was ever heard counts only where all links of the
-address are such: what is a node's own (a bridge for its containers) is answered on by who holds the address, and is no
-reason for anybody to claim it.
+- A holder whose cable to one network is out owns nothing there, although it lives on another network.
+- Two nodes that hear each other on one network and not on another each answer on their side of the cut.
 
-**Epochs.** A claim is made above all that was heard of the address, and is even. One that is made when nothing proves
-that we can hear (``Link.alone``) is odd, and lower than the one that it stands in for: if that one's holder lives
-after all, it is the one that stays. At the end of the range epochs stay where they are, and preference and name
-decide: a member that claims the highest can hold an address, but nobody is kept from claiming after it.
+Two kinds of links count for less. One that is down counts for nothing. One on which no other speaker was ever heard, as
+a bridge for containers, counts only where all links of the address are such: the address is answered for there by its
+holder, and nobody claims it because of that link.
+
+**Epochs.** A claim has the next even epoch above all that were heard of the address. A claim made while nothing proves
+that this node can hear (``Link.alone``) has an odd epoch below the claim that it stands in for: if that one's holder
+lives after all, its claim stays. At the end of the range epochs stay where they are, and preference and name decide. A
+member that claims the highest epoch can hold an address, but keeps nobody from claiming it afterwards.
 """
 
 from __future__ import annotations

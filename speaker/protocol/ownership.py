@@ -1,18 +1,27 @@
-"""Plan + membership + own claims + now -> claim, hold, withdraw.
+"""Claims what this node should hold, keeps it, withdraws it when a higher claim is heard, and releases it.
 
-**Hold.** Whoever claims an address keeps it: a live claim beats rank, preference and opinion. It ends by release, by
-the address leaving the Plan, or by a higher claim (``claims.outranks``), on hearing which the holder withdraws at once
-and silently; on hearing a lower one it repeats its frames.
+A speaker that claims an address keeps it: a live claim beats rank, preference and the opinion of any Plan. A claim ends
+in one of three ways:
 
-The parts: ``bundles`` (the Plan), ``owners`` (who owns an address on which link), ``claiming`` (whose turn it is to
-claim what nobody owns), ``moving`` (when to step aside). Here their decisions become claims, and what changed is told.
+- The speaker releases it: since the address left the Plan, since it steps aside (``moving``), or since it ends.
+- A higher claim is heard (``claims.outranks``). The speaker withdraws its own at once and silently. When it hears a
+  lower claim it sends its gratuitous frames again.
+- The address belongs on other networks altogether than when the claim was made, so that its holders there may not have
+  been heard. Or it belongs on interfaces that this node does not have, so that the claim keeps it from others.
 
-**Where a claim counts.** A claim is made on the links of its address. If these become others altogether (an address of
-the LAN that was claimed on some other network while the LAN was away), it is worth nothing there, and given up.
+How a change runs through the parts:
 
-**Work per call is bounded**: of a Plan, or of what links change, 300 bundles are followed at once; of what was heard,
-500 addresses are judged at once; and of what is to be claimed or released, what ``claiming`` and ``moving`` look at in
-one call.
+1. ``bundles`` takes over the Plan, and says what changed.
+2. ``owners`` says who owns an address on which link.
+3. ``claiming`` says which bundles without an owner are this node's to claim now; ``choosing`` says who should have one.
+4. ``moving`` says which bundles this node should step aside from.
+5. This module makes the claims, and tells by ``touched`` which addresses to look at.
+
+**Work is bounded.** One call follows 300 bundles of what changed in the Plan or by the links, and judges 500 addresses
+of what was heard. ``claiming`` and ``moving`` have bounds of their own. Nothing is claimed before the whole Plan is
+followed, since shares are reckoned of the whole.
+
+Not promised: one holder among speakers that do not hear each other.
 """
 
 from __future__ import annotations

@@ -1,27 +1,35 @@
-"""The speaker's protocol as one sans-IO object: heartbeats in and out, who holds what, what to answer for.
+"""The speaker's protocol as one object without I/O: heartbeats go in and out, and what to answer for comes out.
 
-The announcer feeds it what the sockets and netlink say, calls ``handle_timer`` when ``next_deadline`` has come, has
-the responder answer by ``take_answers`` and then carries out ``take_effects`` in order. The parts:
+The announcer uses it in this order, again and again:
 
-- Who is there: ``roster`` (the tables), ``membership`` (what heartbeats say), ``identity`` (who is meant by a name),
-  ``mirrors`` (others' claims), ``links`` (own links), ``witnesses`` (other frames), ``suspicion`` (who lives).
-- Who answers: ``ownership`` (who claims), ``answers`` (what is answered for), ``fencing`` (where we may not know what
-  others hold).
-- What is said: ``voice`` (when), ``claims`` (how claim sets travel), ``heartbeat`` (the datagram).
+1. It tells what the sockets and netlink brought, by the methods under *inputs*, and calls ``handle_timer`` when
+   ``next_deadline`` has come.
+2. It has the responder answer for what ``take_answers`` says.
+3. It carries out what ``take_effects`` says, in order.
 
-Here is their composition, the start, the end, and what concerns this node as a whole:
+The parts:
 
-**Start.** Nothing is claimed until a second and three intervals have passed since heartbeats could flow, there is a
-Plan, and the claims of all who were heard are known.
+- Who is there: ``roster`` has the tables. ``membership`` fills them with what heartbeats say, ``identity`` with whose
+  they are, ``mirrors`` with the claims of others, ``links`` with this node's links, ``witnesses`` with other frames.
+- Who lives: ``suspicion`` finds it out, and ``standing`` says what that changes.
+- Who holds what, and who answers: ``ownership`` claims and releases, ``answers`` tells the responder, and ``fencing``
+  keeps a link silent where this node may not know who has taken over.
+- What is said: ``voice`` says when, ``claims`` how a claim set travels, ``heartbeat`` what a datagram is.
 
-**Trouble of one's own.** Where the kernel does not take our heartbeats, or has thrown frames away that were for us,
-the silence of others proves nothing: nobody is declared dead on a link of the first kind, and D grows by half a second
-after the second. ``own_trouble`` says both. After a stall of half the detection floor everything queued is discarded,
-and each link is fenced. Of two nodes of one name (``identity``) the one that yields gives up what it holds and answers
-for nothing.
+This module combines them. Each part returns its ``News``, and the news go to the parts that they concern.
 
-**Work per call is bounded**, whatever has to be taken over (``ownership``): ``next_deadline`` is in the past until all
-is done, and the caller looks after its sockets in between.
+**Start.** Nothing is claimed until three things are so: heartbeats have been able to flow for a second and three
+intervals, there is a Plan, and the claims of all who were heard are known.
+
+**Trouble of this node.** Where the kernel does not take the heartbeats for a link, nobody is declared dead there. Where
+the kernel has dropped frames, D grows by half a second. ``own_trouble`` says both. After a stall of half the detection
+floor everything queued is discarded, and each link is fenced. Of two machines with one name (``identity``) the one that
+yields releases what it holds.
+
+**Work is bounded.** One call does a bounded part of the work, whatever has to be taken over (``ownership``).
+``next_deadline`` is in the past until all is done, and the caller looks after its sockets in between.
+
+Not promised: that ``set_plan`` is cheap. It costs as much as the Plan is large, ``change_plan`` as much as changed.
 """
 
 from __future__ import annotations

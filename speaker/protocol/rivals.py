@@ -1,10 +1,11 @@
-"""Others on the LAN who use an address that we hold.
+"""Says what to do about others on the LAN that use an address for which this node answers.
 
-A *stranger*, who is no speaker, is a conflict: reported with its MAC and answered with one defence in ten seconds, as
-RFC 5227 §2.4 allows. A *speaker's* node may have a higher claim that is still on its way: claims decide that, and we
-never defend against it. If its frames go on for a second without a claim that counts, that is reported, with what is
-known of it (``seen``): another machine with our name (``twin``), a speaker whose datagrams do not arrive here
-(``blocked``), or else its kernel answers by itself (``kernel``; kube-proxy in IPVS mode without strictARP does).
+- A *stranger* is no speaker. It is a conflict: reported with its MAC, and answered with one defence in ten seconds, as
+  RFC 5227 §2.4 allows.
+- A *speaker's* node may have a higher claim that is on its way. Claims decide that, and this node never defends against
+  it. If its frames go on for a second without a claim that counts, that is reported with what is known of it: a machine
+  with our name (``twin``), a speaker whose datagrams do not arrive here (``blocked``), or a kernel that answers by
+  itself (``kernel``), as kube-proxy's does in IPVS mode without strictARP.
 
 The tables hold addresses that this node held in the last ten seconds.
 """

@@ -1,8 +1,8 @@
-"""Who and what is known: peers, the links between us, and what each was last seen to do.
+"""The tables of who and what is known: links, peers, and what each peer was last seen to do on each link.
 
-The tables that are filled from datagrams (``membership``, ``identity``, ``mirrors``), links (``links``) and other
-frames (``witnesses``), and judged by the time (``suspicion``), and the questions that others ask of them. One fact is
-kept in one place; nothing is decided here.
+Each fact is in one place, and nothing is decided here. ``membership``, ``identity`` and ``mirrors`` fill the tables
+with what datagrams say, ``links`` with what netlink says, ``witnesses`` with what other frames show, and ``suspicion``
+with what time and silence show. All parts ask them.
 """
 
 from __future__ import annotations
@@ -176,16 +176,17 @@ class Link:
 
 
 class Roster:
-    """The tables, and what is left to do for whoever composes the parts (``protocol`` clears these)."""
+    """The tables, and questions about them. ``emit`` takes effects, of which decisions are made by ``report``."""
 
     def __init__(self, node: NodeName, settings: Settings, emit: Callable[[Effect], None]) -> None:
         self.node = node
         self.settings = settings
         self.emit = emit
         self.own_lateness = 0.0
-        """How late our own loop runs, in seconds."""
+        """How late this node's own loop runs, in seconds; ``protocol`` measures it."""
         self.scale = 1.0
-        """Interval and floor grow above 50 holders."""
+        """By how much intervals and the floor of D are longer than usual, since more than 50 speakers hold something;
+        ``protocol`` counts them."""
         self.links: dict[LinkName, Link] = {}
         self.peers: dict[NodeName, Peer] = {}
         self.pending: dict[int, Pending] = {}

@@ -1,21 +1,23 @@
-"""Which subnets are where: on which links an address belongs, and which nodes are on its own subnet.
+"""Says on which links an address belongs, on which of them it is answered for, and which nodes are near it.
 
-Own subnets come from the links, the peers' from their heartbeats. A client on the subnet asks everybody on its link,
-but only a node that has the subnet can answer the client itself without a router: such nodes come first.
+Own subnets come from the links, those of peers from their heartbeats. A client on the subnet asks everybody on its
+link, but only a node that has the subnet answers the client without a router. Such nodes are *near*, and come first.
 
-**Where an address belongs.** Named means named: the interfaces that the advertisement names, whatever their subnets.
-Where it names none, an address belongs on the links of its subnet: those with an own address in it, or else those on
-which a peer has one. If none of the links has it, but some node has it on another network, or this one had it within
-the last hour, the address belongs there and nowhere here. An address on nobody's subnet is one that a router sends to
-the LAN, and belongs on every link on whose subnet a speaker was ever heard; on all, where none was within the last hour
-on any that this node has or had.
+**Where an address belongs.** The first of these that applies:
 
-**One answer per segment.** Of several links on one segment one answers, or clients would get two MACs. Links are on
-one segment if our heartbeats from one were heard on the other within the last ten seconds, or if both have the
-address's subnet and nothing was named. The first by name that is up, and not fenced, is the one.
+1. On the interfaces that the advertisement names, whatever their subnets.
+2. On the links of which an own address has the address in its subnet.
+3. On the links on which a peer has the subnet.
+4. Nowhere, where some node has the subnet on another network, or this one had it within the last hour.
+5. On the links on whose subnet a speaker was ever heard: a router sends such an address to the LAN. On all links, where
+   none was heard within the last hour on any that this node has or had.
 
-**Remembered** are subnets, and when they were last said or had, whoever it was: 64 on each link, 64 elsewhere. Who is
-new and says the same as others changes nothing.
+**One answer on each segment.** Of several links on one segment one answers, or clients would get two MACs. Links are on
+one segment if this node's heartbeats from one were heard on the other within the last ten seconds, or if both have the
+address's subnet and no interface was named. The first by name that is up and not fenced is the one.
+
+**What is remembered** are subnets, and when they were last said or had, whoever it was: 64 on each link, and 64
+elsewhere. A node that is new and says the same as others changes nothing.
 """
 
 from __future__ import annotations

@@ -1,29 +1,38 @@
-"""Silence + now -> suspicion, questions, death; and whether it may be us who are cut off.
+"""Finds out who is dead from who is silent, and whether it is this node that is cut off.
 
-**Suspicion** is silence of 2.5 announced intervals, or to ignore two questions about another suspect. It is said in
-the next heartbeat, at once; the suspect is asked by unicast, and an address that it holds there is asked for by ARP
-with a nonce; both again after 50 ms, and each 100 ms while it lasts, for another address while none is proved. Who
-hears a suspicion says at once when it last heard the suspect.
+**Suspicion.** A peer is suspected when it was silent for 2.5 of the intervals that it announced, or ignored two
+questions about another suspect. Then:
 
-**Proof of service.** Anybody can send ARP Replies in a dead node's name, and some switches and access points do so in
-good faith. A Reply counts only if it carries what a member of the cluster makes of the nonce of one of our latest
-questions (``Heartbeat``'s key). A suspect that goes on proving that it answers is alive, though its datagrams do not
-arrive; that is reported, since something blocks the port.
+1. The next heartbeat says so, at once. Each speaker that hears it says at once when it last heard the suspect.
+2. The suspect is asked by a unicast datagram, and by an ARP question with a nonce for an address that it holds.
+3. Both are asked again after 50 ms, and each 100 ms while the suspicion lasts; for another address while none is
+   proved.
 
-**Death** needs all of: nobody who answers has heard the suspect for longer than D; the suspect has not proved that it
-answers for its address; every peer has answered or ignored two questions; and a frame from a third party since the
-suspicion, which proves that we can hear: any frame of anybody who is no suspect (``WatchFrames``). Where no third
-party was heard in the last five minutes, be it a peer, the gateway or one of the last eight neighbours, carrier is the
-proof, but not on a link that has just come up. A datagram refused by the suspect's kernel and one unanswered ARP
-question are a death at once.
+**Proof of service.** Anybody can send ARP replies in a dead node's name, and some switches and access points do so in
+good faith. A reply counts only if it carries what a member of the cluster makes of the nonce of one of our latest
+questions. A suspect that goes on proving that it answers is alive though its datagrams do not arrive. That is reported
+(``DatagramsBlocked``), since something blocks the port.
 
-**Isolation** is a suspicion without that proof: then we may be the ones who are cut off, and claim nothing. When it
-ends, silence counts from then: the first frame through a healed network may be the gateway's. When 3.5 s bring no
-frame of anybody, the others may as well be gone together (a router that ran on the holder's machine, a neighbour that
-went to sleep): the suspects are taken for dead. We are ``alone`` then, and what is claimed gives way to whoever is
-back (``epochs``).
+**Death** needs all of this:
 
-Liveness is per link. A link that is down, or on which we cannot send, declares nobody dead.
+- Nobody who answers has heard the suspect for longer than D.
+- The suspect has not proved for longer than D that it answers for its address.
+- Every peer has answered or ignored two questions.
+- A frame of a third party has come since the suspicion, which proves that this node can hear: a frame of any kind, of
+  anybody but a suspect. Where no peer, gateway or neighbour was heard in the last five minutes, carrier is the proof,
+  but not on a link that has just come up.
+
+One thing shortens it: a datagram that the suspect's kernel refuses and one ARP question that stays unanswered are a
+death at once.
+
+**Isolation** is a suspicion without the last proof. This node may be the one that is cut off, and claims nothing. When
+the isolation ends, silence counts from then, since the first frame through a healed network may be the gateway's. After
+3.5 s without a frame of anybody the suspects are taken for dead: the router may have run on the holder's machine, and
+the neighbour may be asleep. This node is ``alone`` then, and what it claims gives way to the others (``owners``).
+
+Liveness is per link. A link that is down, or on which this node cannot send, declares nobody dead.
+
+Not promised: that a speaker which stands still for longer than D is not taken for dead.
 """
 
 from __future__ import annotations

@@ -1,14 +1,22 @@
-"""Since when each bundle has had no endpoint that can serve, and what that ends.
+"""Says for how long a bundle without endpoints is held, and for how long it is taken over.
 
-Endpoints vanish for two reasons. The pods are gone: then the address should fall silent. Or the API server was away for
-longer than Kubernetes waits for a node's word: then kube-controller-manager calls every node's state unknown and every
-pod not ready, and takes it back as the kubelets speak again. Such an opinion must not cost an address. So a bundle that
-does not serve is held on for a while, and taken over if its holder dies meanwhile; only then it is released, and not
-claimed until it serves again.
+Endpoints vanish for two reasons, which look the same in the API:
 
-While no candidate of it is Ready, nothing is counted: it is not the pods that are in trouble, and the API server may go
-away again before it has told of anything better. Who never saw a bundle serve cannot tell for how long it has not, and
-takes nothing over.
+- The pods are gone. Then the address should fall silent.
+- The API server was away for longer than Kubernetes waits for a node's word. kube-controller-manager then calls every
+  node's state unknown and every pod not ready, and takes it back as the kubelets speak again. That must cost no
+  address.
+
+So the time since a bundle last served decides:
+
+1. For 60 s its holder holds on to it. For 50 s another node takes it over, if the holder dies.
+2. Then the holder releases it, and nobody claims it until it serves.
+
+The time does not run while no candidate of the bundle is Ready: the pods are not what is in trouble then, and the API
+server may go away again before it has told of anything better. A speaker that never saw a bundle serve cannot tell for
+how long it has not, and takes nothing over.
+
+Example: a Service is scaled to zero at noon. Its address is answered for until 12:01, and then by nobody.
 """
 
 from __future__ import annotations

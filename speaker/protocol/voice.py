@@ -1,14 +1,17 @@
-"""When to speak, and what: heartbeats on every link, and the claims that changed or that somebody lacks.
+"""Says when to speak, and what: heartbeats on every link, and claims that changed or that somebody lacks.
 
-A heartbeat goes out each 100 ms while this node holds something, suspects somebody or is starting, otherwise each
-second; each says when the next is due. A node for which somebody waits (``News.speak``) speaks at once, but not
-twice within 20 ms, except to say that it is idle no more, since its silence tells little before that is heard. One
-that is cut off speaks four times as often for ten seconds, so that it is found at once when the network is whole
-again.
+**Heartbeats** go out each 100 ms while this node holds something, suspects somebody or starts, else each second. Each
+says when the next is due. Three things make one come earlier:
 
-Each change of the claim set is said at once and with the next two heartbeats; what a peer asks for, once an interval.
-Claim messages go out in bursts of forty, so that nobody's socket buffer overflows. All of it goes to the group, and by
-unicast to those whom the group does not reach.
+- Somebody waits for it (``News.speak``): it goes out at once, but not twice within 20 ms.
+- This node ceases to be idle: that is said at once, since its silence tells little before it was heard.
+- This node is cut off: it speaks four times as often for ten seconds, so that it is found at once when the network is
+  whole again.
+
+**Claims.** Each change of the claim set is said at once, and with the next two heartbeats. What a peer asks for is said
+once in an interval. Claim messages go out in bursts of forty, so that no socket buffer overflows.
+
+All of it goes to the group, and by unicast to those whom the group does not reach.
 """
 
 from __future__ import annotations

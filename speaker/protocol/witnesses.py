@@ -1,9 +1,12 @@
-"""What frames that are no heartbeats prove: that somebody is there, and that we can hear.
+"""Notes what frames that are no heartbeats prove: that somebody is there, and that this node can hear.
 
-An ARP frame of the gateway or of a neighbour, or a frame of any kind, shows that we hear; the last eight neighbours are
-remembered on each link, to be asked. A suspect's own frames show nothing of that, and not that its speaker lives
-either: its kernel sends some. Two things tell of a suspect: a proof that it answers for its address, and its kernel's
-word that no speaker has the port. What follows is ``suspicion``'s to say.
+- An ARP frame of the gateway or of a neighbour shows both. The last eight neighbours of each link are remembered, so
+  that they can be asked.
+- A frame of any kind shows both, unless it is a suspect's own: a suspect's kernel sends some without its speaker.
+- A proof that a suspect answers for its address shows that it lives.
+- The word of a suspect's kernel that nobody listens on the port shows that its speaker does not.
+
+``suspicion`` says what follows.
 """
 
 from __future__ import annotations
