@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speaker.wire.arp import frames
-from speaker.wire.arp.filter import ANSWERS, SIZES, ArpFilter
+from speaker.wire.arp.filter import ANSWERS, ArpFilter
 from speaker.wire.bpf import Instruction
+from speaker.wire.held_filter import SIZES
 from tests.speaker.wire.bpf import (
     BROADCAST,
     HOST,
