@@ -96,7 +96,8 @@ class WireHost:
         """Send a datagram, so that the kernel asks for the address if it must."""
 
         def send() -> None:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as sender:
                 sender.sendto(b"", (address, 9))
 
         self.call(send)
@@ -190,6 +191,23 @@ class Wire:
         rules = "\n".join(f"{match} drop" for match in matches)
         hook = "type filter hook forward priority 0"
         self._switch.nft(f"table bridge {name} {{\nchain forward {{\n{hook}\n{rules}\n}}\n}}\n")
+
+    def with_ipv6(self) -> None:
+        """Give every host an address of 2001:db8::/64 too, at once: host n has 2001:db8::n."""
+        for number, host in enumerate(self.hosts, 1):
+            host.run("ip", "address", "add", f"2001:db8::{number:x}/64", "dev", "eth0", "nodad")
+
+    def snoop(self) -> None:
+        """Have the switch ask for members of groups (RFC 3810), and forward what goes to a group to them alone."""
+        self._switch.run(
+            "ip", "link", "set", "br0", "type", "bridge", "mcast_query_response_interval", "20",
+            "mcast_querier", "1", "mcast_snooping", "1", "mcast_mld_version", "2",
+        )  # fmt: skip
+
+    def members(self, group: str) -> set[str]:
+        """The hosts to which the switch forwards what goes to a group."""
+        (found,) = json.loads(self._switch.run("bridge", "-json", "mdb", "show", "dev", "br0"))
+        return {entry["port"].removesuffix("-eth0") for entry in found["mdb"] if entry["grp"] == group}
 
     def second_network(self, hosts: list[WireHost]) -> None:
         """Join hosts by another bridge too: 198.51.100.0/24 on ``eth1``."""

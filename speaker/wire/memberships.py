@@ -1,0 +1,102 @@
+"""Joins and leaves the groups of one interface, as ``groups`` plans it. I/O only.
+
+The kernel does the rest: it has the network card receive the group, and says so with MLD reports (RFC 3810), at once,
+when the interface comes up, and whenever a querier asks. A membership belongs to the interface by its index, lives
+through its going down and up and being renamed, and ends with the socket, however the process ends.
+
+What is to be done for thousands of addresses is done in pieces of some milliseconds. While the interface has no IPv6
+(``disable_ipv6``, an MTU below 1,280), nothing can be joined; that is tried once a second. An interface that was
+without IPv6 for a moment has lost its memberships, and the sockets do not know: `rejoin`.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import struct
+
+from speaker.link import LinkName
+from speaker.wire.groups import Groups, MembershipStep
+
+STEPS_AT_ONCE = 16
+"""Joins take 0.1 to 0.4 ms each where there are thousands."""
+TRY_AGAIN_S = 1.0
+
+_MEMBERSHIP = struct.Struct("@16si")
+"""``struct ipv6_mreq``."""
+_IS_SO_ALREADY = frozenset((errno.EADDRINUSE, errno.EADDRNOTAVAIL))
+"""Joined, or left."""
+
+
+logger = logging.getLogger(__name__)
+
+
+class Memberships:
+    """The sockets that hold the memberships of an interface."""
+
+    def __init__(self, link: LinkName, index: int, groups: Groups) -> None:
+        self._link = link
+        self._index = index
+        self._groups = groups
+        self._sockets: list[socket.socket] = []
+        self._due_at = 0.0
+        """When the next step may be taken, at the earliest."""
+        self.refused = ""
+        """Why the kernel does not let us join, as far as is known."""
+        self.rejoin()
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` is due; ``None`` while nothing is to be done."""
+        return self._due_at if self._groups.next_step() is not None else None
+
+    def handle_timer(self, now: float) -> None:
+        """Some steps more."""
+        if now < self._due_at:
+            return
+        self._due_at = now
+        for _ in range(STEPS_AT_ONCE):
+            step = self._groups.next_step() if now >= self._due_at else None
+            if step is None:
+                return
+            self._take(step, now)
+
+    def rejoin(self) -> None:
+        """Begin with none. The kernel lost the memberships, or another plan had them."""
+        self.close()
+        self._groups.forget()
+        self._due_at = 0.0
+
+    def close(self) -> None:
+        """Leave all groups."""
+        while self._sockets:
+            self._sockets.pop().close()
+
+    def _take(self, step: MembershipStep, now: float) -> None:
+        try:
+            self._set(step)
+        except OSError as error:
+            if error.errno == errno.ENOMEM and self._groups.no_room(step):
+                return
+            if str(error) != self.refused:
+                self.refused = str(error)
+                logger.warning("group not joined", extra={"link": self._link, "reason": self.refused})
+            self._due_at = now + TRY_AGAIN_S
+            self._groups.failed(step)
+        else:
+            self.refused = ""
+            self._groups.done(step)
+
+    def _set(self, step: MembershipStep) -> None:
+        option = socket.IPV6_JOIN_GROUP if step.joins else socket.IPV6_LEAVE_GROUP
+        new = step.socket == len(self._sockets)
+        asked = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) if new else self._sockets[step.socket]
+        try:
+            asked.setsockopt(socket.IPPROTO_IPV6, option, _MEMBERSHIP.pack(step.group, self._index))
+        except OSError as error:
+            if error.errno not in _IS_SO_ALREADY:
+                if new:
+                    asked.close()
+                raise
+        if new:
+            self._sockets.append(asked)

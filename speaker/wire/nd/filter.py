@@ -1,0 +1,116 @@
+"""The filters in the kernel for Neighbour Discovery: one made from the addresses held on a link, one for answers.
+
+**The first** (`NdFilter`) passes what has IPv6's next header ICMPv6 and the hop limit 255, was sent to a group or to
+this interface (which leaves out our own frames, and tagged frames of VLANs that do not exist here), and is
+
+- a solicitation for a held address;
+- a solicitation that comes from a held address, or an advertisement to a group that tells of one: a rival.
+
+**The second** (`ANSWERS`) passes every advertisement that was sent to this interface alone.
+
+A program compares words of 32 bits, and an address has four. What tells the addresses of a link apart is nearly always
+the last one, so nothing but that is compared, and what is asked for an address that differs from a held one before its
+last 32 bits alone is passed too; the responder looks again. The socket receives all of the node's IPv6 packets: those
+that are not ICMPv6 are dropped by the second instruction.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from speaker.wire.addresses import WireAddress
+from speaker.wire.bpf import (
+    DROP,
+    IF_AT_LEAST,
+    IF_EQUAL,
+    IF_GREATER,
+    LOAD_HALF,
+    LOAD_LENGTH,
+    LOAD_WORD,
+    PACKET_TYPE,
+    PASS,
+    TO_GROUP,
+    TO_US,
+    Instruction,
+    assemble,
+)
+from speaker.wire.held_filter import SIZES, HeldFilter
+from speaker.wire.nd.frames import HOP_LIMIT, ICMPV6, LEAST_OCTETS
+
+_NEXT_HEADER_AT, _SENDER_AT, _TYPE_AT, _TARGET_AT = 20, 34, 54, 74
+"""Of the addresses, the last word."""
+_HEADER = ICMPV6 << 8 | HOP_LIMIT
+_SOLICITATION, _ADVERTISEMENT = 135 << 8, 136 << 8
+"""Type and code."""
+
+
+class NdFilter(HeldFilter):
+    """What the filter of one link is made from, and its program."""
+
+    def __init__(self, held: Iterable[WireAddress] = (), size: int = SIZES[0]) -> None:
+        self._alike = Counter(_number(address) for address in held)
+        """How many held addresses have these last 32 bits."""
+        super().__init__(_HEAD, _MIDDLE, self._alike, size)
+
+    def hold(self, address: WireAddress) -> None:
+        """Let pass what matters for this address too."""
+        number = _number(address)
+        self._alike[number] += 1
+        self.pass_number(number)
+
+    def release(self, address: WireAddress) -> None:
+        """This address, which was held, does not matter any more."""
+        number = _number(address)
+        self._alike[number] -= 1
+        if not self._alike[number]:
+            del self._alike[number]
+            self.drop_number(number)
+
+
+_HEAD = assemble(
+    (
+        Instruction(LOAD_HALF, 0, 0, _NEXT_HEADER_AT),
+        Instruction(IF_EQUAL, 0, 9, _HEADER),
+        Instruction(LOAD_LENGTH, 0, 0, 0),
+        Instruction(IF_AT_LEAST, 0, 7, LEAST_OCTETS),
+        Instruction(LOAD_WORD, 0, 0, PACKET_TYPE),
+        Instruction(IF_GREATER, 5, 0, TO_GROUP),
+        Instruction(LOAD_HALF, 0, 0, _TYPE_AT),
+        Instruction(IF_EQUAL, 4, 0, _SOLICITATION),
+        Instruction(IF_EQUAL, 0, 2, _ADVERTISEMENT),
+        Instruction(LOAD_WORD, 0, 0, PACKET_TYPE),
+        Instruction(IF_EQUAL, 0, 1, TO_US),  # an advertisement to us alone is an answer
+        DROP,
+        Instruction(LOAD_WORD, 0, 0, _TARGET_AT),
+    )
+)
+_MIDDLE = assemble(
+    (
+        Instruction(LOAD_HALF, 0, 0, _TYPE_AT),
+        Instruction(IF_EQUAL, 1, 0, _SOLICITATION),
+        DROP,
+        Instruction(LOAD_WORD, 0, 0, _SENDER_AT),
+    )
+)
+
+ANSWERS = assemble(
+    (
+        Instruction(LOAD_HALF, 0, 0, _NEXT_HEADER_AT),
+        Instruction(IF_EQUAL, 0, 7, _HEADER),
+        Instruction(LOAD_LENGTH, 0, 0, 0),
+        Instruction(IF_AT_LEAST, 0, 5, LEAST_OCTETS),
+        Instruction(LOAD_WORD, 0, 0, PACKET_TYPE),
+        Instruction(IF_EQUAL, 0, 3, TO_US),
+        Instruction(LOAD_HALF, 0, 0, _TYPE_AT),
+        Instruction(IF_EQUAL, 0, 1, _ADVERTISEMENT),
+        PASS,
+        DROP,
+    )
+)
+"""Advertisements to us alone."""
+
+
+def _number(address: WireAddress) -> int:
+    """The last 32 bits."""
+    return int.from_bytes(address[12:], "big")
