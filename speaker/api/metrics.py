@@ -41,7 +41,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 COUNTERS: dict[str, tuple[str, str]] = {
     "claims_refused": ("Claims of peers of a later release that this one cannot understand.", "reason"),
     "decisions": ("Decisions of the protocol that were logged: claims, releases, deaths, conflicts.", "reason"),
-    "frames_dropped": ("ARP frames that were not answered.", "reason"),
+    "frames_dropped": ("ARP and Neighbour Discovery frames that were not answered.", "reason"),
     "frames_lost": ("Frames that the kernel dropped, because the speaker did not read them in time.", "what"),
     "heartbeats_dropped": ("Heartbeat datagrams that were dropped.", "reason"),
     "reports_dropped": ("Decisions that were not logged, because there were too many at once.", ""),
@@ -158,9 +158,17 @@ def _single(figures: SpeakerFigures) -> Iterator[Metric]:
 
 def _by_address(traffic: Totals) -> Iterator[Metric]:
     families: tuple[tuple[str, str, Mapping[AddressText, int]], ...] = (
-        ("requests_received", "ARP requests received for an address that this node holds.", traffic.answered),
-        ("responses_sent", "ARP replies sent for an address.", traffic.answered),
-        ("gratuitous_sent", "Gratuitous ARP frames sent for an address.", traffic.gratuitous),
+        (
+            "requests_received",
+            "ARP Requests and Neighbour Solicitations received for an address that this node holds.",
+            traffic.answered,
+        ),
+        ("responses_sent", "ARP Replies and solicited Neighbour Advertisements sent for an address.", traffic.answered),
+        (
+            "gratuitous_sent",
+            "Gratuitous ARP frames and unsolicited Neighbour Advertisements sent for an address.",
+            traffic.gratuitous,
+        ),
     )
     for name, documentation, counts in families:
         family = UnknownMetricFamily(f"metallb_layer2_{name}", documentation, labels=["ip"])

@@ -10,19 +10,35 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from cluster.addresses import Family
-from speaker.wire.arp import frames
-from speaker.wire.arp.filter import ANSWERS
+from speaker.wire.arp import filter as arp_filter
+from speaker.wire.arp import frames as arp
 from speaker.wire.arp.responder import ArpResponder
+from speaker.wire.nd import filter as nd_filter
+from speaker.wire.nd import frames as nd
+from speaker.wire.nd.responder import NdResponder
 from speaker.wire.resolution import Resolution
 
 ARP = Resolution(
-    ethertype=frames.ETHERTYPE_ARP,
-    frame_octets=frames.READ_OCTETS,
+    family=Family.IPV4,
+    ethertype=arp.ETHERTYPE_ARP,
+    frame_octets=arp.READ_OCTETS,
     responder=ArpResponder,
-    answers=ANSWERS,
-    question=frames.question,
-    first_round=(frames.gratuitous_request,),
-    every_round=(frames.gratuitous_request, frames.gratuitous_reply),
+    answers=arp_filter.ANSWERS,
+    question=arp.question,
+    first_round=(arp.gratuitous_request,),
+    every_round=(arp.gratuitous_request, arp.gratuitous_reply),
+)
+NEIGHBOUR_DISCOVERY = Resolution(
+    family=Family.IPV6,
+    ethertype=nd.ETHERTYPE_IPV6,
+    frame_octets=nd.READ_OCTETS,
+    responder=NdResponder,
+    answers=nd_filter.ANSWERS,
+    question=nd.question,
+    first_round=(nd.unsolicited_advertisement,),
+    every_round=(nd.unsolicited_advertisement,),
 )
 
-RESOLUTIONS: Mapping[Family, Resolution] = MappingProxyType({Family.IPV4: ARP})
+RESOLUTIONS: Mapping[Family, Resolution] = MappingProxyType(
+    {resolution.family: resolution for resolution in (ARP, NEIGHBOUR_DISCOVERY)}
+)

@@ -3,9 +3,9 @@
 `LinkTable` is fed with what the kernel says (``link_socket``), first the answers to three dumps, then events, and says
 which links are announced. What no dump mentions is forgotten at its end.
 
-An interface is announced if it is Ethernet with broadcast and ARP, is part of nothing else, has an IPv4 address, and
-has a name that container networks do not use (the same names as MetalLB leaves out). `LinkTable.unusable` says why one
-is not.
+An interface is announced if it is Ethernet with broadcast and ARP, is part of nothing else, has an IPv4 address (by
+which speakers talk to each other), and has a name that container networks do not use (the same names as MetalLB leaves
+out). `LinkTable.unusable` says why one is not.
 
 `steps` says how the protocol hears of a change, so that nothing that happened between two looks is passed over.
 
@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from cluster.addresses import Family
 from speaker.link import LinkName
 from speaker.protocol.effects import LinkState
 from speaker.wire import netlink
@@ -103,7 +104,7 @@ class LinkTable:
         states = []
         for index, addresses in self._addresses.items():
             interface = self._interfaces.get(index)
-            if interface is None or interface.unfit or EXCLUDED.fullmatch(interface.name):
+            if interface is None or interface.unfit or not self._has_ipv4(index) or EXCLUDED.fullmatch(interface.name):
                 continue
             gateways = [gateway for gateway in self._gateways if gateway.index == index]
             best = min(gateways, key=lambda gateway: (gateway.metric, gateway.address), default=None)
@@ -113,7 +114,7 @@ class LinkTable:
                     index=index,
                     mac=interface.mac,
                     up=interface.carrier,
-                    prefixes=tuple(own.text for own in addresses),
+                    prefixes=tuple(own.text for own in sorted(addresses, key=lambda own: own.address.family)),
                     gateway=best.address.text if best is not None else None,
                 )
             )
@@ -133,9 +134,12 @@ class LinkTable:
     def _why_not(self, interface: Interface) -> str:
         if interface.unfit:
             return interface.unfit.value
-        if interface.index not in self._addresses:
+        if not self._has_ipv4(interface.index):
             return "has no IPv4 address"
         return "" if interface.carrier else "has no carrier"
+
+    def _has_ipv4(self, index: int) -> bool:
+        return any(own.address.family is Family.IPV4 for own in self._addresses.get(index, ()))
 
     def take_flapped(self) -> frozenset[int]:
         """Indexes of interfaces that lost their carrier and had it back before we looked, since the last call."""

@@ -20,8 +20,8 @@ from speaker.link import LinkName, Mac
 from speaker.wire.addresses import OwnAddress, WireAddress
 from speaker.wire.ethernet import is_group
 
-GROUPS = 0x1 | 0x10 | 0x40
-"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE: what to bind the socket to."""
+GROUPS = 0x1 | 0x10 | 0x40 | 0x100
+"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR: what to bind the socket to."""
 
 NEW_LINK, DEL_LINK, GET_LINK = 16, 17, 18
 NEW_ADDRESS, DEL_ADDRESS, GET_ADDRESS = 20, 21, 22
@@ -38,11 +38,13 @@ _NEXT_HOP = struct.Struct("=HBBi")
 _U32 = struct.Struct("=I")
 _S32 = struct.Struct("=i")
 
-_AF_UNSPEC, _AF_INET = 0, 2
+_AF_UNSPEC, _AF_INET, _AF_INET6 = 0, 2, 10
 _ARPHRD_ETHER = 1
 _IFLA_ADDRESS, _IFLA_NAME, _IFLA_MASTER, _IFLA_CARRIER_DOWN_COUNT = 1, 3, 10, 48
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_SCOPE_HOST = 254
+_IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
+_SCOPE_LINK, _SCOPE_HOST = 253, 254
+_ADDRESS_OCTETS = {_AF_INET: 4, _AF_INET6: 16}
 _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 4, 5, 6, 9, 15
 _MAIN_TABLE, _UNICAST = 254, 1
 _IFF_UP, _IFF_BROADCAST, _IFF_RUNNING, _IFF_NOARP, _IFF_SLAVE, _IFF_LOWER_UP = 0x1, 0x2, 0x40, 0x80, 0x800, 0x10000
@@ -80,7 +82,8 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceAddress:
-    """An IPv4 address on an interface (RTM_NEWADDR)."""
+    """An address on an interface (RTM_NEWADDR). IPv6's link-local ones, which say nothing of a subnet, and those that
+    the kernel may not use yet are left out."""
 
     index: int
     own: OwnAddress
@@ -126,7 +129,7 @@ def dump_request(kind: int, sequence: int) -> bytes:
     if kind == GET_LINK:
         body = _LINK.pack(_AF_UNSPEC, 0, 0, 0, 0)
     elif kind == GET_ADDRESS:
-        body = _ADDRESS.pack(_AF_INET, 0, 0, 0, 0)
+        body = _ADDRESS.pack(_AF_UNSPEC, 0, 0, 0, 0)
     else:
         body = _ROUTE.pack(_AF_INET, 0, 0, 0, _MAIN_TABLE, 0, 0, _UNICAST, 0)
     return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _DUMP, sequence, 0) + body
@@ -186,13 +189,19 @@ def _unfit(kind: int, flags: int, mac: bytes, master: int) -> Unfit | None:
     return Unfit.NO_ARP if flags & _IFF_NOARP else None
 
 
+def _new_address(body: bytes) -> Iterator[InterfaceAddress]:
+    _, _, flags, _, _ = _ADDRESS.unpack_from(body)
+    if not flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED):
+        yield from _interface_address(body)
+
+
 def _interface_address(body: bytes) -> Iterator[InterfaceAddress]:
     family, length, _, scope, index = _ADDRESS.unpack_from(body)
-    if family != _AF_INET or scope >= _SCOPE_HOST:
+    if family not in _ADDRESS_OCTETS or scope >= (_SCOPE_HOST if family == _AF_INET else _SCOPE_LINK):
         return
     attributes = _attributes(body, _ADDRESS.size)
     octets = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS, b"")
-    if len(octets) == 4:
+    if len(octets) == _ADDRESS_OCTETS[family]:
         yield InterfaceAddress(index, OwnAddress(WireAddress(octets), length))
 
 
@@ -220,7 +229,7 @@ def _gateway(body: bytes) -> Iterator[Gateway]:
 _PARSERS: dict[int, Callable[[bytes], Iterator[Known]]] = {
     NEW_LINK: _interface,
     DEL_LINK: _interface,
-    NEW_ADDRESS: _interface_address,
+    NEW_ADDRESS: _new_address,
     DEL_ADDRESS: _interface_address,
     NEW_ROUTE: _gateway,
     DEL_ROUTE: _gateway,

@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import ArpSeen
 from speaker.wire.addresses import WireAddress
+from speaker.wire.groups import Groups
 
 Prove = Callable[[bytes, Mac, AddressText], bytes]
 """Nonce, own MAC, address that is answered for -> the proof that we answer for it, or nothing while there is no key."""
@@ -74,6 +76,10 @@ class Responder(Protocol):
     @property
     def filter(self) -> Filter: ...
 
+    @property
+    def groups(self) -> Groups | None:
+        """The groups to which questions for the addresses go; ``None`` where questions go to everybody."""
+
     def set_macs(self, mac: Mac, own: frozenset[Mac]) -> None:
         """Answer with ``mac`` from now on; frames from any of ``own`` are our own."""
 
@@ -101,6 +107,7 @@ class Responder(Protocol):
 class Resolution:
     """What one family brings."""
 
+    family: Family
     ethertype: int
     frame_octets: int
     """What is read of a frame."""

@@ -4,6 +4,8 @@ There are two sockets. *Questions* receives what others ask, and rivals; everyth
 receives the answers to our own questions, so that a flood of others' questions cannot push out of the queue what may
 tell that somebody lives.
 
+**The groups** to which others' questions go are joined and left as the responder says (``memberships``).
+
 **The filter** in the kernel follows the responder. When the responder answers for something that the filter does not
 pass yet, the filter is attached anew at once. It is narrowed to what is held some time after the last change, and then
 rests for long enough that narrowing costs no more than a third of a percent of the time.
@@ -19,6 +21,7 @@ from speaker.link import Mac
 from speaker.protocol.effects import LinkState
 from speaker.wire.addresses import OwnAddress, WireAddress, nearest
 from speaker.wire.bpf import NOTHING
+from speaker.wire.memberships import Memberships
 from speaker.wire.process import boottime
 from speaker.wire.resolution import Resolution, Responder
 from speaker.wire.sockets import PacketSocket, attach_filter
@@ -45,6 +48,7 @@ class Resolver:
         except OSError:
             self.questions.close()
             raise
+        self._memberships = _memberships(state, responder)
         self.sample_at = 0.0
         """When the protocol sees an asker next."""
         self._tighten_at: float | None = None
@@ -54,17 +58,24 @@ class Resolver:
 
     def set_state(self, state: LinkState, responder: Responder) -> None:
         """The same interface, as it is now."""
+        had_own = bool(self._own)
         self._set(state)
         if responder is not self.responder:
             self.responder = responder
             self._attach()
+            self._leave_groups()
+            self._memberships = _memberships(state, responder)
+        elif self._memberships is not None and self._own and not had_own:
+            self._memberships.rejoin()
 
     def ask(self, target: WireAddress, to: Mac | None, nonce: bytes) -> int:
         """Ask one host, or everybody, who has an address; 0, or the ``errno`` with which the kernel refused the frame.
 
         The question comes from an address of our own, so that the answer comes to us and nobody takes the question for
-        a claim.
+        a claim. Where there is none of the family, nothing is asked (``EADDRNOTAVAIL``).
         """
+        if not self._own:
+            return errno.EADDRNOTAVAIL
         source = nearest(self._own, target)
         return self.questions.send(self._resolution.question(target, source, self._mac, to, nonce))
 
@@ -77,9 +88,12 @@ class Resolver:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due; ``None`` while nothing is to be done."""
-        return self._tighten_at
+        joins_at = self._memberships.next_deadline() if self._memberships is not None else None
+        return min((at for at in (self._tighten_at, joins_at) if at is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
+        if self._memberships is not None:
+            self._memberships.handle_timer(now)
         if self._tighten_at is not None and now >= self._tighten_at:
             self.responder.filter.tighten()
             self._attach()
@@ -89,10 +103,16 @@ class Resolver:
     def close(self) -> None:
         self.questions.close()
         self.answers.close()
+        self._leave_groups()
+
+    def _leave_groups(self) -> None:
+        if self._memberships is not None:
+            self._memberships.close()
 
     def _set(self, state: LinkState) -> None:
         self._mac = state.mac
-        self._own = [OwnAddress.of(prefix) for prefix in state.prefixes]
+        own = (OwnAddress.of(prefix) for prefix in state.prefixes)
+        self._own = [mine for mine in own if mine.address.family is self._resolution.family]
 
     def _attach(self) -> None:
         """Let pass what the filter does now, from the next frame on."""
@@ -105,3 +125,7 @@ class Resolver:
                     raise
             else:
                 return
+
+
+def _memberships(state: LinkState, responder: Responder) -> Memberships | None:
+    return None if responder.groups is None else Memberships(state.name, state.index, responder.groups)

@@ -62,6 +62,8 @@ class _Ready:
 class ArpResponder:
     """The responder of one link, and the filter in the kernel ahead of it."""
 
+    groups = None
+
     def __init__(self, link: LinkName, mac: Mac, prove: Prove = no_proof) -> None:
         self.link = link
         self._prove = prove

@@ -30,6 +30,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.protocol.effects import LinkState
@@ -147,7 +148,8 @@ class HeartbeatSocket:
 
     def _set(self, state: LinkState) -> None:
         self._mac = state.mac
-        self._addresses = [OwnAddress.of(prefix) for prefix in state.prefixes]
+        own = (OwnAddress.of(prefix) for prefix in state.prefixes)
+        self._addresses = [mine for mine in own if mine.address.family is Family.IPV4]
         self._own = frozenset(own.address for own in self._addresses)
 
     def _code(self) -> bytes:

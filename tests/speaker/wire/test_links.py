@@ -35,6 +35,15 @@ def test_interface_with_an_address_is_announced_with_all_of_them_and_its_gateway
     )
 
 
+def test_ipv6_addresses_come_behind_those_by_which_speakers_talk_and_alone_they_do_not_suffice() -> None:
+    ipv6 = InterfaceAddress(2, OwnAddress.of("2001:db8::11/64"))
+    (link,) = table(ETH0, ipv6, OWN).links()
+    assert link.prefixes == ("192.0.2.11/24", "2001:db8::11/64")
+    made = table(ETH0, ipv6)
+    assert made.links() == ()
+    assert made.unusable() == {"eth0": "has no IPv4 address"}
+
+
 def test_interface_without_carrier_stays_and_is_down() -> None:
     (link,) = table(ETH0, OWN, replace(ETH0, carrier=False)).links()
     assert not link.up

@@ -113,6 +113,24 @@ def test_address_is_the_local_one_with_its_prefix_length() -> None:
     assert list(parse(address_message(scope=254))) == []
 
 
+def ipv6_message(address: str = "2001:db8::11", kind: int = netlink.NEW_ADDRESS, flags: int = 0x80) -> bytes:
+    message = ifaddrmsg()
+    message["family"], message["prefixlen"], message["index"], message["flags"] = socket.AF_INET6, 64, 3, flags
+    message["scope"] = 253 if address.startswith("fe80") else 0
+    message["attrs"] = [("IFA_ADDRESS", address)]
+    return encoded(message, kind)
+
+
+def test_ipv6_address_counts_once_it_may_be_used_and_until_it_is_deleted() -> None:
+    own = InterfaceAddress(3, OwnAddress.of("2001:db8::11/64"))
+    tentative, failed = 0x40, 0x48
+    assert one(ipv6_message()) == own
+    assert list(parse(ipv6_message(flags=tentative))) == []
+    assert list(parse(ipv6_message(flags=failed))) == []
+    assert one(ipv6_message(kind=netlink.DEL_ADDRESS, flags=tentative)) == Removed(own)
+    assert list(parse(ipv6_message("fe80::11"))) == [], "every link has this subnet"
+
+
 def route_message(kind: int = netlink.NEW_ROUTE, **fields: object) -> bytes:
     message = rtmsg()
     message["family"], message["table"], message["type"] = socket.AF_INET, fields.get("table", 254), 1
