@@ -15,16 +15,13 @@ where it has none it sends less, and the figures say how much.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import random
-import socket
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from bench.probes import announcer_cpu_s, take_precedence
-from bench.report import Figures, arguments, progress, show, write
+from bench.asking import compare, foreign, measure
+from bench.probes import take_precedence
+from bench.report import Figures, arguments
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
@@ -33,46 +30,6 @@ from speaker.wire.heartbeats.datagrams import UdpFrame
 from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
 from tests.wire.speakers import Speaker, bundle
-
-OUTSTANDING = 64
-FRAME_OCTETS = 64
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
-
-
-class _Message(ctypes.Structure):
-    """``struct mmsghdr``."""
-
-    _fields_ = [
-        ("name", ctypes.c_void_p),
-        ("name_length", ctypes.c_uint32),
-        ("iov", ctypes.c_void_p),
-        ("iov_length", ctypes.c_size_t),
-        ("control", ctypes.c_void_p),
-        ("control_length", ctypes.c_size_t),
-        ("flags", ctypes.c_int),
-        ("padding", ctypes.c_uint32),
-        ("length", ctypes.c_uint32),
-    ]
-
-
-class Batch:
-    """Messages for sendmmsg or recvmmsg over buffers that stay."""
-
-    def __init__(self, contents: Sequence[bytes]) -> None:
-        self._buffers = [ctypes.create_string_buffer(content, FRAME_OCTETS) for content in contents]
-        self._iovecs = (_Iovec * len(contents))()
-        self.messages = (_Message * len(contents))()
-        for at, content in enumerate(contents):
-            self._iovecs[at] = _Iovec(ctypes.addressof(self._buffers[at]), len(content))
-            self.messages[at].iov = ctypes.addressof(self._iovecs[at])
-            self.messages[at].iov_length = 1
-
-    def at(self, index: int) -> ctypes.c_void_p:
-        return ctypes.c_void_p(ctypes.addressof(self.messages) + index * ctypes.sizeof(_Message))
 
 
 def questions(targets: Sequence[AddressText], senders: int, count: int) -> list[bytes]:
@@ -86,60 +43,6 @@ def questions(targets: Sequence[AddressText], senders: int, count: int) -> list[
     return made
 
 
-def opened(host: WireHost, receives: bool = True) -> socket.socket:
-    def create() -> socket.socket:
-        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        made.bind(("eth0", frames.ETHERTYPE_ARP if receives else 0))
-        made.settimeout(0.2)
-        return made
-
-    return host.call(create)
-
-
-def replies_per_second(client: WireHost, asked: list[bytes], seconds: float) -> float:
-    """Replies a second with 32 to 64 questions outstanding.
-
-    They are refilled by halves, or the generator would be what is measured.
-    """
-    with opened(client) as wire:
-        wire.setblocking(True)
-        wire.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVTIMEO, (0).to_bytes(8, "little") + (50_000).to_bytes(8, "little")
-        )
-        out, back = Batch(asked), Batch([bytes(FRAME_OCTETS)] * OUTSTANDING)
-        at, answered, started = 0, 0, time.perf_counter()
-        allowed = OUTSTANDING
-        while (now := time.perf_counter()) - started < seconds:
-            while allowed:
-                many = min(allowed, len(asked) - at)
-                sent = _LIBC.sendmmsg(wire.fileno(), out.at(at), many, 0)
-                if sent <= 0:
-                    break
-                at = (at + sent) % len(asked)
-                allowed -= sent
-            allowed = _LIBC.recvmmsg(wire.fileno(), back.at(0), OUTSTANDING // 2, 0, None)
-            if allowed <= 0:  # lost: start again with all
-                allowed = OUTSTANDING
-            else:
-                answered += allowed
-        return answered / (now - started)
-
-
-def answer_times(client: WireHost, question: bytes, count: int) -> list[float]:
-    """Microseconds from a question to its answer, one at a time."""
-    times = []
-    with opened(client) as wire:
-        for _ in range(count):
-            started = time.perf_counter()
-            wire.send(question)
-            try:
-                wire.recv(FRAME_OCTETS)
-            except TimeoutError:
-                continue
-            times.append((time.perf_counter() - started) * 1e6)
-    return times
-
-
 def foreign_questions() -> list[bytes]:
     return questions([AddressText(f"192.0.2.{n}") for n in range(100, 150)], 1000, 100)
 
@@ -150,49 +53,6 @@ def foreign_datagrams(node: WireHost) -> list[bytes]:
     here, sender = (WireAddress.of(AddressText(text)) for text in ("192.0.2.1", "192.0.2.2"))
     frame = UdpFrame(to, Mac(b"\x02\x00\x00\x01\x00\x00"), here, sender, 9, 9, 64, b"no heartbeat")
     return [frame.encode()] * 100
-
-
-def foreign_cpu(client: WireHost, pid: int, frames: Sequence[bytes], rate: int, seconds: float) -> tuple[float, float]:
-    """Send others' frames past the speaker, ``rate`` a second or as many as can be sent.
-
-    Returns the share of one processor that the speaker used meanwhile, and the frames a second that there were.
-    """
-    batch = Batch(frames)
-    with opened(client, receives=False) as wire:
-        before, started, sent = announcer_cpu_s(pid), time.perf_counter(), 0
-        while (passed := time.perf_counter() - started) < seconds:
-            if sent < passed * rate:
-                sent += max(0, _LIBC.sendmmsg(wire.fileno(), batch.at(0), 100, 0))
-            else:
-                time.sleep(0.0005)
-        return (announcer_cpu_s(pid) - before) / passed, sent / passed
-
-
-def measure(client: WireHost, addresses: Sequence[AddressText], seconds: float, pid: int | None = None) -> Figures:
-    one, many = addresses[:1], addresses
-    figures = {}
-    for senders, targets in ((1, one), (1, many), (10_000, one), (10_000, many)):
-        case = f"{senders} senders, {len(targets)} addresses"
-        before = announcer_cpu_s(pid) if pid else 0.0
-        progress.print(f"  {case}")
-        rate = replies_per_second(client, questions(targets, senders, 10_000), seconds)
-        figures[f"replies/s, {case}"] = rate
-        if pid:
-            figures[f"replies per CPU second, {case}"] = rate * seconds / (announcer_cpu_s(pid) - before)
-    times = answer_times(client, questions(one, 1, 1)[0], 5000)
-    if len(times) < 100:
-        raise SystemExit("hardly any question was answered")
-    figures["answer p50, µs"] = statistics.median(times)
-    figures["answer p99, µs"] = statistics.quantiles(times, n=100)[98]
-    return figures
-
-
-def with_wire(run: Callable[[Wire, WireHost, WireHost], Figures]) -> Figures:
-    wire = Wire()
-    try:
-        return run(wire, wire.host("node"), wire.host("client"))
-    finally:
-        wire.end()
 
 
 def main() -> None:
@@ -208,31 +68,19 @@ def main() -> None:
             speaker.plan(1, *(bundle(address, (address,), "node") for address in addresses))
             wait_until(lambda: speaker.holds(*addresses), 30)
             wait_until(lambda: sum(speaker.traffic.gratuitous.values()) >= 9000, 60)
-            figures = measure(client, addresses, options.seconds, speaker.process.pid)
-            pid, asked = speaker.process.pid, foreign_questions()
-            idle = foreign_cpu(client, pid, asked, 0, options.seconds)[0]
-            for what, sent, rate in (("questions", asked, 50_000), ("datagrams", foreign_datagrams(node), 200_000)):
-                share, passed = foreign_cpu(client, pid, sent, rate, options.seconds)
-                figures[f"CPU of {rate // 1000}k/s foreign {what}, %"] = 100 * (share - idle)
-                figures[f"foreign {what}/s"] = passed
-            figures["idle CPU, %"] = 100 * idle
-            return figures
+            pid = speaker.process.pid
+            loads = {"questions": (foreign_questions(), 50_000), "datagrams": (foreign_datagrams(node), 200_000)}
+            figures = measure(client, frames.ETHERTYPE_ARP, questions, addresses, options.seconds, pid=pid)
+            return figures | foreign(client, pid, loads, options.seconds)
         finally:
             speaker.end()
 
     def kernel(_: Wire, node: WireHost, client: WireHost) -> Figures:
         node.run("sh", "-c", "; ".join(f"ip address add {address}/32 dev eth0" for address in addresses))
         node.run("ip", "route", "add", "default", "dev", "eth0")  # it answers only whom it could reach
-        return measure(client, addresses, options.seconds)
+        return measure(client, frames.ETHERTYPE_ARP, questions, addresses, options.seconds)
 
-    results: dict[str, Figures] = {}
-    for name, run in (("speaker", ours), ("kernel", kernel)):
-        progress.print(name)
-        results[name] = with_wire(run)
-    kernels = results["kernel"]
-    rows = {name: [value, *([kernels[name]] if name in kernels else [])] for name, value in results["speaker"].items()}
-    show(["figure", "speaker", "kernel"], rows)
-    write(options.json, results)
+    compare(ours, kernel, options.json)
 
 
 if __name__ == "__main__":

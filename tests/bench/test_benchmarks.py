@@ -37,13 +37,14 @@ def test_allocation_times_every_case(tmp_path: Path) -> None:
 
 
 @pytest.mark.lab
-def test_arp_measures_the_speaker_and_the_kernel(tmp_path: Path) -> None:
-    found, shown = run("arp", "--seconds=0.2", figures=tmp_path)
+@pytest.mark.parametrize(("name", "foreign"), [("arp", "datagrams"), ("nd", "packets")])
+def test_answers_of_the_speaker_and_the_kernel_are_measured(name: str, foreign: str, tmp_path: Path) -> None:
+    found, shown = run(name, "--seconds=0.2", figures=tmp_path)
     assert set(found) == {"speaker", "kernel"}
     for figures in found.values():
         assert figures["replies/s, 1 senders, 1 addresses"] > 0
         assert 0 < figures["answer p50, µs"] <= figures["answer p99, µs"]
-    assert found["speaker"]["foreign datagrams/s"] > 0
+    assert found["speaker"][f"foreign {foreign}/s"] > 0
     assert "kernel" in shown
 
 
