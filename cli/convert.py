@@ -70,7 +70,7 @@ class Conversion:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pool:
+class _OldPool:
     """A layer2 pool."""
 
     name: str
@@ -127,7 +127,7 @@ def _namespace(config: FoundConfiguration, asked: str | None, remarks: list[str]
 # ------------------------------------------------------------------------ the old format
 
 
-def _read_config(config: Any, remarks: list[str]) -> tuple[list[_Pool], set[str]]:
+def _read_config(config: Any, remarks: list[str]) -> tuple[list[_OldPool], set[str]]:
     """The layer2 pools, and the names of all pools."""
     if isinstance(config, str):
         parsed = [each for each in documents(config) if each is not None]
@@ -143,7 +143,7 @@ def _read_config(config: Any, remarks: list[str]) -> tuple[list[_Pool], set[str]
         if value := config.get(key):
             count = f" ({len(value)})" if isinstance(value, list | dict) and key != "peer-autodiscovery" else ""
             remarks.append(f"{key}: left out, {what}{count}: BerthLB does not serve BGP")
-    pools: list[_Pool] = []
+    pools: list[_OldPool] = []
     names: set[str] = set()
     taken: RangeMap[str] = RangeMap()
     for position, source in enumerate(_list(config.get("address-pools"), "address-pools")):
@@ -165,7 +165,7 @@ def _read_config(config: Any, remarks: list[str]) -> tuple[list[_Pool], set[str]
     return pools, names
 
 
-def _read_pool(name: str, source: dict[Any, Any], taken: RangeMap[str], remarks: list[str]) -> _Pool | None:
+def _read_pool(name: str, source: dict[Any, Any], taken: RangeMap[str], remarks: list[str]) -> _OldPool | None:
     """A pool, or None with a remark where it is left out."""
     where = f"pool {quoted(name)}: "
     _check_keys(source, _POOL_KEYS, where)
@@ -189,7 +189,7 @@ def _read_pool(name: str, source: dict[Any, Any], taken: RangeMap[str], remarks:
             if word is None:
                 raise ConversionError(f"{where}{key}: {quoted(text)} is neither true nor false")
             switches[field] = word
-    return _Pool(name, _addresses(source, where, taken), switches)
+    return _OldPool(name, _addresses(source, where, taken), switches)
 
 
 def _protocol(value: Any, where: str) -> str:
@@ -267,7 +267,7 @@ def _list(value: Any, where: str) -> list[Any]:
 # ------------------------------------------------------------------------ names
 
 
-def _new_names(pools: list[_Pool], old: set[str], remarks: list[str]) -> list[str]:
+def _new_names(pools: list[_OldPool], old: set[str], remarks: list[str]) -> list[str]:
     """A name that Kubernetes accepts for each pool, all different: its own where it can be kept.
 
     No pool gets what was another one's name, of a pool that is left out either: Services may still ask for it.

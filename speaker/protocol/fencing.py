@@ -46,7 +46,7 @@ class Fence(enum.Enum):
     NEW = "new"
 
 
-class Change(enum.Enum):
+class FenceEvent(enum.Enum):
     """What happens to a link, or is found out by the time."""
 
     UP = "up"
@@ -56,7 +56,7 @@ class Change(enum.Enum):
     UNHEARD = "unheard"
 
 
-class Outcome(enum.Enum):
+class FenceOutcome(enum.Enum):
     """What is done, beside the change of the fence."""
 
     NOTHING = "nothing"
@@ -66,10 +66,10 @@ class Outcome(enum.Enum):
 
 
 OPEN, QUIET, STALLED, NEW = Fence
-UP, DOWN, STALL, HEARD, UNHEARD = Change
-NOTHING, SUSPENDS, RESUMES, SPEAKS = Outcome
+UP, DOWN, STALL, HEARD, UNHEARD = FenceEvent
+NOTHING, SUSPENDS, RESUMES, SPEAKS = FenceOutcome
 
-TRANSITIONS: Mapping[tuple[Fence, Change], tuple[Fence, Outcome]] = MappingProxyType(
+TRANSITIONS: Mapping[tuple[Fence, FenceEvent], tuple[Fence, FenceOutcome]] = MappingProxyType(
     {
         (OPEN, UP): (NEW, SUSPENDS),
         (OPEN, DOWN): (OPEN, NOTHING),
@@ -123,10 +123,10 @@ class Fencing:
         """Whether the time, or what is heard, may change anything."""
         return self.state is not OPEN or bool(self.doubted) or self.listening_until > LONG_AGO
 
-    def change(self, change: Change, now: float) -> Outcome:
+    def change(self, event: FenceEvent, now: float) -> FenceOutcome:
         """What is to be done for it."""
         before = self.state
-        self.state, outcome = TRANSITIONS[before, change]
+        self.state, outcome = TRANSITIONS[before, event]
         if self.state is not before or outcome is SUSPENDS:
             self.since = now
         return outcome

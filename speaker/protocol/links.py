@@ -15,7 +15,7 @@ from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.effects import LinkState, SendGratuitous
-from speaker.protocol.fencing import DOUBT_S, Change, Fence, Outcome
+from speaker.protocol.fencing import DOUBT_S, Fence, FenceEvent, FenceOutcome
 from speaker.protocol.news import News
 from speaker.protocol.roster import Link, Roster, claims_of
 from speaker.protocol.standing import Sign, Standing
@@ -55,11 +55,11 @@ class OwnLinks:
             link.state = state
             roster.links[state.name] = link
             if not state.up:
-                link.fencing.change(Change.DOWN, now)
+                link.fencing.change(FenceEvent.DOWN, now)
             elif comes_up:
                 for _, sighting in roster.on(state.name):
                     sighting.heard_at = LONG_AGO
-                news.add(self._change(state.name, Change.UP, now))
+                news.add(self._change(state.name, FenceEvent.UP, now))
                 self.listen(state.name, now)
                 any_up = True
         return news, any_up
@@ -69,7 +69,7 @@ class OwnLinks:
         news = News()
         for name, link in self._roster.links.items():
             if link.state.up:
-                news.add(self._change(name, Change.STALL, now))
+                news.add(self._change(name, FenceEvent.STALL, now))
         return news
 
     def listen(self, name: LinkName, now: float) -> None:
@@ -96,9 +96,9 @@ class OwnLinks:
             trusted, listened = link.fencing.end_waits(now)
             news.changed |= trusted or listened
             news.speak |= listened
-            change = self._found_out(name, link, now)
-            if change is not None:
-                news.add(self._change(name, change, now))
+            event = self._found_out(name, link, now)
+            if event is not None:
+                news.add(self._change(name, event, now))
         return news
 
     def next_deadline(self) -> float:
@@ -106,30 +106,30 @@ class OwnLinks:
         fences = [link.fencing for link in self._roster.links.values() if link.fencing.waits]
         return min((fence.next_deadline(interval_s, self._looked_at) for fence in fences), default=NEVER)
 
-    def _found_out(self, name: LinkName, link: Link, now: float) -> Change | None:
+    def _found_out(self, name: LinkName, link: Link, now: float) -> FenceEvent | None:
         """What the time, and what was heard on the link, say about its fence."""
         settings, fencing = self._roster.settings, link.fencing
         if not fencing.may_be_heard(settings.interval_s, now):
             return None
         if self._roster.third_party_since(name, fencing.since):
             waits = fencing.suspended and self._roster.behind(name, now, DOUBT_S)
-            return None if waits else Change.HEARD
+            return None if waits else FenceEvent.HEARD
         unheard = fencing.is_unheard(settings.detection_floor_s, settings.link_silence_s, now)
-        return Change.UNHEARD if unheard else None
+        return FenceEvent.UNHEARD if unheard else None
 
-    def _change(self, name: LinkName, change: Change, now: float) -> News:
+    def _change(self, name: LinkName, event: FenceEvent, now: float) -> News:
         """Change the link's fence, and do what follows."""
         link = self._roster.links[name]
-        outcome = link.fencing.change(change, now)
-        if outcome is Outcome.SUSPENDS:
+        outcome = link.fencing.change(event, now)
+        if outcome is FenceOutcome.SUSPENDS:
             link.ask_next = now
             news = self.excuse(name, now)
             news.changed = True
             return news
-        if outcome is Outcome.RESUMES:
+        if outcome is FenceOutcome.RESUMES:
             self._resume(name, link.fencing.state is Fence.OPEN, now)
-        done = outcome is not Outcome.NOTHING
-        return News(changed=done, speak=outcome is Outcome.RESUMES)
+        done = outcome is not FenceOutcome.NOTHING
+        return News(changed=done, speak=outcome is FenceOutcome.RESUMES)
 
     def _resume(self, name: LinkName, heard: bool, now: float) -> None:
         resumed = tuple(address for address in self._log.claims if name in self._links_of(address, now))

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from speaker.link import Mac
 from speaker.protocol.effects import ArpSeen
 from speaker.protocol.protocol import Protocol
-from speaker.wire.heartbeats.sockets import HeartbeatDrop, Refusal
+from speaker.wire.heartbeats.sockets import HeartbeatDrop, PortRefused
 from speaker.wire.open_links import OpenLink
 from speaker.wire.process import boottime
 from speaker.wire.resolver import Resolver
@@ -104,7 +104,7 @@ class Receiver:
                 continue
             touched = True
             source = heard.source.text
-            if isinstance(heard, Refusal):
+            if isinstance(heard, PortRefused):
                 self._protocol.datagram_refused(name, source, boottime())
             else:
                 self._protocol.receive_datagram(name, source, heard.data, boottime(), by_group=heard.by_group)

@@ -23,7 +23,7 @@ from speaker.wire.heartbeats.sockets import (
     Datagram,
     HeartbeatDrop,
     HeartbeatSocket,
-    Refusal,
+    PortRefused,
 )
 from speaker.wire.sockets import discard
 from tests.arp_frames import on_wire
@@ -33,7 +33,7 @@ from tests.wire.opened import as_speaker, heartbeat_socket, mac_of, state_of
 
 pytestmark = pytest.mark.lab
 
-Heard = Datagram | Refusal | HeartbeatDrop
+Heard = Datagram | PortRefused | HeartbeatDrop
 
 
 def address(number: int) -> WireAddress:
@@ -241,7 +241,7 @@ def test_hostile_frames_get_a_verdict_and_change_nothing(pair: Pair) -> None:
         made.append(bytes(frame[: chance.randint(14, len(frame))]))
     for at in range(0, len(made), 100):
         forge(pair, *made[at : at + 100])
-        assert not any(isinstance(heard, Refusal) for heard in pair.one.receive(200))
+        assert not any(isinstance(heard, PortRefused) for heard in pair.one.receive(200))
     discard(pair.one.socket)
     pair.both_hear_each_other()
 
@@ -249,7 +249,7 @@ def test_hostile_frames_get_a_verdict_and_change_nothing(pair: Pair) -> None:
 def test_refusal_by_the_other_kernel_names_it(pair: Pair, wire: Wire, stack: ExitStack) -> None:
     lost, closed = wire.host("node-3"), address(3)
     assert pair.one.send(b"anybody?", closed, mac_of(lost)) == 0
-    assert received(pair.one) == [Refusal(closed)]
+    assert received(pair.one) == [PortRefused(closed)]
     opened(lost, stack, "192.0.2.3/24")
     assert pair.one.send(b"anybody?", closed, mac_of(lost)) == 0
     assert pair.two.send(b"later") == 0
@@ -277,7 +277,7 @@ def test_forged_refusals_are_none(pair: Pair) -> None:
     )
     assert received(pair.one) == [HeartbeatDrop.NOT_ASKED] * 3
     forge(pair, refusal(victim.text, victims_mac))
-    assert received(pair.one) == [Refusal(victim)], "this is what an honest one looks like"
+    assert received(pair.one) == [PortRefused(victim)], "this is what an honest one looks like"
 
 
 def test_frames_that_found_the_queue_full_are_counted_once(pair: Pair) -> None:

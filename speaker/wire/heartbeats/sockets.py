@@ -83,7 +83,7 @@ class Datagram(NamedTuple):
     data: bytes
 
 
-class Refusal(NamedTuple):
+class PortRefused(NamedTuple):
     """The kernel of a node that was written to says that no speaker listens there."""
 
     source: WireAddress
@@ -125,7 +125,7 @@ class HeartbeatSocket:
         frame = UdpFrame(mac, self._mac, to, source, HEARTBEAT_PORT, HEARTBEAT_PORT, ON_LINK_TTL, data)
         return self._packets.send(frame.encode())
 
-    def receive(self, limit: int) -> Iterator[Datagram | Refusal | HeartbeatDrop]:
+    def receive(self, limit: int) -> Iterator[Datagram | PortRefused | HeartbeatDrop]:
         """Up to ``limit`` of what is waiting."""
         for _ in range(limit):
             try:
@@ -155,7 +155,7 @@ class HeartbeatSocket:
     def _code(self) -> bytes:
         return heartbeat_code((*self._own, HEARTBEAT_GROUP), HEARTBEAT_PORT, _LONGEST_FRAME)
 
-    def _judge(self, frame: bytes) -> Datagram | Refusal | HeartbeatDrop:
+    def _judge(self, frame: bytes) -> Datagram | PortRefused | HeartbeatDrop:
         try:
             packet = datagrams.parse(frame)
         except FrameError:
@@ -165,7 +165,7 @@ class HeartbeatSocket:
         if isinstance(packet, PortUnreachable):
             ours = packet.asked_port == HEARTBEAT_PORT == packet.asker_port and packet.asker in self._own
             if ours and packet.source == packet.asked and (packet.asked, packet.mac) in self._asked:
-                return Refusal(packet.source)
+                return PortRefused(packet.source)
             return HeartbeatDrop.NOT_ASKED
         if packet.to_port != HEARTBEAT_PORT:
             return HeartbeatDrop.NOT_FOR_US

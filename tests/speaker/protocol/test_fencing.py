@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from speaker.protocol import fencing
-from speaker.protocol.fencing import DOUBT_S, TRANSITIONS, Change, Fence, Fencing, Outcome
+from speaker.protocol.fencing import DOUBT_S, TRANSITIONS, Fence, FenceEvent, FenceOutcome, Fencing
 from tests.speaker.protocol.tables import table_of
 
 INTERVAL_S, FLOOR_S, SILENCE_S = 0.1, 0.35, 40.0
@@ -18,40 +18,40 @@ def test_the_table_says_what_the_docstring_says() -> None:
     said = {
         (before.value, change.value): (
             after.value,
-            frozenset() if outcome is Outcome.NOTHING else frozenset({outcome.value}),
+            frozenset() if outcome is FenceOutcome.NOTHING else frozenset({outcome.value}),
         )
         for (before, change), (after, outcome) in TRANSITIONS.items()
     }
     assert said == table_of(fencing)
-    assert set(TRANSITIONS) == set(itertools.product(Fence, Change))
+    assert set(TRANSITIONS) == set(itertools.product(Fence, FenceEvent))
 
 
 @pytest.mark.parametrize(("before", "change"), TRANSITIONS)
-def test_answers_are_suspended_and_resumed_exactly_when_it_is_said(before: Fence, change: Change) -> None:
+def test_answers_are_suspended_and_resumed_exactly_when_it_is_said(before: Fence, change: FenceEvent) -> None:
     fence = Fencing(before, since=1.0)
     suspended = fence.suspended
     outcome = fence.change(change, 9.0)
-    if outcome is Outcome.SUSPENDS:
+    if outcome is FenceOutcome.SUSPENDS:
         assert fence.suspended
         assert fence.since == 9.0  # the wait begins anew
-    elif outcome is Outcome.RESUMES:
+    elif outcome is FenceOutcome.RESUMES:
         assert (suspended, fence.suspended) == (True, False)
-    elif change is not Change.DOWN:  # a link that is down answers nothing anyway
+    elif change is not FenceEvent.DOWN:  # a link that is down answers nothing anyway
         assert fence.suspended is suspended
 
 
 @pytest.mark.parametrize(
     ("changes", "state"),
     [
-        ((Change.UP, Change.STALL), NEW),  # 40 s from the stall: a switch may still block the port
-        ((Change.UP, Change.UNHEARD, Change.STALL), STALLED),
-        ((Change.UP, Change.UNHEARD, Change.HEARD), OPEN),
-        ((Change.STALL, Change.UNHEARD), QUIET),
-        ((Change.STALL, Change.UNHEARD, Change.DOWN, Change.UP, Change.HEARD), OPEN),
-        ((Change.STALL, Change.DOWN, Change.UP), NEW),
+        ((FenceEvent.UP, FenceEvent.STALL), NEW),  # 40 s from the stall: a switch may still block the port
+        ((FenceEvent.UP, FenceEvent.UNHEARD, FenceEvent.STALL), STALLED),
+        ((FenceEvent.UP, FenceEvent.UNHEARD, FenceEvent.HEARD), OPEN),
+        ((FenceEvent.STALL, FenceEvent.UNHEARD), QUIET),
+        ((FenceEvent.STALL, FenceEvent.UNHEARD, FenceEvent.DOWN, FenceEvent.UP, FenceEvent.HEARD), OPEN),
+        ((FenceEvent.STALL, FenceEvent.DOWN, FenceEvent.UP), NEW),
     ],
 )
-def test_a_link_goes_from_state_to_state(changes: tuple[Change, ...], state: Fence) -> None:
+def test_a_link_goes_from_state_to_state(changes: tuple[FenceEvent, ...], state: Fence) -> None:
     fence = Fencing()
     for at, change in enumerate(changes):
         fence.change(change, float(at))
