@@ -136,32 +136,11 @@ class Membership:
         *,
         by_group: bool,
     ) -> None:
-        sighting = peer.sightings.get(link)
-        if sighting is None:
-            interval = self._interval(message)
-            sighting = Sighting(source, Mac(message.mac), Detector(interval, now), now, LinkName(message.link))
-            peer.sightings[link] = sighting
-        first = sighting.link == message.link or now - sighting.link_at >= sighting.detector.suspicion()
-        if first:
-            self._news.changed |= self._note_interface(peer, sighting, source, message)
-            sighting.link_at = now
-        elif sighting.other_mac != message.mac:
-            self._roster.by_mac.pop(sighting.other_mac, None)
-            sighting.other_mac = Mac(message.mac)
-            self._roster.by_mac[sighting.other_mac] = peer.node
+        sighting, first = self._sight(peer, link, source, message, now)
         sighting.heard_at = now
         if by_group:
             sighting.by_group_at = now
-        here = self._roster.links[link]
-        here.alone = False
-        if not here.shared:
-            here.shared = self._news.networks = True
-        if here.unproven:
-            self._news.look_at = now
-        if first:
-            nearer, moved = self._subnets.note(here, sighting, message, now)
-            self._news.changed |= nearer
-            self._news.networks |= moved
+        self._note_link(link, sighting, message if first else None, now)
         hears, heard_all_along = self._read_heard(peer, link, sighting, message.heard, now)
         if message.flags & LEAVING:
             self._news.add(self._identity.remove(peer, now))
@@ -181,6 +160,38 @@ class Membership:
             self._news.changed = True
         sighting.starting, sighting.yields = bool(message.flags & STARTING), bool(message.flags & YIELDS)
         self._news.asked.update(self._asked(message))
+
+    def _sight(
+        self, peer: Peer, link: LinkName, source: AddressText, message: Heartbeat, now: float
+    ) -> tuple[Sighting, bool]:
+        """The peer on the link, and whether the heartbeat is of the interface by which it is there."""
+        sighting = peer.sightings.get(link)
+        if sighting is None:
+            interval = self._interval(message)
+            sighting = Sighting(source, Mac(message.mac), Detector(interval, now), now, LinkName(message.link))
+            peer.sightings[link] = sighting
+        first = sighting.link == message.link or now - sighting.link_at >= sighting.detector.suspicion()
+        if first:
+            self._news.changed |= self._note_interface(peer, sighting, source, message)
+            sighting.link_at = now
+        elif sighting.other_mac != message.mac:
+            self._roster.by_mac.pop(sighting.other_mac, None)
+            sighting.other_mac = Mac(message.mac)
+            self._roster.by_mac[sighting.other_mac] = peer.node
+        return sighting, first
+
+    def _note_link(self, link: LinkName, sighting: Sighting, message: Heartbeat | None, now: float) -> None:
+        """A speaker was heard on the link; its ``message``, if that says what subnets there are."""
+        here = self._roster.links[link]
+        here.alone = False
+        if not here.shared:
+            here.shared = self._news.networks = True
+        if here.unproven:
+            self._news.look_at = now
+        if message is not None:
+            nearer, moved = self._subnets.note(here, sighting, message, now)
+            self._news.changed |= nearer
+            self._news.networks |= moved
 
     def _asked(self, message: Heartbeat) -> dict[int, None]:
         """The versions of our claims that the sender has, if it lacks later ones. They are said to anybody who has

@@ -39,9 +39,10 @@ from speaker.protocol.choosing import Choosing
 from speaker.protocol.claiming import Claiming
 from speaker.protocol.claims import Claim, ClaimLog
 from speaker.protocol.effects import SendGratuitous
-from speaker.protocol.moving import Moving, Tenure
+from speaker.protocol.moving import Moving
 from speaker.protocol.owners import Owner, Owners
 from speaker.protocol.roster import Network, Roster
+from speaker.protocol.tenure import Tenure
 
 JUDGED_AT_ONCE = 500  # addresses
 FOLLOWED_AT_ONCE = 300  # bundles

@@ -1,0 +1,108 @@
+"""Gives provisional claims on: what the first node claimed at a cold start goes to the nodes that arrive.
+
+One round looks at all provisional claims of this node, in order of id:
+
+1. All provisional claims are taken to be free. ``choosing`` says who should have each, with what was given before in
+   the round.
+2. A claim goes to the chosen node, if that one was absent when the claim was made, is equally suited, and has been able
+   for a second.
+3. While speakers still arrive, a node has room for a share of all candidates in the Plan. Once none has arrived for
+   30 s, or 120 s after the claim, it has room for a share of those that are there.
+4. A claim is final when its time is over, and a round gave nothing to anybody.
+
+Others give at the same time, each in proportion to what it has. The node that has most begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+
+from cluster.objects import NodeName
+from cluster.times import LONG_AGO
+from speaker.link import LinkName
+from speaker.plan import Bundle, Candidate
+from speaker.protocol.choosing import Choosing
+from speaker.protocol.roster import Roster
+from speaker.protocol.successors import Successors
+from speaker.protocol.tenure import REVIEW_S, Move, Tenure
+
+PROVISIONAL = "provisional"  # the reason of such a move
+STEADY_S = 1.0  # ability of a node before a claim is given to it
+
+
+class Giving:
+    def __init__(self, roster: Roster, choosing: Choosing, successors: Successors) -> None:
+        self._roster = roster
+        self._choosing = choosing
+        self._successors = successors
+        self._arrivals: dict[tuple[NodeName, frozenset[LinkName]], float] = {}
+        """When each node was first seen to be able on these links, of those that were awaited."""
+        self._given_to: dict[NodeName, int] = {}
+        """How many addresses the present round gives to whom."""
+        self._gave_before = False
+        """The round before gave anything."""
+        self._givers = 1.0
+        """What is given in all, for each address of this node."""
+        self._has_most = False
+        """Nobody claims more than this node."""
+        self._kept = 0
+        """This node's load as far as the present round has come: all that is final, and what is kept of the rest."""
+        self._arrived_at = LONG_AGO
+        """When a speaker last became able."""
+
+    def begin(self, provisional: Iterable[Bundle]) -> None:
+        """Begin a round over these bundles."""
+        self._gave_before, self._given_to = bool(self._given_to), {}
+        loads = self._choosing.loads()
+        mine = loads[self._roster.node]
+        self._kept = mine - sum(len(bundle.addresses) for bundle in provisional)
+        self._givers = sum(loads.values()) / max(mine, 1)
+        self._has_most = mine == max(loads.values())
+        self._arrived_at = max(self._arrived_at, self._roster.latest_able())
+
+    def gave(self, bundle: Bundle, to: NodeName) -> None:
+        """The bundle is released for a node."""
+        self._given_to[to] = self._given_to.get(to, 0) + len(bundle.addresses)
+        self._kept -= len(bundle.addresses)
+
+    def give_on(
+        self, bundle: Bundle, own: Candidate, tenure: Tenure, links: frozenset[LinkName], now: float
+    ) -> Move | None:
+        """To whoever would be chosen if all provisional claims were free, in order of id: then everybody chooses the
+        same, this node included."""
+        settings, me = self._roster.settings, self._roster.node
+        arrived_at = max(self._arrived_at, tenure.claimed_at)
+        over_at = min(tenure.claimed_at + settings.provisional_s, arrived_at + settings.cold_start_s)
+        over = now >= over_at
+        if over and not self._gave_before and not self._given_to:
+            tenure.provisional = False
+        later = Move(PROVISIONAL, max(over_at, now + REVIEW_S)) if tenure.provisional else None
+        addresses = len(bundle.addresses)
+        free = {node: self._choosing.load(node) + self._gifts(node, addresses) for node in tenure.awaited}
+        free[me] = self._kept
+        self._kept += addresses
+        chosen = self._choosing.choose(bundle, links, False, free, now)
+        if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:
+            return later
+        if (chosen.tier, chosen.preference) != (own.tier, own.preference) or not self._has_arrived(
+            bundle, chosen, links, now
+        ):
+            return later
+        if not over and not self._choosing.has_room(chosen, bundle, free, now):
+            return later  # a share of what is still others', who may arrive
+        since = self._successors.able_since(bundle, chosen, links, now) or now
+        return Move(PROVISIONAL, since + STEADY_S, chosen.node)
+
+    def _gifts(self, node: NodeName, addresses: int) -> int:
+        """What all may give to a node in this round, once this one gives so many more addresses, without these."""
+        given = self._given_to.get(node, 0)
+        if self._has_most and not given:
+            return 0  # somebody has to begin, and it is whoever has most
+        return ceil((given + addresses) * self._givers) - addresses
+
+    def _has_arrived(self, bundle: Bundle, candidate: Candidate, links: frozenset[LinkName], now: float) -> bool:
+        """Whether the candidate is able, and has been ever since it was for the first time: who comes back has had its
+        share."""
+        since = self._successors.able_since(bundle, candidate, links, now)
+        return since is not None and self._arrivals.setdefault((candidate.node, links), since) == since
