@@ -38,6 +38,18 @@ def _interfaces() -> set[str]:
     return {path.name for path in Path("/sys/class/net").iterdir()}
 
 
+def is_guarded(directory: Path) -> bool:
+    """Whether a lab that is being made has its guard: from then on nothing is left of it, whatever ends."""
+    for process in Path("/proc").iterdir():
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0") if process.name.isdigit() else []
+        except OSError:  # it has ended meanwhile
+            continue
+        if b"lab.keeper.guard" in words and bytes(directory) in words:
+            return True
+    return False
+
+
 class Footprint:
     """A lab's processes and files, taken while it is up; ``left`` says what there still is of them.
 

@@ -23,7 +23,7 @@ from lab.launch import Recipe
 from lab.layout import lay_out
 from lab.readiness import NotReadyError
 from tests.lab.conftest import MakeLab, new_name
-from tests.lab.footprint import Footprint
+from tests.lab.footprint import Footprint, is_guarded
 from tests.pages import ROOT
 from tests.waiting import ended, wait_until
 
@@ -128,7 +128,7 @@ def test_ending_the_command_that_brings_a_lab_up_ends_the_lab(number: int) -> No
     name = new_name()
     directory = lab_directory(name)
     with command("up", "--nodes", "1", "--no-daemons", "--name", name) as running:
-        wait_until(directory.joinpath("control").exists)
+        wait_until(lambda: is_guarded(directory))
         running.send_signal(number)
         assert ended(running) != 0
     wait_until(lambda: not is_alive(directory))
