@@ -31,9 +31,9 @@ class LinkState:
 
 
 @dataclass(frozen=True, slots=True)
-class ArpSeen:
-    """An ARP frame that passed the filter: an answer to something we asked, a question for an address that we hold, or
-    a rival's claim to one."""
+class NeighbourSeen:
+    """A frame of ARP or of Neighbour Discovery that passed the filter: an answer to something we asked, a question for
+    an address that we hold, or a rival's claim to one."""
 
     link: LinkName
     sender: AddressText

@@ -43,7 +43,7 @@ from speaker.link import LinkName, Mac
 from speaker.plan import Plan, PlanChange
 from speaker.protocol.answers import Answers
 from speaker.protocol.claims import ClaimLog
-from speaker.protocol.effects import AnswerChange, ArpSeen, Decision, Effect, LinkState, PeerView
+from speaker.protocol.effects import AnswerChange, Decision, Effect, LinkState, NeighbourSeen, PeerView
 from speaker.protocol.fencing import DOUBT_S
 from speaker.protocol.heartbeat import (
     Authenticator,
@@ -205,13 +205,13 @@ class Protocol:
         """What goes behind an ARP Reply to a question with a nonce: twelve octets, empty without a key."""
         return self._voice.authenticator.prove(nonce, mac, address) if self._voice.authenticator is not None else b""
 
-    def receive_arp(self, seen: ArpSeen, now: float) -> None:
+    def receive_neighbour(self, seen: NeighbourSeen, now: float) -> None:
         here = self._roster.links.get(seen.link)
         if here is None or self._is_own(seen.sender_mac):
             return
         node = self._witnesses.whose(seen.sender_mac)
         if node is None:
-            look = self._witnesses.arp(seen, now)
+            look = self._witnesses.neighbour(seen, now)
         else:
             look = bool(seen.proof) and self._is_proof(seen, node) and self._witnesses.proved(seen.link, node, now)
         if look:
@@ -222,7 +222,7 @@ class Protocol:
     def _is_own(self, mac: Mac) -> bool:
         return any(mac == link.state.mac for link in self._roster.links.values())
 
-    def _is_proof(self, seen: ArpSeen, node: NodeName) -> bool:
+    def _is_proof(self, seen: NeighbourSeen, node: NodeName) -> bool:
         """Whether a reply has been made by a suspect for one of our latest questions: from its place, not from that of
         another machine with its name."""
         peer = self._roster.peers.get(node)

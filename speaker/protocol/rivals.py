@@ -15,7 +15,7 @@ from __future__ import annotations
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
-from speaker.protocol.effects import ArpSeen, SendGratuitous
+from speaker.protocol.effects import NeighbourSeen, SendGratuitous
 from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Standing
 
@@ -30,7 +30,7 @@ class Rivals:
         self._defended: dict[AddressText, float] = {}
         self._met: dict[tuple[AddressText, NodeName], float] = {}
 
-    def meet(self, seen: ArpSeen, node: NodeName | None, quiet: frozenset[LinkName], now: float) -> None:
+    def meet(self, seen: NeighbourSeen, node: NodeName | None, quiet: frozenset[LinkName], now: float) -> None:
         """``seen`` has an address that we answer for as its sender; ``node`` is the speaker whose MAC it carries."""
         old = now - self._roster.settings.defence_gap_s
         if self._defended.get(seen.sender, LONG_AGO) > old:
@@ -56,7 +56,7 @@ class Rivals:
         if node is None and seen.link not in quiet:
             self._roster.emit(SendGratuitous((seen.sender,), defend=True))
 
-    def _kind(self, seen: ArpSeen, node: NodeName | None) -> str:
+    def _kind(self, seen: NeighbourSeen, node: NodeName | None) -> str:
         if node is None:
             return "stranger"
         if node == self._roster.node:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import ArpSeen
+from speaker.protocol.effects import NeighbourSeen
 from speaker.protocol.roster import NEIGHBOURS, Roster
 from speaker.protocol.standing import Standing
 
@@ -57,8 +57,8 @@ class Witnesses:
         here.alone = False
         return True
 
-    def arp(self, seen: ArpSeen, now: float) -> bool:
-        """Take an ARP frame of somebody who is no speaker."""
+    def neighbour(self, seen: NeighbourSeen, now: float) -> bool:
+        """Take a frame of somebody who is no speaker."""
         here = self._roster.links[seen.link]
         here.alone = False
         if seen.sender == here.state.gateway:

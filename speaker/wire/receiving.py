@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from speaker.link import Mac
-from speaker.protocol.effects import ArpSeen
+from speaker.protocol.effects import NeighbourSeen
 from speaker.protocol.protocol import Protocol
 from speaker.wire.heartbeats.sockets import HeartbeatDrop, PortRefused
 from speaker.wire.open_links import OpenLink
@@ -82,8 +82,8 @@ class Receiver:
                 if asker is None:
                     continue
                 verdict = asker
-            if isinstance(verdict, ArpSeen):
-                self._protocol.receive_arp(verdict, now)
+            if isinstance(verdict, NeighbourSeen):
+                self._protocol.receive_neighbour(verdict, now)
                 touched = True
             else:
                 self._counters[f"frames_dropped:{verdict.value}"] += 1

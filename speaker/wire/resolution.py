@@ -24,7 +24,7 @@ from typing import Protocol
 from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import ArpSeen
+from speaker.protocol.effects import NeighbourSeen
 from speaker.wire.addresses import WireAddress
 from speaker.wire.groups import Groups
 
@@ -95,11 +95,11 @@ class Responder(Protocol):
     def take_answered(self) -> Iterator[tuple[WireAddress, int]]:
         """Addresses that were asked for, with the questions answered since they were last told."""
 
-    def receive(self, frame: bytes, now: float) -> bytes | ArpSeen | DropReason:
+    def receive(self, frame: bytes, now: float) -> bytes | NeighbourSeen | DropReason:
         """A reply to send out of the same link, or what the protocol should see, or why the frame counts for
         nothing."""
 
-    def asker(self, frame: bytes) -> ArpSeen | None:
+    def asker(self, frame: bytes) -> NeighbourSeen | None:
         """Who asked the question that was answered; ``None`` where it has no address yet."""
 
 

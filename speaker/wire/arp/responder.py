@@ -13,8 +13,8 @@ carries a proof, which only somebody with the cluster's key can make, and is the
 costs half as much as all the rest, so there is a limit to how many are made in a second; a question beyond it gets the
 reply alone.
 
-**Rivals.** A frame that claims a held address for another MAC is never answered. It is handed on (`ArpSeen`) for the
-protocol to judge.
+**Rivals.** A frame that claims a held address for another MAC is never answered. It is handed on (`NeighbourSeen`) for
+the protocol to judge.
 
 **Senders that cannot be** get no reply and prove nothing: a MAC that is a group's (the reply would go to everybody),
 nobody's or our own, and an address that is no host's.
@@ -26,7 +26,7 @@ from collections.abc import Iterator
 
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import ArpSeen
+from speaker.protocol.effects import NeighbourSeen
 from speaker.wire.addresses import WireAddress
 from speaker.wire.allowance import Allowance
 from speaker.wire.arp import frames
@@ -106,7 +106,7 @@ class ArpResponder:
             yield ready.address, ready.answered
             ready.answered = 0
 
-    def receive(self, frame: bytes, now: float) -> bytes | ArpSeen | DropReason:
+    def receive(self, frame: bytes, now: float) -> bytes | NeighbourSeen | DropReason:
         if frame[12:22] != _REQUEST_FIELDS or len(frame) < ARP_FRAME_OCTETS:
             return self._receive_other(frame)
         destination = frame[:6]
@@ -126,13 +126,13 @@ class ArpResponder:
             return reply + self._proof(frame[frames.NONCE], ready.address.text, now)
         return reply
 
-    def asker(self, frame: bytes) -> ArpSeen | None:
+    def asker(self, frame: bytes) -> NeighbourSeen | None:
         return None if frame[28:32] == _NO_ADDRESS else self._seen(frame)
 
-    def _seen(self, frame: bytes) -> ArpSeen:
+    def _seen(self, frame: bytes) -> NeighbourSeen:
         """What a well-formed frame says."""
         parsed = ArpFrame.parse(frame)
-        return ArpSeen(
+        return NeighbourSeen(
             link=self.link,
             sender=parsed.sender.text,
             sender_mac=parsed.sender_mac,
@@ -150,7 +150,7 @@ class ArpResponder:
         proof = self._prove(nonce, self._mac, address)
         return frames.proof_trailer(proof) if proof else b""
 
-    def _receive_other(self, frame: bytes) -> ArpSeen | DropReason:
+    def _receive_other(self, frame: bytes) -> NeighbourSeen | DropReason:
         try:
             parsed = ArpFrame.parse(frame)
         except FrameError:
@@ -159,7 +159,7 @@ class ArpResponder:
             return DropReason.NOT_FOR_US
         return self._judge(frame)
 
-    def _judge(self, frame: bytes) -> ArpSeen | DropReason:
+    def _judge(self, frame: bytes) -> NeighbourSeen | DropReason:
         """A well-formed frame that gets no reply."""
         seen = self._seen(frame)
         if seen.sender_mac in self._own_macs or frame[6:12] in self._own_macs:

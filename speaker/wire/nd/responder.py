@@ -15,7 +15,7 @@ carries a proof, which only somebody with the cluster's key can make. There is a
 a question beyond it gets the answer alone.
 
 **Rivals.** A frame that claims a held address for another MAC, an advertisement or a solicitation that comes from the
-address, is never answered. It is handed on (`ArpSeen`) for the protocol to judge. A probe of duplicate address
+address, is never answered. It is handed on (`NeighbourSeen`) for the protocol to judge. A probe of duplicate address
 detection claims nothing yet: its answer tells the prober that the address is taken (RFC 4862 §5.4.4).
 
 **Senders that cannot be** get no answer and prove nothing: a MAC that is a group's (the answer would go to many),
@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import ArpSeen
+from speaker.protocol.effects import NeighbourSeen
 from speaker.wire.addresses import WireAddress
 from speaker.wire.allowance import Allowance
 from speaker.wire.ethernet import NO_MAC, FrameError, is_group
@@ -121,7 +121,7 @@ class NdResponder:
             yield prepared.address, prepared.answered
             prepared.answered = 0
 
-    def receive(self, frame: bytes, now: float) -> bytes | ArpSeen | DropReason:
+    def receive(self, frame: bytes, now: float) -> bytes | NeighbourSeen | DropReason:
         if (
             frame[12:22] != _USUAL_HEADER
             or frame[54:56] != _SOLICITATION
@@ -147,11 +147,11 @@ class NdResponder:
             (asker_mac, prepared.before, asker, _ADVERTISEMENT, checksum.to_bytes(2, "big"), prepared.behind)
         )
 
-    def asker(self, frame: bytes) -> ArpSeen | None:
+    def asker(self, frame: bytes) -> NeighbourSeen | None:
         message = frames.parse(frame)
         return None if message.sender == NO_ADDRESS else self._seen(message)
 
-    def _receive_other(self, frame: bytes, now: float) -> bytes | ArpSeen | DropReason:
+    def _receive_other(self, frame: bytes, now: float) -> bytes | NeighbourSeen | DropReason:
         try:
             message = frames.parse(frame)
         except FrameError:
@@ -175,7 +175,7 @@ class NdResponder:
         proof = self._prove(question.nonce, self._mac, question.target.text) if proved else b""
         return frames.answer_to(question, self._mac, proof).encode()
 
-    def _judge(self, message: NeighbourSolicitation | NeighbourAdvertisement) -> ArpSeen | DropReason:
+    def _judge(self, message: NeighbourSolicitation | NeighbourAdvertisement) -> NeighbourSeen | DropReason:
         """A well-formed frame that gets no answer."""
         claimed, mac = _claim(message)
         probes = isinstance(message, NeighbourSolicitation) and claimed == NO_ADDRESS
@@ -188,11 +188,11 @@ class NdResponder:
         )
         return self._seen(message) if answers_us or claimed in self._ready else DropReason.NOT_HELD
 
-    def _seen(self, message: NeighbourSolicitation | NeighbourAdvertisement) -> ArpSeen:
+    def _seen(self, message: NeighbourSolicitation | NeighbourAdvertisement) -> NeighbourSeen:
         claimed, mac = _claim(message)
         if isinstance(message, NeighbourSolicitation):
-            return ArpSeen(self.link, claimed.text, mac, message.target.text, is_reply=False)
-        return ArpSeen(self.link, claimed.text, mac, message.to.text, is_reply=True, proof=message.proof)
+            return NeighbourSeen(self.link, claimed.text, mac, message.target.text, is_reply=False)
+        return NeighbourSeen(self.link, claimed.text, mac, message.to.text, is_reply=True, proof=message.proof)
 
     def _count(self, prepared: _Prepared) -> None:
         if not prepared.answered:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
-from speaker.protocol.effects import ArpSeen, Decision, Effect, LinkState, SendHeartbeat, SendUnicast
+from speaker.protocol.effects import Decision, Effect, LinkState, NeighbourSeen, SendHeartbeat, SendUnicast
 from speaker.protocol.heartbeat import Authenticator, Flag, Heartbeat, pack_heard
 from speaker.protocol.protocol import Protocol, Settings
 
@@ -225,8 +225,8 @@ def test_the_lan_cannot_grow_our_tables() -> None:
         source = AddressText(f"10.0.{i // 250}.{i % 250}")
         speaker.receive_datagram(ETH0, source, said_by(100 + i, 1, f"n{i}", names=[1]), 1.0)
         speaker.receive_datagram(ETH0, source, said_by(5000 + i, 1, f"m{i}"), 1.0)
-        seen = ArpSeen(ETH0, source, Mac(i.to_bytes(6, "big")), AddressText("10.0.9.1"), False)
-        speaker.receive_arp(seen, 1.0)
+        seen = NeighbourSeen(ETH0, source, Mac(i.to_bytes(6, "big")), AddressText("10.0.9.1"), False)
+        speaker.receive_neighbour(seen, 1.0)
     assert len(speaker.peers()) <= 256
     assert len(speaker._roster.pending) <= 256
     assert len(speaker._roster.links[ETH0].neighbours) <= 8

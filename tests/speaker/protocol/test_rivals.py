@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from cluster.objects import AddressText, NodeName
-from speaker.protocol.effects import ArpSeen, Decision, SendGratuitous
+from speaker.protocol.effects import Decision, NeighbourSeen, SendGratuitous
 from speaker.protocol.rivals import CLAIM_PATIENCE_S, Rivals
 from speaker.protocol.settings import Settings
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ME, STRANGER_MAC, VIP, B, Company
 
 GAP_S = Settings().defence_gap_s
-SEEN = ArpSeen(ETH0, VIP, STRANGER_MAC, AddressText("10.0.0.7"), is_reply=True)
+SEEN = NeighbourSeen(ETH0, VIP, STRANGER_MAC, AddressText("10.0.0.7"), is_reply=True)
 ALIVE, SUSPECT, DEAD = Standing
 
 

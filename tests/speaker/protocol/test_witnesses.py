@@ -6,7 +6,7 @@ import pytest
 
 from cluster.objects import AddressText
 from speaker.link import Mac
-from speaker.protocol.effects import ArpSeen
+from speaker.protocol.effects import NeighbourSeen
 from speaker.protocol.roster import NEIGHBOURS
 from speaker.protocol.standing import Standing
 from speaker.protocol.witnesses import Witnesses
@@ -36,7 +36,7 @@ def test_a_frame_proves_that_we_hear_unless_it_is_a_suspects_own(standing: Stand
 def test_an_arp_frame_shows_that_its_sender_is_there(sender: AddressText, kept: str) -> None:
     company = Company()
     link = company.link(ETH0, gateway=GATEWAY)
-    Witnesses(company.roster).arp(ArpSeen(ETH0, sender, STRANGER_MAC, VIP, is_reply=False), 5.0)
+    Witnesses(company.roster).neighbour(NeighbourSeen(ETH0, sender, STRANGER_MAC, VIP, is_reply=False), 5.0)
     assert (link.gateway_at == 5.0) is (kept == "gateway")
     assert list(link.neighbours.items()) == ([(STRANGER_MAC, (sender, 5.0))] if kept == "neighbour" else [])
 
@@ -46,8 +46,8 @@ def test_suspicions_are_judged_anew_for_a_neighbour_only_while_there_are_any(sta
     company = Company()
     company.link(ETH0)
     company.peer(B, eth0=standing)
-    seen = ArpSeen(ETH0, AddressText("10.0.0.7"), STRANGER_MAC, VIP, is_reply=False)
-    assert Witnesses(company.roster).arp(seen, 5.0) is look
+    seen = NeighbourSeen(ETH0, AddressText("10.0.0.7"), STRANGER_MAC, VIP, is_reply=False)
+    assert Witnesses(company.roster).neighbour(seen, 5.0) is look
 
 
 def test_the_latest_neighbours_are_remembered() -> None:
@@ -56,7 +56,9 @@ def test_the_latest_neighbours_are_remembered() -> None:
     witnesses = Witnesses(company.roster)
     for number in range(3 * NEIGHBOURS):
         sender = AddressText(f"10.0.1.{number}")
-        witnesses.arp(ArpSeen(ETH0, sender, Mac(bytes((2, 0, 0, 0, 1, number))), VIP, is_reply=False), float(number))
+        witnesses.neighbour(
+            NeighbourSeen(ETH0, sender, Mac(bytes((2, 0, 0, 0, 1, number))), VIP, is_reply=False), float(number)
+        )
     assert [at for _, at in link.neighbours.values()] == [float(n) for n in range(2 * NEIGHBOURS, 3 * NEIGHBOURS)]
 
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, Candidate
-from speaker.protocol.effects import ArpSeen
+from speaker.protocol.effects import NeighbourSeen
 from speaker.protocol.settings import Settings
 from tests.speaker.protocol.simulation.liar import Liar
 from tests.speaker.protocol.simulation.loop import Work
@@ -198,7 +198,7 @@ class StrangeSchedule(Schedule):
             for interface in node.on(world.network):
                 if interface.mac != mac and interface.known_as is not None:
                     for address in addresses:
-                        seen = ArpSeen(interface.known_as, address, mac, interface.address, True)
+                        seen = NeighbourSeen(interface.known_as, address, mac, interface.address, True)
                         world.wire.see(node, interface, seen)
         if world.now < until:
             world.clock.after(FORGED_S, lambda: self._forge(mac, addresses, until))

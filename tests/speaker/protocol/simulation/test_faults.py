@@ -11,7 +11,7 @@ import pytest
 
 from cluster.objects import AddressText
 from speaker.link import Mac
-from speaker.protocol.effects import ArpSeen
+from speaker.protocol.effects import NeighbourSeen
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.network import Weather
 from tests.speaker.protocol.simulation.scenes import (
@@ -387,7 +387,7 @@ def test_forgeries_change_nothing() -> None:
 def test_a_stranger_is_answered_once_in_ten_seconds_and_named() -> None:
     world = settled(1)
     node = world.nodes[owner_of(world)]
-    rival = ArpSeen(LINK, VIP, Mac(b"\x02\0\0\0\xff\x01"), VIP, False)
+    rival = NeighbourSeen(LINK, VIP, Mac(b"\x02\0\0\0\xff\x01"), VIP, False)
     for _ in range(100):
         world.see(node, rival)
         world.run(0.15)
@@ -414,7 +414,7 @@ def test_a_kernel_that_answers_without_a_claim_is_named_and_not_fought() -> None
     node = world.nodes[owner_of(world)]
     other = next(other for other in world.nodes.values() if other is not node)
     for _ in range(30):
-        world.see(node, ArpSeen(LINK, VIP, other.mac, VIP, False))
+        world.see(node, NeighbourSeen(LINK, VIP, other.mac, VIP, False))
         world.run(0.1)
     conflicts = [decision for _, _, decision in world.decisions if decision.reason == "AddressConflict"]
     assert [decision.fields["node"] for decision in conflicts] == [other.name]

@@ -14,10 +14,10 @@ from typing import assert_never
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import (
-    ArpSeen,
     AskAddress,
     Decision,
     Effect,
+    NeighbourSeen,
     SendGratuitous,
     SendHeartbeat,
     SendUnicast,
@@ -170,17 +170,17 @@ class Wire:
 
     # ---------------------------------------------------------------------------------------------- ARP
 
-    def see(self, node: SimulatedNode, interface: SimulatedInterface, seen: ArpSeen) -> None:
+    def see(self, node: SimulatedNode, interface: SimulatedInterface, seen: NeighbourSeen) -> None:
         """An ARP frame that passes the filter of the speaker's socket."""
         if (protocol := node.protocol) is not None:
-            self._tell(node, interface, lambda _: protocol.receive_arp(seen, self._clock.now), ARP_OCTETS)
+            self._tell(node, interface, lambda _: protocol.receive_neighbour(seen, self._clock.now), ARP_OCTETS)
 
     def _ask(self, node: SimulatedNode, interface: SimulatedInterface, ask: AskAddress) -> None:
         network = interface.network
 
         def answered(mac: Mac, proof: bytes = b"") -> None:
             self._show(node, interface, mac)
-            self.see(node, interface, ArpSeen(ask.link, ask.target, mac, interface.address, True, proof))
+            self.see(node, interface, NeighbourSeen(ask.link, ask.target, mac, interface.address, True, proof))
 
         def stranger(host: Stranger) -> Action:
             mac = host.answers[ask.target]
@@ -197,8 +197,8 @@ class Wire:
         def answer(other: SimulatedNode, theirs: SimulatedInterface, link: LinkName) -> None:
             if other.protocol is None or ask.target not in theirs.answers:
                 return
-            other.protocol.receive_arp(
-                ArpSeen(link, interface.address, interface.mac, ask.target, False), self._clock.now
+            other.protocol.receive_neighbour(
+                NeighbourSeen(link, interface.address, interface.mac, ask.target, False), self._clock.now
             )
             proof = other.protocol.prove(ask.nonce, theirs.mac, ask.target) if ask.nonce else b""
             network.send(other.name, node.name, lambda: answered(theirs.mac, proof))
@@ -228,7 +228,7 @@ class Wire:
                     self._show(other, theirs, mac)
                     for address in shared:
                         if theirs.known_as is not None:
-                            self.see(other, theirs, ArpSeen(theirs.known_as, address, mac, address, False))
+                            self.see(other, theirs, NeighbourSeen(theirs.known_as, address, mac, address, False))
 
                 network.send(node.name, other.name, rival)
 
@@ -240,7 +240,9 @@ class Wire:
         def asked(other: SimulatedNode, theirs: SimulatedInterface) -> Action:
             def answer(link: LinkName) -> None:
                 if other.protocol is not None and target in theirs.answers:
-                    other.protocol.receive_arp(ArpSeen(link, source, stranger.mac, target, False), self._clock.now)
+                    other.protocol.receive_neighbour(
+                        NeighbourSeen(link, source, stranger.mac, target, False), self._clock.now
+                    )
                     network.send(other.name, stranger.name, lambda: heard(other.name))
 
             def deliver() -> None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
-from speaker.protocol.effects import AnswerChange, ArpSeen, Decision, Effect
+from speaker.protocol.effects import AnswerChange, Decision, Effect, NeighbourSeen
 from speaker.protocol.protocol import Protocol, Settings
 from tests.speaker.protocol.simulation.loop import BusyLoop, Loop, Work
 from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode, Stranger
@@ -448,7 +448,7 @@ class World:
         answerers = (network or self.network).answerers.get(AddressText(address), frozenset())
         return next(iter(answerers)) if len(answerers) == 1 else None
 
-    def see(self, node: SimulatedNode, seen: ArpSeen) -> None:
+    def see(self, node: SimulatedNode, seen: NeighbourSeen) -> None:
         """An ARP frame on the LAN that concerns a node's speaker."""
         self.wire.see(node, node.lan, seen)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import AnswerChange, ArpSeen, LinkState
+from speaker.protocol.effects import AnswerChange, LinkState, NeighbourSeen
 from speaker.wire.addresses import WireAddress
 from speaker.wire.answering import Answering
 from speaker.wire.arp import frames
@@ -128,12 +128,12 @@ def test_new_mac_of_the_interface_is_in_the_next_reply() -> None:
 @pytest.mark.parametrize("operation", list(Operation))
 def test_rival_is_handed_on_and_never_answered(operation: Operation) -> None:
     seen = responder().on(ETH0).receive(gratuitous(operation, VIP, CLIENT).encode(), NOW)
-    assert seen == ArpSeen(ETH0, VIP, CLIENT, VIP, is_reply=operation is Operation.REPLY)
+    assert seen == NeighbourSeen(ETH0, VIP, CLIENT, VIP, is_reply=operation is Operation.REPLY)
 
 
 def test_answer_to_our_question_is_handed_on() -> None:
     answer = ArpFrame(OWN, CLIENT, Operation.REPLY, CLIENT, on_wire(ASKER), OWN, on_wire("192.0.2.11"))
-    assert responder().on(ETH0).receive(answer.encode(), NOW) == ArpSeen(
+    assert responder().on(ETH0).receive(answer.encode(), NOW) == NeighbourSeen(
         ETH0, ASKER, CLIENT, AddressText("192.0.2.11"), is_reply=True
     )
 
@@ -266,7 +266,7 @@ def test_question_with_a_nonce_is_answered_with_the_proof(nonce: bytes, asker: A
 def test_proof_of_an_answer_to_us_is_handed_on() -> None:
     question = request(ASKER, AddressText("192.0.2.11"), OWN, nonce=NONCE)
     seen = responder().on(ETH0).receive(frames.reply_to(question, CLIENT, b"twelveoctets").encode(), NOW)
-    assert isinstance(seen, ArpSeen)
+    assert isinstance(seen, NeighbourSeen)
     assert (seen.sender, seen.proof) == (ASKER, b"twelveoctets")
 
 

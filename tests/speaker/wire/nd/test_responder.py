@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import ArpSeen
+from speaker.protocol.effects import NeighbourSeen
 from speaker.wire.addresses import WireAddress
 from speaker.wire.ethernet import BROADCAST, NO_MAC, FrameError
 from speaker.wire.nd import frames
@@ -151,7 +151,7 @@ def test_new_mac_of_the_interface_is_in_the_next_answer() -> None:
     assert made.receive(question.encode(), NOW) == frames.answer_to(question, new).encode()
 
 
-RIVAL = ArpSeen(ETH0, VIP.text, CLIENT, ALL_NODES.text, is_reply=True)
+RIVAL = NeighbourSeen(ETH0, VIP.text, CLIENT, ALL_NODES.text, is_reply=True)
 
 
 @pytest.mark.parametrize("override", [False, True])
@@ -166,13 +166,13 @@ def test_rivals_question_is_handed_on_and_never_answered() -> None:
     made = responder(VIP, OTHER)
     for target in (VIP, OTHER, ASKER):
         verdict = made.receive(frames.solicit(target, VIP, CLIENT).encode(), NOW)
-        assert verdict == ArpSeen(ETH0, VIP.text, CLIENT, target.text, is_reply=False)
+        assert verdict == NeighbourSeen(ETH0, VIP.text, CLIENT, target.text, is_reply=False)
 
 
 def test_answer_to_our_question_is_handed_on_with_its_proof() -> None:
     question = frames.solicit(ASKER, OWN_ADDRESS, OWN, nonce=NONCE)
     answer = frames.answer_to(question, CLIENT, PROOF)
-    expected = ArpSeen(ETH0, ASKER.text, CLIENT, OWN_ADDRESS.text, is_reply=True, proof=PROOF)
+    expected = NeighbourSeen(ETH0, ASKER.text, CLIENT, OWN_ADDRESS.text, is_reply=True, proof=PROOF)
     assert responder().receive(answer.encode(), NOW) == expected
     unasked = replace(answer, solicited=False)
     assert responder().receive(unasked.encode(), NOW) is DropReason.NOT_HELD
@@ -236,7 +236,7 @@ def test_frames_for_another_host_are_dropped() -> None:
 
 def test_askers_are_told_unless_they_have_no_address() -> None:
     made = responder()
-    assert made.asker(frames.solicit(VIP, ASKER, CLIENT).encode()) == ArpSeen(
+    assert made.asker(frames.solicit(VIP, ASKER, CLIENT).encode()) == NeighbourSeen(
         ETH0, ASKER.text, CLIENT, VIP.text, is_reply=False
     )
     assert made.asker(frames.probe(VIP, CLIENT).encode()) is None
