@@ -23,7 +23,7 @@ GROUP = solicited_node(VIP).text
 pytestmark = pytest.mark.lab
 
 
-class Node:
+class ListeningNode:
     """A host whose memberships are carried out with a speaker's rights, at times that the test says."""
 
     def __init__(self, host: WireHost) -> None:
@@ -65,8 +65,8 @@ class Node:
 
 
 @contextmanager
-def node_on(host: WireHost) -> Iterator[Node]:
-    node = Node(host)
+def node_on(host: WireHost) -> Iterator[ListeningNode]:
+    node = ListeningNode(host)
     try:
         yield node
     finally:

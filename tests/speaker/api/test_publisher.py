@@ -41,7 +41,7 @@ ASSIGNED = Order(
 
 
 @dataclass
-class Writer:
+class RecordingWriter:
     """Takes orders, and notes them."""
 
     placed: list[Order | str] = field(default_factory=list)
@@ -116,7 +116,7 @@ GAINED, CHANGED, LOST, ENDED = (tell(kind) for kind in TransitionKind)
 def test_what_is_ordered_for_what_happens(
     before: list[Callable[[Publisher], None]], happens: Callable[[Publisher], None], ordered: list[Order | str]
 ) -> None:
-    writer = Writer()
+    writer = RecordingWriter()
     publisher = Publisher(writer, NODE)
     for earlier in before:
         earlier(publisher)
@@ -133,14 +133,14 @@ def test_what_is_ordered_for_what_happens(
 def test_a_node_leaves_another_ones_word_alone_and_looks_again(
     present: ServiceL2Status | None, free: bool, waits: float | None
 ) -> None:
-    writer = Writer()
+    writer = RecordingWriter()
     publisher = Publisher(writer, NODE)
     assert publisher.looked(LookAtStatus(NAME, LOOK_S), present) is free
     assert writer.take() == ([] if waits is None else [Order(f"look/{NAME}", LookAtStatus(NAME, waits), waits)])
 
 
 def test_looks_become_ever_more_seldom_and_never_end() -> None:
-    writer = Writer()
+    writer = RecordingWriter()
     publisher = Publisher(writer, NODE)
     look, waits = LookAtStatus(NAME, LOOK_S), [LOOK_S]
     for _ in range(10):
@@ -174,7 +174,7 @@ def test_looks_become_ever_more_seldom_and_never_end() -> None:
 def test_whether_an_object_is_asked_for_before_it_is_written(
     found: list[bool], recorded: NodeName | None, announced: bool, look_first: bool
 ) -> None:
-    publisher = Publisher(Writer(), NODE)
+    publisher = Publisher(RecordingWriter(), NODE)
     if recorded:
         publisher.recorded(appeared(recorded))
     if announced:
@@ -189,7 +189,7 @@ def test_whether_an_object_is_asked_for_before_it_is_written(
 
 
 def test_what_is_too_much_news_becomes_one_event_on_the_node() -> None:
-    writer = Writer(full=True)
+    writer = RecordingWriter(full=True)
     publisher = Publisher(writer, NODE)
     gained = [Transition(TransitionKind.GAINED, WEB._replace(uid=f"uid-{number}")) for number in range(3)]
     publisher.tell(gained)
@@ -215,7 +215,7 @@ def test_what_is_too_much_news_becomes_one_event_on_the_node() -> None:
 
 
 def test_warnings_and_findings_are_urgent_and_a_warning_of_the_node_waits_for_its_node() -> None:
-    writer = Writer()
+    writer = RecordingWriter()
     publisher = Publisher(writer, NODE)
     publisher.warn_of_node("DuplicateNode", "twice")
     assert not publisher.knows_own_node

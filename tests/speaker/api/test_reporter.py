@@ -19,7 +19,7 @@ from speaker.channel import Stats
 from speaker.link import LinkName
 from speaker.protocol.effects import Decision, PeerView
 from tests.speaker.api.test_planner import OWN, THREE, WEB, a_config, a_service, a_slice, an_advertisement
-from tests.speaker.api.test_publisher import Writer
+from tests.speaker.api.test_publisher import RecordingWriter
 
 ETH0 = LinkName("eth0")
 CONFLICT = {"address": WEB, "mac": "02:00:00:00:00:99", "link": "eth0"}
@@ -37,7 +37,7 @@ class World:
             self.planner.set_service(f"default/{name}", a_service(name, port=port, share="x"))
             self.planner.set_slice(f"default/{name}-abc", a_slice(name))
         self.planner.take_change()
-        self.writer = Writer()
+        self.writer = RecordingWriter()
         self.publisher = Publisher(self.writer, OWN)
         self.publisher.set_own_node("uid-node")
         self.there = frozenset({ETH0})

@@ -15,7 +15,7 @@ from speaker.api.telling import RECORDS_WAIT_S, Telling
 from speaker.channel import Claims, ClaimsChange, Holding
 from speaker.link import LinkName
 from tests.speaker.api.test_planner import OWN, THREE, a_config, a_service, a_slice, an_advertisement
-from tests.speaker.api.test_publisher import Writer
+from tests.speaker.api.test_publisher import RecordingWriter
 
 WEB, DB = AddressText("192.0.2.1"), AddressText("192.0.2.2")
 ETH0 = frozenset({LinkName("eth0")})
@@ -35,7 +35,7 @@ class Side:
             self.planner.set_service(f"default/{name}", a_service(name, address))
             self.planner.set_slice(f"default/{name}-abc", a_slice(name))
         self.planner.take_change()
-        self.writer = Writer()
+        self.writer = RecordingWriter()
         publisher = Publisher(self.writer, OWN)
         self.reporter = Reporter(publisher, self.planner, OWN, "metallb-system", lambda: ETH0)
         self.telling = Telling(self.planner, publisher, self.reporter, OWN)
