@@ -9,7 +9,8 @@ same moment. So each Service's title to an address is graded, by its status and 
 4. its status shows it, and it has no condition that could say anything;
 5. its status shows it, but its condition says that it has something else, or nothing.
 
-The better grade goes first, and within a grade the older Service. The first has the address. Each that follows has it
+The better grade goes first, and within a grade the older Service. In the first grade, those that are being deleted go
+before the older ones, since they get nothing else. The first has the address. Each that follows has it
 too if it may share it with all who have it (``sharing``), and is barred by one of them otherwise. The fifth grade is no
 right: it is what a Service is left with while nobody has a better title.
 
@@ -65,6 +66,8 @@ class Contender(NamedTuple, Generic[W]):
     """By its condition; None: it has none."""
     elsewhere: bool = False
     """Whether somebody else writes its status."""
+    leaving: bool = False
+    """Whether it is being deleted."""
 
 
 class Title(NamedTuple, Generic[W]):
@@ -80,15 +83,15 @@ class Title(NamedTuple, Generic[W]):
 def titles(contenders: Iterable[Contender[W]]) -> list[Title[W]]:
     """All titles of all these Services, the best first."""
     graded = [
-        (_grade(address, contender), contender.age, contender, address)
+        (_grade(address, contender), contender, address)
         for contender in contenders
         for address in dict.fromkeys((*contender.shown, *(contender.given or ())))
     ]
-    graded.sort(key=lambda each: each[:2])
+    graded.sort(key=_precedence)
     having: dict[Address, Sharers] = {}
     whose: dict[str, W] = {}
     found = []
-    for grade, _, contender, address in graded:
+    for grade, contender, address in graded:
         others = having.setdefault(address, Sharers(()))
         conflict = others.conflict(contender.sharer)
         if conflict is None:
@@ -96,6 +99,11 @@ def titles(contenders: Iterable[Contender[W]]) -> list[Title[W]]:
             whose[contender.sharer.service] = contender.who
         found.append(Title(grade, contender.who, address, None if conflict is None else whose[conflict.service]))
     return found
+
+
+def _precedence(claim: tuple[Grade, Contender[W], Address]) -> tuple[Grade, bool, Age]:
+    grade, contender, _ = claim
+    return grade, grade is Grade.GIVEN_AND_SHOWN and not contender.leaving, contender.age
 
 
 def _grade(address: Address, contender: Contender[W]) -> Grade:

@@ -87,12 +87,19 @@ class Assignments:
         contenders, unclear = [], []
         for one in everybody.values():
             shown, given = addresses_in_status(one.view), recorded(one.view)
-            contenders.append(Contender(one, one.age, read_sharer(one.view), shown, given, not self._is_ours(one)))
+            sharer, leaving = read_sharer(one.view), _is_leaving(one)
+            contenders.append(Contender(one, one.age, sharer, shown, given, not self._is_ours(one), leaving))
             if shown != given:
                 unclear.append(one)
+        barred: dict[str, list[Address]] = {}
         for title in titles(contenders):
-            if title.grade is not Grade.USURPED:
-                self._grant(title)
+            if title.grade is Grade.USURPED:
+                continue
+            self._grant(title)
+            if title.barred_by is not None and title.address in addresses_in_status(title.who.view):
+                barred.setdefault(title.who.view.key, []).append(title.address)
+        for key, refused in barred.items():
+            self._refuse(everybody[key], tuple(refused))  # it has the address as soon as the other has left
         for one in sorted(unclear, key=lambda each: each.age):
             self.note_strays(one, everybody)
 
@@ -172,7 +179,7 @@ class Assignments:
             return True
         if given is None:
             return address not in addresses_in_status(rival.view)
-        return address in given and to.age < rival.age
+        return address in given and (not _is_leaving(to), to.age) < (not _is_leaving(rival), rival.age)
 
     def _is_ours(self, one: Assignment) -> bool:
         return is_ours(one.view, self._class)
@@ -269,6 +276,10 @@ class Assignments:
                 self._freed.add(pool)
             if address in self._showing:
                 self._vacated.add(address)
+
+
+def _is_leaving(one: Assignment) -> bool:
+    return one.view.metadata.deletion_timestamp is not None
 
 
 def _belongs_to(address: Address, owner: Assignment, loser: Assignment) -> str:

@@ -226,6 +226,7 @@ def _rightful(members: Iterable[OurService]) -> list[OurService]:
             read_sharer(ours.service),
             tuple(place.address for place in ours.shown),
             None if ours.given is None else tuple(place.address for place in ours.given),
+            leaving=ours.service.metadata.deletion_timestamp is not None,
         )
         for ours in members
     ]

@@ -82,6 +82,7 @@ def kept_service(service: Service) -> Service:
             uid=meta.uid,
             resource_version=meta.resource_version,
             creation_timestamp=intern(meta.creation_timestamp) if meta.creation_timestamp else None,
+            deletion_timestamp=meta.deletion_timestamp,
             labels=meta.labels or _NOTHING,
             annotations=sharing or _NOTHING,
         ),

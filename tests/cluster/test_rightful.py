@@ -41,6 +41,7 @@ def a_service(
     ports: tuple[dict[str, Any], ...] = ({"port": 80},),
     policy: str | None = None,
     selector: dict[str, str] | None = None,
+    leaving: bool = False,
 ) -> dict[str, Any]:
     """As the API has it. ``said``: the message of its condition; None: it has no condition."""
     condition = {"type": "berthlb.io/AddressAssigned", "status": "True", "message": said}
@@ -51,6 +52,7 @@ def a_service(
             "uid": f"uid-{name}",
             "creationTimestamp": f"2026-01-01T00:00:0{second}Z",
             "annotations": annotations or {},
+            **({"deletionTimestamp": "2026-01-02T00:00:00Z"} if leaving else {}),
         },
         "spec": {
             "type": "LoadBalancer",
@@ -107,6 +109,7 @@ SERVICES = st.lists(
             "ports": PORTS,
             "policy": st.sampled_from([None, "Cluster", "Local"]),
             "selector": SELECTORS,
+            "leaving": st.sampled_from([False, False, True]),
         }
     ),
     min_size=1,
@@ -127,6 +130,7 @@ def test_the_rule_orders_claims_as_the_documents_do(listed: list[dict[str, Any]]
             tuple(parse_address(each.ip) for each in view.status.load_balancer.ingress),
             recorded(view),
             elsewhere=view.spec.load_balancer_class is not None,
+            leaving=view.metadata.deletion_timestamp is not None,
         )
         for view in views
     ]

@@ -33,16 +33,18 @@ def right_to(service: Body, address: Address, *, ours: bool = True) -> Right | N
 
 
 def owners(services: Iterable[Body], address: Address, load_balancer_class: str | None = None) -> dict[str, Right]:
-    """The Services that have the address, by ``namespace/name``. The best claim comes first, of equal ones the older;
-    each next one has it too if it may share it with all before. Services of another class are another controller's."""
+    """The Services that have the address, by ``namespace/name``. The best claim comes first, of equal ones the older,
+    but of the best those that are being deleted. Each next one has it too if it may share it with all before. Services
+    of another class are another controller's."""
     claims = []
     for service in services:
         right = right_to(service, address, ours=is_load_balancer(service, load_balancer_class))
         if right is not None:
-            claims.append((right, service["metadata"]["creationTimestamp"], key_of(service), service))
+            stays = right is Right.GIVEN_AND_SHOWN and service["metadata"].get("deletionTimestamp") is None
+            claims.append((right, stays, service["metadata"]["creationTimestamp"], key_of(service), service))
     having: list[Body] = []
     rights: dict[str, Right] = {}
-    for right, _, key, service in sorted(claims, key=lambda claim: claim[:3]):
+    for right, _, _, key, service in sorted(claims, key=lambda claim: claim[:4]):
         if all(may_share(service, other) for other in having):
             having.append(service)
             rights[key] = right

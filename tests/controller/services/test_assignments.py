@@ -297,3 +297,22 @@ def test_whatever_statuses_show_before_and_after_the_start_no_two_keep_one_addre
     world.start()
     world.settle()
     assert world.take_writes() == []
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("dying", ["older", "younger"])
+def test_a_service_that_is_being_deleted_stays_whatever_becomes_of_its_terms(dying: str, restarted: bool) -> None:
+    world = World({"a": "10.0.0.1-10.0.0.9"})
+    world.start()
+    for name, port in (("older", 80), ("younger", 81)):
+        world.put(name, annotations={"metallb.io/allow-shared-ip": "x"}, ports=[{"port": port}])
+        world.settle()
+    assert (world.ip("older"), world.ip("younger")) == ("10.0.0.1", "10.0.0.1")
+    world.put(dying, **DYING)
+    world.put(dying, annotations={"metallb.io/allow-shared-ip": "y"})
+    world.settle()
+    if restarted:
+        world.start()
+    world.put({"older": "younger", "younger": "older"}[dying], ports=[{"port": 90}])
+    world.settle()
+    assert (world.ip(dying), len({world.ip("older"), world.ip("younger")})) == ("10.0.0.1", 2)

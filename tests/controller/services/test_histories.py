@@ -29,7 +29,7 @@ from tests.controller.validity import (
     ours,
 )
 from tests.controller.world import World
-from tests.oracle.services import Address, Body, annotation, key_of, shown
+from tests.oracle.services import Address, Body, annotation, key_of, may_share, shown
 
 BROKEN = {"a": "10.0.0.9-10.0.0.1", "b": "10.0.0.2-10.0.0.4"}
 OVERLAP = {"a": "10.0.0.1-10.0.0.3", "b": ["10.0.0.3-10.0.0.5", "2001:db8::1-2001:db8::2"]}
@@ -283,7 +283,8 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def no_address_is_shown_twice(self) -> None:
         """Except where a user wrote it into the status, or changed the terms of those who share."""
-        excused = self.falsified | (self.disturbed & self.sharers)
+        leaving = {key_of(each) for each in load_balancers(self.world) if self._is_past_mending(each)}
+        excused = self.falsified | (self.disturbed & self.sharers) | leaving
         for world in self.worlds.values():
             assert_no_address_is_shown_twice(each for each in ours(world) if key_of(each) not in excused)
 
@@ -378,8 +379,17 @@ class Histories(RuleBasedStateMachine):
     def _write(self, key: str, **parts: Any) -> None:
         namespace, name = key.split("/")
         self.world.put(name, namespace, **parts)
-        if annotation(self.world.services[key], "allow-shared-ip"):
+        service = self.world.services[key]
+        if annotation(service, "allow-shared-ip"):
             self.sharers.add(key)
+        if self._is_past_mending(service):
+            self._note_crowded_out(service)
+
+    def _note_crowded_out(self, leaving: Body) -> None:
+        """A Service that is being deleted stays, and those that cannot share with it any more move."""
+        for other in load_balancers(self.world):
+            if set(shown(other)) & set(shown(leaving)) and other is not leaving and not may_share(other, leaving):
+                self.evicted.add(key_of(other))
 
 
 ANY = settings(suppress_health_check=list(HealthCheck))
