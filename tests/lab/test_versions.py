@@ -20,6 +20,7 @@ from lab.measuring import measure
 from lab.measuring.figures import answered_by_two
 from lab.shipped.rights import rights_of
 from tests.lab.test_faults import ADDRESS, announcing, new_mac, page_from_client, serving, still_answers_alone
+from tests.pages import ROOT
 from tests.speaker.protocol.versions import unpack_last
 from tests.waiting import ended, wait_until
 
@@ -50,12 +51,9 @@ class LastRelease:
         (namespace,) = [each.namespace for each in status.hosts if each.host.name == node]
         arguments = [f"--kubeconfig={status.kubeconfig_inside}", f"--node-name={node}"]
         with (self._directory / f"{node}.log").open("ab") as log:
-            self._processes[node] = subprocess.Popen(
-                ["nsenter", f"--net={namespace}", *confined(rights_of("speaker")), sys.executable, "-m", "speaker",
-                 *arguments],
-                cwd=self._directory,
-                stderr=log,
-            )  # fmt: skip
+            into = ["nsenter", f"--net={namespace}", *confined(rights_of("speaker"))]  # with this release's lab
+            program = ["env", f"--chdir={self._directory}", sys.executable, "-m", "speaker", *arguments]
+            self._processes[node] = subprocess.Popen([*into, *program], cwd=ROOT, stderr=log)
         wait_until(lambda: is_ready(self._lab, node), 30, f"{node} is not ready: {self.log(node)}")
 
     def end(self, node: str) -> None:
