@@ -23,9 +23,10 @@ lint: ## format, lint, types, layers
 check: lint ## the quick loop: lint and unit tests
 	$(VENV)/pytest -q -n 2 -m "not lab and not slow and not long" tests
 
+# Three processes on two cores: a lab waits more than it computes.
 test: lint assets ## everything, each fault once
 	@[ -z "$$CI" ] || scripts/engine
-	$(VENV)/pytest -n 2 --dist loadgroup -m "not long" tests
+	$(VENV)/pytest -n 3 --dist loadgroup -m "not long" tests
 
 # Without them the tests on a real control plane are left out, which pytest's first lines say; in CI that is a failure.
 assets: ## the programs of a real control plane, Helm and Prometheus, found or built once
