@@ -22,7 +22,7 @@ def run(name: str, *words: str, figures: Path) -> tuple[Any, str]:
     """Run ``python -m bench.NAME``; what it wrote and what it showed."""
     written = figures / f"{name}.json"
     argv = [sys.executable, "-m", f"bench.{name}", *words, f"--json={written}"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=550, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(written.read_text()), done.stdout
 

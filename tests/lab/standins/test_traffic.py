@@ -197,7 +197,8 @@ def test_a_silent_nodes_endpoints_go_after_the_grace_period_and_come_back(lab: L
     wait_until(lambda: whose_answers(lab, address) == {"web-1", "web-2", "web-3", "web-4"})
 
 
-def test_a_node_that_comes_back_remembers_nothing(lab: Lab) -> None:
+def test_a_node_that_comes_back_remembers_nothing(lab: Lab, api: ApiClient) -> None:
+    make_service(lab, api, "remembered", "172.18.255.250", NODE_1)
     lab.run("node-3", ["ip", "addr", "add", "192.0.2.1/32", "dev", "lo"], check=True)
     lab.stop_node("node-3")
     lab.start_node("node-3")
