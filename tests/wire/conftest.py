@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.wire.network import Wire
+from tests.wire.network import Wire, WireHost
+from tests.wire.speakers import Speaker, Start
 
 
 @pytest.fixture
@@ -27,3 +28,15 @@ def stack() -> Iterator[contextlib.ExitStack]:
     """Closes what the test opened."""
     with contextlib.ExitStack() as opened:
         yield opened
+
+
+@pytest.fixture
+def start(stack: contextlib.ExitStack) -> Start:
+    """Starts a speaker on a host, and ends it with the test."""
+
+    def start(host: WireHost) -> Speaker:
+        speaker = Speaker(host)
+        stack.callback(speaker.end)
+        return speaker
+
+    return start

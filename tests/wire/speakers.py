@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster.objects import AddressText, NodeName
@@ -199,3 +200,7 @@ def bundle(name: str, addresses: tuple[AddressText, ...], *nodes: str) -> Bundle
     """A bundle whose candidates are these nodes in this order."""
     candidates = tuple(Candidate(NodeName(node), 0, 0) for node in nodes)
     return Bundle(BundleId(name), addresses, (f"test/{name}",), candidates)
+
+
+Start = Callable[[WireHost], Speaker]
+"""Starts a speaker on a host, which ends with the test (the fixture ``start``)."""

@@ -7,7 +7,6 @@ import json
 import select
 import signal
 import socket
-from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -21,24 +20,12 @@ from tests.arp_frames import gratuitous, request
 from tests.waiting import ended, wait_until
 from tests.wire.network import Wire, WireHost
 from tests.wire.opened import arp_resolver, mac_of
-from tests.wire.speakers import CREDENTIALS, Speaker, bundle
+from tests.wire.speakers import CREDENTIALS, Speaker, Start, bundle
 
 VIP, OTHER = AddressText("192.0.2.200"), AddressText("192.0.2.201")
 ETH0 = LinkName("eth0")
 
 pytestmark = pytest.mark.lab
-
-Start = Callable[..., Speaker]
-
-
-@pytest.fixture
-def start(stack: ExitStack) -> Start:
-    def start(host: WireHost) -> Speaker:
-        speaker = Speaker(host)
-        stack.callback(speaker.end)
-        return speaker
-
-    return start
 
 
 def holder_and_spare(wire: Wire, start: Start) -> tuple[Speaker, Speaker, WireHost]:

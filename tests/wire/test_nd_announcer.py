@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -25,25 +25,13 @@ from speaker.wire.sockets import PacketSocket
 from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
 from tests.wire.opened import as_speaker, mac_of, state_of
-from tests.wire.speakers import CREDENTIALS, Speaker, bundle
+from tests.wire.speakers import CREDENTIALS, Speaker, Start, bundle
 
 VIP, OTHER, IPV4 = (AddressText(text) for text in ("2001:db8::200", "2001:db8::201", "192.0.2.200"))
 CLIENT = WireAddress.of(AddressText("2001:db8::3"))
 ETH0 = LinkName("eth0")
 
 pytestmark = pytest.mark.lab
-
-Start = Callable[..., Speaker]
-
-
-@pytest.fixture
-def start(stack: ExitStack) -> Start:
-    def start(host: WireHost) -> Speaker:
-        speaker = Speaker(host)
-        stack.callback(speaker.end)
-        return speaker
-
-    return start
 
 
 def group_of(address: AddressText) -> str:
