@@ -13,8 +13,6 @@ bundle has *candidates*, the nodes that may hold it, best first.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from operator import attrgetter
 from typing import NewType
 
 from msgspec import Struct
@@ -71,38 +69,3 @@ class PlanChange(Struct, frozen=True, tag=True):
     removed: tuple[BundleId, ...] = ()
     more: bool = False
     """This is a part of the difference: others follow, and all are applied together."""
-
-
-FEW_CHANGES = 64  # up to here insertion into the sorted bundles is cheaper than sorting them all anew
-
-
-def difference(old: Plan, new: Plan) -> PlanChange:
-    """What has to change in ``old`` to make it ``new``."""
-    before = {bundle.id: bundle for bundle in old.bundles}
-    changed = tuple(bundle for bundle in new.bundles if before.pop(bundle.id, None) != bundle)
-    return PlanChange(new.revision, changed, tuple(before))
-
-
-def apply_change(plan: Plan, change: PlanChange) -> Plan:
-    """The Plan after ``change``. A bundle to be removed that is not there is ignored."""
-    if len(change.changed) + len(change.removed) > FEW_CHANGES:
-        by_id = {bundle.id: bundle for bundle in plan.bundles}
-        for bundle_id in change.removed:
-            by_id.pop(bundle_id, None)
-        by_id.update((bundle.id, bundle) for bundle in change.changed)
-        return Plan(change.revision, plan.node, tuple(sorted(by_id.values(), key=_id)))
-    bundles = list(plan.bundles)
-    for bundle_id in change.removed:
-        at = bisect_left(bundles, bundle_id, key=_id)
-        if at < len(bundles) and bundles[at].id == bundle_id:
-            del bundles[at]
-    for bundle in change.changed:
-        at = bisect_left(bundles, bundle.id, key=_id)
-        if at < len(bundles) and bundles[at].id == bundle.id:
-            bundles[at] = bundle
-        else:
-            bundles.insert(at, bundle)
-    return Plan(change.revision, plan.node, tuple(bundles))
-
-
-_id = attrgetter("id")

@@ -20,7 +20,6 @@ from cli.convert import Conversion, ConversionError, convert
 CONFIG = {"address-pools": [{"name": "home", "protocol": "layer2", "addresses": ["192.0.2.240-192.0.2.250"]}]}
 VALUES = {"configInline": CONFIG}
 TEXT = yaml.safe_dump(VALUES)
-TO_NETWORK = "the objects go to the namespace network"
 
 Object = dict[str, Any]
 

@@ -36,7 +36,8 @@ from cluster.objects import (
 )
 from speaker.api.kept import kept_service, kept_slice
 from speaker.api.planner import Planner, plan
-from speaker.plan import Bundle, BundleId, Candidate, Plan, PlanChange, apply_change, difference
+from speaker.plan import Bundle, Plan
+from tests.speaker.plans import after
 
 WEB = "192.0.2.1"
 OWN = NodeName("node-1")
@@ -637,7 +638,7 @@ def test_changes_one_by_one_lead_to_the_plan_made_from_scratch(
             continue
         change = planner.take_change()
         if change is not None:
-            received = apply_change(received, change)
+            received = after(received, change)
         assert received == planner.plan()
     scratch = plan(
         world.services.values(),
@@ -668,29 +669,3 @@ def test_the_order_of_the_inputs_does_not_matter(data: st.DataObject, config: Co
         revision=1,
     )
     assert straight == shuffled
-
-
-# ------------------------------------------------------------------------ the difference between two Plans
-
-IDS = st.integers(0, 150).map(lambda i: BundleId(f"uid-{i:03}"))
-PLANS = st.builds(
-    lambda chosen, revision: Plan(
-        revision,
-        OWN,
-        tuple(Bundle(each, (), (), (Candidate(OWN, 0, chosen[each]),)) for each in sorted(chosen)),
-    ),
-    st.dictionaries(IDS, st.integers(0, 1), max_size=150),
-    st.integers(0, 9),
-)
-
-
-@given(PLANS, PLANS)
-def test_applying_the_difference_gives_the_new_plan(old: Plan, new: Plan) -> None:
-    change = difference(old, new)
-    assert apply_change(old, change) == new
-    kept = {each.id for each in old.bundles if each in new.bundles}
-    assert not kept & {each.id for each in change.changed}
-
-
-def test_removing_what_is_not_there_is_harmless() -> None:
-    assert apply_change(Plan(1, OWN), PlanChange(2, (), (BundleId("uid-1"),))) == Plan(2, OWN)

@@ -12,8 +12,9 @@ from lab.apiserver.embedded import EmbeddedApi
 from speaker.api.watcher import Watcher
 from speaker.channel import AnnouncerEnd, Claims, Holding, Stats, ToAnnouncer, WholePlan
 from speaker.link import LinkName
-from speaker.plan import Plan, PlanChange, apply_change
+from speaker.plan import Plan, PlanChange
 from speaker.protocol.effects import PeerView
+from tests.speaker.plans import after
 
 M = TypeVar("M")
 
@@ -125,7 +126,7 @@ class ListeningAnnouncer:
                 self.plan = message.plan
             elif isinstance(message, PlanChange):
                 assert self.plan is not None, "a change before the Plan that it changes"
-                self.plan = apply_change(self.plan, message)
+                self.plan = after(self.plan, message)
 
     def announced(self) -> set[AddressText]:
         """The addresses in the Plan, as of now."""

@@ -13,7 +13,6 @@ from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
 CALM_S = 6.0  # at the end, everything healed, until everything must be as it should be
-LINK_SILENCE_S = 41.0  # what a fenced link without anybody to hear takes
 
 
 class Schedule:
