@@ -8,9 +8,6 @@ It needs root (network namespaces). The announcer runs as in a cluster, with pro
 - the time from one question to its answer, one at a time;
 - the CPU that other people's questions cost, 50,000 a second for addresses that the speaker does not hold;
 - the CPU of 200,000 UDP datagrams a second that are no heartbeats.
-
-The generator uses sendmmsg and recvmmsg, so that it is faster than what it measures. It needs a processor of its own;
-where it has none it sends less, and the figures say how much.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ import itertools
 import random
 from collections.abc import Sequence
 
-from bench.asking import compare, foreign, measure
+from bench.asking import compare, measure, of_speaker
 from bench.probes import take_precedence
 from bench.report import Figures, arguments
 from cluster.objects import AddressText
@@ -27,9 +24,11 @@ from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
 from speaker.wire.arp import frames
 from speaker.wire.heartbeats.datagrams import UdpFrame
-from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
-from tests.wire.speakers import Speaker, bundle
+from tests.wire.opened import mac_of
+
+UNASKED = 9
+"""Gratuitous frames for an address that was just claimed: a Request, and four rounds of a Request and a Reply."""
 
 
 def questions(targets: Sequence[AddressText], senders: int, count: int) -> list[bytes]:
@@ -49,9 +48,8 @@ def foreign_questions() -> list[bytes]:
 
 def foreign_datagrams(node: WireHost) -> list[bytes]:
     """UDP datagrams to a port that nobody has on the node: a filter has to look into them before it drops them."""
-    to = Mac(bytes.fromhex(node.mac().replace(":", "")))
     here, sender = (WireAddress.of(AddressText(text)) for text in ("192.0.2.1", "192.0.2.2"))
-    frame = UdpFrame(to, Mac(b"\x02\x00\x00\x01\x00\x00"), here, sender, 9, 9, 64, b"no heartbeat")
+    frame = UdpFrame(mac_of(node), Mac(b"\x02\x00\x00\x01\x00\x00"), here, sender, 9, 9, 64, b"no heartbeat")
     return [frame.encode()] * 100
 
 
@@ -63,17 +61,9 @@ def main() -> None:
     addresses = [AddressText(f"198.51.{100 + n // 250}.{n % 250}") for n in range(1000)]
 
     def ours(_: Wire, node: WireHost, client: WireHost) -> Figures:
-        speaker = Speaker(node)
-        try:
-            speaker.plan(1, *(bundle(address, (address,), "node") for address in addresses))
-            wait_until(lambda: speaker.holds(*addresses), 30)
-            wait_until(lambda: sum(speaker.traffic.gratuitous.values()) >= 9000, 60)
-            pid = speaker.process.pid
-            loads = {"questions": (foreign_questions(), 50_000), "datagrams": (foreign_datagrams(node), 200_000)}
-            figures = measure(client, frames.ETHERTYPE_ARP, questions, addresses, options.seconds, pid=pid)
-            return figures | foreign(client, pid, loads, options.seconds)
-        finally:
-            speaker.end()
+        loads = {"questions": (foreign_questions(), 50_000), "datagrams": (foreign_datagrams(node), 200_000)}
+        asked = (client, frames.ETHERTYPE_ARP, questions)
+        return of_speaker(node, *asked, addresses=addresses, seconds=options.seconds, unasked=UNASKED, loads=loads)
 
     def kernel(_: Wire, node: WireHost, client: WireHost) -> Figures:
         node.run("sh", "-c", "; ".join(f"ip address add {address}/32 dev eth0" for address in addresses))

@@ -16,7 +16,9 @@ from pathlib import Path
 from bench.probes import announcer_cpu_s
 from bench.report import Figures, progress, show, write
 from cluster.objects import AddressText
+from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
+from tests.wire.speakers import Speaker, bundle
 
 OUTSTANDING = 64
 FRAME_OCTETS = 128
@@ -183,6 +185,29 @@ def foreign(client: WireHost, pid: int, loads: Mapping[str, tuple[Sequence[bytes
         figures[f"foreign {what}/s"] = passed
     figures["idle CPU, %"] = 100 * idle
     return figures
+
+
+def of_speaker(
+    node: WireHost,
+    client: WireHost,
+    ethertype: int,
+    questions: Questions,
+    *,
+    addresses: Sequence[AddressText],
+    seconds: float,
+    unasked: int,
+    loads: Mapping[str, tuple[Sequence[bytes], int]],
+) -> Figures:
+    """Measure a speaker that holds these addresses, once it has sent ``unasked`` frames for each."""
+    speaker = Speaker(node)
+    try:
+        speaker.plan(1, *(bundle(address, (address,), "node") for address in addresses))
+        wait_until(lambda: speaker.holds(*addresses), 30)
+        wait_until(lambda: sum(speaker.traffic.gratuitous.values()) >= unasked * len(addresses), 60)
+        pid = speaker.process.pid
+        return measure(client, ethertype, questions, addresses, seconds, pid=pid) | foreign(client, pid, loads, seconds)
+    finally:
+        speaker.end()
 
 
 def compare(speaker: Run, kernel: Run, path: Path | None) -> None:

@@ -16,18 +16,17 @@ import itertools
 import random
 from collections.abc import Sequence
 
-from bench.asking import compare, foreign, measure
+from bench.asking import compare, measure, of_speaker
 from bench.probes import take_precedence
 from bench.report import Figures, arguments
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
 from speaker.wire.nd import frames
-from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
-from tests.wire.speakers import Speaker, bundle
+from tests.wire.opened import mac_of
 
-ROUNDS = 5
+UNASKED = 5
 """Unsolicited advertisements of an address that was just claimed."""
 _UDP = 17
 
@@ -48,7 +47,7 @@ def foreign_questions() -> list[bytes]:
 
 def foreign_packets(node: WireHost) -> list[bytes]:
     """Packets to the node that are no ICMPv6."""
-    to = Mac(bytes.fromhex(node.mac().replace(":", "")))
+    to = mac_of(node)
     frame = bytearray(frames.solicit(WireAddress(bytes(15) + b"\x01"), frames.ALL_NODES, to, to=to).encode())
     frame[20] = _UDP
     return [bytes(frame)] * 100
@@ -63,17 +62,9 @@ def main() -> None:
 
     def ours(wire: Wire, node: WireHost, client: WireHost) -> Figures:
         wire.with_ipv6()
-        speaker = Speaker(node)
-        try:
-            speaker.plan(1, *(bundle(address, (address,), "node") for address in addresses))
-            wait_until(lambda: speaker.holds(*addresses), 30)
-            wait_until(lambda: sum(speaker.traffic.gratuitous.values()) >= ROUNDS * len(addresses), 60)
-            pid = speaker.process.pid
-            loads = {"questions": (foreign_questions(), 50_000), "packets": (foreign_packets(node), 200_000)}
-            figures = measure(client, frames.ETHERTYPE_IPV6, questions, addresses, options.seconds, pid=pid)
-            return figures | foreign(client, pid, loads, options.seconds)
-        finally:
-            speaker.end()
+        loads = {"questions": (foreign_questions(), 50_000), "packets": (foreign_packets(node), 200_000)}
+        asked = (client, frames.ETHERTYPE_IPV6, questions)
+        return of_speaker(node, *asked, addresses=addresses, seconds=options.seconds, unasked=UNASKED, loads=loads)
 
     def kernel(wire: Wire, node: WireHost, client: WireHost) -> Figures:
         wire.with_ipv6()

@@ -29,18 +29,18 @@ from bench.probes import announcer_cpu_s, peak_mib, take_precedence
 from bench.report import Figures, arguments, progress, show, write
 from cluster.objects import AddressText, NodeName
 from speaker.api.ranking import Rendezvous
-from speaker.link import Mac
 from speaker.passes import BOUNDS_S
 from speaker.plan import Bundle, BundleId, Candidate, PlanChange
 from speaker.wire.addresses import WireAddress
 from speaker.wire.arp import frames
 from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
+from tests.wire.opened import mac_of
 from tests.wire.speakers import Speaker
 
 NODES = ("node-1", "node-2", "node-3")
 SPACING_S = 0.02
-"""Between two changes of one Plan, as in the watcher; what comes meanwhile is in the next."""
+"""Between two changes of a Plan; what comes meanwhile is in the next. A watcher waits longer: ``speaker.api.feed``."""
 MOST_CHANGES = 200
 GAP_S = 0.05
 FRAMES_S = 6.0  # in which the frames of a claim are sent
@@ -106,10 +106,11 @@ class Fleet:
         return all(told == len(self.bundles) for told in self._told.values())
 
     def await_claims(self) -> None:
-        wait_until(lambda: self.claimed() >= len(self.bundles), LONG_S, "not everything is claimed")
+        wait_until(lambda: len(self.claimed()) >= len(self.bundles), LONG_S, "not everything is claimed")
 
-    def claimed(self) -> int:
-        return len(frozenset[AddressText]().union(*(tuple(speaker.claims) for speaker in self.speakers.values())))
+    def claimed(self) -> frozenset[AddressText]:
+        """Addresses that some announcer claims."""
+        return frozenset[AddressText]().union(*(tuple(speaker.claims) for speaker in self.speakers.values()))
 
     def cpu_s(self) -> dict[str, float]:
         return {name: announcer_cpu_s(speaker.process.pid) for name, speaker in self.speakers.items()}
@@ -217,7 +218,7 @@ class Asking:
     """A client that goes on asking for some addresses, and the answers with their times."""
 
     def __init__(self, client: WireHost, addresses: Sequence[AddressText]) -> None:
-        mac = Mac(bytes.fromhex(client.mac().replace(":", "")))
+        mac = mac_of(client)
         asker = WireAddress.of(AddressText("192.0.2.4"))
         self._questions = [frames.request(WireAddress.of(address), asker, mac).encode() for address in addresses]
         self._socket = client.call(_arp_socket)
@@ -275,7 +276,7 @@ def mass_takeover(count: int, what: str, cause: Callable[[Fleet, str], None]) ->
         claims, before = running.counted("decisions:Claimed"), troubles(running, ())
         try:
             taken = frozenset(theirs)
-            asking.run(60.0, lambda: min(map(len, asking.answers.values())) > 0 and _all_taken(running, taken))
+            asking.run(60.0, lambda: min(map(len, asking.answers.values())) > 0 and taken <= running.claimed())
             asking.run(3.0)
             time.sleep(2.0)  # for the last statistics
             silences = asking.silences(at, dead_mac)
@@ -293,12 +294,6 @@ def mass_takeover(count: int, what: str, cause: Callable[[Fleet, str], None]) ->
             }
         finally:
             gone.end()
-
-
-def _all_taken(running: Fleet, addresses: frozenset[AddressText]) -> bool:
-    return addresses <= frozenset[AddressText]().union(
-        *(tuple(speaker.claims) for speaker in running.speakers.values())
-    )
 
 
 def all_changes(count: int) -> Figures:

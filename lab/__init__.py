@@ -19,4 +19,5 @@ each of which may use those after it:
     assets        the programs of a control plane, found or built
     shipped       what ``crds/`` and ``deploy/`` say
     layout        the hosts and their addresses
+    errors        refusals, each with its exit code
 """

@@ -127,8 +127,13 @@ def _clear_when_ended(path: Path) -> None:
     os.close(lock)
 
 
+def _search_path() -> str:
+    """Where the lab's programs are looked for, before it is made and by its keeper."""
+    return os.environ.get("PATH", os.defpath) + ":" + SBIN
+
+
 def _check_programs(recipe: Recipe) -> None:
-    path = os.environ.get("PATH", os.defpath) + ":" + SBIN
+    path = _search_path()
     if shutil.which("nft", path=path) is None:
         raise UnusableError("nft is missing: install the package nftables (apt-get install nftables)")
     if recipe.assets is None:
@@ -187,11 +192,7 @@ def _start_guard(path: Path, lock: int, api: socket.socket, tie: socket.socket) 
     """Start the guard, which starts the keeper."""
     with directory.control_listener(path) as control, (path / "keeper.log").open("ab") as log:
         fds = (lock, control.fileno(), api.fileno(), tie.fileno())
-        environment = {
-            **os.environ,
-            "PYTHONPATH": python_path(),
-            "PATH": os.environ.get("PATH", os.defpath) + ":" + SBIN,
-        }
+        environment = {**os.environ, "PYTHONPATH": python_path(), "PATH": _search_path()}
         subprocess.run(
             [sys.executable, "-m", "lab.keeper.guard", str(path), *map(str, fds)],
             stdin=subprocess.DEVNULL,

@@ -11,13 +11,13 @@ from contextlib import ExitStack
 import pytest
 
 from cluster.objects import AddressText, NodeName
-from speaker.link import Mac
 from speaker.plan import Bundle, BundleId, Candidate
 from speaker.wire.addresses import WireAddress
 from speaker.wire.arp.frames import ETHERTYPE_ARP
 from tests.arp_frames import request
 from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
+from tests.wire.opened import mac_of
 from tests.wire.speakers import Speaker
 
 pytestmark = pytest.mark.lab
@@ -40,7 +40,7 @@ class AnswersSeen:
     """Who answers for which address, asked by a client until everybody has."""
 
     def __init__(self, client: WireHost, addresses: Iterable[AddressText]) -> None:
-        mac = Mac(bytes.fromhex(client.mac().replace(":", "")))
+        mac = mac_of(client)
         asker = AddressText("192.0.2.4")
         self._questions: dict[bytes, bytes] = {
             WireAddress.of(each): request(each, asker, mac).encode() for each in addresses
