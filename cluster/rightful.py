@@ -23,6 +23,7 @@ Example: A, the older, and B both show 192.0.2.1, and B's condition says that it
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import Generic, NamedTuple, TypeVar
@@ -88,11 +89,11 @@ def titles(contenders: Iterable[Contender[W]]) -> list[Title[W]]:
         for address in dict.fromkeys((*contender.shown, *(contender.given or ())))
     ]
     graded.sort(key=_precedence)
-    having: dict[Address, Sharers] = {}
+    having: defaultdict[Address, Sharers] = defaultdict(lambda: Sharers(()))
     whose: dict[str, W] = {}
     found = []
     for grade, contender, address in graded:
-        others = having.setdefault(address, Sharers(()))
+        others = having[address]
         conflict = others.conflict(contender.sharer)
         if conflict is None:
             others.put(contender.sharer)

@@ -127,7 +127,7 @@ class Sharers:
     def put(self, sharer: Sharer) -> None:
         """One more, or the new terms of one."""
         self.drop(sharer.service)
-        if self.conflict(sharer) is not None:
+        if self._agreed and self.conflict(sharer) is not None:
             self._agreed = False
         self._by_service[sharer.service] = sharer
         if self._agreed:

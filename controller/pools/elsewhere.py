@@ -22,6 +22,7 @@ from typing import Any
 from cluster.objects import IPAddressPool, L2Advertisement, PoolName
 from cluster.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
 from controller.changes import EventNote, Tell
+from controller.pools.reported import Configured
 
 PATIENCE_S = 10.0
 """For which another installation has time to write a status."""
@@ -30,7 +31,6 @@ AGAIN_S = 3300.0
 MOST = 100
 """Objects that are told at a time. Where so many are in the wrong place, a few tell it."""
 
-Configured = IPAddressPool | L2Advertisement
 _RESOURCES: dict[type[Configured], Resource[Any]] = {
     IPAddressPool: IP_ADDRESS_POOLS,
     L2Advertisement: L2_ADVERTISEMENTS,

@@ -25,7 +25,8 @@ AGAIN_S = (1.0, 300.0)
 CALM_S = 3600.0
 """After so long the next time is the first again."""
 
-View = IPAddressPool | L2Advertisement | ConfigurationState
+Configured = IPAddressPool | L2Advertisement
+View = Configured | ConfigurationState
 
 
 @dataclass(slots=True)

@@ -41,7 +41,7 @@ from controller.changes import Change, Moment, Read, Write, shortened, with_cond
 from controller.pools import conditions
 from controller.pools.findings import AdvertisementFindings
 from controller.pools.in_force import InForce
-from controller.pools.reported import Reported
+from controller.pools.reported import Configured, Reported, View
 
 COUNTERS_S = 1.0
 """Seconds between two writes of one pool's counters."""
@@ -50,8 +50,6 @@ LARGEST_COUNT = 2**63 - 1
 STATE_NAME = "controller"
 _STATE_CONDITIONS = ("configReconcilerValid", "poolReconcilerValid")
 _LABELS = {"metallb.io/component-type": "controller"}
-
-Configured = IPAddressPool | L2Advertisement
 
 
 class Reports:
@@ -98,7 +96,7 @@ class Reports:
 
     # -------------------------------------------------------------------- what became of the changes
 
-    def answered(self, change: Change, view: IPAddressPool | L2Advertisement | ConfigurationState | None) -> None:
+    def answered(self, change: Change, view: View | None) -> None:
         """The change was made: the object as it is now, or None where it is gone."""
         reported = self._reported(change)
         if reported is None:
@@ -106,9 +104,7 @@ class Reports:
         reported.answered(change, view)
         self._learn(reported, view)
 
-    def superseded(
-        self, change: Change, view: IPAddressPool | L2Advertisement | ConfigurationState | None, now: Moment
-    ) -> None:
+    def superseded(self, change: Change, view: View | None, now: Moment) -> None:
         """Somebody else wrote first; ``view`` is what the object has become. It is judged anew."""
         reported = self._reported(change)
         if reported is None:
@@ -116,7 +112,7 @@ class Reports:
         reported.superseded(now.monotonic, self._rng)
         self._learn(reported, view)
 
-    def _learn(self, reported: Reported, view: IPAddressPool | L2Advertisement | ConfigurationState | None) -> None:
+    def _learn(self, reported: Reported, view: View | None) -> None:
         if reported is self._state:
             reported.view, reported.known = view, True
         elif isinstance(view, Configured):

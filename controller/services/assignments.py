@@ -25,7 +25,7 @@ to show.
 What a Service had when it was released is remembered until it shows an address again. Which pools have something more
 to give, or to share, is noted for the Services that wait.
 
-Not decided here: which addresses a Service shall have (``judgement``), and what is written (``reconcile``).
+Not decided here: which addresses a Service shall have (``judgement``), and what is written (``decisions``).
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.api.errors import ApiError, ServerError, Throttled, Unreachable
+from cluster.times import LONG_AGO
 from speaker.api.pace import Pace
 
 RETRY_FIRST_S = 0.2
@@ -65,7 +66,7 @@ class Backlog:
         self._news = {True: 0, False: 0}
         """How much of it waits, that is urgent or not."""
         self._troubles = 0  # failures in a row that say something about the API, not about what was written
-        self._paused_until = float("-inf")
+        self._paused_until = LONG_AGO
 
     def __len__(self) -> int:
         return len(self._tasks)
