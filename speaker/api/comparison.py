@@ -17,7 +17,7 @@ Records are ServiceL2Status objects, whoever wrote them (MetalLB writes them fro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from cluster.differences import Difference
 from cluster.l2status import announced_service, announcing_node
@@ -57,10 +57,6 @@ class Comparison:
             self._records[name] = service, node
             self._announcing.setdefault(service, {})[name] = node
             yield service
-
-    def plan_changed(self) -> Iterable[str]:
-        """The Services to be compared again after the change that was last taken from the planner."""
-        return self._planner.reconsidered
 
     def compare(self, service: str) -> Difference | None:
         """What there is to say about a Service on this node."""

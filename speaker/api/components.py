@@ -26,7 +26,8 @@ from cluster.sharing import read_sharer
 from speaker.api.kept import AS_SHOWN, can_serve, one
 
 ANNOUNCED_FAMILIES = frozenset({Family.IPV4})
-"""What the responder can answer for. An address of another family is in no bundle."""
+"""What is put into bundles. An address of another family is in none, though the wire side can answer for more
+(``families``)."""
 
 
 class NamedAddress(NamedTuple):

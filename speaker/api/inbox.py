@@ -1,10 +1,13 @@
-"""Calls that other threads have the watcher's loop make, and what wakes the loop up."""
+"""Calls that other threads have a loop make, and what wakes the loop up: the watcher's, and a silent speaker's."""
 
 from __future__ import annotations
 
 import os
 import queue
 from collections.abc import Callable
+from typing import Any
+
+from cluster.api.listwatch import Change
 
 
 class Inbox:
@@ -23,6 +26,10 @@ class Inbox:
         """Have the loop make a call."""
         self._calls.put(call)
         self.wake()
+
+    def into(self, set_object: Callable[[str, Any], object]) -> Callable[[Change[Any]], object]:
+        """Have the loop call ``set_object`` (key, object or None) for each change."""
+        return lambda change: self.put(lambda: set_object(change.key, change.new))
 
     def wake(self) -> None:
         """Have the loop look around, without a call."""

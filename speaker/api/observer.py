@@ -13,11 +13,9 @@ Pools and advertisements that were deleted stay in force for a moment, as they d
 from __future__ import annotations
 
 import logging
-import queue
+import select
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -31,6 +29,7 @@ from cluster.differences import Differences
 from cluster.objects import ServiceL2Status
 from speaker.api.comparison import KINDS, Comparison
 from speaker.api.configuration import ConfigReader
+from speaker.api.inbox import Inbox
 from speaker.api.planner import Planner
 from speaker.api.sources import Sources, Take
 from speaker.options import Options
@@ -48,7 +47,7 @@ class SilentSpeaker:
     """See the module's docstring. ``run`` blocks until ``stop`` is called, from another thread."""
 
     def __init__(self, client: ApiClient, options: Options, registry: CollectorRegistry) -> None:
-        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._stopping = threading.Event()
         self._planner = Planner(options.node, lb_class=options.lb_class, ignore_exclude=options.ignore_exclude)
         self._comparison = Comparison(self._planner, options.node)
@@ -58,9 +57,7 @@ class SilentSpeaker:
         self._last_turn = time.monotonic()
         self._touched: set[str] = set()
 
-        def into(set_object: Callable[[str, Any], object]) -> Take:
-            return lambda change: self._inbox.put(lambda: set_object(change.key, change.new))
-
+        into = self._inbox.into
         take: dict[str, Take] = {
             "services": into(self._planner.set_service),
             "endpointslices": into(self._planner.set_slice),
@@ -106,21 +103,18 @@ class SilentSpeaker:
     def stop(self) -> None:
         """End ``run`` soon."""
         self._stopping.set()
-        self._inbox.put(lambda: None)
+        self._inbox.wake()
 
     def _take_inbox(self) -> None:
-        try:
-            self._inbox.get(timeout=IDLE_S)()
-            while True:
-                self._inbox.get_nowait()()
-        except queue.Empty:
-            return
+        if select.select([self._inbox], [], [], IDLE_S)[0]:
+            self._inbox.awake()
+            self._inbox.take_all()
 
     def _compare(self, now: float) -> None:
         self._planner.set_config(self._configuration.read(now))
         if self._planner.pending:
             self._planner.take_change()
-            self._touched.update(self._comparison.plan_changed())
+            self._touched.update(self._planner.reconsidered)
         touched, self._touched = self._touched, set()
         for service in touched:
             self._differences.set(service, self._comparison.compare(service), now)

@@ -22,7 +22,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -83,10 +82,7 @@ class Watcher:
         )
 
     def _follow(self) -> Sources:
-        def into(set_object: Callable[[str, Any], object]) -> Take:
-            """Have the loop call ``set_object`` (key, object or None) for each change."""
-            return lambda change: self._inbox.put(lambda: set_object(change.key, change.new))
-
+        into = self._inbox.into
         take: dict[str, Take] = {
             "services": into(self._set_service),
             "endpointslices": into(self._planner.set_slice),
