@@ -22,7 +22,6 @@ from cluster.objects import AddressText, NodeName
 from speaker.protocol.heartbeat import (
     FEATURES,
     LONGEST_SAID,
-    MAX_PARTS,
     ClaimPart,
     ClaimStep,
     WireClaim,
@@ -259,4 +258,4 @@ class ClaimMirror:
         return changes
 
 
-__all__ = ["LOG_STEPS", "MAX_CLAIMS", "MAX_PARTS", "Changes", "Claim", "ClaimLog", "ClaimMirror", "outranks"]
+__all__ = ["LOG_STEPS", "MAX_CLAIMS", "Changes", "Claim", "ClaimLog", "ClaimMirror", "outranks"]

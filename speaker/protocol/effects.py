@@ -1,7 +1,7 @@
 """The vocabulary between the speaker's decisions and its sockets: what comes in from links, what is to be sent.
 
-The cores (``membership``, ``ownership``, ``responder``) never touch a socket. They receive these values together with
-the time, and hand back effects that the announcer carries out in order.
+The parts of the protocol never touch a socket. They receive these values together with the time, and emit effects that
+the announcer carries out in order.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class NeighbourSeen:
     target: AddressText
     is_reply: bool
     proof: bytes = b""
-    """Of a Reply to a question with a nonce: what only the speaker that holds the address can have made of it."""
+    """Of an answer to a question with a nonce: what only the speaker that holds the address can have made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,15 @@ class SendUnicast:
 
 @dataclass(frozen=True, slots=True)
 class AskAddress:
-    """Send an ARP Request for ``target``: broadcast, or by unicast to ``mac`` (RFC 826 allows either; RFC 1122 §2.3.2.1
-    uses the latter as a unicast poll)."""
+    """Ask for ``target`` by ARP or Neighbour Discovery: everybody, or ``mac`` alone (RFC 826 allows either; RFC 1122
+    §2.3.2.1 uses the latter as a unicast poll)."""
 
     link: LinkName
     target: AddressText
     mac: Mac | None = None
     nonce: bytes = b""
-    """Eight octets that go behind the packet, in the frame's padding: a speaker that answers puts a proof there."""
+    """Eight octets that go with the question, in an ARP frame's padding or an option of Neighbour Discovery. A speaker
+    that answers puts a proof there."""
 
 
 @dataclass(frozen=True, slots=True)

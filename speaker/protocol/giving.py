@@ -85,13 +85,13 @@ class Giving:
         chosen = self._choosing.choose(bundle, links, False, free, now)
         if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:
             return later
-        if (chosen.tier, chosen.preference) != (own.tier, own.preference) or not self._has_arrived(
-            bundle, chosen, links, now
-        ):
+        if (chosen.tier, chosen.preference) != (own.tier, own.preference):
             return later
+        since = self._successors.able_since(bundle, chosen, links, now)
+        if since is None or self._arrivals.setdefault((chosen.node, links), since) != since:
+            return later  # it is not able, or has been before and had its share
         if not over and not self._choosing.has_room(chosen, bundle, free, now):
             return later  # a share of what is still others', who may arrive
-        since = self._successors.able_since(bundle, chosen, links, now) or now
         return Move(PROVISIONAL, since + STEADY_S, chosen.node)
 
     def _gifts(self, node: NodeName, addresses: int) -> int:
@@ -100,9 +100,3 @@ class Giving:
         if self._has_most and not given:
             return 0  # somebody has to begin, and it is whoever has most
         return ceil((given + addresses) * self._givers) - addresses
-
-    def _has_arrived(self, bundle: Bundle, candidate: Candidate, links: frozenset[LinkName], now: float) -> bool:
-        """Whether the candidate is able, and has been ever since it was for the first time: who comes back has had its
-        share."""
-        since = self._successors.able_since(bundle, candidate, links, now)
-        return since is not None and self._arrivals.setdefault((candidate.node, links), since) == since

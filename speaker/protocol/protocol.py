@@ -89,8 +89,7 @@ class Protocol:
         self._settings = settings
         self._effects: list[Effect] = []
         self._log = ClaimLog()
-        self._emit = self._effects.append
-        self._roster = Roster(node, settings, self._emit)
+        self._roster = Roster(node, settings, self._effects.append)
         self._witnesses = Witnesses(self._roster)
         self._mirrors = Mirrors(self._roster)
         self._identity = Identity(session, self._roster, self._mirrors)
@@ -202,7 +201,7 @@ class Protocol:
             self._suspicions.look(now)
 
     def prove(self, nonce: bytes, mac: Mac, address: AddressText) -> bytes:
-        """What goes behind an ARP Reply to a question with a nonce: twelve octets, empty without a key."""
+        """What goes with the answer to a question with a nonce: twelve octets, empty without a key."""
         return self._voice.authenticator.prove(nonce, mac, address) if self._voice.authenticator is not None else b""
 
     def receive_neighbour(self, seen: NeighbourSeen, now: float) -> None:
@@ -225,8 +224,7 @@ class Protocol:
     def _is_proof(self, seen: NeighbourSeen, node: NodeName) -> bool:
         """Whether a reply has been made by a suspect for one of our latest questions: from its place, not from that of
         another machine with its name."""
-        peer = self._roster.peers.get(node)
-        sighting = peer.sightings.get(seen.link) if peer is not None else None
+        sighting = self._roster.sighting(node, seen.link)
         if sighting is None or seen.sender_mac not in {sighting.mac, sighting.other_mac}:
             return False
         suspicion = sighting.suspicion
@@ -424,7 +422,7 @@ class Protocol:
 
     def _fenced(self, why: str, seconds: float) -> None:
         self._voice.hurry()
-        self._effects.append(Decision(why, {"late_ms": int(seconds * 1000), "suspended": len(self._log.claims)}))
+        self._roster.report(why, late_ms=int(seconds * 1000), suspended=len(self._log.claims))
 
     def _yield_to_twin(self, now: float) -> None:
         """Another machine with our name is there, and it is ours to be silent."""
@@ -438,6 +436,3 @@ class Protocol:
 
     def _count(self, name: str) -> None:
         self._counters[name] = self._counters.get(name, 0) + 1
-
-
-__all__ = ["Protocol", "Settings"]

@@ -61,6 +61,5 @@ class Rivals:
             return "stranger"
         if node == self._roster.node:
             return "twin"
-        peer = self._roster.peers.get(node)
-        sighting = peer.sightings.get(seen.link) if peer is not None else None
+        sighting = self._roster.sighting(node, seen.link)
         return "kernel" if sighting is not None and sighting.standing is Standing.ALIVE else "blocked"

@@ -38,7 +38,7 @@ class Suspicion:
     ask_next: float
     questions: int = 0
     nonces: dict[bytes, AddressText] = field(default_factory=dict)
-    """Of the latest ARP questions for addresses that it holds: only a reply with a proof made of one of them counts."""
+    """Of the latest questions for addresses that it holds: only an answer with a proof made of one of them counts."""
     place: int = 0
     """Of its addresses: which to ask for."""
     first_asked_at: float = NEVER
@@ -70,7 +70,7 @@ class Sighting:
     other_mac: Mac = NO_MAC
     """Of another interface that it has on this segment."""
     by_group_at: float = LONG_AGO
-    """The last of these that was addressed to the group."""
+    """When a datagram to the group was last heard from there."""
     life_at: float = LONG_AGO
     """Last sign of life."""
     returned_at: float = LONG_AGO
@@ -340,6 +340,11 @@ class Roster:
             self.settings.detection_ceiling_s * self.scale,
             self.own_lateness,
         )
+
+    def sighting(self, node: NodeName, link: LinkName) -> Sighting | None:
+        """The node's speaker on the link, if it was heard there."""
+        peer = self.peers.get(node)
+        return peer.sightings.get(link) if peer is not None else None
 
     def on(self, link: LinkName) -> Iterable[tuple[Peer, Sighting]]:
         for peer in self.peers.values():

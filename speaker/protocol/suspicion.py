@@ -4,7 +4,7 @@
 questions about another suspect. Then:
 
 1. The next heartbeat says so, at once. Each speaker that hears it says at once when it last heard the suspect.
-2. The suspect is asked by a unicast datagram, and by an ARP question with a nonce for an address that it holds.
+2. The suspect is asked by a unicast datagram, and by a question with a nonce for an address that it holds.
 3. Both are asked again after 50 ms, and each 100 ms while the suspicion lasts; for another address while none is
    proved.
 
@@ -22,7 +22,7 @@ questions. A suspect that goes on proving that it answers is alive though its da
   anybody but a suspect. Where no peer, gateway or neighbour was heard in the last five minutes, carrier is the proof,
   but not on a link that has just come up.
 
-One thing shortens it: a datagram that the suspect's kernel refuses and one ARP question that stays unanswered are a
+One thing shortens it: a datagram that the suspect's kernel refuses and one such question that stays unanswered are a
 death at once.
 
 **Isolation** is a suspicion without the last proof. This node may be the one that is cut off, and claims nothing. When

@@ -255,8 +255,7 @@ class Voice:
         return authenticator.encode(self._session, self._sequence, message)
 
     def _queue(self, message: ClaimStep | ClaimPart, now: float) -> None:
-        key = (type(message), message.version, message.index if isinstance(message, ClaimPart) else 0)
-        self._outbox[key] = message
+        self._outbox[_key(message)] = message
         self._outbox_at = min(self._outbox_at, now)
 
     def _answer(self, version: int, now: float) -> None:
@@ -264,7 +263,7 @@ class Voice:
         recently = now - self._settings.interval_s / 2
         self._sent_to_asker = {key: at for key, at in self._sent_to_asker.items() if at > recently}
         for message in self._log.after(version):
-            key = (type(message), message.version, message.index if isinstance(message, ClaimPart) else 0)
+            key = _key(message)
             if key not in self._sent_to_asker:
                 self._sent_to_asker[key] = now
                 self._queue(message, now)
@@ -275,13 +274,19 @@ class Voice:
         if authenticator is None or now < self._outbox_at:
             return
         interval = self._interval()
+        up = [name for name, link in self._roster.links.items() if link.state.up]
+        deaf = {name: self._roster.deaf_to_us(name, now, interval) for name in up}
         for key in list(self._outbox)[:BURST]:
             message = self._outbox.pop(key)
-            for name, link in self._roster.links.items():
-                if link.state.up:
-                    data = self._encode(authenticator, message)
-                    self._emit(SendHeartbeat(name, data))
-                    self.claim_messages += 1
-                    for address, mac in self._roster.deaf_to_us(name, now, interval):
-                        self._emit(SendUnicast(name, address, mac, data))
+            for name, contacts in deaf.items():
+                data = self._encode(authenticator, message)
+                self._emit(SendHeartbeat(name, data))
+                self.claim_messages += 1
+                for address, mac in contacts:
+                    self._emit(SendUnicast(name, address, mac, data))
         self._outbox_at = now + BURST_GAP_S if self._outbox else NEVER
+
+
+def _key(message: ClaimStep | ClaimPart) -> tuple[type, int, int]:
+    """What is the same for two messages that say the same."""
+    return type(message), message.version, message.index if isinstance(message, ClaimPart) else 0

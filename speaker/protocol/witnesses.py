@@ -1,7 +1,7 @@
 """Notes what frames that are no heartbeats prove: that somebody is there, and that this node can hear.
 
-- An ARP frame of the gateway or of a neighbour shows both. The last eight neighbours of each link are remembered, so
-  that they can be asked.
+- A frame of ARP or Neighbour Discovery from the gateway or a neighbour shows both. The last eight neighbours of each
+  link are remembered, so that they can be asked.
 - A frame of any kind shows both, unless it is a suspect's own: a suspect's kernel sends some without its speaker.
 - A proof that a suspect answers for its address shows that it lives.
 - The word of a suspect's kernel that nobody listens on the port shows that its speaker does not.
@@ -36,8 +36,7 @@ class Witnesses:
 
     def proved(self, link: LinkName, node: NodeName, now: float) -> bool:
         """A suspect has answered a question of ours for its address, with a proof that only a speaker can make."""
-        peer = self._roster.peers.get(node)
-        sighting = peer.sightings.get(link) if peer is not None else None
+        sighting = self._roster.sighting(node, link)
         if sighting is None or sighting.suspicion is None:
             return False
         sighting.suspicion.served_at = now
@@ -49,8 +48,7 @@ class Witnesses:
         if here is None:
             return False
         node = self._roster.by_mac.get(sender)
-        peer = self._roster.peers.get(node) if node is not None else None
-        sighting = peer.sightings.get(link) if peer is not None else None
+        sighting = self._roster.sighting(node, link) if node is not None else None
         if sighting is not None and sighting.standing is not Standing.ALIVE:
             return False
         here.frame_at = now

@@ -56,7 +56,8 @@ from speaker.protocol.effects import (
     SendUnicast,
     WatchFrames,
 )
-from speaker.protocol.protocol import Protocol, Settings
+from speaker.protocol.protocol import Protocol
+from speaker.protocol.settings import Settings
 from speaker.wire import process
 from speaker.wire.addresses import WireAddress
 from speaker.wire.agenda import Agenda

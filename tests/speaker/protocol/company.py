@@ -12,7 +12,7 @@ from speaker.protocol.roster import Link, Peer, Roster, Sighting, Suspicion
 from speaker.protocol.settings import Settings
 from speaker.protocol.standing import Standing
 
-ETH0, ETH1, ETH2 = LinkName("eth0"), LinkName("eth1"), LinkName("eth2")
+ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
 ME, B, C = NodeName("a"), NodeName("b"), NodeName("c")
 VIP = AddressText("10.0.9.1")
 GATEWAY = AddressText("10.0.0.254")

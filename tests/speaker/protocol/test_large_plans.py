@@ -16,7 +16,8 @@ from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan, PlanChange
 from speaker.protocol.effects import Decision, Effect, LinkState
 from speaker.protocol.heartbeat import Authenticator, Flag, Heartbeat, pack_heard
-from speaker.protocol.protocol import Protocol, Settings
+from speaker.protocol.protocol import Protocol
+from speaker.protocol.settings import Settings
 
 MANY = 3000
 CLUSTER, KEYS = "cluster", (b"k" * 32,)

@@ -10,7 +10,8 @@ from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.effects import Decision, Effect, LinkState, NeighbourSeen, SendHeartbeat, SendUnicast
 from speaker.protocol.heartbeat import Authenticator, Flag, Heartbeat, pack_heard
-from speaker.protocol.protocol import Protocol, Settings
+from speaker.protocol.protocol import Protocol
+from speaker.protocol.settings import Settings
 
 CLUSTER, KEYS = "cluster", (b"k" * 32,)
 ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")

@@ -16,7 +16,8 @@ from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.effects import AnswerChange, Decision, Effect, NeighbourSeen
-from speaker.protocol.protocol import Protocol, Settings
+from speaker.protocol.protocol import Protocol
+from speaker.protocol.settings import Settings
 from tests.speaker.protocol.simulation.loop import BusyLoop, Loop, Work
 from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode, Stranger
 from tests.speaker.protocol.simulation.network import Clock, SimulatedNetwork
