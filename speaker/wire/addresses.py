@@ -13,7 +13,7 @@ canonical one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -86,6 +86,12 @@ class OwnAddress(NamedTuple):
         """Whether the other address is on the subnet of this one."""
         host_bits = 8 * len(self.address) - self.length
         return len(other) == len(self.address) and other.number >> host_bits == self.address.number >> host_bits
+
+
+def own_of(prefixes: Iterable[str], family: Family) -> list[OwnAddress]:
+    """Those of an interface's addresses that are of one family."""
+    own = (OwnAddress.of(prefix) for prefix in prefixes)
+    return [mine for mine in own if mine.address.family is family]
 
 
 def nearest(own: Sequence[OwnAddress], to: WireAddress) -> WireAddress:

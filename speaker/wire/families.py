@@ -1,7 +1,7 @@
 """The address families in which this node answers, and the door to each one's room.
 
-This table is the only place that tells the families apart. An address of a family that is not in it is neither answered
-nor asked for.
+In address resolution, this table is the only place that tells the families apart. An address of a family that is not in
+it is neither answered nor asked for.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ from speaker.wire.bpf import (
     Instruction,
     assemble,
 )
+from speaker.wire.ethernet import HEADER_OCTETS, is_group
 from speaker.wire.sockets import PacketSocket, attach_filter, discard, forgiven
 
 FRAMES_AT_ONCE = 16
@@ -47,7 +48,6 @@ TOLD_AGAIN_S = 1.0
 MAX_TOLD = 64
 """Senders told within a second; others are not told."""
 
-_HEADER_OCTETS = 14
 _SO_RCVBUF_OCTETS = 16 << 10  # some dozens of frames
 _ETHERTYPE_ALL = 0x0003  # ETH_P_ALL
 _SOL_PACKET, _PACKET_IGNORE_OUTGOING = 263, 23
@@ -69,7 +69,7 @@ ANYTHING = assemble(
         Instruction(LOAD_HALF, 0, 0, 4),
         Instruction(IF_AT_LEAST, 0, 1, 0xCCC0),
         Instruction(IF_AT_LEAST, 0, 1, 0xCCD0),
-        Instruction(RETURN, 0, 0, _HEADER_OCTETS),
+        Instruction(RETURN, 0, 0, HEADER_OCTETS),
         DROP,
     )
 )
@@ -95,13 +95,13 @@ class FrameWatch:
         heard: list[Mac] = []
         while self._reads.ready_at(1) <= now:
             try:
-                sender = Mac(self.socket.recv(_HEADER_OCTETS)[6:12])
+                sender = Mac(self.socket.recv(HEADER_OCTETS)[6:12])
             except OSError as error:
                 if not isinstance(error, BlockingIOError):
                     forgiven(error)
                 return heard
             self._reads.take(1, now)
-            if len(sender) == 6 and sender not in own and not sender[0] & 1 and self._tells(sender, now):
+            if len(sender) == 6 and sender not in own and not is_group(sender) and self._tells(sender, now):
                 heard.append(sender)
         attach_filter(self.socket, NOTHING)
         discard(self.socket)

@@ -1,6 +1,9 @@
 """A filter in the kernel that passes frames by the addresses in them: what is passed follows what is held.
 
-A frame matters if one of two words in it, which the family names (``head``, ``middle``), is that of a held address.
+A frame matters if one of two words in it, which the family names (``head``, ``middle``), is that of a held address: its
+last 32 bits. Of an IPv6 address the others are not compared, since what tells the addresses of a link apart is nearly
+always the last word. What is asked for an address that differs from a held one before that alone is passed too.
+
 Words are looked up in a binary tree over sorted ranges of numbers; neighbouring numbers make one range. The kernel
 allows 4,096 instructions. Where the held set needs more, the ranges with the smallest gaps between them are merged, and
 the filter passes more than it must; the responder looks again.
@@ -18,8 +21,10 @@ held, so the trees are not made anew for each change:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
+from speaker.wire.addresses import WireAddress
 from speaker.wire.bpf import DROP, JUMP, MAX_INSTRUCTIONS, Instruction, assemble, leaf, tree
 from speaker.wire.ranges import NumberRange, Ranges, coarser, ranges_of
 
@@ -42,24 +47,44 @@ _MISS = Instruction(JUMP, 0, 0, 0xFFFFFFFF)
 class HeldFilter:
     """What the filter of one link is made from, and its program."""
 
-    def __init__(self, head: bytes, middle: bytes, held: Iterable[int], size: int) -> None:
+    def __init__(self, head: bytes, middle: bytes, held: Iterable[WireAddress], size: int) -> None:
         """``head`` drops what cannot matter and loads the first word; ``middle``, reached if that is no held one, drops
         frames whose second word does not count and loads it. Both as ``bpf`` assembles them."""
         self._head = head
         self._middle = middle
-        self._held = Ranges(ranges_of(held))
+        self._addresses = set(held)
+        numbers = Counter(map(_number, self._addresses))
+        self._more = numbers - Counter(numbers.keys())
+        """How many other held addresses have the same number, where there are any."""
+        self._held = Ranges(ranges_of(numbers))
         self._size = size
         self.tighten()
 
-    def pass_number(self, number: int) -> None:
-        """Let pass what matters for this number too."""
+    def hold(self, address: WireAddress) -> None:
+        """Let pass what matters for this address too."""
+        if address in self._addresses:
+            return
+        self._addresses.add(address)
+        number = _number(address)
+        if number in self._held:
+            self._more[number] += 1
+            return
         self._held.add(number)
         self.tight = False
         if number not in self._in_trees and number not in self._ahead:
             self._missing.add(number >> _NEIGHBOURHOOD_BITS)
 
-    def drop_number(self, number: int) -> None:
-        """This number does not matter any more."""
+    def release(self, address: WireAddress) -> None:
+        """This address does not matter any more."""
+        if address not in self._addresses:
+            return
+        self._addresses.remove(address)
+        number = _number(address)
+        if number in self._more:
+            self._more[number] -= 1
+            if not self._more[number]:
+                del self._more[number]
+            return
         self._held.remove(number)
         self.tight = False
 
@@ -103,6 +128,11 @@ class HeldFilter:
     @property
     def _most_ahead(self) -> int:
         return max(1, min(self._size // 64, 16))
+
+
+def _number(address: WireAddress) -> int:
+    """The last 32 bits: of an IPv4 address, all of them."""
+    return int.from_bytes(address[-4:], "big")
 
 
 def _ending_behind(tree: list[Instruction]) -> Iterable[Instruction]:

@@ -35,7 +35,7 @@ def be_punctual() -> dict[str, str]:
 
 
 def why_no_raw_sockets() -> str | None:
-    """Why this process can never have the sockets that ARP goes through, and what to do; None: nothing is against it.
+    """Why this process can never have the sockets that frames go through, and what to do; None: nothing is against it.
 
     A process gets no capability that it was not started with: waiting would not help.
     """

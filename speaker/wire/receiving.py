@@ -28,7 +28,8 @@ from speaker.wire.sockets import forgiven
 FRAMES_PER_PASS = 64
 DATAGRAMS_PER_PASS = 64
 NEIGHBOUR_SAMPLE_S = 0.05
-"""Of the askers that are answered on a link, the protocol sees one in so many seconds: enough to know some."""
+"""Of the askers that are answered on a link, the protocol sees one in so many seconds, for each family: enough to know
+some."""
 
 
 class Receiver:

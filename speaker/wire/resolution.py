@@ -1,15 +1,16 @@
 """What address resolution is to the rest of the wire side, whatever the family: ARP for IPv4 (RFC 826), Neighbour
 Discovery for IPv6 (RFC 4861 §7.2).
 
-Both answer the question who has an address, ask it themselves, and tell unasked. A room of the wire side (``arp``) has
-the frames, the filter in the kernel and the responder of one of them, all without a socket. `Resolution` is the room's
-door: the record of what differs. ``families`` has one for each family that is spoken, and nothing else tells the
-families apart.
+Both answer the question who has an address, ask it themselves, and tell unasked. A room of the wire side (``arp``,
+``nd``) has the frames, the filter in the kernel and the responder of one of them, all without a socket. `Resolution` is
+the room's door: the record of what differs. ``families`` has one for each family that is spoken, and no other part of
+address resolution tells the families apart.
 
 The parts that know a `Resolution` and no family:
 
 - ``responders`` makes a `Responder` for each link and has it follow what is answered for;
 - ``resolver`` opens the sockets of one link, keeps the filter up to date, and sends questions;
+- ``memberships`` joins the groups to which questions for the addresses go;
 - ``gratuitous`` decides when which round of frames goes out;
 - ``receiving`` carries frames to the responder and verdicts back.
 """
@@ -77,8 +78,8 @@ class Responder(Protocol):
     def filter(self) -> Filter: ...
 
     @property
-    def groups(self) -> Groups | None:
-        """The groups to which questions for the addresses go; ``None`` where questions go to everybody."""
+    def groups(self) -> Groups:
+        """The groups to which questions for the addresses go: none, where they go to everybody."""
 
     def set_macs(self, mac: Mac, own: frozenset[Mac]) -> None:
         """Answer with ``mac`` from now on; frames from any of ``own`` are our own."""

@@ -19,7 +19,7 @@ import errno
 
 from speaker.link import Mac
 from speaker.protocol.effects import LinkState
-from speaker.wire.addresses import OwnAddress, WireAddress, nearest
+from speaker.wire.addresses import WireAddress, nearest, own_of
 from speaker.wire.bpf import NOTHING
 from speaker.wire.memberships import Memberships
 from speaker.wire.process import boottime
@@ -48,7 +48,7 @@ class Resolver:
         except OSError:
             self.questions.close()
             raise
-        self._memberships = _memberships(state, responder)
+        self._memberships = Memberships(state.name, state.index, responder.groups)
         self.sample_at = 0.0
         """When the protocol sees an asker next."""
         self._tighten_at: float | None = None
@@ -63,9 +63,9 @@ class Resolver:
         if responder is not self.responder:
             self.responder = responder
             self._attach()
-            self._leave_groups()
-            self._memberships = _memberships(state, responder)
-        elif self._memberships is not None and self._own and not had_own:
+            self._memberships.close()
+            self._memberships = Memberships(state.name, state.index, responder.groups)
+        elif self._own and not had_own:
             self._memberships.rejoin()
 
     def ask(self, target: WireAddress, to: Mac | None, nonce: bytes) -> int:
@@ -88,12 +88,11 @@ class Resolver:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due; ``None`` while nothing is to be done."""
-        joins_at = self._memberships.next_deadline() if self._memberships is not None else None
-        return min((at for at in (self._tighten_at, joins_at) if at is not None), default=None)
+        dues = (self._tighten_at, self._memberships.next_deadline())
+        return min((at for at in dues if at is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
-        if self._memberships is not None:
-            self._memberships.handle_timer(now)
+        self._memberships.handle_timer(now)
         if self._tighten_at is not None and now >= self._tighten_at:
             self.responder.filter.tighten()
             self._attach()
@@ -103,16 +102,11 @@ class Resolver:
     def close(self) -> None:
         self.questions.close()
         self.answers.close()
-        self._leave_groups()
-
-    def _leave_groups(self) -> None:
-        if self._memberships is not None:
-            self._memberships.close()
+        self._memberships.close()
 
     def _set(self, state: LinkState) -> None:
         self._mac = state.mac
-        own = (OwnAddress.of(prefix) for prefix in state.prefixes)
-        self._own = [mine for mine in own if mine.address.family is self._resolution.family]
+        self._own = own_of(state.prefixes, self._resolution.family)
 
     def _attach(self) -> None:
         """Let pass what the filter does now, from the next frame on."""
@@ -125,7 +119,3 @@ class Resolver:
                     raise
             else:
                 return
-
-
-def _memberships(state: LinkState, responder: Responder) -> Memberships | None:
-    return None if responder.groups is None else Memberships(state.name, state.index, responder.groups)

@@ -40,15 +40,7 @@ class ArpFilter(HeldFilter):
     """What the filter of one link is made from, and its program."""
 
     def __init__(self, held: Iterable[WireAddress] = (), size: int = SIZES[0]) -> None:
-        super().__init__(_HEAD, _MIDDLE, (address.number for address in held), size)
-
-    def hold(self, address: WireAddress) -> None:
-        """Let pass what matters for this address too."""
-        self.pass_number(address.number)
-
-    def release(self, address: WireAddress) -> None:
-        """This address does not matter any more."""
-        self.drop_number(address.number)
+        super().__init__(_HEAD, _MIDDLE, held, size)
 
 
 _HEAD = assemble(

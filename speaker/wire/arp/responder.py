@@ -22,22 +22,15 @@ nobody's or our own, and an address that is no host's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import NeighbourSeen
-from speaker.wire.addresses import WireAddress
-from speaker.wire.allowance import Allowance
 from speaker.wire.arp import frames
 from speaker.wire.arp.filter import ArpFilter
 from speaker.wire.arp.frames import ARP_FRAME_OCTETS, FIXED_FIELDS, ArpFrame, Operation
 from speaker.wire.ethernet import BROADCAST, NO_MAC, FrameError, is_group
+from speaker.wire.held_responder import HeldResponder, Prepared
 from speaker.wire.resolution import DropReason, Prove, no_proof
-
-PROOFS_PER_S = 1000.0
-"""Per link; fifty peers that each ask for one every 50 ms."""
-PROOFS_AT_ONCE = 100
 
 _NO_HOSTS = bytes(first in {0, 127} or first >= 224 for first in range(256))
 """By the first octet: addresses that are nobody's (0.0.0.0 is a probe's sender), loopback, groups, reserved."""
@@ -47,64 +40,22 @@ _REQUEST_FIELDS = FIXED_FIELDS + Operation.REQUEST.to_bytes(2, "big")
 _REPLY_FIELDS = FIXED_FIELDS + Operation.REPLY.to_bytes(2, "big")
 
 
-class _Ready:
-    """A held address on one link: the octets of its reply between the asker's, and the requests answered since this
-    was last told."""
+class _PreparedReply(Prepared):
+    """The octets of the reply for a held address between the asker's."""
 
-    __slots__ = ("address", "answered", "middle")
+    __slots__ = ("middle",)
 
-    def __init__(self, address: WireAddress, middle: bytes) -> None:
-        self.address = address
-        self.middle = middle
-        self.answered = 0
+    def prepare(self, mac: Mac) -> None:
+        self.middle = mac + _REPLY_FIELDS + mac + self.address
 
 
-class ArpResponder:
+class ArpResponder(HeldResponder[_PreparedReply]):
     """The responder of one link, and the filter in the kernel ahead of it."""
 
-    groups = None
-
     def __init__(self, link: LinkName, mac: Mac, prove: Prove = no_proof) -> None:
-        self.link = link
-        self._prove = prove
-        self._proofs = Allowance(PROOFS_PER_S, PROOFS_AT_ONCE)
+        super().__init__(link, mac, prove, ArpFilter(), _PreparedReply)
         self._proofs_at = 0.0
         """When the next proof may be made."""
-        self.filter = ArpFilter()
-        self._mac = mac
-        self._own_macs: frozenset[Mac] = frozenset((mac,))
-        """Of all announced links: frames from these are our own."""
-        self._no_askers = frozenset((NO_MAC, mac))
-        self._held: dict[bytes, _Ready] = {}
-        self._ready = self._held
-        """What is answered: nothing, while that is suspended."""
-        self._answered: list[_Ready] = []
-        """Those with requests answered that were not told yet."""
-
-    def set_macs(self, mac: Mac, own: frozenset[Mac]) -> None:
-        self._own_macs = own
-        if mac != self._mac:
-            self._mac = mac
-            self._no_askers = frozenset((NO_MAC, mac))
-            for octets, ready in self._held.items():
-                ready.middle = self._middle(octets)
-
-    def suspend(self, suspended: bool) -> None:
-        self._ready = {} if suspended else self._held
-
-    def hold(self, address: WireAddress) -> None:
-        self._held[address] = _Ready(address, self._middle(address))
-        self.filter.hold(address)
-
-    def release(self, address: WireAddress) -> None:
-        self._held.pop(address, None)
-        self.filter.release(address)
-
-    def take_answered(self) -> Iterator[tuple[WireAddress, int]]:
-        answered, self._answered = self._answered, []
-        for ready in answered:
-            yield ready.address, ready.answered
-            ready.answered = 0
 
     def receive(self, frame: bytes, now: float) -> bytes | NeighbourSeen | DropReason:
         if frame[12:22] != _REQUEST_FIELDS or len(frame) < ARP_FRAME_OCTETS:
@@ -169,6 +120,3 @@ class ArpResponder:
         answers_us = seen.is_reply and frame[:6] == self._mac
         claims_held = frame[28:32] in self._ready
         return seen if answers_us or claims_held else DropReason.NOT_HELD
-
-    def _middle(self, octets: bytes) -> bytes:
-        return self._mac + _REPLY_FIELDS + self._mac + octets

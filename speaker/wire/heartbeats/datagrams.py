@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
+from speaker.wire.checksum import internet_checksum
 from speaker.wire.ethernet import HEADER_OCTETS, FrameError
 
 ETHERTYPE_IPV4 = 0x0800
@@ -146,14 +147,3 @@ def _port_unreachable(mac: Mac, source: bytes, to: bytes, message: bytes) -> Por
         WireAddress(asker),
         asker_port,
     )
-
-
-def internet_checksum(octets: bytes) -> int:
-    """The Internet checksum (RFC 1071) of octets in which its field is zero; zero for octets that carry a right one.
-
-    A sum of 16-bit words with end-around carry is the number that they make together, modulo 0xFFFF.
-    """
-    if len(octets) % 2:
-        octets += b"\0"
-    number = int.from_bytes(octets, "big")
-    return 0xFFFF - (number % 0xFFFF or 0xFFFF) if number else 0xFFFF

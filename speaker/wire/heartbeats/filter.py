@@ -30,7 +30,7 @@ from speaker.wire.ranges import coarser, ranges_of
 
 _MOST_RANGES = 256
 """Of addresses: beyond it neighbouring ones are merged, and the receiver looks again. So the program stays below 1,024
-instructions, for which every kernel lends the memory (see ``arp.filter``)."""
+instructions, for which every kernel lends the memory (see ``held_filter``)."""
 
 
 def heartbeat_code(addresses: Iterable[WireAddress], port: int, longest: int) -> bytes:

@@ -34,7 +34,7 @@ from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.protocol.effects import LinkState
-from speaker.wire.addresses import OwnAddress, WireAddress, nearest
+from speaker.wire.addresses import WireAddress, nearest, own_of
 from speaker.wire.bpf import NOTHING
 from speaker.wire.ethernet import FrameError, is_group
 from speaker.wire.heartbeats import datagrams
@@ -148,8 +148,7 @@ class HeartbeatSocket:
 
     def _set(self, state: LinkState) -> None:
         self._mac = state.mac
-        own = (OwnAddress.of(prefix) for prefix in state.prefixes)
-        self._addresses = [mine for mine in own if mine.address.family is Family.IPV4]
+        self._addresses = own_of(state.prefixes, Family.IPV4)
         self._own = frozenset(own.address for own in self._addresses)
 
     def _code(self) -> bytes:

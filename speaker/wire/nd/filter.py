@@ -8,15 +8,12 @@ this interface (which leaves out our own frames, and tagged frames of VLANs that
 
 **The second** (`ANSWERS`) passes every advertisement that was sent to this interface alone.
 
-A program compares words of 32 bits, and an address has four. What tells the addresses of a link apart is nearly always
-the last one, so nothing but that is compared, and what is asked for an address that differs from a held one before its
-last 32 bits alone is passed too; the responder looks again. The socket receives all of the node's IPv6 packets: those
-that are not ICMPv6 are dropped by the second instruction.
+How the first follows what is held, ``held_filter`` says. The socket receives all of the node's IPv6 packets: those that
+are not ICMPv6 are dropped by the second instruction.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 from speaker.wire.addresses import WireAddress
@@ -36,12 +33,12 @@ from speaker.wire.bpf import (
     assemble,
 )
 from speaker.wire.held_filter import SIZES, HeldFilter
-from speaker.wire.nd.frames import HOP_LIMIT, ICMPV6, LEAST_OCTETS
+from speaker.wire.nd.frames import HOP_LIMIT, ICMPV6, LEAST_OCTETS, MessageType
 
 _NEXT_HEADER_AT, _SENDER_AT, _TYPE_AT, _TARGET_AT = 20, 34, 54, 74
 """Of the addresses, the last word."""
 _HEADER = ICMPV6 << 8 | HOP_LIMIT
-_SOLICITATION, _ADVERTISEMENT = 135 << 8, 136 << 8
+_SOLICITATION, _ADVERTISEMENT = MessageType.SOLICITATION << 8, MessageType.ADVERTISEMENT << 8
 """Type and code."""
 
 
@@ -49,23 +46,7 @@ class NdFilter(HeldFilter):
     """What the filter of one link is made from, and its program."""
 
     def __init__(self, held: Iterable[WireAddress] = (), size: int = SIZES[0]) -> None:
-        self._alike = Counter(_number(address) for address in held)
-        """How many held addresses have these last 32 bits."""
-        super().__init__(_HEAD, _MIDDLE, self._alike, size)
-
-    def hold(self, address: WireAddress) -> None:
-        """Let pass what matters for this address too."""
-        number = _number(address)
-        self._alike[number] += 1
-        self.pass_number(number)
-
-    def release(self, address: WireAddress) -> None:
-        """This address, which was held, does not matter any more."""
-        number = _number(address)
-        self._alike[number] -= 1
-        if not self._alike[number]:
-            del self._alike[number]
-            self.drop_number(number)
+        super().__init__(_HEAD, _MIDDLE, held, size)
 
 
 _HEAD = assemble(
@@ -109,8 +90,3 @@ ANSWERS = assemble(
     )
 )
 """Advertisements to us alone."""
-
-
-def _number(address: WireAddress) -> int:
-    """The last 32 bits."""
-    return int.from_bytes(address[12:], "big")

@@ -34,6 +34,7 @@ from enum import IntEnum
 
 from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
+from speaker.wire.checksum import internet_checksum
 from speaker.wire.ethernet import FrameError
 
 ETHERTYPE_IPV6 = 0x86DD
@@ -59,6 +60,8 @@ _VERSION_6 = 0x60000000
 _FIXED = struct.Struct("!HIHBB")
 """EtherType; IPv6's version (with traffic class and flow label, which mean nothing here), length, next header, hops."""
 _MESSAGE = struct.Struct("!BBHI16s")
+_PSEUDO = struct.Struct("!II")
+"""Length and next header: what the checksum covers besides addresses and message (RFC 8200 §8.1)."""
 _MESSAGE_AT = 54
 _ADDRESSES_AT = 22
 """The IPv6 source and destination, and right behind them the message: all that the checksum covers in full."""
@@ -141,7 +144,7 @@ def parse(frame: bytes) -> NeighbourSolicitation | NeighbourAdvertisement:
         raise FrameError(f"a router may have passed this on: hop limit {hops}")
     if length < _MESSAGE.size or _MESSAGE_AT + length > len(frame):
         raise FrameError(f"a message of {length} octets in a frame of {len(frame)}")
-    if not checksum_is_right(frame, length):
+    if checksum(frame[_ADDRESSES_AT : _MESSAGE_AT + length]):
         raise FrameError("wrong checksum")
     options = list(_options(frame[LEAST_OCTETS : _MESSAGE_AT + length]))
     if sender[0] == _GROUP or target[0] == _GROUP:
@@ -212,15 +215,9 @@ def group_mac(group: WireAddress) -> Mac:
 def checksum(addresses_and_message: bytes) -> int:
     """The checksum of a message whose own is 0 (RFC 4443 §2.3), given with the IPv6 source and destination before it.
 
-    The sum of 16-bit words in ones' complement is what remains of the whole as one number, divided by 65535.
+    It is 0 for a message that carries the right one.
     """
-    return -(int.from_bytes(addresses_and_message, "big") + len(addresses_and_message) - 32 + ICMPV6) % 0xFFFF
-
-
-def checksum_is_right(frame: bytes, length: int) -> bool:
-    """Whether the message, of so many octets, has come as it was sent. Its length must be even."""
-    covered = int.from_bytes(frame[_ADDRESSES_AT : _MESSAGE_AT + length], "big")
-    return (covered + length + ICMPV6) % 0xFFFF == 0
+    return internet_checksum(_PSEUDO.pack(len(addresses_and_message) - 32, ICMPV6) + addresses_and_message)
 
 
 def _frame(

@@ -24,22 +24,21 @@ nobody's or our own, and an address that is no host's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import NeighbourSeen
 from speaker.wire.addresses import WireAddress
-from speaker.wire.allowance import Allowance
 from speaker.wire.ethernet import NO_MAC, FrameError, is_group
-from speaker.wire.groups import Groups
+from speaker.wire.held_responder import HeldResponder, Prepared
 from speaker.wire.nd import frames
 from speaker.wire.nd.filter import NdFilter
-from speaker.wire.nd.frames import NO_ADDRESS, NeighbourAdvertisement, NeighbourSolicitation, solicited_node
+from speaker.wire.nd.frames import (
+    NO_ADDRESS,
+    MessageType,
+    NeighbourAdvertisement,
+    NeighbourSolicitation,
+    solicited_node,
+)
 from speaker.wire.resolution import DropReason, Prove, no_proof
-
-PROOFS_PER_S = 1000.0
-"""Per link; fifty peers that each ask for one every 50 ms."""
-PROOFS_AT_ONCE = 100
 
 _NO_HOSTS = bytes(first in {0, 0xFF} for first in range(256))
 """By the first octet: the unspecified address (a probe's sender), loopback, embedded IPv4 addresses; groups."""
@@ -47,23 +46,18 @@ _NO_HOSTS = bytes(first in {0, 0xFF} for first in range(256))
 _USUAL_HEADER = bytes.fromhex("86dd600000000020") + bytes((frames.ICMPV6, frames.HOP_LIMIT))
 """Octets 12 to 22 of a frame whose message has 32 octets, with neither a traffic class nor a flow label."""
 _USUAL_OCTETS = 86
-_SOLICITATION, _ADVERTISEMENT = b"\x87\0", b"\x88\0"
+_SOLICITATION, _ADVERTISEMENT = bytes((MessageType.SOLICITATION, 0)), bytes((MessageType.ADVERTISEMENT, 0))
 """Type and code."""
 _SOURCE_MAC_OPTION = b"\1\1"
 _BESIDES_OCTETS = 32 + frames.ICMPV6
 """What the checksum covers of a message of 32 octets besides the octets from the IPv6 source on."""
 
 
-class _Prepared:
-    """A held address: the octets of its usual answer before and behind the asker's, the checksum without these, and
-    the questions answered since this was last told."""
+class _PreparedAnswer(Prepared):
+    """The octets of the usual answer for a held address before and behind the asker's, and the checksum without
+    these."""
 
-    __slots__ = ("address", "answered", "before", "behind", "checksum")
-
-    def __init__(self, address: WireAddress, mac: Mac) -> None:
-        self.address = address
-        self.answered = 0
-        self.prepare(mac)
+    __slots__ = ("before", "behind", "checksum")
 
     def prepare(self, mac: Mac) -> None:
         nobody = NeighbourAdvertisement(
@@ -74,52 +68,21 @@ class _Prepared:
         self.checksum = int.from_bytes(answer[56:58], "big")
 
 
-class NdResponder:
+class NdResponder(HeldResponder[_PreparedAnswer]):
     """The responder of one link, the filter in the kernel ahead of it, and the groups that are asked."""
 
     def __init__(self, link: LinkName, mac: Mac, prove: Prove = no_proof) -> None:
-        self.link = link
-        self._prove = prove
-        self._proofs = Allowance(PROOFS_PER_S, PROOFS_AT_ONCE)
-        self.filter = NdFilter()
-        self.groups = Groups()
-        self._mac = mac
-        self._own_macs: frozenset[Mac] = frozenset((mac,))
-        """Of all announced links: frames from these are our own."""
-        self._no_askers = frozenset((NO_MAC, mac))
-        self._held: dict[bytes, _Prepared] = {}
-        self._ready = self._held
-        """What is answered: nothing, while that is suspended."""
-        self._answered: list[_Prepared] = []
-        """Those with questions answered that were not told yet."""
-
-    def set_macs(self, mac: Mac, own: frozenset[Mac]) -> None:
-        self._own_macs = own
-        if mac != self._mac:
-            self._mac = mac
-            self._no_askers = frozenset((NO_MAC, mac))
-            for prepared in self._held.values():
-                prepared.prepare(mac)
-
-    def suspend(self, suspended: bool) -> None:
-        self._ready = {} if suspended else self._held
+        super().__init__(link, mac, prove, NdFilter(), _PreparedAnswer)
 
     def hold(self, address: WireAddress) -> None:
         if address not in self._held:
-            self._held[address] = _Prepared(address, self._mac)
-            self.filter.hold(address)
+            super().hold(address)
             self.groups.want(solicited_node(address))
 
     def release(self, address: WireAddress) -> None:
-        if self._held.pop(address, None) is not None:
-            self.filter.release(address)
+        if address in self._held:
+            super().release(address)
             self.groups.want_no_more(solicited_node(address))
-
-    def take_answered(self) -> Iterator[tuple[WireAddress, int]]:
-        answered, self._answered = self._answered, []
-        for prepared in answered:
-            yield prepared.address, prepared.answered
-            prepared.answered = 0
 
     def receive(self, frame: bytes, now: float) -> bytes | NeighbourSeen | DropReason:
         if (
@@ -194,7 +157,7 @@ class NdResponder:
             return NeighbourSeen(self.link, claimed.text, mac, message.target.text, is_reply=False)
         return NeighbourSeen(self.link, claimed.text, mac, message.to.text, is_reply=True, proof=message.proof)
 
-    def _count(self, prepared: _Prepared) -> None:
+    def _count(self, prepared: _PreparedAnswer) -> None:
         if not prepared.answered:
             self._answered.append(prepared)
         prepared.answered += 1

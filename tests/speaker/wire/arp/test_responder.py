@@ -17,9 +17,10 @@ from speaker.wire.answering import Answering
 from speaker.wire.arp import frames
 from speaker.wire.arp.filter import ArpFilter
 from speaker.wire.arp.frames import ArpFrame, Operation
-from speaker.wire.arp.responder import PROOFS_AT_ONCE, PROOFS_PER_S, ArpResponder
+from speaker.wire.arp.responder import ArpResponder
 from speaker.wire.ethernet import BROADCAST, NO_MAC
 from speaker.wire.families import RESOLUTIONS
+from speaker.wire.held_responder import PROOFS_AT_ONCE, PROOFS_PER_S
 from speaker.wire.resolution import DropReason, Prove, no_proof
 from speaker.wire.responders import Responders
 from tests.arp_frames import gratuitous, on_wire, request

@@ -11,8 +11,9 @@ from scapy.layers.l2 import Ether
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
+from speaker.wire.checksum import internet_checksum
 from speaker.wire.ethernet import FrameError
-from speaker.wire.heartbeats.datagrams import PortUnreachable, UdpFrame, internet_checksum, parse
+from speaker.wire.heartbeats.datagrams import PortUnreachable, UdpFrame, parse
 
 macs = st.binary(min_size=6, max_size=6).map(Mac)
 ipv4 = st.binary(min_size=4, max_size=4).map(WireAddress)

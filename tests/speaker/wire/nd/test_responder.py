@@ -15,10 +15,11 @@ from speaker.link import LinkName, Mac
 from speaker.protocol.effects import NeighbourSeen
 from speaker.wire.addresses import WireAddress
 from speaker.wire.ethernet import BROADCAST, NO_MAC, FrameError
+from speaker.wire.held_responder import PROOFS_AT_ONCE, PROOFS_PER_S
 from speaker.wire.nd import frames
 from speaker.wire.nd.filter import NdFilter
 from speaker.wire.nd.frames import ALL_NODES, NO_ADDRESS, NeighbourAdvertisement, NeighbourSolicitation
-from speaker.wire.nd.responder import PROOFS_AT_ONCE, PROOFS_PER_S, NdResponder
+from speaker.wire.nd.responder import NdResponder
 from speaker.wire.resolution import DropReason
 from tests.speaker.wire.nd.messages import (
     ASKER,
