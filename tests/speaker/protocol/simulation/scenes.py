@@ -61,6 +61,13 @@ def assert_each_is_answered_by_one(world: World, network: SimulatedNetwork | Non
     assert all(len(answerers) == 1 for answerers in found.values()), world.story()
 
 
+def assert_nothing_moves(world: World, seconds: float) -> None:
+    """No address has another owner in all that time."""
+    changes = len(world.owner_changes)
+    world.run(seconds)
+    assert len(world.owner_changes) == changes, world.story()
+
+
 def owner_of(world: World, address: AddressText = VIP, network: SimulatedNetwork | None = None) -> str:
     owner = world.owner(address, network)
     assert owner is not None, world.story()

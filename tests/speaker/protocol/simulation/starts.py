@@ -11,7 +11,7 @@ from collections import Counter
 from math import ceil
 
 from tests.speaker.protocol.simulation.invariants import Invariants
-from tests.speaker.protocol.simulation.scenes import numbered
+from tests.speaker.protocol.simulation.scenes import assert_nothing_moves, numbered
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
 OVER_S = 36.0  # after the last start: nobody has arrived for 30 s
@@ -39,9 +39,7 @@ class StaggeredStart:
             world.clock.at(at, lambda name=name: world.start(name))  # type: ignore[misc]
         world.run(max(self.starts.values()) + OVER_S)
         self.check()
-        changes = len(world.owner_changes)
-        world.run(calm_s)
-        assert len(world.owner_changes) == changes, world.story()
+        assert_nothing_moves(world, calm_s)
         return world
 
     def check(self) -> None:

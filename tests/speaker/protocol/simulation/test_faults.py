@@ -17,6 +17,7 @@ from tests.speaker.protocol.simulation.network import Weather
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
     assert_each_is_answered_by_one,
+    assert_nothing_moves,
     owner_of,
     protocol_of,
     seconds_until_answered,
@@ -241,9 +242,7 @@ def test_the_isolated_holder_keeps_what_it_holds_stands_in_for_the_others_and_gi
         world.fault("healed")
         world.run(0.15)
         assert world.answerers == others, world.story()
-        changes = len(world.owner_changes)
-        world.run(5.0)
-        assert len(world.owner_changes) == changes, world.story()
+        assert_nothing_moves(world, 5.0)
 
 
 def test_after_a_partition_one_owner_is_left_within_an_interval_and_a_round_trip() -> None:
@@ -277,18 +276,14 @@ def test_one_direction_between_two_nodes_breaks_nothing_while_a_third_hears_both
         other = next(name for name in world.nodes if name != owner)
         world.network.cut(owner, other)
         world.fault(f"{owner} does not reach {other}")
-        changes = len(world.owner_changes)
-        world.run(10.0)
-        assert len(world.owner_changes) == changes, world.story()
+        assert_nothing_moves(world, 10.0)
 
 
 def test_without_multicast_one_way_unicast_serves() -> None:
     for seed in SEEDS:
         world = settled(seed, 2, bundles=3)
         world.network.multicast_blocked.add(("n0", "n1"))
-        changes = len(world.owner_changes)
-        world.run(20.0)
-        assert len(world.owner_changes) == changes, world.story()
+        assert_nothing_moves(world, 20.0)
 
 
 def test_running_speakers_need_no_api_server() -> None:
@@ -318,9 +313,7 @@ def test_loss_of_one_in_five_moves_nothing() -> None:
     for seed in range(4):
         world = settled(seed, 3, bundles=3)
         world.network.weather = Weather(loss=0.2)
-        changes = len(world.owner_changes)
-        world.run(60.0)
-        assert len(world.owner_changes) == changes, world.story()
+        assert_nothing_moves(world, 60.0)
 
 
 @pytest.mark.parametrize("nodes", [50])
