@@ -76,8 +76,10 @@ class Installation:
         return next((each for each in conditions if each["type"] == "berthlb.io/AddressAssigned"), {})
 
     def events(self) -> list[str]:
-        """Their reasons."""
-        return self.kubectl("get", "events", "-o", "jsonpath={.items[*].reason}").split()
+        """The reasons of our own. The control plane's controllers write some, too: the API server looks after ClusterIPs
+        every few minutes, and says so of a Service that was written while it looked."""
+        items = json.loads(self.kubectl("get", "events", "-o", "json"))["items"]
+        return [each["reason"] for each in items if each.get("source", {}).get("component", "").startswith("berthlb-")]
 
     def metric(self, line: str) -> float:
         """The value of one of the controller's metrics, which is exactly so called; 0 where it is not there."""
