@@ -11,8 +11,19 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
+from cluster.addresses import Family
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
+
+LINK_LOCAL_LENGTH = 64
+"""Of the prefix of link-local addresses (RFC 4291 §2.5.6)."""
+
+_FAMILIES = {
+    (False, False): frozenset[Family](),
+    (True, False): frozenset({Family.IPV4}),
+    (False, True): frozenset({Family.IPV6}),
+    (True, True): frozenset(Family),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +37,24 @@ class LinkState:
     """Administratively up and with carrier."""
     prefixes: tuple[str, ...] = ()
     """Own addresses with prefix length, ``192.0.2.11/24``; the subnets that are connected here."""
-    gateway: AddressText | None = None
-    """Next hop of a default route through this link: a third party that proves that the link works."""
+    gateways: tuple[AddressText, ...] = ()
+    """Next hops of default routes through this link, one of each family at most: third parties that prove that the
+    link works."""
+    link_local: AddressText | None = None
+    """Own IPv6 address that is valid on this link only (RFC 4291 §2.5.6), ``fe80::11``; None: the kernel speaks no IPv6
+    here. Every link has the same subnet of such addresses, so it is none of ``prefixes``."""
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """All own addresses, with prefix length."""
+        return self.prefixes if self.link_local is None else (*self.prefixes, f"{self.link_local}/{LINK_LOCAL_LENGTH}")
+
+    @property
+    def families(self) -> frozenset[Family]:
+        """The families that the node's kernel speaks here: it can serve no other address here, and cannot be heard by
+        any other."""
+        v4 = any(":" not in prefix for prefix in self.prefixes)
+        return _FAMILIES[v4, self.link_local is not None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class OwnLinks:
         for state, known in kept:
             comes_up = state.up and (began if known is None else not known.state.up)
             link = known or Link(state, shared=self._subnets.was_shared(state.prefixes, now))
-            if state.gateway != link.state.gateway:
+            if state.gateways != link.state.gateways:
                 link.gateway_at, link.ask_next = LONG_AGO, LONG_AGO
             link.state = state
             roster.links[state.name] = link

@@ -107,7 +107,7 @@ class Membership:
         is new."""
         new = False
         for name, here in self._roster.links.items():
-            if name != link and any(prefix.partition("/")[0] == source for prefix in here.state.prefixes):
+            if name != link and any(prefix.partition("/")[0] == source for prefix in here.state.own):
                 for one, other in ((name, link), (link, name)):
                     new = new or other not in self._roster.links[one].also
                     self._roster.links[one].also[other] = now

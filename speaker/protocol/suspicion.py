@@ -155,10 +155,10 @@ class Suspicions:
         return max(asked, default=LONG_AGO)
 
     def _ask_third_parties(self, link: LinkName, here: Link) -> None:
-        """Those who are no speakers: the gateway, and the last neighbours by unicast. Now and then, to know whether
+        """Those who are no speakers: the gateways, and the last neighbours by unicast. Now and then, to know whether
         there are any; quickly, when their answer matters."""
-        if here.state.gateway is not None:
-            self._roster.emit(AskAddress(link, here.state.gateway))
+        for gateway in here.state.gateways:
+            self._roster.emit(AskAddress(link, gateway))
         for mac, (address, _) in here.neighbours.items():
             self._roster.emit(AskAddress(link, address, mac))
 

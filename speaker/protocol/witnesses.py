@@ -59,7 +59,7 @@ class Witnesses:
         """Take a frame of somebody who is no speaker."""
         here = self._roster.links[seen.link]
         here.alone = False
-        if seen.sender == here.state.gateway:
+        if seen.sender in here.state.gateways:
             here.gateway_at = now
         else:
             here.neighbours[seen.sender_mac] = (seen.sender, now)

@@ -1,6 +1,6 @@
 """The netlink socket that tells of interfaces, addresses and default routes.
 
-It asks for everything three times (``links.DUMPS``), and then hears of what changes. It never waits: a dump's answers
+It asks for everything (``links.DUMPS``), and then hears of what changes. It never waits: a dump's answers
 arrive like events, a few at a time. When events were lost (the socket's buffer was full) or a dump was inconsistent,
 everything is asked for again. I/O only: what was said goes into a `LinkTable`.
 """
@@ -15,7 +15,7 @@ from collections import deque
 
 from speaker.wire import netlink
 from speaker.wire.links import DUMPS, LinkTable
-from speaker.wire.netlink import DumpEnd, Message, NetlinkError, RequestRefused
+from speaker.wire.netlink import Dump, DumpEnd, Message, NetlinkError, RequestRefused
 
 _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _RECEIVE_OCTETS = 65536
@@ -32,7 +32,7 @@ class LinkSocket:
         """Messages that could not be read."""
         self._sequence = itertools.count(1)
         self._awaited: int | None = None
-        self._to_dump: deque[int] = deque()
+        self._to_dump: deque[Dump] = deque()
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RCVBUF_OCTETS)
         with contextlib.suppress(OSError):  # before Linux 4.20 a dump of routes has every table's
@@ -72,25 +72,25 @@ class LinkSocket:
         routes_may_differ = self._awaited is None and self.table.tells_of_routes(message)
         self.table.receive(message)
         if routes_may_differ:
-            self._refresh(netlink.GET_ROUTE)
+            self._refresh(*netlink.ROUTES)
 
     def _end_dump(self, end: DumpEnd | RequestRefused) -> None:
-        kind = self._to_dump.popleft()
+        dump = self._to_dump.popleft()
         self._awaited = None
         if isinstance(end, DumpEnd) and end.interrupted:
-            self._to_dump.append(kind)
+            self._to_dump.append(dump)
         elif isinstance(end, RequestRefused) and end.error != errno.ENOENT:  # a table that does not exist is empty
             raise OSError(end.error, "the kernel refuses to list interfaces, addresses or routes")
         else:
             self.table.end_dump()
         self._ask_next()
 
-    def _refresh(self, *kinds: int) -> None:
-        """Ask for everything of these kinds, after what is being answered now."""
+    def _refresh(self, *dumps: Dump) -> None:
+        """Ask for all of this, after what is being answered now."""
         being_answered = 0 if self._awaited is None else 1
-        for kind in kinds:
-            if kind not in itertools.islice(self._to_dump, being_answered, None):
-                self._to_dump.append(kind)
+        for dump in dumps:
+            if dump not in itertools.islice(self._to_dump, being_answered, None):
+                self._to_dump.append(dump)
         if not being_answered:
             self._ask_next()
 

@@ -1,11 +1,12 @@
 """The announced interfaces as they are now: names, MACs, carrier, own addresses, gateways.
 
-`LinkTable` is fed with what the kernel says (``link_socket``), first the answers to three dumps, then events, and says
+`LinkTable` is fed with what the kernel says (``link_socket``), first the answers to some dumps, then events, and says
 which links are announced. What no dump mentions is forgotten at its end.
 
-An interface is announced if it is Ethernet with broadcast and ARP, is part of nothing else, has an IPv4 address (by
-which speakers talk to each other), and has a name that container networks do not use (the same names as MetalLB leaves
-out). `LinkTable.unusable` says why one is not.
+An interface is announced if it is Ethernet with broadcast and ARP, is part of nothing else, has an address by which
+speakers can talk to each other (any of IPv4, or the link-local one that the kernel gives each interface with IPv6), and
+has a name that container networks do not use (the same names as MetalLB leaves out). `LinkTable.unusable` says why one
+is not.
 
 `steps` says how the protocol hears of a change, so that nothing that happened between two looks is passed over.
 
@@ -16,15 +17,17 @@ Service's): looking costs as much as there are interfaces with addresses, and no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from ipaddress import IPv6Address, IPv6Network
 
 from cluster.addresses import Family
+from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.protocol.effects import LinkState
 from speaker.wire import netlink
 from speaker.wire.addresses import OwnAddress
-from speaker.wire.netlink import Gateway, Interface, InterfaceAddress, Known, Removed
+from speaker.wire.netlink import Dump, Gateway, Interface, InterfaceAddress, Known, Removed
 
 EXCLUDED = re.compile(
     r"(docker|cbr|dummy|virbr|lxcbr|veth|cali|tunl|flannel|kube-ipvs|cni|nodelocaldns|lxc).*|lo", re.ASCII
@@ -34,8 +37,10 @@ EXCLUDED = re.compile(
 MAX_UNUSABLE = 16
 """Interfaces of which it is said why they are not announced on."""
 
-DUMPS = (netlink.GET_LINK, netlink.GET_ADDRESS, netlink.GET_ROUTE)
+DUMPS = (netlink.LINKS, netlink.ADDRESSES, *netlink.ROUTES)
 """What is to be asked for, in this order, until all is known."""
+
+_LINK_LOCAL = IPv6Network("fe80::/10")  # RFC 4291 §2.5.6
 
 
 class LinkTable:
@@ -46,24 +51,25 @@ class LinkTable:
         self._addresses: dict[int, dict[OwnAddress, None]] = {}
         """Addresses by interface, in the order in which they were told. None is empty."""
         self._gateways: set[Gateway] = set()
-        self._dumping: int | None = None
+        self._dumping: Dump | None = None
         self._unconfirmed: set[Known] = set()
         self._lost_carrier: set[int] = set()
         """Interfaces that lost their carrier since `take_flapped`, whether or not they have it again."""
         self.complete = False
         """Every dump has been answered once."""
 
-    def begin_dump(self, kind: int) -> None:
+    def begin_dump(self, dump: Dump) -> None:
         """The answers to a request for everything of one kind come next."""
-        self._dumping = kind
-        if kind == netlink.GET_LINK:
+        self._dumping = dump
+        if dump == netlink.LINKS:
             self._unconfirmed = set(self._interfaces.values())
-        elif kind == netlink.GET_ADDRESS:
+        elif dump == netlink.ADDRESSES:
             self._unconfirmed = {
                 InterfaceAddress(index, own) for index, addresses in self._addresses.items() for own in addresses
             }
         else:
-            self._unconfirmed = set(self._gateways)
+            family = Family.IPV4 if dump == netlink.ROUTES[0] else Family.IPV6
+            self._unconfirmed = {gateway for gateway in self._gateways if gateway.address.family is family}
 
     def end_dump(self) -> None:
         """All answers have come: what was not among them is no more."""
@@ -104,18 +110,21 @@ class LinkTable:
         states = []
         for index, addresses in self._addresses.items():
             interface = self._interfaces.get(index)
-            if interface is None or interface.unfit or not self._has_ipv4(index) or EXCLUDED.fullmatch(interface.name):
+            if interface is None or interface.unfit or not _can_talk(addresses) or EXCLUDED.fullmatch(interface.name):
                 continue
-            gateways = [gateway for gateway in self._gateways if gateway.index == index]
-            best = min(gateways, key=lambda gateway: (gateway.metric, gateway.address), default=None)
             states.append(
                 LinkState(
                     name=interface.name,
                     index=index,
                     mac=interface.mac,
                     up=interface.carrier,
-                    prefixes=tuple(own.text for own in sorted(addresses, key=lambda own: own.address.family)),
-                    gateway=best.address.text if best is not None else None,
+                    prefixes=tuple(
+                        own.text
+                        for own in sorted(addresses, key=lambda own: own.address.family)
+                        if not is_link_local(own)
+                    ),
+                    gateways=tuple(self._gateways_of(index)),
+                    link_local=next((own.address.text for own in addresses if is_link_local(own)), None),
                 )
             )
         return tuple(sorted(states, key=lambda state: state.name))
@@ -134,12 +143,17 @@ class LinkTable:
     def _why_not(self, interface: Interface) -> str:
         if interface.unfit:
             return interface.unfit.value
-        if not self._has_ipv4(interface.index):
-            return "has no IPv4 address"
+        if not _can_talk(self._addresses.get(interface.index, ())):
+            return "has no IPv4 and no link-local IPv6 address"
         return "" if interface.carrier else "has no carrier"
 
-    def _has_ipv4(self, index: int) -> bool:
-        return any(own.address.family is Family.IPV4 for own in self._addresses.get(index, ()))
+    def _gateways_of(self, index: int) -> Iterator[AddressText]:
+        """The best one of each family."""
+        here = [gateway for gateway in self._gateways if gateway.index == index]
+        for family in Family:
+            best = (gateway for gateway in here if gateway.address.family is family)
+            for first in sorted(best, key=lambda gateway: (gateway.metric, gateway.address))[:1]:
+                yield first.address.text
 
     def take_flapped(self) -> frozenset[int]:
         """Indexes of interfaces that lost their carrier and had it back before we looked, since the last call."""
@@ -159,6 +173,15 @@ class LinkTable:
                 self._addresses.pop(gone.index, None)
         else:
             self._gateways.discard(gone)
+
+
+def is_link_local(own: OwnAddress) -> bool:
+    """Whether it is an IPv6 address that is valid on its link only. Every interface has one, of the same subnet."""
+    return own.address.family is Family.IPV6 and IPv6Address(bytes(own.address)) in _LINK_LOCAL
+
+
+def _can_talk(addresses: Iterable[OwnAddress]) -> bool:
+    return any(own.address.family is Family.IPV4 or is_link_local(own) for own in addresses)
 
 
 def steps(

@@ -20,8 +20,9 @@ from speaker.link import LinkName, Mac
 from speaker.wire.addresses import OwnAddress, WireAddress
 from speaker.wire.ethernet import is_group
 
-GROUPS = 0x1 | 0x10 | 0x40 | 0x100
-"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR: what to bind the socket to."""
+GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE: what to bind the socket
+to."""
 
 NEW_LINK, DEL_LINK, GET_LINK = 16, 17, 18
 NEW_ADDRESS, DEL_ADDRESS, GET_ADDRESS = 20, 21, 22
@@ -43,7 +44,7 @@ _ARPHRD_ETHER = 1
 _IFLA_ADDRESS, _IFLA_NAME, _IFLA_MASTER, _IFLA_CARRIER_DOWN_COUNT = 1, 3, 10, 48
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFA_F_DADFAILED, _IFA_F_TENTATIVE = 0x08, 0x40
-_SCOPE_LINK, _SCOPE_HOST = 253, 254
+_SCOPE_HOST = 254
 _ADDRESS_OCTETS = {_AF_INET: 4, _AF_INET6: 16}
 _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 4, 5, 6, 9, 15
 _MAIN_TABLE, _UNICAST = 254, 1
@@ -82,8 +83,8 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class InterfaceAddress:
-    """An address on an interface (RTM_NEWADDR). IPv6's link-local ones, which say nothing of a subnet, and those that
-    the kernel may not use yet are left out."""
+    """An address on an interface (RTM_NEWADDR). One that the kernel may not use, or not yet (RFC 4862 §5.4), is left
+    out; one that it may use no more is removed."""
 
     index: int
     own: OwnAddress
@@ -124,15 +125,28 @@ Known = Interface | InterfaceAddress | Gateway
 Message = Known | Removed | DumpEnd | RequestRefused
 
 
-def dump_request(kind: int, sequence: int) -> bytes:
-    """Ask for everything of one kind: `GET_LINK`, `GET_ADDRESS` or `GET_ROUTE`."""
-    if kind == GET_LINK:
-        body = _LINK.pack(_AF_UNSPEC, 0, 0, 0, 0)
-    elif kind == GET_ADDRESS:
-        body = _ADDRESS.pack(_AF_UNSPEC, 0, 0, 0, 0)
+class Dump(NamedTuple):
+    """Everything of one kind."""
+
+    kind: int
+    """`GET_LINK`, `GET_ADDRESS` or `GET_ROUTE`."""
+    family: int = _AF_UNSPEC
+
+
+LINKS, ADDRESSES = Dump(GET_LINK), Dump(GET_ADDRESS)
+ROUTES = (Dump(GET_ROUTE, _AF_INET), Dump(GET_ROUTE, _AF_INET6))
+"""Of the main table."""
+
+
+def dump_request(dump: Dump, sequence: int) -> bytes:
+    """Ask for everything of one kind."""
+    if dump.kind == GET_LINK:
+        body = _LINK.pack(dump.family, 0, 0, 0, 0)
+    elif dump.kind == GET_ADDRESS:
+        body = _ADDRESS.pack(dump.family, 0, 0, 0, 0)
     else:
-        body = _ROUTE.pack(_AF_INET, 0, 0, 0, _MAIN_TABLE, 0, 0, _UNICAST, 0)
-    return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | _DUMP, sequence, 0) + body
+        body = _ROUTE.pack(dump.family, 0, 0, 0, _MAIN_TABLE, 0, 0, _UNICAST, 0)
+    return _HEADER.pack(_HEADER.size + len(body), dump.kind, _REQUEST | _DUMP, sequence, 0) + body
 
 
 def parse(data: bytes) -> Iterator[Message]:
@@ -155,7 +169,7 @@ def parse(data: bytes) -> Iterator[Message]:
         elif kind in _PARSERS:
             try:
                 for found in _PARSERS[kind](body):
-                    yield Removed(found) if kind in _DELETIONS else found
+                    yield Removed(found) if kind in _DELETIONS and not isinstance(found, Removed) else found
             except struct.error as problem:
                 raise NetlinkError(str(problem)) from problem
 
@@ -189,15 +203,15 @@ def _unfit(kind: int, flags: int, mac: bytes, master: int) -> Unfit | None:
     return Unfit.NO_ARP if flags & _IFF_NOARP else None
 
 
-def _new_address(body: bytes) -> Iterator[InterfaceAddress]:
+def _new_address(body: bytes) -> Iterator[InterfaceAddress | Removed]:
     _, _, flags, _, _ = _ADDRESS.unpack_from(body)
-    if not flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED):
-        yield from _interface_address(body)
+    for found in _interface_address(body):
+        yield Removed(found) if flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED) else found
 
 
 def _interface_address(body: bytes) -> Iterator[InterfaceAddress]:
     family, length, _, scope, index = _ADDRESS.unpack_from(body)
-    if family not in _ADDRESS_OCTETS or scope >= (_SCOPE_HOST if family == _AF_INET else _SCOPE_LINK):
+    if family not in _ADDRESS_OCTETS or scope >= _SCOPE_HOST:
         return
     attributes = _attributes(body, _ADDRESS.size)
     octets = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS, b"")
@@ -207,13 +221,14 @@ def _interface_address(body: bytes) -> Iterator[InterfaceAddress]:
 
 def _gateway(body: bytes) -> Iterator[Gateway]:
     family, destination_length, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
-    if family != _AF_INET or destination_length or kind != _UNICAST:
+    octets = _ADDRESS_OCTETS.get(family)
+    if octets is None or destination_length or kind != _UNICAST:
         return
     attributes = _attributes(body, _ROUTE.size)
     if (_number(attributes.get(_RTA_TABLE)) or table) != _MAIN_TABLE:
         return
     metric = _number(attributes.get(_RTA_PRIORITY))
-    if len(attributes.get(_RTA_GATEWAY, b"")) == 4:
+    if len(attributes.get(_RTA_GATEWAY, b"")) == octets:
         yield Gateway(_number(attributes.get(_RTA_OIF)), WireAddress(attributes[_RTA_GATEWAY]), metric)
     hops, start = attributes.get(_RTA_MULTIPATH, b""), 0
     while start + _NEXT_HOP.size <= len(hops):
@@ -221,12 +236,12 @@ def _gateway(body: bytes) -> Iterator[Gateway]:
         if length < _NEXT_HOP.size:
             raise NetlinkError("a next hop without a length")
         via = _attributes(hops[start : start + length], _NEXT_HOP.size).get(_RTA_GATEWAY, b"")
-        if len(via) == 4:
+        if len(via) == octets:
             yield Gateway(index, WireAddress(via), metric)
         start += (length + 3) & ~3
 
 
-_PARSERS: dict[int, Callable[[bytes], Iterator[Known]]] = {
+_PARSERS: dict[int, Callable[[bytes], Iterator[Known | Removed]]] = {
     NEW_LINK: _interface,
     DEL_LINK: _interface,
     NEW_ADDRESS: _new_address,

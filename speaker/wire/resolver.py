@@ -106,7 +106,7 @@ class Resolver:
 
     def _set(self, state: LinkState) -> None:
         self._mac = state.mac
-        self._own = own_of(state.prefixes, self._resolution.family)
+        self._own = own_of(state.own, self._resolution.family)
 
     def _attach(self) -> None:
         """Let pass what the filter does now, from the next frame on."""

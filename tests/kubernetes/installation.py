@@ -76,8 +76,8 @@ class Installation:
         return next((each for each in conditions if each["type"] == "berthlb.io/AddressAssigned"), {})
 
     def events(self) -> list[str]:
-        """The reasons of our own. The control plane's controllers write some, too: the API server looks after ClusterIPs
-        every few minutes, and says so of a Service that was written while it looked."""
+        """The reasons of our own. The control plane writes some, too: the API server looks after ClusterIPs every few
+        minutes, and says so of a Service that was written while it looked."""
         items = json.loads(self.kubectl("get", "events", "-o", "json"))["items"]
         return [each["reason"] for each in items if each.get("source", {}).get("component", "").startswith("berthlb-")]
 

@@ -280,9 +280,10 @@ def test_node_without_a_usable_interface_says_so_in_one_line_and_why(wire: Wire,
     node.run("ip", "link", "add", "docker0", "type", "veth", "peer", "name", "other")
     speaker = start(node)
     speaker.plan(1, bundle("a", (VIP,), "node-1"))
+    without = "has no IPv4 and no link-local IPv6 address"
     reasons = {
-        "eth0": "has no IPv4 address",
-        "other": "has no IPv4 address",
+        "eth0": without,
+        "other": without,
         "docker0": "has a name that container networks use",
     }
     wait_until(lambda: speaker.stats is not None and speaker.stats.unusable == reasons)

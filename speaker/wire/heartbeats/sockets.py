@@ -116,6 +116,8 @@ class HeartbeatSocket:
 
     def send(self, data: bytes, to: WireAddress = HEARTBEAT_GROUP, mac: Mac = GROUP_MAC) -> int:
         """0, or the ``errno`` with which the kernel refused the frame."""
+        if not self._addresses:
+            return errno.EADDRNOTAVAIL
         source = nearest(self._addresses, to)  # to the group: the interface's first, which no subnet has
         if to != HEARTBEAT_GROUP:
             self._asked[to, mac] = None

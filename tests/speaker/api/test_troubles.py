@@ -89,8 +89,13 @@ def test_an_interface_whose_sockets_cannot_be_had_is_told_of_at_once_and_with_th
 def test_why_each_interface_cannot_be_used_is_said_where_it_is_known() -> None:
     made = Troubles(OWN, "metallb-system")
     made.set_links(frozenset(), 0.0)
-    made.set_reasons({LinkName("eth1"): "has no IPv4 address", LinkName("eth2"): "has no carrier"})
-    assert "on: eth1 has no IPv4 address; eth2 has no carrier; an interface needs" in made.present(BARE_S)[0].text
+    made.set_reasons(
+        {LinkName("eth1"): "has no IPv4 and no link-local IPv6 address", LinkName("eth2"): "has no carrier"}
+    )
+    assert (
+        "on: eth1 has no IPv4 and no link-local IPv6 address; eth2 has no carrier; an interface needs"
+        in made.present(BARE_S)[0].text
+    )
     made.set_links(ETH0, 0.0)
     made.set_unusable((LinkName("eth2"), LinkName("eth3")))
     assert "on: eth2 has no carrier; an interface needs" in made.present(BARE_S)[0].text

@@ -35,7 +35,8 @@ class Company:
         self.roster = Roster(ME, Settings(), self.effects.append)
 
     def link(self, name: LinkName, *prefixes: str, up: bool = True, gateway: AddressText | None = None) -> Link:
-        state = LinkState(name, ord(name[-1]), mac_of(ME, name), up, prefixes, gateway)
+        gateways = () if gateway is None else (gateway,)
+        state = LinkState(name, ord(name[-1]), mac_of(ME, name), up, prefixes, gateways)
         link = self.roster.links[name] = Link(state)
         link.ask_next = 1e9  # nobody is asked only to know whether there is anybody
         return link

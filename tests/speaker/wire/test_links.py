@@ -6,17 +6,21 @@ from dataclasses import replace
 
 import pytest
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import LinkState
 from speaker.wire import netlink
 from speaker.wire.addresses import OwnAddress, WireAddress
-from speaker.wire.links import EXCLUDED, MAX_UNUSABLE, LinkTable, steps
+from speaker.wire.links import DUMPS, EXCLUDED, MAX_UNUSABLE, LinkTable, steps
 from speaker.wire.netlink import Gateway, Interface, InterfaceAddress, Removed, Unfit
 
 ETH0 = Interface(2, LinkName("eth0"), Mac(bytes(5) + b"\x01"), carrier=True, unfit=None, downs=0)
 ETH1 = Interface(3, LinkName("eth1"), Mac(bytes(5) + b"\x02"), carrier=True, unfit=None, downs=0)
 OWN, SECOND = InterfaceAddress(2, OwnAddress.of("192.0.2.11/24")), InterfaceAddress(2, OwnAddress.of("198.51.100.1/24"))
+
+
+LINK_LOCAL = InterfaceAddress(2, OwnAddress.of("fe80::11/64"))
 
 
 def table(*known: netlink.Known) -> LinkTable:
@@ -31,17 +35,37 @@ def test_interface_with_an_address_is_announced_with_all_of_them_and_its_gateway
     dearer = Gateway(2, WireAddress.of(AddressText("192.0.2.9")), 200)
     elsewhere = Gateway(3, WireAddress.of(AddressText("192.0.2.2")), 0)
     assert table(ETH0, ETH1, OWN, SECOND, dearer, gateway, elsewhere).links() == (
-        LinkState(LinkName("eth0"), 2, ETH0.mac, True, ("192.0.2.11/24", "198.51.100.1/24"), AddressText("192.0.2.1")),
+        LinkState(
+            LinkName("eth0"), 2, ETH0.mac, True, ("192.0.2.11/24", "198.51.100.1/24"), (AddressText("192.0.2.1"),)
+        ),
     )
 
 
-def test_ipv6_addresses_come_behind_those_by_which_speakers_talk_and_alone_they_do_not_suffice() -> None:
-    ipv6 = InterfaceAddress(2, OwnAddress.of("2001:db8::11/64"))
-    (link,) = table(ETH0, ipv6, OWN).links()
-    assert link.prefixes == ("192.0.2.11/24", "2001:db8::11/64")
-    made = table(ETH0, ipv6)
+def test_a_link_local_address_suffices_to_talk_and_is_no_subnet() -> None:
+    global_ = InterfaceAddress(2, OwnAddress.of("2001:db8::11/64"))
+    (link,) = table(ETH0, global_, LINK_LOCAL, OWN).links()
+    assert (link.prefixes, link.link_local) == (("192.0.2.11/24", "2001:db8::11/64"), "fe80::11")
+    assert link.own == ("192.0.2.11/24", "2001:db8::11/64", "fe80::11/64")
+    assert link.families == frozenset(Family)
+    (link,) = table(ETH0, LINK_LOCAL).links()
+    assert (link.prefixes, link.own, link.families) == ((), ("fe80::11/64",), frozenset({Family.IPV6}))
+    made = table(ETH0, global_)
     assert made.links() == ()
-    assert made.unusable() == {"eth0": "has no IPv4 address"}
+    assert made.unusable() == {"eth0": "has no IPv4 and no link-local IPv6 address"}
+    (link,) = table(ETH0, OWN).links()
+    assert link.families == {Family.IPV4}
+
+
+def test_each_family_has_the_best_of_its_gateways() -> None:
+    gateways = [
+        Gateway(2, WireAddress.of(AddressText(address)), metric)
+        for address, metric in (("fe80::2", 1024), ("fe80::1", 512), ("192.0.2.1", 100), ("192.0.2.2", 200))
+    ]
+    made = table(ETH0, OWN, LINK_LOCAL, *gateways)
+    assert made.links()[0].gateways == ("192.0.2.1", "fe80::1")
+    made.begin_dump(netlink.ROUTES[1])
+    made.end_dump()
+    assert made.links()[0].gateways == ("192.0.2.1",), "a dump of one family says nothing of the other"
 
 
 def test_interface_without_carrier_stays_and_is_down() -> None:
@@ -84,25 +108,25 @@ def test_address_that_is_gone_ends_the_announcing() -> None:
 
 def test_what_a_new_dump_does_not_mention_is_forgotten_at_its_end() -> None:
     made = table(ETH0, ETH1, OWN, InterfaceAddress(3, OwnAddress.of("192.0.2.12/24")))
-    made.begin_dump(netlink.GET_LINK)
+    made.begin_dump(netlink.LINKS)
     made.receive(replace(ETH0, mac=ETH1.mac))
     assert [link.name for link in made.links()] == ["eth0", "eth1"], "until the end, events may have been lost or not"
     made.end_dump()
     assert [(link.name, link.mac) for link in made.links()] == [("eth0", ETH1.mac)]
-    for kind in (netlink.GET_ADDRESS, netlink.GET_ROUTE):
-        made.begin_dump(kind)
+    for dump in DUMPS[1:]:
+        made.begin_dump(dump)
         made.end_dump()
     assert made.links() == ()
 
 
-def test_table_is_complete_when_all_three_dumps_are() -> None:
+def test_table_is_complete_when_all_dumps_are() -> None:
     made = LinkTable()
     seen = []
-    for kind in (netlink.GET_LINK, netlink.GET_ADDRESS, netlink.GET_ROUTE):
-        made.begin_dump(kind)
+    for dump in DUMPS:
+        made.begin_dump(dump)
         made.end_dump()
         seen.append(made.complete)
-    assert seen == [False, False, True]
+    assert seen == [False, False, False, True]
 
 
 def test_carrier_that_was_lost_and_back_before_we_looked_is_told_once() -> None:
@@ -131,7 +155,7 @@ def test_why_interfaces_are_not_announced_is_said_of_the_likeliest_first() -> No
     )
     assert list(made.unusable().items()) == [
         ("eth0", "has no carrier"),
-        ("eth1", "has no IPv4 address"),
+        ("eth1", "has no IPv4 and no link-local IPv6 address"),
         ("eth2", "is part of a bridge, a bond or a VRF"),
         ("docker0", "has a name that container networks use"),
     ]

@@ -15,7 +15,9 @@ from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.wire import netlink
 from speaker.wire.addresses import OwnAddress, WireAddress
+from speaker.wire.links import DUMPS
 from speaker.wire.netlink import (
+    Dump,
     DumpEnd,
     Gateway,
     Interface,
@@ -125,21 +127,26 @@ def test_ipv6_address_counts_once_it_may_be_used_and_until_it_is_deleted() -> No
     own = InterfaceAddress(3, OwnAddress.of("2001:db8::11/64"))
     tentative, failed = 0x40, 0x48
     assert one(ipv6_message()) == own
-    assert list(parse(ipv6_message(flags=tentative))) == []
-    assert list(parse(ipv6_message(flags=failed))) == []
+    assert one(ipv6_message(flags=tentative)) == Removed(own)
+    assert one(ipv6_message(flags=failed)) == Removed(own)
     assert one(ipv6_message(kind=netlink.DEL_ADDRESS, flags=tentative)) == Removed(own)
-    assert list(parse(ipv6_message("fe80::11"))) == [], "every link has this subnet"
+    assert one(ipv6_message("fe80::11")) == InterfaceAddress(3, OwnAddress.of("fe80::11/64"))
 
 
 def route_message(kind: int = netlink.NEW_ROUTE, **fields: object) -> bytes:
     message = rtmsg()
-    message["family"], message["table"], message["type"] = socket.AF_INET, fields.get("table", 254), 1
+    message["family"], message["table"], message["type"] = (
+        fields.get("family", socket.AF_INET),
+        fields.get("table", 254),
+        1,
+    )
     message["dst_len"] = fields.get("dst_len", 0)
     message["attrs"] = [("RTA_TABLE", fields.get("table", 254))]
     if "hops" in fields:
         message["attrs"].append(("RTA_MULTIPATH", fields["hops"]))
     else:
-        message["attrs"] += [("RTA_GATEWAY", "192.0.2.1"), ("RTA_OIF", 3), ("RTA_PRIORITY", 100)]
+        via = fields.get("via", "192.0.2.1")
+        message["attrs"] += [("RTA_GATEWAY", via), ("RTA_OIF", 3), ("RTA_PRIORITY", 100)]
     return encoded(message, kind)
 
 
@@ -148,6 +155,11 @@ def test_default_route_names_the_gateway() -> None:
     assert one(route_message(kind=netlink.DEL_ROUTE)) == Removed(
         Gateway(3, WireAddress.of(AddressText("192.0.2.1")), 100)
     )
+
+
+def test_default_route_of_ipv6_goes_by_a_link_local_gateway() -> None:
+    gateway = Gateway(3, WireAddress.of(AddressText("fe80::1")), 100)
+    assert one(route_message(family=socket.AF_INET6, via="fe80::1")) == gateway
 
 
 def test_other_routes_and_tables_are_skipped() -> None:
@@ -174,10 +186,12 @@ def test_ends_and_refusals_name_the_request() -> None:
     assert one(refused) == RequestRefused(5, 2)
 
 
-@pytest.mark.parametrize("kind", [netlink.GET_LINK, netlink.GET_ADDRESS, netlink.GET_ROUTE])
-def test_requests_are_dumps(kind: int) -> None:
-    length, read, flags, sequence, _ = netlink._HEADER.unpack_from(netlink.dump_request(kind, 9))
-    assert (length, read, flags, sequence) == (len(netlink.dump_request(kind, 9)), kind, 0x301, 9)
+@pytest.mark.parametrize("dump", DUMPS)
+def test_requests_are_dumps(dump: Dump) -> None:
+    request = netlink.dump_request(dump, 9)
+    length, read, flags, sequence, _ = netlink._HEADER.unpack_from(request)
+    assert (length, read, flags, sequence) == (len(request), dump.kind, 0x301, 9)
+    assert request[netlink._HEADER.size] == dump.family
 
 
 @given(data=st.binary(max_size=200), at=st.integers(0, 150), octets=st.binary(min_size=1, max_size=4))

@@ -10,7 +10,7 @@ from speaker.link import LinkName, Mac
 from speaker.wire import netlink
 from speaker.wire.answering import Answering
 from speaker.wire.families import RESOLUTIONS
-from speaker.wire.links import LinkTable
+from speaker.wire.links import DUMPS, LinkTable
 from speaker.wire.netlink import Interface
 from speaker.wire.open_links import OpenLinks
 from speaker.wire.responders import Responders
@@ -24,9 +24,9 @@ def no_links() -> OpenLinks:
 
 
 def complete(table: LinkTable) -> None:
-    for kind in (netlink.GET_LINK, netlink.GET_ADDRESS, netlink.GET_ROUTE):
-        table.begin_dump(kind)
-        if kind == netlink.GET_LINK:
+    for dump in DUMPS:
+        table.begin_dump(dump)
+        if dump == netlink.LINKS:
             table.receive(ETH0)
         table.end_dump()
 
@@ -42,7 +42,7 @@ def test_no_usable_interface_is_one_line_with_the_reasons_and_none_before_they_a
         for _ in range(3):
             usability.changed()
             usability.look(table, links)
-    assert usability.reasons == {"eth0": "has no IPv4 address"}
+    assert usability.reasons == {"eth0": "has no IPv4 and no link-local IPv6 address"}
     assert caplog.messages == ["no usable interface"]
     assert vars(caplog.records[0])["interfaces"] == usability.reasons
 

@@ -77,7 +77,8 @@ class SimulatedInterface:
 
     def state(self, host: str) -> LinkState:
         up = host not in self.network.unplugged
-        return LinkState(self.name, self.index, self.mac, up, (self.subnet,), self.gateway)
+        gateways = () if self.gateway is None else (self.gateway,)
+        return LinkState(self.name, self.index, self.mac, up, (self.subnet,), gateways)
 
 
 @dataclass(eq=False)
