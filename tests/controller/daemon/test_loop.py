@@ -180,8 +180,9 @@ def test_a_service_gets_an_address_and_the_objects_say_so(cluster: Cluster, star
 
 
 def test_a_restart_after_a_kill_writes_nothing(cluster: Cluster, start: Start) -> None:
+    """A term must not end while the first controller works: the Events of what it wrote last would go with it."""
     cluster.pool("pool", **POOL)
-    first = start()
+    first = start("--lease-duration", "8")
     cluster.service("web")
     cluster.service("stuck", loadBalancerIP="10.0.0.1")
     cluster.address("web")
