@@ -34,7 +34,7 @@ from lab.control.messages import ANSWERS, SPEC, Declined, Done, LetGo, ProxyMode
 from lab.controlplane import credentials
 from lab.controlplane.commands import LEAST_GRACE_S
 from lab.errors import LabError, UnusableError
-from lab.layout import API_PORT, Layout
+from lab.layout import API_PORT, Layout, url_host
 from lab.machines.processes import python_path
 from lab.readiness import await_ready
 from lab.shipped.rights import DAEMONS, rights_of
@@ -171,7 +171,7 @@ def _build(recipe: Recipe, lock: int, launched: Launched, theirs: socket.socket)
             if recipe.assets:
                 credentials.make_credentials(spec)
             else:
-                inside = f"http://{recipe.layout.control_plane.address}:{API_PORT}"
+                inside = f"http://{url_host(recipe.layout.control_plane.address)}:{API_PORT}"
                 for file, server in (("kubeconfig", f"http://127.0.0.1:{port}"), ("kubeconfig-inside", inside)):
                     credentials.write_kubeconfig(path / file, recipe.name, {"server": server}, {})
             (path / SPEC).write_bytes(msgspec.json.encode(spec))

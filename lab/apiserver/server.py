@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from cluster.addresses import Family
 from lab.apiserver.errors import StatusError, bad_request, details, forbidden, invalid
 from lab.apiserver.faults import Asked, Faults, Rule, reason
 from lab.apiserver.kinds import BUILT_IN, NAMESPACES, SERVICE_CIDRS, ServedKind, custom
@@ -24,7 +25,7 @@ from lab.apiserver.services import ServiceNumbers
 from lab.apiserver.store import Store, Stored, watch_line
 from lab.apiserver.watch import ServedWatch
 from lab.assets.pinned import KUBERNETES_VERSION
-from lab.layout import SERVICE_NETWORK
+from lab.layout import SERVICE_NETWORKS
 
 BODY_LIMIT = 3 * 1024 * 1024  # kube-apiserver's limit of a request's body
 HISTORY = 20_000  # changes per kind that a watch can catch up on
@@ -62,7 +63,7 @@ class ApiServer:
 
     def __init__(self, *, history: int = HISTORY, watch_queue: int = WATCH_QUEUE) -> None:
         self._store = Store(history)
-        self._registry = Registry(self._store, ServiceNumbers(SERVICE_NETWORK))
+        self._registry = Registry(self._store, ServiceNumbers(SERVICE_NETWORKS[Family.IPV4]))
         self._faults = Faults()
         self._watch_queue = watch_queue
         self.version = f"v{KUBERNETES_VERSION}"
@@ -70,7 +71,7 @@ class ApiServer:
         self._watchers: dict[ServedWatch, Asked] = {}
         for name in START_NAMESPACES:
             self._registry.create(NAMESPACES, None, {"metadata": {"name": name}})
-        cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [SERVICE_NETWORK]}}
+        cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [SERVICE_NETWORKS[Family.IPV4]]}}
         self._registry.create(SERVICE_CIDRS, None, cidr)
 
     @property

@@ -131,7 +131,7 @@ class Demo:
 
     def _address(self, lab: Lab, client: ApiClient) -> Service:
         with self._step("A Service of type LoadBalancer gets an address, and one node answers for it") as step:
-            with measure.watching(lab, lab.status().layout.pool_first) as watch:
+            with measure.watching(lab, lab.status().layout.primary.pool_first) as watch:
                 apply_files(lab, [SEEDS / "kind-nginx-service.yaml"])
                 created = time.monotonic()
                 service = wait_for(lambda: _with_address(client), 10.0, "the Service's address")

@@ -23,7 +23,7 @@ from lab.client import Lab
 from lab.control.directory import all_labs, check_name
 from lab.control.messages import ControlPlane, ProxyMode
 from lab.errors import FailedError, LabError, UnusableError
-from lab.layout import DEFAULT_LAN, lay_out
+from lab.layout import DEFAULT_LAN, Families, lay_out
 
 app = typer.Typer()
 PROGRESS_LINE_S = 10.0
@@ -36,7 +36,8 @@ def up(
     nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes, 1 to 100.")] = 3,
     clients: Annotated[int, typer.Option(metavar="N", help="How many clients, 1 to 8.")] = 1,
     gateway: Annotated[bool, typer.Option("--gateway/--no-gateway", help="A host gw with the default route.")] = True,
-    lan: Annotated[str, typer.Option(metavar="CIDR", help="The LAN, IPv4, a /24 or larger.")] = DEFAULT_LAN,
+    lan: Annotated[str, typer.Option(metavar="CIDR", help="The IPv4 LAN, a /24 or larger.")] = DEFAULT_LAN,
+    families: Annotated[Families, typer.Option(help="What its hosts speak.")] = Families.IPV4,
     daemons: Annotated[bool, typer.Option("--daemons/--no-daemons", help="Our controller and speakers.")] = True,
     node_grace: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.0, help="How long a silent node's endpoints stay ready.")
@@ -53,7 +54,7 @@ def up(
 ) -> None:
     """Make a lab, wait until everything in it is ready, and print what it is made of."""
     check_name(name)
-    layout = lay_out(nodes, clients, gateway, lan)
+    layout = lay_out(nodes, clients, gateway, lan, families)
     recipe = launch.Recipe(
         name=name,
         layout=layout,

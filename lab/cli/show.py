@@ -19,8 +19,12 @@ def as_object(status: LabStatus) -> dict[str, Any]:
         "kubeconfigInside": status.kubeconfig_inside,
         "apiServer": status.api_server,
         "apiServerInside": status.api_server_inside,
-        "lan": status.layout.lan,
-        "poolRange": status.layout.pool_range,
+        "lan": status.layout.primary.lan,
+        "poolRange": status.layout.primary.pool_range,
+        "networks": [
+            {"family": family.text, "lan": each.lan, "poolRange": each.pool_range}
+            for family, each in status.layout.networks.items()
+        ],
         "directory": status.directory,
         "keeperPid": status.keeper_pid,
         "controlPlane": status.control_plane,
@@ -33,6 +37,7 @@ def as_object(status: LabStatus) -> dict[str, Any]:
                 "namespace": each.namespace,
                 "interface": each.host.interface,
                 "address": each.host.address,
+                "addresses": list(each.host.addresses.values()),
                 "mac": each.host.mac,
                 "power": each.power,
                 "link": each.link,
@@ -58,7 +63,8 @@ def print_lab(console: Console, status: LabStatus) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_row("kubeconfig", status.kubeconfig)
     facts.add_row("API server", f"{status.api_server} (on the lab's hosts: {status.api_server_inside})")
-    facts.add_row("LAN", f"{status.layout.lan}, free for pools: {status.layout.pool_range}")
+    for network in status.layout.networks.values():
+        facts.add_row("LAN", f"{network.lan}, free for pools: {network.pool_range}")
     console.print(facts, soft_wrap=True)
     console.print(_hosts(status))
 
@@ -79,7 +85,8 @@ def _hosts(status: LabStatus) -> Table:
     for each in status.hosts:
         trouble = "no power" if not each.power else "" if each.link else "no cable"
         host = each.host
-        table.add_row(host.name, host.address, host.mac, host.interface, each.namespace or "", trouble)
+        addresses = ", ".join(host.addresses.values())
+        table.add_row(host.name, addresses, host.mac, host.interface, each.namespace or "", trouble)
     return table
 
 

@@ -234,16 +234,16 @@ class StartPod(msgspec.Struct, frozen=True, tag_field="op", tag="start-pod"):
     node: str
     pod: str
     """``namespace/name``."""
-    address: str
+    addresses: tuple[str, ...]
     ports: tuple[int, ...]
 
 
 class StopPod(msgspec.Struct, frozen=True, tag_field="op", tag="stop-pod"):
-    """Stand-ins to keeper: end a workload's HTTP server and take its address away."""
+    """Stand-ins to keeper: end a workload's HTTP server and take its addresses away."""
 
     node: str
     pod: str
-    address: str
+    addresses: tuple[str, ...]
 
 
 class PodStarted(msgspec.Struct, frozen=True, tag_field="op", tag="pod-started"):

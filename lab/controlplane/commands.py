@@ -16,7 +16,7 @@ from lab.controlplane.credentials import (
     credentials_directory,
     kubeconfig_of,
 )
-from lab.layout import API_PORT, POD_NETWORK, SERVICE_NETWORK, Host
+from lab.layout import API_PORT, Host
 
 ETCD = "http://127.0.0.1:2379"  # on cp, which nobody else shares
 ETCD_PEERS = "http://127.0.0.1:2380"
@@ -56,7 +56,7 @@ def api_server(spec: Spec) -> list[str]:
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-signing-key-file={files / SERVICE_ACCOUNT_KEY}",
         f"--service-account-key-file={files / SERVICE_ACCOUNT_PUBLIC_KEY}",
-        f"--service-cluster-ip-range={SERVICE_NETWORK}",
+        f"--service-cluster-ip-range={','.join(each.services for each in spec.layout.networks.values())}",
         "--authorization-mode=RBAC",
         f"--token-auth-file={files / TOKENS}",
         "--allow-privileged=true",  # as every installer sets it
@@ -116,7 +116,7 @@ def proxy(spec: Spec, node: Host) -> list[str]:
         f"--kubeconfig={kubeconfig_of(spec, 'kube-proxy')}",
         f"--hostname-override={node.name}",
         f"--proxy-mode={spec.proxy_mode}",
-        f"--cluster-cidr={POD_NETWORK}",
+        f"--cluster-cidr={','.join(each.pods for each in spec.layout.networks.values())}",
         f"--healthz-bind-address=0.0.0.0:{PROXY_HEALTH_PORT}",
         "--metrics-bind-address=127.0.0.1:10249",
         "--conntrack-max-per-core=0",  # the machine's own limits stay as they are

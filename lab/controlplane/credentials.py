@@ -20,7 +20,7 @@ import msgspec
 from lab.control.messages import Spec
 from lab.controlplane import audit
 from lab.errors import UnusableError
-from lab.layout import API_PORT, Layout
+from lab.layout import API_PORT, Layout, url_host
 
 AUTHORITY = "ca.crt"
 AUTHORITY_KEY = "ca.key"
@@ -90,7 +90,8 @@ def make_credentials(spec: Spec) -> None:
     (directory / TOKENS).write_text("".join(lines))
     audit.write_policy(directory / AUDIT_POLICY, DAEMONS)
     authority = {"certificate-authority-data": base64.b64encode((directory / AUTHORITY).read_bytes()).decode()}
-    outside, inside = f"https://127.0.0.1:{spec.api_port}", f"https://{spec.layout.control_plane.address}:{API_PORT}"
+    outside = f"https://127.0.0.1:{spec.api_port}"
+    inside = f"https://{url_host(spec.layout.control_plane.address)}:{API_PORT}"
     for path, server, user in (
         (Path(spec.directory, "kubeconfig"), outside, ADMIN),
         (Path(spec.directory, "kubeconfig-inside"), inside, ADMIN),

@@ -57,7 +57,7 @@ from lab.keeper.clients import Clients, Connection
 from lab.keeper.loop import KeeperLoop
 from lab.keeper.pods import Pods
 from lab.keeper.starter import Starter
-from lab.layout import API_PORT, Host
+from lab.layout import API_PORT, Host, url_host
 from lab.machines import processes
 from lab.machines.children import Children
 from lab.machines.hosts import Hosts
@@ -262,7 +262,7 @@ class Keeper:
             kubeconfig=str(Path(self.spec.directory, "kubeconfig")),
             kubeconfig_inside=self.children.kubeconfig,
             api_server=f"{scheme}://127.0.0.1:{self.spec.api_port}",
-            api_server_inside=f"{scheme}://{self.spec.layout.control_plane.address}:{API_PORT}",
+            api_server_inside=f"{scheme}://{url_host(self.spec.layout.control_plane.address)}:{API_PORT}",
             layout=self.spec.layout,
             control_plane=self.spec.control_plane,
             daemons=self.spec.daemons,

@@ -1,6 +1,6 @@
 """The pods of a lab: the processes that its kubelets' stand-ins ask the keeper to start and stop.
 
-A pod's process is a fork of the keeper in its node's network namespace, and listens at the pod's address, which the
+A pod's process is a fork of the keeper in its node's network namespace, and listens at the pod's addresses, which the
 node has meanwhile (``lab.standins.workload`` is what it runs).
 """
 
@@ -33,9 +33,9 @@ class Pods:
         if self._children.find(wanted.node, name) is not None:
             return None
         try:
-            listeners = self._hosts.listen_as_pod(wanted.node, wanted.address, wanted.ports)
+            listeners = self._hosts.listen_as_pod(wanted.node, wanted.addresses, wanted.ports)
         except OSError as error:
-            return f"cannot listen at {wanted.address}: {error.strerror}"
+            return f"cannot listen at {' and '.join(wanted.addresses)}: {error.strerror}"
         short = wanted.pod.partition("/")[2]
 
         def serve(descriptors: Sequence[int]) -> None:
@@ -58,15 +58,15 @@ class Pods:
         return None
 
     def stop(self, unwanted: StopPod) -> None:
-        """End a pod's server and take its address away. On return both are gone."""
+        """End a pod's server and take its addresses away. On return all are gone."""
         process = self._children.find(unwanted.node, process_name(unwanted.pod))
         if process is not None:
             process.on_end = None
             process.signal(signal.SIGKILL)
-            os.waitpid(process.pid, 0)  # at once: its address may be wanted again
+            os.waitpid(process.pid, 0)  # at once: its addresses may be wanted again
             self._children.forget(process)
         if self._hosts.has_power(unwanted.node):
-            self._hosts.take_pod_address(unwanted.node, unwanted.address)
+            self._hosts.take_pod_addresses(unwanted.node, unwanted.addresses)
 
 
 def process_name(pod: str) -> str:

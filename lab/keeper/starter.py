@@ -7,13 +7,16 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cluster.addresses import Family
 from lab.control.messages import SPEAKER, SPEC, Spec
 from lab.controlplane import commands
 from lab.controlplane.credentials import kubeconfig_of
 from lab.layout import API_PORT, CONTROL_PLANE, Host
 from lab.machines.children import Children
-from lab.machines.hosts import Hosts
+from lab.machines.hosts import Hosts, listen
 from lab.shipped.rights import DaemonName
+
+UNSPECIFIED = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
 
 
 class Starter:
@@ -37,12 +40,13 @@ class Starter:
 
     def start_embedded_api_server(self, outside: socket.socket) -> None:
         """Start the API server on two sockets that listen already, so that no early client is refused."""
-        with self.hosts.inside(CONTROL_PLANE):
-            inside = socket.create_server(("0.0.0.0", API_PORT), backlog=1024)
-        fds = (inside.fileno(), outside.fileno())
+        with self.hosts.inside(CONTROL_PLANE):  # which has no addresses yet
+            inside = [listen(UNSPECIFIED[family], API_PORT) for family in self.spec.layout.families]
+        fds = (*(each.fileno() for each in inside), outside.fileno())
         arguments = [f"--fd={fd}" for fd in fds]
         self.children.start_module(CONTROL_PLANE, "apiserver", "lab.apiserver", *arguments, keep=fds)
-        inside.close()
+        for each in inside:
+            each.close()
 
     def start_stand_ins(self, to_keeper: socket.socket) -> None:
         arguments = [
@@ -77,8 +81,8 @@ class Starter:
         """Start everything that needs an API server."""
         if self.spec.daemons:
             for name, port in self.spec.controller_ports.items():
-                listen = f"--listen={self.spec.layout.control_plane.address}:{port}"
-                arguments = (f"--identity={name}", listen, *self.spec.controller_args)
+                at = [f"--listen=[{each}]:{port}" for each in self.spec.layout.control_plane.addresses.values()]
+                arguments = (f"--identity={name}", *at, *self.spec.controller_args)
                 self._start_daemon(CONTROL_PLANE, name, "controller", *arguments)
         for node in self.spec.layout.nodes:
             if self.hosts.has_power(node.name):

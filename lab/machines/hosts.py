@@ -85,15 +85,25 @@ class Hosts:
         self._namespaces[host.name] = namespace
         self._unplugged.discard(host.name)
 
-    def listen_as_pod(self, node: str, address: str, ports: Sequence[int]) -> list[socket.socket]:
-        """Sockets that listen at a pod's address, which the node is given."""
-        from lab.machines.network import set_pod_address  # noqa: PLC0415 (as in build_lan)
+    def listen_as_pod(self, node: str, addresses: Sequence[str], ports: Sequence[int]) -> list[socket.socket]:
+        """Sockets that listen at a pod's addresses, which the node is given."""
+        from lab.machines.network import set_pod_addresses  # noqa: PLC0415 (as in build_lan)
 
-        set_pod_address(self._namespaces[node], address, present=True)
+        set_pod_addresses(self._namespaces[node], addresses, present=True)
         with self.inside(node):
-            return [socket.create_server((address, port), backlog=1024) for port in ports]
+            return [listen(address, port) for address in addresses for port in ports]
 
-    def take_pod_address(self, node: str, address: str) -> None:
-        from lab.machines.network import set_pod_address  # noqa: PLC0415 (as in build_lan)
+    def take_pod_addresses(self, node: str, addresses: Sequence[str]) -> None:
+        from lab.machines.network import set_pod_addresses  # noqa: PLC0415 (as in build_lan)
 
-        set_pod_address(self._namespaces[node], address, present=False)
+        set_pod_addresses(self._namespaces[node], addresses, present=False)
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """A socket that listens at an address of this network namespace."""
+    return socket.create_server((address, port), family=family_of(address), backlog=1024)
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """For the socket module."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -3,35 +3,49 @@
 The bridge is a plain learning switch. It has no spanning tree and no forwarding delay, so that a port forwards as soon
 as it is up. It does not snoop on multicast and sends it to every port. Of the switches that people have, some snoop
 and some do not; heartbeats must not depend on it.
+
+A host speaks the lab's families on the LAN and no other: its kernel has no IPv4 address there in an IPv6-only lab, and
+in an IPv4-only lab IPv6 is off there, link-local addresses included. IPv6 addresses are used without duplicate address
+detection, which would cost each a second, since the layout gives no address twice. No router advertises itself, and a
+host that forwards would not listen (``accept_ra`` 1 means: unless forwarding): every default route is configured.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from ipaddress import IPv4Network
+from collections.abc import Iterable
 from pathlib import Path
+from socket import AF_INET6
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from lab.layout import SERVICE_NETWORK, Host, Layout
+from cluster.addresses import Family
+from lab.layout import Host, Layout
 from lab.machines.namespaces import inside
 
 BRIDGE = "lan"
 BR_STATE_FORWARDING = 3  # linux/if_bridge.h
+IFA_F_NODAD = 0x02  # linux/if_addr.h
+RT_SCOPE_LINK = 253  # linux/rtnetlink.h
 
 SETTINGS = {  # of every host
     "net/ipv4/conf/all/rp_filter": "0",
     "net/ipv4/conf/eth0/rp_filter": "0",
     "net/ipv6/conf/all/accept_ra": "0",
+    "net/ipv6/conf/eth0/accept_dad": "0",
 }
+IPV6_OFF = {"net/ipv6/conf/eth0/disable_ipv6": "1"}
 FORWARDING_SETTINGS = {  # of nodes and the gateway
     "net/ipv4/ip_forward": "1",
     # A node passes packets on to pods by the interface that they came from; it must not tell clients about it.
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/eth0/send_redirects": "0",
+    # IPv6 has no such switch, and needs none: the kernel tells no client about a packet whose destination it rewrote.
+    "net/ipv6/conf/all/forwarding": "1",
 }
+EVERYWHERE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
 
 
 class Lan:
@@ -39,7 +53,6 @@ class Lan:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.prefix_length = IPv4Network(layout.lan).prefixlen
         self.netlink = IPRoute()
         self.netlink.link(
             "add", ifname=BRIDGE, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0, state="up"
@@ -47,7 +60,7 @@ class Lan:
         self.bridge = self.netlink.link_lookup(ifname=BRIDGE)[0]
 
     def attach(self, host: Host, namespace: int) -> None:
-        """Give a host's new namespace its interface, address and routes, and plug it in."""
+        """Give a host's new namespace its interface, addresses and routes, and plug it in."""
         self.netlink.link(
             "add",
             ifname=host.name,
@@ -57,24 +70,25 @@ class Lan:
         )
         with inside(namespace), IPRoute() as netlink:
             index = netlink.link_lookup(ifname=host.interface)[0]
-            netlink.link("set", index=1, state="up")
-            netlink.addr("add", index=index, address=host.address, prefixlen=self.prefix_length)
-            netlink.link("set", index=index, state="up")
             self._set_kernel(host)
-            self._add_routes(netlink, index, host)
+            netlink.link("set", index=index, state="up")
+            for family, network in self.layout.networks.items():
+                length = int(network.lan.partition("/")[2])
+                _add_address(netlink, index, host.addresses[family], length)
+                self._add_routes(netlink, index, host, family)
         self.plug(host, namespace)
 
     def plug(self, host: Host, namespace: int) -> None:
         """Put the cable in: the host sees its carrier come.
 
         Returns when frames pass both ways (at most two seconds later): on a busy machine the kernel's own bookkeeping
-        of links, which turns the bridge's port on and lets the host's interface send, comes a good while after the
-        command.
+        of links, which turns the bridge's port on, lets the host's interface send and gives it its link-local address,
+        comes a good while after the command.
         """
         self.netlink.link("set", ifname=host.name, state="up")
         deadline = time.monotonic() + 2.0
         with inside(namespace), IPRoute() as theirs:
-            while not (self._forwards(host) and _is_up(theirs, host)) and time.monotonic() < deadline:
+            while not (self._forwards(host) and self._is_up(theirs, host)) and time.monotonic() < deadline:
                 time.sleep(0.001)
 
     def pull(self, host: Host) -> None:
@@ -93,35 +107,50 @@ class Lan:
     def close(self) -> None:
         self.netlink.close()
 
-    @staticmethod
-    def _set_kernel(host: Host) -> None:
-        settings = dict(SETTINGS)
+    def _is_up(self, netlink: IPRoute, host: Host) -> bool:
+        """Whether the host's own interface sends (until then its queue drops whatever it is given), with the addresses
+        that the kernel gives itself."""
+        link = netlink.get_links(ifname=host.interface)[0]
+        if link.get_attr("IFLA_OPERSTATE") != "UP":
+            return False
+        return Family.IPV6 not in self.layout.networks or any(
+            True for _ in netlink.get_addr(family=AF_INET6, index=link["index"], scope=RT_SCOPE_LINK)
+        )
+
+    def _set_kernel(self, host: Host) -> None:
+        settings = SETTINGS if Family.IPV6 in self.layout.networks else SETTINGS | IPV6_OFF
         if host.role in ("node", "gateway"):
-            settings |= FORWARDING_SETTINGS
+            settings = settings | FORWARDING_SETTINGS
         for name, value in settings.items():
             with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
                 Path("/proc/sys", name).write_text(value)
 
-    def _add_routes(self, netlink: IPRoute, index: int, host: Host) -> None:
+    def _add_routes(self, netlink: IPRoute, index: int, host: Host, family: Family) -> None:
         gateway = self.layout.gateway
         if gateway is not None and gateway != host:
-            netlink.route("add", dst="0.0.0.0/0", gateway=gateway.address)
+            netlink.route("add", dst=EVERYWHERE[family], gateway=gateway.addresses[family])
         if host.role not in ("node", "control-plane"):
             return
         for node in self.layout.nodes:
             if node != host:
-                netlink.route("add", dst=node.pod_network, gateway=node.address)
+                netlink.route("add", dst=node.pod_networks[family], gateway=node.addresses[family])
         if gateway is None:
             # A packet of the host itself needs a route before the rules can send it to an endpoint.
-            netlink.route("add", dst=SERVICE_NETWORK, oif=index, scope="link", prefsrc=host.address)
+            services = self.layout.networks[family].services
+            netlink.route("add", dst=services, oif=index, scope="link", prefsrc=host.addresses[family])
 
 
-def _is_up(netlink: IPRoute, host: Host) -> bool:
-    """Whether the host's own interface sends: until then its queue drops whatever it is given."""
-    return bool(netlink.get_links(ifname=host.interface)[0].get_attr("IFLA_OPERSTATE") == "UP")
+def _add_address(netlink: IPRoute, index: int, address: str, length: int) -> None:
+    netlink.addr("add", index=index, address=address, prefixlen=length, flags=IFA_F_NODAD if ":" in address else 0)
 
 
-def set_pod_address(namespace: int, address: str, *, present: bool) -> None:
-    """Give a node a pod's address, or take it away. Doing it twice does no harm."""
-    with inside(namespace), IPRoute() as netlink, contextlib.suppress(NetlinkError):
-        netlink.addr("add" if present else "del", index=1, address=address, prefixlen=32)
+def set_pod_addresses(namespace: int, addresses: Iterable[str], *, present: bool) -> None:
+    """Give a node a pod's addresses, or take them away. Doing it twice does no harm."""
+    with inside(namespace), IPRoute() as netlink:
+        for address in addresses:
+            length = 128 if ":" in address else 32
+            with contextlib.suppress(NetlinkError):
+                if present:
+                    _add_address(netlink, 1, address, length)
+                else:
+                    netlink.addr("del", index=1, address=address, prefixlen=length)

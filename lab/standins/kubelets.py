@@ -55,8 +55,8 @@ class Kubelets:
         self.starting: set[str] = set()
         self.said_of_nodes: dict[str, bool] = {}
         """Whether the API says of a node that it is Ready."""
-        self.said_of_pods: dict[str, tuple[str, bool]] = {}
-        """What the API says of a pod, by uid: its address and whether it is ready."""
+        self.said_of_pods: dict[str, tuple[tuple[str, ...], bool]] = {}
+        """What the API says of a pod, by uid: its addresses and whether it is ready."""
 
     # -------------------------------------------------------------------- what comes
 
@@ -185,7 +185,7 @@ class Kubelets:
             if key not in kubelet.running and key not in self.starting:
                 self.starting.add(key)
                 ports = tuple(port.container_port for port in pod.ports)
-                self.tell_keeper(StartPod(kubelet.host.name, key, kubelet.address_for(pod), ports))
+                self.tell_keeper(StartPod(kubelet.host.name, key, kubelet.addresses_for(pod), ports))
 
     def stop_pod(self, node: NodeState, key: str) -> None:
         self.tell_keeper(StopPod(node.host.name, key, node.addresses[key]))
@@ -200,16 +200,16 @@ class Kubelets:
         if heard == "silent":
             return
         ready = heard == "connected" and pod.key in node.running
-        address = node.addresses[pod.key]
+        addresses = node.addresses[pod.key]
         said = self.said_of_pods.get(pod.metadata.uid)
-        if said == (address, ready) or (said is None and not ready):
+        if said == (addresses, ready) or (said is None and not ready):
             return
-        body = pod_status(pod, node.host, address, timestamp(), ready=ready)
+        body = pod_status(pod, node.host, addresses, timestamp(), ready=ready)
         try:
             self.client.patch(PODS, pod.metadata.namespace, pod.metadata.name, body, subresource="status")
         except NotFound:
             return
-        self.said_of_pods[pod.metadata.uid] = (address, ready)
+        self.said_of_pods[pod.metadata.uid] = (addresses, ready)
 
 
 def timestamp() -> str:

@@ -7,8 +7,9 @@ on saying what it said. There is no I/O here; ``now`` is monotonic seconds.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Literal
 
 from lab.layout import Host
@@ -31,8 +32,9 @@ class NodeState:
     powered: bool = False
     running: set[str] = field(default_factory=set)
     """Pods whose process listens."""
-    addresses: dict[str, str] = field(default_factory=dict)
-    """Of the pods on this node, by ``namespace/name``. A pod keeps its address as long as it exists."""
+    addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of the pods on this node, by ``namespace/name``: one of each of the node's pod networks, in their order. A pod
+    keeps its addresses as long as it exists."""
     uids: dict[str, str] = field(default_factory=dict)
     """Of the same pods: another pod of the same name is another pod."""
 
@@ -56,16 +58,15 @@ class NodeState:
         """When ``heard`` will change by itself."""
         return self.silent_since + self.grace if self.heard(now) == "silent" else None
 
-    def address_for(self, pod: Pod) -> str:
-        """The pod's address: the one it has, or the lowest that is free."""
+    def addresses_for(self, pod: Pod) -> tuple[str, ...]:
+        """The pod's addresses: those that it has, or the lowest that are free."""
         if pod.key not in self.addresses:
-            network = IPv4Network(self.host.pod_network or "10.244.0.0/24")
-            taken = set(self.addresses.values())
-            hosts = (str(address) for address in network.hosts())
-            next(hosts)  # the first is the node's own, where there is a pod bridge
-            mine = pod.status.pod_ip if pod.status.pod_ip and pod.status.pod_ip not in taken else ""
+            taken = {address for addresses in self.addresses.values() for address in addresses}
             self.uids[pod.key] = pod.metadata.uid
-            self.addresses[pod.key] = mine or next(address for address in hosts if address not in taken)
+            self.addresses[pod.key] = tuple(
+                _address_in(ip_network(network), pod.status.addresses, taken)
+                for network in self.host.pod_networks.values()
+            )
         return self.addresses[pod.key]
 
     def forget(self, pod: str) -> None:
@@ -74,8 +75,17 @@ class NodeState:
         self.running.discard(pod)
 
 
+def _address_in(network: IPv4Network | IPv6Network, had: Iterable[str], taken: Collection[str]) -> str:
+    """The address of this network that a pod had, where nobody else has it; otherwise the lowest that is free."""
+    hosts = (str(address) for address in network.hosts())
+    next(hosts)  # the first is the node's own, where there is a pod bridge
+    mine = (address for address in had if address not in taken and ip_address(address) in network)
+    return next(mine, None) or next(address for address in hosts if address not in taken)
+
+
 def node_object(host: Host) -> dict[str, Any]:
     """A new Node, as its kubelet registers it."""
+    networks = list(host.pod_networks.values())
     return {
         "metadata": {
             "name": host.name,
@@ -85,7 +95,7 @@ def node_object(host: Host) -> dict[str, Any]:
                 "node.kubernetes.io/instance-type": "lab",
             },
         },
-        "spec": {"podCIDR": host.pod_network, "podCIDRs": [host.pod_network]},
+        "spec": {"podCIDR": next(iter(networks)), "podCIDRs": networks},
     }
 
 
@@ -99,7 +109,8 @@ def node_status(host: Host, time: str, *, ready: bool) -> dict[str, Any]:
         "lastTransitionTime": time,
         "lastHeartbeatTime": time,
     }
-    addresses = [{"type": "InternalIP", "address": host.address}, {"type": "Hostname", "address": host.name}]
+    addresses = [{"type": "InternalIP", "address": address} for address in host.addresses.values()]
+    addresses.append({"type": "Hostname", "address": host.name})
     return {"status": {"addresses": addresses, "conditions": [condition]}}
 
 
@@ -109,7 +120,7 @@ def node_taints(*, ready: bool) -> dict[str, Any]:
     return {"spec": {"taints": None if ready else taints}}
 
 
-def pod_status(pod: Pod, host: Host, address: str, time: str, *, ready: bool) -> dict[str, Any]:
+def pod_status(pod: Pod, host: Host, addresses: Sequence[str], time: str, *, ready: bool) -> dict[str, Any]:
     """A patch of a Pod's status."""
     state = {"running": {"startedAt": time}} if ready else {"waiting": {"reason": "ContainerCreating"}}
     fixed = {"imageID": "", "restartCount": 0}
@@ -122,8 +133,9 @@ def pod_status(pod: Pod, host: Host, address: str, time: str, *, ready: bool) ->
         "status": {
             "phase": "Running",
             "hostIP": host.address,
-            "podIP": address,
-            "podIPs": [{"ip": address}],
+            "hostIPs": [{"ip": address} for address in host.addresses.values()],
+            "podIP": addresses[0],
+            "podIPs": [{"ip": address} for address in addresses],
             "conditions": [
                 {"type": kind, "status": status, "lastTransitionTime": time} for kind in ("Ready", "ContainersReady")
             ],

@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from cluster.addresses import Family
 from cluster.objects import EndpointSlice, ServicePort
-from lab.layout import POD_NETWORK, Host
+from lab.layout import POD_NETWORKS, Host
 from lab.standins.views import ProxiedService
 
 TABLE = "ip lab-proxy"
@@ -76,14 +77,14 @@ def rules_of(service: ProxiedService, slices: Iterable[EndpointSlice], node: Hos
                 sets[_affinity(name, target, affinity)] = (
                     f"type ipv4_addr; size 65535; flags dynamic,timeout; timeout {affinity}s;"
                 )
-        from_outside = f"ip daddr {spec.cluster_ip} ip saddr != {POD_NETWORK} jump hide-client"
+        from_outside = f"ip daddr {spec.cluster_ip} ip saddr != {POD_NETWORKS[Family.IPV4]} jump hide-client"
         chains[inner] = (from_outside, *_choice(name, targets, affinity))
         elements[SERVICES, cluster_ip] = f"goto {inner}"
         if not outside:
             continue
         if spec.external_traffic_policy == "Local":
             local = [target for target in targets if target.local]
-            inside = (f"ip saddr {{ {POD_NETWORK}, {node.address} }} goto {inner}",)
+            inside = (f"ip saddr {{ {POD_NETWORKS[Family.IPV4]}, {node.address} }} goto {inner}",)
             chains[outer] = inside + (_choice(name, local, affinity) if local else ())
             if not local:  # after routing: a node's own packets have been sent to endpoints elsewhere by then
                 elements.update({(refused, key): "drop" for _, refused, key in outside})

@@ -25,10 +25,20 @@ class PodSpec(View, frozen=True):
     containers: tuple[PodContainer, ...] = ()
 
 
+class PodIP(View, frozen=True):
+    ip: str = ""
+
+
 class PodStatus(View, frozen=True):
     phase: str = "Pending"
     pod_ip: str = field(name="podIP", default="")
+    pod_ips: tuple[PodIP, ...] = field(name="podIPs", default=())
     conditions: tuple[Condition, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """One for each family of the cluster."""
+        return tuple(each.ip for each in self.pod_ips)
 
     @property
     def ready(self) -> bool:

@@ -6,34 +6,63 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from lab.layout import LayoutError, lay_out
+from cluster.addresses import Family
+from lab.layout import Families, LayoutError, lay_out
 
 
 def test_addresses_follow_from_names() -> None:
-    found = {host.name: host.address for host in lay_out(2, clients=2).hosts}
-    assert found == {
-        "cp": "172.18.0.2",
-        "gw": "172.18.0.1",
-        "client": "172.18.0.3",
-        "client2": "172.18.0.4",
-        "node-1": "172.18.0.11",
-        "node-2": "172.18.0.12",
+    v4, v6 = Family.IPV4, Family.IPV6
+    both = {
+        "cp": {v4: "172.18.0.2", v6: "fd00:b1b::2"},
+        "gw": {v4: "172.18.0.1", v6: "fd00:b1b::1"},
+        "client": {v4: "172.18.0.3", v6: "fd00:b1b::3"},
+        "client2": {v4: "172.18.0.4", v6: "fd00:b1b::4"},
+        "node-1": {v4: "172.18.0.11", v6: "fd00:b1b::11"},
+        "node-2": {v4: "172.18.0.12", v6: "fd00:b1b::12"},
     }
+    for families in Families:
+        wanted = {name: {family: found[family] for family in families.each} for name, found in both.items()}
+        layout = lay_out(2, clients=2, families=families)
+        assert {host.name: host.addresses for host in layout.hosts} == wanted
+        assert tuple(layout.networks) == layout.families == families.each
+    assert {host.name: host.mac for host in lay_out(1, families=Families.IPV6).hosts}["node-1"] == "02:42:ac:12:00:0b"
+
+
+def test_a_lab_s_primary_family_is_ipv4_where_it_speaks_it() -> None:
+    assert [lay_out(1, families=each).control_plane.address for each in (Families.DUAL, Families.IPV6)] == [
+        "172.18.0.2",
+        "fd00:b1b::2",
+    ]
 
 
 def test_the_tutorials_pool_is_free_on_the_default_lan() -> None:
-    assert lay_out(3).pool_range == "172.18.255.200-172.18.255.250"
+    assert lay_out(3).primary.pool_range == "172.18.255.200-172.18.255.250"
 
 
 @pytest.mark.parametrize("lan", ["172.18.0.0/16", "192.168.7.0/24", "100.64.0.0/10"])
 def test_no_host_has_an_address_of_the_pool_and_all_are_different(lan: str) -> None:
-    layout = lay_out(100, clients=8, lan=lan)
-    addresses = [ip_address(host.address) for host in layout.hosts]
-    assert len(set(addresses)) == len({host.mac for host in layout.hosts}) == len(layout.hosts)
-    assert all(address in ip_network(lan) for address in addresses)
-    low, high = ip_address(layout.pool_first), ip_address(layout.pool_last)
-    assert not any(int(low) <= int(address) <= int(high) for address in addresses)
-    assert high in ip_network(lan)
+    layout = lay_out(100, clients=8, lan=lan, families=Families.DUAL)
+    assert layout.networks[Family.IPV4].lan == lan
+    assert len({host.mac for host in layout.hosts}) == len(layout.hosts)
+    for family, network in layout.networks.items():
+        addresses = [ip_address(host.addresses[family]) for host in layout.hosts]
+        assert len(set(addresses)) == len(layout.hosts)
+        assert all(address in ip_network(network.lan) for address in addresses)
+        low, high = ip_address(network.pool_first), ip_address(network.pool_last)
+        assert not any(int(low) <= int(address) <= int(high) for address in addresses)
+        assert low in ip_network(network.lan)
+        assert high in ip_network(network.lan)
+
+
+def test_each_node_s_pods_have_a_network_of_their_own() -> None:
+    layout = lay_out(100, families=Families.DUAL)
+    for family, network in layout.networks.items():
+        pods = [ip_network(node.pod_networks[family]) for node in layout.nodes]
+        assert all(each.subnet_of(ip_network(network.pods)) for each in pods)  # type: ignore[arg-type]
+        assert len(set(pods)) == len(pods)
+        others = [ip_network(other) for other in (network.lan, network.services)]
+        assert not any(each.overlaps(other) for each in pods for other in others)
+    assert layout.nodes[99].pod_networks == {Family.IPV4: "10.244.100.0/24", Family.IPV6: "fd00:10:244:100::/64"}
 
 
 def test_without_a_gateway_there_is_none() -> None:
@@ -44,6 +73,11 @@ def test_without_a_gateway_there_is_none() -> None:
 def test_a_lan_that_cannot_be_is_refused(lan: str) -> None:
     with pytest.raises(LayoutError, match="--lan"):
         lay_out(3, lan=lan)
+
+
+def test_an_ipv4_lan_is_refused_where_none_is_spoken() -> None:
+    with pytest.raises(LayoutError, match=r"--lan: 192\.168\.7\.0/24 is IPv4, and --families ipv6 is not"):
+        lay_out(3, lan="192.168.7.0/24", families=Families.IPV6)
 
 
 @pytest.mark.parametrize(("nodes", "clients"), [(0, 1), (101, 1), (1, 0), (1, 9)])
