@@ -114,10 +114,16 @@ class _Server(ThreadingMixIn, TCPServer):
     request_queue_size = 64
 
     def __init__(self, listen: Listen, handler: type[BaseHTTPRequestHandler]) -> None:
-        self.address_family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+        host = listen.host or ("::" if socket.has_dualstack_ipv6() else "0.0.0.0")
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._free = threading.BoundedSemaphore(MAX_CLIENTS)
-        super().__init__(listen, handler)
+        super().__init__((host, listen.port), handler)
         self.socket.setblocking(False)  # a client may hang up before it is accepted
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:  # "::" takes IPv4's clients too, also with net.ipv6.bindv6only
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         try:

@@ -10,6 +10,7 @@ class Listen(NamedTuple):
     """An address of ours and a port. As text it is what ``parse_listen`` reads."""
 
     host: str
+    """Empty: every address that this machine has, of both families."""
     port: int
 
     def __str__(self) -> str:
@@ -21,16 +22,19 @@ DEFAULT = Listen("127.0.0.1", 7472)
 
 
 def parse_listen(text: str) -> Listen:
-    """``ADDRESS:PORT``. An IPv6 address has brackets, any other may have them (``[$(POD_IP)]:7472``); none at all is
-    every IPv4 address. Raises ``ValueError`` with a reason."""
+    """``ADDRESS:PORT``. An IPv6 address has brackets, any other may have them (``[$(POD_IP)]:7472``). No address at all
+    (``:7472``) is every address of both families, as in MetalLB and Kubernetes' own programs. Nothing between brackets
+    is a variable that is not set, and refused. Raises ``ValueError`` with a reason."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError(f'"{text}" is not ADDRESS:PORT')
+    if host == "[]":
+        raise ValueError(f'"{text}" is not ADDRESS:PORT; there is nothing between the brackets')
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
         raise ValueError(f'"{text}" is not ADDRESS:PORT; an IPv6 address goes in brackets')
-    return Listen(host or "0.0.0.0", int(port))
+    return Listen(host, int(port))
 
 
 def add_listen(parser: argparse.ArgumentParser) -> None:

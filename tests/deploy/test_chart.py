@@ -124,12 +124,15 @@ def test_everything_that_can_be_turned_on_is_on() -> None:
 
 
 @pytest.mark.parametrize("values", KINDS.values(), ids=KINDS)
-def test_the_daemons_understand_what_the_values_say(values: tuple[str, ...]) -> None:
-    fields = {"NODE_NAME": "node-1", "NAMESPACE": NAMESPACE, "POD_IP": "2001:db8::7", "HOST_IP": "192.0.2.1"}
+@pytest.mark.parametrize("own", ["192.0.2.7", "2001:db8::7"])
+def test_the_daemons_understand_what_the_values_say(values: tuple[str, ...], own: str) -> None:
+    """In a cluster of either family: the addresses of pods and nodes are of it."""
+    fields = {"NODE_NAME": "node-1", "NAMESPACE": NAMESPACE, "POD_IP": own, "HOST_IP": own}
     for daemon, template in pods(without_definitions(*values)).items():
         given = template["spec"]["containers"][0]["args"]
         arguments = [re.sub(r"\$\((\w+)\)", lambda found: fields[found[1]], each) for each in given]
-        (controller_options if daemon == "controller" else speaker_options).parse(arguments)
+        options = (controller_options if daemon == "controller" else speaker_options).parse(arguments)
+        assert {each.host for each in options.listen} <= {own, "127.0.0.1"}
 
 
 @pytest.mark.parametrize("values", KINDS.values(), ids=KINDS)

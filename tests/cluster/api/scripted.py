@@ -81,6 +81,10 @@ class _Listener(http.server.ThreadingHTTPServer):
     daemon_threads = True
     script: Script
 
+    def __init__(self, host: str) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, 0), ScriptedConnection)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is what many of these tests are about."""
 
@@ -122,13 +126,13 @@ def write_kubeconfig(path: Path, server: str, user: dict[str, Any] | None = None
 
 
 @contextmanager
-def scripted(tls: ssl.SSLContext | None = None) -> Iterator[Script]:
-    """Serve on a free port of 127.0.0.1."""
-    listener = _Listener(("127.0.0.1", 0), ScriptedConnection)
+def scripted(tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> Iterator[Script]:
+    """Serve on a free port of this address."""
+    listener = _Listener(host)
     if tls:
         listener.socket = tls.wrap_socket(listener.socket, server_side=True)
-    host, port = listener.server_address[:2]
-    script = listener.script = Script(f"{'https' if tls else 'http'}://{host!s}:{port}")
+    written = f"[{host}]" if ":" in host else host
+    script = listener.script = Script(f"{'https' if tls else 'http'}://{written}:{listener.server_port}")
     thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -221,23 +222,26 @@ def openssl(*arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate authority, and under it a server 127.0.0.1 and a client "speaker"."""
+    """A certificate authority, and under it a server at either loopback address and a client "speaker"."""
     where = tmp_path_factory.mktemp("keys")
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
     openssl("req", "-x509", *key, "-subj", "/CN=test-ca", "-keyout", where / "ca.key", "-out", where / "ca.crt")
-    for name, extension in (("server", "subjectAltName=IP:127.0.0.1"), ("speaker", "extendedKeyUsage=clientAuth")):
+    for name, extension in (
+        ("server", "subjectAltName=IP:127.0.0.1,IP:::1"),
+        ("speaker", "extendedKeyUsage=clientAuth"),
+    ):
         under = ("-CA", where / "ca.crt", "-CAkey", where / "ca.key", "-addext", extension)
         out = ("-keyout", where / f"{name}.key", "-out", where / f"{name}.crt")
         openssl("req", "-x509", *key, "-subj", f"/CN={name}", *under, *out)
     return where
 
 
-@pytest.fixture
-def tls_script(keys: Path) -> Iterator[Script]:
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def tls_script(keys: Path, request: pytest.FixtureRequest) -> Iterator[Script]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=keys / "ca.crt")
     context.load_cert_chain(keys / "server.crt", keys / "server.key")
     context.verify_mode = ssl.CERT_OPTIONAL
-    with scripted(context) as one:
+    with scripted(context, request.param) as one:
         yield one
 
 
@@ -314,9 +318,9 @@ def pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tls_script: Script, key
     (tmp_path / "ca.crt").write_bytes((keys / "ca.crt").read_bytes())
     monkeypatch.setattr(OFFICIAL, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
     monkeypatch.setattr(OFFICIAL, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
-    host, port = tls_script.url.removeprefix("https://").split(":")
-    monkeypatch.setitem(os.environ, "KUBERNETES_SERVICE_HOST", host)
-    monkeypatch.setitem(os.environ, "KUBERNETES_SERVICE_PORT", port)
+    server = urlsplit(tls_script.url)
+    monkeypatch.setitem(os.environ, "KUBERNETES_SERVICE_HOST", str(server.hostname))  # an IPv6 address has no brackets
+    monkeypatch.setitem(os.environ, "KUBERNETES_SERVICE_PORT", str(server.port))
     return tmp_path
 
 
@@ -324,6 +328,18 @@ def test_a_pod_uses_its_service_account(pod: Path, tls_script: Script) -> None:
     tls_script.answers = [WEB]
     connect(None, user_agent="t").get(SERVICES, "dev", "web")
     assert tls_script.asked[0].headers["Authorization"] == "bearer first"
+
+
+@pytest.mark.parametrize("outside", ["127.0.0.0/8,::/64", "127.0.0.1,::1"])
+def test_a_proxy_is_not_asked_for_a_server_that_is_excepted(
+    pod: Path, tls_script: Script, monkeypatch: pytest.MonkeyPatch, outside: str
+) -> None:
+    """As Kubernetes' own programs read NO_PROXY: addresses and ranges of either family."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://192.0.2.1:3128")
+    monkeypatch.setenv("NO_PROXY", outside)
+    tls_script.answers = [WEB]
+    connect(None, user_agent="t").get(SERVICES, "dev", "web", limit_s=5)
+    assert len(tls_script.asked) == 1
 
 
 def test_a_token_that_was_renewed_is_read_again(

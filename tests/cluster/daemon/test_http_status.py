@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import resource
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
@@ -139,6 +141,47 @@ def run_out_of_descriptors() -> None:
                 os.close(each)
         assert client.recv(12) == b"HTTP/1.0 200"
     server.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "answers", "refuses"),
+    [
+        ("", ["127.0.0.1", "127.0.0.2", "::1"], []),
+        ("::", ["127.0.0.1", "127.0.0.2", "::1"], []),
+        ("0.0.0.0", ["127.0.0.1", "127.0.0.2"], ["::1"]),
+        ("::1", ["::1"], ["127.0.0.1"]),
+    ],
+)
+def test_no_address_is_every_address_of_both_families(host: str, answers: list[str], refuses: list[str]) -> None:
+    server = StatusServer([Listen(host, 0)], CollectorRegistry(), lambda: None, lambda: None)
+    server.start()
+    try:
+        port = server.addresses[0].port
+        assert [ask_at(Listen(each, port), "/healthz") for each in answers] == [(200, "ok\n")] * len(answers)
+        for each in refuses:
+            with pytest.raises(ConnectionRefusedError):
+                ask_at(Listen(each, port), "/healthz")
+    finally:
+        server.stop()
+
+
+def test_a_machine_without_ipv6_serves_every_address_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel with ``ipv6.disable=1`` makes no socket of that family."""
+    make = socket.socket
+
+    def without_ipv6(family: int = -1, *arguments: Any, **named: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return make(family, *arguments, **named)
+
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    server = StatusServer([Listen("", 0)], CollectorRegistry(), lambda: None, lambda: None)
+    monkeypatch.undo()
+    server.start()
+    try:
+        assert ask_at(Listen("127.0.0.1", server.addresses[0].port), "/healthz") == (200, "ok\n")
+    finally:
+        server.stop()
 
 
 def test_an_address_that_cannot_be_had_is_named_at_once() -> None:
