@@ -263,7 +263,7 @@ class Announcer:
         if not self._netlink.receive() or not table.complete:
             return
         now = boottime()
-        for links in steps(self._links.wanted, table.links(), table.take_flapped()):
+        for links in steps(self._links.wanted, table.links(), table.take_lost()):
             self._links.set_links(links)
             self._announce_links(now)
         self._usability.changed()

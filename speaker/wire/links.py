@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
 
 from cluster.addresses import Family
@@ -43,6 +43,25 @@ DUMPS = (netlink.LINKS, netlink.ADDRESSES, *netlink.ROUTES)
 _LINK_LOCAL = IPv6Network("fe80::/10")  # RFC 4291 §2.5.6
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Interfaces, by index, that lost something and have it again."""
+
+    interface: frozenset[int] = frozenset()
+    """Themselves: they were deleted, or in another network namespace. Sockets of before hear nothing any more."""
+    carrier: frozenset[int] = frozenset()
+    ipv6: frozenset[int] = frozenset()
+    """As when the MTU was below 1,280 for a moment, or ``disable_ipv6`` was set."""
+
+    def without(self, state: LinkState) -> LinkState | None:
+        """The link, without what it lost; None: it was none."""
+        if state.index in self.carrier:
+            state = replace(state, up=False)
+        if state.index in self.ipv6:
+            state = replace(state, link_local=None, prefixes=tuple(p for p in state.prefixes if ":" not in p))
+        return None if state.index in self.interface or not state.families else state
+
+
 class LinkTable:
     """What is known of interfaces, addresses and default routes."""
 
@@ -53,8 +72,12 @@ class LinkTable:
         self._gateways: set[Gateway] = set()
         self._dumping: Dump | None = None
         self._unconfirmed: set[Known] = set()
+        self._lost_interfaces: set[int] = set()
+        """Interfaces that were deleted since `take_lost`, whether or not there is one of that index again."""
         self._lost_carrier: set[int] = set()
-        """Interfaces that lost their carrier since `take_flapped`, whether or not they have it again."""
+        """Interfaces that lost their carrier since `take_lost`, whether or not they have it again."""
+        self._lost_ipv6: set[int] = set()
+        """Interfaces that lost a link-local address since then, in the same way."""
         self.complete = False
         """Every dump has been answered once."""
 
@@ -155,20 +178,31 @@ class LinkTable:
             for first in sorted(best, key=lambda gateway: (gateway.metric, gateway.address))[:1]:
                 yield first.address.text
 
-    def take_flapped(self) -> frozenset[int]:
-        """Indexes of interfaces that lost their carrier and had it back before we looked, since the last call."""
-        lost, self._lost_carrier = self._lost_carrier, set()
-        return frozenset(index for index in lost if self._interfaces[index].carrier)
+    def take_lost(self) -> Lost:
+        """What interfaces lost and had back before we looked, since the last call."""
+        interfaces, self._lost_interfaces = self._lost_interfaces, set()
+        carrier, self._lost_carrier = self._lost_carrier, set()
+        ipv6, self._lost_ipv6 = self._lost_ipv6, set()
+        return Lost(
+            interface=frozenset(interfaces & self._interfaces.keys()),
+            carrier=frozenset(index for index in carrier if self._interfaces[index].carrier),
+            ipv6=frozenset(index for index in ipv6 if any(map(is_link_local, self._addresses.get(index, ())))),
+        )
 
     def _forget(self, gone: Known) -> None:
         if isinstance(gone, Interface):
-            self._interfaces.pop(gone.index, None)
+            if self._interfaces.pop(gone.index, None) is not None:
+                self._lost_interfaces.add(gone.index)
             self._lost_carrier.discard(gone.index)
+            self._lost_ipv6.discard(gone.index)
             self._addresses.pop(gone.index, None)
             self._gateways = {gateway for gateway in self._gateways if gateway.index != gone.index}
         elif isinstance(gone, InterfaceAddress):
             addresses = self._addresses.get(gone.index, {})
-            addresses.pop(gone.own, None)
+            if gone.own in addresses:
+                del addresses[gone.own]
+                if is_link_local(gone.own):
+                    self._lost_ipv6.add(gone.index)
             if not addresses:
                 self._addresses.pop(gone.index, None)
         else:
@@ -184,15 +218,15 @@ def _can_talk(addresses: Iterable[OwnAddress]) -> bool:
     return any(own.address.family is Family.IPV4 or is_link_local(own) for own in addresses)
 
 
-def steps(
-    before: tuple[LinkState, ...], now: tuple[LinkState, ...], flapped: frozenset[int]
-) -> Iterator[tuple[LinkState, ...]]:
+def steps(before: tuple[LinkState, ...], now: tuple[LinkState, ...], lost: Lost) -> Iterator[tuple[LinkState, ...]]:
     """What the links are said to be, one after the other, from what was said ``before`` to what they are ``now``.
 
-    1. A carrier that was lost and back before we looked (``flapped``, by index) was lost all the same.
+    1. What was ``lost`` and back before we looked was lost all the same: others may have taken over while there was no
+       carrier; the kernel forgets all memberships of an interface that has no IPv6, and the sockets of one that is
+       gone. Without IPv6, an interface that has no IPv4 address is no link.
     2. Where another interface has a link's name by now, first the one is gone, then the other is there.
     """
-    said = tuple(replace(state, up=False) if state.index in flapped else state for state in before)
+    said = tuple(state for each in before if (state := lost.without(each)))
     if said != before:
         yield said
     named = {state.name: state.index for state in now}

@@ -12,7 +12,7 @@ from speaker.link import LinkName, Mac
 from speaker.protocol.effects import LinkState
 from speaker.wire import netlink
 from speaker.wire.addresses import OwnAddress, WireAddress
-from speaker.wire.links import DUMPS, EXCLUDED, MAX_UNUSABLE, LinkTable, steps
+from speaker.wire.links import DUMPS, EXCLUDED, MAX_UNUSABLE, LinkTable, Lost, steps
 from speaker.wire.netlink import Gateway, Interface, InterfaceAddress, Removed, Unfit
 
 ETH0 = Interface(2, LinkName("eth0"), Mac(bytes(5) + b"\x01"), carrier=True, unfit=None, downs=0)
@@ -131,14 +131,14 @@ def test_table_is_complete_when_all_dumps_are() -> None:
 
 def test_carrier_that_was_lost_and_back_before_we_looked_is_told_once() -> None:
     made = table(ETH0, OWN)
-    assert made.take_flapped() == frozenset()
+    assert made.take_lost() == Lost()
     made.receive(replace(ETH0, downs=1))
-    assert made.take_flapped() == {2}
-    assert made.take_flapped() == frozenset()
+    assert made.take_lost() == Lost(carrier=frozenset({2}))
+    assert made.take_lost() == Lost()
     made.receive(replace(ETH0, downs=2, carrier=False))
-    assert made.take_flapped() == frozenset()
+    assert made.take_lost() == Lost()
     made.receive(replace(ETH0, downs=2))
-    assert made.take_flapped() == frozenset(), "a loss that was seen is told by the link itself"
+    assert made.take_lost() == Lost(), "a loss that was seen is told by the link itself"
 
 
 def test_why_interfaces_are_not_announced_is_said_of_the_likeliest_first() -> None:
@@ -181,44 +181,92 @@ def test_carrier_that_is_back_by_the_time_we_look_was_lost_whether_the_kernel_sa
     made = table(ETH0, OWN)
     made.receive(replace(ETH0, carrier=False, downs=1))
     made.receive(replace(ETH0, downs=1))
-    assert made.take_flapped() == {ETH0.index}, "both messages were read before anybody looked"
-    assert made.take_flapped() == set(), "that was looked at"
+    assert made.take_lost() == Lost(carrier=frozenset({ETH0.index})), "both messages were read before anybody looked"
+    assert made.take_lost() == Lost(), "that was looked at"
     made.receive(replace(ETH0, downs=2))
-    assert made.take_flapped() == {ETH0.index}, "the kernel merged the two"
+    assert made.take_lost() == Lost(carrier=frozenset({ETH0.index})), "the kernel merged the two"
     made.receive(replace(ETH0, carrier=False, downs=3))
-    assert made.take_flapped() == set(), "it is gone, which the links say"
+    assert made.take_lost() == Lost(), "it is gone, which the links say"
     made.receive(replace(ETH0, downs=3))
-    assert made.take_flapped() == set(), "and is back, which they say too"
+    assert made.take_lost() == Lost(), "and is back, which they say too"
 
 
-def state(name: str = "eth0", index: int = 2, up: bool = True) -> LinkState:
-    return LinkState(LinkName(name), index, ETH0.mac, up, ("192.0.2.11/24",))
+def test_ipv6_that_was_lost_and_is_back_before_we_look_is_told_once() -> None:
+    """As by an MTU below 1,280 for a moment, after which the kernel knows of no membership."""
+    made = table(ETH0, OWN, LINK_LOCAL)
+    assert made.take_lost() == Lost()
+    for message in (Removed(LINK_LOCAL), LINK_LOCAL):
+        made.receive(message)
+    assert made.take_lost() == Lost(ipv6=frozenset({2}))
+    assert made.take_lost() == Lost()
+    made.receive(Removed(LINK_LOCAL))
+    assert made.take_lost() == Lost(), "what is not back is told by the link itself"
+    made.receive(Removed(LINK_LOCAL))
+    made.receive(LINK_LOCAL)
+    assert made.take_lost() == Lost(), "that was seen"
+    made.receive(Removed(LINK_LOCAL))
+    made.receive(Removed(ETH0))
+    made.receive(ETH0)
+    made.receive(LINK_LOCAL)
+    assert made.take_lost() == Lost(interface=frozenset({2})), "which is more"
 
 
-def said(before: LinkState, now: LinkState, *flapped: int) -> list[tuple[LinkState, ...]]:
-    return list(steps((before,), (now,), frozenset(flapped)))
+def state(
+    name: str = "eth0",
+    index: int = 2,
+    up: bool = True,
+    prefixes: tuple[str, ...] = ("192.0.2.11/24",),
+    link_local: str | None = None,
+) -> LinkState:
+    own = AddressText(link_local) if link_local else None
+    return LinkState(LinkName(name), index, ETH0.mac, up, prefixes, link_local=own)
+
+
+def said(before: LinkState, now: LinkState, lost: Lost) -> list[tuple[LinkState, ...]]:
+    return list(steps((before,), (now,), lost))
 
 
 def test_links_that_are_what_they_were_are_not_said_again() -> None:
-    assert said(state(), state()) == []
-    assert said(state(), state(), 99) == [], "another interface lost its carrier"
+    assert said(state(), state(), Lost()) == []
+    of_another = frozenset({99})
+    assert said(state(), state(), Lost(of_another, of_another)) == []
 
 
 def test_carrier_that_was_lost_and_is_back_is_said_to_have_been_lost() -> None:
-    assert said(state(), state(), 2) == [(state(up=False),), (state(),)]
-    assert said(state(up=False), state(), 2) == [(state(),)]
+    lost = Lost(carrier=frozenset({2}))
+    assert said(state(), state(), lost) == [(state(up=False),), (state(),)]
+    assert said(state(up=False), state(), lost) == [(state(),)]
+
+
+def test_ipv6_that_was_lost_and_is_back_is_said_to_have_been_lost() -> None:
+    lost = Lost(ipv6=frozenset({2}))
+    both = state(prefixes=("192.0.2.11/24", "2001:db8::11/64"), link_local="fe80::11")
+    assert said(both, both, lost) == [(state(),), (both,)]
+    alone = state(prefixes=("2001:db8::11/64",), link_local="fe80::11")
+    assert said(alone, alone, lost) == [(), (alone,)], "without IPv6 it is no link"
+    assert said(state(), both, lost) == [(both,)], "it had none when it was said last"
+
+
+def test_interface_that_was_in_another_namespace_and_is_back_is_a_new_one_though_its_index_is_the_same() -> None:
+    made = table(ETH0, OWN)
+    for message in (Removed(ETH0), ETH0, OWN):
+        made.receive(message)
+    lost = made.take_lost()
+    assert said(state(), made.links()[0], lost) == [(), made.links()]
+    made.receive(Removed(ETH0))
+    assert made.take_lost() == Lost(), "that is told by its absence"
 
 
 def test_interface_that_has_the_name_of_another_is_a_new_one() -> None:
-    assert said(state(index=2), state(index=3)) == [(), (state(index=3),)]
+    assert said(state(index=2), state(index=3), Lost()) == [(), (state(index=3),)]
 
 
 def test_renamed_interface_is_the_same_one() -> None:
-    assert said(state("eth0"), state("lan0")) == [(state("lan0"),)]
+    assert said(state("eth0"), state("lan0"), Lost()) == [(state("lan0"),)]
 
 
 def test_interfaces_that_swap_their_names_are_said_to_be_what_they_are_in_the_end() -> None:
     one, two = state("eth0", 2), state("eth1", 3)
     now = (state("eth0", 3), state("eth1", 2))
-    said = list(steps((one, two), now, frozenset()))
+    said = list(steps((one, two), now, Lost()))
     assert said[-1] == now
