@@ -36,6 +36,15 @@ def test_allocation_times_every_case(tmp_path: Path) -> None:
         assert case["octets_per_address"] >= case["octets_per_holder"] or "a thousand" in name
 
 
+def test_responders_time_each_kind_of_frame_of_both_families(tmp_path: Path) -> None:
+    found, shown = run("responders", "--rounds=1", figures=tmp_path)
+    for name, figures in found.items():
+        for kind, nanoseconds in figures.items():
+            assert f"{name}: {kind}" in shown
+            assert nanoseconds > 0
+    assert set(found) == {"ARP", "ND"}
+
+
 @pytest.mark.lab
 @pytest.mark.parametrize(("name", "foreign"), [("arp", "datagrams"), ("nd", "packets")])
 def test_answers_of_the_speaker_and_the_kernel_are_measured(name: str, foreign: str, tmp_path: Path) -> None:

@@ -134,12 +134,19 @@ class WireHost:
             self._keeper.stdout.close()
 
 
+_SWITCH_LOOKS_INTO_NO_PACKET = """
+for each in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e "$each" ] || echo 0 > "$each"; done
+"""
+"""Where a container engine has loaded br_netfilter, what a bridge forwards passes the packet filters of IP."""
+
+
 class Wire:
     """A bridge with hosts on it: 192.0.2.0/24, host n at 192.0.2.n."""
 
     def __init__(self) -> None:
         self._switch = WireHost("switch")
         self.hosts: list[WireHost] = []
+        self._switch.run("sh", "-c", _SWITCH_LOOKS_INTO_NO_PACKET)
         self._switch.run("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
         self._switch.run("ip", "link", "set", "br0", "up")
 

@@ -5,10 +5,11 @@ frame comes out. The responder answers for the addresses that it was told to hol
 anything else, however it got past the filter in the kernel (which may pass more), stays unanswered.
 
 **Answers are nearly ready-made.** Nearly every solicitation has the one option that tells the asker's MAC. Two answers
-to such differ in the asker alone, so that all the rest, and what it adds to the checksum, is prepared when an address
-becomes held. Solicitations of another form are read and answered by the codec: those without the option, which confirm
-that we are still there, those that look for duplicates, those of a speaker that wants a proof. A test holds both ways
-equal.
+to such differ in the asker alone, so that all the rest is prepared when an address becomes held. A checksum is a sum
+modulo 0xFFFF (RFC 1071), to which each field adds its own number. What the known fields add to the question's and the
+answer's is prepared as well. Solicitations of another form are read and answered by the codec: those without the
+option, which confirm that we are still there, those that look for duplicates, those of a speaker that wants a proof. A
+test holds both ways equal.
 
 **Proofs.** A speaker that wants to know whether it is really us who answers puts a nonce into its question. The answer
 carries a proof, which only somebody with the cluster's key can make. There is a limit to how many are made in a second;
@@ -23,6 +24,8 @@ nobody's or our own, and an address that is no host's.
 """
 
 from __future__ import annotations
+
+from struct import Struct
 
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import NeighbourSeen
@@ -40,24 +43,29 @@ from speaker.wire.nd.frames import (
 )
 from speaker.wire.resolution import DropReason, Prove, no_proof
 
+_number = int.from_bytes
+
 _NO_HOSTS = bytes(first in {0, 0xFF} for first in range(256))
 """By the first octet: the unspecified address (a probe's sender), loopback, embedded IPv4 addresses; groups."""
 
+_USUAL = Struct("!6s6x10s16s16sHHI16s2s6s")
+"""A question: destination, EtherType and fixed fields of IPv6, the asker, to whom it is addressed, type and code,
+checksum, reserved bits, target, and an option's head and content."""
 _USUAL_HEADER = bytes.fromhex("86dd600000000020") + bytes((frames.ICMPV6, frames.HOP_LIMIT))
-"""Octets 12 to 22 of a frame whose message has 32 octets, with neither a traffic class nor a flow label."""
-_USUAL_OCTETS = 86
-_SOLICITATION, _ADVERTISEMENT = bytes((MessageType.SOLICITATION, 0)), bytes((MessageType.ADVERTISEMENT, 0))
-"""Type and code."""
+"""Of a message of 32 octets, with neither a traffic class nor a flow label."""
+_ANSWER = Struct("!6s32s16sI28s")
+"""The asker's MAC; from our MAC to the sender; the asker; type, code and checksum; what follows."""
+_SOLICITATION, _ADVERTISEMENT = MessageType.SOLICITATION << 8, MessageType.ADVERTISEMENT << 24
+"""Type and code: of a question two octets, of an answer four, with a checksum of 0."""
 _SOURCE_MAC_OPTION = b"\1\1"
-_BESIDES_OCTETS = 32 + frames.ICMPV6
-"""What the checksum covers of a message of 32 octets besides the octets from the IPv6 source on."""
+_KNOWN_SUM = 32 + frames.ICMPV6 + _SOLICITATION + _number(_SOURCE_MAC_OPTION)
+"""What the length, the next header, type and code and the option's head add to a question's checksum."""
 
 
 class _PreparedAnswer(Prepared):
-    """The octets of the usual answer for a held address before and behind the asker's, and the checksum without
-    these."""
+    """What the usual answer for a held address has besides the asker, and what known fields add to the checksums."""
 
-    __slots__ = ("before", "behind", "checksum")
+    __slots__ = ("before", "behind", "checksum", "group", "question_sum", "question_sum_by_group")
 
     def prepare(self, mac: Mac) -> None:
         nobody = NeighbourAdvertisement(
@@ -65,7 +73,14 @@ class _PreparedAnswer(Prepared):
         )
         answer = nobody.encode()
         self.before, self.behind = answer[6:38], answer[58:]
-        self.checksum = int.from_bytes(answer[56:58], "big")
+        self.checksum = _number(answer[56:58])
+        """Of the answer, without the asker's address."""
+        self.group = solicited_node(self.address)
+        number = self.address.number
+        self.question_sum = (number + number + _KNOWN_SUM) % 0xFFFF
+        self.question_sum_by_group = (self.group.number + number + _KNOWN_SUM) % 0xFFFF
+        """Of a question to the address itself, or to its group, without the asker's address and MAC, the checksum and
+        the reserved bits."""
 
 
 class NdResponder(HeldResponder[_PreparedAnswer]):
@@ -85,30 +100,37 @@ class NdResponder(HeldResponder[_PreparedAnswer]):
             self.groups.want_no_more(solicited_node(address))
 
     def receive(self, frame: bytes, now: float) -> bytes | NeighbourSeen | DropReason:
-        if (
-            frame[12:22] != _USUAL_HEADER
-            or frame[54:56] != _SOLICITATION
-            or frame[78:80] != _SOURCE_MAC_OPTION
-            or len(frame) < _USUAL_OCTETS
-        ):
+        if len(frame) != _USUAL.size:
             return self._receive_other(frame, now)
-        prepared = self._ready.get(frame[62:78])
-        asker, asker_mac = frame[22:38], frame[80:86]
+        destination, header, asker, to, kind, checksum, reserved, target, option, asker_mac = _USUAL.unpack(frame)
+        ready = self._ready
+        prepared = ready.get(target)
         if (
             prepared is None
+            or header != _USUAL_HEADER
+            or kind != _SOLICITATION
+            or option != _SOURCE_MAC_OPTION
             or _NO_HOSTS[asker[0]]
             or asker_mac[0] & 1
             or asker_mac in self._no_askers
-            or asker in self._ready
-            or (frame[:6] != self._mac and not frame[0] & 1)
-            or (int.from_bytes(frame[22:86], "big") + _BESIDES_OCTETS) % 0xFFFF
+            or asker in ready
+            or (not destination[0] & 1 and destination != self._mac)
         ):
             return self._receive_other(frame, now)
-        self._count(prepared)
-        checksum = (prepared.checksum - int.from_bytes(asker, "big")) % 0xFFFF
-        return b"".join(
-            (asker_mac, prepared.before, asker, _ADVERTISEMENT, checksum.to_bytes(2, "big"), prepared.behind)
-        )
+        if to == prepared.group:
+            known = prepared.question_sum_by_group
+        elif to == target:
+            known = prepared.question_sum
+        else:
+            return self._receive_other(frame, now)
+        asker_sum = _number(asker)
+        if (known + asker_sum + _number(asker_mac) + checksum + reserved) % 0xFFFF:
+            return self._receive_other(frame, now)
+        if not prepared.answered:
+            self._answered.append(prepared)
+        prepared.answered += 1
+        checksum = (prepared.checksum - asker_sum) % 0xFFFF
+        return _ANSWER.pack(asker_mac, prepared.before, asker, _ADVERTISEMENT | checksum, prepared.behind)
 
     def asker(self, frame: bytes) -> NeighbourSeen | None:
         message = frames.parse(frame)
