@@ -6,20 +6,29 @@ import asyncio
 import http.client
 import socket
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cluster.addresses import Family
 from lab.apiserver.server import HISTORY, WATCH_QUEUE, ApiServer, serve
 from lab.controlplane.credentials import write_kubeconfig
+from lab.layout import SERVICE_NETWORKS
 
 
 class EmbeddedApi:
     """An API server on a free port of 127.0.0.1, from ``__enter__`` to ``__exit__``."""
 
-    def __init__(self, *, history: int = HISTORY, watch_queue: int = WATCH_QUEUE) -> None:
-        self.server = ApiServer(history=history, watch_queue=watch_queue)
+    def __init__(
+        self,
+        *,
+        history: int = HISTORY,
+        watch_queue: int = WATCH_QUEUE,
+        service_networks: Mapping[Family, str] = SERVICE_NETWORKS,
+    ) -> None:
+        self.server = ApiServer(history=history, watch_queue=watch_queue, service_networks=service_networks)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()

@@ -145,7 +145,8 @@ class Registry:
             return schema.conform(body, kind.schema)
         if kind is SERVICES:
             problems = services.prepare(body, old.body if old is not None else None)
-            return problems or self._numbers.give(key_of(meta["namespace"], meta["name"]), body["spec"])
+            before = old.body["spec"] if old is not None else None
+            return problems or self._numbers.give(key_of(meta["namespace"], meta["name"]), body["spec"], before)
         if kind is NAMESPACES:
             meta.setdefault("labels", {})["kubernetes.io/metadata.name"] = meta["name"]
             body.setdefault("status", {}).setdefault("phase", "Active")

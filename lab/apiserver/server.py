@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from socket import socket
 from typing import Any
@@ -59,11 +59,20 @@ async def serve(server: ApiServer, listeners: Sequence[socket], stop: asyncio.Ev
 
 
 class ApiServer:
-    """The server's state, and the application that serves it. Used from one event loop's thread."""
+    """The server's state, and the application that serves it. Used from one event loop's thread.
 
-    def __init__(self, *, history: int = HISTORY, watch_queue: int = WATCH_QUEUE) -> None:
+    ``service_networks``: from which Services have their ClusterIPs, that of the cluster's primary family first.
+    """
+
+    def __init__(
+        self,
+        *,
+        history: int = HISTORY,
+        watch_queue: int = WATCH_QUEUE,
+        service_networks: Mapping[Family, str] = SERVICE_NETWORKS,
+    ) -> None:
         self._store = Store(history)
-        self._registry = Registry(self._store, ServiceNumbers(SERVICE_NETWORKS[Family.IPV4]))
+        self._registry = Registry(self._store, ServiceNumbers(service_networks))
         self._faults = Faults()
         self._watch_queue = watch_queue
         self.version = f"v{KUBERNETES_VERSION}"
@@ -71,7 +80,7 @@ class ApiServer:
         self._watchers: dict[ServedWatch, Asked] = {}
         for name in START_NAMESPACES:
             self._registry.create(NAMESPACES, None, {"metadata": {"name": name}})
-        cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [SERVICE_NETWORKS[Family.IPV4]]}}
+        cidr = {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": list(service_networks.values())}}
         self._registry.create(SERVICE_CIDRS, None, cidr)
 
     @property

@@ -6,8 +6,9 @@ The order is that of Kubernetes' registry. On an update:
 2. What the new type has no use for is dropped.
 3. What is still missing is allocated.
 
-Which addresses and ports are taken is derived from the stored Services, so a refused request takes nothing. IPv4 only.
-Of what Kubernetes refuses, only what a person might well write is refused here.
+Which families a Service has is decided before it gets addresses (``families``). Which addresses and ports are taken is
+derived from the stored Services, so a refused request takes nothing. Of what Kubernetes refuses, only what a person
+might well write is refused here.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from cluster.addresses import Family
+from lab.apiserver import families
 from lab.apiserver.errors import FieldProblem, forbidden, required, wrong
 from lab.apiserver.schema import conform
 
@@ -26,7 +29,6 @@ Body = dict[str, Any]
 NODE_PORTS = range(30000, 32768)  # kube-apiserver's --service-node-port-range
 _EXTERNAL = {"LoadBalancer", "NodePort"}
 """The types whose business is traffic from outside (externalIPs are left aside)."""
-_ADDRESS_FIELDS = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
 _NOT_YET: Body = {"type": "ExternalName"}
 """The specification of a Service before it exists: it holds nothing."""
 
@@ -45,6 +47,8 @@ _SPEC = _with(
     sessionAffinity={"enum": ["ClientIP", "None"], "default": "None"},
     externalTrafficPolicy={"enum": ["Cluster", "Local"]},
     internalTrafficPolicy={"enum": ["Cluster", "Local"]},
+    ipFamilyPolicy={"enum": ["SingleStack", "PreferDualStack", "RequireDualStack"]},
+    ipFamilies={"items": {"enum": ["IPv4", "IPv6"]}},
     ports={"items": _PORT},
 )
 _STATUS = _with(loadBalancer={**_with(), "default": {}})
@@ -52,12 +56,20 @@ _SCHEMA = _with(spec={**_SPEC, "default": {}}, status={**_STATUS, "default": {}}
 
 
 class ServiceNumbers:
-    """ClusterIPs (as integers) and node ports: who has which, and which is free."""
+    """ClusterIPs and node ports: who has which, and which is free.
 
-    def __init__(self, network: str) -> None:
-        addresses = ipaddress.IPv4Network(network)
-        self._addresses = range(int(addresses[1]), int(addresses[-1]))
-        self._holders: dict[int, str] = {self._addresses[0]: "default/kubernetes"}  # the API server's own
+    ``networks`` are those of the cluster's families, the primary one first. An address is held as the integer that it
+    is: those of the two families and the node ports do not meet.
+    """
+
+    def __init__(self, networks: Mapping[Family, str]) -> None:
+        self._families = [family.text for family in networks]
+        self._addresses: dict[str, range] = {}
+        for family, text in networks.items():
+            network = ipaddress.ip_network(text)
+            self._addresses[family.text] = range(int(network[1]), int(network[-1]))
+        self._holders: dict[int, str] = {self._addresses[self._families[0]][0]: "default/kubernetes"}
+        """The API server's own address is the first of the primary family."""
 
     def changed(self, key: str, old: Body | None, new: Body | None) -> None:
         """Follow a committed change of a Service."""
@@ -65,11 +77,12 @@ class ServiceNumbers:
             self._holders.pop(number, None)
         self._holders.update(dict.fromkeys(_numbers(new), key) if new is not None else {})
 
-    def give(self, key: str, spec: Body) -> list[FieldProblem]:
-        """Fill in, in place, the ClusterIP and node ports that the Service must have. Returns what cannot be had."""
+    def give(self, key: str, spec: Body, before: Body | None) -> list[FieldProblem]:
+        """Fill in, in place, the families, ClusterIPs and node ports that the Service must have. ``before`` is its
+        specification as it was; None: it is new. Returns what cannot be had."""
         problems: list[FieldProblem] = []
 
-        def take(path: str, asked: str | int, wanted: int, allowed: range) -> int:
+        def take(path: str, asked: object, wanted: int, allowed: range) -> int:
             number = wanted or self._free(allowed, _node_ports(spec))
             if number not in allowed:
                 problems.append(wrong(path, asked, "not in the valid range" if asked else "the range is full"))
@@ -78,20 +91,26 @@ class ServiceNumbers:
             return number
 
         if spec["type"] != "ExternalName":
-            spec["ipFamilyPolicy"] = spec.get("ipFamilyPolicy") or "SingleStack"
-            spec["ipFamilies"] = spec.get("ipFamilies") or ["IPv4"]
-            if spec["ipFamilyPolicy"] == "RequireDualStack" or spec["ipFamilies"] != ["IPv4"]:
-                problems.append(wrong("spec.ipFamilies", spec["ipFamilies"], "this cluster has IPv4 only"))
-            address = spec.get("clusterIP") or next(iter(spec.get("clusterIPs", ())), "")
-            if address != "None":
-                number = take("spec.clusterIPs", address, _as_number(address) if address else 0, self._addresses)
-                address = address or str(ipaddress.IPv4Address(number))
-            spec["clusterIP"], spec["clusterIPs"] = address, [address]
+            problems += families.decide(spec, before, self._families)
+            if problems:
+                return problems
+            asked = spec.get("clusterIPs", [])
+            if asked != ["None"]:
+                wanted = dict(zip(spec["ipFamilies"], asked, strict=False))
+                given = {
+                    family: take("spec.clusterIPs", asked, _as_number(wanted.get(family, "")), self._addresses[family])
+                    for family in spec["ipFamilies"]
+                }
+                spec["clusterIPs"] = [
+                    wanted.get(family) or _as_text(family, number) for family, number in given.items()
+                ]
+            spec["clusterIP"] = spec["clusterIPs"][0]
         by_number: dict[int, int] = {}  # one port under two protocols has one node port
         for index, port in enumerate(spec.get("ports", ())):
             if port.get("nodePort") or needs_node_ports(spec):
-                wanted = port.get("nodePort") or by_number.get(port["port"], 0)
-                port["nodePort"] = take(f"spec.ports[{index}].nodePort", wanted, wanted, NODE_PORTS)
+                wanted_port = port.get("nodePort") or by_number.get(port["port"], 0)
+                path = f"spec.ports[{index}].nodePort"
+                port["nodePort"] = take(path, wanted_port, wanted_port, NODE_PORTS)
                 by_number[port["port"]] = port["nodePort"]
         return problems
 
@@ -103,11 +122,12 @@ class ServiceNumbers:
 
 
 def _as_number(address: str) -> int:
-    """An IP address as an integer; -1 for what is none."""
-    try:
-        return int(ipaddress.ip_address(address))
-    except ValueError:
-        return -1
+    """An IP address as an integer; 0 where there is none."""
+    return int(ipaddress.ip_address(address)) if address else 0
+
+
+def _as_text(family: str, number: int) -> str:
+    return str(ipaddress.IPv4Address(number) if family == Family.IPV4.text else ipaddress.IPv6Address(number))
 
 
 def _node_ports(spec: Body) -> set[int]:
@@ -155,9 +175,7 @@ def _fill_in(service: Body) -> None:
 
 def _keep_allocated(after: Body, before: Body) -> None:
     """Put back what the client left out of an update although it stays allocated (``patchAllocatedValues``)."""
-    for name in _ADDRESS_FIELDS:
-        if before.get(name):
-            after[name] = after.get(name) or before[name]
+    families.keep(after, before)
     known = {(port["protocol"], port["port"]): port.get("nodePort") for port in before.get("ports", ())}
     asked = _node_ports(after)
     for port in after.get("ports", ()):
@@ -171,7 +189,7 @@ def _drop_unneeded(new: Body, before: Body) -> None:
     after = new["spec"]
     unneeded: list[str] = []
     if after["type"] == "ExternalName":
-        unneeded += [*_ADDRESS_FIELDS, "internalTrafficPolicy"]
+        unneeded += [*families.FIELDS, "internalTrafficPolicy"]
     if after["type"] != "LoadBalancer":
         unneeded += ["allocateLoadBalancerNodePorts", "loadBalancerClass"]
         new["status"] = {**new["status"], "loadBalancer": {}}
@@ -194,14 +212,12 @@ def _problems(service: Body, before: Body) -> list[FieldProblem]:
         problems += [required(f"spec.ports[{i}].name") for i, port in enumerate(ports) if not port.get("name")]
     if spec["type"] == "ExternalName" and not spec.get("externalName"):
         problems.append(required("spec.externalName"))
-    if "ExternalName" not in (spec["type"], before["type"]) and spec["clusterIP"] != before["clusterIP"]:
-        problems.append(wrong("spec.clusterIPs[0]", spec["clusterIP"], "may not change once set"))
     if spec["type"] != "LoadBalancer" and wanted:
         problems.append(forbidden("spec.loadBalancerClass", "may only be used when `type` is 'LoadBalancer'"))
     if spec["type"] == before["type"] == "LoadBalancer" and wanted != before.get("loadBalancerClass"):
         problems.append(wrong("spec.loadBalancerClass", wanted, "may not change once set"))
     for index, ingress in enumerate(service["status"]["loadBalancer"].get("ingress", ())):
-        if "ip" in ingress and _as_number(ingress["ip"]) < 0:
+        if "ip" in ingress and not families.is_address(ingress["ip"]):
             path = f"status.loadBalancer.ingress[{index}].ip"
             problems.append(wrong(path, ingress["ip"], "must be a valid IP address"))
     return problems

@@ -43,7 +43,8 @@ class Starter:
         with self.hosts.inside(CONTROL_PLANE):  # which has no addresses yet
             inside = [listen(UNSPECIFIED[family], API_PORT) for family in self.spec.layout.families]
         fds = (*(each.fileno() for each in inside), outside.fileno())
-        arguments = [f"--fd={fd}" for fd in fds]
+        networks = (network.services for network in self.spec.layout.networks.values())
+        arguments = [*(f"--fd={fd}" for fd in fds), *(f"--service-network={each}" for each in networks)]
         self.children.start_module(CONTROL_PLANE, "apiserver", "lab.apiserver", *arguments, keep=fds)
         for each in inside:
             each.close()

@@ -22,6 +22,7 @@ import yaml
 from lab.assets.pinned import Program
 from lab.controlplane import audit
 from lab.controlplane.credentials import DAEMONS
+from lab.layout import SERVICE_NETWORKS
 from tests.real import program
 from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
@@ -70,7 +71,7 @@ def server_flags(directory: Path, address: str) -> tuple[str, ...]:
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-signing-key-file={directory}/sa.key",
         f"--service-account-key-file={directory}/sa.key",
-        "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112",
+        f"--service-cluster-ip-range={','.join(SERVICE_NETWORKS.values())}",
         "--authorization-mode=RBAC",
         f"--token-auth-file={directory}/tokens.csv",
         "--endpoint-reconciler-type=none",
