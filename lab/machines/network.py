@@ -35,6 +35,7 @@ SETTINGS = {  # of every host
     "net/ipv4/conf/eth0/rp_filter": "0",
     "net/ipv6/conf/all/accept_ra": "0",
     "net/ipv6/conf/eth0/accept_dad": "0",
+    "net/ipv6/conf/eth0/accept_redirects": "0",  # a router cannot be told to send none, as below in IPv4
 }
 IPV6_OFF = {"net/ipv6/conf/eth0/disable_ipv6": "1"}
 FORWARDING_SETTINGS = {  # of nodes and the gateway
@@ -42,7 +43,6 @@ FORWARDING_SETTINGS = {  # of nodes and the gateway
     # A node passes packets on to pods by the interface that they came from; it must not tell clients about it.
     "net/ipv4/conf/all/send_redirects": "0",
     "net/ipv4/conf/eth0/send_redirects": "0",
-    # IPv6 has no such switch, and needs none: the kernel tells no client about a packet whose destination it rewrote.
     "net/ipv6/conf/all/forwarding": "1",
 }
 EVERYWHERE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}

@@ -1,7 +1,8 @@
 """The EndpointSlice controller's decision: a Service and the pods of its namespace in, its EndpointSlices out.
 
-A pod belongs to a Service whose selector matches its labels, as soon as the pod has an address. It is listed while it
-is not ready, and marked so. Pods in which a named target port is a different number go to different slices.
+A Service has slices of each of its families. A pod belongs to a Service whose selector matches its labels, as soon as
+the pod has an address of that family. It is listed while it is not ready, and marked so. Pods in which a named target
+port is a different number go to different slices.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from cluster.addresses import parse_address
 from cluster.objects import SERVICE_NAME_LABEL, ServicePort
 from lab.standins.views import Pod, ProxiedService
 
@@ -25,17 +27,25 @@ def wanted_slices(service: ProxiedService, pods: Iterable[Pod]) -> list[dict[str
     selector = service.spec.selector
     if not selector or service.spec.type == "ExternalName":
         return []
+    selected = [pod for pod in pods if selector.items() <= pod.metadata.labels.items()]
+    selected.sort(key=lambda pod: pod.metadata.name)
+    return [each for family in service.spec.ip_families for each in _slices_in(family, service, selected)]
+
+
+def _slices_in(family: str, service: ProxiedService, pods: Iterable[Pod]) -> list[dict[str, Any]]:
+    """The slices of one family."""
     groups: dict[Ports, list[dict[str, Any]]] = {}
-    for pod in sorted(pods, key=lambda pod: pod.metadata.name):
-        if pod.status.pod_ip and selector.items() <= pod.metadata.labels.items():
-            groups.setdefault(_ports(service, pod), []).append(_endpoint(service, pod))
+    for pod in pods:
+        for address in pod.status.addresses:
+            if parse_address(address).family.text == family:
+                groups.setdefault(_ports(service, pod), []).append(_endpoint(service, pod, address))
     if not groups:
         groups[()] = []
     slices: list[dict[str, Any]] = []
     for ports, endpoints in sorted(groups.items()):
         for start in range(0, max(1, len(endpoints)), MAX_ENDPOINTS):
             part = endpoints[start : start + MAX_ENDPOINTS]
-            slices.append(_slice(service, len(slices), ports, part))
+            slices.append(_slice(family, service, len(slices), ports, part))
     return slices
 
 
@@ -58,11 +68,11 @@ def _number(port: ServicePort, pod: Pod) -> int | None:
     return next((p.container_port for p in pod.ports if p.name == target and p.protocol == port.protocol), None)
 
 
-def _endpoint(service: ProxiedService, pod: Pod) -> dict[str, Any]:
+def _endpoint(service: ProxiedService, pod: Pod, address: str) -> dict[str, Any]:
     terminating = pod.metadata.deletion_timestamp is not None
     ready = (pod.status.ready and not terminating) or service.spec.publish_not_ready_addresses
     return {
-        "addresses": [pod.status.pod_ip],
+        "addresses": [address],
         "conditions": {"ready": ready, "serving": pod.status.ready, "terminating": terminating},
         "nodeName": pod.spec.node_name,
         "targetRef": {
@@ -74,17 +84,19 @@ def _endpoint(service: ProxiedService, pod: Pod) -> dict[str, Any]:
     }
 
 
-def _slice(service: ProxiedService, index: int, ports: Ports, endpoints: list[dict[str, Any]]) -> dict[str, Any]:
+def _slice(
+    family: str, service: ProxiedService, index: int, ports: Ports, endpoints: list[dict[str, Any]]
+) -> dict[str, Any]:
     meta = service.metadata
     owner = {"apiVersion": "v1", "kind": "Service", "name": meta.name, "uid": meta.uid}
     return {
         "metadata": {
-            "name": f"{meta.name}-lab{index}",
+            "name": f"{meta.name}-{family.lower()}-{index}",
             "namespace": meta.namespace,
             "labels": {SERVICE_NAME_LABEL: meta.name, MANAGED_BY: MANAGER},
             "ownerReferences": [owner | {"controller": True, "blockOwnerDeletion": True}],
         },
-        "addressType": "IPv4",
+        "addressType": family,
         "endpoints": endpoints,
         "ports": [{"name": name, "protocol": protocol, "port": number} for name, protocol, number in ports],
     }

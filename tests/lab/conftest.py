@@ -16,7 +16,7 @@ from lab import launch
 from lab.client import Lab
 from lab.control.directory import is_alive
 from lab.launch import Recipe
-from lab.layout import lay_out
+from lab.layout import Families, lay_out
 from tests.real import real_assets
 
 _numbers = itertools.count(1)
@@ -59,7 +59,8 @@ def make(**wanted: object) -> Lab:
     """A lab of two nodes, without daemons unless asked for."""
     if wanted.pop("control_plane", "embedded") == "kubernetes":
         wanted["assets"] = real_assets()
-    layout = lay_out(int(str(wanted.pop("nodes", 2))), gateway=bool(wanted.pop("gateway", True)))
+    families = Families(str(wanted.pop("families", Families.IPV4)))
+    layout = lay_out(int(str(wanted.pop("nodes", 2))), gateway=bool(wanted.pop("gateway", True)), families=families)
     return launch.up(Recipe(new_name(), layout, **{"daemons": False, **wanted})).release()  # type: ignore[arg-type]
 
 

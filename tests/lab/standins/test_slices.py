@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,16 +12,19 @@ from lab.standins.views import Pod, ProxiedService
 
 
 def a_service(**spec: Any) -> ProxiedService:
-    body = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}], **spec}
+    ports = [{"port": 80, "targetPort": "http"}]
+    body = {"selector": {"app": "web"}, "ports": ports, "ipFamilies": ["IPv4"], **spec}
     return msgspec.convert({"metadata": {"name": "web", "namespace": "dev", "uid": "u"}, "spec": body}, ProxiedService)
 
 
-def a_pod(name: str, *, ready: bool = True, port: int = 8080, address: str = "10.244.1.2", **meta: Any) -> Pod:
+def a_pod(
+    name: str, *, ready: bool = True, port: int = 8080, addresses: Sequence[str] = ("10.244.1.2",), **meta: Any
+) -> Pod:
     conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
     body = {
         "metadata": {"name": name, "namespace": "dev", "uid": f"uid-{name}", "labels": {"app": "web"}, **meta},
         "spec": {"nodeName": "node-1", "containers": [{"ports": [{"name": "http", "containerPort": port}]}]},
-        "status": {"podIP": address, "conditions": conditions},
+        "status": {"podIPs": [{"ip": address} for address in addresses], "conditions": conditions},
     }
     return msgspec.convert(body, Pod)
 
@@ -35,7 +39,7 @@ def test_a_pod_is_listed_with_its_node_its_readiness_and_its_port() -> None:
 
 
 def test_pods_without_an_address_or_with_other_labels_are_not_listed() -> None:
-    (found,) = wanted_slices(a_service(), [a_pod("web-1", address=""), a_pod("db-1", labels={"app": "db"})])
+    (found,) = wanted_slices(a_service(), [a_pod("web-1", addresses=()), a_pod("db-1", labels={"app": "db"})])
     assert found["endpoints"] == []
 
 
@@ -63,3 +67,16 @@ def test_many_pods_are_spread_over_slices() -> None:
 def test_services_without_a_selector_and_external_names_have_no_slices() -> None:
     assert wanted_slices(a_service(selector={}), [a_pod("web-1")]) == []
     assert wanted_slices(a_service(type="ExternalName"), [a_pod("web-1")]) == []
+
+
+def test_each_family_of_the_service_has_slices_of_its_own() -> None:
+    both = a_pod("web-1", addresses=["10.244.1.2", "fd00:10:244:1::2"])
+    older = a_pod("web-2", addresses=["10.244.1.3"])
+    found = wanted_slices(a_service(ipFamilies=["IPv6", "IPv4"]), [both, older])
+    assert [(each["addressType"], [e["addresses"] for e in each["endpoints"]]) for each in found] == [
+        ("IPv6", [["fd00:10:244:1::2"]]),
+        ("IPv4", [["10.244.1.2"], ["10.244.1.3"]]),
+    ]
+    assert len({each["metadata"]["name"] for each in found}) == 2
+    (empty,) = wanted_slices(a_service(ipFamilies=["IPv6"]), [older])
+    assert (empty["addressType"], empty["endpoints"]) == ("IPv6", [])
