@@ -41,6 +41,11 @@ class Family(IntEnum):
         return 32 if self is Family.IPV4 else 128
 
 
+def family_of(address: AddressText) -> Family:
+    """Of an address in its canonical text form."""
+    return Family.IPV6 if ":" in address else Family.IPV4
+
+
 class Address(NamedTuple):
     """One IP address. Ordered by family, then by value."""
 

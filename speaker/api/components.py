@@ -18,16 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterable, KeysView
 from typing import NamedTuple
 
-from cluster.addresses import Address, AddressError, Family, parse_address
+from cluster.addresses import Address, AddressError, parse_address
 from cluster.objects import AddressText, EndpointSlice, NodeName, Service, find_condition
 from cluster.record import ADDRESS_ASSIGNED, recorded_texts
 from cluster.rightful import Age, Contender, age_of, titles
 from cluster.sharing import read_sharer
 from speaker.api.kept import AS_SHOWN, can_serve, one
-
-ANNOUNCED_FAMILIES = frozenset({Family.IPV4})
-"""What is put into bundles. An address of another family is in none, though the wire side can answer for more
-(``families``)."""
 
 
 class NamedAddress(NamedTuple):
@@ -201,8 +197,7 @@ def _places(texts: Iterable[str]) -> tuple[NamedAddress, ...]:
             address = parse_address(text)
         except AddressError:
             continue
-        if address.family in ANNOUNCED_FAMILIES:
-            places.append(_place(address))
+        places.append(_place(address))
     return tuple(dict.fromkeys(places))
 
 

@@ -27,8 +27,8 @@ MAX_REPORTED = 256
 NAMED = 8
 """Names of interfaces in a message."""
 WHAT_IT_TAKES = (
-    "an interface needs an IPv4 address, and must be Ethernet, part of no bridge or bond, and not named as those of"
-    " container networks are"
+    "an interface needs an IPv4 or a link-local IPv6 address, and must be Ethernet, part of no bridge or bond, and not"
+    " named as those of container networks are"
 )
 """To be announced on."""
 

@@ -2,8 +2,9 @@
 
 A bundle goes to the first candidate in the Plan's order that is able, unless that one would have more than its share:
 
-1. Candidates count that are able on some link of the bundle, as their heartbeats say, and of these the ones on the own
-   subnets of most of its addresses.
+1. Candidates count that are able on some link of the bundle, as their heartbeats say. Of these the ones count that can
+   hold most of its addresses, and of these the ones on the own subnets of most of them. So a bundle of both families
+   goes to a node that speaks both, if there is one.
 2. Of the first tier and preference among them, the first candidate is chosen whose load stays within 1.25 × a fair
    share with the bundle: first a share of all candidates in the Plan, then one of those that are able.
 3. Where none stays within it, the first one is chosen.
@@ -21,12 +22,11 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 
 from cluster.objects import NodeName
-from speaker.link import LinkName
 from speaker.plan import Bundle, Candidate
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.owners import Owners
-from speaker.protocol.roster import Roster
+from speaker.protocol.roster import Place, Roster
 
 LOAD_BOUND = 1.25
 
@@ -37,25 +37,25 @@ class Choosing:
         self._log = log
         self._bundles = bundles
         self._owners = owners
-        self._ability: dict[tuple[Candidate, frozenset[LinkName], bool], bool] = {}
-        self._subnets_differ: bool | None = None
+        self._ability: dict[tuple[Candidate, frozenset[Place], bool], bool] = {}
+        self._nodes_differ: bool | None = None
 
-    def able(self, candidate: Candidate, links: frozenset[LinkName], cold: bool = False) -> bool:
-        """Whether a candidate is believed able to claim on any of the links; where ``cold``, or will be soon."""
+    def able(self, candidate: Candidate, places: frozenset[Place], cold: bool = False) -> bool:
+        """Whether a candidate is believed able to claim at any of the places; where ``cold``, or will be soon."""
         if candidate.node == self._roster.node:
             return True
-        key = candidate, links, cold
+        key = candidate, places, cold
         able = self._ability.get(key)
         if able is None:
-            since = self._roster.able_since(candidate.node, links, candidate.interfaces, starting=cold)
+            since = self._roster.able_since(candidate.node, places, candidate.interfaces, starting=cold)
             able = self._ability[key] = since is not None
         return able
 
     def begin(self) -> None:
-        """Ask the roster anew who is able, and whose subnets differ: its answers are kept while many bundles are looked
+        """Ask the roster anew who is able, and whether nodes differ: its answers are kept while many bundles are looked
         at together."""
         self._ability.clear()
-        self._subnets_differ = None
+        self._nodes_differ = None
 
     def load(self, node: NodeName) -> int:
         """How many addresses a node claims."""
@@ -69,18 +69,17 @@ class Choosing:
         return {node: self.load(node) for node in (self._roster.node, *self._roster.peers)}
 
     def choose(
-        self, bundle: Bundle, links: frozenset[LinkName], cold: bool, loads: Mapping[NodeName, int], now: float
+        self, bundle: Bundle, places: frozenset[Place], cold: bool, loads: Mapping[NodeName, int], now: float
     ) -> Candidate | None:
         """The first equally suited able candidate whose load stays below its bound; the first able one if none is.
-        ``loads`` says for some nodes what to count as their load instead of what they claim now.
-        Only those on the own subnets of most of its addresses count, if an able one is on any (as heartbeats say)."""
+        ``loads`` says for some nodes what to count as their load instead of what they claim now."""
         total = self._bundles.load(now)
         least_bound = ceil(LOAD_BOUND * total / max(len(bundle.candidates), 1))
         equals: list[Candidate] = []
-        for candidate in self._near(bundle, links, cold):
+        for candidate in self._fittest(bundle, places, cold, now):
             if equals and (candidate.tier, candidate.preference) != (equals[0].tier, equals[0].preference):
                 break
-            if self.able(candidate, links, cold):
+            if self.able(candidate, places, cold):
                 if not equals and self.load_with(candidate.node, bundle, loads) <= least_bound:
                     return candidate  # whatever its fair share is, as most are: spares looking at all the others
                 equals.append(candidate)
@@ -93,23 +92,44 @@ class Choosing:
                     return candidate
         return equals[0]
 
+    def is_among_the_fittest(self, candidate: Candidate, bundle: Bundle, places: frozenset[Place], now: float) -> bool:
+        """Whether no able candidate can hold more of the bundle's addresses."""
+        if not self._differ():
+            return True
+        able = [each for each in bundle.candidates if self.able(each, places)]
+        most = max((self._can_hold(each, bundle, False, now) for each in able), default=0)
+        return self._can_hold(candidate, bundle, False, now) >= most
+
     def has_room(self, candidate: Candidate, bundle: Bundle, loads: Mapping[NodeName, int], now: float) -> bool:
         """Whether the bundle stays within the candidate's share of all candidates, able or not."""
         least_bound = ceil(LOAD_BOUND * self._bundles.load(now) / max(len(bundle.candidates), 1))
         return self.load_with(candidate.node, bundle, loads) <= least_bound
 
-    def _near(self, bundle: Bundle, links: frozenset[LinkName], cold: bool) -> Sequence[Candidate]:
-        """The able candidates on the subnets of most of the bundle's addresses; all candidates where none is on any."""
-        if self._subnets_differ is None:
-            self._subnets_differ = self._owners.subnets_differ()
-        if not self._subnets_differ:
+    def _fittest(self, bundle: Bundle, places: frozenset[Place], cold: bool, now: float) -> Sequence[Candidate]:
+        """Of the able candidates those that can hold most of the bundle's addresses, and of these the ones on the
+        subnets of most; all candidates, able or not, where nodes do not differ in this."""
+        if not self._differ():
             return bundle.candidates
-        able = [candidate for candidate in bundle.candidates if self.able(candidate, links, cold)]
-        near = [self._owners.near(candidate.node, bundle) for candidate in able]
-        most = max(near, default=0)
-        if most == 0:
-            return bundle.candidates
-        return [candidate for candidate, count in zip(able, near, strict=True) if count == most]
+        able = [candidate for candidate in bundle.candidates if self.able(candidate, places, cold)]
+        if len(able) < 2:
+            return able
+        fits = [
+            (self._can_hold(candidate, bundle, cold, now), self._owners.near(candidate.node, bundle))
+            for candidate in able
+        ]
+        best = max(fits)
+        return [candidate for candidate, fit in zip(able, fits, strict=True) if fit == best]
+
+    def _differ(self) -> bool:
+        if self._nodes_differ is None:
+            self._nodes_differ = self._owners.nodes_differ()
+        return self._nodes_differ
+
+    def _can_hold(self, candidate: Candidate, bundle: Bundle, cold: bool, now: float) -> int:
+        """How many of the bundle's addresses a candidate can hold."""
+        if candidate.node == self._roster.node:
+            return sum(bool(self._owners.counts(address, now)) for address in bundle.addresses)
+        return sum(self.able(candidate, self._owners.belongs(address, now), cold) for address in bundle.addresses)
 
     def load_with(self, node: NodeName, bundle: Bundle, loads: Mapping[NodeName, int]) -> int:
         load = loads.get(node)

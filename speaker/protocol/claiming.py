@@ -13,7 +13,8 @@ A node that was unable until now counts these times from when it became able, so
 expired.
 
 A bundle is claimed whole. Where several nodes hold parts of one for a second, the holder of the highest claim among
-them takes the rest by higher claims. Only *its* Plan has to know of the bundle.
+them takes the rest by higher claims. Only *its* Plan has to know of the bundle. If others can hold more addresses of
+the bundle than that node, as one that speaks both families, one of these takes all.
 
 A bundle without an endpoint that serves is not claimed, unless it served until lately and was held (``unserved``).
 
@@ -36,12 +37,11 @@ from typing import NamedTuple
 
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
-from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.choosing import Choosing, candidate_of
 from speaker.protocol.owners import Owners
-from speaker.protocol.roster import Roster
+from speaker.protocol.roster import Place, Roster
 
 JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
 EVALUATE_GAP_S = 0.01  # between rounds at the least, so that a burst of claims is judged together
@@ -205,7 +205,7 @@ class Claiming:
         if chosen is None:
             return None
         own = candidate_of(bundle, self._roster.node)
-        mine = own is not None and any(self._roster.may_claim(link, now) for link in vacant)
+        mine = own is not None and any(self._roster.may_claim(place.link, now) for place in vacant)
         due = NEVER
         if mine:
             since = max(self._unowned[id_], round_.able_since)
@@ -238,7 +238,7 @@ class Claiming:
             round_.next_at = min(round_.next_at, since + JOIN_WAIT_S)
             return None
         own = candidate_of(bundle, self._roster.node)
-        if own is None or not self._may_claim(bundle, now) or self._leader(bundle, now) != self._roster.node:
+        if own is None or not self._may_claim(bundle, now) or self._joiner(bundle, round_, now) != self._roster.node:
             return None
         me = self._roster.node
         wanted = tuple(
@@ -246,15 +246,28 @@ class Claiming:
         )
         return ToClaim(bundle, own, wanted, "joined bundle") if wanted else None
 
+    def _joiner(self, bundle: Bundle, round_: _Round, now: float) -> NodeName | None:
+        """Who takes the rest of a bundle that several hold."""
+        leader = self._leader(bundle, now)
+        candidate = candidate_of(bundle, leader) if leader is not None else None
+        if candidate is None:
+            return leader
+        places = self._owners.places_of_any(bundle.addresses, now)
+        if self._choosing.is_among_the_fittest(candidate, bundle, places, now):
+            return leader
+        chosen = self._choosing.choose(bundle, places, False, round_.loads, now)
+        return chosen.node if chosen is not None else leader
+
     def _owners_missing(self, address: AddressText, now: float) -> bool:
-        return any(self._owners.owner(address, link) is None for link in self._owners.counts(address, now))
+        return any(self._owners.owner(address, place.link) is None for place in self._owners.counts(address, now))
 
     def _owned_by_another(self, address: AddressText, me: NodeName, now: float) -> bool:
-        owners = [self._owners.owner(address, link) for link in self._owners.counts(address, now)]
+        owners = [self._owners.owner(address, place.link) for place in self._owners.counts(address, now)]
         return any(owner is not None and owner.node != me for owner in owners)
 
     def _may_claim(self, bundle: Bundle, now: float) -> bool:
-        return any(self._roster.may_claim(link, now) for link in self._owners.links_of_any(bundle.addresses, now))
+        places = self._owners.places_of_any(bundle.addresses, now)
+        return any(self._roster.may_claim(place.link, now) for place in places)
 
     def _wanted(self, bundle: Bundle, now: float) -> bool:
         """Whether it is to be claimed if nobody holds it: it serves, or did until lately and was held."""
@@ -264,7 +277,7 @@ class Claiming:
         self,
         bundle: Bundle,
         chosen: Candidate,
-        links: frozenset[LinkName],
+        places: frozenset[Place],
         since: float,
         now: float,
     ) -> float:
@@ -274,25 +287,27 @@ class Claiming:
             leader = self._leader(bundle, now)
             if leader == self._roster.node:
                 return since
-            if leader is not None and self._roster.hears(leader, links):
+            if leader is not None and self._roster.lives(leader, places):
                 since += JOIN_WAIT_S  # it is to claim the rest
         if chosen.node == self._roster.node:
             return since
-        chosen_since = self._roster.able_since(chosen.node, links, chosen.interfaces)
+        chosen_since = self._roster.able_since(chosen.node, places, chosen.interfaces)
         if chosen_since is None:
             since += settings.start_wait_s  # it is starting, as everybody is
         else:
             since = max(since, chosen_since)
         delay = settings.rank_delay_s
         since = max(since, min(self._roster.claimed_at(chosen.node), since + BUSY_S))
-        since += self._roster.lateness(chosen.node, links) + (settings.plan_lag_s if cold else 0.0)
+        since += self._roster.lateness(chosen.node, {place.link for place in places}) + (
+            settings.plan_lag_s if cold else 0.0
+        )
         if now < since + delay:
             return since + delay
         better = 1
         for candidate in bundle.candidates:
             if candidate.node == self._roster.node:
                 break
-            if candidate.node != chosen.node and self._choosing.able(candidate, links, cold):
+            if candidate.node != chosen.node and self._choosing.able(candidate, places, cold):
                 better += 1
         return since + better * delay
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from cluster.addresses import Family
+from cluster.addresses import Family, family_of
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 
@@ -53,7 +53,7 @@ class LinkState:
     def families(self) -> frozenset[Family]:
         """The families that the node's kernel speaks here: it can serve no other address here, and cannot be heard by
         any other."""
-        v4 = any(":" not in prefix for prefix in self.prefixes)
+        v4 = any(family_of(AddressText(prefix)) is Family.IPV4 for prefix in self.prefixes)
         return _FAMILIES[v4, self.link_local is not None]
 
 

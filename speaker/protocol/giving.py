@@ -20,10 +20,9 @@ from math import ceil
 
 from cluster.objects import NodeName
 from cluster.times import LONG_AGO
-from speaker.link import LinkName
 from speaker.plan import Bundle, Candidate
 from speaker.protocol.choosing import Choosing
-from speaker.protocol.roster import Roster
+from speaker.protocol.roster import Place, Roster
 from speaker.protocol.successors import Successors
 from speaker.protocol.tenure import REVIEW_S, Move, Tenure
 
@@ -36,8 +35,8 @@ class Giving:
         self._roster = roster
         self._choosing = choosing
         self._successors = successors
-        self._arrivals: dict[tuple[NodeName, frozenset[LinkName]], float] = {}
-        """When each node was first seen to be able on these links, of those that were awaited."""
+        self._arrivals: dict[tuple[NodeName, frozenset[Place]], float] = {}
+        """When each node was first seen to be able at these places, of those that were awaited."""
         self._given_to: dict[NodeName, int] = {}
         """How many addresses the present round gives to whom."""
         self._gave_before = False
@@ -67,7 +66,7 @@ class Giving:
         self._kept -= len(bundle.addresses)
 
     def give_on(
-        self, bundle: Bundle, own: Candidate, tenure: Tenure, links: frozenset[LinkName], now: float
+        self, bundle: Bundle, own: Candidate, tenure: Tenure, places: frozenset[Place], now: float
     ) -> Move | None:
         """To whoever would be chosen if all provisional claims were free, in order of id: then everybody chooses the
         same, this node included."""
@@ -82,13 +81,13 @@ class Giving:
         free = {node: self._choosing.load(node) + self._gifts(node, addresses) for node in tenure.awaited}
         free[me] = self._kept
         self._kept += addresses
-        chosen = self._choosing.choose(bundle, links, False, free, now)
+        chosen = self._choosing.choose(bundle, places, False, free, now)
         if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:
             return later
         if (chosen.tier, chosen.preference) != (own.tier, own.preference):
             return later
-        since = self._successors.able_since(bundle, chosen, links, now)
-        if since is None or self._arrivals.setdefault((chosen.node, links), since) != since:
+        since = self._successors.able_since(bundle, chosen, places, now)
+        if since is None or self._arrivals.setdefault((chosen.node, places), since) != since:
             return later  # it is not able, or has been before and had its share
         if not over and not self._choosing.has_room(chosen, bundle, free, now):
             return later  # a share of what is still others', who may arrive

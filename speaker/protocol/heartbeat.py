@@ -26,15 +26,17 @@ import enum
 import hmac
 import ipaddress
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
 
 MAGIC = b"BLB"
@@ -115,6 +117,10 @@ class Flag(enum.IntFlag):
     """Another machine has its name, and it is the one that is silent."""
 
 
+FAMILY_BITS: Mapping[Family, int] = MappingProxyType({Family.IPV4: 1, Family.IPV6: 2})
+"""How a heartbeat says which families its link speaks."""
+
+
 class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):
     """I am here, this is whom I hear, and this is the state of my claims."""
 
@@ -140,6 +146,9 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):
     """(session, version that I have of its claims): please say what came after."""
     must: int = 0
     """The features that are needed to understand this message."""
+    families: int = FAMILY_BITS[Family.IPV4]
+    """Those that the sender's kernel speaks on the sending link: ``pack_families``, ``unpack_families``. A release that
+    does not say it answers for IPv4 alone."""
 
 
 class WireClaim(Struct, frozen=True, array_like=True, gc=False):
@@ -212,6 +221,16 @@ def unpack_heard(packed: bytes) -> Iterator[Heard]:
 
 
 HEARD_BYTES = _HEARD.size
+
+
+def pack_families(families: frozenset[Family]) -> int:
+    return sum(FAMILY_BITS[family] for family in families)
+
+
+@lru_cache(maxsize=16)
+def unpack_families(bits: int) -> frozenset[Family]:
+    """Bits of families that we do not know are ignored."""
+    return frozenset(family for family, bit in FAMILY_BITS.items() if bits & bit)
 
 
 @lru_cache(maxsize=65536)
@@ -312,6 +331,7 @@ def _check(message: Message) -> None:
             and 0 <= message.version < _UNSIGNED_64
             and 0 <= message.digest < _UNSIGNED_64
             and len(message.asks) <= MAX_ASKS
+            and 0 <= message.families < 1 << 16
         )
     else:
         fine = 0 < message.version < _UNSIGNED_64 and all(

@@ -2,8 +2,8 @@
 
 A link is known by its index; under another name it goes on as what it was. A link that is new since heartbeats began to
 flow, or that came up, is fenced (``fencing``) and listened on. So is every link after a stall of the loop, without the
-listening. After an absence, whatever its cause, nobody's silence from before counts. A link that is down declares
-nobody dead.
+listening. A link that speaks a family more than before is listened on, since others may be heard there that were not.
+After an absence, whatever its cause, nobody's silence from before counts. A link that is down declares nobody dead.
 """
 
 from __future__ import annotations
@@ -52,8 +52,11 @@ class OwnLinks:
             link = known or Link(state, shared=self._subnets.was_shared(state.prefixes, now))
             if state.gateways != link.state.gateways:
                 link.gateway_at, link.ask_next = LONG_AGO, LONG_AGO
-            link.state = state
+            spoke, link.state = link.state.families, state
             roster.links[state.name] = link
+            news.speak |= state.families != spoke  # claims count by what is said of families
+            if began and state.families - spoke:
+                self.listen(state.name, now)
             if not state.up:
                 link.fencing.change(FenceEvent.DOWN, now)
             elif comes_up:

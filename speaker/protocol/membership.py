@@ -19,6 +19,7 @@ segment, the first one counts as long as it speaks.
 
 from __future__ import annotations
 
+from cluster.addresses import Family, family_of
 from cluster.objects import AddressText
 from cluster.times import LONG_AGO
 from speaker.link import LinkName, Mac
@@ -34,12 +35,13 @@ from speaker.protocol.heartbeat import (
     Heartbeat,
     HeartbeatError,
     Unknown,
+    unpack_families,
     unpack_heard,
 )
 from speaker.protocol.identity import Identity
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
-from speaker.protocol.roster import Peer, Roster, Sighting
+from speaker.protocol.roster import Peer, Roster, Sighting, claims_of
 from speaker.protocol.standing import Sign, Standing
 from speaker.protocol.subnets import Subnets
 
@@ -158,6 +160,8 @@ class Membership:
         if first and able != (sighting.able_since is not None):
             sighting.able_since = now if able else None
             self._news.changed = True
+        if first:
+            self._note_families(peer, sighting, unpack_families(message.families))
         sighting.starting, sighting.yields = bool(message.flags & STARTING), bool(message.flags & YIELDS)
         self._news.asked.update(self._asked(message))
 
@@ -192,6 +196,16 @@ class Membership:
             nearer, moved = self._subnets.note(here, sighting, message, now)
             self._news.changed |= nearer
             self._news.networks |= moved
+
+    def _note_families(self, peer: Peer, sighting: Sighting, families: frozenset[Family]) -> None:
+        """Which families the peer speaks on the link: its claims on addresses of the others do not count there."""
+        changed = sighting.families ^ families
+        if not changed:
+            return
+        sighting.families = families
+        self._news.changed = True
+        claims = claims_of(peer, f"change of families of {peer.node}")
+        self._news.claims.update((address, why) for address, why in claims.items() if family_of(address) in changed)
 
     def _asked(self, message: Heartbeat) -> dict[int, None]:
         """The versions of our claims that the sender has, if it lacks later ones. They are said to anybody who has

@@ -4,7 +4,7 @@ A holder moves a bundle by *stepping aside*: it releases the bundle, and the bet
 does not, the former holder claims again after its rank's delay. Only the holder begins a move, by its own Plan, so two
 Plans cannot fight. It has four reasons:
 
-- *It is no candidate any more*, and an able one exists. It waits 0.3 s, since the successor's Plan may lag.
+- *It is no candidate any more*, and each address has an able one. It waits 0.3 s, since the successor's Plan may lag.
 - *Its claim is provisional*: made at a cold start, when nobody was known to have held the bundle before. It gives the
   bundle on once, to a node that arrives (``giving``).
 - *Another node has a higher preference*, and has been healthy for 60 s. That wait doubles each time, up to an hour,
@@ -22,14 +22,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from cluster.objects import AddressText
 from cluster.times import LONG_AGO, NEVER
-from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.choosing import Choosing, candidate_of
 from speaker.protocol.giving import PROVISIONAL, Giving
 from speaker.protocol.owners import Owners
-from speaker.protocol.roster import Roster
+from speaker.protocol.roster import Place, Roster
 from speaker.protocol.successors import Successors
 from speaker.protocol.tenure import REVIEW_S, Move, Tenure
 
@@ -160,25 +160,30 @@ class Moving:
         if not bundle.serving:
             tenure.misfit_since = None
             return Move("no endpoint serves", self._bundles.unserved.release_at(bundle))
-        links = self._owners.links_of_any(bundle.addresses, now)
+        places = self._owners.places_of_any(bundle.addresses, now)
         own = candidate_of(bundle, self._roster.node)
         if own is None:
-            if not any(self._choosing.able(candidate, links) for candidate in bundle.candidates):
+            if not places or not all(self._can_be_taken(address, bundle, now) for address in bundle.addresses):
                 tenure.misfit_since = None
                 return None
             tenure.misfit_since = now if tenure.misfit_since is None else tenure.misfit_since
             return Move("no candidate any more", tenure.misfit_since + MISFIT_WAIT_S)
         tenure.misfit_since = None
         moves = [
-            self._giving.give_on(bundle, own, tenure, links, now) if tenure.provisional else None,
-            self._take_back(bundle, own, tenure, links, now),
+            self._giving.give_on(bundle, own, tenure, places, now) if tenure.provisional else None,
+            self._take_back(bundle, own, tenure, places, now),
         ]
         return min((move for move in moves if move is not None), key=lambda move: move.at, default=None)
+
+    def _can_be_taken(self, address: AddressText, bundle: Bundle, now: float) -> bool:
+        """Whether some candidate could hold the address, or this node does not answer for it anyway."""
+        places = frozenset(self._owners.counts(address, now))
+        return not places or any(self._choosing.able(candidate, places) for candidate in bundle.candidates)
 
     # ------------------------------------------------------------------------------------------------ preference
 
     def _take_back(
-        self, bundle: Bundle, own: Candidate, tenure: Tenure, links: frozenset[LinkName], now: float
+        self, bundle: Bundle, own: Candidate, tenure: Tenure, places: frozenset[Place], now: float
     ) -> Move | None:
         before = self._take_backs.get(bundle.id)
         times, last = (before.times, before.since) if before is not None else (0, LONG_AGO)
@@ -186,7 +191,7 @@ class Moving:
         best: Move | None = None
         for candidate in bundle.candidates[: bundle.candidates.index(own)]:
             if candidate.preference > own.preference and candidate.tier <= own.tier:
-                able_since = self._successors.able_since(bundle, candidate, links, now)
+                able_since = self._successors.able_since(bundle, candidate, places, now)
                 if able_since is not None:
                     at = max(max(able_since, last) + wait, tenure.ranked_at + AGREED_S)
                     move = Move("preference", at, candidate.node)

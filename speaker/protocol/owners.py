@@ -7,6 +7,10 @@ other claim is higher. Two examples:
 - A holder whose cable to one network is out owns nothing there, although it lives on another network.
 - Two nodes that hear each other on one network and not on another each answer on their side of the cut.
 
+A node is the owner only where it can answer: an address is served by a node's kernel only where that speaks the
+address's family. So an address has no links on this node that do not speak its family, wherever it belongs, and a claim
+of another node does not count where that one's heartbeats do not say the family (``Roster.claim_on``).
+
 Two kinds of links count for less. One that is down counts for nothing. One on which no other speaker was ever heard, as
 a bridge for containers, counts only where all links of the address are such: the address is answered for there by its
 holder, and nobody claims it because of that link.
@@ -23,13 +27,14 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import NamedTuple
 
+from cluster.addresses import family_of
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName
 from speaker.plan import Bundle
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import Claim, ClaimLog, outranks
 from speaker.protocol.heartbeat import MAX_EPOCH
-from speaker.protocol.roster import Network, Roster
+from speaker.protocol.roster import Network, Place, Roster
 from speaker.protocol.standing import Standing
 from speaker.protocol.subnets import Subnets, networks_of
 
@@ -45,10 +50,11 @@ class Owner(NamedTuple):
 class _Belonging(NamedTuple):
     """Where an address belongs."""
 
-    belongs: tuple[LinkName, ...]
+    belongs: frozenset[Place]
+    """Also on links that do not speak its family: others may."""
     answered_on: frozenset[LinkName]
-    """One of these for each segment."""
-    counts: tuple[LinkName, ...]
+    """Of the links that do, one for each segment."""
+    counts: tuple[Place, ...]
     """Those of ``answered_on`` where it matters who owns it."""
 
 
@@ -72,28 +78,39 @@ class Owners:
         """Where the address may be answered."""
         return self._place(address, now).answered_on
 
-    def links_of_any(self, addresses: Iterable[AddressText], now: float) -> frozenset[LinkName]:
-        """The links on which it matters who owns some of the addresses: each of a bundle may be of another network."""
+    def places_of_any(self, addresses: Iterable[AddressText], now: float) -> frozenset[Place]:
+        """The places where it matters who owns some of the addresses: each of a bundle may be of another network."""
         return frozenset(chain.from_iterable(self.counts(address, now) for address in addresses))
 
-    def counts(self, address: AddressText, now: float) -> tuple[LinkName, ...]:
-        """The links on which it matters who owns the address."""
+    def counts(self, address: AddressText, now: float) -> tuple[Place, ...]:
+        """The places where it matters who owns the address."""
         return self._place(address, now).counts
+
+    def belongs(self, address: AddressText, now: float) -> frozenset[Place]:
+        """The places where the address belongs, whether or not this node can answer for it there."""
+        return self._place(address, now).belongs
+
+    def is_unspoken(self, address: AddressText, now: float) -> bool:
+        """Whether the address belongs on links of this node, none of which speaks its family."""
+        place = self._place(address, now)
+        return bool(place.belongs) and not place.answered_on
 
     def networks(self, address: AddressText, now: float) -> frozenset[Network]:
         """The subnets of the links on which the address belongs."""
         links = self._roster.links
         return frozenset(
-            network for name in self._place(address, now).belongs for network in networks_of(links[name].state.prefixes)
+            network
+            for place in self._place(address, now).belongs
+            for network in networks_of(links[place.link].state.prefixes)
         )
 
     def near(self, node: NodeName, bundle: Bundle) -> int:
         """How many of the bundle's addresses are on subnets to which the node is connected."""
         return sum(self._subnets.has(node, address) for address in bundle.addresses)
 
-    def subnets_differ(self) -> bool:
-        """Whether some nodes may be nearer to an address than others."""
-        return self._subnets.differ()
+    def nodes_differ(self) -> bool:
+        """Whether some nodes may be nearer to an address than others, or speak other families."""
+        return self._subnets.differ() or self._roster.families_differ()
 
     def _place(self, address: AddressText, now: float) -> _Belonging:
         place = self._places.get(address)
@@ -102,10 +119,12 @@ class Owners:
             bundle = self._bundles.of.get(address)
             named = bundle.interfaces if bundle is not None else ()
             belongs = self._subnets.belongs(address, named, now)
-            answered_on = self._subnets.answered_on(address, belongs, bool(named), now)
-            up = tuple(name for name in sorted(answered_on) if links[name].state.up)
-            shared = tuple(name for name in up if links[name].shared)
-            place = _Belonging(tuple(belongs), answered_on, shared or up)
+            family = family_of(address)
+            spoken = [name for name in belongs if family in links[name].state.families]
+            answered_on = self._subnets.answered_on(address, spoken, bool(named), now)
+            up = tuple(Place(name, family) for name in sorted(answered_on) if links[name].state.up)
+            shared = tuple(each for each in up if links[each.link].shared)
+            place = _Belonging(frozenset(Place(name, family) for name in belongs), answered_on, shared or up)
             if bundle is not None:
                 self._places[address] = place
         return place
@@ -120,7 +139,9 @@ class Owners:
             sighting = peer.sightings.get(link)
             if sighting is None or sighting.standing is Standing.DEAD:
                 continue
-            claim = peer.mirror.claims[address]
+            claim = self._roster.claim_on(peer, address, link)
+            if claim is None:
+                continue
             if best is None or outranks(claim, node, best.claim, best.node):
                 best = Owner(node, claim)
         return best
@@ -136,15 +157,15 @@ class Owners:
 
     def of_bundle(self, bundle: Bundle, now: float) -> list[Owner | None]:
         """The owner of each of its addresses on each link that counts; ``None`` where there is none."""
-        return [self.owner(address, link) for address in bundle.addresses for link in self.counts(address, now)]
+        return [self.owner(address, place.link) for address in bundle.addresses for place in self.counts(address, now)]
 
-    def vacant(self, bundle: Bundle, now: float) -> frozenset[LinkName]:
-        """The links on which some address of it has no owner."""
+    def vacant(self, bundle: Bundle, now: float) -> frozenset[Place]:
+        """The places where some address of it has no owner."""
         return frozenset(
-            link
+            place
             for address in bundle.addresses
-            for link in self.counts(address, now)
-            if self.owner(address, link) is None
+            for place in self.counts(address, now)
+            if self.owner(address, place.link) is None
         )
 
     def held_on(self, address: AddressText, now: float) -> frozenset[LinkName]:
@@ -161,7 +182,8 @@ class Owners:
         """For an address that this node claims: the owner that leaves it nothing, if there is one; and whether some
         lower claim lives beside its own."""
         winner, lost, kept = None, True, False
-        for link in self.counts(address, now) or self.links_of(address, now):
+        counts = [place.link for place in self.counts(address, now)]
+        for link in counts or self.links_of(address, now):
             rival = self.rival(address, link)
             if rival is None:
                 lost = False

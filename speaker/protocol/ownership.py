@@ -3,7 +3,8 @@
 A speaker that claims an address keeps it: a live claim beats rank, preference and the opinion of any Plan. A claim ends
 in one of three ways:
 
-- The speaker releases it: since the address left the Plan, since it steps aside (``moving``), or since it ends.
+- The speaker releases it: since the address left the Plan, since none of its links speaks the address's family any
+  more, since it steps aside (``moving``), or since it ends.
 - A higher claim is heard (``claims.outranks``). The speaker withdraws its own at once and silently. When it hears a
   lower claim it sends its gratuitous frames again.
 - The address belongs on other networks altogether than when the claim was made, so that its holders there may not have
@@ -41,7 +42,7 @@ from speaker.protocol.claims import Claim, ClaimLog
 from speaker.protocol.effects import SendGratuitous
 from speaker.protocol.moving import Moving
 from speaker.protocol.owners import Owner, Owners
-from speaker.protocol.roster import Network, Roster
+from speaker.protocol.roster import Network, Peer, Roster
 from speaker.protocol.tenure import Tenure
 
 JUDGED_AT_ONCE = 500  # addresses
@@ -197,9 +198,13 @@ class Ownership:
         """Where the address may be answered."""
         return self._owners.links_of(address, now)
 
-    def is_served_on(self, address: AddressText, link: LinkName, now: float) -> bool:
-        """Whether the address is in the Plan, and whoever holds it answers for it on the link."""
-        return address in self._bundles.of and link in self.links_of(address, now)
+    def is_served_on(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
+        """Whether the address is in the Plan, and the peer answers for it on the link if it holds it."""
+        return (
+            address in self._bundles.of
+            and link in self.links_of(address, now)
+            and self._roster.claim_on(peer, address, link) is not None
+        )
 
     def held_on(self, address: AddressText, now: float) -> frozenset[LinkName]:
         """Where the address is this node's to answer for now, unless answering is suspended there."""
@@ -290,11 +295,11 @@ class Ownership:
     def _claim(self, bundle: Bundle, preference: int, addresses: Iterable[AddressText], why: str, now: float) -> None:
         tenure = self._tenure(bundle, now)
         if self._owners.is_cold(bundle) and now - self._started_at < self._roster.settings.cold_start_s:
-            links = self._owners.links_of_any(bundle.addresses, now)
-            absent = (each for each in bundle.candidates if not self._choosing.able(each, links))
+            places = self._owners.places_of_any(bundle.addresses, now)
+            absent = (each for each in bundle.candidates if not self._choosing.able(each, places))
             tenure.provisional = True
             tenure.awaited = self._shared(frozenset(each.node for each in absent))
-        alone = any(self._roster.links[link].alone for link in self._owners.links_of_any(addresses, now))
+        alone = any(self._roster.links[place.link].alone for place in self._owners.places_of_any(addresses, now))
         epoch = self._owners.next_epoch(bundle, alone)
         for address in addresses:
             self._owners.note_epoch(address, epoch)
@@ -313,9 +318,14 @@ class Ownership:
     # ------------------------------------------------------------------------------------------------ letting go
 
     def _keep_or_give_up(self, bundle: Bundle, now: float, *, complete: bool) -> None:
-        """A claim that was made on other networks altogether is given up: its holders there may not have been heard.
+        """A claim on an address whose family this node does not speak any more is given up; the rest of the bundle
+        stays, until whoever claims that takes it, too. A claim that was made on other networks altogether is given up:
+        its holders there may not have been heard.
         So is one for interfaces that this node does not have, or has by another name, since it keeps the address from
         others; but not while links go, of which one may be back in a moment: when they are ``complete``."""
+        unspoken = [a for a in bundle.addresses if a in self.log.claims and self._owners.is_unspoken(a, now)]
+        if unspoken:
+            self._release(unspoken, "no link speaks its family")
         tenure = self._moving.tenures.get(bundle.id)
         if tenure is None:
             return

@@ -11,11 +11,13 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from cluster.addresses import Family, family_of
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
-from speaker.protocol.claims import ClaimMirror
+from speaker.protocol.claims import Claim, ClaimMirror
 from speaker.protocol.detector import SUSPICION_INTERVALS, Detector
 from speaker.protocol.effects import Decision, Effect, LinkState
 from speaker.protocol.fencing import Fence, Fencing
@@ -29,7 +31,16 @@ NEIGHBOURS = 8
 NO_MAC = Mac(b"")
 RETURNED_S = 1.0  # for which a peer that is no more dead is told that it was
 
+IPV4_ALONE = frozenset({Family.IPV4})
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Place(NamedTuple):
+    """Where an address is to be answered for: a link, on which only a node that speaks the address's family can."""
+
+    link: LinkName
+    family: Family
 
 
 @dataclass(slots=True)
@@ -85,6 +96,8 @@ class Sighting:
     """When it last said that what we say to the group arrives."""
     prefixes: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
+    families: frozenset[Family] = IPV4_ALONE
+    """Those that its kernel speaks there, as it says."""
     standing: Standing = Standing.DEAD
     suspicion: Suspicion | None = None
 
@@ -201,25 +214,27 @@ class Roster:
         self.shared: OrderedDict[Network, float] = OrderedDict()
         """Subnets of own links on which speakers were heard, and when that was last so."""
 
-    def hears(self, node: NodeName, links: Iterable[LinkName]) -> bool:
-        """Whether the peer is believed alive, suspected or not, on any of the links."""
+    def lives(self, node: NodeName, places: Iterable[Place]) -> bool:
+        """Whether the peer is believed alive, suspected or not, at any of the places."""
         peer = self.peers.get(node)
         return peer is not None and any(
-            (sighting := peer.sightings.get(link)) is not None and sighting.standing is not Standing.DEAD
-            for link in links
+            (sighting := peer.sightings.get(place.link)) is not None
+            and sighting.standing is not Standing.DEAD
+            and place.family in sighting.families
+            for place in places
         )
 
     def able_since(
-        self, node: NodeName, links: Iterable[LinkName], interfaces: tuple[LinkName, ...] = (), starting: bool = False
+        self, node: NodeName, places: Iterable[Place], interfaces: tuple[LinkName, ...] = (), starting: bool = False
     ) -> float | None:
-        """Since when the peer is believed able to claim on any of the links, by one of its own interfaces if these
+        """Since when the peer is believed able to claim at any of the places, by one of its own interfaces if these
         are named; ``None`` if it is not. With ``starting`` one that will be able soon counts too."""
         peer = self.peers.get(node)
         if peer is None:
             return None
-        for link in links:
+        for link, family in places:
             sighting = peer.sightings.get(link)
-            if sighting is None or sighting.standing is not Standing.ALIVE:
+            if sighting is None or sighting.standing is not Standing.ALIVE or family not in sighting.families:
                 continue
             if interfaces and sighting.link not in interfaces:
                 continue
@@ -228,6 +243,13 @@ class Roster:
             if starting and sighting.starting:
                 return sighting.life_at
         return None
+
+    def claim_on(self, peer: Peer, address: AddressText, link: LinkName) -> Claim | None:
+        """A peer's claim on an address, if it counts on the link: if the peer can answer for the address there."""
+        sighting = peer.sightings.get(link)
+        if sighting is None or family_of(address) not in sighting.families:
+            return None
+        return peer.mirror.claims.get(address)
 
     def is_heard_by(self, node: NodeName, links: Iterable[LinkName], now: float) -> bool:
         """Whether the peer hears us on any of the links, as it says."""
@@ -258,6 +280,12 @@ class Roster:
         """Whether silence means anything there."""
         here = self.links[link]
         return here.state.up and not here.mute
+
+    def families_differ(self) -> bool:
+        """Whether not all links of all speakers speak the same families."""
+        own = (link.state.families for link in self.links.values())
+        theirs = (sighting.families for peer in self.peers.values() for sighting in peer.sightings.values())
+        return len({*own, *theirs}) > 1
 
     def may_claim(self, link: LinkName, now: float) -> bool:
         """Whether something new may be claimed there: we are able to, and know that we can hear."""

@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 
+from cluster.addresses import Family
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
@@ -116,6 +117,12 @@ class Subnets:
             if not same:
                 chosen.append(name)
         return frozenset(chosen)
+
+    def families_at(self, name: LinkName, now: float) -> frozenset[Family]:
+        """The families that this node speaks on the segment of a link: by it, or by another link there."""
+        links = self._roster.links
+        others = (links[other] for other, at in links[name].also.items() if now - at < SAME_SEGMENT_S)
+        return links[name].state.families.union(*(other.state.families for other in others if other.state.up))
 
     def differ(self) -> bool:
         """Whether not all nodes have the same subnets: otherwise nobody is nearer than another."""

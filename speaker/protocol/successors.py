@@ -1,17 +1,16 @@
 """The nodes for which a holder steps aside: who could take a bundle, and who was named for one and did not claim.
 
-A node can take a bundle if its own heartbeats say that it is able on all networks of the bundle's addresses, and on the
-interfaces that the advertisements name for it, and if it hears this node. A promise to move is kept once: a node that
-was named and did not claim, so that this node had to claim again, is not named again for that bundle in the same
-session of its.
+A node can take a bundle if its own heartbeats say that it is able on all networks of the bundle's addresses, in their
+families and on the interfaces that the advertisements name for it, and if it hears this node. A promise to move is kept
+once: a node that was named and did not claim, so that this node had to claim again, is not named again for that bundle
+in the same session of its.
 """
 
 from __future__ import annotations
 
 from cluster.objects import NodeName
-from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Candidate
-from speaker.protocol.roster import Roster
+from speaker.protocol.roster import Place, Roster
 
 
 class Successors:
@@ -43,13 +42,13 @@ class Successors:
         self._named.pop(id_, None)
         self._failed.pop(id_, None)
 
-    def able_since(self, bundle: Bundle, candidate: Candidate, links: frozenset[LinkName], now: float) -> float | None:
-        """Since when a candidate could take the bundle on all its links, as its heartbeats say; None also where it
+    def able_since(self, bundle: Bundle, candidate: Candidate, places: frozenset[Place], now: float) -> float | None:
+        """Since when a candidate could take the bundle at all its places, as its heartbeats say; None also where it
         would not hear of a release, and where it was named before and did not claim."""
         peer = self._roster.peers.get(candidate.node)
-        if peer is None or not links or self._failed.get(bundle.id) == (peer.node, peer.session):
+        if peer is None or not places or self._failed.get(bundle.id) == (peer.node, peer.session):
             return None
-        if not self._roster.is_heard_by(candidate.node, links, now):
+        if not self._roster.is_heard_by(candidate.node, {place.link for place in places}, now):
             return None
-        able = [self._roster.able_since(candidate.node, (link,), candidate.interfaces) for link in links]
+        able = [self._roster.able_since(candidate.node, (place,), candidate.interfaces) for place in places]
         return None if None in able else max(since for since in able if since is not None)

@@ -41,9 +41,10 @@ import random
 from collections.abc import Callable
 from itertools import chain, islice
 
+from cluster.addresses import family_of
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
-from speaker.link import LinkName
+from speaker.link import LinkName, Mac
 from speaker.protocol.effects import AskAddress, WatchFrames
 from speaker.protocol.heartbeat import NONCE_OCTETS
 from speaker.protocol.news import News
@@ -63,12 +64,12 @@ class Suspicions:
     """Judges the roster when somebody was silent for long enough, or something was found out about a suspect."""
 
     def __init__(
-        self, roster: Roster, rng: random.Random, belongs: Callable[[AddressText, LinkName, float], bool]
+        self, roster: Roster, rng: random.Random, serves: Callable[[AddressText, LinkName, Peer, float], bool]
     ) -> None:
         self._roster = roster
         self._rng = rng
-        self._belongs = belongs
-        """Whether an address is to be answered for on a link now."""
+        self._serves = serves
+        """Whether a peer that claims an address is to answer for it on a link now."""
         self._look_at = NEVER
         self._news = News()
         """What the present call found out."""
@@ -155,12 +156,13 @@ class Suspicions:
         return max(asked, default=LONG_AGO)
 
     def _ask_third_parties(self, link: LinkName, here: Link) -> None:
-        """Those who are no speakers: the gateways, and the last neighbours by unicast. Now and then, to know whether
-        there are any; quickly, when their answer matters."""
-        for gateway in here.state.gateways:
-            self._roster.emit(AskAddress(link, gateway))
-        for mac, (address, _) in here.neighbours.items():
-            self._roster.emit(AskAddress(link, address, mac))
+        """Those who are no speakers: the gateways, and the last neighbours by unicast, in the families that the link
+        speaks. Now and then, to know whether there are any; quickly, when their answer matters."""
+        third_parties: list[tuple[AddressText, Mac | None]] = [(gateway, None) for gateway in here.state.gateways]
+        third_parties += [(address, mac) for mac, (address, _) in here.neighbours.items()]
+        for address, mac in third_parties:
+            if family_of(address) in here.state.families:
+                self._roster.emit(AskAddress(link, address, mac))
 
     def _pursue(self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float) -> None:
         """Ask everybody who may know, when it is time to."""
@@ -200,7 +202,7 @@ class Suspicions:
             suspicion.place += 1
         first = suspicion.place % len(claims) if claims else 0
         in_order = islice(chain(claims[first:], claims[:first]), LOOKED_AT)
-        return next((address for address in in_order if self._belongs(address, link, now)), None)
+        return next((address for address in in_order if self._serves(address, link, peer, now)), None)
 
     def _judge(
         self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float

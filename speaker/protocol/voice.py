@@ -37,10 +37,12 @@ from speaker.protocol.heartbeat import (
     Flag,
     Heartbeat,
     Message,
+    pack_families,
     pack_heard,
 )
 from speaker.protocol.news import Contact, News
 from speaker.protocol.roster import Link, Roster
+from speaker.protocol.subnets import Subnets
 
 SAID = 3  # times that each change of the claim set is said, and that a node says that it leaves
 BURST = 40  # claim messages at once: a peer's socket buffer holds at least as many
@@ -67,6 +69,7 @@ class Voice:
         """Sent so far, repetitions included."""
         self._session = session
         self._roster = roster
+        self._subnets = Subnets(roster)
         self._settings = roster.settings
         self._log = log
         self._rng = rng
@@ -240,6 +243,7 @@ class Voice:
             self._log.version,
             self._log.digest,
             tuple(self._roster.asks(now)[:MAX_ASKS]),
+            families=pack_families(self._subnets.families_at(here.state.name, now)),
         )
         room = min((LONGEST_SAID - 8 - authenticator.size(message)) // HEARD_BYTES, MAX_HEARD)
         if len(heard) > room:

@@ -64,7 +64,8 @@ OLD, NEW = "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z"
         ([a_service("a", A, created=OLD), given(a_service("b", A, created=NEW), A)], {"a", "b"}, [{"b": (A,)}]),
         ([given(a_service("a", A), B), a_service("b", B)], {"a", "b"}, [{"a": (A,)}]),
         ([a_service("a", A), a_service("b", A, lb_class="other")], {"a"}, [{"a": (A,)}]),
-        ([a_service("a", "node.example", "2001:db8::1")], {"a"}, []),
+        ([a_service("a", "node.example")], {"a"}, []),
+        ([a_service("a", "2001:DB8::1", A)], {"a"}, [{"a": ("2001:db8::1", A)}]),
     ],
     ids=[
         "nothing in common",
@@ -75,7 +76,8 @@ OLD, NEW = "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z"
         "an address that the newer was given is the newer one's",
         "what one shows and another was given connects them, and nobody has what it was given without showing it",
         "another class is none of our business",
-        "no address that we announce",
+        "a name is no address",
+        "an address of each family",
     ],
 )
 def test_what_is_connected_and_what_is_announced_together(

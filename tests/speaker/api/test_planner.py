@@ -247,10 +247,17 @@ def test_an_address_no_advertisement_selects_is_not_announced() -> None:
     assert len(bundles([a_service(labels={"tier": "front"})], config=a_config(by_service))) == 1
 
 
-def test_only_ipv4_addresses_are_announced_while_nothing_answers_for_others() -> None:
+def test_both_addresses_of_a_dual_stack_service_are_one_bundle() -> None:
     config = a_config(a_pool("lan", "192.0.2.0/24", "2001:db8::/64"))
     (bundle,) = bundles([a_service("web", "2001:db8::1", WEB)], config=config)
-    assert bundle.addresses == (WEB,)
+    assert bundle.addresses == (WEB, "2001:db8::1")
+
+
+def test_services_that_share_an_address_of_one_family_move_together_with_those_of_the_other() -> None:
+    config = a_config(a_pool("lan", "192.0.2.0/24", "2001:db8::/64"))
+    services = [a_service("a", WEB, "2001:db8::1", share="x"), a_service("b", "2001:db8::1", port=81, share="x")]
+    (bundle,) = bundles([*services, a_service("c", "2001:db8::2")], config=config)[:1]
+    assert (bundle.addresses, bundle.services) == ((WEB, "2001:db8::1"), ("default/a", "default/b"))
 
 
 # ------------------------------------------------------------------------ who may announce it

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.protocol.heartbeat import (
     BY_GROUP,
@@ -32,8 +33,10 @@ from speaker.protocol.heartbeat import (
     Unknown,
     WireClaim,
     pack_address,
+    pack_families,
     pack_heard,
     unpack_address,
+    unpack_families,
     unpack_heard,
 )
 from tests.speaker.protocol.versions import MISSING, LastAuthenticator, NextAuthenticator
@@ -134,6 +137,8 @@ def test_the_former_key_is_still_accepted_and_a_third_is_not() -> None:
         {"heard": bytes(10 * 129)},
         {"version": -1},
         {"asks": ((1, 1),) * 9},
+        {"families": 1 << 16},
+        {"families": -1},
     ],
 )
 def test_a_heartbeat_out_of_bounds_is_nonsense(changes: dict[str, object]) -> None:
@@ -240,6 +245,22 @@ def test_another_version_is_told_apart_without_the_key() -> None:
     assert reason(bytes(data)) is Drop.OTHER_VERSION
 
 
+@pytest.mark.parametrize(
+    ("bits", "families"), [(1, {Family.IPV4}), (2, {Family.IPV6}), (3, set(Family)), (0, set()), (4 | 2, {Family.IPV6})]
+)
+def test_a_heartbeat_says_the_families_of_its_link(bits: int, families: set[Family]) -> None:
+    heard = OURS.parse(OURS.encode(1, 1, example(families=bits))).message
+    assert isinstance(heard, Heartbeat)
+    assert unpack_families(heard.families) == families
+    assert pack_families(frozenset(families)) == bits & 3
+
+
+def test_a_release_that_does_not_say_families_answers_for_ipv4_alone() -> None:
+    heard = OURS.parse(LAST.encode(1, 1, example(families=3))).message
+    assert isinstance(heard, Heartbeat)
+    assert unpack_families(heard.families) == {Family.IPV4}
+
+
 def test_the_examples_of_the_documentation_are_what_is_said() -> None:
     blocks = Path("docs/protocol.md").read_text().split("```\n")[1::2]
     heartbeat, step = (bytes.fromhex(block) for block in blocks)
@@ -256,6 +277,7 @@ def test_the_examples_of_the_documentation_are_what_is_said() -> None:
         3,
         0x0123456789ABCDEF,
         (),
+        families=pack_families(frozenset(Family)),
     )
     claimed = ClaimStep(3, (WireClaim(pack_address(AddressText("192.0.2.200")), 2, 0),))
     assert speaker.parse(step).message == claimed

@@ -15,7 +15,7 @@ from speaker.link import LinkName
 from speaker.protocol.effects import AskAddress
 from speaker.protocol.fencing import Fence
 from speaker.protocol.news import News
-from speaker.protocol.roster import Suspicion
+from speaker.protocol.roster import Peer, Suspicion
 from speaker.protocol.standing import Standing
 from speaker.protocol.suspicion import Suspicions
 from tests.speaker.protocol.company import ETH0, ETH1, GATEWAY, STRANGER_MAC, VIP, B, C, Company
@@ -30,16 +30,16 @@ class Silence:
 
     def __init__(self, *, third: bool = True) -> None:
         self.company = Company()
-        self.link = self.company.link(ETH0, gateway=GATEWAY)
+        self.link = self.company.link(ETH0, "10.0.0.1/16", gateway=GATEWAY)
         self.peer = self.company.peer(B, eth0=ALIVE)
         self.sighting = self.peer.sightings[ETH0]
         self.company.claims(self.peer)
         self.news = News()
         self.third = self.company.peer(C, eth0=ALIVE).sightings[ETH0] if third else None
-        self.suspicions = Suspicions(self.company.roster, random.Random(1), self._belongs)
+        self.suspicions = Suspicions(self.company.roster, random.Random(1), self._serves)
 
     @staticmethod
-    def _belongs(_address: AddressText, _link: LinkName, _now: float) -> bool:
+    def _serves(_address: AddressText, _link: LinkName, _peer: Peer, _now: float) -> bool:
         return True
 
     def check(self, now: float) -> Standing:

@@ -1,16 +1,18 @@
 """Which speaker hears which on one network at a moment, as only the simulation knows: what the promises are about.
 
-A speaker hears another if the other's datagrams arrive: frames pass, no firewall drops them, the one's kernel takes
-them and the other's has room for them. That the network does not forward what is said to the group makes no difference
-to two who know each other, once it can have been noticed, since they go on by unicast; who lose each other meanwhile,
-or have never met, have no way to meet. And of two machines that have one name nobody hears either while they do not
-hear each other, nor the one until the other's end has been noticed: which of them is meant, nobody can tell.
+A speaker hears another if the other's datagrams arrive: both speak a family, frames pass, no firewall drops them, the
+one's kernel takes them and the other's has room for them. That the network does not forward what is said to the group
+makes no difference to two who know each other, once it can have been noticed, since they go on by unicast; who lose
+each other meanwhile, or have never met, have no way to meet. And of two machines that have one name nobody hears either
+while they do not hear each other, nor the one until the other's end has been noticed: which of them is meant, nobody
+can tell.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from cluster.addresses import Family
 from tests.speaker.protocol.simulation.machines import SimulatedInterface
 from tests.speaker.protocol.simulation.network import SimulatedNetwork
 from tests.speaker.protocol.simulation.world import World
@@ -41,8 +43,20 @@ class WhoHearsWhom:
         return self.mutual(one, other) and (other, one) not in self.unnoticed
 
     def asks(self, one: str, other: str) -> bool:
-        """Whether ARP passes between two machines."""
-        return one in self.there and other in self.there and self.network.mutual(one, other)
+        """Whether ARP or Neighbour Discovery passes between two machines."""
+        there = self.there
+        if one not in there or other not in there or not self.network.mutual(one, other):
+            return False
+        return bool(there[one].families & there[other].families)
+
+    def of(self, family: Family) -> WhoHearsWhom:
+        """Among those alone who speak a family."""
+        there = {name: each for name, each in self.there.items() if family in each.families}
+        if len(there) == len(self.there):
+            return self
+        hears = {name: heard & there.keys() for name, heard in self.hears.items() if name in there}
+        strayed = {name: heard & there.keys() for name, heard in self.strayed.items() if name in there}
+        return replace(self, there=there, hears=hears, strayed=strayed)
 
     def sides(self) -> list[frozenset[str]] | None:
         """Groups that hear each other, if everybody hears either all of a group or nothing of it."""
@@ -116,6 +130,11 @@ class Hearing:
                     for other in there
                     if other != name and network.reaches(other, name) and network.passes(other, name)
                 )
+        if len({interface.families for interface in there.values()}) > 1:
+            view.hears = {
+                name: frozenset(other for other in heard if there[other].families & there[name].families)
+                for name, heard in view.hears.items()
+            }
         mute = {name for name, interface in there.items() if interface.refuses}
         if mute:
             view.hears = {name: heard - mute for name, heard in view.hears.items()}

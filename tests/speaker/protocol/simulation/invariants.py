@@ -24,6 +24,7 @@ G5  Nobody claims what a living node answers for, whatever else is broken: whose
     late: that, and a question unanswered for 50 ms, is what a dead speaker looks like.
 G6  Nobody answers for an address on a network where it does not belong, who is or was on the one where it does, or
     hears somebody who is.
+G8  Nobody answers for an address on an interface that does not speak its family.
 G7  Nobody releases an address for a better candidate, and takes it again since that one did not: unless there was a
     fault. (Several who give on at once what they claimed at a start may give more than is taken.)
 
@@ -40,6 +41,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cluster.addresses import Family, family_of
 from cluster.objects import AddressText
 from speaker.plan import Bundle
 from speaker.protocol.effects import Decision
@@ -118,6 +120,7 @@ class Invariants:
             self._check_somebody(views)
             self._check_stays()
             self._check_places(views)
+            self._check_families()
         self._note_known(views)
         self.world.clock.after(CHECK_S, self._check)
 
@@ -238,30 +241,49 @@ class Invariants:
 
     def _check_somebody(self, views: list[WhoHearsWhom]) -> None:
         missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
-        for view in views:
-            for side in () if self._hearing.unsettled else view.sides() or ():
-                ready = [name for name in side if self._able(view, name)]
-                plans = {self.world.nodes[name].plan_seen for name in side}
-                if not ready or len(plans) != 1 or self._overheard(view, side):
-                    continue
-                takes = self._proof_takes(view, side)
-                if takes is None:
-                    continue
-                for bundle in self.world.plans[plans.pop()][1]:
-                    missing.update(self._check_bundle(view, side, ready, bundle, takes))
+        for whole in () if self._hearing.unsettled else views:
+            for family in Family:
+                view = whole.of(family)
+                for side in view.sides() or ():
+                    missing.update(self._check_side(view, side, family))
         self._missing = missing
 
-    def _check_bundle(
-        self, view: WhoHearsWhom, side: frozenset[str], ready: list[str], bundle: Bundle, proof_takes: float
+    def _check_side(
+        self, view: WhoHearsWhom, side: frozenset[str], family: Family
     ) -> dict[tuple[str, AddressText, frozenset[str]], float]:
-        """What is missing of it on that side, and since when."""
+        """Which addresses of a family are missing on a side of those that speak it, and since when."""
+        missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
+        ready = [name for name in side if self._able(view, name)]
+        plans = {self.world.nodes[name].plan_seen for name in side}
+        if not ready or len(plans) != 1 or self._overheard(view, side):
+            return missing
+        takes = self._proof_takes(view, side)
+        if takes is None:
+            return missing
+        for bundle in self.world.plans[plans.pop()][1]:
+            missing.update(self._check_bundle(view, side, ready, bundle, family=family, proof_takes=takes))
+        return missing
+
+    def _check_bundle(
+        self,
+        view: WhoHearsWhom,
+        side: frozenset[str],
+        ready: list[str],
+        bundle: Bundle,
+        *,
+        family: Family,
+        proof_takes: float,
+    ) -> dict[tuple[str, AddressText, frozenset[str]], float]:
+        """Which of its addresses of a family are missing on that side, and since when."""
         missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
         nobody = frozenset[str]()
-        answered = {address: view.network.answerers.get(address, nobody) for address in bundle.addresses}
+        addresses = [address for address in bundle.addresses if family_of(address) is family]
+        answered = {address: view.network.answerers.get(address, nobody) for address in addresses}
         if all(answerers & side for answerers in answered.values()):
             return missing
         now = self.world.now
-        able = {self.world.nodes[n].known_as for n in ready if self.world.can_hold(n, view.network, bundle)}
+        holds = (n for n in ready if self.world.can_hold(n, view.network, bundle, addresses[0]))
+        able = {self.world.nodes[n].known_as for n in holds}
         names = [candidate.node for candidate in bundle.candidates]
         ranks = [rank for rank, name in enumerate(names) if name in able]
         if not ranks:
@@ -282,7 +304,8 @@ class Invariants:
             since = missing[key] = self._missing.get(key, now)
             grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
             grace += proof_takes + (DEAF_S if self._hears_beyond(view, side) else 0.0)
-            grace += JOINED_S if len(self.world.networks_of(address)) > 1 else 0.0
+            joins = len(self.world.networks_of(address)) > 1 or len({family_of(each) for each in bundle.addresses}) > 1
+            grace += JOINED_S if joins else 0.0
             grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
             begins = max(since, self._proof_came(side), self._listened(view, ready), view.noticed_at)
             if len(side) > 1:
@@ -306,12 +329,12 @@ class Invariants:
     def _able(self, view: WhoHearsWhom, name: str) -> bool:
         """Whether the node may claim: started, and not listening on a link that has just come up."""
         protocol, interface = self.world.nodes[name].protocol, view.there[name]
-        listening = self.world.now < interface.came_up_at + self.world.settings.listening_s
+        listening = self.world.now < interface.listens_since + self.world.settings.listening_s
         return protocol is not None and protocol.ready and not listening and not interface.refuses
 
     def _listened(self, view: WhoHearsWhom, ready: list[str]) -> float:
         """When the first of them was able."""
-        return min(view.there[name].came_up_at for name in ready) + self.world.settings.listening_s
+        return min(view.there[name].listens_since for name in ready) + self.world.settings.listening_s
 
     def _proof_came(self, side: frozenset[str]) -> float:
         """When a lone speaker whose witness's answers were lost heard one: silence counts from then (decision 0010).
@@ -423,15 +446,24 @@ class Invariants:
         """Whether the answer to a question may take longer than 50 ms."""
         return bool(network.weather.straggling or self.world.work is not None)
 
+    def _check_families(self) -> None:
+        for node in self.world.nodes.values():
+            for interface in node.interfaces:
+                for address in interface.answers if node.works else ():
+                    if family_of(address) not in interface.known_families:
+                        self._fail(f"G8: {node.name} answers for {address} on {interface.name}")
+
     def _check_places(self, views: list[WhoHearsWhom]) -> None:
         if len(views) == 1:
             return
         misplaced: dict[tuple[str, AddressText, str], float] = {}
         for view in views:
             for address, answerers in view.network.answerers.items():
-                own = [each for each in views if each.network.has(address)]
-                for name in answerers if own and own[0] is not view else ():
-                    known = [each for each in self.world.nodes[name].interfaces if each.network is own[0].network]
+                family = family_of(address)
+                own = [each.of(family) for each in views if each.network.has(address)]
+                for name in answerers if own and own[0].network is not view.network else ():
+                    interfaces = self.world.nodes[name].interfaces
+                    known = [x for x in interfaces if x.network is own[0].network and family in x.families]
                     told = any(view.mutual(name, other) for other in own[0].there if other not in self._hearing.twins)
                     if any(each.was_known for each in known) or told:
                         key = (view.network.name, address, name)

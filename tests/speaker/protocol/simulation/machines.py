@@ -1,4 +1,4 @@
-"""The machines of the simulation: their interfaces, kernels and speakers, and strangers that only speak ARP.
+"""The machines of the simulation: their interfaces, kernels and speakers, and strangers that only answer and ask.
 
 A machine has a kernel, a speaker process and cables, which fail separately. A speaker announces on the interfaces that
 are present: an interface that is renamed, made anew, moved into a bridge or without its address is another one for it,
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from cluster.addresses import Family, family_of
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import BundleId
@@ -28,13 +29,23 @@ class SimulatedInterface:
     index: int
     mac: Mac
     address: AddressText
-    gateway: AddressText | None = None
+    """Of IPv4, where that is spoken."""
+    gateways: tuple[AddressText, ...] = ()
+    """Of each family one, where that is spoken."""
     subnet: str = ""
-    """Its own address with prefix length."""
+    """Its own IPv4 address with prefix length."""
+    subnet6: str = ""
+    """Its own IPv6 address with prefix length, if it has more than a link-local one."""
+    families: frozenset[Family] = frozenset()
+    """Those that the kernel speaks there now: the network's, unless others are given."""
+    usual: frozenset[Family] = frozenset()
+    """And those that it speaks while nothing is broken."""
     present: bool = True
     """It is there, and has its address."""
     came_up_at: float = float("-inf")
     """When its cable was put back, or it appeared, for the last time."""
+    more_at: float = float("-inf")
+    """When it spoke a family more than before, for the last time."""
     life: int = 0
     """Counts how often it appeared: a speaker that has lost an interface knows nobody on it."""
     refuses: bool = False
@@ -54,10 +65,33 @@ class SimulatedInterface:
     """Nothing may be answered."""
     watched: bool = False
     """The speaker wants to hear of every frame."""
+    known_families: frozenset[Family] = frozenset()
+    """What the speaker knows of them."""
     answers: set[AddressText] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.subnet = self.subnet or f"{self.address}/16"
+        self.speak(self.network.families)
+
+    def speak(self, families: frozenset[Family]) -> None:
+        """From the beginning."""
+        self.families = self.usual = families
+
+    @property
+    def listens_since(self) -> float:
+        """When a speaker last began to listen there, before it claims anything new."""
+        return max(self.came_up_at, self.more_at)
+
+    @property
+    def link_local(self) -> AddressText:
+        return AddressText(f"fe80::{self.mac[3]:x}:{self.mac[4]:x}:{self.mac[5]:x}")
+
+    def source(self, to: frozenset[Family]) -> AddressText:
+        """What datagrams come from, by a family that both speak."""
+        return self.address if Family.IPV4 in self.families & to else self.link_local
+
+    def asks_from(self, family: Family) -> AddressText:
+        return self.address if family is Family.IPV4 else self.link_local
 
     def move(self, name: str, index: int) -> None:
         """The address goes to another interface of the machine on the same network, such as a bridge over this one."""
@@ -68,6 +102,7 @@ class SimulatedInterface:
         if not self.present or self.index != self.known_index:
             self.watched, self.quiet, self.suspended, self.sends = False, False, False, True
         self.was_known = self.was_known or self.present
+        self.known_families = self.families if self.present else frozenset()
         self.known_as = self.name if self.present else None
         self.known_index = self.index if self.present else 0
 
@@ -77,8 +112,10 @@ class SimulatedInterface:
 
     def state(self, host: str) -> LinkState:
         up = host not in self.network.unplugged
-        gateways = () if self.gateway is None else (self.gateway,)
-        return LinkState(self.name, self.index, self.mac, up, (self.subnet,), gateways)
+        v4, v6 = Family.IPV4 in self.families, Family.IPV6 in self.families
+        prefixes = ((self.subnet,) if v4 else ()) + ((self.subnet6,) if v6 and self.subnet6 else ())
+        gateways = tuple(each for each in self.gateways if family_of(each) in self.families)
+        return LinkState(self.name, self.index, self.mac, up, prefixes, gateways, self.link_local if v6 else None)
 
 
 @dataclass(eq=False)
@@ -154,4 +191,8 @@ class Stranger:
     name: str
     mac: Mac
     answers: dict[AddressText, Mac]
-    """What it answers ARP questions for, with the MAC that it names: a gateway for itself, a proxy for others."""
+    """What it answers questions for, with the MAC that it names: a gateway for itself, a proxy for others."""
+
+    def source(self, family: Family) -> AddressText | None:
+        """Its address of a family, if it has one."""
+        return next((address for address in self.answers if family_of(address) is family), None)

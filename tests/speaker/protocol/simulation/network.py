@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cluster.addresses import Family, family_of
 from cluster.objects import AddressText
 
 
@@ -54,7 +55,11 @@ class SimulatedNetwork:
     rng: random.Random
     name: str = "lan"
     prefix: str = "10.0"
-    """The first two octets of its subnet, which is a /16."""
+    """The first two octets of its IPv4 subnet, which is a /16."""
+    prefix6: str = ""
+    """The first group of its IPv6 subnet, which is a /32; empty: hosts have link-local addresses alone."""
+    families: frozenset[Family] = frozenset({Family.IPV4})
+    """What hosts on it speak, unless their interfaces say otherwise."""
     shared: bool = True
     """Several machines may be on it; otherwise it is one machine's own, such as a bridge for its containers."""
     weather: Weather = field(default_factory=Weather)
@@ -76,9 +81,15 @@ class SimulatedNetwork:
         """Of the host with this number."""
         return AddressText(f"{self.prefix}.{1 + index // 200}.{1 + index % 200}")
 
+    def address6(self, index: int) -> AddressText | None:
+        """Of the host with this number, if there is an IPv6 subnet."""
+        return AddressText(f"{self.prefix6}::{1 + index:x}") if self.prefix6 else None
+
     def has(self, address: AddressText) -> bool:
-        """Whether the address is on its subnet."""
-        return address.startswith(f"{self.prefix}.")
+        """Whether the address is on one of its subnets."""
+        if family_of(address) is Family.IPV4:
+            return address.startswith(f"{self.prefix}.")
+        return bool(self.prefix6) and address.startswith(f"{self.prefix6}:")
 
     def reaches(self, source: str, target: str) -> bool:
         """Whether frames do."""

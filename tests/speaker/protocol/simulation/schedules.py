@@ -165,11 +165,16 @@ class Schedule:
             assert not left, f"{left} are answered although no Service has them\n{world.story()}"
 
     def _check_bundle(self, bundle: Bundle, network: SimulatedNetwork) -> None:
-        """One node answers for all of it on each network where it belongs and somebody can."""
+        """One node answers for each address on each network where it belongs and somebody can, and one for all of them
+        where somebody can."""
         world = self.world
-        owners = {network.answerers.get(address, frozenset()) for address in bundle.addresses}
-        able = [name for name in world.names() if world.can_hold(name, network, bundle)]
-        if not able or (not bundle.serving and not any(owners)):
+        able = {
+            address: {name for name in world.names() if world.can_hold(name, network, bundle, address)}
+            for address in bundle.addresses
+        }
+        owners = [network.answerers.get(address, frozenset()) for address in bundle.addresses if able[address]]
+        if not owners or (not bundle.serving and not any(owners)):
             return
-        if len(owners) != 1 or len(next(iter(owners))) != 1:
+        of_all = set.intersection(*(nodes for nodes in able.values() if nodes))
+        if any(len(nodes) != 1 for nodes in owners) or (of_all and len(set(owners)) != 1):
             raise AssertionError(f"{bundle.id} is held on {network.name} by {owners} at the end\n{world.story()}")

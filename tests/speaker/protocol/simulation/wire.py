@@ -1,7 +1,8 @@
 """What speakers say and ask, carried over the networks to all that hear it.
 
-A datagram is a frame that firewalls may drop on its way to the speaker; ARP is none of theirs. Who answers for an
-address answers ARP questions for it, with a proof where one is asked for. Frames of any kind are shown to speakers that
+A datagram is a frame that firewalls may drop on its way to the speaker; ARP and Neighbour Discovery are none of theirs.
+Either passes between two interfaces that speak its family. Who answers for an address answers questions for it, with a
+proof where one is asked for. Frames of any kind are shown to speakers that
 watch for them.
 """
 
@@ -11,6 +12,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import assert_never
 
+from cluster.addresses import family_of
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import (
@@ -98,8 +100,9 @@ class Wire:
         if interface.refuses:
             return
         to = effect.mac if isinstance(effect, SendUnicast) else None
+        by = {family_of(effect.to)} if isinstance(effect, SendUnicast) else interface.families
         for other, theirs in self._others(node, interface.network):
-            if to is None or theirs.mac == to:
+            if (to is None or theirs.mac == to) and by & interface.families & theirs.families:
                 self._datagram(node, interface, other, theirs, effect.data, multicast=to is None)
 
     def _tell_sending(self, node: SimulatedNode, interface: SimulatedInterface) -> None:
@@ -117,7 +120,8 @@ class Wire:
         *,
         multicast: bool,
     ) -> None:
-        network, source, mac = interface.network, interface.address, interface.mac
+        network, source, mac = interface.network, interface.source(theirs.families), interface.mac
+        to = theirs.source(interface.families)
 
         def deliver() -> None:
             self._show(other, theirs, mac)
@@ -135,9 +139,7 @@ class Wire:
 
         def refuse() -> None:
             if (protocol := node.protocol) is not None:
-                self._tell(
-                    node, interface, lambda link: protocol.datagram_refused(link, theirs.address, self._clock.now)
-                )
+                self._tell(node, interface, lambda link: protocol.datagram_refused(link, to, self._clock.now))
 
         network.send(node.name, other.name, deliver, multicast)
 
@@ -176,11 +178,13 @@ class Wire:
             self._tell(node, interface, lambda _: protocol.receive_neighbour(seen, self._clock.now), ARP_OCTETS)
 
     def _ask(self, node: SimulatedNode, interface: SimulatedInterface, ask: AskAddress) -> None:
-        network = interface.network
+        network, family = interface.network, family_of(ask.target)
+        source = interface.asks_from(family)
+        assert family in interface.known_families, f"{node.name} asks for {ask.target} by {interface.name}"
 
         def answered(mac: Mac, proof: bytes = b"") -> None:
             self._show(node, interface, mac)
-            self.see(node, interface, NeighbourSeen(ask.link, ask.target, mac, interface.address, True, proof))
+            self.see(node, interface, NeighbourSeen(ask.link, ask.target, mac, source, True, proof))
 
         def stranger(host: Stranger) -> Action:
             mac = host.answers[ask.target]
@@ -198,7 +202,7 @@ class Wire:
             if other.protocol is None or ask.target not in theirs.answers:
                 return
             other.protocol.receive_neighbour(
-                NeighbourSeen(link, interface.address, interface.mac, ask.target, False), self._clock.now
+                NeighbourSeen(link, source, interface.mac, ask.target, False), self._clock.now
             )
             proof = other.protocol.prove(ask.nonce, theirs.mac, ask.target) if ask.nonce else b""
             network.send(other.name, node.name, lambda: answered(theirs.mac, proof))
@@ -207,7 +211,7 @@ class Wire:
             if ask.target in host.answers:
                 network.send(node.name, host.name, stranger(host))
         for other, theirs in self._others(node, network):
-            if ask.mac in (None, theirs.mac):
+            if ask.mac in (None, theirs.mac) and family in theirs.families:
                 network.send(node.name, other.name, question(other, theirs))
 
     def _send_gratuitous(
@@ -235,7 +239,10 @@ class Wire:
     def ask_from(self, stranger: Stranger, target: AddressText, heard: Callable[[str], None]) -> None:
         """A stranger asks everybody for an address: ``heard`` is called with who answers."""
         network = self._lan
-        source = next(iter(stranger.answers))
+        family = family_of(target)
+        source = stranger.source(family)
+        if source is None:
+            return
 
         def asked(other: SimulatedNode, theirs: SimulatedInterface) -> Action:
             def answer(link: LinkName) -> None:
@@ -254,4 +261,5 @@ class Wire:
 
         for other in self._nodes.values():
             for theirs in other.on(network):
-                network.send(stranger.name, other.name, asked(other, theirs))
+                if family in theirs.families:
+                    network.send(stranger.name, other.name, asked(other, theirs))

@@ -12,6 +12,7 @@ from hashlib import blake2b
 
 from msgspec.structs import replace
 
+from cluster.addresses import Family, family_of
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
@@ -26,6 +27,8 @@ from tests.speaker.protocol.simulation.wire import Wire
 LINK = LinkName("eth0")
 GATEWAY = AddressText("10.0.0.254")
 CLIENT = AddressText("10.0.0.200")
+GATEWAY6 = AddressText("fe80::fe")
+CLIENT6 = AddressText("fe80::c8")
 GATEWAY_MAC = Mac(bytes([2, 0, 0, 0, 0, 254]))
 CLIENT_MAC = Mac(bytes([2, 0, 0, 0, 0, 200]))
 CLUSTER = "11111111-2222-3333-4444-555555555555"
@@ -105,15 +108,29 @@ class World:
         number = node.joined
         node.joined += 1
         mac = Mac(bytes([2, 0, 0, number, 1 + node.index // 200, node.index % 200]))
-        gateway = GATEWAY if network is self.network and self.has_gateway else None
-        interface = SimulatedInterface(network, LinkName(link), 2 + number, mac, network.address(node.index), gateway)
+        gateways = (GATEWAY, GATEWAY6) if network is self.network and self.has_gateway else ()
+        interface = SimulatedInterface(network, LinkName(link), 2 + number, mac, network.address(node.index), gateways)
+        address6 = network.address6(node.index)
+        interface.subnet6 = f"{address6}/32" if address6 is not None else ""
         node.interfaces.append(interface)
         return interface
+
+    def speak(self, network: SimulatedNetwork, families: frozenset[Family], prefix6: str = "") -> None:
+        """From the beginning all machines on a network speak these families, and have addresses of this subnet."""
+        network.families, network.prefix6 = families, prefix6
+        for node in self.nodes.values():
+            for interface in node.on(network):
+                address6 = network.address6(node.index)
+                interface.subnet6 = f"{address6}/32" if address6 is not None else ""
+                interface.speak(families)
+        for name, address in (("gateway", GATEWAY6), ("client", CLIENT6)):
+            if network is self.network and name in self.strangers:
+                self.strangers[name].answers[address] = self.strangers[name].mac
 
     def add_network(self, name: str, prefix: str, *, shared: bool = True) -> SimulatedNetwork:
         """A further network, on which nobody is yet: no gateway and no client."""
         rng = random.Random(self.seed * 31 + len(self.networks))
-        network = SimulatedNetwork(self.clock, rng, name, prefix, shared)
+        network = SimulatedNetwork(self.clock, rng, name, prefix, shared=shared)
         self.networks.append(network)
         return network
 
@@ -308,6 +325,15 @@ class World:
         interface.move(link or interface.name, index or interface.index)
         self.clock.after(seconds, lambda: self.regain_link(name, interface))
 
+    def set_families(self, name: str, interface: SimulatedInterface, families: frozenset[Family]) -> None:
+        """The kernel speaks other families on an interface: IPv6 is switched off, or the last IPv4 address is gone."""
+        if families - interface.families:
+            interface.more_at = self.clock.now
+        interface.families = families
+        spoken = " and ".join(family.text for family in sorted(families))
+        self.fault(f"{name} speaks {spoken} on {interface.name}")
+        self._links(self.nodes[name])
+
     def rename_link(self, name: str, interface: SimulatedInterface, link: str) -> None:
         self.fault(f"{name}'s {interface.name} is called {link} now")
         interface.move(link, interface.index)
@@ -434,15 +460,20 @@ class World:
         own = [network for network in self.networks if network.has(address)]
         return own or [network for network in self.networks if network.shared]
 
-    def can_hold(self, name: str, network: SimulatedNetwork, bundle: Bundle) -> bool:
-        """Whether the node has an interface on the network that is one for the bundle, and several nodes share it."""
+    def can_hold(self, name: str, network: SimulatedNetwork, bundle: Bundle, address: AddressText) -> bool:
+        """Whether the node has an interface on the network that is one for the address, and hears some other node."""
         node = self.nodes[name]
-        sharing = sum(any(other.on(network)) for other in self.nodes.values())
+        spoken = frozenset[Family]().union(*(interface.families for interface in node.on(network)))
+        sharing = sum(any(each.families & spoken for each in other.on(network)) for other in self.nodes.values())
         named = [each.interfaces for each in bundle.candidates if each.node == node.known_as]
         return (
             sharing > 1
-            and network in self.networks_of(bundle.addresses[0])
-            and any(not each or interface.name in each for each in named for interface in node.on(network))
+            and network in self.networks_of(address)
+            and any(
+                (not each or interface.name in each) and family_of(address) in interface.families
+                for each in named
+                for interface in node.on(network)
+            )
         )
 
     def owner(self, address: str, network: SimulatedNetwork | None = None) -> str | None:

@@ -1,0 +1,180 @@
+"""Both families: which node holds an address of which, and what moves when a kernel speaks one no more."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from cluster.addresses import Family
+from cluster.objects import AddressText
+from speaker.plan import Bundle
+from tests.speaker.protocol.simulation.both_families import BOTH, IPV4, IPV6, FamilySchedule
+from tests.speaker.protocol.simulation.invariants import Invariants
+from tests.speaker.protocol.simulation.scenes import (
+    assert_each_is_answered_by_one,
+    assert_nothing_moves,
+    decisions_of,
+    owner_of,
+    seconds_until_answered,
+)
+from tests.speaker.protocol.simulation.test_seeds import batches
+from tests.speaker.protocol.simulation.world import World, bundle_of
+
+pytestmark = pytest.mark.slow
+
+SEEDS = range(4)
+A, A6 = AddressText("10.0.9.1"), AddressText("fd10::9:1")
+"""Of one dual-stack Service."""
+
+
+def world_of(seed: int, *families: frozenset[Family], nodes: int = 3, start: bool = True) -> World:
+    """On each node the kernel speaks the next of these families, on the last ones the last of them."""
+    world = World(seed, nodes)
+    world.speak(world.network, BOTH, "fd10")
+    for number, node in enumerate(world.nodes.values()):
+        node.lan.speak(families[min(number, len(families) - 1)])
+    Invariants(world, owners_stay=False)
+    if start:
+        world.start_all(spread=0.3)
+    return world
+
+
+def in_order(world: World, id_: str, *addresses: AddressText) -> Bundle:
+    """n0 ranks first, n1 second, and so on."""
+    bundle = bundle_of(id_, addresses, ())
+    by_name = {each.node: each for each in bundle_of(id_, addresses, world.nodes).candidates}
+    return replace(bundle, candidates=tuple(by_name[node] for node in sorted(by_name)))
+
+
+@pytest.mark.parametrize("families", [IPV6, BOTH])
+def test_addresses_move_with_a_dead_node_in_each_family(families: frozenset[Family]) -> None:
+    for seed in SEEDS:
+        world = world_of(seed, families)
+        addresses = (A6,) if families == IPV6 else (A, A6)
+        world.set_bundles([bundle_of("b0", addresses, world.nodes)])
+        world.run(6.0)
+        first = owner_of(world, A6)
+        world.power_cut(first)
+        assert max(seconds_until_answered(world, 0.6, each) for each in addresses) < 0.6
+        assert {world.owner(each) for each in addresses} == {owner_of(world, A6)} != {first}, world.story()
+
+
+def test_an_ipv6_network_with_link_local_addresses_alone_is_one() -> None:
+    for seed in SEEDS:
+        world = world_of(seed, IPV6)
+        for node in world.nodes.values():
+            node.lan.subnet6 = ""
+        world.set_bundles(bundle_of(f"b{i}", [f"2001:db8::{i:x}"], world.nodes) for i in range(1, 13))
+        world.run(6.0)
+        assert_each_is_answered_by_one(world)
+        assert len(set(world.answerers.values())) == 3, world.story()
+        assert not decisions_of(world, "PeerSuspected"), world.story()
+
+
+@pytest.mark.parametrize("lost", [Family.IPV4, Family.IPV6])
+def test_addresses_of_a_family_that_the_kernel_speaks_no_more_move_and_the_others_stay(lost: Family) -> None:
+    for seed in SEEDS:
+        world = world_of(seed, BOTH)
+        bundles = [bundle_of(f"four{i}", [f"10.0.9.{i}"], world.nodes) for i in range(1, 7)]
+        bundles += [bundle_of(f"six{i}", [f"fd10::9:{i}"], world.nodes) for i in range(1, 7)]
+        world.set_bundles(bundles)
+        world.run(6.0)
+        holder = owner_of(world, A if lost is Family.IPV4 else A6)
+        before = {address: world.owner(address) for address in world.answerers}
+        world.set_families(holder, world.nodes[holder].lan, BOTH - {lost})
+        world.run(0.3)
+        for address, owner in before.items():
+            moves = owner == holder and (":" in address) is (lost is Family.IPV6)
+            assert (world.owner(address) != owner) is moves, world.story()
+        assert_each_is_answered_by_one(world)
+        world.set_families(holder, world.nodes[holder].lan, BOTH)
+        assert_nothing_moves(world, 10.0)
+
+
+def test_a_bundle_of_both_families_moves_as_one_and_is_answered_for_all_the_time_in_the_other() -> None:
+    for seed in SEEDS:
+        world = world_of(seed, BOTH)
+        world.set_bundles([bundle_of("b0", [A, A6], world.nodes)])
+        world.run(6.0)
+        first = owner_of(world, A6)
+        world.set_families(first, world.nodes[first].lan, IPV4)
+        assert seconds_until_answered(world, 0.3, A6) < 0.1
+        changes = len(world.owner_changes)
+        world.run(3.0)
+        assert world.owner(A) == world.owner(A6) != first, world.story()
+        assert all(answerers for _, _, answerers in world.owner_changes[changes:]), world.story()
+
+
+@pytest.mark.parametrize("first", [IPV4, IPV6])
+def test_nobody_waits_for_a_candidate_that_does_not_speak_the_family(first: frozenset[Family]) -> None:
+    """Its turn would take 100 ms, and another 400 where nobody held the address before."""
+    address = A6 if first == IPV4 else A
+    for seed in SEEDS:
+        world = world_of(seed, first, BOTH)
+        world.run(6.0)
+        world.set_bundles([in_order(world, "b0", address)])
+        assert seconds_until_answered(world, 0.6, address) < 0.05
+        assert owner_of(world, address) == "n1", world.story()
+
+
+def test_nobody_steps_aside_for_a_candidate_that_does_not_speak_the_families() -> None:
+    for seed in SEEDS:
+        world = world_of(seed, IPV4, BOTH)
+        bundle = in_order(world, "b0", A, A6)
+        preferring = [replace(each, preference=int(each.node == "n0")) for each in bundle.candidates]
+        world.set_bundles([replace(bundle, candidates=tuple(preferring))])
+        world.run(200.0)
+        assert (world.owner(A), world.owner(A6)) == ("n1", "n1"), world.story()
+        world.set_bundles([replace(bundle, candidates=bundle.candidates[:1])])
+        world.run(10.0)
+        assert (world.owner(A), world.owner(A6)) == ("n1", "n1"), world.story()
+        assert not decisions_of(world, "Released"), world.story()
+
+
+def test_a_bundle_of_both_families_goes_to_a_node_that_speaks_both() -> None:
+    for seed in SEEDS:
+        world = world_of(seed, IPV4, IPV6, BOTH, nodes=4)
+        world.run(6.0)
+        world.set_bundles([in_order(world, "b0", A, A6)])
+        world.run(2.0)
+        assert (world.owner(A), world.owner(A6)) == ("n2", "n2"), world.story()
+        assert len(decisions_of(world, "Claimed")) == 2, world.story()
+
+
+def test_where_nobody_speaks_both_families_each_address_is_held_by_one_that_speaks_its() -> None:
+    """It is one bundle nevertheless, and goes to one node as soon as one speaks both."""
+    for seed in SEEDS:
+        world = world_of(seed, IPV4, IPV6, IPV4, IPV6, nodes=4)
+        world.set_bundles([in_order(world, "b0", A, A6)])
+        world.run(6.0)
+        assert (world.owner(A), world.owner(A6)) == ("n0", "n1"), world.story()
+        assert_nothing_moves(world, 60.0)
+        world.set_families("n3", world.nodes["n3"].lan, BOTH)
+        world.run(4.0)
+        assert (world.owner(A), world.owner(A6)) == ("n3", "n3"), world.story()
+        assert_nothing_moves(world, 60.0)
+
+
+def test_an_address_of_a_family_that_nobody_speaks_is_held_by_nobody_and_nothing_spins() -> None:
+    world = world_of(1, IPV4)
+    world.set_bundles([bundle_of("b0", [A, A6], world.nodes)])
+    world.run(6.0)
+    assert (world.owner(A), world.owner(A6)) != (None, None)
+    frames = world.network.frames
+    world.run(20.0)
+    assert A6 not in world.answerers
+    assert len(decisions_of(world, "Claimed")) == 1, world.story()
+    assert world.network.frames - frames < 20 * 60, "more than heartbeats and questions to neighbours"
+
+
+@pytest.mark.parametrize(("first", "last"), batches("BERTHLB_FAMILIES", "0:60"))
+def test_promises_hold_under_random_faults_on_networks_of_both_families(first: int, last: int) -> None:
+    for seed in range(first, last):
+        FamilySchedule(seed).run()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("first", "last"), [(start, start + 20) for start in range(1000, 4000, 20)])
+def test_promises_hold_under_thousands_of_schedules_on_networks_of_both_families(first: int, last: int) -> None:
+    for seed in range(first, last):
+        FamilySchedule(seed).run()
