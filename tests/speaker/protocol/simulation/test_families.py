@@ -15,6 +15,7 @@ from tests.speaker.protocol.simulation.scenes import (
     assert_nothing_moves,
     decisions_of,
     owner_of,
+    protocol_of,
     seconds_until_answered,
 )
 from tests.speaker.protocol.simulation.test_seeds import batches
@@ -89,6 +90,23 @@ def test_addresses_of_a_family_that_the_kernel_speaks_no_more_move_and_the_other
         assert_each_is_answered_by_one(world)
         world.set_families(holder, world.nodes[holder].lan, BOTH)
         assert_nothing_moves(world, 10.0)
+
+
+@pytest.mark.parametrize("lost", [Family.IPV4, Family.IPV6])
+def test_what_was_lost_with_a_family_is_claimed_no_more_when_the_family_is_back(lost: Family) -> None:
+    """A claim that nobody noticed would count again when its successor dies, without a word to clients."""
+    address = A if lost is Family.IPV4 else A6
+    for seed in SEEDS:
+        world = world_of(seed, BOTH)
+        world.set_bundles([bundle_of("b0", [address], world.nodes)])
+        world.run(6.0)
+        first = owner_of(world, address)
+        world.set_families(first, world.nodes[first].lan, BOTH - {lost})
+        world.run(1.0)
+        assert address not in protocol_of(world, first).claims(), world.story()
+        world.set_families(first, world.nodes[first].lan, BOTH)
+        world.run(3.0)
+        assert address not in protocol_of(world, first).claims(), world.story()
 
 
 def test_a_bundle_of_both_families_moves_as_one_and_is_answered_for_all_the_time_in_the_other() -> None:
