@@ -23,7 +23,8 @@ from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
 from speaker.wire.arp import frames
-from speaker.wire.heartbeats.datagrams import UdpFrame
+from speaker.wire.heartbeats.encapsulation import UdpFrame
+from speaker.wire.heartbeats.families import IPV4
 from tests.wire.network import Wire, WireHost
 from tests.wire.opened import mac_of
 
@@ -50,7 +51,7 @@ def foreign_datagrams(node: WireHost) -> list[bytes]:
     """UDP datagrams to a port that nobody has on the node: a filter has to look into them before it drops them."""
     here, sender = (WireAddress.of(AddressText(text)) for text in ("192.0.2.1", "192.0.2.2"))
     frame = UdpFrame(mac_of(node), Mac(b"\x02\x00\x00\x01\x00\x00"), here, sender, 9, 9, 64, b"no heartbeat")
-    return [frame.encode()] * 100
+    return [IPV4.encode(frame)] * 100
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ MEMORY = 1024  # things remembered
 BURST = 10  # Events in a row
 REFILL_S = 10.0  # until one more is allowed after a burst
 
-OPEN_THE_PORT = "let UDP port 7948 pass between the nodes, unicast and multicast to 224.0.0.254"
+OPEN_THE_PORT = "let UDP port 7948 pass between the nodes, unicast and multicast to 224.0.0.254 or ff02::114"
 """What to do where heartbeats do not arrive."""
 WHAT_STOPS_IT = (
     "a switch or virtual network that does not forward it, or a filter of tc, XDP or nftables' family netdev on either"

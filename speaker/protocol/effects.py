@@ -73,7 +73,8 @@ class NeighbourSeen:
 
 @dataclass(frozen=True, slots=True)
 class SendHeartbeat:
-    """Send a datagram to the link's heartbeat group (224.0.0.254, UDP 7948, TTL 255)."""
+    """Send a datagram to the link's heartbeat group in every family that the link speaks (224.0.0.254 and ff02::114,
+    UDP 7948, TTL and hop limit 255)."""
 
     link: LinkName
     data: bytes
@@ -81,8 +82,8 @@ class SendHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class SendUnicast:
-    """Send a datagram to one speaker (UDP 7948, TTL 255). A refusal by its kernel comes back as
-    ``datagram_refused``.
+    """Send a datagram to one speaker, in the family of its address (UDP 7948, TTL or hop limit 255). A refusal by its
+    kernel comes back as ``datagram_refused``.
     """
 
     link: LinkName

@@ -6,7 +6,7 @@ session is a recording: therefore a session that was never heard before counts o
 *our* present session (``identity``), which no recording from before our start can do.
 
 Layout, big-endian: magic (3) and version (1), cluster (8, digest of the cluster's identity), session (8, random),
-sequence (8), tag (16, over all of the rest), then one message as msgpack. A datagram that is said has at most 1,252
+sequence (8), tag (16, over all of the rest), then one message as msgpack. A datagram that is said has at most 1,232
 bytes, so that it is never fragmented. Three messages: ``Heartbeat``, and for claims ``ClaimStep`` (what changed) and
 ``ClaimPart`` (a piece of the whole set). ``docs/protocol.md`` has all of it octet by octet.
 
@@ -44,7 +44,7 @@ VERSION = b"1"
 FEATURES = 0
 """Those that this release knows, a bit each, of what may be needed to understand a message or a claim."""
 MAX_DATAGRAM = 1400  # what is taken
-LONGEST_SAID = 1280 - 28  # every link that can carry IPv6 carries this (RFC 8200 §5), with the headers of IPv4 and UDP
+LONGEST_SAID = 1280 - 48  # every link that speaks IPv6 carries this (RFC 8200 §5), with the headers of IPv6 and UDP
 MAX_NAME = 253  # bytes; RFC 1123 subdomain, the longest node name
 MAX_LINK_NAME = 60  # octets, whatever the encoding: IFNAMSIZ is 16
 MAX_PREFIXES = 8

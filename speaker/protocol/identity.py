@@ -100,7 +100,7 @@ class Identity:
             news.add(self._make_room(now))
         del self._roster.pending[session]
         if former is not None:
-            elsewhere = all(sighting.contact != (source, message.mac) for sighting in former.sightings.values())
+            elsewhere = not any(sighting.is_at(source, Mac(message.mac)) for sighting in former.sightings.values())
             news.add(self.remove(former, now, retire_at=former.window.newest if elsewhere else FOREVER))
             self._roster.report("PeerDead", node=former.node, proof="new session")
         peer = Peer(pending.node, session, pending.window)
@@ -134,8 +134,7 @@ class Identity:
         known to be dead, nor the one of the two that yields. Silence alone does not say that it is dead: what blocks
         its datagrams leaves its answers. Where nobody is declared dead, since we cannot send, silence is all there
         is."""
-        place = (pending.address, pending.mac)
-        if any(sighting.contact == place for sighting in former.sightings.values()):
+        if any(sighting.is_at(pending.address, pending.mac) for sighting in former.sightings.values()):
             return False
         heard = [
             sighting

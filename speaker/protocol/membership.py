@@ -73,7 +73,7 @@ class Membership:
         """Raises ``HeartbeatError`` for a datagram that does not count."""
         session, message = envelope.session, envelope.message
         if session == self._identity.session:
-            self._news.networks = self._note_own(link, source, now)
+            self._news.networks = isinstance(message, Heartbeat) and self._note_own(link, message, now)
             raise HeartbeatError(Drop.OWN)
         if self._identity.is_retired(session, envelope.sequence):
             raise HeartbeatError(Drop.REPLAYED)
@@ -104,15 +104,17 @@ class Membership:
             raise HeartbeatError(Drop.UNKNOWN_KIND, f"kind {message.kind}")
         self._news.add(self._mirrors.take(peer, message, now))
 
-    def _note_own(self, link: LinkName, source: AddressText, now: float) -> bool:
-        """A datagram of ours came back. On another link than it went out on: both are one segment. Returns whether that
-        is new."""
+    def _note_own(self, link: LinkName, message: Heartbeat, now: float) -> bool:
+        """A heartbeat of ours came back. On another link than it went out on: both are one segment. Returns whether
+        that is new. Which link it was, the heartbeat says; its source may not, since interfaces with one MAC (VLANs on
+        one card) have one link-local address."""
+        sent_on = LinkName(message.link)
+        if sent_on == link or sent_on not in self._roster.links:
+            return False
         new = False
-        for name, here in self._roster.links.items():
-            if name != link and any(prefix.partition("/")[0] == source for prefix in here.state.own):
-                for one, other in ((name, link), (link, name)):
-                    new = new or other not in self._roster.links[one].also
-                    self._roster.links[one].also[other] = now
+        for one, other in ((sent_on, link), (link, sent_on)):
+            new = new or other not in self._roster.links[one].also
+            self._roster.links[one].also[other] = now
         return new
 
     @staticmethod
@@ -150,7 +152,7 @@ class Membership:
             return
         if message.flags & ANSWER or (sighting.standing is Standing.DEAD and not hears):
             self._news.speak = True
-            self._news.unicast[link, sighting.contact] = None  # what we say to the group may not reach it
+            self._news.write_to(link, sighting.contacts)  # what we say to the group may not reach it
         self._news.changed |= self._mirrors.note(peer, message, now)
         if hears or not any(
             other is not peer and theirs.standing is Standing.ALIVE for other, theirs in self._roster.on(link)
@@ -216,9 +218,9 @@ class Membership:
         """The interface by which the peer is on this link. Another one of its on the same segment counts only when
         this one has been silent for as long as makes a suspect: else the two would alternate. Returns whether it is
         called otherwise than before."""
-        if sighting.mac != message.mac or sighting.address != source:
+        if sighting.mac != message.mac:
             self._roster.by_mac.pop(sighting.mac, None)
-            sighting.mac, sighting.address = Mac(message.mac), source
+        sighting.note_place(source, Mac(message.mac))
         self._roster.by_mac[sighting.mac] = peer.node
         renamed = sighting.link != message.link
         sighting.link = LinkName(message.link)
@@ -255,7 +257,7 @@ class Membership:
             if answered <= 3:
                 self._news.speak = True
                 if session == self._identity.session:
-                    self._news.unicast[link, sighting.contact] = None
+                    self._news.write_to(link, sighting.contacts)
         peer.suspicions = suspicions
         if not suspicions:
             return youngest_ms <= MAX_AGE_MS, heard_us

@@ -84,8 +84,8 @@ class Mirrors:
         peer.ignored = True
         news = self.forget(peer, f"nonsense of {peer.node}")
         peer.behind_since = None
-        contact = next((sighting.contact for sighting in peer.sightings.values()), None)
-        where = {"address": contact[0], "mac": contact[1].hex(":")} if contact is not None else {}
+        seen = next(iter(peer.sightings.values()), None)
+        where = {"address": seen.address, "mac": seen.mac.hex(":")} if seen is not None else {}
         self._roster.report("MemberNonsense", node=peer.node, what="more claims than there can be", **where)
         return news
 

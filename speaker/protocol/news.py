@@ -6,6 +6,7 @@ when to look, ``voice`` what to say, and ``ownership`` what to judge.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cluster.objects import AddressText
@@ -37,6 +38,10 @@ class News:
     """Until then peers look for somebody: heartbeats come quickly."""
     dropped: HeartbeatError | None = None
     """Why the datagram that brought this does not count."""
+
+    def write_to(self, link: LinkName, contacts: Iterable[Contact]) -> None:
+        """A speaker is to get the next heartbeat by unicast too, wherever it is reached."""
+        self.unicast.update(((link, contact), None) for contact in contacts)
 
     def add(self, other: News) -> None:
         """Take over what another part found out after this."""

@@ -149,24 +149,26 @@ class Protocol:
 
     def receive_datagram(
         self, link: LinkName, source: AddressText, data: bytes, now: float, *, by_group: bool = True
-    ) -> None:
-        """A datagram that arrived with TTL 255 on UDP 7948, addressed to the group or to this node alone."""
+    ) -> bool:
+        """A datagram that arrived from this link (TTL or hop limit 255) on UDP 7948, addressed to the group or to this
+        node alone. Returns whether it counts, as what a member said just now."""
         here = self._roster.links.get(link)
         if self._voice.authenticator is None or here is None or not here.state.up:
-            return
+            return False
         try:
             envelope = self._voice.authenticator.parse(data)
         except HeartbeatError as error:
             self._drop(link, source, error, now)
-            return
+            return False
         news = self._membership.receive(link, source, envelope, now, by_group=by_group)
         self._take_in(news)
         if news.dropped is None:
             self._carry_over(now)
-            return
+            return True
         self._drop(link, source, news.dropped, now)
         if news.networks:
             self._carry_over(now)
+        return False
 
     def datagram_refused(self, link: LinkName, to: AddressText, now: float) -> None:
         if self._witnesses.refused(link, to, now):

@@ -68,12 +68,15 @@ class Sighting:
     """One peer on one link."""
 
     address: AddressText
+    """From which it was heard last."""
     mac: Mac
     detector: Detector
     heard_at: float
     """Last believed datagram since the link came up."""
     link: LinkName
     """The name that the peer's own link to this segment has."""
+    other_address: AddressText | None = None
+    """From which it was heard last in the other family, if it was."""
     newest: int = -1
     """Sequence of its newest heartbeat here."""
     link_at: float = LONG_AGO
@@ -102,8 +105,31 @@ class Sighting:
     suspicion: Suspicion | None = None
 
     @property
-    def contact(self) -> Contact:
-        return self.address, self.mac
+    def addresses(self) -> tuple[AddressText, ...]:
+        """One of each family in which it was heard, the one heard last first."""
+        return (self.address,) if self.other_address is None else (self.address, self.other_address)
+
+    @property
+    def contacts(self) -> tuple[Contact, ...]:
+        """Where it is reached in each family in which it was heard."""
+        return tuple((address, self.mac) for address in self.addresses)
+
+    def is_at(self, address: AddressText, mac: Mac) -> bool:
+        """Whether who has this address and MAC is in the same place: the MAC is its, and so is the address, or it was
+        not heard in that family yet."""
+        if mac != self.mac:
+            return False
+        own = self.address if same_family(self.address, address) else self.other_address
+        return own is None or own == address
+
+    def note_place(self, address: AddressText, mac: Mac) -> None:
+        """It was heard from there."""
+        if mac != self.mac:
+            self.mac, self.address, self.other_address = mac, address, None
+        elif address != self.address:
+            if not same_family(self.address, address):
+                self.other_address = self.address
+            self.address = address
 
 
 @dataclass(slots=True)
@@ -337,10 +363,11 @@ class Roster:
     def deaf_to_us(self, link: LinkName, now: float, interval: float) -> list[Contact]:
         """Live peers on the link that multicast does not reach."""
         late = [
-            sighting.contact
+            contact
             for _, sighting in self.on(link)
             if sighting.standing is not Standing.DEAD
             and now - sighting.hears_group_at > SUSPICION_INTERVALS * interval + sighting.detector.interval
+            for contact in sighting.contacts
         ]
         waiting = (
             p for p in self.pending.values() if p.link == link and now - p.first_at > SUSPICION_INTERVALS * interval
@@ -423,6 +450,10 @@ class Roster:
 
     def report(self, reason: str, **fields: str | int | float) -> None:
         self.emit(Decision(reason, fields))
+
+
+def same_family(one: AddressText, other: AddressText) -> bool:
+    return (":" in one) is (":" in other)
 
 
 def claims_of(peer: Peer, why: str) -> dict[AddressText, str]:

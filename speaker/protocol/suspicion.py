@@ -4,7 +4,8 @@
 questions about another suspect. Then:
 
 1. The next heartbeat says so, at once. Each speaker that hears it says at once when it last heard the suspect.
-2. The suspect is asked by a unicast datagram, and by a question with a nonce for an address that it holds.
+2. The suspect is asked by a unicast datagram, in each family in which it was heard, and by a question with a nonce for
+   an address that it holds.
 3. Both are asked again after 50 ms, and each 100 ms while the suspicion lasts; for another address while none is
    proved.
 
@@ -177,7 +178,7 @@ class Suspicions:
             gap = self._roster.settings.idle_interval_s
         suspicion.ask_next = now + gap
         self._news.speak = True
-        self._news.unicast[link, sighting.contact] = None
+        self._news.write_to(link, sighting.contacts)
         address = self._held_by(peer, suspicion, link, now)
         if address is not None:
             nonce = self._rng.getrandbits(8 * NONCE_OCTETS).to_bytes(NONCE_OCTETS)

@@ -25,11 +25,12 @@ class Witnesses:
         self._roster = roster
 
     def refused(self, link: LinkName, to: AddressText, now: float) -> bool:
-        """The kernel at ``to`` says that no speaker listens there (ICMP port unreachable, RFC 792)."""
+        """The kernel at ``to`` says that no speaker listens there (port unreachable: ICMP, RFC 792, or ICMPv6, RFC
+        4443)."""
         of_suspect = False
         for peer in list(self._roster.suspects.values()):
             sighting = peer.sightings.get(link)
-            if sighting is not None and sighting.suspicion is not None and sighting.address == to:
+            if sighting is not None and sighting.suspicion is not None and to in sighting.addresses:
                 sighting.suspicion.refused_at = now
                 of_suspect = True
         return of_suspect

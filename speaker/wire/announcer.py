@@ -79,7 +79,7 @@ from speaker.wire.usability import Usability
 from speaker.wire.waiting import Waiting
 
 DATAGRAMS_BEFORE_JUDGING = 256
-"""Of each link, when the protocol is due: some milliseconds, and about what a socket's buffer holds."""
+"""Of each link and family, when the protocol is due: some milliseconds, and about what a socket's buffer holds."""
 
 logger = logging.getLogger(__name__)
 
@@ -308,7 +308,8 @@ class Announcer:
         for resolver in link.resolvers.values():
             for asked in (resolver.questions.socket, resolver.answers.socket):
                 self._waiting.add(asked, partial(self._receiver.resolution, link, resolver, asked))
-        self._waiting.add(link.heartbeats.socket, partial(self._receiver.heartbeats, link))
+        for family, heartbeats in link.heartbeats.items():
+            self._waiting.add(heartbeats.socket, partial(self._receiver.heartbeats, link, family))
 
     def _wait_no_longer_for(self, link: OpenLink) -> None:
         for opened in link.sockets:

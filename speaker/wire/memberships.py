@@ -1,8 +1,9 @@
 """Joins and leaves the groups of one interface, as ``groups`` plans it. I/O only.
 
-The kernel does the rest: it has the network card receive the group, and says so with MLD reports (RFC 3810), at once,
-when the interface comes up, and whenever a querier asks. A membership belongs to the interface by its index, lives
-through its going down and up and being renamed, and ends with the socket, however the process ends.
+The kernel does the rest: it has the network card receive the group, and says so with reports (MLD, RFC 3810; of IPv4's
+groups IGMP, RFC 3376), at once, when the interface comes up, and whenever a querier asks. A membership belongs to the
+interface by its index, lives through its going down and up and being renamed, and ends with the socket, however the
+process ends.
 
 What is to be done for thousands of addresses is done in pieces of some milliseconds. While the interface has no IPv6
 (``disable_ipv6``, an MTU below 1,280), nothing can be joined; that is tried once a second. An interface that was
@@ -15,7 +16,9 @@ import errno
 import logging
 import socket
 import struct
+from typing import NamedTuple
 
+from cluster.addresses import Family
 from speaker.link import LinkName
 from speaker.wire.groups import Groups, MembershipStep
 
@@ -23,8 +26,34 @@ STEPS_AT_ONCE = 16
 """Joins take 0.1 to 0.4 ms each where there are thousands."""
 TRY_AGAIN_S = 1.0
 
-_MEMBERSHIP = struct.Struct("@16si")
-"""``struct ipv6_mreq``."""
+
+class _Calls(NamedTuple):
+    """How the kernel is asked for memberships of one family."""
+
+    domain: int
+    level: int
+    join: int
+    leave: int
+    membership: struct.Struct
+    """Group and interface."""
+
+
+_CALLS = {
+    Family.IPV4: _Calls(
+        socket.AF_INET,
+        socket.IPPROTO_IP,
+        socket.IP_ADD_MEMBERSHIP,
+        socket.IP_DROP_MEMBERSHIP,
+        struct.Struct("@4s4xi"),  # struct ip_mreqn
+    ),
+    Family.IPV6: _Calls(
+        socket.AF_INET6,
+        socket.IPPROTO_IPV6,
+        socket.IPV6_JOIN_GROUP,
+        socket.IPV6_LEAVE_GROUP,
+        struct.Struct("@16si"),  # struct ipv6_mreq
+    ),
+}
 _IS_SO_ALREADY = frozenset((errno.EADDRINUSE, errno.EADDRNOTAVAIL))
 """Joined, or left."""
 
@@ -33,7 +62,7 @@ logger = logging.getLogger(__name__)
 
 
 class Memberships:
-    """The sockets that hold the memberships of an interface."""
+    """The sockets that hold the memberships of an interface, in groups of one family."""
 
     def __init__(self, link: LinkName, index: int, groups: Groups) -> None:
         self._link = link
@@ -88,11 +117,12 @@ class Memberships:
             self._groups.done(step)
 
     def _set(self, step: MembershipStep) -> None:
-        option = socket.IPV6_JOIN_GROUP if step.joins else socket.IPV6_LEAVE_GROUP
+        calls = _CALLS[step.group.family]
+        option = calls.join if step.joins else calls.leave
         new = step.socket == len(self._sockets)
-        asked = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) if new else self._sockets[step.socket]
+        asked = socket.socket(calls.domain, socket.SOCK_DGRAM) if new else self._sockets[step.socket]
         try:
-            asked.setsockopt(socket.IPPROTO_IPV6, option, _MEMBERSHIP.pack(step.group, self._index))
+            asked.setsockopt(calls.level, option, calls.membership.pack(step.group, self._index))
         except OSError as error:
             if error.errno not in _IS_SO_ALREADY:
                 if new:

@@ -1,8 +1,8 @@
 """The open links: the interfaces on which this node announces, each with its sockets.
 
-A link is open when it has all its sockets: for each family those of address resolution (``resolver``), and those of the
-heartbeats. Only an open link is announced to the protocol. Where the sockets cannot be had, one log line says so, and
-`OpenLinks.open_missing` tries again.
+A link is open when it has all its sockets: for each family those of address resolution (``resolver``) and those of the
+heartbeats. A family that the kernel does not know has no heartbeats. Only an open link is announced to the protocol.
+Where the sockets cannot be had, one log line says so, and `OpenLinks.open_missing` tries again.
 
 An interface is the one with its index, whatever its name. Renamed, it keeps its sockets and what they have received. A
 name that another interface has by now is another link.
@@ -19,7 +19,8 @@ from cluster.addresses import Family
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import LinkState
 from speaker.wire.frame_watch import FrameWatch
-from speaker.wire.heartbeats.sockets import HeartbeatSocket
+from speaker.wire.heartbeats.copies import DatagramCopies
+from speaker.wire.heartbeats.sockets import HeartbeatSocket, open_heartbeats
 from speaker.wire.resolution import Resolution, Responder
 from speaker.wire.resolver import Resolver
 from speaker.wire.responders import Responders
@@ -41,8 +42,10 @@ class OpenLink:
             for family, responder in responders.items():
                 self.resolvers[family] = Resolver(state, resolutions[family], responder)
                 opened.callback(self.resolvers[family].close)
-            self.heartbeats = HeartbeatSocket(state)
+            self.heartbeats = open_heartbeats(state)
             opened.pop_all()
+        self.copies = DatagramCopies()
+        self._order = list(self.heartbeats)
         self.watch: FrameWatch | None = None
         """Hears frames of any kind, while the protocol wants to know."""
 
@@ -51,9 +54,16 @@ class OpenLink:
         if state.up and not self.state.up:
             self.discard()  # received before it went down
         self.state = state
-        self.heartbeats.set_state(state)
+        for heartbeats in self.heartbeats.values():
+            heartbeats.set_state(state)
         for family, resolver in self.resolvers.items():
             resolver.set_state(state, responders[family])
+
+    def speaking(self) -> list[HeartbeatSocket]:
+        """The heartbeats of the families that the link speaks now, each time in another order: peers note the address
+        from which they heard a datagram first, and so come to know both."""
+        self._order.reverse()
+        return [self.heartbeats[family] for family in self._order if self.heartbeats[family].speaks]
 
     def let_pass(self, now: float) -> None:
         """Have the kernel pass what the responders answer for now."""
@@ -62,21 +72,21 @@ class OpenLink:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due; ``None`` while nothing is to be done."""
-        moments = [resolver.next_deadline() for resolver in self.resolvers.values()]
+        moments = [each.next_deadline() for each in self._parts]
         if self.watch is not None:
             moments.append(self.watch.resumes_at)
         return min((at for at in moments if at is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
-        for resolver in self.resolvers.values():
-            resolver.handle_timer(now)
+        for each in self._parts:
+            each.handle_timer(now)
         if self.watch is not None and self.watch.resumes_at is not None and now >= self.watch.resumes_at:
             self.watch.resume()
 
     def lost(self) -> Iterator[tuple[str, int]]:
         """What was for us and found a queue full since the last call: others' ``questions`` (and rivals), ``answers``
         to ours, or ``heartbeats``; and how many."""
-        queues = [("heartbeats", self.heartbeats.lost())]
+        queues = [("heartbeats", heartbeats.lost()) for heartbeats in self.heartbeats.values()]
         for resolver in self.resolvers.values():
             queues += [("questions", resolver.questions.lost()), ("answers", resolver.answers.lost())]
         return ((what, count) for what, count in queues if count)
@@ -87,16 +97,19 @@ class OpenLink:
             discard(opened)
 
     def close(self) -> None:
-        for resolver in self.resolvers.values():
-            resolver.close()
-        self.heartbeats.close()
+        for opened in self._parts:
+            opened.close()
         if self.watch is not None:
             self.watch.close()
 
     @property
+    def _parts(self) -> list[Resolver | HeartbeatSocket]:
+        return [*self.resolvers.values(), *self.heartbeats.values()]
+
+    @property
     def sockets(self) -> list[socket.socket]:
         """All that may have something to read."""
-        opened = [self.heartbeats.socket]
+        opened = [heartbeats.socket for heartbeats in self.heartbeats.values()]
         for resolver in self.resolvers.values():
             opened += [resolver.questions.socket, resolver.answers.socket]
         return opened if self.watch is None else [*opened, self.watch.socket]

@@ -15,10 +15,11 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 
+from cluster.addresses import Family
 from speaker.link import Mac
 from speaker.protocol.effects import NeighbourSeen
 from speaker.protocol.protocol import Protocol
-from speaker.wire.heartbeats.sockets import HeartbeatDrop, PortRefused
+from speaker.wire.heartbeats.sockets import Datagram, HeartbeatDrop, PortRefused
 from speaker.wire.open_links import OpenLink
 from speaker.wire.process import boottime
 from speaker.wire.resolver import Resolver
@@ -94,21 +95,23 @@ class Receiver:
         if touched:
             self._obey(boottime())
 
-    def heartbeats(self, link: OpenLink, most: int = DATAGRAMS_PER_PASS) -> None:
-        """Read up to so many heartbeats, and refusals of ours."""
+    def heartbeats(self, link: OpenLink, family: Family, most: int = DATAGRAMS_PER_PASS) -> None:
+        """Read up to so many heartbeats of one family, and refusals of ours."""
         name = link.state.name
         received, touched = 0, False
-        for heard in link.heartbeats.receive(most):
+        for heard in link.heartbeats[family].receive(most):
             received += 1
             if isinstance(heard, HeartbeatDrop):
                 self._counters[f"heartbeats_dropped:{heard.value}"] += 1
+                continue
+            if isinstance(heard, Datagram) and link.copies.take(heard.data, family):
                 continue
             touched = True
             source = heard.source.text
             if isinstance(heard, PortRefused):
                 self._protocol.datagram_refused(name, source, boottime())
-            else:
-                self._protocol.receive_datagram(name, source, heard.data, boottime(), by_group=heard.by_group)
+            elif self._protocol.receive_datagram(name, source, heard.data, boottime(), by_group=heard.by_group):
+                link.copies.note(heard.data, family)
         self.unread = self.unread or received == most
         if received >= DATAGRAMS_PER_PASS:
             touched |= self.note_lost(link, boottime())
@@ -127,8 +130,9 @@ class Receiver:
             self._obey(boottime())
 
     def all_that_tells_of_peers(self, link: OpenLink, most: int) -> None:
-        """Read heartbeats, up to so many, and answers to our questions."""
-        self.heartbeats(link, most)
+        """Read heartbeats, up to so many of each family, and answers to our questions."""
+        for family in link.heartbeats:
+            self.heartbeats(link, family, most)
         for resolver in link.resolvers.values():
             self.resolution(link, resolver, resolver.answers.socket)
 

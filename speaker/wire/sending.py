@@ -4,6 +4,10 @@ A frame that the kernel refuses (its queue is full, a filter drops it, it is too
 one that the network loses, with one difference: we know it. Each refusal is counted and said in a log line with its
 ``errno``. For heartbeats the protocol hears of it: a node that cannot be heard is silent to the others, whatever it
 hears itself.
+
+**A heartbeat to the group** goes out in every family that the link speaks now, the same octets in each. One that the
+kernel takes is enough to be heard, so a link is mute where it takes none. *A datagram to one speaker* goes out in the
+family of its address.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Sender:
-    """Sends on the open links. What is for another link, or about an address of a family without a room, is
+    """Sends on the open links. What is for another link, or for an address of a family that the link does not speak, is
     dropped."""
 
     def __init__(self, links: OpenLinks, counters: Counter[str]) -> None:
@@ -32,7 +36,7 @@ class Sender:
         self._counters = counters
         self._failures = Failures()
         self._mute: dict[LinkName, int] = {}
-        """Links whose last heartbeat to the group the kernel did not take, with its ``errno``."""
+        """Links whose last heartbeat to the group the kernel did not take in any family, with an ``errno``."""
         self._told_mute: frozenset[LinkName] = frozenset()
 
     def send(self, effect: SendHeartbeat | SendUnicast | AskAddress, now: float) -> None:
@@ -41,14 +45,18 @@ class Sender:
             return
         match effect:
             case SendHeartbeat(name, data):
-                error = link.heartbeats.send(data)
-                self._count(name, "heartbeats", error, now)
-                if error:
-                    self._mute[name] = error
+                errors = [heartbeats.send(data) for heartbeats in link.speaking()]
+                for error in errors:
+                    self._count(name, "heartbeats", error, now)
+                if all(errors):
+                    self._mute[name] = errors[0] if errors else errno.EADDRNOTAVAIL
                 else:
                     self._mute.pop(name, None)
             case SendUnicast(name, to, mac, data):
-                self._count(name, "heartbeats", link.heartbeats.send(data, WireAddress.of(to), mac), now)
+                peer = WireAddress.of(to)
+                heartbeats = link.heartbeats.get(peer.family)
+                if heartbeats is not None and heartbeats.speaks:
+                    self._count(name, "heartbeats", heartbeats.send_to(peer, mac, data), now)
             case AskAddress(name, target, asked, nonce):
                 address = WireAddress.of(target)
                 if resolver := link.resolvers.get(address.family):

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.wire.arp.frames import ETHERTYPE_ARP, ArpFrame
 from tests.waiting import wait_until
@@ -80,6 +81,10 @@ class WireHost:
         )  # fmt: skip
         assert done.returncode == 0, f"{self.name}: {done.stderr}"
 
+    def speak_ipv6(self, speaks: bool, interface: str = "default") -> None:
+        """Whether the kernel speaks IPv6 on an interface, or on those that are made from now on."""
+        self.run("sysctl", "-qw", f"net.ipv6.conf.{interface}.disable_ipv6={int(not speaks)}")
+
     def mac(self, interface: str = "eth0") -> str:
         return str(self.link(interface)["address"])
 
@@ -141,7 +146,8 @@ for each in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e "$each" ] || echo 0
 
 
 class Wire:
-    """A bridge with hosts on it: 192.0.2.0/24, host n at 192.0.2.n."""
+    """A bridge with hosts on it: 192.0.2.0/24, host n at 192.0.2.n. Of IPv6 they have a link-local address that the
+    kernel makes, and waits a second or two before it uses it (RFC 4862 §5.4)."""
 
     def __init__(self) -> None:
         self._switch = WireHost("switch")
@@ -150,13 +156,15 @@ class Wire:
         self._switch.run("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
         self._switch.run("ip", "link", "set", "br0", "up")
 
-    def host(self, name: str) -> WireHost:
-        """Another host, at the next address."""
+    def host(self, name: str, *families: Family) -> WireHost:
+        """Another host, at the next address. It speaks these families, or both."""
         host = WireHost(name)
         self.hosts.append(host)
         number = len(self.hosts)
         host.run("ip", "link", "set", "lo", "up")
-        self.plug(host, "eth0", f"192.0.2.{number}/24")
+        if families == (Family.IPV4,):
+            host.speak_ipv6(False)
+        self.plug(host, "eth0", None if families == (Family.IPV6,) else f"192.0.2.{number}/24")
         return host
 
     def plug(self, host: WireHost, interface: str, address: str | None = None) -> None:
@@ -199,10 +207,10 @@ class Wire:
         hook = "type filter hook forward priority 0"
         self._switch.nft(f"table bridge {name} {{\nchain forward {{\n{hook}\n{rules}\n}}\n}}\n")
 
-    def with_ipv6(self) -> None:
-        """Give every host an address of 2001:db8::/64 too, at once: host n has 2001:db8::n."""
+    def with_ipv6(self, prefix: str = "2001:db8::") -> None:
+        """Give every host an address of 2001:db8::/64 too, or of another prefix, at once: host n has 2001:db8::n."""
         for number, host in enumerate(self.hosts, 1):
-            host.run("ip", "address", "add", f"2001:db8::{number:x}/64", "dev", "eth0", "nodad")
+            host.run("ip", "address", "add", f"{prefix}{number:x}/64", "dev", "eth0", "nodad")
 
     def snoop(self) -> None:
         """Have the switch ask for members of groups (RFC 3810), and forward what goes to a group to them alone."""

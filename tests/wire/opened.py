@@ -13,6 +13,7 @@ from speaker.protocol.effects import LinkState
 from speaker.wire.addresses import WireAddress
 from speaker.wire.arp.responder import ArpResponder
 from speaker.wire.families import ARP
+from speaker.wire.heartbeats.encapsulation import Encapsulation
 from speaker.wire.heartbeats.sockets import HeartbeatSocket
 from speaker.wire.resolver import Resolver
 from tests.wire.network import WireHost
@@ -36,9 +37,13 @@ def mac_of(host: WireHost, interface: str = "eth0") -> Mac:
 
 
 def state_of(host: WireHost, *prefixes: str, interface: str = "eth0") -> LinkState:
-    """The interface as netlink would show it, with these addresses."""
+    """The interface as netlink would show it, with these addresses. A link-local one is without its length."""
     index = int(host.link(interface)["ifindex"])
-    return LinkState(LinkName(interface), index, mac_of(host, interface), up=True, prefixes=prefixes)
+    link_local = next((AddressText(prefix) for prefix in prefixes if prefix.startswith("fe80:")), None)
+    others = tuple(prefix for prefix in prefixes if prefix != link_local)
+    return LinkState(
+        LinkName(interface), index, mac_of(host, interface), up=True, prefixes=others, link_local=link_local
+    )
 
 
 def arp_resolver(host: WireHost, *held: AddressText) -> Resolver:
@@ -55,6 +60,6 @@ def responder_for(mac: Mac, held: Iterable[AddressText]) -> ArpResponder:
     return made
 
 
-def heartbeat_socket(host: WireHost, prefix: str, interface: str = "eth0") -> HeartbeatSocket:
+def heartbeat_socket(host: WireHost, ip: Encapsulation, prefix: str, *, interface: str = "eth0") -> HeartbeatSocket:
     state = state_of(host, prefix, interface=interface)
-    return as_speaker(host, lambda: HeartbeatSocket(state))
+    return as_speaker(host, lambda: HeartbeatSocket(state, ip))

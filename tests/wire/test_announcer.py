@@ -15,7 +15,7 @@ from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.protocol.heartbeat import Authenticator
 from speaker.wire.arp.frames import READ_OCTETS, ArpFrame, Operation
-from speaker.wire.heartbeats.sockets import HEARTBEAT_PORT
+from speaker.wire.heartbeats.port import HEARTBEAT_PORT
 from tests.arp_frames import gratuitous, request
 from tests.waiting import ended, wait_until
 from tests.wire.network import Wire, WireHost

@@ -1,6 +1,6 @@
 """An announcer answers for IPv6 addresses on a real (virtual) wire: what clients, switches and rivals see of it.
 
-Speakers talk to each other by IPv4 here; whose an address is does not depend on its family.
+Speakers talk to each other by both families here; whose an address is does not depend on its family.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.objects import AddressText
 from speaker.protocol.settings import Settings
-from speaker.wire.heartbeats.sockets import HEARTBEAT_PORT
+from speaker.wire.heartbeats.port import HEARTBEAT_PORT
 from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
 from tests.wire.speakers import Speaker, bundle

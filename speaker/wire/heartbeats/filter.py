@@ -1,8 +1,10 @@
 """The filter in the kernel for heartbeats, made from the link's own addresses.
 
-It passes whole IPv4 packets without options that go to one of these addresses or to the group and are UDP to the
-heartbeat port, or ICMP's "port unreachable" about such a datagram. It looks at the port first, since most of what a
-node receives is for other programs.
+It passes whole, plain packets that go to one of these addresses or to the group and are UDP to the heartbeat port, or
+"port unreachable" about such a datagram. It looks at the port first, since most of what a node receives is for other
+programs. The `FrameLayout` says where all that stands in a frame of one family.
+
+Of a destination the last 32 bits are compared: of an IPv4 address all. What passes by them alone, the receiver drops.
 """
 
 from __future__ import annotations
@@ -12,10 +14,8 @@ from collections.abc import Iterable
 from speaker.wire.addresses import WireAddress
 from speaker.wire.bpf import (
     DROP,
-    IF_ANY_BIT,
     IF_EQUAL,
     IF_GREATER,
-    JUMP,
     LOAD_HALF,
     LOAD_LENGTH,
     LOAD_OCTET,
@@ -26,6 +26,7 @@ from speaker.wire.bpf import (
     assemble,
     tree,
 )
+from speaker.wire.heartbeats.encapsulation import UDP, FrameLayout
 from speaker.wire.ranges import coarser, ranges_of
 
 _MOST_RANGES = 256
@@ -33,35 +34,32 @@ _MOST_RANGES = 256
 instructions, for which every kernel lends the memory (see ``held_filter``)."""
 
 
-def heartbeat_code(addresses: Iterable[WireAddress], port: int, longest: int) -> bytes:
+def heartbeat_code(layout: FrameLayout, addresses: Iterable[WireAddress], port: int, longest: int) -> bytes:
     """The program for heartbeats to these addresses (the group's among them) and this port, in frames of at most
     ``longest`` octets."""
-    ranges = coarser(ranges_of(address.number for address in addresses), _MOST_RANGES)
+    words = (int.from_bytes(address[-4:], "big") for address in addresses)
+    ranges = coarser(ranges_of(words), _MOST_RANGES)
     return assemble(
         (
-            Instruction(LOAD_OCTET, 0, 0, 23),
-            Instruction(IF_EQUAL, 0, 2, 17),  # UDP
-            Instruction(LOAD_HALF, 0, 0, 36),
+            Instruction(LOAD_OCTET, 0, 0, layout.protocol_at),
+            Instruction(IF_EQUAL, 0, 2, UDP),
+            Instruction(LOAD_HALF, 0, 0, layout.payload_at + 2),
             Instruction(IF_EQUAL, 8, 7, port),  # to our port
-            Instruction(IF_EQUAL, 0, 6, 1),  # ICMP
-            Instruction(LOAD_HALF, 0, 0, 34),
-            Instruction(IF_EQUAL, 0, 4, 0x0303),  # port unreachable, and behind it the packet that it is about:
-            Instruction(LOAD_OCTET, 0, 0, 51),
-            Instruction(IF_EQUAL, 0, 2, 17),  # UDP
-            Instruction(LOAD_WORD, 0, 0, 62),
+            Instruction(IF_EQUAL, 0, 6, layout.icmp),
+            Instruction(LOAD_HALF, 0, 0, layout.payload_at),
+            Instruction(IF_EQUAL, 0, 4, layout.port_unreachable),  # and behind it the packet that it is about:
+            Instruction(LOAD_OCTET, 0, 0, layout.quoted_protocol_at),
+            Instruction(IF_EQUAL, 0, 2, UDP),
+            Instruction(LOAD_WORD, 0, 0, layout.quoted_ports_at),
             Instruction(IF_EQUAL, 1, 0, port << 16 | port),  # between our ports
             DROP,
-            Instruction(LOAD_OCTET, 0, 0, 14),
-            Instruction(IF_EQUAL, 0, 8, 0x45),  # IPv4 without options
-            Instruction(LOAD_HALF, 0, 0, 20),
-            Instruction(IF_ANY_BIT, 6, 0, 0x3FFF),  # a fragment
+            *layout.plain,
             Instruction(LOAD_LENGTH, 0, 0, 0),
-            Instruction(IF_GREATER, 4, 0, longest),
+            Instruction(IF_GREATER, 2, 0, longest),
             Instruction(LOAD_WORD, 0, 0, PACKET_TYPE),
-            Instruction(IF_GREATER, 2, 0, TO_GROUP),
-            Instruction(LOAD_WORD, 0, 0, 30),
-            Instruction(JUMP, 0, 0, 1),
+            Instruction(IF_GREATER, 0, 1, TO_GROUP),
             DROP,
+            Instruction(LOAD_WORD, 0, 0, layout.to_at),
             *tree(ranges, DROP),
         )
     )

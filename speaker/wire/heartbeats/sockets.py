@@ -1,4 +1,4 @@
-"""The heartbeats of one interface: sent and received as frames, past everything that may stop a datagram.
+"""The heartbeats of one interface in one family: sent and received as frames, past everything that may stop a datagram.
 
 A speaker whose heartbeats do not arrive is taken for dead, so heartbeats depend on the wire and on nothing else. A UDP
 socket would make them depend on more. The kernel refuses to send to a group when its table of neighbours is full (one
@@ -9,54 +9,47 @@ can stop ARP: XDP, tc, and nftables in the netdev family.)
 
 Three things are left to the kernel:
 
-- An ordinary UDP socket has the port, so that the kernel of a living speaker tells nobody that the port is closed. It
-  receives nothing.
-- Another one, without a port, is a member of the group, for the interface's own filter and for switches that watch
-  memberships. As the socket that has the port is no member, datagrams to the group are not offered to it, and do not
-  count as receive errors of the host.
+- A UDP socket has the port (``port``).
+- Another one, without a port, is a member of the group (``memberships``), for the interface's own filter and for
+  switches that watch memberships.
 - The kernel of a node that lost its speaker answers a datagram with "port unreachable". That too is read from the wire,
   and counts if it comes from the MAC to which a datagram went.
+
+**A family that the link does not speak now**, since it has no address to send from, is neither spoken nor heard: who
+could not be answered is not to be heard. The sockets stay. When an address appears, the group is joined anew: an
+interface that was without IPv6 for a moment (it was down, its MTU was below 1,280) has lost the membership.
 """
 
 from __future__ import annotations
 
 import errno
-import socket
-import struct
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import ExitStack
 from enum import Enum
-from functools import lru_cache
-from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from cluster.addresses import Family
-from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.protocol.effects import LinkState
-from speaker.wire.addresses import WireAddress, nearest, own_of
+from speaker.wire.addresses import WireAddress, nearest
 from speaker.wire.bpf import NOTHING
 from speaker.wire.ethernet import FrameError, is_group
-from speaker.wire.heartbeats import datagrams
-from speaker.wire.heartbeats.datagrams import ETHERTYPE_IPV4, HEADERS_OCTETS, PortUnreachable, UdpFrame
+from speaker.wire.groups import Groups
+from speaker.wire.heartbeats.encapsulation import Encapsulation, PortUnreachable, UdpFrame
+from speaker.wire.heartbeats.families import ENCAPSULATIONS
 from speaker.wire.heartbeats.filter import heartbeat_code
+from speaker.wire.heartbeats.port import HEARTBEAT_PORT, port_owner
+from speaker.wire.memberships import Memberships
+from speaker.wire.process import boottime
 from speaker.wire.sockets import PacketSocket, attach_filter, forgiven
 
-HEARTBEAT_PORT = 7948
-HEARTBEAT_GROUP = WireAddress.of(AddressText("224.0.0.254"))
-"""In the block that routers never forward (224.0.0.0/24, RFC 5771 §4); its last address, for experiments (RFC 4727)."""
-GROUP_MAC = Mac(b"\x01\x00\x5e\x00\x00\xfe")
-"""RFC 1112 §6.4."""
-ON_LINK_TTL = 255
-"""A datagram that still has it was not forwarded by any router (RFC 5082)."""
+ON_LINK_HOPS = 255
+"""A datagram that still has as many was not forwarded by any router (RFC 5082)."""
 DATAGRAM_OCTETS = 2048
 """More than any heartbeat; a longer datagram is none."""
 MAX_ASKED = 512
 """Speakers whose refusal is understood: those that were written to last."""
-
-_LONGEST_FRAME = HEADERS_OCTETS + DATAGRAM_OCTETS
-_SO_BINDTOIFINDEX = 62
-_IP_MULTICAST_ALL = 49
 
 
 class HeartbeatDrop(Enum):
@@ -64,7 +57,7 @@ class HeartbeatDrop(Enum):
 
     MALFORMED = "malformed_frame"
     NOT_FROM_THIS_LINK = "not_from_this_link"
-    """A router may have forwarded it: its TTL is not 255."""
+    """A router may have forwarded it: its TTL, or hop limit, is not 255."""
     NOT_FOR_US = "not_for_us"
     BAD_SENDER = "bad_sender"
     """Its source is no host's address."""
@@ -90,22 +83,23 @@ class PortRefused(NamedTuple):
 
 
 class HeartbeatSocket:
-    """The group's heartbeats and our own unicast, on one interface."""
+    """The group's heartbeats and our own unicast, on one interface and in one family."""
 
-    def __init__(self, state: LinkState) -> None:
-        """Raises ``OSError`` if the interface has gone or something else has the port."""
-        self._set(state)
+    def __init__(self, state: LinkState, encapsulation: Encapsulation) -> None:
+        """Raises ``OSError`` if the interface has gone, something else has the port, or the kernel does not know the
+        family (``EAFNOSUPPORT``)."""
+        self._ip = encapsulation
+        self._longest = encapsulation.headers_octets + DATAGRAM_OCTETS
         self._asked: OrderedDict[tuple[WireAddress, Mac], None] = OrderedDict()
-        self._packets = PacketSocket(state.name, state.index, ETHERTYPE_IPV4, self._code())
+        self._set(state)
+        self._groups = Groups()
+        with ExitStack() as opened:
+            self._port = opened.enter_context(port_owner(state, encapsulation.family))
+            self._packets = PacketSocket(state.name, state.index, encapsulation.ethertype, self._code())
+            opened.pop_all()
         self.socket = self._packets.socket
-        self._port: socket.socket | None = None
-        self._membership: socket.socket | None = None
-        try:
-            self._port = _port_owner(state)
-            self._membership = _group_member(state.index)
-        except OSError:
-            self.close()
-            raise
+        self._memberships = Memberships(state.name, state.index, self._groups)
+        self._join(frozenset())
 
     def set_state(self, state: LinkState) -> None:
         """The interface is as described from now on: its addresses and its MAC are what is sent from and received."""
@@ -113,25 +107,31 @@ class HeartbeatSocket:
         self._set(state)
         if self._own != before:
             attach_filter(self.socket, self._code())
+        if self._own.isdisjoint(before):
+            self._join(before)
 
-    def send(self, data: bytes, to: WireAddress = HEARTBEAT_GROUP, mac: Mac = GROUP_MAC) -> int:
-        """0, or the ``errno`` with which the kernel refused the frame."""
-        if not self._addresses:
-            return errno.EADDRNOTAVAIL
-        source = nearest(self._addresses, to)  # to the group: the interface's first, which no subnet has
-        if to != HEARTBEAT_GROUP:
-            self._asked[to, mac] = None
-            self._asked.move_to_end((to, mac))
-            if len(self._asked) > MAX_ASKED:
-                self._asked.popitem(last=False)
-        frame = UdpFrame(mac, self._mac, to, source, HEARTBEAT_PORT, HEARTBEAT_PORT, ON_LINK_TTL, data)
-        return self._packets.send(frame.encode())
+    @property
+    def speaks(self) -> bool:
+        """Whether the link has an address to send from."""
+        return bool(self._own)
+
+    def send(self, data: bytes) -> int:
+        """To the group; 0, or the ``errno`` with which the kernel refused the frame."""
+        return self._send(data, self._ip.group, self._ip.group_mac)
+
+    def send_to(self, to: WireAddress, mac: Mac, data: bytes) -> int:
+        """To one speaker. Its kernel's refusal is understood from now on."""
+        self._asked[to, mac] = None
+        self._asked.move_to_end((to, mac))
+        if len(self._asked) > MAX_ASKED:
+            self._asked.popitem(last=False)
+        return self._send(data, to, mac)
 
     def receive(self, limit: int) -> Iterator[Datagram | PortRefused | HeartbeatDrop]:
         """Up to ``limit`` of what is waiting."""
         for _ in range(limit):
             try:
-                frame = self.socket.recv(_LONGEST_FRAME)
+                frame = self.socket.recv(self._longest)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -143,25 +143,51 @@ class HeartbeatSocket:
         """Frames that were for us and found the queue full, since the last call."""
         return self._packets.lost()
 
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` is due; ``None`` while nothing is to be done."""
+        return self._memberships.next_deadline()
+
+    def handle_timer(self, now: float) -> None:
+        """Join the group, where the kernel refused it."""
+        self._memberships.handle_timer(now)
+
     def close(self) -> None:
-        for opened in (self._packets, self._port, self._membership):
-            if opened is not None:
-                opened.close()
+        self._packets.close()
+        self._port.close()
+        self._memberships.close()
 
     def _set(self, state: LinkState) -> None:
         self._mac = state.mac
-        self._addresses = own_of(state.prefixes, Family.IPV4)
+        self._addresses = self._ip.own(state)
         self._own = frozenset(own.address for own in self._addresses)
 
+    def _join(self, before: frozenset[WireAddress]) -> None:
+        """Be a member while the link speaks the family. None of the addresses from ``before`` is left."""
+        if before:
+            self._groups.want_no_more(self._ip.group)
+        if self._own:
+            self._groups.want(self._ip.group)
+            self._memberships.rejoin()
+        self._memberships.handle_timer(boottime())
+
     def _code(self) -> bytes:
-        return heartbeat_code((*self._own, HEARTBEAT_GROUP), HEARTBEAT_PORT, _LONGEST_FRAME)
+        if not self._own:
+            return NOTHING
+        return heartbeat_code(self._ip.layout, (*self._own, self._ip.group), HEARTBEAT_PORT, self._longest)
+
+    def _send(self, data: bytes, to: WireAddress, mac: Mac) -> int:
+        if not self._addresses:
+            return errno.EADDRNOTAVAIL
+        source = nearest(self._addresses, to)  # to the group: the interface's first, which no subnet has
+        frame = UdpFrame(mac, self._mac, to, source, HEARTBEAT_PORT, HEARTBEAT_PORT, ON_LINK_HOPS, data)
+        return self._packets.send(self._ip.encode(frame))
 
     def _judge(self, frame: bytes) -> Datagram | PortRefused | HeartbeatDrop:
         try:
-            packet = datagrams.parse(frame)
+            packet = self._ip.parse(frame)
         except FrameError:
             return HeartbeatDrop.MALFORMED
-        if packet.to not in self._own and packet.to != HEARTBEAT_GROUP:
+        if packet.to not in self._own and packet.to != self._ip.group:
             return HeartbeatDrop.NOT_FOR_US
         if isinstance(packet, PortUnreachable):
             ours = packet.asked_port == HEARTBEAT_PORT == packet.asker_port and packet.asker in self._own
@@ -170,49 +196,24 @@ class HeartbeatSocket:
             return HeartbeatDrop.NOT_ASKED
         if packet.to_port != HEARTBEAT_PORT:
             return HeartbeatDrop.NOT_FOR_US
-        if packet.ttl != ON_LINK_TTL:
+        if packet.hops != ON_LINK_HOPS:
             return HeartbeatDrop.NOT_FROM_THIS_LINK
-        if is_group(packet.mac) or not _is_hosts(packet.source):
+        if is_group(packet.mac) or not self._ip.is_hosts(packet.source):
             return HeartbeatDrop.BAD_SENDER
-        return Datagram(packet.source, packet.mac, packet.to == HEARTBEAT_GROUP, packet.data)
+        return Datagram(packet.source, packet.mac, packet.to == self._ip.group, packet.data)
 
 
-@lru_cache(maxsize=1024)  # each heartbeat asks, and there are not many senders
-def _is_hosts(source: WireAddress) -> bool:
-    address = IPv4Address(source)
-    return not (address.is_multicast or address.is_loopback or address.is_unspecified or address.is_reserved)
-
-
-def _port_owner(state: LinkState) -> socket.socket:
-    """A socket that has the heartbeat port on the interface, and receives nothing."""
-    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        attach_filter(made, NOTHING)
-        made.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)  # groups are none of its business
-        _bind_to_interface(made, state)
-        made.bind(("", HEARTBEAT_PORT))
-    except OSError:
-        made.close()
-        raise
-    return made
-
-
-def _bind_to_interface(made: socket.socket, state: LinkState) -> None:
-    try:
-        made.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, state.index)
-    except OSError as error:
-        if error.errno != errno.ENOPROTOOPT:  # before Linux 5.1
-            raise
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, state.name.encode() + b"\0")
-
-
-def _group_member(index: int) -> socket.socket:
-    """A socket that is a member of the group on the interface, and has no port."""
-    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        membership = struct.pack("=4s4si", HEARTBEAT_GROUP, bytes(4), index)
-        made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
-    except OSError:
-        made.close()
-        raise
+def open_heartbeats(state: LinkState) -> dict[Family, HeartbeatSocket]:
+    """One for each family that the kernel knows. Raises ``OSError`` if one of them cannot be had now."""
+    made: dict[Family, HeartbeatSocket] = {}
+    with ExitStack() as opened:
+        for family, encapsulation in ENCAPSULATIONS.items():
+            try:
+                made[family] = HeartbeatSocket(state, encapsulation)
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:
+                    raise
+                continue
+            opened.callback(made[family].close)
+        opened.pop_all()
     return made

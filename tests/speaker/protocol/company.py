@@ -27,8 +27,12 @@ def address_of(node: NodeName) -> AddressText:
     return AddressText(f"10.0.0.{ord(node)}")
 
 
+def link_local_of(node: NodeName) -> AddressText:
+    return AddressText(f"fe80::{ord(node):x}")
+
+
 class Company:
-    """This node is ``a``. Times are seconds; everything is as at time 0."""
+    """This node is ``a``. Times are seconds; everything is as at time 0. Peers are heard in both families."""
 
     def __init__(self) -> None:
         self.effects: list[Effect] = []
@@ -47,6 +51,7 @@ class Company:
         for name, standing in standings.items():
             link = LinkName(name)
             sighting = Sighting(address_of(node), mac_of(node, link), Detector(0.1, 0.0), 0.0, link)
+            sighting.other_address = link_local_of(node)
             sighting.standing, sighting.life_at = standing, 0.0
             if standing is Standing.SUSPECTED:
                 sighting.suspicion = Suspicion(0.0, 0.0)

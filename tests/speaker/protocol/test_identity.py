@@ -16,6 +16,7 @@ from tests.speaker.protocol.company import ETH0, ME, B, Company
 
 OUR_SESSION = 50
 HERE, THERE = AddressText("10.0.0.7"), AddressText("10.0.0.8")
+HERE6, THERE6 = AddressText("fe80::7"), AddressText("fe80::8")
 ALIVE, SUSPECT, DEAD = Standing
 NOTHING = Flag(0)
 
@@ -46,7 +47,7 @@ class Door:
     def heard(self, peer: Peer, source: AddressText, standing: Standing, *, yields: bool = False) -> None:
         """As ``membership`` keeps it."""
         other = self.company.peer(peer.node, eth0=standing).sightings[ETH0]
-        other.address, other.yields = source, yields
+        other.address, other.other_address, other.yields = source, None, yields
         peer.sightings[ETH0] = other
         self.company.roster.peers[peer.node] = peer
 
@@ -63,7 +64,9 @@ def test_a_session_counts_once_it_names_ours(names_us: bool, peer: bool) -> None
     ("source", "standing", "yields", "flags", "taken"),
     [
         (HERE, ALIVE, False, NOTHING, True),  # from the same place: it was started anew
+        (HERE6, ALIVE, False, NOTHING, True),  # and is heard in its other family first
         (THERE, ALIVE, False, NOTHING, False),  # two machines have one name: the first one stays
+        (THERE6, ALIVE, False, NOTHING, False),
         (THERE, SUSPECT, False, NOTHING, False),
         (THERE, DEAD, False, NOTHING, True),
         (THERE, ALIVE, True, NOTHING, True),  # the first one yields
@@ -81,7 +84,7 @@ def test_another_session_of_a_node_waits_while_the_former_one_lives_elsewhere(
     second, _ = door.knock(8, source=source, flags=flags)
     assert (second is not None) is taken
     assert door.identity.is_retired(7, sequence=1) is taken
-    assert door.identity.is_retired(7, sequence=1_000_000) is (taken and source == HERE)
+    assert door.identity.is_retired(7, sequence=1_000_000) is (taken and source in {HERE, HERE6})
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class Speaker:
         plan = Plan(1, ME, tuple(bundles))
         self.do(lambda: self.protocol.set_plan(plan, self.now))
 
-    def do(self, call: Callable[[], None]) -> None:
+    def do(self, call: Callable[[], object]) -> None:
         """Make a call, and carry out what follows from it."""
         calls = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.objects import NodeName
+from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
 from speaker.protocol.heartbeat import (
@@ -25,7 +25,7 @@ from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.roster import Sighting
 from speaker.protocol.standing import Standing
-from tests.speaker.protocol.company import ETH0, ETH1, VIP, B, C, Company, address_of, mac_of
+from tests.speaker.protocol.company import ETH0, ETH1, ME, VIP, B, C, Company, address_of, link_local_of, mac_of
 
 OUR_SESSION, THEIR_SESSION = 1, 2
 ALIVE, SUSPECT, DEAD = Standing
@@ -43,11 +43,13 @@ class Hearing:
         mirrors = Mirrors(self.roster)
         self.membership = Membership(Identity(OUR_SESSION, self.roster, mirrors), mirrors, self.roster)
         self.sequence = 0
+        self.source = address_of(B)
+        """From which the peer is heard."""
 
     def take(self, message: Message | Unknown, now: float, link: LinkName = ETH0, sequence: int | None = None) -> News:
         self.sequence += 1
         envelope = Envelope(THEIR_SESSION, self.sequence if sequence is None else sequence, message)
-        return self.membership.receive(link, address_of(B), envelope, now, by_group=True)
+        return self.membership.receive(link, self.source, envelope, now, by_group=True)
 
     def hear(
         self,
@@ -65,6 +67,12 @@ class Hearing:
             B, due_ms, int(flags), link, mac_of(B, link), ("10.0.0.2/16",), (), pack_heard(heard), version, 0, asks
         )
         return self.take(message, now, link, sequence)
+
+    def come_back(self, link: LinkName, said_on: LinkName, now: float) -> News:
+        """This node's own heartbeat is heard on one of its links."""
+        message = Heartbeat("a", 100, 0, said_on, mac_of(ME, said_on), (), (), b"", 0, 0, ())
+        source = AddressText("fe80::1")  # of both links
+        return self.membership.receive(link, source, Envelope(OUR_SESSION, 1, message), now, by_group=True)
 
     def seen(self, link: LinkName = ETH0) -> Sighting:
         return self.roster.peers[B].sightings[link]
@@ -97,7 +105,7 @@ def test_whoever_wants_an_answer_gets_one_at_once_and_by_unicast(flags: Flag, an
     hearing.hear()
     news = hearing.hear(0.1, flags)
     assert news.speak is answers
-    assert list(news.unicast) == ([(ETH0, hearing.seen().contact)] if answers else [])
+    assert list(news.unicast) == ([(ETH0, (address_of(B), mac_of(B)))] if answers else [])
 
 
 def test_a_heartbeat_that_a_newer_one_overtook_has_nothing_to_say() -> None:
@@ -207,10 +215,39 @@ def test_a_message_of_a_later_release_is_a_sign_that_we_hear_and_no_sign_of_life
     assert (hearing.seen().heard_at, hearing.seen().life_at) == (0.1, 0.0)
 
 
+def test_a_peer_is_one_whatever_family_it_is_heard_by_and_is_reached_by_each() -> None:
+    hearing = Hearing()
+    v4, v6 = address_of(B), link_local_of(B)
+    for number, hearing.source in enumerate((v4, v4, v6, v4, v6)):
+        hearing.hear(number / 10)
+    (seen,) = hearing.roster.peers[B].sightings.values()
+    assert (seen.standing, seen.life_at) == (ALIVE, 0.4)
+    assert seen.contacts == ((v6, mac_of(B)), (v4, mac_of(B)))
+    assert hearing.roster.by_mac == {mac_of(B): B}
+    hearing.source = AddressText("10.0.0.77")
+    hearing.hear(0.5)
+    assert seen.addresses == ("10.0.0.77", v6), "its IPv4 address is another one now"
+
+
+def test_the_addresses_of_another_interface_are_others() -> None:
+    hearing = Hearing()
+    for hearing.source in (address_of(B), link_local_of(B)):
+        hearing.hear()
+    seen = hearing.seen()
+    seen.note_place(AddressText("10.0.0.77"), mac_of(C))
+    assert seen.contacts == (("10.0.0.77", mac_of(C)),)
+
+
+def test_our_own_words_on_the_link_where_they_were_said_say_nothing_of_another_one() -> None:
+    """A switch sent them back. The VLANs of one card have one MAC, and so one link-local address."""
+    hearing = Hearing()
+    assert not hearing.come_back(ETH0, said_on=ETH0, now=1.0).networks
+    assert not hearing.come_back(ETH0, said_on=LinkName("was renamed"), now=1.0).networks
+    assert (hearing.roster.links[ETH0].also, hearing.roster.links[ETH1].also) == ({}, {})
+
+
 def test_our_own_words_on_another_link_say_that_both_are_one_segment() -> None:
     hearing = Hearing()
-    envelope = Envelope(OUR_SESSION, 1, Unknown(9))
-    source = hearing.roster.links[ETH1].state.prefixes[0].partition("/")[0]
-    told = [hearing.membership.receive(ETH0, source, envelope, now, by_group=True).networks for now in (1.0, 2.0)]  # type: ignore[arg-type]  # a text
+    told = [hearing.come_back(ETH0, said_on=ETH1, now=now).networks for now in (1.0, 2.0)]
     assert told == [True, False]
     assert (hearing.roster.links[ETH0].also, hearing.roster.links[ETH1].also) == ({ETH1: 2.0}, {ETH0: 2.0})

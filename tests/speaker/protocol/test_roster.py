@@ -11,7 +11,7 @@ from speaker.protocol.fencing import Fence
 from speaker.protocol.heartbeat import BY_GROUP, RETURNED, SUSPECTED
 from speaker.protocol.roster import Place
 from speaker.protocol.standing import Standing
-from tests.speaker.protocol.company import ETH0, ETH1, ME, VIP, B, C, Company, address_of, mac_of
+from tests.speaker.protocol.company import ETH0, ETH1, ME, VIP, B, C, Company, address_of, link_local_of, mac_of
 
 ALIVE, SUSPECT, DEAD = Standing
 BOTH = frozenset(Family)
@@ -125,7 +125,8 @@ def test_whom_the_group_does_not_reach_is_spoken_to_alone(hears_group_at: float,
     company = Company()
     sighting = company.peer(B, eth0=ALIVE).sightings[ETH0]
     sighting.hears_group_at = hears_group_at
-    assert company.roster.deaf_to_us(ETH0, 1.0, interval=0.1) == ([sighting.contact] if deaf else [])
+    contacts = [(address, mac_of(B)) for address in (address_of(B), link_local_of(B))]
+    assert company.roster.deaf_to_us(ETH0, 1.0, interval=0.1) == (contacts if deaf else [])
 
 
 @pytest.mark.parametrize(

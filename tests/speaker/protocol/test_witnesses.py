@@ -10,7 +10,18 @@ from speaker.protocol.effects import NeighbourSeen
 from speaker.protocol.roster import NEIGHBOURS
 from speaker.protocol.standing import Standing
 from speaker.protocol.witnesses import Witnesses
-from tests.speaker.protocol.company import ETH0, ETH1, GATEWAY, STRANGER_MAC, VIP, B, Company, address_of, mac_of
+from tests.speaker.protocol.company import (
+    ETH0,
+    ETH1,
+    GATEWAY,
+    STRANGER_MAC,
+    VIP,
+    B,
+    Company,
+    address_of,
+    link_local_of,
+    mac_of,
+)
 
 ALIVE, SUSPECT, DEAD = Standing
 
@@ -66,6 +77,7 @@ def test_the_latest_neighbours_are_remembered() -> None:
     ("standing", "on", "to", "counts"),
     [
         (SUSPECT, ETH0, address_of(B), True),
+        (SUSPECT, ETH0, link_local_of(B), True),
         (SUSPECT, ETH1, address_of(B), False),
         (SUSPECT, ETH0, GATEWAY, False),
         (ALIVE, ETH0, address_of(B), False),

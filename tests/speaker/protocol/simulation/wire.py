@@ -25,6 +25,7 @@ from speaker.protocol.effects import (
     SendUnicast,
     WatchFrames,
 )
+from speaker.protocol.protocol import Protocol
 from tests.speaker.protocol.simulation.loop import Action
 from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode, Stranger
 from tests.speaker.protocol.simulation.network import SimulatedNetwork
@@ -130,18 +131,21 @@ class Wire:
             if other.powered and refused and not multicast:
                 network.send(other.name, node.name, refuse)
             if passes and not self._loses(other, theirs) and (protocol := other.protocol) is not None:
-                self._tell(
-                    other,
-                    theirs,
-                    lambda link: protocol.receive_datagram(link, source, data, self._clock.now, by_group=multicast),
-                    len(data),
-                )
+                self._tell(other, theirs, self._hearing(protocol, source, data, by_group=multicast), len(data))
 
         def refuse() -> None:
             if (protocol := node.protocol) is not None:
                 self._tell(node, interface, lambda link: protocol.datagram_refused(link, to, self._clock.now))
 
         network.send(node.name, other.name, deliver, multicast)
+
+    def _hearing(
+        self, protocol: Protocol, source: AddressText, data: bytes, *, by_group: bool = True
+    ) -> Callable[[LinkName], None]:
+        def hear(link: LinkName) -> None:
+            protocol.receive_datagram(link, source, data, self._clock.now, by_group=by_group)
+
+        return hear
 
     def _loses(self, node: SimulatedNode, interface: SimulatedInterface) -> bool:
         """Whether the kernel has no room for a datagram; it counts that, and the speaker sees the count."""
@@ -158,12 +162,7 @@ class Wire:
         protocol = node.protocol
         for interface in node.on(self._lan):
             if protocol is not None and node.name not in self._lan.unplugged:
-                self._tell(
-                    node,
-                    interface,
-                    lambda link: protocol.receive_datagram(link, source, data, self._clock.now),
-                    len(data),
-                )
+                self._tell(node, interface, self._hearing(protocol, source, data), len(data))
 
     def _show(self, node: SimulatedNode, interface: SimulatedInterface, mac: Mac) -> None:
         """Show a speaker that watches for frames the sender of one."""

@@ -1,4 +1,4 @@
-"""The heartbeat frames' codec, with scapy as the independent reading."""
+"""Heartbeats in IPv4, with scapy as the independent reading."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
 from speaker.wire.checksum import internet_checksum
 from speaker.wire.ethernet import FrameError
-from speaker.wire.heartbeats.datagrams import PortUnreachable, UdpFrame, parse
+from speaker.wire.heartbeats.encapsulation import PortUnreachable, UdpFrame
+from speaker.wire.heartbeats.ipv4 import encode, parse
 
 macs = st.binary(min_size=6, max_size=6).map(Mac)
 ipv4 = st.binary(min_size=4, max_size=4).map(WireAddress)
@@ -26,7 +27,7 @@ udp_frames = st.builds(
     source=ipv4,
     to_port=ports,
     port=ports,
-    ttl=st.integers(0, 255),
+    hops=st.integers(0, 255),
     data=st.binary(max_size=1500),
 )
 
@@ -37,15 +38,15 @@ EXAMPLE = UdpFrame(PEER, OWN, THERE, HERE, 7948, 7948, 255, b"heartbeat")
 
 @given(frame=udp_frames, padding=st.binary(max_size=40))
 def test_frame_survives_encoding_and_padding(frame: UdpFrame, padding: bytes) -> None:
-    assert parse(frame.encode() + padding) == frame
+    assert parse(encode(frame) + padding) == frame
 
 
 @given(frame=udp_frames)
 def test_scapy_reads_what_we_encode_and_finds_the_checksums_right(frame: UdpFrame) -> None:
-    octets = frame.encode()
+    octets = encode(frame)
     read = Ether(octets)
     assert (read.dst, read.src, read.type) == (frame.to_mac.hex(":"), frame.mac.hex(":"), 0x0800)
-    assert (read[IP].src, read[IP].dst, read[IP].ttl) == (frame.source.text, frame.to.text, frame.ttl)
+    assert (read[IP].src, read[IP].dst, read[IP].ttl) == (frame.source.text, frame.to.text, frame.hops)
     assert (read[IP].flags, read[IP].frag) == ("DF", 0)
     assert (read[UDP].sport, read[UDP].dport) == (frame.port, frame.to_port)
     assert bytes(read[UDP])[8:] == frame.data
@@ -60,7 +61,7 @@ def test_scapy_reads_what_we_encode_and_finds_the_checksums_right(frame: UdpFram
 def test_we_read_what_scapy_encodes(frame: UdpFrame) -> None:
     made = (
         Ether(dst=frame.to_mac.hex(":"), src=frame.mac.hex(":"))
-        / IP(src=frame.source.text, dst=frame.to.text, ttl=frame.ttl, id=7)
+        / IP(src=frame.source.text, dst=frame.to.text, ttl=frame.hops, id=7)
         / UDP(sport=frame.port, dport=frame.to_port)
         / frame.data
     )
@@ -74,7 +75,7 @@ def refusal(about: IP, quoted: int = 548) -> bytes:
 
 @pytest.mark.parametrize("quoted", [28, 29, 548], ids=["header and eight octets", "one more", "much"])
 def test_refusal_says_whose_and_about_what(quoted: int) -> None:
-    about = IP(EXAMPLE.encode()[14:])
+    about = IP(encode(EXAMPLE)[14:])
     assert parse(refusal(about, quoted)) == PortUnreachable(
         PEER, source=THERE, to=HERE, asked=THERE, asked_port=7948, asker=HERE, asker_port=7948
     )
@@ -82,7 +83,7 @@ def test_refusal_says_whose_and_about_what(quoted: int) -> None:
 
 @given(data=st.data())
 def test_hostile_octets_are_a_packet_or_a_frame_error(data: st.DataObject) -> None:
-    whole = data.draw(st.sampled_from([EXAMPLE.encode(), refusal(IP(EXAMPLE.encode()[14:]))]))
+    whole = data.draw(st.sampled_from([encode(EXAMPLE), refusal(IP(encode(EXAMPLE)[14:]))]))
     kind = data.draw(st.integers(0, 2))
     if kind == 0:
         octets = data.draw(st.binary(max_size=120))
@@ -96,11 +97,11 @@ def test_hostile_octets_are_a_packet_or_a_frame_error(data: st.DataObject) -> No
     except FrameError:
         return
     if isinstance(parsed, UdpFrame):
-        assert parsed.encode()[34:40] == octets[34:40]
+        assert encode(parsed)[34:40] == octets[34:40]
         assert len(parsed.data) <= len(octets) - 42
 
 
-@pytest.mark.parametrize("whole", [EXAMPLE.encode(), refusal(IP(EXAMPLE.encode()[14:]))], ids=["datagram", "refusal"])
+@pytest.mark.parametrize("whole", [encode(EXAMPLE), refusal(IP(encode(EXAMPLE)[14:]))], ids=["datagram", "refusal"])
 def test_every_truncation_is_a_frame_error(whole: bytes) -> None:
     for length in range(len(whole)):
         with pytest.raises(FrameError):
@@ -109,7 +110,7 @@ def test_every_truncation_is_a_frame_error(whole: bytes) -> None:
 
 def fixed(at: int, *octets: int) -> bytes:
     """The example with other octets, and an IP checksum that fits them."""
-    frame = bytearray(EXAMPLE.encode())
+    frame = bytearray(encode(EXAMPLE))
     frame[at : at + len(octets)] = bytes(octets)
     frame[24:26] = bytes(2)
     frame[24:26] = internet_checksum(bytes(frame[14:34])).to_bytes(2, "big")
@@ -129,7 +130,7 @@ def fixed(at: int, *octets: int) -> bytes:
         fixed(23, 6),
         fixed(38, 0, 7),
         fixed(38, 0, 18),
-        EXAMPLE.encode()[:24] + b"\0\0" + EXAMPLE.encode()[26:],
+        encode(EXAMPLE)[:24] + b"\0\0" + encode(EXAMPLE)[26:],
     ],
     ids=[
         "EtherType", "options", "version", "length below its header", "length above the frame", "first fragment",

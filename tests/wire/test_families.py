@@ -1,0 +1,185 @@
+"""Speakers on LANs of IPv4, of IPv6 and of both: they hear each other by whatever there is, as one peer each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from cluster.addresses import Family
+from cluster.objects import AddressText
+from speaker.wire.heartbeats.families import IPV6
+from tests.waiting import wait_until
+from tests.wire.network import Wire, WireHost
+from tests.wire.speakers import Speaker, Start, bundle
+
+ULA = "fd00:db8::"
+V4, V6 = Family
+VIPS = {V4: AddressText("192.0.2.200"), V6: AddressText(f"{ULA}200")}
+NODES = ("node-1", "node-2", "node-3")
+
+pytestmark = pytest.mark.lab
+
+
+class Lan:
+    """Nodes that run speakers, and a client. Each node may hold the addresses, the first of them does."""
+
+    def __init__(self, wire: Wire, start: Start, families: Sequence[Family], nodes: Sequence[str] = NODES) -> None:
+        self.wire = wire
+        self.addresses = tuple(VIPS[family] for family in families)
+        hosts = [wire.host(name, *families) for name in nodes]
+        self.client = wire.host("client", *families)
+        if V6 in families:
+            wire.with_ipv6(ULA)
+        self.speakers = [start(host) for host in hosts]
+        for speaker in self.speakers:
+            speaker.plan(1, bundle("a", self.addresses, *nodes))
+
+    def wait_until_served_by(self, holder: Speaker, seconds: float = 20.0) -> None:
+        """By it alone, as the client's kernel sees it."""
+        wait_until(lambda: holder.holds(*self.addresses), seconds, f"{holder.node} does not hold the addresses")
+        served = dict.fromkeys(self.addresses, holder.host.mac())
+        wait_until(lambda: {each: self.resolved(each) for each in served} == served, 5, "the client knows another MAC")
+        assert not any(other.claims for other in self.speakers if other is not holder and other.process.poll() is None)
+
+    def resolved(self, address: AddressText) -> str | None:
+        """The MAC that the client has for an address; it asks if it has none."""
+        self.client.poke(address)
+        return self.client.neighbour(address)
+
+    def all_hear_each_other(self) -> None:
+        wait_until(
+            lambda: all(peers_alive(s) == len(self.speakers) - 1 for s in self.speakers), 20, "not all are heard"
+        )
+
+    def time_passes(self, heartbeats: int = 50) -> None:
+        """Each speaker goes on for as many heartbeats of a holder, which is longer than any detection takes."""
+        before = [loop_at(speaker) for speaker in self.speakers]
+        wait_until(
+            lambda: all(loop_at(s) > at + heartbeats / 10 for s, at in zip(self.speakers, before, strict=True)), 60
+        )
+
+
+def loop_at(speaker: Speaker) -> float:
+    return speaker.stats.loop_at if speaker.stats is not None else 0.0
+
+
+def peers_alive(speaker: Speaker) -> int:
+    return sum(peer.alive for peer in speaker.stats.peers) if speaker.stats is not None else 0
+
+
+def decisions(speakers: Sequence[Speaker], *reasons: str) -> list[tuple[str, object]]:
+    return [
+        (decision.reason, decision.fields.get("proof"))
+        for speaker in speakers
+        for decision in speaker.decisions
+        if decision.reason in reasons
+    ]
+
+
+@pytest.mark.parametrize("families", [(V4,), (V6,), (V4, V6)], ids=["IPv4", "IPv6", "both"])
+def test_a_killed_speaker_and_a_dead_node_are_replaced_on_a_lan_of(
+    wire: Wire, start: Start, families: tuple[Family, ...]
+) -> None:
+    lan = Lan(wire, start, families)
+    first, second, third = lan.speakers
+    lan.all_hear_each_other()
+    lan.wait_until_served_by(first)
+    assert not decisions(lan.speakers, "PeerDead", "DuplicateNode", "CannotSend")
+    first.process.kill()
+    lan.wait_until_served_by(second)
+    assert ("PeerDead", "refused by its kernel") in decisions([second], "PeerDead")
+    wire.cable(second.host, "down")
+    second.process.kill()
+    lan.wait_until_served_by(third)
+
+
+def filtered(host: WireHost, family: Family) -> None:
+    """A firewall below everything, to which frames of our own are subject too."""
+    protocol = {V4: "ip", V6: "ip6"}[family]
+    rule = f"meta protocol {protocol} udp dport 7948 drop;"
+    host.nft(f"""table netdev filtered {{
+        chain in {{ type filter hook ingress device "eth0" priority 0; {rule} }}
+        chain out {{ type filter hook egress device "eth0" priority 0; {rule} }}
+    }}""")
+
+
+@pytest.mark.parametrize("family", [V4, V6], ids=["IPv4", "IPv6"])
+def test_one_family_that_is_blocked_on_a_node_is_noticed_by_nobody(wire: Wire, start: Start, family: Family) -> None:
+    lan = Lan(wire, start, (V4, V6), NODES[:2])
+    first, second = lan.speakers
+    lan.all_hear_each_other()
+    lan.wait_until_served_by(first)
+    wait_until(lambda: all(link_local(s.host) for s in lan.speakers), 10)
+    lan.time_passes(10)
+    filtered(first.host, family)
+    suspected = len(decisions(lan.speakers, "PeerSuspected"))
+    lan.time_passes()
+    assert first.holds(*lan.addresses)
+    assert not second.claims
+    assert len(decisions(lan.speakers, "PeerSuspected")) == suspected
+    assert not decisions(lan.speakers, "CannotSend", "DatagramsBlocked")
+    first.process.kill()
+    lan.wait_until_served_by(second)
+
+
+def link_local(host: WireHost) -> bool:
+    """Whether the kernel uses its link-local address."""
+    shown = host.run("ip", "-6", "-oneline", "address", "show", "dev", "eth0", "scope", "link")
+    return "fe80:" in shown and "tentative" not in shown
+
+
+def away_by_mtu(host: WireHost) -> None:
+    host.run("ip", "link", "set", "eth0", "mtu", "1200")  # IPv6 needs 1280
+    host.run("ip", "link", "set", "eth0", "mtu", "1500")
+
+
+def away_by_switch(host: WireHost) -> None:
+    host.speak_ipv6(False, "eth0")
+    host.speak_ipv6(True, "eth0")
+
+
+def away_by_link(host: WireHost) -> None:
+    host.run("ip", "link", "set", "eth0", "down")
+    host.run("ip", "link", "set", "eth0", "up")
+
+
+def test_ipv6_that_comes_late_goes_and_comes_back_is_used_each_time(wire: Wire, start: Start) -> None:
+    """The switch forwards what goes to a group to its members alone, as their reports say; and IPv4 is blocked at the
+    end, so that IPv6 alone is left."""
+    hosts = [wire.host(name) for name in NODES[:2]]
+    hosts[0].speak_ipv6(False, "eth0")
+    wire.snoop()
+    speakers = [start(host) for host in hosts]
+    for speaker in speakers:
+        speaker.plan(1, bundle("a", (VIPS[V4],), *NODES[:2]))
+    first, second = speakers
+    wait_until(lambda: first.holds(VIPS[V4]) and peers_alive(second) == 1, 20, "IPv4 is enough")
+    assert first.host.name not in wire.members(IPV6.group.text)
+    hosts[0].speak_ipv6(True, "eth0")
+    joined(wire, hosts)
+    for away in (away_by_mtu, away_by_switch, away_by_link):
+        away(hosts[0])
+        joined(wire, hosts)
+    wait_until(lambda: first.holds(VIPS[V4]) and peers_alive(first) == peers_alive(second) == 1, 20)
+    wait_until(lambda: counted(first, "sent:heartbeats") > counted(first, "sent_heartbeats"), 10)
+    suspected = len(decisions(speakers, "PeerSuspected"))
+    wire.drop("ipv4", "ether type ip udp dport 7948")
+    before = [loop_at(speaker) for speaker in speakers]
+    wait_until(lambda: all(loop_at(s) > at + 5 for s, at in zip(speakers, before, strict=True)), 60)
+    assert first.holds(VIPS[V4])
+    assert not second.claims
+    assert len(decisions(speakers, "PeerSuspected")) == suspected
+
+
+def joined(wire: Wire, hosts: Sequence[WireHost]) -> None:
+    """All of them are members of the heartbeat group: in their kernels, and for the switch."""
+    maddress = ("ip", "-6", "maddress", "show", "dev", "eth0")
+    for host in hosts:
+        wait_until(lambda host=host: IPV6.group.text in host.run(*maddress), 10, f"{host.name} has not joined")  # type: ignore[misc]  # mypy: default
+    names = {host.name for host in hosts}
+    wait_until(lambda: wire.members(IPV6.group.text) >= names, 10, "the switch does not know the members")
+
+
+def counted(speaker: Speaker, counter: str) -> int:
+    return speaker.stats.counters.get(counter, 0) if speaker.stats is not None else 0
