@@ -32,14 +32,6 @@ KNOWN_FIELDS = {
         "interfaces",
     },
 }
-EXCLUDED = frozenset(
-    f"^{name}.*"
-    for name in (
-        *("docker", "cbr", "dummy", "virbr", "lxcbr", "veth", "cali"),
-        *("tunl", "flannel", "kube-ipvs", "cni", "nodelocaldns", "lxc"),
-    )
-) | {"^lo$"}
-"""Interfaces that MetalLB does not announce on by default."""
 NAMED = 5
 
 
@@ -60,7 +52,6 @@ def judge(survey: Survey, namespace: str) -> list[Finding]:
         *_not_in_force(survey, namespace),
         *_without_counterpart(survey, namespace),
         *_installations(survey, namespace),
-        *_interfaces(survey, namespace),
         *_definitions(survey),
         *_webhooks(survey),
     ]
@@ -196,17 +187,6 @@ def _wants_pods(workload: dict[str, Any]) -> bool:
         return False
     desired: int = workload.get("status", {}).get("desiredNumberScheduled", 1)
     return desired != 0
-
-
-def _interfaces(survey: Survey, namespace: str) -> Iterator[Finding]:
-    for each in _in(survey["configmaps"], namespace):
-        text = (each.get("data") or {}).get("excludel2.yaml", "")
-        more = sorted(set(re.findall(r"""["']([^"']+)["']""", text)) - EXCLUDED)
-        if more:
-            said = (
-                f"{', '.join(more)} excluded there: name the interfaces to announce on in the L2Advertisements instead"
-            )
-            yield Finding("changes", "ExcludedInterfaces", _named([each]), said)
 
 
 # ------------------------------------------------------------------------ what would take the pools along

@@ -26,7 +26,6 @@ KINDS: Mapping[str, Resource[Object]] = {
         _kind(METALLB_GROUP, "v1beta2", "bgppeers", "BGPPeer"),
         _kind(METALLB_GROUP, "v1beta1", "addresspools", "AddressPool"),
         _kind("", "v1", "services", "Service"),
-        _kind("", "v1", "configmaps", "ConfigMap"),
         _kind("apps", "v1", "deployments", "Deployment"),
         _kind("apps", "v1", "daemonsets", "DaemonSet"),
         _kind("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False),
@@ -63,9 +62,7 @@ def survey(client: ApiClient) -> tuple[Survey, tuple[str, ...]]:
 def _objects(client: ApiClient, resource: Resource[Object]) -> Iterator[dict[str, Any]]:
     continue_ = ""
     while True:
-        # The one ConfigMap that is looked at is MetalLB's; a cluster may have thousands of large ones.
-        fields = "metadata.name=metallb-excludel2" if resource.plural == "configmaps" else None
-        page = client.list_page(resource, field_selector=fields, continue_=continue_)
+        page = client.list_page(resource, continue_=continue_)
         for raw in page.items:
             yield {"kind": resource.kind, **msgspec.json.decode(raw)}
         continue_ = page.metadata.continue_

@@ -232,6 +232,12 @@ class Secret(Object, frozen=True):
     data: dict[str, str] = {}
 
 
+class ConfigMap(Object, frozen=True):
+    """``core/v1 ConfigMap``. ``binaryData`` is left out."""
+
+    data: dict[str, str] = {}
+
+
 # ------------------------------------------------------------------------ coordination.k8s.io/v1
 
 

@@ -56,6 +56,7 @@ SERVICE_OWNERS = Resource("", "v1", "services", "Service", True, objects.Service
 """The same objects, for who wrote them."""
 NODES = Resource("", "v1", "nodes", "Node", False, objects.Node)
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, objects.Namespace)
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", True, objects.ConfigMap)
 SECRETS = Resource("", "v1", "secrets", "Secret", True, objects.Secret)
 EVENTS = Resource("", "v1", "events", "Event", True, Object)
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, objects.EndpointSlice)

@@ -1,8 +1,8 @@
 """What the speaker's two processes say to each other, and how it is framed on the socketpair between them.
 
-The watcher sends `Credentials`, then the Plan (`WholePlan`) and changes of it (`PlanChange`). The announcer sends what
-it holds (`Claims`) and changes of that (`ClaimsChange`), its decisions (`Decision`), and each second its statistics
-(`Stats`).
+The watcher sends `Credentials` and `ExcludedInterfaces`, then the Plan (`WholePlan`) and changes of it (`PlanChange`).
+The announcer sends what it holds (`Claims`) and changes of that (`ClaimsChange`), its decisions (`Decision`), and each
+second its statistics (`Stats`).
 
 1. A message is a msgpack value behind a 4-byte big-endian length.
 2. Neither side ever waits for the other. Each reads what is there, and what cannot be written now is queued.
@@ -41,6 +41,14 @@ class Credentials(Struct, frozen=True, tag=True):
     """UID of the namespace ``kube-system``."""
     keys: tuple[bytes, ...]
     """Heartbeat keys: the first signs, all verify (current, then previous)."""
+
+
+class ExcludedInterfaces(Struct, frozen=True, tag=True):
+    """Which interfaces are not to be announced on, by name. Sent once that is known, and whenever it changes. Until
+    then the announcer goes on with what it knows, at first the default."""
+
+    patterns: tuple[str, ...]
+    """That were checked (``exclusion``)."""
 
 
 class WholePlan(Struct, frozen=True, tag=True):
@@ -112,7 +120,7 @@ class Stats(Struct, frozen=True, tag=True):
     """Seconds that all of them took together."""
 
 
-ToAnnouncer = Credentials | WholePlan | PlanChange
+ToAnnouncer = Credentials | ExcludedInterfaces | WholePlan | PlanChange
 ToWatcher = Claims | ClaimsChange | Stats | Decision
 
 Sends = TypeVar("Sends", bound=ToAnnouncer | ToWatcher)

@@ -46,6 +46,7 @@ from cluster.api.listwatch import PAGE_SIZE, SILENCE_S
 from cluster.api.outages import Outages
 from cluster.objects import ListMeta, Object, RawList, RawWatchEvent, ServerVersion, decode
 from cluster.resources import (
+    CONFIG_MAPS,
     CONFIGURATION_STATES,
     ENDPOINT_SLICES,
     EVENTS,
@@ -65,6 +66,7 @@ with credentials.bare_packages("kubernetes"):
 
 __all__ = [
     "CONFIGURATION_STATES",
+    "CONFIG_MAPS",
     "ENDPOINT_SLICES",
     "EVENTS",
     "IP_ADDRESS_POOLS",

@@ -4,7 +4,8 @@ A change is handed to the function that was given for its kind, on the reflector
 advertisements that say nothing else than before are not handed on (``configuration.says_otherwise``).
 
 ``synced`` says when all is known that a Plan is made of; it never becomes untrue again. The definitions of what only
-people read may be missing in the cluster, and nothing waits for them.
+people read may be missing in the cluster, and nothing waits for them. A Plan also waits for the ConfigMap of excluded
+interfaces, but not where the server does not let us read it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from cluster.api.client import (
+    CONFIG_MAPS,
     CONFIGURATION_STATES,
     ENDPOINT_SLICES,
     IP_ADDRESS_POOLS,
@@ -25,8 +27,9 @@ from cluster.api.client import (
 )
 from cluster.api.reflector import Change, Reflector
 from cluster.l2status import NODE_LABEL
-from cluster.objects import SERVICE_NAME_LABEL, Object
+from cluster.objects import SERVICE_NAME_LABEL, ConfigMap, Object
 from cluster.resources import Resource
+from speaker.api import exclusions
 from speaker.api.configuration import says_otherwise
 from speaker.api.kept import kept_record, kept_service, kept_slice
 from speaker.api.records import COMPONENT_LABEL
@@ -80,8 +83,11 @@ class Sources:
         of_this_node = None if options.observe else f"{NODE_LABEL}={options.node}"
         self._records = follow(SERVICE_L2_STATUSES, own, labels=of_this_node, optional=True, keep=kept_record)
         self._all: list[Reflector[Any]] = [*self._for_plan, self._records]
+        self._exclusion: Reflector[ConfigMap] | None = None
         if options.observe:
             return
+        self._exclusion = follow(CONFIG_MAPS, own, fields=f"metadata.name={exclusions.NAME}")
+        self._all.append(self._exclusion)
         self._all.append(follow(CONFIGURATION_STATES, own, labels=f"{COMPONENT_LABEL}=speaker", optional=True))
         if not options.key:
             self._all.append(follow(SECRETS, own, fields=f"metadata.name={KEY_SECRET}"))
@@ -97,7 +103,13 @@ class Sources:
     @property
     def synced(self) -> bool:
         """Whether all is known that a Plan is made of."""
-        return all(each.synced for each in self._for_plan)
+        known = all(each.synced for each in self._for_plan)
+        return known and (self._exclusion is None or self._exclusion.synced or bool(self._exclusion.trouble))
+
+    @property
+    def exclusion_known(self) -> bool:
+        """Whether it is known which interfaces are excluded."""
+        return self._exclusion is not None and self._exclusion.synced
 
     @property
     def recorded(self) -> bool:
@@ -106,9 +118,11 @@ class Sources:
 
     def wait_synced(self, then: Callable[[], object]) -> None:
         """Wait for both, and call ``then`` whenever another kind is known."""
-        for reflector in (*self._for_plan, self._records):
-            reflector.wait_synced()
-            then()
+        waited = (*self._for_plan, self._records, self._exclusion)
+        for reflector in waited:
+            if reflector is not None:
+                reflector.wait_synced()
+                then()
 
     def missing(self) -> list[str]:
         """The kinds that a Plan still lacks, each with what is wrong with it."""

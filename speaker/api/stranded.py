@@ -18,6 +18,7 @@ from typing import NamedTuple
 from cluster.config import Advertisement, Config
 from cluster.objects import NodeName
 from cluster.selectors import matches_any
+from speaker.api.exclusions import NAME as EXCLUDED_BY
 from speaker.api.planner import Planner
 from speaker.link import LinkName
 from speaker.plan import Bundle
@@ -28,7 +29,7 @@ NAMED = 8
 """Names of interfaces in a message."""
 WHAT_IT_TAKES = (
     "an interface needs an IPv4 or a link-local IPv6 address, and must be Ethernet, part of no bridge or bond, and not"
-    " named as those of container networks are"
+    f" excluded by its name (ConfigMap {EXCLUDED_BY})"
 )
 """To be announced on."""
 

@@ -29,9 +29,10 @@ from cluster.api.client import NAMESPACES, ApiClient, ClientConfigError, Forbidd
 from cluster.api.server_version import VersionCheck
 from cluster.daemon.command_line import EXIT_USAGE, complain
 from cluster.daemon.http_status import CannotListenError, StatusServer
-from cluster.objects import ConfigurationState, Node, NodeName, Service
+from cluster.objects import ConfigMap, ConfigurationState, Node, NodeName, Service
 from speaker.api.authentication import Authentication
 from speaker.api.configuration import ConfigReader
+from speaker.api.exclusions import ExcludedByName
 from speaker.api.feed import PlanFeed
 from speaker.api.inbox import Inbox
 from speaker.api.metrics import SpeakerCollector, SpeakerFigures
@@ -66,6 +67,7 @@ class Watcher:
         self._stopping = False
 
         self._authentication = Authentication(options.key, namespace)
+        self._excluded = ExcludedByName()
         self._configuration = ConfigReader()
         self._planner = Planner(node, lb_class=options.lb_class, ignore_exclude=options.ignore_exclude)
         self._feed = PlanFeed(self._planner, self._configuration)
@@ -90,6 +92,7 @@ class Watcher:
             "ipaddresspools": into(self._configuration.set_pool),
             "l2advertisements": into(self._configuration.set_advertisement),
             "secrets": into(lambda _key, secret: self._authentication.set_secret(secret)),
+            "configmaps": into(self._set_config_map),
             "configurationstates": into(self._set_state),
             "servicel2statuses": lambda change: self._inbox.put(lambda: self._publisher.recorded(change)),
         }
@@ -147,15 +150,24 @@ class Watcher:
         if self._inbox in ready:
             self._inbox.awake()
         synced, recorded = self._sources.synced, self._sources.recorded
+        exclusion_known = self._sources.exclusion_known
         self._inbox.take_all()  # after looking at ``synced``: whatever it covers is in the inbox by then
         now = time.monotonic()
         if credentials := self._authentication.take():
             self._channel.send(credentials)
+        if excluded := self._excluded.take(now, known=exclusion_known):
+            self._channel.send(excluded)
         self._send_plan(now, synced=synced)
+        if self._configuration.config is not None:
+            self._reporter.set_problems((*self._configuration.problems, *self._excluded.problems))
         self._telling.advance(self._configuration.config, now, recorded=recorded)
 
     def _timeout(self, now: float) -> float | None:
-        deadlines = (self._feed.next_deadline(reads=self._reads), self._telling.next_deadline())
+        deadlines = (
+            self._feed.next_deadline(reads=self._reads),
+            self._telling.next_deadline(),
+            self._excluded.next_deadline(),
+        )
         moments = [at for at in deadlines if at is not None]
         return max(0.0, min(moments) - now) if moments else None
 
@@ -166,7 +178,6 @@ class Watcher:
             return
         for part in parts:
             self._channel.send(part)
-        self._reporter.set_problems(self._configuration.problems)
         self._telling.plan_sent(now)
         if not begun:
             self._reporter.troubles.all_nodes_known()
@@ -189,6 +200,9 @@ class Watcher:
         if key == self._options.node and node is not None:
             self._publisher.set_own_node(node.metadata.uid)
             self._telling.set_labels(node.metadata.labels)
+
+    def _set_config_map(self, _: str, config_map: ConfigMap | None) -> None:
+        self._excluded.set_config_map(config_map, time.monotonic())
 
     def _set_state(self, key: str, state: ConfigurationState | None) -> None:
         if (node := speaker_of(key)) is not None:

@@ -40,8 +40,9 @@ from typing import assert_never
 from cluster.daemon import logs
 from cluster.daemon.command_line import EXIT_USAGE
 from cluster.objects import NodeName
-from speaker.channel import Credentials
+from speaker.channel import Credentials, ExcludedInterfaces
 from speaker.child import Child
+from speaker.exclusion import Exclusion
 from speaker.link import LinkName
 from speaker.passes import Passes
 from speaker.plan import Plan
@@ -259,10 +260,14 @@ class Announcer:
     # ---------------------------------------------------------------- what comes in
 
     def _receive_links(self) -> None:
+        if self._netlink.receive():
+            self._look_at_links(boottime())
+
+    def _look_at_links(self, now: float) -> None:
+        """Announce on the links that there are by now."""
         table = self._netlink.table
-        if not self._netlink.receive() or not table.complete:
+        if not table.complete:
             return
-        now = boottime()
         for links in steps(self._links.wanted, table.links(), table.take_lost()):
             self._links.set_links(links)
             self._announce_links(now)
@@ -276,6 +281,9 @@ class Announcer:
             match message:
                 case Credentials(cluster, keys):
                     self._protocol.set_credentials(cluster, keys, now)
+                case ExcludedInterfaces(patterns):
+                    self._netlink.table.exclusion = Exclusion(patterns)
+                    self._look_at_links(now)
                 case Plan():
                     self._protocol.set_plan(message, now)
                 case _:

@@ -14,7 +14,14 @@ import signal
 from collections.abc import Callable
 
 from cluster.daemon.command_line import EXIT_USAGE
-from speaker.channel import AnnouncerEnd, ChannelError, Credentials, ToWatcher, announcer_end
+from speaker.channel import (
+    AnnouncerEnd,
+    ChannelError,
+    Credentials,
+    ExcludedInterfaces,
+    ToWatcher,
+    announcer_end,
+)
 from speaker.child import Child
 from speaker.parts import Joiner
 from speaker.plan import Plan, PlanChange
@@ -23,6 +30,9 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 LASTING_S = 60.0
 """Seconds after which a watcher counts as working: the next pause is the first again."""
+
+Said = Credentials | ExcludedInterfaces | Plan | PlanChange
+"""What a watcher says, each whole."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +65,7 @@ class WatcherKeeper:
         lost, self._lost = self._lost, []
         return lost
 
-    def receive(self, now: float) -> list[Credentials | Plan | PlanChange]:
+    def receive(self, now: float) -> list[Said]:
         """What the watcher said, put together where it came in parts; nothing if it has ended."""
         if self._channel is None:
             return []
@@ -65,9 +75,9 @@ class WatcherKeeper:
             self._lose(str(error), now)
             return []
         self._heard = self._heard or bool(messages)
-        whole: list[Credentials | Plan | PlanChange] = []
+        whole: list[Said] = []
         for message in messages:
-            joined = message if isinstance(message, Credentials) else self._joiner.take(message)
+            joined = message if isinstance(message, Credentials | ExcludedInterfaces) else self._joiner.take(message)
             if joined is not None:
                 whole.append(joined)
             if isinstance(joined, Plan | PlanChange):

@@ -5,8 +5,7 @@ which links are announced. What no dump mentions is forgotten at its end.
 
 An interface is announced if it is Ethernet with broadcast and ARP, is part of nothing else, has an address by which
 speakers can talk to each other (any of IPv4, or the link-local one that the kernel gives each interface with IPv6), and
-has a name that container networks do not use (the same names as MetalLB leaves out). `LinkTable.unusable` says why one
-is not.
+has a name that is not excluded (``exclusion``). `LinkTable.unusable` says why one is not.
 
 `steps` says how the protocol hears of a change, so that nothing that happened between two looks is passed over.
 
@@ -16,23 +15,18 @@ Service's): looking costs as much as there are interfaces with addresses, and no
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, IPv6Network
 
 from cluster.addresses import Family
 from cluster.objects import AddressText
+from speaker.exclusion import DEFAULT
 from speaker.link import LinkName
 from speaker.protocol.effects import LinkState
 from speaker.wire import netlink
 from speaker.wire.addresses import OwnAddress
 from speaker.wire.netlink import Dump, Gateway, Interface, InterfaceAddress, Known, Removed
-
-EXCLUDED = re.compile(
-    r"(docker|cbr|dummy|virbr|lxcbr|veth|cali|tunl|flannel|kube-ipvs|cni|nodelocaldns|lxc).*|lo", re.ASCII
-)
-"""Interfaces of container networks (MetalLB's default exclusion list)."""
 
 MAX_UNUSABLE = 16
 """Interfaces of which it is said why they are not announced on."""
@@ -78,6 +72,8 @@ class LinkTable:
         """Interfaces that lost their carrier since `take_lost`, whether or not they have it again."""
         self._lost_ipv6: set[int] = set()
         """Interfaces that lost a link-local address since then, in the same way."""
+        self.exclusion = DEFAULT
+        """By name."""
         self.complete = False
         """Every dump has been answered once."""
 
@@ -133,7 +129,7 @@ class LinkTable:
         states = []
         for index, addresses in self._addresses.items():
             interface = self._interfaces.get(index)
-            if interface is None or interface.unfit or not _can_talk(addresses) or EXCLUDED.fullmatch(interface.name):
+            if interface is None or interface.unfit or not _can_talk(addresses) or self.exclusion.by(interface.name):
                 continue
             states.append(
                 LinkState(
@@ -154,13 +150,13 @@ class LinkTable:
 
     def unusable(self) -> dict[LinkName, str]:
         """Why interfaces cannot be announced on at this moment, as predicates (``has no IPv4 address``): the first by
-        name, those of container networks last; without the loopback, whose name says it all."""
+        name, those that are excluded last; without the loopback, whose name says it all."""
         reasons = []
         for interface in self._interfaces.values():
-            foreign = bool(EXCLUDED.fullmatch(interface.name))
-            reason = "has a name that container networks use" if foreign else self._why_not(interface)
+            pattern = self.exclusion.by(interface.name)
+            reason = self._why_not(interface) if pattern is None else f"is excluded by its name ({pattern})"
             if reason and interface.name != "lo":
-                reasons.append((foreign, interface.name, reason))
+                reasons.append((pattern is not None, interface.name, reason))
         return {name: reason for _, name, reason in sorted(reasons)[:MAX_UNUSABLE]}
 
     def _why_not(self, interface: Interface) -> str:

@@ -185,15 +185,3 @@ def test_a_webhook_for_pools_is_to_be_removed_and_no_other() -> None:
 
     (found,) = findings(*METALLB, webhook("metallb-webhook-configuration", "metallb.io"), webhook("other", "apps"))
     assert found.objects == ("ValidatingWebhookConfiguration metallb-webhook-configuration",)
-
-
-def test_interfaces_that_are_excluded_beyond_the_usual_are_named() -> None:
-    def excluding(*patterns: str) -> tuple[str, dict[str, Any]]:
-        named = ", ".join(f'"{each}"' for each in patterns)
-        text = f"announcedInterfacesToExclude: [{named}]\n"
-        return thing("configmaps", "metallb-excludel2", data={"excludel2.yaml": text})
-
-    assert findings(*METALLB, excluding("^docker.*", "^lo$")) == []
-    (found,) = findings(*METALLB, excluding("^docker.*", "^wlan.*"))
-    assert found.reason == "ExcludedInterfaces"
-    assert found.text.startswith("^wlan.*")

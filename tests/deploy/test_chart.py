@@ -102,7 +102,7 @@ def test_everything_that_can_be_turned_on_is_on() -> None:
     assert kinds(objects) == {
         *("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"),
         *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
-        *("Deployment", "DaemonSet", "NetworkPolicy", "Service", "ServiceMonitor", "PrometheusRule"),
+        *("ConfigMap", "Deployment", "DaemonSet", "NetworkPolicy", "Service", "ServiceMonitor", "PrometheusRule"),
     }
     for template in pods(objects).values():
         container, beside = template["spec"]["containers"]
@@ -163,6 +163,28 @@ def test_the_lan_reads_the_speakers_metrics_only_where_prometheus_is_to(scraped:
     arguments = pods(objects)["speaker"]["spec"]["containers"][0]["args"]
     assert ("--listen=[$(HOST_IP)]:7949" in arguments) == bool(scraped)
     assert "--listen=127.0.0.1:7949" in arguments
+
+
+@pytest.mark.parametrize(
+    ("values", "patterns"),
+    [
+        ("enabled=false", []),
+        ("patterns={^veth.*,^br[0-9]+$}", ["^veth.*", "^br[0-9]+$"]),
+        ("enabled=true", None),
+    ],
+)
+def test_the_list_of_excluded_interfaces_is_made_only_where_the_values_have_one(
+    values: str, patterns: list[str] | None
+) -> None:
+    """Where they have none, a ConfigMap that the cluster has from MetalLB counts on, and no release owns it."""
+    made = [
+        each
+        for each in without_definitions("--set", f"speaker.excludeInterfaces.{values}")
+        if each["kind"] == "ConfigMap"
+    ]
+    read = [yaml.safe_load(each["data"]["excludel2.yaml"])["announcedInterfacesToExclude"] for each in made]
+    assert read == ([] if patterns is None else [patterns])
+    assert [each["metadata"]["name"] for each in made] == ["metallb-excludel2"] * len(read)
 
 
 def test_names_are_made_of_the_releases_name() -> None:

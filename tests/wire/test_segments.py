@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -15,9 +12,10 @@ from speaker.wire.arp.frames import ArpFrame, Operation
 from speaker.wire.ethernet import BROADCAST
 from tests.arp_frames import on_wire
 from tests.waiting import wait_until
+from tests.wire.asking import Asker
 from tests.wire.network import Wire, WireHost
 from tests.wire.opened import arp_resolver, mac_of
-from tests.wire.speakers import ROOT, Speaker, bundle
+from tests.wire.speakers import Speaker, bundle
 
 VIP, ROUTED = AddressText("192.0.2.200"), AddressText("203.0.113.10")
 NODES = ("node-1", "node-2", "node-3")
@@ -79,23 +77,6 @@ def decisions(speakers: list[Speaker], reason: str) -> list[dict[str, object]]:
     return [
         dict(decision.fields) for speaker in speakers for decision in speaker.decisions if decision.reason == reason
     ]
-
-
-class Asker:
-    """Asks for an address a hundred times a second from the client."""
-
-    def __init__(self, lan: BridgedLan, address: AddressText = VIP) -> None:
-        self._process = lan.client.start(
-            sys.executable, "-m", "lab.measuring.arpwatch", "eth0", address, cwd=ROOT, stdout=subprocess.PIPE
-        )
-        assert self._process.stdout is not None
-        self._process.stdout.readline()
-
-    def end(self) -> list[tuple[float, str]]:
-        """When, and by which MAC, each question was answered."""
-        self._process.terminate()
-        output, _ = self._process.communicate(timeout=10)
-        return [(line["at"], line["mac"]) for line in map(json.loads, output.splitlines())]
 
 
 @pytest.fixture
@@ -178,7 +159,7 @@ def test_holder_that_has_lost_the_lan_and_lives_on_another_network_is_replaced(l
     holder = here.holder(ROUTED)
     here.wire.cable(holder.host, "down")
     wait_until(lambda: here.answering(ROUTED) not in ([], [holder.node]), 10, "nobody else takes over")
-    asker = Asker(here, ROUTED)
+    asker = Asker(here.client, ROUTED)
     here.time_passes(20)
     taker = here.holder(ROUTED)
     assert {mac for _, mac in asker.end()} == {taker.host.mac()}
@@ -235,7 +216,7 @@ def test_blocked_port_is_noticed_as_fast_the_next_time(lan: Callable[..., Bridge
     """The carrier stays: each side is as silent to the other as it seems, and D is not doubled for it."""
     here = lan(VIP)
     here.start()
-    asker = Asker(here)
+    asker = Asker(here.client, VIP)
     for _ in range(2):
         holder = here.holder()
         here.wire.block(holder.host, blocked=True)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 OWN = "/apis/metallb.io/v1beta1/namespaces/metallb-system"
 FOR_PLAN = {"services", "endpointslices", "nodes", "ipaddresspools", "l2advertisements"}
-ALL = FOR_PLAN | {"servicel2statuses", "configurationstates", "secrets"}
+ALL = FOR_PLAN | {"servicel2statuses", "configurationstates", "configmaps", "secrets"}
 
 
 class World:
@@ -28,9 +28,12 @@ class World:
         self.api = api
         self.taken: list[tuple[str, Change[Any]]] = []
         """By plural."""
-        client = connect(api.kubeconfig(kubeconfig), user_agent="berthlb-speaker")
-        take = {plural: self._taking(plural) for plural in ALL}
-        self.sources = Sources(client, Options(node=NodeName("node-1"), **options), take)
+        self._client = connect(api.kubeconfig(kubeconfig), user_agent="berthlb-speaker")
+        self._options = Options(node=NodeName("node-1"), **options)
+        self.sources = self.another()
+
+    def another(self) -> Sources:
+        return Sources(self._client, self._options, {plural: self._taking(plural) for plural in ALL})
 
     def _taking(self, plural: str) -> Any:
         return lambda change: self.taken.append((plural, change))
@@ -111,3 +114,20 @@ def test_what_the_controller_writes_into_a_pool_is_no_change(started: World) -> 
     assert [change.new and change.new.spec.addresses for change in changes] == [("192.0.2.0/24",), ("192.0.2.0/25",)]
     assert changes[-1].old
     assert changes[-1].old.status.assigned_ipv4 == 7, "the status was seen"
+
+
+def test_a_plan_waits_for_the_excluded_interfaces_but_not_where_they_may_not_be_read(
+    embedded_api: EmbeddedApi, started: World
+) -> None:
+    """As where the roles are those of an older release."""
+    wait_until(lambda: started.sources.synced)
+    assert started.sources.exclusion_known
+    started.sources.stop()
+    embedded_api.inject(path="/api/v1/namespaces/metallb-system/configmaps", status=403)
+    other = started.another()
+    other.start()
+    try:
+        wait_until(lambda: other.synced)
+        assert not other.exclusion_known
+    finally:
+        other.stop()

@@ -158,4 +158,4 @@ def test_the_message_names_what_is_missing() -> None:
 def test_an_interface_that_is_there_is_not_called_missing() -> None:
     message = Stranded("default/web", (LinkName("eth1"), LinkName("eth2"))).message(OWN, links("eth0", "eth2"))
     assert 'cannot announce: it has "eth2", as the L2Advertisement demands, and cannot announce there' in message
-    assert "IPv4 or a link-local IPv6 address" in message
+    assert "an IPv4 or a link-local IPv6 address" in message

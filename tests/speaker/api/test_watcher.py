@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,7 +15,8 @@ from cluster.objects import AddressText, NodeName
 from lab.apiserver.embedded import EmbeddedApi
 from speaker.api.feed import AT_ONCE, SPACING_S
 from speaker.api.metrics import SpeakerCollector
-from speaker.channel import Credentials, Stats, WholePlan
+from speaker.channel import Credentials, ExcludedInterfaces, Stats, WholePlan
+from speaker.exclusion import DEFAULT
 from speaker.plan import PlanChange
 from speaker.protocol.effects import PeerView
 from tests.speaker.api.watched import KEY, OWN, WEB, Cluster, Start
@@ -137,6 +139,33 @@ def test_a_pool_that_does_not_parse_leaves_the_plan_alone_and_is_named_once(clus
     state = wait_until(lambda: (found := cluster.ask("GET", states))["status"]["result"] == "Valid" and found)
     assert not state["status"].get("errorSummary")
     assert announcer.announced() == {WEB}
+
+
+# ------------------------------------------------------------------------ excluded interfaces
+
+
+def test_excluded_interfaces_take_effect_as_they_come_and_a_bad_list_is_named(cluster: Cluster, start: Start) -> None:
+    """The ConfigMap that MetalLB's users have."""
+    _, announcer = start()
+    wait_until(lambda: announcer.of(WholePlan))
+    kinds = [type(message) for message in announcer.received]
+    assert kinds.index(ExcludedInterfaces) < kinds.index(WholePlan)
+    assert announcer.of(ExcludedInterfaces) == [ExcludedInterfaces(DEFAULT.patterns)]
+    maps, name = "/api/v1/namespaces/metallb-system/configmaps", "metallb-excludel2"
+
+    def data(*patterns: str) -> dict[str, Any]:
+        lines = ["announcedInterfacesToExclude:", *(f"- {pattern}" for pattern in patterns)]
+        return {"data": {"excludel2.yaml": "\n".join(lines)}}
+
+    cluster.ask("POST", maps, {"metadata": {"name": "another"}, **data("^eth")})
+    cluster.ask("POST", maps, {"metadata": {"name": name}, **data("^lo$", "^wl")})
+    wait_until(lambda: announcer.of(ExcludedInterfaces)[-1] == ExcludedInterfaces(("^lo$", "^wl")))
+    cluster.ask("PATCH", f"{maps}/{name}", data("^lo$", "(?=wl)"))
+    wait_until(lambda: cluster.state().get("result") == "Invalid")
+    assert "ConfigMap metallb-excludel2: data[excludel2.yaml]" in cluster.state()["errorSummary"]
+    cluster.ask("PATCH", f"{maps}/{name}", data("^lo$"))
+    wait_until(lambda: cluster.state().get("result") == "Valid")
+    wait_until(lambda: [len(each.patterns) for each in announcer.of(ExcludedInterfaces)] == [14, 2, 1])
 
 
 # ------------------------------------------------------------------------ the key

@@ -8,11 +8,12 @@ import pytest
 
 from cluster.addresses import Family
 from cluster.objects import AddressText
+from speaker.exclusion import Exclusion
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import LinkState
 from speaker.wire import netlink
 from speaker.wire.addresses import OwnAddress, WireAddress
-from speaker.wire.links import DUMPS, EXCLUDED, MAX_UNUSABLE, LinkTable, Lost, steps
+from speaker.wire.links import DUMPS, MAX_UNUSABLE, LinkTable, Lost, steps
 from speaker.wire.netlink import Gateway, Interface, InterfaceAddress, Removed, Unfit
 
 ETH0 = Interface(2, LinkName("eth0"), Mac(bytes(5) + b"\x01"), carrier=True, unfit=None, downs=0)
@@ -85,11 +86,12 @@ def test_interfaces_of_others_are_not_announced(interface: Interface) -> None:
     assert table(interface, OWN).links() == ()
 
 
-def test_excluded_names_are_metallbs() -> None:
-    for name in ("docker0", "cbr0", "veth1", "cali12", "flannel.1", "kube-ipvs0", "cni0", "nodelocaldns", "lxc_health"):
-        assert EXCLUDED.fullmatch(name)
-    for name in ("eth0", "lo1", "local", "bond0", "enp1s0", "xdocker"):
-        assert not EXCLUDED.fullmatch(name)
+def test_names_are_excluded_as_the_cluster_says_from_now_on() -> None:
+    made = table(replace(ETH0, name=LinkName("veth12")), OWN, ETH1, InterfaceAddress(3, OwnAddress.of("192.0.2.12/24")))
+    assert [link.name for link in made.links()] == ["eth1"]
+    made.exclusion = Exclusion(["^eth1$"])
+    assert [link.name for link in made.links()] == ["veth12"]
+    assert made.unusable() == {"eth1": "is excluded by its name (^eth1$)"}
 
 
 def test_interface_that_is_gone_takes_its_addresses_along() -> None:
@@ -157,7 +159,7 @@ def test_why_interfaces_are_not_announced_is_said_of_the_likeliest_first() -> No
         ("eth0", "has no carrier"),
         ("eth1", "has no IPv4 and no link-local IPv6 address"),
         ("eth2", "is part of a bridge, a bond or a VRF"),
-        ("docker0", "has a name that container networks use"),
+        ("docker0", "is excluded by its name (^docker.*)"),
     ]
 
 
