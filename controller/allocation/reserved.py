@@ -5,12 +5,15 @@ rest. The sources are
 
 1. ``Node.status.addresses``, of every type;
 2. ``ServiceCIDR`` objects;
-3. ``Node.spec.podCIDRs``.
+3. ``Node.spec.podCIDRs``;
+4. the Subnet-Router anycast address (RFC 4291 §2.6.1) of the subnet of each IPv6 address of a node: every node
+   forwards, so the kernel of each answers for it.
 
 Where two of them contain the same address the earlier in this list speaks.
 
 Not promised: the Service range of a server older than Kubernetes 1.33, which has no ServiceCIDR objects. The ClusterIPs
-that the controller sees would not replace it, since it watches only Services of type LoadBalancer.
+that the controller sees would not replace it, since it watches only Services of type LoadBalancer. Nor the anycast
+address of a LAN whose prefix is longer than 64 bits: no API object has a node's prefix length.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from cluster.addresses import AddressError, Range, RangeMap, parse_address, parse_range
+from cluster.addresses import AddressError, Family, Range, RangeMap, parse_address, parse_range
 from cluster.objects import Node, ServiceCIDR
+
+INTERFACE_BITS = 64  # of an address on any subnet to which stateless configuration applies; RFC 4291 §2.5.1
 
 
 class Use(Enum):
@@ -29,6 +34,7 @@ class Use(Enum):
     NODE = "NodeAddress"
     SERVICES = "ServiceRange"
     PODS = "PodRange"
+    ROUTERS = "AnycastAddress"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,7 @@ class Reserved:
     owner: str
     """The node, or the ServiceCIDR."""
     source: str
-    """The address or range, as its owner writes it."""
+    """The address or range, as its owner writes it; of an anycast address, the node's address beside it."""
 
     @property
     def text(self) -> str:
@@ -49,11 +55,13 @@ class Reserved:
                 return f'in the Service range {self.source} (ServiceCIDR "{self.owner}")'
             case Use.PODS:
                 return f'in the Pod range {self.source} of node "{self.owner}"'
+            case Use.ROUTERS:
+                return f'the Subnet-Router anycast address of node "{self.owner}" ({self.source})'
 
     @property
     def advice(self) -> str:
         """What to use instead; completes "…; "."""
-        if self.use is Use.NODE:
+        if self.use in {Use.NODE, Use.ROUTERS}:
             return "use an address of its subnet that nothing has and DHCP does not give out, or the type NodePort"
         return "use addresses outside the cluster's own ranges"
 
@@ -77,7 +85,7 @@ class Reservations:
             self._set("Node", name)
             return
         addresses = tuple(each.address for each in node.status.addresses)
-        self._set("Node", name, (Use.NODE, addresses), (Use.PODS, node.spec.pod_cidrs))
+        self._set("Node", name, (Use.NODE, addresses), (Use.PODS, node.spec.pod_cidrs), (Use.ROUTERS, addresses))
 
     def set_service_cidr(self, name: str, view: ServiceCIDR | None) -> None:
         """A range of ClusterIPs; None: it is gone."""
@@ -103,15 +111,24 @@ class Reservations:
 def _read(use: Use, owner: str, texts: tuple[str, ...]) -> Iterator[tuple[Range, Reserved]]:
     for text in texts:
         try:
-            block = _address(text) if use is Use.NODE else parse_range(text)
+            block = _block(use, text)
         except AddressError:  # a host name; a range that no pool can contain
             continue
-        yield block, Reserved(use, owner, text)
+        if block is not None:
+            yield block, Reserved(use, owner, text)
 
 
-def _address(text: str) -> Range:
+def _block(use: Use, text: str) -> Range | None:
+    """What is reserved by what an object writes."""
+    if use in {Use.SERVICES, Use.PODS}:
+        return parse_range(text)
     address = parse_address(text)
-    return Range(address.family, address.value, address.value)
+    if use is Use.NODE:
+        return Range(address.family, address.value, address.value)
+    if address.family is Family.IPV4:
+        return None
+    anycast = address.value >> INTERFACE_BITS << INTERFACE_BITS
+    return Range(address.family, anycast, anycast)
 
 
 def _disjoint(blocks: list[tuple[Range, Reserved]]) -> RangeMap[Reserved]:

@@ -180,8 +180,11 @@ def _free(world: World, pool: PoolSpec, family: int) -> set[Address]:
 
 def is_reserved(world: World, address: Address) -> bool:
     """Whether the cluster uses it itself."""
-    texts = (text for node in world.nodes.values() for text in node)
-    return any(address in ipaddress.ip_network(text) for text in (*texts, *world.service_ranges))
+    texts = [text for node in world.nodes.values() for text in node]
+    if any(address in ipaddress.ip_network(text) for text in (*texts, *world.service_ranges)):
+        return True
+    nodes = {each for text in texts if "/" not in text and (each := ipaddress.ip_address(text)).version == 6}
+    return any(address == ipaddress.ip_network((each, 64), strict=False)[0] for each in nodes)
 
 
 def _namespace_labels(world: World, service: Body) -> Mapping[str, str]:

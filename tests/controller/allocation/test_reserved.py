@@ -47,6 +47,22 @@ def test_every_address_of_a_node_is_and_a_host_name_is_none() -> None:
     assert (world.ip("v4"), world.ip("v6")) == ("192.168.1.2", "2001:db8::1")
 
 
+def test_the_address_that_every_router_of_a_nodes_subnet_answers_for_is() -> None:
+    """RFC 4291 §2.6.1. A node forwards, so its kernel answers for the prefix with nothing behind it."""
+    world = World({"p": ["2001:db8::/120", "2001:db8:0:1::/120"]})
+    world.node("n1", "192.168.1.1", "2001:db8::b", "fe80::b")
+    world.start()
+    world.put("asks", clusterIP="fd00::1", clusterIPs=["fd00::1"], loadBalancerIP="2001:db8::")
+    world.put("first", clusterIP="fd00::2", clusterIPs=["fd00::2"])
+    world.put("off-link", clusterIP="fd00::3", clusterIPs=["fd00::3"], loadBalancerIP="2001:db8:0:1::")
+    world.settle()
+    assert world.condition("asks")[:2] == ("False", "AddressReserved")
+    assert world.condition("asks")[2].startswith(
+        '2001:db8:: is the Subnet-Router anycast address of node "n1" (2001:db8::b); use an address of its subnet'
+    )
+    assert (world.ip("first"), world.ip("off-link")) == ("2001:db8::1", "2001:db8:0:1::")
+
+
 def test_the_ranges_of_services_and_pods_are(world: World) -> None:
     world.service_range("kubernetes", "192.168.1.0/28", "not a range")
     world.node("n1", pods=("192.168.1.16/28", "2001:db8:1::/64"))
