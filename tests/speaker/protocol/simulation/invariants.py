@@ -41,7 +41,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cluster.addresses import Family, family_of
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.plan import Bundle
 from speaker.protocol.effects import Decision
@@ -64,6 +64,10 @@ BUSY_S = 2.0  # of a node that claims one after the other, until others claim wh
 TAKE_OVER_S = 50.0  # after the last endpoint: for so long a lost owner of a bundle is replaced
 DETECTION_S = 0.35  # D, where nothing is late
 ASKED_S = 0.5  # of ARP that passes: some questions to a suspect and their answers
+
+
+def family_of(address: AddressText) -> Family:
+    return Family.IPV6 if ":" in address else Family.IPV4
 
 
 class BrokenPromiseError(AssertionError):
