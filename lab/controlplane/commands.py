@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cluster.addresses import Family
 from lab.control.messages import Spec
 from lab.controlplane.credentials import (
     API_SERVER_CERTIFICATE,
@@ -16,10 +17,11 @@ from lab.controlplane.credentials import (
     credentials_directory,
     kubeconfig_of,
 )
-from lab.layout import API_PORT, Host
+from lab.layout import API_PORT, Host, url_host
 
-ETCD = "http://127.0.0.1:2379"  # on cp, which nobody else shares
-ETCD_PEERS = "http://127.0.0.1:2380"
+ETCD_PORT, ETCD_PEERS_PORT = 2379, 2380
+LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "[::1]"}
+EVERY_ADDRESS = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
 PROXY_HEALTH_PORT = 10256  # kube-proxy's own default
 MASQUERADE_MARK = "0x4000"  # kube-proxy's own default
 DEFAULT_GRACE_S = 50.0  # kube-controller-manager's own, since Kubernetes 1.32
@@ -30,25 +32,31 @@ LEAST_GRACE_S = 2.0  # a Lease says seconds in whole numbers, and busy machines 
 
 
 def etcd(spec: Spec) -> list[str]:
+    clients, peers = _loopback(spec, ETCD_PORT), _loopback(spec, ETCD_PEERS_PORT)
     return [
         spec.programs["etcd"],
         f"--data-dir={Path(spec.directory, 'etcd')}",
-        f"--listen-client-urls={ETCD}",
-        f"--advertise-client-urls={ETCD}",
-        f"--listen-peer-urls={ETCD_PEERS}",
-        f"--initial-advertise-peer-urls={ETCD_PEERS}",
-        f"--initial-cluster=default={ETCD_PEERS}",
+        f"--listen-client-urls={clients}",
+        f"--advertise-client-urls={clients}",
+        f"--listen-peer-urls={peers}",
+        f"--initial-advertise-peer-urls={peers}",
+        f"--initial-cluster=default={peers}",
         "--unsafe-no-fsync",  # a lab ends with its machine
         "--log-level=warn",
     ]
+
+
+def _loopback(spec: Spec, port: int) -> str:
+    """A URL by which programs on one host reach each other, in the lab's primary family."""
+    return f"http://{LOOPBACK[spec.layout.families[0]]}:{port}"
 
 
 def api_server(spec: Spec) -> list[str]:
     files = credentials_directory(spec)
     return [
         spec.programs["kube-apiserver"],
-        f"--etcd-servers={ETCD}",
-        "--bind-address=0.0.0.0",
+        f"--etcd-servers={_loopback(spec, ETCD_PORT)}",
+        f"--bind-address={EVERY_ADDRESS[spec.layout.families[-1]]}",  # "::" is both families', "0.0.0.0" IPv4's
         f"--advertise-address={spec.layout.control_plane.address}",
         f"--secure-port={API_PORT}",
         f"--tls-cert-file={files / API_SERVER_CERTIFICATE}",
@@ -95,11 +103,15 @@ def pod_network(node: Host) -> list[str]:
     passes input instead, and what the node sends to itself has the node's address already.
     """
     marked = f"meta mark & {MASQUERADE_MARK} == {MASQUERADE_MARK}"
+    words = {Family.IPV4: "ip", Family.IPV6: "ip6"}
+    hidden = "\n    ".join(
+        f"{marked} snat {words[family]} to {address} fully-random" for family, address in node.addresses.items()
+    )
     table = f"""\
-table ip lab-pods {{
+table inet lab-pods {{
   chain nat-input {{
     type nat hook input priority 100
-    {marked} snat to {node.address} fully-random
+    {hidden}
   }}
   chain nat-postrouting {{
     type nat hook postrouting priority srcnat - 1
@@ -117,7 +129,7 @@ def proxy(spec: Spec, node: Host) -> list[str]:
         f"--hostname-override={node.name}",
         f"--proxy-mode={spec.proxy_mode}",
         f"--cluster-cidr={','.join(each.pods for each in spec.layout.networks.values())}",
-        f"--healthz-bind-address=0.0.0.0:{PROXY_HEALTH_PORT}",
+        f"--healthz-bind-address={url_host(EVERY_ADDRESS[spec.layout.families[-1]])}:{PROXY_HEALTH_PORT}",
         "--metrics-bind-address=127.0.0.1:10249",
         "--conntrack-max-per-core=0",  # the machine's own limits stay as they are
         "--conntrack-tcp-timeout-established=0s",

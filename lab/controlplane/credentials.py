@@ -13,6 +13,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,6 @@ SERVICE_ACCOUNT_KEY = "service-account.key"
 SERVICE_ACCOUNT_PUBLIC_KEY = "service-account.pub"
 TOKENS = "tokens.csv"
 AUDIT_POLICY = "audit.yaml"
-API_SERVICE_ADDRESS = "10.96.0.1"  # the first of the Services' network: the Service "kubernetes"
 VALID_DAYS = "3650"
 OPENSSL_S = 20.0
 
@@ -122,7 +122,8 @@ def write_kubeconfig(path: Path, name: str, cluster: Mapping[str, str], user: Ma
 def _make_certificates(directory: Path, layout: Layout) -> None:
     host = layout.control_plane
     names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", host.name]
-    addresses = ["127.0.0.1", host.address, API_SERVICE_ADDRESS]
+    services = (str(ip_network(each.services)[1]) for each in layout.networks.values())  # the Service "kubernetes"
+    addresses = ["127.0.0.1", "::1", *host.addresses.values(), *services]
     alternatives = [*(f"DNS:{name}" for name in names), *(f"IP:{address}" for address in addresses)]
     (directory / OPENSSL_CONFIG).write_text(CONFIG.format(names=", ".join(alternatives)))
     authority = ("-keyout", AUTHORITY_KEY, "-out", AUTHORITY)

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster.addresses import Family
 from lab.control.messages import SPEAKER, SPEC, Spec
 from lab.controlplane import commands
 from lab.controlplane.credentials import kubeconfig_of
@@ -15,8 +14,6 @@ from lab.layout import API_PORT, CONTROL_PLANE, Host
 from lab.machines.children import Children
 from lab.machines.hosts import Hosts, listen
 from lab.shipped.rights import DaemonName
-
-UNSPECIFIED = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
 
 
 class Starter:
@@ -41,7 +38,7 @@ class Starter:
     def start_embedded_api_server(self, outside: socket.socket) -> None:
         """Start the API server on two sockets that listen already, so that no early client is refused."""
         with self.hosts.inside(CONTROL_PLANE):  # which has no addresses yet
-            inside = [listen(UNSPECIFIED[family], API_PORT) for family in self.spec.layout.families]
+            inside = [listen(commands.EVERY_ADDRESS[family], API_PORT) for family in self.spec.layout.families]
         fds = (*(each.fileno() for each in inside), outside.fileno())
         networks = (network.services for network in self.spec.layout.networks.values())
         arguments = [*(f"--fd={fd}" for fd in fds), *(f"--service-network={each}" for each in networks)]

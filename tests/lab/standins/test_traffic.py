@@ -28,7 +28,13 @@ DATA_PATHS = [
     pytest.param(EMBEDDED, id="embedded"),
     pytest.param({**EMBEDDED, "families": Families.IPV6}, id="embedded-ipv6"),
     pytest.param({**REAL, "proxy_mode": "nftables"}, id="kubernetes", marks=pytest.mark.real),
+    pytest.param({**REAL, "families": Families.IPV6}, id="kubernetes-ipv6", marks=pytest.mark.real),
     pytest.param({**REAL, "proxy_mode": "iptables"}, id="kubernetes-iptables", marks=pytest.mark.real),
+    pytest.param(
+        {**REAL, "families": Families.IPV6, "proxy_mode": "iptables"},
+        id="kubernetes-iptables-ipv6",
+        marks=pytest.mark.real,
+    ),
 ]
 
 
