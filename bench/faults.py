@@ -22,7 +22,7 @@ from lab import launch
 from lab.client import Lab
 from lab.layout import lay_out
 from lab.measuring import measure
-from lab.measuring.figures import ArpReply, answered_by_two, answers_again, longest_silence
+from lab.measuring.figures import NeighbourAnswer, answered_by_two, answers_again, longest_silence
 from lab.measuring.measure import wait_for
 from lab.objects.manifests import SEEDS, apply_files
 from lab.objects.workloads import start_workload
@@ -142,7 +142,7 @@ def cable(runs: int) -> Result:
     return result
 
 
-def last_change(answers: list[ArpReply], since: float) -> float:
+def last_change(answers: list[NeighbourAnswer], since: float) -> float:
     """Seconds from ``since`` until the same MAC has answered ever after."""
     for earlier, later in reversed(list(pairwise(answers))):
         if earlier.mac != later.mac:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from typing import Annotated
 
 import typer
@@ -41,7 +41,7 @@ def execute(
 
 @app.command()
 def holder(
-    address: Annotated[IPv4Address, typer.Argument(metavar="ADDRESS", parser=IPv4Address, help="Of a Service.")],
+    address: Annotated[object, typer.Argument(metavar="ADDRESS", parser=ip_address, help="Of a Service.")],
     name: Name = DEFAULT_NAME,
 ) -> None:
     """Name the node that holds an address: the one that answers a client who asks for it."""

@@ -1,4 +1,4 @@
-"""The figures of a fault, from what a client noticed: pure functions on the lines of ``arpwatch`` and ``load``.
+"""The figures of a fault, from what a client noticed: pure functions on the lines of ``resolve`` and ``load``.
 
 A failover has two figures, which are kept apart: when the *address answers again* is the speakers' part; when *every
 request succeeds again* also takes Kubernetes, which must take the dead node's endpoints out.
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 
-class ArpReply(Struct, frozen=True):
-    """One ARP Reply that a client saw."""
+class NeighbourAnswer(Struct, frozen=True):
+    """One answer that a client got who asked for an address: an ARP Reply or a Neighbour Advertisement."""
 
     at: float
     address: str
@@ -34,11 +34,12 @@ class Outage(Struct, frozen=True):
     """What a fault at time 0 cost, in seconds after it."""
 
     answers_again_s: float | None
-    """First ARP Reply from another MAC than the one before the fault; None when nobody answered."""
+    """Until each address has had an answer from another MAC than before the fault; None when one has not."""
     answered_by: str | None
-    """That MAC."""
+    """The MAC that took the last of them over."""
     silence_s: float | None
-    """Longest time without an answer from anybody, from the fault to the last answer; None when nobody answered."""
+    """Longest time without an answer for an address from anybody, from the fault to the last answer; None when nobody
+    answered."""
     succeeds_again_s: float
     """From the fault to the start of the first request after the last lost one; 0 when none was lost."""
     requests: int
@@ -46,26 +47,34 @@ class Outage(Struct, frozen=True):
     """Requests started after the fault (or under way at it) that got no answer."""
 
 
-def answers_again(answers: Sequence[ArpReply], fault_at: float) -> tuple[float | None, str | None]:
-    """Seconds from the fault to the first answer of a new MAC, and that MAC."""
-    before = [a for a in answers if a.at <= fault_at]
-    old = before[-1].mac if before else None
+def answers_again(answers: Sequence[NeighbourAnswer], fault_at: float) -> tuple[float | None, str | None]:
+    """Seconds from the fault until each address has been answered for by a new MAC, and the MAC that took the last."""
+    old = {answer.address: answer.mac for answer in answers if answer.at <= fault_at}
+    first: dict[str, NeighbourAnswer] = {}
     for answer in answers:
-        if answer.at > fault_at and answer.mac != old:
-            return answer.at - fault_at, answer.mac
-    return None, None
+        if answer.at > fault_at and answer.mac != old.get(answer.address):
+            first.setdefault(answer.address, answer)
+    if not first or first.keys() < old.keys():
+        return None, None
+    last = max(first.values(), key=lambda answer: answer.at)
+    return last.at - fault_at, last.mac
 
 
-def longest_silence(answers: Sequence[ArpReply], since: float, until: float) -> float:
-    """Longest time within [since, until] in which no answer came, seconds."""
-    times = [since, *(a.at for a in answers if since < a.at < until), until]
-    return max(later - earlier for earlier, later in itertools.pairwise(times))
+def longest_silence(answers: Sequence[NeighbourAnswer], since: float, until: float) -> float:
+    """Longest time within [since, until] in which no answer came for an address, seconds."""
+    by_address: dict[str, list[float]] = {answer.address: [since] for answer in answers} or {"": [since]}
+    for answer in answers:
+        if since < answer.at < until:
+            by_address[answer.address].append(answer.at)
+    return max(
+        later - earlier for times in by_address.values() for earlier, later in itertools.pairwise([*times, until])
+    )
 
 
-def answered_by_two(answers: Sequence[ArpReply], window: float) -> int:
+def answered_by_two(answers: Sequence[NeighbourAnswer], window: float) -> int:
     """Answers that came within ``window`` seconds of one by another MAC for the same address."""
     count = 0
-    last: dict[str, ArpReply] = {}
+    last: dict[str, NeighbourAnswer] = {}
     for answer in answers:
         previous = last.get(answer.address)
         if previous is not None and previous.mac != answer.mac and answer.at - previous.at < window:
@@ -74,7 +83,7 @@ def answered_by_two(answers: Sequence[ArpReply], window: float) -> int:
     return count
 
 
-def outage(answers: Sequence[ArpReply], requests: Sequence[HttpRequest], fault_at: float) -> Outage:
+def outage(answers: Sequence[NeighbourAnswer], requests: Sequence[HttpRequest], fault_at: float) -> Outage:
     """The figures of one fault; both sequences in order of time."""
     again, by = answers_again(answers, fault_at)
     after = sorted((r for r in requests if r.end > fault_at), key=lambda r: r.start)

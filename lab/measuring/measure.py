@@ -1,6 +1,6 @@
-"""What a fault costs a client: an address is watched while something happens to the cluster.
+"""What a fault costs a client: addresses are watched while something happens to the cluster.
 
-``watching`` runs two programs on a client of the lab: ``arpwatch``, which asks for the address every 10 ms, and with a
+``watching`` runs two programs on a client of the lab: ``resolve``, which asks for each address every 10 ms, and with a
 URL ``load``, which makes requests at a steady rate. Their lines have times of CLOCK_MONOTONIC, which all processes of
 the machine share. The time of a fault is read here just before the fault is caused, so every figure includes the time
 that causing it takes.
@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ import msgspec
 from lab.client import Command, Lab
 from lab.errors import FailedError, LabError
 from lab.layout import INTERFACE
-from lab.measuring.figures import ArpReply, HttpRequest, Outage, outage
+from lab.measuring.figures import HttpRequest, NeighbourAnswer, Outage, outage
 from lab.shipped import ROOT
 
 T = TypeVar("T")
@@ -36,7 +37,10 @@ class ClientWatch:
     Every method raises ``LabError`` where one of them has ended: it would look as if nobody answered any more.
     """
 
-    def __init__(self, programs: Sequence[Command], answers: IO[bytes], requests: IO[bytes] | None) -> None:
+    def __init__(
+        self, addresses: Sequence[str], programs: Sequence[Command], answers: IO[bytes], requests: IO[bytes] | None
+    ) -> None:
+        self.addresses = addresses
         self._programs = programs
         self._answers = answers
         self._requests = requests
@@ -46,10 +50,10 @@ class ClientWatch:
         self._check()
         return all(b"ready" in _content(f) for f in (self._answers, self._requests) if f is not None)
 
-    def answers(self) -> list[ArpReply]:
-        """ARP Replies so far, in order of time."""
+    def answers(self) -> list[NeighbourAnswer]:
+        """Answers so far, of all addresses, in order of time."""
         self._check()
-        return [msgspec.json.decode(line, type=ArpReply) for line in _lines(self._answers)]
+        return [msgspec.json.decode(line, type=NeighbourAnswer) for line in _lines(self._answers)]
 
     def requests(self) -> list[HttpRequest]:
         """Requests that have ended so far, in order of their start."""
@@ -82,8 +86,8 @@ def _lines(file: IO[bytes]) -> list[bytes]:
 
 
 @contextmanager
-def watching(lab: Lab, address: str, *, url: str | None = None, rate: float = 50.0) -> Iterator[ClientWatch]:
-    """Watch an address, and with ``url`` make ``rate`` requests a second, for as long as the block lasts.
+def watching(lab: Lab, *addresses: str, url: str | None = None, rate: float = 50.0) -> Iterator[ClientWatch]:
+    """Watch addresses of any family, and with ``url`` make ``rate`` requests a second, for as long as the block lasts.
 
     Raises ``LabError`` where the programs do not start.
     """
@@ -98,9 +102,9 @@ def watching(lab: Lab, address: str, *, url: str | None = None, rate: float = 50
             commands.append(stack.enter_context(command))
             return lines
 
-        answers = begin("lab.measuring.arpwatch", INTERFACE, address)
+        answers = begin("lab.measuring.resolve", INTERFACE, *addresses)
         requests = begin("lab.measuring.load", url, "--rate", str(rate)) if url else None
-        watch = ClientWatch(commands, answers, requests)
+        watch = ClientWatch(addresses, commands, answers, requests)
         wait_for(watch.ready, START_S, "the programs that watch")
         yield watch
         for command in commands:
@@ -118,19 +122,22 @@ def wait_for(probe: Callable[[], T | None], seconds: float, what: str, every: fl
 
 
 def steady_holder(watch: ClientWatch, seconds: float = 0.3) -> str:
-    """The MAC that alone has answered for the last ``seconds``.
+    """The MAC that alone has answered for the last ``seconds``, for each of the addresses.
 
     Raises ``LabError``, which says who answered last, where 20 s pass without one.
     """
 
     def alone() -> str | None:
-        now = time.monotonic()
+        since = time.monotonic() - seconds
         answers = watch.answers()
-        recent = [a.mac for a in answers if a.at > now - seconds]
-        return recent[0] if len(recent) >= 3 and len(set(recent)) == 1 and answers[0].at < now - seconds else None
+        recent = [a for a in answers if a.at > since]
+        often = Counter(a.address for a in recent)
+        for_so_long = {a.address for a in answers if a.at < since}
+        steady = all(often[address] >= 3 and address in for_so_long for address in watch.addresses)
+        return recent[0].mac if steady and len({a.mac for a in recent}) == 1 else None
 
     try:
-        return wait_for(alone, 20.0, "one node, and no other, answers for the address")
+        return wait_for(alone, 20.0, f"one node, and no other, answers for {' and '.join(watch.addresses)}")
     except LabError as error:
         raise FailedError(f"{error}; {_who_answers(watch)}") from error
 

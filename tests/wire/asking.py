@@ -23,7 +23,7 @@ class Asker:
 
     def __init__(self, client: WireHost, address: AddressText) -> None:
         self._process = client.start(
-            sys.executable, "-m", "lab.measuring.arpwatch", "eth0", address, cwd=ROOT, stdout=subprocess.PIPE
+            sys.executable, "-m", "lab.measuring.resolve", "eth0", address, cwd=ROOT, stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         self._process.stdout.readline()

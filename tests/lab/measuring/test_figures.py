@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lab.measuring.figures import ArpReply, HttpRequest, answered_by_two, longest_silence, outage
+from lab.measuring.figures import HttpRequest, NeighbourAnswer, answered_by_two, longest_silence, outage
 
 OLD, NEW = "02:00:00:00:00:01", "02:00:00:00:00:02"
-ADDRESS = "172.18.255.200"
+ADDRESS, SECOND = "172.18.255.200", "fd00:b1b::255:200"
 
 
-def answer(at: float, mac: str) -> ArpReply:
-    return ArpReply(at=at, address=ADDRESS, mac=mac)
+def answer(at: float, mac: str, address: str = ADDRESS) -> NeighbourAnswer:
+    return NeighbourAnswer(at=at, address=address, mac=mac)
 
 
 def test_time_to_answer_again_counts_from_the_fault_to_another_mac() -> None:
@@ -54,3 +54,13 @@ def test_silence_is_the_longest_gap_wherever_it_lies() -> None:
 def test_answers_of_two_macs_close_together_are_counted() -> None:
     seen = [answer(1.0, OLD), answer(1.001, NEW), answer(1.01, NEW), answer(1.011, OLD), answer(5.0, NEW)]
     assert answered_by_two(seen, window=0.05) == 2
+
+
+def test_of_two_addresses_the_later_one_counts() -> None:
+    before = [answer(9.98, OLD), answer(9.99, OLD, SECOND)]
+    first, second = answer(10.2, NEW), answer(10.5, NEW, SECOND)
+    result = outage([*before, first, second], [], fault_at=10.0)
+    assert result.answers_again_s == pytest.approx(0.5)
+    assert result.silence_s == pytest.approx(0.5)
+    half = outage([*before, first, answer(10.5, OLD, SECOND)], [], fault_at=10.0)
+    assert half.answers_again_s is None, "the second one has not moved"
