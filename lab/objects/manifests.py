@@ -68,7 +68,17 @@ def api_of(lab: Lab) -> ApiClient:
 
 def apply_files(lab: Lab, files: Iterable[Path], namespace: str = DEFAULT_NAMESPACE) -> list[Outcome]:
     """Apply every document of these files. Raises ``LabError`` that names each object that was refused."""
-    outcomes = list(apply_each(api_of(lab), files, namespace))
+    return _none_refused(apply_each(api_of(lab), files, namespace))
+
+
+def apply_bodies(lab: Lab, objects: Iterable[Any], namespace: str = DEFAULT_NAMESPACE) -> list[Outcome]:
+    """Apply objects as ``apply_files`` does."""
+    documents = (_document(f"object {number}", body, namespace) for number, body in enumerate(objects, start=1))
+    return _none_refused(_apply_documents(api_of(lab), documents))
+
+
+def _none_refused(told: Iterable[Outcome]) -> list[Outcome]:
+    outcomes = list(told)
     refused = [f"{outcome.what}: {outcome.reason}" for outcome in outcomes if outcome.verdict == "refused"]
     if refused:
         raise LabError("; ".join(refused))
@@ -77,7 +87,11 @@ def apply_files(lab: Lab, files: Iterable[Path], namespace: str = DEFAULT_NAMESP
 
 def apply_each(api: ApiClient, files: Iterable[Path], namespace: str) -> Iterator[Outcome]:
     """Apply document after document, telling what became of each. Raises ``LabError`` for a file that is unreadable."""
-    for document in _read(files, namespace):
+    return _apply_documents(api, _read(files, namespace))
+
+
+def _apply_documents(api: ApiClient, documents: Iterable[Document | Outcome]) -> Iterator[Outcome]:
+    for document in documents:
         if isinstance(document, Outcome):
             yield document
             continue
@@ -134,18 +148,23 @@ def _apply(api: ApiClient, document: Document) -> Verdict:
 def _read(files: Iterable[Path], namespace: str) -> Iterator[Document | Outcome]:
     """The objects of these files, and refusals of what is none."""
     for path in files:
-        try:
-            parts = list(yaml.safe_load_all(path.read_text()))
-        except (OSError, UnicodeDecodeError) as error:
-            raise LabError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-        except yaml.YAMLError as error:
-            raise LabError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-        bodies: list[Any] = []
-        for part in parts:
-            is_list = isinstance(part, dict) and part.get("kind") == "List"
-            bodies += (part.get("items") or []) if is_list else [part]
-        for number, body in enumerate((body for body in bodies if body is not None), start=1):
+        for number, body in enumerate(bodies(path), start=1):
             yield _document(f"{path}, document {number}", body, namespace)
+
+
+def bodies(path: Path) -> list[Any]:
+    """What a file has: its documents, and the items of lists. Raises ``LabError`` where it is unreadable."""
+    try:
+        parts = list(yaml.safe_load_all(path.read_text()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise LabError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    found: list[Any] = []
+    for part in parts:
+        is_list = isinstance(part, dict) and part.get("kind") == "List"
+        found += (part.get("items") or []) if is_list else [part]
+    return [body for body in found if body is not None]
 
 
 def _document(origin: str, body: Any, namespace: str) -> Document | Outcome:
