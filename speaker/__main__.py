@@ -70,7 +70,11 @@ def main() -> int:
     os.close(heard)
     if not begins and _exit_code(first) == EXIT_USAGE:
         return EXIT_USAGE  # it has said why; nothing else has been said or sent yet
-    settings = Settings(detection_floor_s=options.detection_floor_s, gratuitous_limit=options.gratuitous_limit)
+    settings = Settings(
+        detection_floor_s=options.detection_floor_s,
+        gratuitous_limit=options.gratuitous_limit,
+        probes=options.probes,
+    )
     return run(options.node, settings, first, partial(child.spawn, watch))
 
 

@@ -28,7 +28,7 @@ from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.passes import NO_PASSES
 from speaker.plan import Plan, PlanChange
-from speaker.protocol.effects import Decision, PeerView
+from speaker.protocol.effects import ConflictView, Decision, PeerView
 
 # ------------------------------------------------------------------------------------------------ watcher -> announcer
 
@@ -107,6 +107,10 @@ class Stats(Struct, frozen=True, tag=True):
     gratuitous: dict[AddressText, int] = {}
     """Gratuitous frames sent, lately."""
     peers: tuple[PeerView, ...] = ()
+    conflicts: tuple[ConflictView, ...] = ()
+    """Who else has addresses of the Plan now: `MAX_CONFLICTS`, if there are more."""
+    kernel: tuple[AddressText, ...] = ()
+    """Addresses of the Plan for which this node's kernel answers by itself: some, if there are many."""
     links: tuple[LinkName, ...] | None = None
     """The links that can be announced on, with or without carrier; None: not known yet."""
     refused: dict[LinkName, str] = {}
@@ -119,6 +123,9 @@ class Stats(Struct, frozen=True, tag=True):
     passes_s: float = 0.0
     """Seconds that all of them took together."""
 
+
+MAX_CONFLICTS = 32
+"""Told each second, and by the ConfigurationState."""
 
 ToAnnouncer = Credentials | ExcludedInterfaces | WholePlan | PlanChange
 ToWatcher = Claims | ClaimsChange | Stats | Decision

@@ -46,6 +46,8 @@ class Options:
     """Seconds of silence that are at least needed to believe a speaker dead."""
     gratuitous_limit: int | None = None
     """Gratuitous ARP frames that go out on an interface in a second at most; None: as many as there are reasons for."""
+    probes: bool = True
+    """Ask whether anybody has a newly assigned address, before it is announced."""
     ignore_exclude: bool = False
     """Announce also from nodes that are excluded from load balancers."""
     observe: bool = False
@@ -67,6 +69,7 @@ def parse(arguments: list[str]) -> Options:
         key=given.key_file,
         detection_floor_s=given.detection_floor,
         gratuitous_limit=given.gratuitous_limit,
+        probes=not given.no_address_probes,
         ignore_exclude=given.ignore_exclude_lb,
         observe=given.observe,
     )
@@ -101,6 +104,11 @@ def parser() -> OneLineParser:
         type=_gratuitous_limit,
         metavar="FRAMES",
         help="gratuitous ARP frames a second on an interface at most, for switches that count them; without it, any",
+    )
+    arguments.add_argument(
+        "--no-address-probes",
+        action="store_true",
+        help="announce newly assigned addresses at once, without asking first whether somebody on the LAN has them",
     )
     arguments.add_argument(
         "--ignore-exclude-lb",

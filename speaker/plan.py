@@ -50,6 +50,8 @@ class Bundle(Struct, frozen=True, array_like=True, gc=False):
     """Interfaces to announce on from the Plan's own node; empty means every announced one."""
     serving: bool = True
     """Some endpoint of some Service of it can serve. Without one it is not claimed, and held on to only for a while."""
+    withheld: bool = False
+    """By the record, somebody else was found to have one of its addresses before that was ever announced."""
 
 
 class Plan(Struct, frozen=True, array_like=True, gc=False):

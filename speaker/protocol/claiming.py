@@ -18,6 +18,8 @@ the bundle than that node, as one that speaks both families, one of these takes 
 
 A bundle without an endpoint that serves is not claimed, unless it served until lately and was held (``unserved``).
 
+A newly assigned address is claimed once nobody has answered when it was asked for (``probes``).
+
 **Work is bounded.** One call looks at 200 bundles and takes 50 of them at most, and asks to be called again; heartbeats
 and answers go out between. A round over all unowned bundles begins when the ability of some node changed, or when a
 turn may have come. It rests afterwards in proportion to what it looked at, so that thousands of bundles of others do
@@ -41,6 +43,7 @@ from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.choosing import Choosing, candidate_of
 from speaker.protocol.owners import Owners
+from speaker.protocol.probes import Probes
 from speaker.protocol.roster import Place, Roster
 
 JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
@@ -80,13 +83,14 @@ class _Round:
 
 
 class Claiming:
-    def __init__(self, roster: Roster, bundles: Bundles, owners: Owners, choosing: Choosing) -> None:
+    def __init__(self, roster: Roster, bundles: Bundles, owners: Owners, choosing: Choosing, probes: Probes) -> None:
         self.able_since: float | None = None
         """Since when this node may claim at all: started, not leaving, with a Plan that is kept up to date."""
         self._roster = roster
         self._bundles = bundles
         self._owners = owners
         self._choosing = choosing
+        self._probes = probes
         self._unowned: dict[BundleId, float] = {}
         self._partial: dict[BundleId, float] = {}
         self._reasons: dict[BundleId, str] = {}
@@ -144,13 +148,17 @@ class Claiming:
     def next_deadline(self) -> float:
         if self._round is not None:
             return self._goes_on_at
-        return max(self._gap_until, min(self._fresh_at, max(self._all_at, self._rests_until)))
+        fresh_at = min(self._fresh_at, self._probes.next_deadline)
+        return max(self._gap_until, min(fresh_at, max(self._all_at, self._rests_until)))
 
     # ------------------------------------------------------------------------------------------------ whose turn it is
 
     def evaluate(self, now: float) -> Iterator[ToClaim]:
         """What is to be claimed now, each to be claimed before the next is asked for."""
         self._choosing.begin()
+        for id_ in self._probes.take_due(now):
+            if id_ in self._unowned or id_ in self._partial:
+                self._fresh[id_], self._fresh_at = None, min(self._fresh_at, now)
         if self.able_since is None:
             self._round, self._fresh_at, self._all_at = None, NEVER, NEVER
             return
@@ -207,18 +215,21 @@ class Claiming:
         own = candidate_of(bundle, self._roster.node)
         mine = own is not None and any(self._roster.may_claim(place.link, now) for place in vacant)
         due = NEVER
+        free: tuple[AddressText, ...] = ()
         if mine:
             since = max(self._unowned[id_], round_.able_since)
             due = self._turn(bundle, chosen, vacant, since, now)
-        if own is None or due > now:
+            if due <= now:
+                missing = tuple(a for a in bundle.addresses if self._owners_missing(a, now))
+                free, due = self._probes.free(missing, now, chosen=chosen.node == self._roster.node), NEVER
+        if own is None or not free:
             self._give(chosen.node, bundle, round_)
             self._chosen[id_] = chosen.node, len(bundle.addresses)
             self._given[chosen.node] = self._given.get(chosen.node, 0) + len(bundle.addresses)
             round_.next_at = min(round_.next_at, due)
             return None
         self._give(self._roster.node, bundle, round_)
-        wanted = tuple(a for a in bundle.addresses if self._owners_missing(a, now))
-        return ToClaim(bundle, own, wanted, self._reasons.get(id_) or "unowned")
+        return ToClaim(bundle, own, free, self._reasons.get(id_) or "unowned")
 
     def _give(self, node: NodeName, bundle: Bundle, round_: _Round) -> None:
         round_.loads[node] = self._choosing.load_with(node, bundle, round_.loads)
@@ -244,7 +255,8 @@ class Claiming:
         wanted = tuple(
             a for a in bundle.addresses if self._owners_missing(a, now) or self._owned_by_another(a, me, now)
         )
-        return ToClaim(bundle, own, wanted, "joined bundle") if wanted else None
+        free = self._probes.free(wanted, now, chosen=True)
+        return ToClaim(bundle, own, free, "joined bundle") if free else None
 
     def _joiner(self, bundle: Bundle, round_: _Round, now: float) -> NodeName | None:
         """Who takes the rest of a bundle that several hold."""

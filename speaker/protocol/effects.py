@@ -106,6 +106,15 @@ class AskAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeAddress:
+    """Ask everybody whether anybody has ``target``, without saying that this node has any address: an ARP probe
+    (RFC 5227 §2.1.1), or a solicitation from ``::`` (RFC 4862 §5.4.2)."""
+
+    link: LinkName
+    target: AddressText
+
+
+@dataclass(frozen=True, slots=True)
 class WatchFrames:
     """Tell of frames of any kind that arrive on the link (``receive_frame``), or do so no longer: whoever hears
     anything at all is not cut off."""
@@ -139,7 +148,7 @@ class Decision(Struct, frozen=True, tag=True):
     """When it was taken, in seconds since 1970. The protocol knows no such time: the announcer fills it in."""
 
 
-Action = SendHeartbeat | SendUnicast | AskAddress | WatchFrames | SendGratuitous
+Action = SendHeartbeat | SendUnicast | AskAddress | ProbeAddress | WatchFrames | SendGratuitous
 """What is done on a link; mypy sees to it that every shell can do each."""
 Effect = Action | Decision
 
@@ -164,3 +173,19 @@ class PeerView(Struct, frozen=True, array_like=True, gc=False):
     """D of this peer now: silence longer than this is a death."""
     lateness_s: float
     claims: int
+
+
+class ConflictView(Struct, frozen=True, array_like=True, gc=False):
+    """Somebody else who has an address of the Plan."""
+
+    address: AddressText
+    mac: str
+    link: LinkName
+    seen: str
+    """What it is: as the field of this name of the decisions ``AddressConflict`` and ``AddressTaken``."""
+    node: str
+    """Of the cluster; empty: none."""
+    cluster: str
+    """Digest of another cluster of which it is a speaker; empty: none that is known."""
+    withheld: bool
+    """Nobody of the cluster has announced the address since it was assigned."""

@@ -93,9 +93,11 @@ class Drop(enum.Enum):
 class HeartbeatError(Exception):
     """A datagram that is to be dropped: a stranger's or a broken peer's fault, never worth a retry."""
 
-    def __init__(self, reason: Drop, detail: str = "") -> None:
+    def __init__(self, reason: Drop, detail: str = "", cluster: bytes = b"") -> None:
+        """``cluster``: the digest in a datagram of another cluster."""
         super().__init__(detail or reason.value)
         self.reason = reason
+        self.cluster = cluster
 
 
 class Flag(enum.IntFlag):
@@ -280,7 +282,7 @@ class Authenticator:
         if version != VERSION:
             raise HeartbeatError(Drop.OTHER_VERSION, f"version {version!r}")
         if cluster != self._cluster:
-            raise HeartbeatError(Drop.OTHER_CLUSTER)
+            raise HeartbeatError(Drop.OTHER_CLUSTER, cluster=cluster)
         signed, payload = data[: _SIGNED.size], data[_HEADER.size :]
         if not any(hmac.compare_digest(tag, _tag(key, signed, payload)) for key in self._keys):
             raise HeartbeatError(Drop.WRONG_KEY)

@@ -213,9 +213,17 @@ class Owners:
         """Its bundle may name other interfaces."""
         self._places.pop(address, None)
 
+    def bundle_of(self, address: AddressText) -> Bundle | None:
+        """The bundle that has the address."""
+        return self._bundles.of.get(address)
+
+    def never_held(self, address: AddressText) -> bool:
+        """Whether nobody is known to have held it."""
+        return address not in self._epochs
+
     def is_cold(self, bundle: Bundle) -> bool:
         """Whether nobody is known to have held any of it."""
-        return all(address not in self._epochs for address in bundle.addresses)
+        return all(self.never_held(address) for address in bundle.addresses)
 
     def next_epoch(self, bundle: Bundle, alone: bool) -> int:
         """For a claim on the bundle: ``alone``, where nothing proves that we can hear."""

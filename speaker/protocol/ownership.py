@@ -39,9 +39,12 @@ from speaker.protocol.bundles import Bundles, Changed
 from speaker.protocol.choosing import Choosing
 from speaker.protocol.claiming import Claiming
 from speaker.protocol.claims import Claim, ClaimLog
+from speaker.protocol.conflicts import Conflicts
 from speaker.protocol.effects import SendGratuitous
+from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.moving import Moving
 from speaker.protocol.owners import Owner, Owners
+from speaker.protocol.probes import Probes
 from speaker.protocol.roster import Network, Peer, Roster
 from speaker.protocol.tenure import Tenure
 
@@ -53,7 +56,7 @@ ABLE_SAID_S = 0.05  # until the others know that this node is able: nobody else 
 class Ownership:
     """Sans-IO. ``release_all`` is final."""
 
-    def __init__(self, roster: Roster, log: ClaimLog) -> None:
+    def __init__(self, roster: Roster, log: ClaimLog, foreign: ForeignSpeakers) -> None:
         self.log = log
         self.touched: dict[AddressText, None] = {}
         """Addresses for which own claims, or where they are answered, may have changed, until the owner of this clears
@@ -61,8 +64,10 @@ class Ownership:
         self._roster = roster
         self._bundles = Bundles()
         self._owners = Owners(roster, log, self._bundles)
+        self.conflicts = Conflicts(roster, self._owners.links_of, log.claims.__contains__)
+        self.probes = Probes(roster, self._owners, self.conflicts, foreign)
         self._choosing = Choosing(roster, log, self._bundles, self._owners)
-        self._claiming = Claiming(roster, self._bundles, self._owners, self._choosing)
+        self._claiming = Claiming(roster, self._bundles, self._owners, self._choosing, self.probes)
         self._moving = Moving(roster, self._bundles, self._owners, self._choosing)
         self._heard: dict[AddressText, str] = {}
         """Still to be judged, and why."""
@@ -75,6 +80,8 @@ class Ownership:
         """Bundles that are not what they were, or whose links are not; and whether none of these is on its way."""
         self._follow_at = NEVER
         self._started_at = NEVER
+        self._planned = False
+        """There was a Plan already."""
         self._absent: frozenset[NodeName] = frozenset()
 
     # ------------------------------------------------------------------------------------------------ inputs
@@ -127,6 +134,11 @@ class Ownership:
         for id_ in held:
             self._claiming.look(self._bundles.by_id[id_], now)
 
+    def discard_answers(self, now: float) -> None:
+        """What has arrived was thrown away, perhaps answers to probes."""
+        self.probes.discard_answers()
+        self.conflicts.discard_answers(now)
+
     def release_all(self, now: float) -> None:
         """Release every claim and make no other, ever."""
         self._claiming.able_since = None
@@ -135,6 +147,8 @@ class Ownership:
     # ------------------------------------------------------------------------------------------------ following
 
     def _take_over(self, changed: Changed, now: float) -> None:
+        self.probes.enter(changed.bundles, changed.former, first=not self._planned)
+        self._planned = True
         for id_ in changed.resumed:
             self._claiming.begin_turns(id_)
         self._former += changed.former
@@ -169,6 +183,8 @@ class Ownership:
         self._release([address for address in gone if address in self.log.claims], "left the Plan")
         for address in gone:
             self._owners.forget(address)
+            self.probes.forget(address)
+            self.conflicts.forget(address)
         if former.id not in self._bundles.by_id:
             self._claiming.forget(former.id)
             self._moving.forget(former.id)
@@ -194,6 +210,10 @@ class Ownership:
         """How many there are in the Plan."""
         return len(self._bundles.by_id)
 
+    def plans(self, address: AddressText) -> bool:
+        """Whether the Plan has the address."""
+        return address in self._bundles.of
+
     def links_of(self, address: AddressText, now: float) -> frozenset[LinkName]:
         """Where the address may be answered."""
         return self._owners.links_of(address, now)
@@ -214,7 +234,7 @@ class Ownership:
         if self._follow_at < NEVER:
             return self._follow_at
         claiming_at = self._claiming.next_deadline if not self._heard else NEVER
-        return min(self._judge_at, claiming_at, self._moving.next_deadline)
+        return min(self._judge_at, claiming_at, self._moving.next_deadline, self.conflicts.next_deadline)
 
     def handle_timer(self, now: float) -> None:
         """Follow the Plan, and judge what is left to judge; claim what it is this node's turn to claim; step aside
@@ -225,6 +245,8 @@ class Ownership:
             self._judge(now)
         if self._follow_at < NEVER:
             return
+        for address in self.conflicts.check(now):
+            self.probes.over(address, now)
         if now >= self._moving.next_deadline:
             self._step_aside(now)
         if (
@@ -264,6 +286,8 @@ class Ownership:
                 self._owners.note_epochs(address)
                 looked[bundle.id] = bundle, why
                 if address in self._roster.claimants:
+                    self.probes.forget(address)
+                    self.conflicts.withhold_no_more(address)
                     self._moving.taken(bundle.id)
             if address in self.log.claims:
                 winner, some_kept = self._owners.rivals(address, now)
@@ -303,6 +327,7 @@ class Ownership:
         epoch = self._owners.next_epoch(bundle, alone)
         for address in addresses:
             self._owners.note_epoch(address, epoch)
+            self.probes.forget(address)
             self.log.put(address, Claim(epoch, preference))
             self._roster.report("Claimed", address=address, epoch=epoch, why=why)
         self._moving.claimed(bundle, tenure, now)

@@ -35,7 +35,7 @@ Not promised: that ``set_plan`` is cheap. It costs as much as the Plan is large,
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
@@ -43,8 +43,17 @@ from speaker.link import LinkName, Mac
 from speaker.plan import Plan, PlanChange
 from speaker.protocol.answers import Answers
 from speaker.protocol.claims import ClaimLog
-from speaker.protocol.effects import AnswerChange, Decision, Effect, LinkState, NeighbourSeen, PeerView
+from speaker.protocol.effects import (
+    AnswerChange,
+    ConflictView,
+    Decision,
+    Effect,
+    LinkState,
+    NeighbourSeen,
+    PeerView,
+)
 from speaker.protocol.fencing import DOUBT_S
+from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.heartbeat import (
     Authenticator,
     Drop,
@@ -94,7 +103,8 @@ class Protocol:
         self._mirrors = Mirrors(self._roster)
         self._identity = Identity(session, self._roster, self._mirrors)
         self._membership = Membership(self._identity, self._mirrors, self._roster)
-        self._ownership = Ownership(self._roster, self._log)
+        self._foreign = ForeignSpeakers()
+        self._ownership = Ownership(self._roster, self._log, self._foreign)
         self._suspicions = Suspicions(self._roster, rng, self._ownership.is_served_on)
         self._links = OwnLinks(self._roster, self._log, self._ownership.links_of)
         self._answers = Answers(self._roster, self._ownership)
@@ -105,7 +115,7 @@ class Protocol:
         """What was found out, and not yet carried over."""
         self._answering: frozenset[LinkName] = frozenset()
         self._strange: dict[AddressText, float] = {}
-        self._rivals = Rivals(self._roster)
+        self._rivals = Rivals(self._roster, self._ownership.conflicts, self._foreign)
         self._own_trouble = OwnTrouble(self._roster)
         self._counters: dict[str, int] = {}
         self._networks_again_at = LONG_AGO
@@ -148,16 +158,25 @@ class Protocol:
         self._carry_over(now)
 
     def receive_datagram(
-        self, link: LinkName, source: AddressText, data: bytes, now: float, *, by_group: bool = True
+        self,
+        link: LinkName,
+        source: AddressText,
+        data: bytes,
+        now: float,
+        *,
+        by_group: bool = True,
+        mac: Mac | None = None,
     ) -> bool:
         """A datagram that arrived from this link (TTL or hop limit 255) on UDP 7948, addressed to the group or to this
-        node alone. Returns whether it counts, as what a member said just now."""
+        node alone; ``mac`` is where its frame came from. Returns whether it counts, as what a member said just now."""
         here = self._roster.links.get(link)
         if self._voice.authenticator is None or here is None or not here.state.up:
             return False
         try:
             envelope = self._voice.authenticator.parse(data)
         except HeartbeatError as error:
+            if error.cluster and mac is not None:
+                self._foreign.hear(mac, error.cluster, now)
             self._drop(link, source, error, now)
             return False
         news = self._membership.receive(link, source, envelope, now, by_group=by_group)
@@ -217,6 +236,8 @@ class Protocol:
             look = bool(seen.proof) and self._is_proof(seen, node) and self._witnesses.proved(seen.link, node, now)
         if look:
             self._suspicions.look(now)
+        self._ownership.conflicts.hear(seen, node, now)
+        self._ownership.probes.receive(seen, node, now)
         if seen.sender in self._log.claims and self._answers.answers(seen.sender, seen.link):
             self._rivals.meet(seen, node, self._answers.quiet, now)
 
@@ -280,6 +301,7 @@ class Protocol:
             return
         self._effects[:] = [effect for effect in self._effects if isinstance(effect, Decision)]
         self._timer_at = now
+        self._ownership.discard_answers(now)
         self._take_in(self._links.stall(now))
         self._fenced("LoopLate", seconds)
         self._voice.begin(now)
@@ -347,6 +369,14 @@ class Protocol:
                 )
             )
         return tuple(views)
+
+    def plans(self, address: AddressText) -> bool:
+        """Whether the Plan has the address."""
+        return self._ownership.plans(address)
+
+    def conflicts(self) -> Iterator[ConflictView]:
+        """Who else has addresses of the Plan, as far as this node is to tell of them."""
+        return self._ownership.conflicts.views()
 
     def counters(self) -> Mapping[str, int]:
         """Datagrams sent and dropped, by reason."""

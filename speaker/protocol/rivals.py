@@ -1,13 +1,14 @@
 """Says what to do about others on the LAN that use an address for which this node answers.
 
-- A *stranger* is no speaker. It is a conflict: reported with its MAC, and answered with one defence in ten seconds, as
-  RFC 5227 §2.4 allows.
+- A *stranger* is no speaker that is heard, or the speaker of another cluster (``foreign``). It is a conflict: reported
+  with its MAC, and answered with one defence in ten seconds, as RFC 5227 §2.4 allows.
 - A *speaker's* node may have a higher claim that is on its way. Claims decide that, and this node never defends against
   it. If its frames go on for a second without a claim that counts, that is reported with what is known of it: a machine
   with our name (``twin``), a speaker whose datagrams do not arrive here (``blocked``), or a kernel that answers by
   itself (``kernel``), as kube-proxy's does in IPVS mode without strictARP.
 
-The tables hold addresses that this node held in the last ten seconds.
+``conflicts`` remembers each, until nobody else has the address any more. The tables here hold addresses that this node
+held in the last ten seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from __future__ import annotations
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
+from speaker.protocol.conflicts import Conflicts, ConflictState
 from speaker.protocol.effects import NeighbourSeen, SendGratuitous
+from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Standing
 
@@ -25,8 +28,10 @@ CLAIM_PATIENCE_S = 1.0  # for the claim of a speaker whose frames we see
 class Rivals:
     """Sans-IO; emits ``SendGratuitous`` and ``Decision``."""
 
-    def __init__(self, roster: Roster) -> None:
+    def __init__(self, roster: Roster, conflicts: Conflicts, foreign: ForeignSpeakers) -> None:
         self._roster = roster
+        self._conflicts = conflicts
+        self._foreign = foreign
         self._defended: dict[AddressText, float] = {}
         self._met: dict[tuple[AddressText, NodeName], float] = {}
 
@@ -49,10 +54,13 @@ class Rivals:
             if claims or now - first < CLAIM_PATIENCE_S:
                 return
         self._defended[seen.sender] = now
-        who = {"node": node} if node is not None else {}
+        cluster = self._foreign.cluster_of(seen.sender_mac, now) if node is None else ""
+        who = {name: text for name, text in (("node", node), ("cluster", cluster)) if text}
         mac = seen.sender_mac.hex(":")
-        kind = self._kind(seen, node)
+        kind = "cluster" if cluster else self._kind(seen, node)
         self._roster.report("AddressConflict", address=seen.sender, link=seen.link, mac=mac, seen=kind, **who)
+        conflict = ConflictState(seen.link, seen.sender_mac, kind, node, cluster, withheld=False, told=True)
+        self._conflicts.find(seen.sender, conflict, now)
         if node is None and seen.link not in quiet:
             self._roster.emit(SendGratuitous((seen.sender,), defend=True))
 

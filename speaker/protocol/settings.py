@@ -43,6 +43,8 @@ class Settings:
     """After a link came up and nobody is heard: a switch may block a new port for 30 s."""
     defence_gap_s: float = 10.0
     """Between defences of one address against strangers. RFC 5227 §2.4."""
+    probes: bool = True
+    """Whether it is asked if anybody has a newly assigned address, before that is claimed."""
     third_party_s: float = 300.0
     """A gateway or neighbour not heard for longer is no third party any more."""
     gratuitous_limit: int | None = None

@@ -52,6 +52,7 @@ from speaker.protocol.effects import (
     AskAddress,
     Decision,
     LinkState,
+    ProbeAddress,
     SendGratuitous,
     SendHeartbeat,
     SendUnicast,
@@ -68,6 +69,7 @@ from speaker.wire.frame_watch import FrameWatch
 from speaker.wire.gratuitous import GratuitousSchedule
 from speaker.wire.informer import Informer
 from speaker.wire.keeper import WatcherKeeper
+from speaker.wire.kernel_answers import KernelAnswers
 from speaker.wire.link_socket import LinkSocket
 from speaker.wire.links import steps
 from speaker.wire.open_links import OpenLink, OpenLinks
@@ -105,6 +107,7 @@ class Announcer:
         self._announced: tuple[LinkState, ...] = ()
         """The links that the protocol knows of."""
         self._usability = Usability()
+        self._kernel_answers = KernelAnswers()
 
         self._sender = Sender(self._links, counters)
         self._receiver = Receiver(protocol, self._sender, counters, late_s, self._obey)
@@ -192,7 +195,8 @@ class Announcer:
         table = self._netlink.table
         self._usability.look(table, self._links)
         links = tuple(state.name for state in self._announced) if table.complete else None
-        self._informer.tell_statistics(links, now, self._links.refused, self._usability.reasons)
+        kernel = self._kernel_answers.look(table.local, self._protocol.plans, self._announced, now)
+        self._informer.tell_statistics(links, now, self._links.refused, self._usability.reasons, kernel)
 
     def _come_back_late(self, late: float, now: float) -> None:
         """Rule 9: what was received is stale, and what we hold may be another's by now."""
@@ -244,6 +248,9 @@ class Announcer:
         match action:
             case SendHeartbeat() | SendUnicast() | AskAddress():
                 self._sender.send(action, now)
+            case ProbeAddress():
+                self._sender.send(action, now)
+                self._agenda.rest_now()  # its answers are waited for no longer than need be
             case WatchFrames(link, wanted):
                 self._watch_frames(link, wanted)
             case SendGratuitous(addresses, defend):
@@ -272,10 +279,12 @@ class Announcer:
             self._links.set_links(links)
             self._announce_links(now)
         self._usability.changed()
+        self._kernel_answers.changed()
 
     def _receive_channel(self) -> None:
         now = boottime()
         self._agenda.rest_now()
+        self._kernel_answers.changed()
         self._keeper.flush(now)
         for message in self._keeper.receive(now):
             match message:

@@ -24,7 +24,9 @@ ARP = Resolution(
     frame_octets=arp.READ_OCTETS,
     responder=ArpResponder,
     answers=arp_filter.ANSWERS,
+    probe_answers=arp_filter.ANSWERS,
     question=arp.question,
+    probe=arp.probe,
     first_round=(arp.gratuitous_request,),
     every_round=(arp.gratuitous_request, arp.gratuitous_reply),
 )
@@ -34,7 +36,9 @@ NEIGHBOUR_DISCOVERY = Resolution(
     frame_octets=nd.READ_OCTETS,
     responder=NdResponder,
     answers=nd_filter.ANSWERS,
+    probe_answers=nd_filter.PROBE_ANSWERS,
     question=nd.question,
+    probe=nd.probe_question,
     first_round=(nd.unsolicited_advertisement,),
     every_round=(nd.unsolicited_advertisement,),
 )

@@ -64,6 +64,8 @@ class HeldResponder(Generic[P]):
         self._held: dict[bytes, P] = {}
         self._ready = self._held
         """What is answered: nothing, while that is suspended."""
+        self._probed: set[bytes] = set()
+        """Addresses that somebody may say now to have, in answer to a probe."""
         self._answered: list[P] = []
         """Those with questions answered that were not told yet."""
 
@@ -85,6 +87,12 @@ class HeldResponder(Generic[P]):
     def release(self, address: WireAddress) -> None:
         self._held.pop(address, None)
         self.filter.release(address)
+
+    def expect(self, address: WireAddress) -> None:
+        self._probed.add(address)
+
+    def expect_no_more(self, address: WireAddress) -> None:
+        self._probed.discard(address)
 
     def take_answered(self) -> Iterator[tuple[WireAddress, int]]:
         answered, self._answered = self._answered, []

@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 from cluster.objects import AddressText
 from cluster.times import NEVER
-from speaker.channel import Claims, ClaimsChange, Holding, Stats
+from speaker.channel import MAX_CONFLICTS, Claims, ClaimsChange, Holding, Stats
 from speaker.link import LinkName
 from speaker.passes import Passes
 from speaker.protocol.effects import AnswerChange, Decision
@@ -124,9 +124,11 @@ class Informer:
         now: float,
         refused: Mapping[LinkName, str] = MappingProxyType({}),
         unusable: Mapping[LinkName, str] = MappingProxyType({}),
+        kernel: tuple[AddressText, ...] = (),
     ) -> None:
         """``links`` are those that can be announced on, ``refused`` those without sockets, ``unusable`` says of others
-        why they cannot. Where the last statistics were not read, these wait with what there is to add."""
+        why they cannot; ``kernel``: addresses of the Plan for which the kernel answers. Where the last statistics were
+        not read, these wait with what there is to add."""
         if not self._keeper.has_read(Stats):
             return
         answered, sent = self._responders.take_answered(), self.gratuitous
@@ -138,6 +140,8 @@ class Informer:
             answered={address: count for address, count in answered.items() if address in self.claims},
             gratuitous={text: count for address, count in sent.items() if (text := address.text) in self.claims},
             peers=self._protocol.peers(),
+            conflicts=tuple(itertools.islice(self._protocol.conflicts(), MAX_CONFLICTS)),
+            kernel=kernel,
             links=links,
             refused=dict(refused),
             unusable=dict(unusable),

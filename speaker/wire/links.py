@@ -25,7 +25,7 @@ from speaker.exclusion import DEFAULT
 from speaker.link import LinkName
 from speaker.protocol.effects import LinkState
 from speaker.wire import netlink
-from speaker.wire.addresses import OwnAddress
+from speaker.wire.addresses import OwnAddress, WireAddress
 from speaker.wire.netlink import Dump, Gateway, Interface, InterfaceAddress, Known, Removed
 
 MAX_UNUSABLE = 16
@@ -147,6 +147,14 @@ class LinkTable:
                 )
             )
         return tuple(sorted(states, key=lambda state: state.name))
+
+    def local(self) -> Iterator[tuple[LinkName, WireAddress]]:
+        """Every address that the kernel has, with the interface that it is on, whether or not that is announced."""
+        for index, addresses in self._addresses.items():
+            interface = self._interfaces.get(index)
+            if interface is not None:
+                for own in addresses:
+                    yield interface.name, own.address
 
     def unusable(self) -> dict[LinkName, str]:
         """Why interfaces cannot be announced on at this moment, as predicates (``has no IPv4 address``): the first by

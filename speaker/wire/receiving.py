@@ -110,7 +110,9 @@ class Receiver:
             source = heard.source.text
             if isinstance(heard, PortRefused):
                 self._protocol.datagram_refused(name, source, boottime())
-            elif self._protocol.receive_datagram(name, source, heard.data, boottime(), by_group=heard.by_group):
+            elif self._protocol.receive_datagram(
+                name, source, heard.data, boottime(), by_group=heard.by_group, mac=heard.mac
+            ):
                 link.copies.note(heard.data, family)
         self.unread = self.unread or received == most
         if received >= DATAGRAMS_PER_PASS:

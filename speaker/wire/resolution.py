@@ -93,6 +93,12 @@ class Responder(Protocol):
     def release(self, address: WireAddress) -> None:
         """Answer for it no more."""
 
+    def expect(self, address: WireAddress) -> None:
+        """Hand on what says that somebody has the address, which was probed."""
+
+    def expect_no_more(self, address: WireAddress) -> None:
+        """Do so no more."""
+
     def take_answered(self) -> Iterator[tuple[WireAddress, int]]:
         """Addresses that were asked for, with the questions answered since they were last told."""
 
@@ -115,8 +121,12 @@ class Resolution:
     responder: Callable[[LinkName, Mac, Prove], Responder]
     answers: bytes
     """The filter for answers to our own questions, as ``bpf`` assembles it."""
+    probe_answers: bytes
+    """The filter that passes answers to probes too, while some are waited for."""
     question: Callable[[WireAddress, WireAddress, Mac, Mac | None, bytes], bytes]
     """Target, own address, own MAC, MAC to ask or ``None`` to ask everybody, nonce or nothing -> the frame."""
+    probe: Callable[[WireAddress, Mac], bytes]
+    """Target, own MAC -> the frame that asks everybody whether anybody has the target, in nobody's name."""
     first_round: Round
     """Said at once of an address that was taken over: what updates every entry that there is."""
     every_round: Round

@@ -26,6 +26,8 @@ from speaker.wire.process import boottime
 from speaker.wire.resolution import Resolution, Responder
 from speaker.wire.sockets import PacketSocket, attach_filter
 
+EXPECTED_S = 0.25
+"""Seconds for which answers to a probe are waited for; the protocol decides after 50 ms."""
 TIGHTEN_WAIT_S = 0.5
 """Seconds until the filter is narrowed to what is held after that changed: mostly there is more to come."""
 TIGHTEN_REST = 300
@@ -49,6 +51,8 @@ class Resolver:
             self.questions.close()
             raise
         self._memberships = Memberships(state.name, state.index, responder.groups)
+        self._probed: dict[WireAddress, float] = {}
+        """Until when answers to probes are waited for, in order of time."""
         self.sample_at = 0.0
         """When the protocol sees an asker next."""
         self._tighten_at: float | None = None
@@ -62,6 +66,7 @@ class Resolver:
         self._set(state)
         if responder is not self.responder:
             self.responder = responder
+            self._probed.clear()
             self._attach()
             self._memberships.close()
             self._memberships = Memberships(state.name, state.index, responder.groups)
@@ -79,6 +84,15 @@ class Resolver:
         source = nearest(self._own, target)
         return self.questions.send(self._resolution.question(target, source, self._mac, to, nonce))
 
+    def probe(self, target: WireAddress, now: float) -> int:
+        """Ask everybody whether anybody has an address; as `ask`. No address of our own is needed."""
+        if not self._probed:
+            attach_filter(self.answers.socket, self._resolution.probe_answers)
+        self._probed.pop(target, None)
+        self._probed[target] = now + EXPECTED_S
+        self.responder.expect(target)
+        return self.questions.send(self._resolution.probe(target, self._mac))
+
     def let_pass(self, now: float) -> None:
         """Have the kernel pass what the responder answers for now."""
         if self.responder.filter.behind:
@@ -88,11 +102,12 @@ class Resolver:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due; ``None`` while nothing is to be done."""
-        dues = (self._tighten_at, self._memberships.next_deadline())
+        dues = (self._tighten_at, self._memberships.next_deadline(), next(iter(self._probed.values()), None))
         return min((at for at in dues if at is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
         self._memberships.handle_timer(now)
+        self._expect_no_more(now)
         if self._tighten_at is not None and now >= self._tighten_at:
             self.responder.filter.tighten()
             self._attach()
@@ -103,6 +118,15 @@ class Resolver:
         self.questions.close()
         self.answers.close()
         self._memberships.close()
+
+    def _expect_no_more(self, now: float) -> None:
+        """Wait no more for answers that would have come by now."""
+        waited = bool(self._probed)
+        while self._probed and (first := next(iter(self._probed.items())))[1] <= now:
+            del self._probed[first[0]]
+            self.responder.expect_no_more(first[0])
+        if waited and not self._probed:
+            attach_filter(self.answers.socket, self._resolution.answers)
 
     def _set(self, state: LinkState) -> None:
         self._mac = state.mac

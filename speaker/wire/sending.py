@@ -18,7 +18,7 @@ import os
 from collections import Counter
 
 from speaker.link import LinkName
-from speaker.protocol.effects import AskAddress, SendHeartbeat, SendUnicast
+from speaker.protocol.effects import AskAddress, ProbeAddress, SendHeartbeat, SendUnicast
 from speaker.wire.addresses import WireAddress
 from speaker.wire.failures import Failures
 from speaker.wire.gratuitous import Frame
@@ -39,7 +39,7 @@ class Sender:
         """Links whose last heartbeat to the group the kernel did not take in any family, with an ``errno``."""
         self._told_mute: frozenset[LinkName] = frozenset()
 
-    def send(self, effect: SendHeartbeat | SendUnicast | AskAddress, now: float) -> None:
+    def send(self, effect: SendHeartbeat | SendUnicast | AskAddress | ProbeAddress, now: float) -> None:
         link = self._links.get(effect.link)
         if link is None:
             return
@@ -61,6 +61,10 @@ class Sender:
                 address = WireAddress.of(target)
                 if resolver := link.resolvers.get(address.family):
                     self._count(name, "questions", resolver.ask(address, asked, nonce), now)
+            case ProbeAddress(name, target):
+                address = WireAddress.of(target)
+                if resolver := link.resolvers.get(address.family):
+                    self._count(name, "probes", resolver.probe(address, now), now)
 
     def announce(self, frame: Frame, now: float) -> bool:
         """Whether the kernel took a gratuitous frame."""

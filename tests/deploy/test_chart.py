@@ -92,7 +92,7 @@ def test_metallbs_values_do_here_what_they_do_there() -> None:
     assert templates["controller"]["metadata"]["labels"]["team"] == "network"
     assert controller["containers"][0]["imagePullPolicy"] == "Always"
     assert controller["containers"][0]["livenessProbe"]["initialDelaySeconds"] == 10
-    assert "--ignore-exclude-lb" in speaker["containers"][0]["args"]
+    assert {"--ignore-exclude-lb", "--no-address-probes"} <= set(speaker["containers"][0]["args"])
     assert speaker["containers"][0]["resources"]["limits"] == {"memory": "200Mi"}
     assert "NetworkPolicy" in kinds(objects)
 

@@ -147,6 +147,11 @@ def question(target: WireAddress, sender: WireAddress, mac: Mac, to: Mac | None,
     return request(target, sender, mac, to or BROADCAST, nonce).encode()
 
 
+def probe(target: WireAddress, mac: Mac) -> bytes:
+    """The question whether anybody has ``target``, asked by nobody (RFC 5227 §2.1.1)."""
+    return request(target, NO_ADDRESS, mac).encode()
+
+
 def gratuitous_request(address: WireAddress, mac: Mac) -> bytes:
     """Updates every entry that there is, also one that is younger than Linux's locktime, where a Reply may not."""
     return gratuitous(Operation.REQUEST, address, mac).encode()

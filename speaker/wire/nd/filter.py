@@ -6,7 +6,8 @@ this interface (which leaves out our own frames, and tagged frames of VLANs that
 - a solicitation for a held address;
 - a solicitation that comes from a held address, or an advertisement to a group that tells of one: a rival.
 
-**The second** (`ANSWERS`) passes every advertisement that was sent to this interface alone.
+**The second** (`ANSWERS`) passes every advertisement that was sent to this interface alone. While answers to probes are
+waited for, which go to all nodes (RFC 4861 §7.2.4), it passes every advertisement (`PROBE_ANSWERS`).
 
 How the first follows what is held, ``held_filter`` says. The socket receives all of the node's IPv6 packets: those that
 are not ICMPv6 are dropped by the second instruction.
@@ -75,18 +76,26 @@ _MIDDLE = assemble(
     )
 )
 
-ANSWERS = assemble(
-    (
-        Instruction(LOAD_HALF, 0, 0, _NEXT_HEADER_AT),
-        Instruction(IF_EQUAL, 0, 7, _HEADER),
-        Instruction(LOAD_LENGTH, 0, 0, 0),
-        Instruction(IF_AT_LEAST, 0, 5, LEAST_OCTETS),
-        Instruction(LOAD_WORD, 0, 0, PACKET_TYPE),
-        Instruction(IF_EQUAL, 0, 3, TO_US),
-        Instruction(LOAD_HALF, 0, 0, _TYPE_AT),
-        Instruction(IF_EQUAL, 0, 1, _ADVERTISEMENT),
-        PASS,
-        DROP,
+
+def _advertisements(to: Instruction) -> bytes:
+    """Those of which ``to`` says that they are passed, by the packet's type."""
+    return assemble(
+        (
+            Instruction(LOAD_HALF, 0, 0, _NEXT_HEADER_AT),
+            Instruction(IF_EQUAL, 0, 7, _HEADER),
+            Instruction(LOAD_LENGTH, 0, 0, 0),
+            Instruction(IF_AT_LEAST, 0, 5, LEAST_OCTETS),
+            Instruction(LOAD_WORD, 0, 0, PACKET_TYPE),
+            to,
+            Instruction(LOAD_HALF, 0, 0, _TYPE_AT),
+            Instruction(IF_EQUAL, 0, 1, _ADVERTISEMENT),
+            PASS,
+            DROP,
+        )
     )
-)
+
+
+ANSWERS = _advertisements(Instruction(IF_EQUAL, 0, 3, TO_US))
 """Advertisements to us alone."""
+PROBE_ANSWERS = _advertisements(Instruction(IF_GREATER, 3, 0, TO_GROUP))
+"""Advertisements to us, or to a group."""

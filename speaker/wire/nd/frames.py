@@ -283,6 +283,11 @@ def question(target: WireAddress, sender: WireAddress, mac: Mac, to: Mac | None,
     return solicit(target, sender, mac, to, nonce).encode()
 
 
+def probe_question(target: WireAddress, mac: Mac) -> bytes:
+    """What asks the target's group whether anybody has it (`probe`)."""
+    return probe(target, mac).encode()
+
+
 def unsolicited_advertisement(address: WireAddress, mac: Mac) -> bytes:
     """Updates every entry that there is (`unsolicited`)."""
     return unsolicited(address, mac).encode()

@@ -15,6 +15,8 @@ test holds both ways equal.
 carries a proof, which only somebody with the cluster's key can make. There is a limit to how many are made in a second;
 a question beyond it gets the answer alone.
 
+**Probes.** Whoever has an address that this node has probed says so to all nodes, and is handed on.
+
 **Rivals.** A frame that claims a held address for another MAC, an advertisement or a solicitation that comes from the
 address, is never answered. It is handed on (`NeighbourSeen`) for the protocol to judge. A probe of duplicate address
 detection claims nothing yet: its answer tells the prober that the address is taken (RFC 4862 §5.4.4).
@@ -171,7 +173,8 @@ class NdResponder(HeldResponder[_PreparedAnswer]):
         answers_us = (
             isinstance(message, NeighbourAdvertisement) and message.solicited and message.destination == self._mac
         )
-        return self._seen(message) if answers_us or claimed in self._ready else DropReason.NOT_HELD
+        concerns_us = claimed in self._ready or claimed in self._probed
+        return self._seen(message) if answers_us or concerns_us else DropReason.NOT_HELD
 
     def _seen(self, message: NeighbourSolicitation | NeighbourAdvertisement) -> NeighbourSeen:
         claimed, mac = _claim(message)

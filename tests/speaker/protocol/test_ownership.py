@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText, NodeName
 from speaker.plan import Bundle, BundleId, Candidate
+from speaker.protocol.conflicts import PROBE_WAIT_S
 from speaker.protocol.settings import Settings
 from speaker.protocol.unserved import UNSERVED_S
 from tests.speaker.protocol.simulation.invariants import Invariants
@@ -223,7 +224,7 @@ def test_nobody_waits_for_a_better_candidate_without_a_plan() -> None:
     world.lose_watcher("n0")
     world.run(1.0)
     world.set_bundles([bundle_of("b1", [A], ["n0", "n1", "n2"], {"n0": 0, "n1": 1, "n2": 2})])
-    world.run(0.05)
+    world.run(PROBE_WAIT_S + 0.05)
     assert world.owner(A) == "n1"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cluster.objects import AddressText, NodeName
+from speaker.protocol.conflicts import Conflicts
 from speaker.protocol.effects import Decision, NeighbourSeen, SendGratuitous
+from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.rivals import CLAIM_PATIENCE_S, Rivals
 from speaker.protocol.settings import Settings
 from speaker.protocol.standing import Standing
@@ -14,6 +16,11 @@ from tests.speaker.protocol.company import ETH0, ME, STRANGER_MAC, VIP, B, Compa
 GAP_S = Settings().defence_gap_s
 SEEN = NeighbourSeen(ETH0, VIP, STRANGER_MAC, AddressText("10.0.0.7"), is_reply=True)
 ALIVE, SUSPECT, DEAD = Standing
+
+
+def rivals_of(company: Company) -> Rivals:
+    conflicts = Conflicts(company.roster, lambda _address, _now: frozenset((ETH0,)), lambda _: True)
+    return Rivals(company.roster, conflicts, ForeignSpeakers())
 
 
 def kinds(company: Company) -> list[object]:
@@ -30,7 +37,7 @@ def defences(company: Company) -> int:
 )
 def test_a_stranger_is_a_conflict_and_answered_once_in_ten_seconds(times: tuple[float, ...], told: int) -> None:
     company = Company()
-    rivals = Rivals(company.roster)
+    rivals = rivals_of(company)
     for now in times:
         rivals.meet(SEEN, None, frozenset(), now)
     assert kinds(company) == ["stranger"] * told
@@ -39,7 +46,7 @@ def test_a_stranger_is_a_conflict_and_answered_once_in_ten_seconds(times: tuple[
 
 def test_nothing_is_defended_on_a_link_where_this_node_may_be_the_one_that_is_cut_off() -> None:
     company = Company()
-    Rivals(company.roster).meet(SEEN, None, frozenset((ETH0,)), 0.0)
+    rivals_of(company).meet(SEEN, None, frozenset((ETH0,)), 0.0)
     assert (kinds(company), defences(company)) == (["stranger"], 0)
 
 
@@ -62,7 +69,7 @@ def test_a_speaker_is_told_of_when_no_claim_comes_and_never_defended_against(
         peer = company.peer(B, eth0=standing)
         if claims:
             company.claims(peer)
-    rivals = Rivals(company.roster)
+    rivals = rivals_of(company)
     for now in (0.0, CLAIM_PATIENCE_S - 0.1):
         rivals.meet(SEEN, node, frozenset(), now)
     assert kinds(company) == []

@@ -20,6 +20,7 @@ from speaker.protocol.effects import (
     Decision,
     Effect,
     NeighbourSeen,
+    ProbeAddress,
     SendGratuitous,
     SendHeartbeat,
     SendUnicast,
@@ -49,6 +50,7 @@ class Wire:
         self._told_lost: dict[SimulatedInterface, float] = {}
         self.on_datagram: Callable[[str, bytes], None] | None = None
         self.decisions: list[tuple[float, str, Decision]] = []
+        self.probes: list[tuple[float, str, ProbeAddress]] = []
         self.gratuitous: list[tuple[float, str, SendGratuitous]] = []
 
     def carry_out(self, node: SimulatedNode, effect: Effect) -> None:
@@ -68,6 +70,9 @@ class Wire:
             self._send(node, interface, effect)
         elif isinstance(effect, AskAddress):
             self._ask(node, interface, effect)
+        elif isinstance(effect, ProbeAddress):
+            self.probes.append((self._clock.now, node.name, effect))
+            self._ask(node, interface, AskAddress(effect.link, effect.target), probes=True)
         elif isinstance(effect, WatchFrames):
             interface.watched = effect.wanted
         else:
@@ -176,7 +181,10 @@ class Wire:
         if (protocol := node.protocol) is not None:
             self._tell(node, interface, lambda _: protocol.receive_neighbour(seen, self._clock.now), ARP_OCTETS)
 
-    def _ask(self, node: SimulatedNode, interface: SimulatedInterface, ask: AskAddress) -> None:
+    def _ask(
+        self, node: SimulatedNode, interface: SimulatedInterface, ask: AskAddress, *, probes: bool = False
+    ) -> None:
+        """``probes``: the question is asked by nobody, so that who answers it learns of no neighbour."""
         network, family = interface.network, family_of(ask.target)
         source = interface.asks_from(family)
         assert family in interface.known_families, f"{node.name} asks for {ask.target} by {interface.name}"
@@ -200,9 +208,10 @@ class Wire:
         def answer(other: SimulatedNode, theirs: SimulatedInterface, link: LinkName) -> None:
             if other.protocol is None or ask.target not in theirs.answers:
                 return
-            other.protocol.receive_neighbour(
-                NeighbourSeen(link, source, interface.mac, ask.target, False), self._clock.now
-            )
+            if not probes:
+                other.protocol.receive_neighbour(
+                    NeighbourSeen(link, source, interface.mac, ask.target, False), self._clock.now
+                )
             proof = other.protocol.prove(ask.nonce, theirs.mac, ask.target) if ask.nonce else b""
             network.send(other.name, node.name, lambda: answered(theirs.mac, proof))
 

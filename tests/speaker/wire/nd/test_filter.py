@@ -11,7 +11,7 @@ from speaker.wire.addresses import WireAddress
 from speaker.wire.ethernet import FrameError
 from speaker.wire.held_filter import SIZES
 from speaker.wire.nd import frames
-from speaker.wire.nd.filter import ANSWERS, NdFilter
+from speaker.wire.nd.filter import ANSWERS, PROBE_ANSWERS, NdFilter
 from speaker.wire.nd.frames import NeighbourAdvertisement, NeighbourSolicitation
 from tests.speaker.wire.bpf import HOST, MULTICAST, OTHER_HOST, OUTGOING, instructions, passes
 from tests.speaker.wire.nd.messages import ASKER, CLIENT, OTHER, VIP, address, advertisements, octets, questions
@@ -75,9 +75,18 @@ def test_answers_are_advertisements_to_us_alone_and_never_in_both_queues() -> No
         assert not passes(held, frames.solicit(VIP, ASKER, CLIENT).encode()[:length], HOST)
 
 
+def test_answers_to_a_probe_are_passed_too_while_they_are_waited_for() -> None:
+    """They go to all nodes (RFC 4861 §7.2.4)."""
+    answer, code = frames.answer_to(frames.probe(VIP, CLIENT), CLIENT), instructions(PROBE_ANSWERS)
+    for packet_type in range(5):
+        assert passes(code, answer.encode(), packet_type) == (packet_type <= MULTICAST)
+        assert passes(code, ANSWER.encode(), packet_type) == (packet_type <= MULTICAST)
+        assert not passes(code, frames.solicit(VIP, ASKER, CLIENT).encode(), packet_type)
+
+
 @given(frame=st.binary(max_size=120), packet_type=packet_types)
 def test_arbitrary_octets_pass_only_as_neighbour_discovery(frame: bytes, packet_type: int) -> None:
-    for code in (NdFilter([VIP]).code, ANSWERS):
+    for code in (NdFilter([VIP]).code, ANSWERS, PROBE_ANSWERS):
         if passes(instructions(code), frame, packet_type):
             assert len(frame) >= 78
             assert frame[20:22] == b"\x3a\xff"
