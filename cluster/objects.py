@@ -412,11 +412,22 @@ class ServiceL2Status(Object, frozen=True):
     status: ServiceL2StatusStatus = ServiceL2StatusStatus()
 
 
+class AddressConflict(View, frozen=True):
+    """Somebody else on the LAN has an address of a Service."""
+
+    address: str
+    withheld: bool = False
+    """It has not been announced since it was assigned."""
+    message: str = ""
+
+
 class ConfigurationStateStatus(View, frozen=True):
     result: str = "Unknown"
     error_summary: str = ""
     advertisements_without_interface: tuple[str, ...] | None = None
     """L2Advertisements for this node that name interfaces of which it has none; None: not said."""
+    address_conflicts: tuple[AddressConflict, ...] = ()
+    """Of a speaker: the addresses that somebody else has."""
     conditions: tuple[Condition, ...] = ()
 
 

@@ -21,6 +21,7 @@ from cluster.annotations import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
 from cluster.objects import Condition, ObjectMeta, Service
 from cluster.record import ADDRESS_ASSIGNED
 from cluster.resources import SERVICES, Resource
+from cluster.taken import ADDRESS_CONFLICT
 
 COMPONENT = "berthlb-controller"
 """Who the Events are from."""
@@ -154,9 +155,16 @@ def _plain(condition: Condition) -> dict[str, Any]:
 
 
 def service_patch(
-    service: Service, addresses: Sequence[str], pool: str | None, condition: Condition | None, now: Moment
+    service: Service,
+    addresses: Sequence[str],
+    pool: str | None,
+    condition: Condition | None,
+    now: Moment,
+    *,
+    conflict: Condition | None = None,
 ) -> Patch | None:
-    """The patch that gives the Service these addresses; None: it is so already.
+    """The patch that gives the Service these addresses; None: it is so already. ``conflict``: what there is to say of
+    somebody else who has one of them.
 
     What the API server itself adds (``ingress[].ipMode``) is left to it and not compared.
     """
@@ -165,7 +173,9 @@ def service_patch(
     ingress = service.status.load_balancer.ingress
     if [each.ip for each in ingress] != list(addresses):
         status["loadBalancer"] = {"ingress": [{"ip": address} for address in addresses] or None}
-    conditions = with_conditions(service.status.conditions, {ADDRESS_ASSIGNED: condition}, now)
+    conditions = with_conditions(
+        service.status.conditions, {ADDRESS_ASSIGNED: condition, ADDRESS_CONFLICT: conflict}, now
+    )
     if conditions is not None:
         status["conditions"] = conditions
     annotations = _annotations(service, pool, along=bool(status))

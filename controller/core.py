@@ -139,9 +139,11 @@ class Core:
             case Node():
                 self._reservations.set_node(name, new)
                 self._orphans.set_node(name, new, now.monotonic)
+                self._services.set_node(name, new)
                 self._reports.findings.set_node(name, None if gone else view.metadata.labels)
             case ConfigurationState():
                 self._reports.findings.set_speaker_state(view, gone=gone)
+                self._services.set_speaker_state(view, gone=gone)
             case ServiceCIDR():
                 self._reservations.set_service_cidr(name, new)
             case Namespace():

@@ -15,7 +15,7 @@ LABELS = {"AddressText", "Family", "PoolName"}
 MAY_USE = {
     "controller/validity.py": LABELS,
     "speaker/protocol/simulation/invariants.py": LABELS | {"Bundle", "Decision"},  # what it was told, and what it said
-    "speaker/protocol/simulation/hearing.py": set[str](),
+    "speaker/protocol/simulation/hearing.py": LABELS,
 }
 
 

@@ -19,6 +19,7 @@ import lab.cli.main
 import lab.cli.options
 import speaker.options
 from cluster.record import ADDRESS_ASSIGNED
+from cluster.taken import ADDRESS_CONFLICT, RIVAL, WITHHELD
 from controller.allocation.reserved import Use
 from speaker.api.events import ON_NODE, ON_SERVICES
 from speaker.api.records import CONFIGURATION, HEALTH
@@ -210,6 +211,7 @@ TYPES: dict[str, Iterable[str]] = {
     "CONFIGURATION": {CONFIGURATION},
     "HEALTH": {HEALTH},
     "ADDRESS_ASSIGNED": {ADDRESS_ASSIGNED},
+    "ADDRESS_CONFLICT": {ADDRESS_CONFLICT},
     "type_": {CONFIGURATION, "poolReconcilerValid"},
 }
 REASONS: dict[str, Iterable[str]] = {
@@ -219,6 +221,7 @@ REASONS: dict[str, Iterable[str]] = {
     ".troubles[0].reason": (),  # listed on the same page, and tested above
     ".reason.value": (),  # listed in docs/allocation.md, and tested
     "_reason()": (),
+    "WITHHELD if withheld else RIVAL": {WITHHELD, RIVAL},
 }
 
 

@@ -29,6 +29,7 @@ from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases
 from controller.changes import EventNote, Moment, Patch, service_patch, shortened
 from controller.services import events, vocabulary
+from controller.services.address_conflicts import AddressConflicts
 from controller.services.api_requests import ApiRequests
 from controller.services.assignments import Assignments
 from controller.services.contest import Contest, Shown, shown
@@ -57,6 +58,8 @@ class ServiceDecisions:
         """What is in force; set by the caller …"""
         self.namespaces: dict[str, Mapping[str, str]] = {}
         """… and so are the namespaces' labels."""
+        self.conflicts = AddressConflicts()
+        """Who else has addresses; the caller tells it what speakers say."""
         self.waiting: set[str] = set()
         """Services without an address, or without one that they would rather have."""
         self.contested: set[str] = set()
@@ -112,7 +115,8 @@ class ServiceDecisions:
             self._explain(tracked, events.of_contest(tracked.refusal), (), now)
             return
         said = condition(judgement)
-        decided = Decided(view, texts(tracked.assigned), judgement.pool, said, now)
+        conflict = self.conflicts.of(tracked.assigned)
+        decided = Decided(view, texts(tracked.assigned), judgement.pool, said, conflict, now)
         patch = decided.patch(view)
         notes = events.of_judgement(view, judgement, tracked.cleared) if patch is not None else ()
         refused = {"AllocationFailed", "LoadBalancerFailed"} & {note.reason for note in notes}
@@ -150,7 +154,7 @@ class ServiceDecisions:
         self._assignments.assign(tracked, tuple(each for each in given if each in had))
         if not self._stands_back(tracked, now):
             said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
-            patch = service_patch(view, texts(tracked.assigned), pool_named(view), said, now)
+            patch = self._patch(tracked, texts(tracked.assigned), said, now)
             self._write(tracked, patch, "put right: the Service is being deleted", (), now)
 
     def _judge(self, tracked: Tracked) -> Judgement:
@@ -213,7 +217,7 @@ class ServiceDecisions:
         told = said is not None and (said.reason, said.status) == (Reason.CONTESTED.value, status)
         if said is not None and told and set(recorded_texts(said)) == set(own):
             tracked.refusal = Refusal(Reason.CONTESTED, said.message)
-            self._write(tracked, service_patch(view, displayed, pool_named(view), said, now), said.message, (), now)
+            self._write(tracked, self._patch(tracked, displayed, said, now), said.message, (), now)
             return True
         if not contest.asked and not (usurps and tracked.attempts):
             self._requests.read(tracked, SERVICE_OWNERS)
@@ -221,7 +225,7 @@ class ServiceDecisions:
         refusal = tracked.refusal = contest.refusal(tracked.assigned, written=status == "True")
         notes = () if contest.told else events.of_contest(refusal)
         say = Condition(ADDRESS_ASSIGNED, status, refusal.reason.value, shortened(refusal.message))
-        patch = service_patch(view, displayed, pool_named(view), say, now)
+        patch = self._patch(tracked, displayed, say, now)
         if self._write(tracked, patch, refusal.message, notes, now) and notes:
             self.refusals[refusal.reason] += 1
         return True
@@ -239,6 +243,11 @@ class ServiceDecisions:
     def _not_ours(self, tracked: Tracked) -> None:
         self.forget(tracked.view.key)
         tracked.contest, tracked.stated, tracked.refusal = None, None, None
+
+    def _patch(self, tracked: Tracked, addresses: Shown, condition: Condition | None, now: Moment) -> Patch | None:
+        """What makes the Service show these addresses, from the pool that it names already."""
+        view, conflict = tracked.view, self.conflicts.of(tracked.assigned)
+        return service_patch(view, addresses, pool_named(view), condition, now, conflict=conflict)
 
     def _write(
         self, tracked: Tracked, patch: Patch | None, decision: str, notes: tuple[EventNote, ...], now: Moment

@@ -27,10 +27,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from cluster.addresses import Family, RangeMap
+from cluster.addresses import Address, Family, RangeMap
 from cluster.annotations import ALLOCATED_FROM_POOL, ALLOW_SHARED_IP, annotation
 from cluster.config import Config
-from cluster.objects import PoolName, RecentRelease, Service, ServiceOwners, find_condition, is_older
+from cluster.objects import (
+    ConfigurationState,
+    Node,
+    PoolName,
+    RecentRelease,
+    Service,
+    ServiceOwners,
+    find_condition,
+    is_older,
+)
 from cluster.record import ADDRESS_ASSIGNED
 from controller.allocation.allocator import Reason
 from controller.allocation.departed import DepartedPools
@@ -128,6 +137,18 @@ class Reconciler:
             pools = self._decisions.config.pools.values()
             if any(pool.allocation and pool.allocation.namespace_selectors for pool in pools):
                 self._queue.add(*(key for key, each in self._tracked.items() if each.view.metadata.namespace == name))
+
+    def set_speaker_state(self, view: ConfigurationState, *, gone: bool = False) -> None:
+        """What a speaker says of others who have addresses of Services."""
+        self._conflicts_changed(self._decisions.conflicts.set_speaker_state(view, gone=gone))
+
+    def set_node(self, name: str, node: Node | None) -> None:
+        """A node; None: it is gone."""
+        self._conflicts_changed(self._decisions.conflicts.set_node(name, node))
+
+    def _conflicts_changed(self, addresses: Iterable[Address]) -> None:
+        for address in addresses:
+            self._queue.add(*(sharer.service for sharer in self.ledger.having(address)))
 
     def observe(self, view: Service) -> None:
         """A Service as the API shows it."""

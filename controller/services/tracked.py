@@ -19,11 +19,12 @@ class Decided:
     addresses: Shown
     pool: str | None
     condition: Condition
+    conflict: Condition | None
     at: Moment
 
     def patch(self, view: Service) -> Patch | None:
         """What makes ``view`` show it; None: it does."""
-        return service_patch(view, self.addresses, self.pool, self.condition, self.at)
+        return service_patch(view, self.addresses, self.pool, self.condition, self.at, conflict=self.conflict)
 
     def is_what(self, view: Service) -> bool:
         """Whether the Service shows it, and asks for nothing else than it did when that was decided."""

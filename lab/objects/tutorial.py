@@ -25,10 +25,10 @@ def apply_pool(lab: Lab) -> None:
     apply_bodies(lab, found)
 
 
-def apply_service(lab: Lab, name: str = SERVICE_NAME) -> None:
+def apply_service(lab: Lab, name: str = SERVICE_NAME, **annotations: str) -> None:
     """The Service of the pods with the label ``app=nginx``. Raises ``LabError``."""
     (service,) = bodies(SERVICE)
-    service["metadata"]["name"] = name
+    service["metadata"].update(name=name, annotations=annotations)
     apply_bodies(lab, [in_families(lab, service)])
 
 

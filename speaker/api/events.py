@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cluster.objects import AddressText, NodeName
-from speaker.protocol.effects import Decision
+from speaker.protocol.effects import ConflictView, Decision
 
 REPEAT_S = 600.0  # until the same thing is worth another Event
 MEMORY = 1024  # things remembered
@@ -84,18 +84,44 @@ def _conflict(fields: Fields, node: NodeName) -> str | None:
             f" {OPEN_THE_PORT}"
         ),
     }
-    stranger = (
+    return (
+        f"{_on(mac, fields)} also answers for {address}, which node {node} announces; who believes it does not reach"
+        f" the Service. {causes.get(str(seen)) or _stranger(fields)}"
+    )
+
+
+def _taken(fields: Fields, _: NodeName) -> str | None:
+    address, mac = fields.get("address"), fields.get("mac")
+    if not address or not mac:
+        return None
+    return (
+        f"{_on(mac, fields)} has {address} already, so that no node announces it until it is free. {_stranger(fields)}."
+        " Free the address there, or take it out of the pool"
+    )
+
+
+def _stranger(fields: Fields) -> str:
+    """Who it may be that is no speaker of ours."""
+    if cluster := fields.get("cluster"):
+        return (
+            f"It is a speaker of another cluster on this LAN (MAC {fields.get('mac')}, cluster digest {cluster}): give"
+            " the two clusters different addresses"
+        )
+    return (
         "No speaker that is heard here has this MAC. Look for a machine or container on which the address is"
         " configured, a router that answers for others (proxy ARP), another load balancer, a node whose speaker does"
         " not run, or somebody who forges answers"
     )
-    return (
-        f"{_on(mac, fields)} also answers for {address}, which node {node} announces; who believes it does not reach"
-        f" the Service. {causes.get(str(seen), stranger)}"
-    )
 
 
-ON_SERVICES: Texts = {"AddressConflict": _conflict}
+def conflict_message(view: ConflictView, node: NodeName) -> str:
+    """What is said of a conflict for as long as it lasts: the words of its Event."""
+    said = ("address", "mac", "link", "seen", "node", "cluster")
+    fields: Fields = {name: value for name in said if (value := str(getattr(view, name)))}
+    return (_taken if view.withheld else _conflict)(fields, node) or ""
+
+
+ON_SERVICES: Texts = {"AddressConflict": _conflict, "AddressTaken": _taken}
 
 # ------------------------------------------------------------------------ on the Node
 

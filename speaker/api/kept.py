@@ -35,6 +35,7 @@ from cluster.objects import (
     find_condition,
 )
 from cluster.record import ADDRESS_ASSIGNED, recorded_texts
+from cluster.taken import ADDRESS_CONFLICT, WITHHELD, is_withheld
 
 SHARING_ANNOTATIONS = (PREFIX + ALLOW_SHARED_IP, DEPRECATED_PREFIX + ALLOW_SHARED_IP)
 AS_SHOWN = (Condition(ADDRESS_ASSIGNED),)
@@ -43,6 +44,7 @@ AS_SHOWN = (Condition(ADDRESS_ASSIGNED),)
 MAX_COPIES = 4096
 """Values of which one copy is had; beyond it they are gathered anew."""
 
+_WITHHELD = (Condition(ADDRESS_CONFLICT, reason=WITHHELD),)
 _NOTHING: dict[str, str] = {}
 _SERVES = EndpointConditions(ready=True)
 _copies: dict[Hashable, Hashable] = {}
@@ -74,6 +76,8 @@ def kept_service(service: Service) -> Service:
     if said is not None:
         as_shown = recorded_texts(said) == tuple(each.ip for each in ingress)
         conditions = AS_SHOWN if as_shown else (Condition(ADDRESS_ASSIGNED, message=said.message),)
+    if is_withheld(service):
+        conditions += _WITHHELD
     status = ServiceStatus(LoadBalancerStatus(ingress), conditions)
     return Service(
         ObjectMeta(

@@ -113,6 +113,7 @@ class SpeakerCollector(Collector):
             yield from _by_address(figures.traffic)
             yield _passes(figures.stats)
             yield from _peers(figures.stats)
+            yield _conflicts(figures.stats)
             yield from _counters(figures.stats)
 
 
@@ -207,6 +208,18 @@ def _peers(stats: Stats) -> Iterator[Metric]:
         lateness.add_metric([peer.node], peer.lateness_s)
         claims.add_metric([peer.node], peer.claims)
     yield from (alive, detection, lateness, claims)
+
+
+def _conflicts(stats: Stats) -> Metric:
+    family = GaugeMetricFamily(
+        "berthlb_speaker_address_conflicts",
+        "Addresses of Services that somebody else on the LAN has, 32 at most.",
+        labels=["withheld"],
+    )
+    for withheld in (False, True):
+        count = sum(view.withheld is withheld for view in stats.conflicts)
+        family.add_metric([str(withheld).lower()], count)
+    return family
 
 
 def _counters(stats: Stats) -> Iterator[Metric]:

@@ -29,6 +29,7 @@ from typing import NamedTuple
 from cluster.config import Config
 from cluster.objects import AddressText, EndpointSlice, Node, NodeName, PoolName, Service
 from cluster.selectors import matches_any
+from cluster.taken import is_withheld
 from speaker.api.components import Components, NamedAddress, OurService
 from speaker.api.ranking import Advertisements, NodeFacts, Ranking, Requirement
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
@@ -178,6 +179,7 @@ class Planner:
                 candidates=self._ranking.rank(bundle_id, requirements),
                 interfaces=self._ranking.interfaces(requirements),
                 serving=bool(serving),
+                withheld=any(is_withheld(ours.service) for ours in group),
             )
 
     def _announced(self, ours: OurService) -> _Announced | None:

@@ -20,7 +20,15 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from cluster.config import Problem
 from cluster.l2status import NODE_LABEL, SERVICE_NAME_LABEL, SERVICE_NAMESPACE_LABEL, announcing_node, status_name
-from cluster.objects import Condition, ConfigurationState, NodeName, Object, ObjectMeta, ServiceL2Status
+from cluster.objects import (
+    AddressConflict,
+    Condition,
+    ConfigurationState,
+    NodeName,
+    Object,
+    ObjectMeta,
+    ServiceL2Status,
+)
 from speaker.api.announcements import Announced
 from speaker.api.troubles import Trouble
 
@@ -147,6 +155,8 @@ class Findings:
     without_interface: tuple[str, ...] | None = None
     """Advertisements whose interfaces the node lacks; None: the node's interfaces are not known yet."""
     troubles: tuple[Trouble, ...] = ()
+    conflicts: tuple[AddressConflict, ...] = ()
+    """Addresses of Services that somebody else has, in order of address."""
 
 
 def wanted_configuration_state(node: NodeName, findings: Findings, now: str) -> WantedObject[ConfigurationState]:
@@ -166,6 +176,11 @@ def wanted_configuration_state(node: NodeName, findings: Findings, now: str) -> 
             earlier = before.get(condition.type)
             return earlier.last_transition_time or now if earlier and earlier.status == condition.status else now
 
+        if findings.conflicts or present.status.address_conflicts:
+            said["addressConflicts"] = [
+                {"address": each.address, "withheld": each.withheld, "message": each.message}
+                for each in findings.conflicts
+            ]
         fields = ("type", "status", "reason", "message")
         return {
             **said,
@@ -181,6 +196,7 @@ def wanted_configuration_state(node: NodeName, findings: Findings, now: str) -> 
         return (
             (shown.result, shown.error_summary) == (said["result"], said["errorSummary"])
             and (without is None or shown.advertisements_without_interface == without)
+            and shown.address_conflicts == findings.conflicts
             and [(each.type, each.status, each.reason, each.message) for each in shown.conditions]
             == [(each.type, each.status, each.reason, each.message) for each in conditions]
         )

@@ -7,6 +7,8 @@
 2. A decision that people must see (``events``) is an Event on the Node, or on the Services that have its address.
 3. A Service that this node would announce first, and cannot for want of an interface (``stranded``), gets an Event.
 4. A problem of the configuration is logged once and is in the ConfigurationState.
+5. So is each address that somebody else on the LAN has, as long as that lasts; the controller makes a condition of the
+   Service of it.
 
 Nothing is written where nothing has changed. Times are monotonic seconds.
 """
@@ -18,16 +20,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from cluster.config import Config, Problem
-from cluster.objects import NodeName
-from speaker.api.events import EventGate, event_of
+from cluster.objects import AddressConflict, NodeName
+from speaker.api.events import EventGate, conflict_message, event_of
 from speaker.api.planner import Planner
 from speaker.api.publisher import Publisher
-from speaker.api.records import Findings, about_service
+from speaker.api.records import Findings, about_service, shortened
 from speaker.api.stranded import Stranded, advertisements_without_interface, unusable_interfaces
 from speaker.api.troubles import Trouble, Troubles
 from speaker.channel import Stats
 from speaker.link import LinkName
-from speaker.protocol.effects import Decision
+from speaker.protocol.effects import ConflictView, Decision
 
 NAMESPACE_LOOK_S = 30.0  # between looks whether there is a namespace of ours, while nothing is found in it
 
@@ -87,7 +89,16 @@ class Reporter:
         self.troubles.set_refused(stats.refused)
         self.troubles.set_reasons(stats.unusable)
         self.troubles.set_hearing(now, hears=any(peer.alive for peer in stats.peers))
+        self.troubles.set_kernel(stats.kernel)
+        self._set_conflicts(stats.conflicts)
         self.judge(now)
+
+    def _set_conflicts(self, conflicts: tuple[ConflictView, ...]) -> None:
+        said = (
+            AddressConflict(each.address, each.withheld, shortened(conflict_message(each, self._node)))
+            for each in conflicts
+        )
+        self._say(replace(self._findings, conflicts=tuple(sorted(said, key=lambda each: each.address))))
 
     def looks_for_namespace(self, config: Config | None, now: float) -> bool:
         """Whether to look now if there is a namespace of ours: where neither pools nor advertisements are found,

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from cluster.objects import NodeName
+from cluster.objects import AddressText, NodeName
 from speaker.api.events import Event, nobody_heard
 from speaker.api.stranded import WHAT_IT_TAKES
 from speaker.link import LinkName
@@ -55,6 +55,7 @@ class Troubles:
         self._refused: dict[LinkName, str] = {}
         self._unusable: tuple[LinkName, ...] = ()
         self._reasons: Mapping[LinkName, str] = {}
+        self._kernel: tuple[AddressText, ...] = ()
         self._old_server = ""
         self._own_node_exists: bool | None = None
         self._ready_nodes: set[NodeName] = set()
@@ -85,6 +86,10 @@ class Troubles:
     def set_unusable(self, interfaces: tuple[LinkName, ...]) -> None:
         """Interfaces that an advertisement names for this node, which exist and cannot be announced on."""
         self._unusable = interfaces
+
+    def set_kernel(self, addresses: tuple[AddressText, ...]) -> None:
+        """Some of the addresses of Services for which our kernel answers by itself."""
+        self._kernel = addresses
 
     def set_server(self, too_old: str) -> None:
         """Why the API server is too old; empty: it is not."""
@@ -172,6 +177,15 @@ class Troubles:
                     " any more, delete its ConfigurationState)",
                 )
             )
+        if self._kernel:
+            found.append(
+                Trouble(
+                    "KernelAnswers",
+                    f"the kernel of node {self._node} answers by itself for addresses of Services, whoever holds them:"
+                    f" {_listed(self._kernel)}. With kube-proxy in IPVS mode, set ipvs.strictARP in its configuration"
+                    " and restart it; otherwise take the addresses off this node's interfaces",
+                )
+            )
         if self._unusable:
             found.append(
                 Trouble(
@@ -190,7 +204,7 @@ class Troubles:
         return (self._ready_nodes & self._speakers) - {self._node}
 
 
-def _listed(names: set[NodeName] | tuple[LinkName, ...]) -> str:
+def _listed(names: set[NodeName] | tuple[LinkName, ...] | tuple[AddressText, ...]) -> str:
     ordered = sorted(names)
     more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
     return ", ".join(ordered[:NAMED]) + more

@@ -13,10 +13,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from ipaddress import ip_address
 
 import pytest
 
 from cluster.api.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, SERVICES, ApiClient
+from cluster.objects import Object, find_condition
+from cluster.resources import Resource
+from cluster.taken import ADDRESS_CONFLICT
 from lab import launch
 from lab.client import Lab
 from lab.layout import STATUS_PORT, Families, lay_out, url_host
@@ -33,6 +37,13 @@ pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("faults"), pytest.mark.ti
 
 logger = logging.getLogger(__name__)
 
+
+class SeenEvent(Object, frozen=True):
+    reason: str = ""
+    message: str = ""
+
+
+EVENTS = Resource("", "v1", "events", "Event", True, SeenEvent)
 ADDRESS = "172.18.255.200"
 SETTLED_S = 1.0
 
@@ -284,6 +295,39 @@ def test_a_deleted_service_is_answered_for_by_nobody(cluster: Lab) -> None:
     with measure.watching(cluster, *wait_until(lambda: addresses(api, "second"))) as watch:
         measure.steady_holder(watch)
         api.delete(SERVICES, "dev", "second")
+        wait_until(lambda: watch.answers()[-1].at < time.monotonic() - 1.0)
+
+
+def test_an_address_that_a_machine_has_is_withheld_until_it_is_free(cluster: Lab) -> None:
+    """The Service says so in an Event and in a condition, which name the machine's MAC; both as the API has them."""
+    api, networks = api_of(cluster), cluster.status().layout.networks.values()
+    taken = [str(ip_address(network.pool_first) + 10) for network in networks]
+    machine = next(host for host in cluster.status().layout.hosts if host.name == "gw")
+    for address in taken:
+        cluster.run("gw", ["ip", "address", "add", address, "dev", "eth0", *(("nodad",) if ":" in address else ())])
+    tutorial.apply_service(cluster, "third", **{"metallb.io/loadBalancerIPs": ",".join(taken)})
+
+    def conflict() -> tuple[str, str, str] | None:
+        found = find_condition(api.get(SERVICES, "dev", "third").status.conditions, ADDRESS_CONFLICT)
+        return (found.status, found.reason, found.message) if found is not None else None
+
+    def said() -> list[str]:
+        events = [each for page in api.list_pages(EVENTS, "dev") for each in page.items]
+        return [
+            each.message for each in events if each.reason == "AddressTaken" and each.metadata.name.startswith("third.")
+        ]
+
+    with measure.watching(cluster, *taken) as watch:
+        wait_until(lambda: (found := conflict()) and found[:2] == ("True", "Withheld") and machine.mac in found[2], 20)
+        wait_until(lambda: any(machine.mac in message for message in said()), 20)
+        assert addresses(api, "third") == taken
+        wait_until(lambda: {answer.address for answer in watch.answers()} == set(taken))
+        assert {answer.mac for answer in watch.answers()} == {machine.mac}
+        for address in taken:
+            cluster.run("gw", ["ip", "address", "delete", address, "dev", "eth0"])
+        wait_until(lambda: conflict() is None, 60)
+        assert new_mac(watch, machine.mac, time.monotonic()) in {node.mac for node in cluster.status().layout.nodes}
+        api.delete(SERVICES, "dev", "third")
         wait_until(lambda: watch.answers()[-1].at < time.monotonic() - 1.0)
 
 

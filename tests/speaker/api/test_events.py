@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.objects import NodeName
-from speaker.api.events import BURST, MEMORY, ON_NODE, REFILL_S, REPEAT_S, Event, EventGate, event_of
-from speaker.protocol.effects import Decision
+from cluster.objects import AddressText, NodeName
+from speaker.api.events import BURST, MEMORY, ON_NODE, REFILL_S, REPEAT_S, Event, EventGate, conflict_message, event_of
+from speaker.link import LinkName
+from speaker.protocol.effects import ConflictView, Decision
 
 NODE = NodeName("node-1")
 CONFLICT = {"address": "192.0.2.1", "mac": "02:00:00:00:00:99", "link": "eth0"}
@@ -133,3 +134,28 @@ def test_a_flood_of_macs_is_bounded_in_rate_and_in_memory() -> None:
     patient = EventGate()
     assert all(patient.admits((str(i),), 1000.0 + i * REFILL_S) for i in range(3 * MEMORY))
     assert len(patient) == MEMORY
+
+
+# ------------------------------------------------------------------------ an address that somebody else has
+
+
+def test_an_address_that_was_taken_is_told_of_with_who_has_it_and_what_to_do() -> None:
+    found = told("AddressTaken", **CONFLICT, seen="stranger")
+    assert (found.address, found.reason) == ("192.0.2.1", "AddressTaken")
+    assert found.message.startswith("02:00:00:00:00:99 on eth0 has 192.0.2.1 already, so that no node announces it")
+    assert "out of the pool" in found.message
+    assert event_of(Decision("AddressTaken", {"address": "192.0.2.1"}), NODE) is None
+
+
+@pytest.mark.parametrize("reason", ["AddressTaken", "AddressConflict"])
+def test_a_speaker_of_another_cluster_is_called_one(reason: str) -> None:
+    message = told(reason, **CONFLICT, seen="cluster", cluster="3598a3c588d3319f").message
+    assert "speaker of another cluster on this LAN (MAC 02:00:00:00:00:99, cluster digest 3598a3c588d3319f)" in message
+    assert "proxy ARP" not in message
+
+
+@pytest.mark.parametrize(("withheld", "reason"), [(True, "AddressTaken"), (False, "AddressConflict")])
+def test_what_lasts_is_said_in_the_words_of_its_event(withheld: bool, reason: str) -> None:
+    address, mac, link = AddressText(CONFLICT["address"]), CONFLICT["mac"], LinkName(CONFLICT["link"])
+    view = ConflictView(address, mac, link, "stranger", "", "", withheld)
+    assert conflict_message(view, NODE) == told(reason, **CONFLICT, seen="stranger").message

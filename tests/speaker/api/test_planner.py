@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from cluster.config import Config, load
 from cluster.objects import (
+    Condition,
     Endpoint,
     EndpointConditions,
     EndpointSlice,
@@ -34,6 +35,7 @@ from cluster.objects import (
     ServiceStatus,
     Taint,
 )
+from cluster.taken import ADDRESS_CONFLICT, RIVAL, WITHHELD
 from speaker.api.kept import kept_service, kept_slice
 from speaker.api.planner import Planner, plan
 from speaker.plan import Bundle, Plan
@@ -676,3 +678,17 @@ def test_the_order_of_the_inputs_does_not_matter(data: st.DataObject, config: Co
         revision=1,
     )
     assert straight == shuffled
+
+
+def test_a_bundle_says_that_an_address_of_it_was_withheld_by_the_record() -> None:
+    def a_conflict(reason: str) -> Service:
+        web = a_service("web", share="x")
+        status = replace(web.status, conditions=(Condition(ADDRESS_CONFLICT, "True", reason, "somebody has it"),))
+        return replace(web, status=status)
+
+    beside = a_service("secure", port=443, share="x")
+    for reason, withheld in ((WITHHELD, True), (RIVAL, False)):
+        (found,) = bundles([a_conflict(reason), beside], [a_slice(), a_slice("secure")])
+        assert found.withheld is withheld
+    (found,) = bundles()
+    assert not found.withheld

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from cluster.config import Config, Problem
-from cluster.objects import L2AdvertisementSpec, NodeName
-from speaker.api.events import REPEAT_S
+from cluster.objects import AddressText, L2AdvertisementSpec, NodeName
+from speaker.api.events import REPEAT_S, conflict_message
 from speaker.api.planner import Planner
 from speaker.api.publisher import Order, Publisher, WriteConfigurationState, WriteEvent
 from speaker.api.records import Findings
@@ -17,7 +18,7 @@ from speaker.api.stranded import Stranded
 from speaker.api.troubles import REMEMBERED_S
 from speaker.channel import Stats
 from speaker.link import LinkName
-from speaker.protocol.effects import Decision, PeerView
+from speaker.protocol.effects import ConflictView, Decision, PeerView
 from tests.speaker.api.test_planner import OWN, THREE, WEB, a_config, a_service, a_slice, an_advertisement
 from tests.speaker.api.test_publisher import RecordingWriter
 
@@ -188,3 +189,35 @@ def test_the_namespace_is_looked_for_while_nothing_is_found_in_it(
 ) -> None:
     moments = (100.0, 100.0 + NAMESPACE_LOOK_S - 1, 100.0 + NAMESPACE_LOOK_S)
     assert [world.reporter.looks_for_namespace(config, now) for now in moments] == looks
+
+
+def test_an_address_that_somebody_else_has_is_on_record_as_long_as_that_lasts(world: World) -> None:
+    conflict = ConflictView(AddressText(WEB), "02:00:00:00:00:99", ETH0, "stranger", "", "", True)
+    peers = (PeerView(NodeName("b"), True, 0.35, 0.0, 0),)
+    stats = Stats(loop_at=0.0, ready=True, counters={}, conflicts=(conflict,), peers=peers)
+    for now in (0.0, 1.0):
+        world.reporter.take_statistics(stats, now)
+    found = world.findings()
+    assert found is not None
+    (said,) = found.conflicts
+    assert (said.address, said.withheld) == (WEB, True)
+    assert said.message == conflict_message(conflict, OWN)
+    world.reporter.take_statistics(msgspec.structs.replace(stats, conflicts=()), 2.0)
+    over = world.findings()
+    assert over is not None
+    assert over.conflicts == ()
+    world.reporter.take_statistics(msgspec.structs.replace(stats, conflicts=()), 3.0)
+    assert world.findings() is None, "nothing is written where nothing has changed"
+
+
+def test_a_kernel_that_answers_by_itself_is_a_trouble_as_long_as_it_does(world: World) -> None:
+    peers = (PeerView(NodeName("b"), True, 0.35, 0.0, 0),)
+    stats = Stats(loop_at=0.0, ready=True, counters={}, kernel=(AddressText(WEB),), peers=peers)
+    world.reporter.take_statistics(stats, 0.0)
+    (trouble,) = world.reporter.present
+    assert (trouble.reason, trouble.serious) == ("KernelAnswers", False)
+    assert WEB in trouble.text
+    assert "strictARP" in trouble.text
+    assert ("KernelAnswers", "node-1") in world.events()
+    world.reporter.take_statistics(msgspec.structs.replace(stats, kernel=()), 1.0)
+    assert world.reporter.present == ()
