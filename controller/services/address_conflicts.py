@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from cluster.addresses import Address, AddressError, parse_address
 from cluster.objects import AddressConflict, Condition, ConfigurationState, Node, NodeName
 from cluster.taken import conflict_condition
+from controller.changes import shortened
 
 
 class AddressConflicts:
@@ -56,7 +57,7 @@ class AddressConflicts:
         for address in addresses:
             for node in believed:
                 if (said := self._said[node].get(address)) is not None:
-                    return conflict_condition(said.message, withheld=said.withheld)
+                    return conflict_condition(shortened(said.message), withheld=said.withheld)
         return None
 
 

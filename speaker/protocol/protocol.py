@@ -14,6 +14,8 @@ The parts:
 - Who lives: ``suspicion`` finds it out, and ``standing`` says what that changes.
 - Who holds what, and who answers: ``ownership`` claims and releases, ``answers`` tells the responder, and ``fencing``
   keeps a link silent where this node may not know who has taken over.
+- Who else has an address: ``probes`` asks before it is claimed, ``rivals`` judges what is seen afterwards,
+  ``conflicts`` remembers both, and ``foreign`` knows speakers of other clusters.
 - What is said: ``voice`` says when, ``claims`` how a claim set travels, ``heartbeat`` what a datagram is.
 
 This module combines them. Each part returns its ``News``, and the news go to the parts that they concern.
