@@ -5,9 +5,11 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.objects import NodeName
+from cluster.objects import AddressText, NodeName
 from speaker.api.metrics import MAX_COUNTERS, SpeakerCollector, SpeakerFigures
 from speaker.channel import Stats
+from speaker.link import LinkName
+from speaker.protocol.effects import ConflictView
 
 
 def exposed(view: SpeakerFigures) -> dict[str, float]:
@@ -49,3 +51,13 @@ def test_before_the_announcers_first_report_the_page_is_there() -> None:
     samples = exposed(SpeakerFigures(NodeName("node-1"), None))
     assert samples["metallb_k8s_client_config_loaded_bool"] == 0
     assert not any(name.startswith("metallb_layer2") for name in samples)
+
+
+def test_conflicts_are_counted_by_whether_the_address_is_withheld() -> None:
+    found = [
+        ConflictView(AddressText(f"192.0.2.{i}"), "02:00:00:00:00:99", LinkName("eth0"), "stranger", "", "", i > 1)
+        for i in range(3)
+    ]
+    samples = exposed(SpeakerFigures(NodeName("node-1"), Stats(1.0, True, {}, conflicts=tuple(found))))
+    assert samples["berthlb_speaker_address_conflicts|withheld=true"] == 1
+    assert samples["berthlb_speaker_address_conflicts|withheld=false"] == 2

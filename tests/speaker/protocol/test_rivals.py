@@ -19,8 +19,11 @@ ALIVE, SUSPECT, DEAD = Standing
 
 
 def rivals_of(company: Company) -> Rivals:
-    conflicts = Conflicts(company.roster, lambda _address, _now: frozenset((ETH0,)), lambda _: True)
-    return Rivals(company.roster, conflicts, ForeignSpeakers())
+    return Rivals(company.roster, conflicts_of(company), ForeignSpeakers())
+
+
+def conflicts_of(company: Company) -> Conflicts:
+    return Conflicts(company.roster, lambda _address, _now: frozenset((ETH0,)), lambda _: True)
 
 
 def kinds(company: Company) -> list[object]:
@@ -75,3 +78,12 @@ def test_a_speaker_is_told_of_when_no_claim_comes_and_never_defended_against(
     assert kinds(company) == []
     rivals.meet(SEEN, node, frozenset(), CLAIM_PATIENCE_S)
     assert (kinds(company), defences(company)) == (told, 0)
+
+
+def test_a_speaker_of_another_cluster_is_named_with_it_and_defended_against() -> None:
+    company, foreign = Company(), ForeignSpeakers()
+    foreign.hear(STRANGER_MAC, bytes.fromhex("3598a3c588d3319f"), 0.0)
+    Rivals(company.roster, conflicts_of(company), foreign).meet(SEEN, None, frozenset(), 1.0)
+    (told,) = [effect for effect in company.effects if isinstance(effect, Decision)]
+    assert (told.fields["seen"], told.fields["cluster"]) == ("cluster", "3598a3c588d3319f")
+    assert defences(company) == 1

@@ -135,3 +135,13 @@ def test_gratuitous_frames_carry_the_senders_own_mac_as_target(operation: Operat
     assert arp[ARP].hwsrc == arp[ARP].hwdst == arp.src == mac.hex(":")
     assert arp[ARP].psrc == arp[ARP].pdst == "192.0.2.9"
     assert arp[ARP].op == operation
+
+
+def test_a_probe_asks_in_nobodys_name() -> None:
+    """RFC 5227 §2.1.1, as scapy reads it: who learned the sender's address from it would learn nothing."""
+    target, mac = WireAddress.of(AddressText("192.0.2.10")), Mac(bytes.fromhex("02005e000001"))
+    read = Ether(frames.probe(target, mac))
+    assert (read.dst, read.src) == ("ff:ff:ff:ff:ff:ff", "02:00:5e:00:00:01")
+    asked = read[ARP]
+    assert (asked.op, asked.psrc, asked.hwsrc) == (Operation.REQUEST, "0.0.0.0", "02:00:5e:00:00:01")
+    assert (asked.pdst, asked.hwdst) == ("192.0.2.10", "00:00:00:00:00:00")

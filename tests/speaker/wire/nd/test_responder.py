@@ -179,6 +179,18 @@ def test_answer_to_our_question_is_handed_on_with_its_proof() -> None:
     assert responder().receive(unasked.encode(), NOW) is DropReason.NOT_HELD
 
 
+def test_who_has_an_address_that_was_probed_is_handed_on_while_that_is_expected() -> None:
+    """The answer goes to all nodes, since nobody asked (RFC 4861 §7.2.4)."""
+    made, answer = responder(), frames.answer_to(frames.probe(OTHER, OWN), CLIENT)
+    assert made.receive(answer.encode(), NOW) is DropReason.NOT_HELD
+    made.expect(OTHER)
+    expected = NeighbourSeen(ETH0, OTHER.text, CLIENT, ALL_NODES.text, is_reply=True)
+    assert made.receive(answer.encode(), NOW) == expected
+    assert made.receive(frames.solicit(OTHER, ASKER, CLIENT).encode(), NOW) is DropReason.NOT_HELD, "not ours to answer"
+    made.expect_no_more(OTHER)
+    assert made.receive(answer.encode(), NOW) is DropReason.NOT_HELD
+
+
 def test_own_frames_that_come_back_are_dropped() -> None:
     made = responder()
     for mac in (OWN, SECOND):
