@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV = .venv/bin
 export PYTHON
 
-.PHONY: help venv demo check test test-long lint assets engine images faults lock
+.PHONY: help venv demo check test test-long fuzz lint assets engine images faults lock
 
 help: ## what each target does
 	@awk -F ':.* ## |: ## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,11 @@ images: engine ## both images, their sizes and how fast they start
 test-long: assets ## faults repeated, and Kubernetes' own defaults
 	$(VENV)/pytest -m long tests
 
+fuzz: ## a million made-up inputs for each parser, and a hundred thousand lying members (FUZZ_ARGS="--runs 1000 arp")
+	@scripts/setup dev
+	@scripts/setup fuzz
+	$(VENV)/python -m tests.fuzz $(FUZZ_ARGS)
+
 faults: ## the failover figures, repeated
 	@scripts/setup dev
 	$(VENV)/python -m bench.faults $(FAULTS_ARGS)
@@ -60,4 +65,5 @@ lock: ## the exact versions in requirements/, after a change of pyproject.toml
 	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements/runtime.txt
 	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --extra lab -o requirements/lab.txt -c requirements/runtime.txt
 	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --extra lab --group dev -o requirements/dev.txt -c requirements/lab.txt
+	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group fuzz -o requirements/fuzz.txt
 	$(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements/image.txt -c requirements/runtime.txt $(NOT_IN_IMAGES:%=--no-emit-package %)

@@ -7,7 +7,6 @@ import ast
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 import typer
@@ -27,23 +26,10 @@ from speaker.protocol.heartbeat import LONGEST_SAID
 from speaker.protocol.mirrors import MAX_ALL_CLAIMS
 from speaker.protocol.protocol import STRANGE
 from speaker.protocol.settings import Settings
+from tests.pages import ROOT, rows, section
 
-ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs/reference"
 PROGRAMS = ("controller", "speaker", "cluster")
-
-
-def section(page: Path, heading: str) -> str:
-    found = re.search(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL)
-    assert found, f"{page.name} has no section {heading}"
-    return found[1]
-
-
-def rows(text: str) -> list[list[str]]:
-    """The tables' rows, without their headings; ``\\|`` is a bar within a cell."""
-    tables = re.findall(r"^\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
-    lines = [line for table in tables for line in table.splitlines()]
-    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
 # ------------------------------------------------------------------------ flags

@@ -152,7 +152,7 @@ class Membership:
             return
         if message.flags & ANSWER or (sighting.standing is Standing.DEAD and not hears):
             self._news.speak = True
-            self._news.write_to(link, sighting.contacts)  # what we say to the group may not reach it
+            self._news.write_to(link, peer.node, sighting.contacts)  # what we say to the group may not reach it
         self._news.changed |= self._mirrors.note(peer, message, now)
         if hears or not any(
             other is not peer and theirs.standing is Standing.ALIVE for other, theirs in self._roster.on(link)
@@ -257,7 +257,7 @@ class Membership:
             if answered <= 3:
                 self._news.speak = True
                 if session == self._identity.session:
-                    self._news.write_to(link, sighting.contacts)
+                    self._news.write_to(link, peer.node, sighting.contacts)
         peer.suspicions = suspicions
         if not suspicions:
             return youngest_ms <= MAX_AGE_MS, heard_us

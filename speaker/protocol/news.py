@@ -6,10 +6,9 @@ when to look, ``voice`` what to say, and ``ownership`` what to judge.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cluster.objects import AddressText
+from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
 from speaker.protocol.heartbeat import HeartbeatError
@@ -30,8 +29,8 @@ class News:
     """When suspicions are to be judged at the latest."""
     speak: bool = False
     """Somebody waits for a heartbeat of ours."""
-    unicast: dict[tuple[LinkName, Contact], None] = field(default_factory=dict)
-    """Who is to get that heartbeat by unicast too."""
+    unicast: dict[tuple[LinkName, NodeName], tuple[Contact, ...]] = field(default_factory=dict)
+    """Which peers are to get that heartbeat by unicast too, and where."""
     asked: dict[int, None] = field(default_factory=dict)
     """Versions after which peers want our claims."""
     alarm_until: float = LONG_AGO
@@ -39,9 +38,9 @@ class News:
     dropped: HeartbeatError | None = None
     """Why the datagram that brought this does not count."""
 
-    def write_to(self, link: LinkName, contacts: Iterable[Contact]) -> None:
+    def write_to(self, link: LinkName, node: NodeName, contacts: tuple[Contact, ...]) -> None:
         """A speaker is to get the next heartbeat by unicast too, wherever it is reached."""
-        self.unicast.update(((link, contact), None) for contact in contacts)
+        self.unicast[link, node] = contacts
 
     def add(self, other: News) -> None:
         """Take over what another part found out after this."""

@@ -13,6 +13,9 @@ held in the last ten seconds.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import TypeVar
+
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
@@ -22,6 +25,7 @@ from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Standing
 
+K = TypeVar("K")
 CLAIM_PATIENCE_S = 1.0  # for the claim of a speaker whose frames we see
 
 
@@ -32,17 +36,18 @@ class Rivals:
         self._roster = roster
         self._conflicts = conflicts
         self._foreign = foreign
-        self._defended: dict[AddressText, float] = {}
-        self._met: dict[tuple[AddressText, NodeName], float] = {}
+        self._defended: OrderedDict[AddressText, float] = OrderedDict()
+        """When, the longest ago first."""
+        self._met: OrderedDict[tuple[AddressText, NodeName], float] = OrderedDict()
 
     def meet(self, seen: NeighbourSeen, node: NodeName | None, quiet: frozenset[LinkName], now: float) -> None:
         """``seen`` has an address that we answer for as its sender; ``node`` is the speaker whose MAC it carries."""
         old = now - self._roster.settings.defence_gap_s
         if self._defended.get(seen.sender, LONG_AGO) > old:
             return
-        self._defended = {address: at for address, at in self._defended.items() if at > old}
+        _forget(self._defended, old)
         if node is not None:
-            self._met = {key: at for key, at in self._met.items() if at > old}
+            _forget(self._met, old)
             peer = self._roster.peers.get(node)
             claims = (
                 peer is not None
@@ -71,3 +76,9 @@ class Rivals:
             return "twin"
         sighting = self._roster.sighting(node, seen.link)
         return "kernel" if sighting is not None and sighting.standing is Standing.ALIVE else "blocked"
+
+
+def _forget(table: OrderedDict[K, float], old: float) -> None:
+    """Forget what is as old. Each frame of a rival asks for it: it costs what there is to forget, and no more."""
+    while table and next(iter(table.values())) <= old:
+        table.popitem(last=False)

@@ -178,7 +178,7 @@ class Suspicions:
             gap = self._roster.settings.idle_interval_s
         suspicion.ask_next = now + gap
         self._news.speak = True
-        self._news.write_to(link, sighting.contacts)
+        self._news.write_to(link, peer.node, sighting.contacts)
         address = self._held_by(peer, suspicion, link, now)
         if address is not None:
             nonce = self._rng.getrandbits(8 * NONCE_OCTETS).to_bytes(NONCE_OCTETS)

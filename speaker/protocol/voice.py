@@ -21,6 +21,7 @@ from collections import deque
 
 from msgspec.structs import replace
 
+from cluster.objects import NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
 from speaker.protocol.claims import ClaimLog
@@ -85,8 +86,8 @@ class Voice:
         self._soon_at = NEVER
         self._in_a_hurry = False
         """Somebody waits for a heartbeat."""
-        self._unicast: dict[tuple[LinkName, Contact], None] = {}
-        """Who is to get it by unicast too."""
+        self._unicast: dict[tuple[LinkName, NodeName], tuple[Contact, ...]] = {}
+        """Which peers are to get it by unicast too, and where: each where it was last, wherever else it has said to be."""
         self._asked: dict[int, None] = {}
         """Versions after which peers want our claims."""
         self._alarm_until = LONG_AGO
@@ -129,9 +130,9 @@ class Voice:
     def tell_changes(self, now: float) -> None:
         """Say what changed in the claim set, what peers asked for, and a heartbeat if somebody waits for one."""
         self._now = now
-        for version in self._asked:
-            self._answer(version, now)
-        self._asked.clear()
+        if self._asked:
+            self._answer(min(self._asked), now)  # what comes after one version comes after all later ones
+            self._asked.clear()
         steps = self._log.commit()
         if steps:
             for step in steps:
@@ -202,7 +203,7 @@ class Voice:
             self._emit(SendHeartbeat(name, data))
             self.heartbeats += 1
             to = dict.fromkeys(self._roster.deaf_to_us(name, now, interval))
-            to.update((contact, None) for there, contact in unicast if there == name)
+            to.update((each, None) for (there, _), contacts in unicast.items() if there == name for each in contacts)
             for address, mac in to:
                 self._emit(SendUnicast(name, address, mac, data))
         self._spoke_at, self._announced_s = now, interval

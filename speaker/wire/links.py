@@ -31,6 +31,9 @@ from speaker.wire.netlink import Dump, Gateway, Interface, InterfaceAddress, Kno
 MAX_UNUSABLE = 16
 """Interfaces of which it is said why they are not announced on."""
 
+MAX_GATEWAYS = 256
+"""Default routes of IPv6 that are known. A host on the LAN makes one by saying that it is a router (RFC 4861 §6.2)."""
+
 DUMPS = (netlink.LINKS, netlink.ADDRESSES, *netlink.ROUTES)
 """What is to be asked for, in this order, until all is known."""
 
@@ -113,7 +116,7 @@ class LinkTable:
             self._interfaces[message.index] = message
         elif isinstance(message, InterfaceAddress):
             self._addresses.setdefault(message.index, {})[message.own] = None
-        else:
+        elif message.address.family is Family.IPV4 or len(self._gateways) < MAX_GATEWAYS:
             self._gateways.add(message)
 
     def tells_of_routes(self, message: Known | Removed) -> bool:

@@ -105,7 +105,7 @@ def test_whoever_wants_an_answer_gets_one_at_once_and_by_unicast(flags: Flag, an
     hearing.hear()
     news = hearing.hear(0.1, flags)
     assert news.speak is answers
-    assert list(news.unicast) == ([(ETH0, (address_of(B), mac_of(B)))] if answers else [])
+    assert news.unicast == ({(ETH0, B): ((address_of(B), mac_of(B)),)} if answers else {})
 
 
 def test_a_heartbeat_that_a_newer_one_overtook_has_nothing_to_say() -> None:

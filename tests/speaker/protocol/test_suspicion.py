@@ -84,8 +84,8 @@ def test_silence_makes_a_suspect(now: float, standing: Standing) -> None:
 def test_a_suspicion_is_said_at_once_and_the_suspect_is_asked_twice_in_a_moment() -> None:
     silence = Silence()
     silence.check(SUSPECTED_AT)
-    by_each_family = [(ETH0, (address, mac_of(B))) for address in (address_of(B), link_local_of(B))]
-    assert (silence.news.speak, list(silence.news.unicast)) == (True, by_each_family)
+    by_each_family = tuple((address, mac_of(B)) for address in (address_of(B), link_local_of(B)))
+    assert (silence.news.speak, silence.news.unicast) == (True, {(ETH0, B): by_each_family})
     silence.check(SUSPECTED_AT + 0.04)
     asked = [effect for effect in silence.company.effects if isinstance(effect, AskAddress) and effect.target == VIP]
     assert len(asked) == 1

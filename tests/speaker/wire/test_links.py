@@ -13,7 +13,7 @@ from speaker.link import LinkName, Mac
 from speaker.protocol.effects import LinkState
 from speaker.wire import netlink
 from speaker.wire.addresses import OwnAddress, WireAddress
-from speaker.wire.links import DUMPS, MAX_UNUSABLE, LinkTable, Lost, steps
+from speaker.wire.links import DUMPS, MAX_GATEWAYS, MAX_UNUSABLE, LinkTable, Lost, steps
 from speaker.wire.netlink import Gateway, Interface, InterfaceAddress, Removed, Unfit
 
 ETH0 = Interface(2, LinkName("eth0"), Mac(bytes(5) + b"\x01"), carrier=True, unfit=None, downs=0)
@@ -67,6 +67,14 @@ def test_each_family_has_the_best_of_its_gateways() -> None:
     made.begin_dump(netlink.ROUTES[1])
     made.end_dump()
     assert made.links()[0].gateways == ("192.0.2.1",), "a dump of one family says nothing of the other"
+
+
+def test_host_that_says_to_be_many_routers_makes_some_known_and_hides_no_gateway_of_ipv4() -> None:
+    routers = [Gateway(2, WireAddress(b"\xfe\x80" + n.to_bytes(14, "big")), 1024) for n in range(1, 5000)]
+    home = Gateway(2, WireAddress.of(AddressText("192.0.2.1")), 100)
+    made = table(ETH0, OWN, LINK_LOCAL, *routers, home)
+    assert made.links()[0].gateways == ("192.0.2.1", "fe80::1")
+    assert len(made._gateways) == MAX_GATEWAYS + 1
 
 
 def test_interface_without_carrier_stays_and_is_down() -> None:
