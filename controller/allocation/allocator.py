@@ -146,7 +146,7 @@ def what_may_stay(config: Config, ledger: Ledger, want: AddressRequest, present:
         if address.family in kept:
             continue
         pool = _pool_of_all(config, ledger, want, (*kept.values(), address))
-        refusal = pool if isinstance(pool, Refusal) else _why_in_use(ledger, want, (address,))
+        refusal = pool if isinstance(pool, Refusal) else why_in_use(ledger, want, (address,))
         if refusal is None:
             kept[address.family] = address
         else:
@@ -204,7 +204,7 @@ def _allocate_exactly(config: Config, ledger: Ledger, want: AddressRequest) -> A
     if want.pool is not None and pool.name != want.pool:
         detail = f'{ordered[0].text} belongs to pool "{pool.name}", and the Service asks for pool "{want.pool}"'
         return Refusal(Reason.ADDRESS_NOT_IN_POOL, detail)
-    if (refusal := _why_in_use(ledger, want, ordered)) is not None:
+    if (refusal := why_in_use(ledger, want, ordered)) is not None:
         return refusal
     return Allocation(pool.name, ordered) if suffices(want, ordered) else complete(config, ledger, want, ordered)
 
@@ -237,7 +237,7 @@ def _pool_of_all(
     return first
 
 
-def _why_in_use(ledger: Ledger, want: AddressRequest, addresses: tuple[Address, ...]) -> Refusal | None:
+def why_in_use(ledger: Ledger, want: AddressRequest, addresses: tuple[Address, ...]) -> Refusal | None:
     """Why others that have them do not let the Service have these addresses too."""
     for address in addresses:
         if (other := ledger.conflict(address, want.sharer)) is not None:

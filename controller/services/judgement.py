@@ -30,6 +30,7 @@ from controller.allocation.allocator import (
     complete,
     suffices,
     what_may_stay,
+    why_in_use,
     why_not_requested,
 )
 from controller.allocation.ledger import Ledger
@@ -64,9 +65,12 @@ def judge(config: Config, ledger: Ledger, reading: Reading, present: tuple[Addre
     if reading.refusal is not None and reading.refusal.reason is Reason.NO_CLUSTER_IP:
         return Judgement(present, name, reading.refusal)
     staying = what_may_stay(config, ledger, want, present)
-    if staying.lost is not None and _may_come_back(config, present, recorded, staying.lost):
-        return Judgement(present, PoolName(recorded) if recorded else name)
-    cleared = staying.lost.message if staying.lost is not None else None
+    lost = staying.lost
+    if lost is not None and _may_come_back(config, present, recorded, lost):
+        lost = why_in_use(ledger, want, present)  # whoever breaks the terms of sharing leaves, whatever comes back
+        if lost is None:
+            return Judgement(present, PoolName(recorded) if recorded else name)
+    cleared = lost.message if lost is not None else None
     if not staying.addresses:
         return _from_nothing(config, ledger, reading, cleared)
     refusal = reading.refusal

@@ -249,6 +249,21 @@ def test_who_changes_the_terms_leaves_and_who_kept_them_stays(world: World, chan
     assert (world.ip(stays), world.ip(who)) == ("172.18.255.200", "172.18.255.201")
 
 
+def test_who_changes_the_terms_leaves_also_while_the_pool_may_come_back() -> None:
+    """Until then only those that still share keep what they have."""
+    world = World({"a": "10.0.0.0/30"})
+    world.start()
+    world.put("web", annotations=KEY, ports=HTTP)
+    world.put("secure", annotations=KEY, ports=HTTPS)
+    world.settle()
+    assert (world.ip("web"), world.ip("secure")) == ("10.0.0.0", "10.0.0.0")
+    world.configure(b="10.0.1.0/30")
+    world.put("web", annotations={"metallb.io/allow-shared-ip": None})
+    world.rest()
+    assert (world.ip("web"), world.ip("secure")) == ("10.0.1.0", "10.0.0.0")
+    assert any(key == "default/web" and reason == "ClearAssignment" for key, reason, _ in world.take_events())
+
+
 # ------------------------------------------------------------------------ who waits
 
 
