@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from speaker.protocol import claims, heartbeat, subnets
-from speaker.wire.heartbeats import sockets
+from speaker.wire.heartbeats import ipv4, ipv6
 from tests.bounds import listed
 from tests.pages import ROOT
 
@@ -27,14 +27,15 @@ OURS = {
         "Claiming._partial", "Claiming._reasons", "Claiming._unowned", "Giving._arrivals", "Giving._given_to",
         "Moving._restless", "Moving._take_backs", "Moving.tenures", "Owners._epochs", "Owners._places",
         "Ownership._former", "Ownership._former_tenures", "Ownership._to_look_at", "Successors._failed",
-        "Successors._named", "Unserved._since",
+        "Successors._named", "Unserved._since", "Probes._asked", "Probes._found_out", "Probes._new",
+        "HeldResponder._probed", "Resolver._probed",
     },
     "the node's interfaces, their addresses, and the processes": {
-        "GratuitousSchedule._links", "Link.also", "LinkSocket._to_dump", "LinkTable._addresses",
-        "LinkTable._interfaces", "LinkTable._lost_carrier", "LinkTable._unconfirmed", "OpenLink.resolvers",
-        "OpenLinks._links", "OpenLinks.refused", "OwnTrouble._refused", "OwnTrouble._said", "Responders._links",
-        "Roster.links", "Sender._mute", "Usability.reasons", "Waiting._left", "WatcherKeeper._ended",
-        "WatcherKeeper._lost", "Failures._said",
+        "Failures._said", "GratuitousSchedule._links", "Link.also", "LinkSocket._to_dump", "LinkTable._addresses",
+        "LinkTable._interfaces", "LinkTable._lost_carrier", "LinkTable._lost_interfaces", "LinkTable._lost_ipv6",
+        "LinkTable._unconfirmed", "OpenLink._order", "OpenLink.resolvers", "OpenLinks._links", "OpenLinks.refused",
+        "OwnTrouble._refused", "OwnTrouble._said", "Responders._links", "Roster.links", "Sender._mute",
+        "Usability.reasons", "Waiting._left", "WatcherKeeper._ended", "WatcherKeeper._lost",
     },
     "what one decision says": {"Decision.fields"},
 }  # fmt: skip
@@ -76,7 +77,15 @@ def test_every_table_is_bounded_or_grows_with_what_is_ours() -> None:
 
 @pytest.mark.parametrize(
     "cached",
-    [subnets.networks_of, heartbeat.pack_address, heartbeat.unpack_address, claims.tie_break, sockets._is_hosts],
+    [
+        subnets.networks_of,
+        heartbeat.pack_address,
+        heartbeat.unpack_address,
+        heartbeat.unpack_families,
+        claims.tie_break,
+        ipv4.is_hosts,
+        ipv6.is_hosts,
+    ],
     ids=lambda cached: str(cached.__name__),
 )
 def test_a_cache_is_as_large_as_the_page_says(cached: object) -> None:

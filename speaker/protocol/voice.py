@@ -87,7 +87,7 @@ class Voice:
         self._in_a_hurry = False
         """Somebody waits for a heartbeat."""
         self._unicast: dict[tuple[LinkName, NodeName], tuple[Contact, ...]] = {}
-        """Which peers are to get it by unicast too, and where: each where it was last, wherever else it has said to be."""
+        """Which peers are to get it by unicast too, and where: each once, wherever else it has said to be."""
         self._asked: dict[int, None] = {}
         """Versions after which peers want our claims."""
         self._alarm_until = LONG_AGO

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import NeighbourSeen
@@ -22,10 +23,11 @@ from speaker.wire.arp.responder import ArpResponder
 from speaker.wire.bpf import Instruction
 from speaker.wire.checksum import internet_checksum
 from speaker.wire.ethernet import BROADCAST, FrameError
-from speaker.wire.heartbeats import datagrams
-from speaker.wire.heartbeats.datagrams import PortUnreachable, UdpFrame
+from speaker.wire.heartbeats.encapsulation import Encapsulation, UdpFrame
+from speaker.wire.heartbeats.families import ENCAPSULATIONS
 from speaker.wire.heartbeats.filter import heartbeat_code
-from speaker.wire.heartbeats.sockets import DATAGRAM_OCTETS, GROUP_MAC, HEARTBEAT_GROUP, HEARTBEAT_PORT
+from speaker.wire.heartbeats.port import HEARTBEAT_PORT
+from speaker.wire.heartbeats.sockets import DATAGRAM_OCTETS
 from speaker.wire.nd import filter as nd_filter
 from speaker.wire.nd import frames as nd_codec
 from speaker.wire.nd.frames import NeighbourAdvertisement, NeighbourSolicitation
@@ -121,7 +123,7 @@ _ND = NdResponder(ETH0, OWN, prove)
 _ND.hold(VIP6)
 _ND.filter.tighten()
 _ND_QUESTIONS, _ND_ANSWERS = instructions(_ND.filter.code), instructions(nd_filter.ANSWERS)
-_RAW, _RESUMMED = b"\0", b"\1"
+_RESUMMED = b"\1"
 ND_SEEDS = tuple(
     _RESUMMED + message.encode()
     for message in (
@@ -162,54 +164,83 @@ def neighbour_discovery(data: bytes) -> None:
 
 # ------------------------------------------------------------------------ heartbeats' frames
 
-_LONGEST = datagrams.HEADERS_OCTETS + DATAGRAM_OCTETS
-_HEARTBEATS = instructions(heartbeat_code((HOME, HEARTBEAT_GROUP), HEARTBEAT_PORT, _LONGEST))
-_HEARTBEAT = UdpFrame(GROUP_MAC, CLIENT, HEARTBEAT_GROUP, ASKER, HEARTBEAT_PORT, HEARTBEAT_PORT, 255, b"heartbeat")
-_OURS = UdpFrame(CLIENT, OWN, ASKER, HOME, HEARTBEAT_PORT, HEARTBEAT_PORT, 255, b"heartbeat")
+_HOMES = {Family.IPV4: HOME, Family.IPV6: HOME6}
+_PEERS = {Family.IPV4: ASKER, Family.IPV6: _address("fe80::50")}
+_LONGEST = {ip: ip.headers_octets + DATAGRAM_OCTETS for ip in ENCAPSULATIONS.values()}
+_HEARTBEATS = {
+    ip: instructions(heartbeat_code(ip.layout, (_HOMES[family], ip.group), HEARTBEAT_PORT, _LONGEST[ip]))
+    for family, ip in ENCAPSULATIONS.items()
+}
+_FAMILIES = (Family.IPV4, Family.IPV6)
 
 
-def _refusal() -> bytes:
-    about = _OURS.encode()[14:]
-    message = bytes((3, 3, 0, 0, 0, 0, 0, 0)) + about
-    header = bytearray(UdpFrame(OWN, CLIENT, HOME, ASKER, 0, 0, 64, b"").encode()[:34])
-    header[16:18], header[23] = (20 + len(message)).to_bytes(2, "big"), 1
+def _udp(ip: Encapsulation, to: WireAddress, source: WireAddress, mac: Mac) -> bytes:
+    to_mac = ip.group_mac if to == ip.group else mac
+    return ip.encode(UdpFrame(to_mac, CLIENT, to, source, HEARTBEAT_PORT, HEARTBEAT_PORT, 255, b"heartbeat"))
+
+
+def _refusal(ip: Encapsulation) -> bytes:
+    """The kernel of the peer says that nobody listens there."""
+    home, peer = _HOMES[ip.family], _PEERS[ip.family]
+    octets = ip.layout.payload_at
+    kind = ip.layout.port_unreachable.to_bytes(2, "big")
+    message = kind + bytes(6) + _udp(ip, peer, home, CLIENT)[14:]
+    header = bytearray(_udp(ip, home, peer, OWN)[:octets])
+    header[ip.layout.protocol_at] = ip.layout.icmp
+    at, length = (16, octets - 14 + len(message)) if ip.family is Family.IPV4 else (18, len(message))
+    header[at : at + 2] = length.to_bytes(2, "big")
     return bytes(header) + message
 
 
-HEARTBEAT_SEEDS = (_RAW + _HEARTBEAT.encode(), _RESUMMED + _HEARTBEAT.encode(), _RESUMMED + _refusal())
+HEARTBEAT_SEEDS = tuple(
+    how + frame
+    for family, ip in ENCAPSULATIONS.items()
+    for how in (bytes((_FAMILIES.index(family),)), bytes((2 + _FAMILIES.index(family),)))
+    for frame in (
+        _udp(ip, ip.group, _PEERS[family], CLIENT),
+        _udp(ip, _HOMES[family], _PEERS[family], OWN),
+        _refusal(ip),
+    )
+)
 
 
 def heartbeat_frames(data: bytes) -> None:
-    """The first octet says whether the checksums are made right."""
-    how, frame = data[:1], data[1:]
-    if how == _RESUMMED:
-        frame = _with_checksums(frame)
+    """The first octet says of which family the socket is, and whether the checksums are made right."""
+    how, frame = data[:1] or b"\0", data[1:]
+    ip = ENCAPSULATIONS[_FAMILIES[how[0] % 2]]
+    if how[0] & 2:
+        frame = _with_checksums(ip, frame)
     try:
-        packet = datagrams.parse(frame[:_LONGEST])
+        packet = ip.parse(frame[: _LONGEST[ip]])
     except FrameError:
         return
+    home = _HOMES[ip.family]
     if isinstance(packet, UdpFrame):
-        matters = packet.to_port == HEARTBEAT_PORT and packet.to in {HOME, HEARTBEAT_GROUP}
-        again = datagrams.parse(packet.encode())
-        assert again == packet
+        matters = packet.to_port == HEARTBEAT_PORT and packet.to in {home, ip.group}
+        assert ip.parse(ip.encode(packet)) == packet
     else:
-        matters = _refuses(packet)
-    if matters and len(frame) <= _LONGEST and packet_type(frame) <= bpf.MULTICAST:
-        assert passes(_HEARTBEATS, frame, packet_type(frame)), "it would be believed, and the filter drops it"
+        matters = packet.asked_port == packet.asker_port == HEARTBEAT_PORT and packet.to == home
+    ip.is_hosts(packet.source)
+    kind = packet_type(frame)
+    if matters and len(frame) <= _LONGEST[ip] and kind <= bpf.MULTICAST:
+        assert passes(_HEARTBEATS[ip], frame, kind), "it would be believed, and the filter drops it"
 
 
-def _refuses(packet: PortUnreachable) -> bool:
-    return packet.asked_port == packet.asker_port == HEARTBEAT_PORT and packet.to == HOME
-
-
-def _with_checksums(frame: bytes) -> bytes:
-    if len(frame) < 42:
+def _with_checksums(ip: Encapsulation, frame: bytes) -> bytes:
+    """IPv4's header and ICMP: UDP's is not looked at."""
+    at = ip.layout.payload_at
+    if len(frame) < at + 8:
         return frame
     made = bytearray(frame)
-    made[24:26] = bytes(2)
-    made[24:26] = internet_checksum(bytes(made[14:34])).to_bytes(2, "big")
-    if made[23] == 1:
-        end = 14 + int.from_bytes(made[16:18], "big")
-        made[36:38] = bytes(2)
-        made[36:38] = internet_checksum(bytes(made[34:end])).to_bytes(2, "big")
+    end, pseudo = len(made), b""
+    if ip.family is Family.IPV4:
+        made[24:26] = bytes(2)
+        made[24:26] = internet_checksum(bytes(made[14:34])).to_bytes(2, "big")
+        end = min(end, 14 + int.from_bytes(made[16:18], "big"))
+    else:
+        end = min(end, at + int.from_bytes(made[18:20], "big"))
+        pseudo = bytes(made[22:54]) + (end - at).to_bytes(4, "big") + bytes((0, 0, 0, made[20]))
+    if made[ip.layout.protocol_at] == ip.layout.icmp:
+        made[at + 2 : at + 4] = bytes(2)
+        made[at + 2 : at + 4] = internet_checksum(pseudo + bytes(made[at:end])).to_bytes(2, "big")
     return bytes(made)

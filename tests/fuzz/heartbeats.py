@@ -139,7 +139,15 @@ class Hearer:
 
     def set_links(self) -> None:
         links = (
-            LinkState(ETH0, 2, Mac(b"\2\0\0\0\0\1"), self.up[ETH0], ("10.0.0.1/16",), (AddressText("10.0.0.254"),)),
+            LinkState(
+                ETH0,
+                2,
+                Mac(b"\2\0\0\0\0\1"),
+                self.up[ETH0],
+                ("10.0.0.1/16",),
+                (AddressText("10.0.0.254"),),
+                AddressText("fe80::1"),
+            ),
             LinkState(ETH1, 3, Mac(b"\2\0\0\0\1\1"), self.up[ETH1], ("10.1.0.1/16",)),
         )
         self.protocol.set_links(links, self.now)
@@ -206,6 +214,7 @@ def _heartbeat(octets: Octets) -> Heartbeat:
         version=_odd_number(octets),
         digest=_odd_number(octets),
         asks=tuple((octets.number() % 12, _odd_number(octets)) for _ in range(octets.number() % 4)),
+        families=octets.number(),
     )
 
 

@@ -55,5 +55,5 @@ def netlink_messages(data: bytes) -> None:
         links = table.links()
         assert len({state.index for state in links}) == len(links)
         assert len(table.unusable()) <= MAX_UNUSABLE
-        table.take_flapped()
+        table.take_lost()
         table.end_dump()

@@ -60,8 +60,9 @@ def heartbeat(
     asks: tuple[tuple[int, int], ...] = (),
     version: int = 0,
     link: str = "eth0",
+    families: int = 1,
 ) -> Heartbeat:
-    return Heartbeat(node, 100, flags, link, mac, prefixes, elsewhere, pack_heard(heard), version, 0, asks)
+    return Heartbeat(node, 100, flags, link, mac, prefixes, elsewhere, pack_heard(heard), version, 0, asks, 0, families)
 
 
 def claims(version: int, epoch: int, addresses: Iterator[AddressText]) -> ClaimStep:
@@ -103,6 +104,9 @@ class Member:
     def alternates_its_interface(self, turn: int) -> None:
         mac = b"\2\1" + turn.to_bytes(4, "big")
         self.say(heartbeat(mac=mac, link=f"eth{turn % 3}", flags=int(Flag.ABLE | Flag.ANSWER)))
+
+    def alternates_its_families(self, turn: int) -> None:
+        self.say(heartbeat(families=turn % 4))
 
     def hears_nobody(self, _: int) -> None:
         self.say(heartbeat(heard=()))
