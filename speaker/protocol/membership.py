@@ -45,6 +45,7 @@ from speaker.protocol.roster import Peer, Roster, Sighting, claims_of
 from speaker.protocol.standing import Sign, Standing
 from speaker.protocol.subnets import Subnets
 
+FAMILIES_REST_S = 0.5  # between changes of a peer's families on a link
 ABLE, STARTING, LEAVING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING)
 ANSWER, CUT_OFF, YIELDS = int(Flag.ANSWER), int(Flag.CUT_OFF), int(Flag.YIELDS)
 
@@ -163,7 +164,7 @@ class Membership:
             sighting.able_since = now if able else None
             self._news.changed = True
         if first:
-            self._note_families(peer, sighting, unpack_families(message.families))
+            self._note_families(peer, sighting, unpack_families(message.families), now)
         sighting.starting, sighting.yields = bool(message.flags & STARTING), bool(message.flags & YIELDS)
         self._news.asked.update(self._asked(message))
 
@@ -199,12 +200,13 @@ class Membership:
             self._news.changed |= nearer
             self._news.networks |= moved
 
-    def _note_families(self, peer: Peer, sighting: Sighting, families: frozenset[Family]) -> None:
-        """Which families the peer speaks on the link: its claims on addresses of the others do not count there."""
+    def _note_families(self, peer: Peer, sighting: Sighting, families: frozenset[Family], now: float) -> None:
+        """Which families the peer speaks on the link: its claims on addresses of the others do not count there. All of
+        them are judged anew when that changes, so it is believed once in a moment; the peer says it again."""
         changed = sighting.families ^ families
-        if not changed:
+        if not changed or now < sighting.families_at + FAMILIES_REST_S:
             return
-        sighting.families = families
+        sighting.families, sighting.families_at = families, now
         self._news.changed = True
         claims = claims_of(peer, f"change of families of {peer.node}")
         self._news.claims.update((address, why) for address, why in claims.items() if family_of(address) in changed)

@@ -101,6 +101,8 @@ class Sighting:
     elsewhere: tuple[str, ...] = ()
     families: frozenset[Family] = IPV4_ALONE
     """Those that its kernel speaks there, as it says."""
+    families_at: float = LONG_AGO
+    """When that changed last."""
     standing: Standing = Standing.DEAD
     suspicion: Suspicion | None = None
 

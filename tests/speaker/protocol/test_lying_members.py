@@ -105,8 +105,11 @@ class Member:
         mac = b"\2\1" + turn.to_bytes(4, "big")
         self.say(heartbeat(mac=mac, link=f"eth{turn % 3}", flags=int(Flag.ABLE | Flag.ANSWER)))
 
-    def alternates_its_families(self, turn: int) -> None:
-        self.say(heartbeat(families=turn % 4))
+    def claims_much_and_alternates_its_families(self, turn: int) -> None:
+        if turn < 200:
+            self.claims_without_end(turn)
+        else:
+            self.say(heartbeat(families=turn % 4, version=200))
 
     def hears_nobody(self, _: int) -> None:
         self.say(heartbeat(heard=()))
@@ -210,7 +213,7 @@ def test_no_lie_costs_much_more_than_the_truth(lie: Callable[[Member, int], None
     for _ in range(12):
         honest.append(cost(lambda: member.say(heartbeat())))
         lying.append(cost(lambda: lie(member, next(turns))))
-    assert min(lying) < MOST_TIMES * sorted(honest)[6]
+    assert sorted(lying)[6] < MOST_TIMES * sorted(honest)[6]
 
 
 def test_a_member_that_is_at_another_mac_each_time_is_answered_once() -> None:
