@@ -125,8 +125,8 @@ def test_frame_of_any_kind_proves_that_one_hears_where_nobody_answers(
 
     power_cut(wire, first)
     wait_until(taken_over, 10)
-    (death,) = [decision for decision in second.decisions if decision.reason == "PeerDead"]
-    assert death.fields["proof"] == "a frame"
+    deaths = wait_until(lambda: [decision for decision in second.decisions if decision.reason == "PeerDead"], 5)
+    assert [death.fields["proof"] for death in deaths] == ["a frame"]
     wait_until(lambda: not watchers(second.host), 5, "what is not needed is watched no more")
 
 

@@ -212,6 +212,15 @@ def test_a_retired_session_never_counts_again() -> None:
     assert speaker.counters()["heartbeats_dropped:replayed"] == 1
 
 
+def test_only_what_a_member_says_now_counts() -> None:
+    speaker, source = lone(), AddressText("10.0.0.9")
+    said = said_by(9, 1, "z", names=[1])
+    changed = said[:-1] + bytes((said[-1] ^ 1,))
+    told = [speaker.receive_datagram(ETH0, source, data, 1.0) for data in (changed, said, said, said_by(1, 2, "a"))]
+    assert told == [False, True, False, False], "forged; said; said again; our own"
+    assert speaker.counters()["heartbeats_dropped:replayed"] == 1
+
+
 def test_another_speaker_under_our_name_is_reported_and_is_no_peer() -> None:
     speaker = lone()
     speaker.receive_datagram(ETH0, AddressText("10.0.0.9"), said_by(9, 1, "a", names=[1]), 1.0)

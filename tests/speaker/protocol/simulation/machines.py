@@ -68,6 +68,8 @@ class SimulatedInterface:
     known_families: frozenset[Family] = frozenset()
     """What the speaker knows of them."""
     answers: set[AddressText] = field(default_factory=set)
+    said: int = 0
+    """Datagrams to the group."""
 
     def __post_init__(self) -> None:
         self.subnet = self.subnet or f"{self.address}/16"
@@ -86,9 +88,11 @@ class SimulatedInterface:
     def link_local(self) -> AddressText:
         return AddressText(f"fe80::{self.mac[3]:x}:{self.mac[4]:x}:{self.mac[5]:x}")
 
-    def source(self, to: frozenset[Family]) -> AddressText:
-        """What datagrams come from, by a family that both speak."""
-        return self.address if Family.IPV4 in self.families & to else self.link_local
+    def heard_from(self, by: frozenset[Family]) -> AddressText:
+        """Where the datagram comes from that is heard first, of those that go out in these families: now in one, now in
+        the other."""
+        first = Family.IPV4 if self.said % 2 else Family.IPV6
+        return self.asks_from(first if first in by else next(iter(by)))
 
     def asks_from(self, family: Family) -> AddressText:
         return self.address if family is Family.IPV4 else self.link_local

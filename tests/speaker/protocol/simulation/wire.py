@@ -1,8 +1,9 @@
 """What speakers say and ask, carried over the networks to all that hear it.
 
 A datagram is a frame that firewalls may drop on its way to the speaker; ARP and Neighbour Discovery are none of theirs.
-Either passes between two interfaces that speak its family. Who answers for an address answers questions for it, with a
-proof where one is asked for. Frames of any kind are shown to speakers that
+Either passes between two interfaces that speak its family. Of the two copies of a datagram between interfaces that
+speak both, one is heard first, now the one and now the other; the second one is of no account. Who answers for an
+address answers questions for it, with a proof where one is asked for. Frames of any kind are shown to speakers that
 watch for them.
 """
 
@@ -105,11 +106,13 @@ class Wire:
             self._clock.after(0.0, lambda: self._tell_sending(node, interface))
         if interface.refuses:
             return
-        to = effect.mac if isinstance(effect, SendUnicast) else None
-        by = {family_of(effect.to)} if isinstance(effect, SendUnicast) else interface.families
+        interface.said += isinstance(effect, SendHeartbeat)
         for other, theirs in self._others(node, interface.network):
-            if (to is None or theirs.mac == to) and by & interface.families & theirs.families:
-                self._datagram(node, interface, other, theirs, effect.data, multicast=to is None)
+            by = interface.families & theirs.families
+            if isinstance(effect, SendUnicast):
+                by = by & {family_of(effect.to)} if theirs.mac == effect.mac else frozenset()
+            if by:
+                self._datagram(node, interface, other, theirs, effect, source=interface.heard_from(by))
 
     def _tell_sending(self, node: SimulatedNode, interface: SimulatedInterface) -> None:
         protocol, works = node.protocol, interface.sends
@@ -122,25 +125,28 @@ class Wire:
         interface: SimulatedInterface,
         other: SimulatedNode,
         theirs: SimulatedInterface,
-        data: bytes,
+        effect: SendHeartbeat | SendUnicast,
         *,
-        multicast: bool,
+        source: AddressText,
     ) -> None:
-        network, source, mac = interface.network, interface.source(theirs.families), interface.mac
-        to = theirs.source(interface.families)
+        network, mac, data = interface.network, interface.mac, effect.data
+        multicast = isinstance(effect, SendHeartbeat)
 
         def deliver() -> None:
             self._show(other, theirs, mac)
             passes = network.passes(node.name, other.name)
             refused = not other.running if passes else other.name in network.rejecting
-            if other.powered and refused and not multicast:
-                network.send(other.name, node.name, refuse)
+            if other.powered and refused and isinstance(effect, SendUnicast):
+                network.send(other.name, node.name, refuse(effect.to))
             if passes and not self._loses(other, theirs) and (protocol := other.protocol) is not None:
                 self._tell(other, theirs, self._hearing(protocol, source, data, by_group=multicast), len(data))
 
-        def refuse() -> None:
-            if (protocol := node.protocol) is not None:
-                self._tell(node, interface, lambda link: protocol.datagram_refused(link, to, self._clock.now))
+        def refuse(to: AddressText) -> Action:
+            def told() -> None:
+                if (protocol := node.protocol) is not None:
+                    self._tell(node, interface, lambda link: protocol.datagram_refused(link, to, self._clock.now))
+
+            return told
 
         network.send(node.name, other.name, deliver, multicast)
 
