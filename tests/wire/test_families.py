@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import pytest
 
 from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.wire.heartbeats.families import IPV6
+from speaker.wire.heartbeats.sockets import Datagram, open_heartbeats
 from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
+from tests.wire.opened import as_speaker, state_of
 from tests.wire.speakers import Speaker, Start, bundle
 
 ULA = "fd00:db8::"
 V4, V6 = Family
 VIPS = {V4: AddressText("192.0.2.200"), V6: AddressText(f"{ULA}200")}
 NODES = ("node-1", "node-2", "node-3")
-REPLAYED = "heartbeats_dropped:replayed"
+REPLAYED, MALFORMED = "heartbeats_dropped:replayed", "heartbeats_dropped:malformed"
 
 pytestmark = pytest.mark.lab
 
@@ -126,6 +129,64 @@ def test_one_family_that_is_blocked_on_a_node_is_noticed_by_nobody(wire: Wire, s
     assert not decisions(lan.speakers, "CannotSend", "DatagramsBlocked")
     first.process.kill()
     lan.wait_until_served_by(second)
+
+
+class Echo:
+    """A host that says again, in both families, whatever it hears to the group, and the same octets turned round."""
+
+    def __init__(self, wire: Wire) -> None:
+        host = wire.host("echo")
+        host.run("ip", "address", "add", "fe80::99/64", "dev", "eth0", "nodad")
+        state = state_of(host, f"{wire.address(host)}/24", "fe80::99")
+        self._heartbeats = as_speaker(host, lambda: open_heartbeats(state))
+        self.said = 0
+
+    def repeat(self) -> None:
+        for heard_by in self._heartbeats.values():
+            for heard in heard_by.receive(100):
+                if isinstance(heard, Datagram):
+                    for says in self._heartbeats.values():
+                        assert says.send(heard.data) == says.send(heard.data[::-1]) == 0
+                    self.said += 1
+
+    def close(self) -> None:
+        for each in self._heartbeats.values():
+            each.close()
+
+
+def test_a_host_that_repeats_every_heartbeat_in_both_families_changes_nothing(
+    wire: Wire, start: Start, stack: ExitStack
+) -> None:
+    lan = Lan(wire, start, (V4, V6), NODES[:2])
+    first, second = lan.speakers
+    lan.all_hear_each_other()
+    lan.wait_until_served_by(first)
+    echo = Echo(wire)
+    stack.callback(echo.close)
+    before = [(counted(s, REPLAYED), counted(s, MALFORMED), loop_at(s)) for s in lan.speakers]
+
+    def repeated() -> bool:
+        """Long enough for any death."""
+        echo.repeat()
+        now = [(counted(s, REPLAYED), counted(s, MALFORMED), loop_at(s)) for s in lan.speakers]
+        return all(
+            replayed > replays and malformed > turned and at > began + 5
+            for (replayed, malformed, at), (replays, turned, began) in zip(now, before, strict=True)
+        )
+
+    wait_until(repeated, 60)
+    assert echo.said > 50
+    assert first.holds(*lan.addresses)
+    assert not second.claims
+    assert not decisions(lan.speakers, "PeerDead", "DuplicateNode", "MemberNonsense", "DatagramsBlocked")
+    assert [peers_alive(speaker) for speaker in lan.speakers] == [1, 1]
+    first.process.kill()
+
+    def taken_over() -> bool:
+        echo.repeat()
+        return second.holds(*lan.addresses)
+
+    wait_until(taken_over, 10, "recordings keep a dead speaker alive")
 
 
 def link_local(host: WireHost) -> bool:

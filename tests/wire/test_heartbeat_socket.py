@@ -238,6 +238,21 @@ def test_family_that_the_link_does_not_speak_is_neither_spoken_nor_heard(either:
     either.both_hear_each_other()
 
 
+def test_group_is_joined_anew_where_ipv6_was_away_and_came_back_with_another_address(
+    wire: Wire, stack: ExitStack
+) -> None:
+    pair = Pair(wire, stack, IPV6)
+    host = pair.hosts[0]
+    for mtu in ("1200", "1500"):  # IPv6 needs 1280
+        host.run("ip", "link", "set", "eth0", "mtu", mtu)
+    host.run("ip", "address", "add", "fe80::7/64", "dev", "eth0", "nodad")
+    memberships = ("ip", "-6", "maddress", "show", "dev", "eth0")
+    assert IPV6.group.text not in host.run(*memberships), "the kernel lost it"
+    again = state_of(host, "fe80::7")
+    as_speaker(host, lambda: pair.one.set_state(again))
+    assert IPV6.group.text in host.run(*memberships)
+
+
 def test_kernel_without_ipv6_has_heartbeats_in_ipv4(wire: Wire) -> None:
     host = wire.host("node-1")
     state = state_of(host, "192.0.2.1/24")
