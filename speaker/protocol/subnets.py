@@ -91,11 +91,12 @@ class Subnets:
 
     def remember_own(self, now: float) -> None:
         """An address on a subnet of ours belongs there, also while we lack it; and one on nobody's subnet on those
-        where speakers are."""
+        where speakers are. Of IPv6 such a link may have a link-local address alone."""
         for link in self._roster.links.values():
             for network in networks_of(link.state.prefixes):
                 _remember(self._roster.elsewhere, network, now)
-                if link.shared:
+            if link.shared:
+                for network in networks_of(link.state.own):
                     _remember(self._roster.shared, network, now)
 
     def was_shared(self, prefixes: tuple[str, ...], now: float) -> bool:

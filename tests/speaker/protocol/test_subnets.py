@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -145,3 +146,19 @@ def test_what_a_peer_says_is_news_once_and_the_tables_are_bounded() -> None:
     for number in range(2 * MAX_NETWORKS):
         says(f"172.16.{number}.1/24", 1.0)
     assert len(link.networks) == MAX_NETWORKS
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_address_of_no_subnet_stays_off_a_private_link_after_the_loss_of_a_lan_that_has_no_subnet_either(
+    shared: bool,
+) -> None:
+    """Of IPv6 a LAN may have link-local addresses alone, which say nothing of where an address belongs."""
+    company = Company()
+    company.link(ETH1, "10.1.0.1/16")
+    lan = company.link(ETH0)
+    lan.state, lan.shared = replace(lan.state, link_local=AddressText("fe80::1")), shared
+    subnets = Subnets(company.roster)
+    subnets.remember_own(NOW)
+    del company.roster.links[ETH0]
+    assert subnets.belongs(AddressText("2001:db8::9:1"), (), NOW) == ([] if shared else [ETH1])
+    assert not subnets.was_shared(("fd00::1/64",), NOW), "every link has the subnet of link-local addresses"
