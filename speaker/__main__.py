@@ -74,6 +74,7 @@ def main() -> int:
         detection_floor_s=options.detection_floor_s,
         gratuitous_limit=options.gratuitous_limit,
         probes=options.probes,
+        reception=options.reception,
     )
     return run(options.node, settings, first, partial(child.spawn, watch))
 

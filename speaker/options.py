@@ -15,6 +15,7 @@ from cluster.daemon.command_line import OneLineParser
 from cluster.daemon.listen import DEFAULT, Listen, add_listen
 from cluster.objects import NodeName
 from speaker.keys import BadKeyError, checked_key
+from speaker.link import Reception
 from speaker.protocol.settings import LEAST_GRATUITOUS_LIMIT
 
 DETECTION_FLOOR_S = 0.35
@@ -48,6 +49,8 @@ class Options:
     """Gratuitous ARP frames that go out on an interface in a second at most; None: as many as there are reasons for."""
     probes: bool = True
     """Ask whether anybody has a newly assigned address, before it is announced."""
+    reception: Reception = Reception.FILTERED
+    """What the interfaces receive while they are announced on."""
     ignore_exclude: bool = False
     """Announce also from nodes that are excluded from load balancers."""
     observe: bool = False
@@ -70,6 +73,7 @@ def parse(arguments: list[str]) -> Options:
         detection_floor_s=given.detection_floor,
         gratuitous_limit=given.gratuitous_limit,
         probes=not given.no_address_probes,
+        reception=Reception(given.receive),
         ignore_exclude=given.ignore_exclude_lb,
         observe=given.observe,
     )
@@ -109,6 +113,12 @@ def parser() -> OneLineParser:
         "--no-address-probes",
         action="store_true",
         help="announce newly assigned addresses at once, without asking first whether somebody on the LAN has them",
+    )
+    arguments.add_argument(
+        "--receive",
+        choices=[each.value for each in Reception],
+        default=Reception.FILTERED.value,
+        help="what interfaces let pass, where WiFi or a hypervisor filters too much (default: %(default)s)",
     )
     arguments.add_argument(
         "--ignore-exclude-lb",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from speaker.link import Reception
+
 LEAST_GRATUITOUS_LIMIT = 3
 """Frames a second: a Request and a Reply together, and something to gather for the next."""
 
@@ -49,3 +51,5 @@ class Settings:
     """A gateway or neighbour not heard for longer is no third party any more."""
     gratuitous_limit: int | None = None
     """Gratuitous frames that go out on a link in a second at most; ``None``: as many as there are reasons for."""
+    reception: Reception = Reception.FILTERED
+    """What the interfaces receive while they are announced on."""

@@ -103,7 +103,9 @@ class Announcer:
         self._answering = Answering(RESOLUTIONS)
         self._responders = Responders(RESOLUTIONS, self._answering, protocol.prove)
         self._schedule = GratuitousSchedule(RESOLUTIONS, self._answering, settings.gratuitous_limit)
-        self._links = OpenLinks(RESOLUTIONS, self._responders, self._wait_for, self._wait_no_longer_for)
+        self._links = OpenLinks(
+            RESOLUTIONS, self._responders, self._wait_for, self._wait_no_longer_for, settings.reception
+        )
         self._announced: tuple[LinkState, ...] = ()
         """The links that the protocol knows of."""
         self._usability = Usability()

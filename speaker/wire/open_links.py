@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 
 from cluster.addresses import Family
-from speaker.link import LinkName, Mac
+from speaker.link import LinkName, Mac, Reception
 from speaker.protocol.effects import LinkState
 from speaker.wire.frame_watch import FrameWatch
 from speaker.wire.heartbeats.copies import DatagramCopies
 from speaker.wire.heartbeats.sockets import HeartbeatSocket, open_heartbeats
+from speaker.wire.reception import WiderReception
 from speaker.wire.resolution import Resolution, Responder
 from speaker.wire.resolver import Resolver
 from speaker.wire.responders import Responders
@@ -33,7 +34,11 @@ class OpenLink:
     """The sockets of one link."""
 
     def __init__(
-        self, state: LinkState, resolutions: Mapping[Family, Resolution], responders: Mapping[Family, Responder]
+        self,
+        state: LinkState,
+        resolutions: Mapping[Family, Resolution],
+        responders: Mapping[Family, Responder],
+        reception: Reception,
     ) -> None:
         """Raises ``OSError`` if the sockets cannot be had now."""
         self.state = state
@@ -42,6 +47,8 @@ class OpenLink:
             for family, responder in responders.items():
                 self.resolvers[family] = Resolver(state, resolutions[family], responder)
                 opened.callback(self.resolvers[family].close)
+            self._reception = WiderReception(state.index, reception)
+            opened.callback(self._reception.close)
             self.heartbeats = open_heartbeats(state)
             opened.pop_all()
         self.copies = DatagramCopies()
@@ -99,6 +106,7 @@ class OpenLink:
     def close(self) -> None:
         for opened in self._parts:
             opened.close()
+        self._reception.close()
         if self.watch is not None:
             self.watch.close()
 
@@ -124,12 +132,14 @@ class OpenLinks:
         responders: Responders,
         opened: Callable[[OpenLink], object],
         closing: Callable[[OpenLink], object],
+        reception: Reception = Reception.FILTERED,
     ) -> None:
         """``opened`` and ``closing`` are told of each link, to wait for its sockets and to wait no longer."""
         self._resolutions = resolutions
         self._responders = responders
         self._opened = opened
         self._closing = closing
+        self._reception = reception
         self._links: dict[LinkName, OpenLink] = {}
         self.wanted: tuple[LinkState, ...] = ()
         """All links that are to be announced, open or not."""
@@ -177,7 +187,7 @@ class OpenLinks:
             if state.name in self._links:
                 continue
             try:
-                link = OpenLink(state, self._resolutions, self._responders.on(state.name))
+                link = OpenLink(state, self._resolutions, self._responders.on(state.name), self._reception)
             except OSError as error:
                 self.refused[state.name] = str(error)
                 if refused.get(state.name) != str(error):

@@ -12,6 +12,7 @@ import pytest
 
 from cluster.objects import ObjectMeta, Secret
 from speaker.keys import BadKeyError, keys_of
+from speaker.link import Reception
 from speaker.options import parse
 
 pytestmark = pytest.mark.slow
@@ -51,6 +52,8 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
                 "--gratuitous-limit",
                 "10",
                 "--no-address-probes",
+                "--receive",
+                "allmulti",
                 "--ignore-exclude-lb",
             ),
         ]
@@ -59,6 +62,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     assert (options.namespace, options.lb_class, options.listen) == ("lb", "berth", (("::1", 9000), ("0.0.0.0", 80)))
     assert (options.key, options.detection_floor_s, options.ignore_exclude) == (b"k" * 32, 0.5, True)
     assert (options.gratuitous_limit, options.probes) == (10, False)
+    assert options.reception is Reception.ALL_MULTICAST
 
 
 @pytest.mark.parametrize(
@@ -80,6 +84,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         (["--node-name", "n", "--gratuitous-limit", "2"], "2 is less than 3"),
         (["--node-name", "n", "--gratuitous-limit", "-5"], "--gratuitous-limit"),
         (["--node-name", "n", "--gratuitous-limit", "1.5"], "not a number of frames"),
+        (["--node-name", "n", "--receive", "everything"], "--receive"),
         (["--node-name", "n", "--key-file", "pyproject.toml"], "a key has 16 to 64"),
         (["--node-name", "n", "--colour", "blue"], "--colour"),
     ],

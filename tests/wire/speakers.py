@@ -30,7 +30,7 @@ from speaker.channel import (
     ToAnnouncer,
     watcher_end,
 )
-from speaker.link import LinkName
+from speaker.link import LinkName, Reception
 from speaker.parts import plan_in_parts
 from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.effects import Decision
@@ -54,20 +54,22 @@ if stands_for_watcher == 0:
     os.read(ends_with_us, 1)
     os._exit(0)
 
-from speaker.wire import announcer
+from speaker.link import Reception
 from speaker.protocol.settings import Settings
+from speaker.wire import announcer
 
 def spawn():
     raise OSError("this test has one watcher only")
 
-sys.exit(announcer.run(NodeName(sys.argv[1]), Settings(), Child(stands_for_watcher, channel), spawn))
+settings = Settings(reception=Reception(sys.argv[3]))
+sys.exit(announcer.run(NodeName(sys.argv[1]), settings, Child(stands_for_watcher, channel), spawn))
 """
 
 
 class Speaker:
     """One announcer, with the rights of its container, and the test's end of its channel."""
 
-    def __init__(self, host: WireHost) -> None:
+    def __init__(self, host: WireHost, reception: Reception = Reception.FILTERED) -> None:
         self.host = host
         self.node = NodeName(host.name)
         self._told: dict[AddressText, Holding] = {}
@@ -82,6 +84,7 @@ class Speaker:
         self._lock = threading.Lock()
         self.process = host.start(
             *confined(RIGHTS), sys.executable, "-c", _PROGRAM, self.node, str(theirs.fileno()),
+            reception.value,
             pass_fds=(theirs.fileno(),),
             cwd=ROOT,
             stderr=subprocess.PIPE,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,17 +13,27 @@ from contextlib import ExitStack
 import pytest
 from msgspec import structs
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.channel import ExcludedInterfaces
-from speaker.link import LinkName
+from speaker.link import LinkName, Reception
 from speaker.plan import Bundle
+from speaker.wire.addresses import WireAddress
+from speaker.wire.families import RESOLUTIONS
 from tests.waiting import wait_until
 from tests.wire.asking import Asker
 from tests.wire.network import Wire, WireHost
+from tests.wire.opened import mac_of
 from tests.wire.speakers import Speaker, Start, bundle
 
 VIP = AddressText("192.0.2.200")
 ETH0 = LinkName("eth0")
+OTHER = AddressText("192.0.2.201")
+V6, OTHER_V6 = AddressText("2001:db8::200"), AddressText("2001:db8::201")
+CLIENT = {Family.IPV4: AddressText("192.0.2.2"), Family.IPV6: AddressText("2001:db8::2")}
+"""The client's own."""
+MODES = {Reception.ALL_MULTICAST: "allmulti", Reception.PROMISCUOUS: "promiscuity"}
+"""What ``ip`` calls them."""
 NODES = ("node-1", "node-2", "node-3")
 
 pytestmark = pytest.mark.lab
@@ -152,3 +166,156 @@ def test_interface_that_is_excluded_is_given_up_and_one_that_is_excluded_no_more
     wait_until(lambda: first.stats is not None and first.stats.links == ("eth0", "veth7"))
     second.say(ExcludedInterfaces(("^eth",)))
     wait_until(lambda: client.answerers(VIP) == {first.host.mac()}, 5)
+
+
+def node_and_client(wire: Wire, start: Start, *addresses: AddressText) -> tuple[Speaker, WireHost]:
+    """A node on which the addresses are announced, and a client."""
+    node, client = wire.host("node-1"), wire.host("client")
+    wire.with_ipv6()
+    speaker = start(node)
+    speaker.plan(1, bundle("a", addresses, "node-1"))
+    wait_until(lambda: speaker.holds(*addresses), 20)
+    return speaker, client
+
+
+def test_holder_whose_interface_becomes_another_goes_on_answering(wire: Wire, start: Start) -> None:
+    """Its name, its MAC and its own address; and nothing moves."""
+    hosts, client = [wire.host("node-1"), wire.host("node-2")], wire.host("client")
+    first, second = (start(host) for host in hosts)
+    for speaker in (first, second):
+        speaker.plan(1, bundle("a", (VIP,), "node-1", "node-2"))
+    wait_until(lambda: first.holds(VIP) and second.stats is not None and second.stats.ready, 20)
+    run = first.host.run
+    asker = Asker(client, VIP)
+    run("ip", "link", "set", "eth0", "name", "lan7")
+    wait_until(lambda: first.answers_on(VIP) == ("lan7",))
+    run("sysctl", "-qw", "net.ipv4.conf.all.promote_secondaries=1")
+    run("ip", "address", "add", "192.0.2.61/24", "dev", "lan7")
+    run("ip", "address", "delete", "192.0.2.1/24", "dev", "lan7")
+    mac, before = "02:00:5e:00:53:01", first.host.mac("lan7")
+    assert client.resolve(VIP) == before
+    began = time.monotonic()
+    run("ip", "link", "set", "lan7", "address", mac)
+    wait_until(lambda: client.neighbour(VIP) == mac, 2, "clients do not learn the new MAC")
+    print(f"MAC: {time.monotonic() - began:.3f} s")  # noqa: T201  # as above
+    wait_until(lambda: client.answerers(VIP) == {mac}, 5)
+    answers = asker.end()
+    assert {answer.mac for answer in answers} == {before, mac}
+    gaps = [after.at - answer.at for answer, after in itertools.pairwise(answers)]
+    print(f"longest time without an answer: {max(gaps):.3f} s")  # noqa: T201  # as above
+    assert not second.claims
+    assert not [decision for decision in second.decisions if decision.reason == "PeerDead"]
+
+
+def test_node_whose_address_is_on_a_bridge_answers_with_the_bridges_mac_also_when_that_changes(
+    wire: Wire, start: Start
+) -> None:
+    """A bridge has its MAC from its ports, the lowest of theirs."""
+    node, client = wire.host("node-1"), wire.host("client")
+    run = node.run
+    run("ip", "link", "add", "br7", "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
+    run("ip", "address", "flush", "dev", "eth0")
+    run("ip", "address", "add", "192.0.2.1/24", "dev", "br7")
+    run("ip", "link", "set", "br7", "up")
+    speaker = start(node)
+    speaker.plan(1, bundle("a", (VIP,), "node-1"))
+    wait_until(lambda: speaker.answers_on(VIP) == ("br7",), 20)
+    alone = node.mac("br7")
+    run("ip", "link", "set", "eth0", "master", "br7")
+    assert node.mac("br7") == node.mac("eth0") != alone
+    wait_until(lambda: client.answerers(VIP) == {node.mac("br7")}, 10)
+    assert client.resolve(VIP) == node.mac("br7")
+    run("ip", "link", "add", "lan2", "address", "02:00:00:00:00:01", "type", "veth", "peer", "name", "other")
+    run("ip", "link", "set", "lan2", "master", "br7", "up")
+    assert node.mac("br7") == "02:00:00:00:00:01"
+    wait_until(lambda: client.neighbour(VIP) == "02:00:00:00:00:01", 5, "clients do not learn the bridge's new MAC")
+    assert client.answerers(VIP) == {"02:00:00:00:00:01"}
+    assert speaker.stats is not None
+    assert speaker.stats.links == ("br7",)
+    assert speaker.stats.unusable[ETH0] == "is part of a bridge, a bond or a VRF"
+    run("ip", "address", "add", "192.0.2.1/24", "dev", "eth0")
+    run("ip", "link", "set", "eth0", "nomaster")
+    wait_until(lambda: speaker.stats is not None and "eth0" in (speaker.stats.links or ()), 5, "it left the bridge")
+
+
+def test_macvlan_is_announced_on_and_is_down_with_the_interface_below_it(wire: Wire, start: Start) -> None:
+    hosts, client = [wire.host("node-1"), wire.host("node-2")], wire.host("client")
+    run = hosts[0].run
+    run("ip", "link", "add", "lan7", "link", "eth0", "type", "macvlan", "mode", "bridge")
+    run("ip", "address", "flush", "dev", "eth0")
+    run("ip", "address", "add", "192.0.2.1/24", "dev", "lan7")
+    run("ip", "link", "set", "lan7", "up")
+    first, second = (start(host) for host in hosts)
+    for speaker in (first, second):
+        speaker.plan(1, bundle("a", (VIP,), "node-1", "node-2"))
+    wait_until(lambda: first.holds(VIP) and second.stats is not None and second.stats.ready, 20)
+    assert client.answerers(VIP) == {hosts[0].mac("lan7")}
+    wire.cable(hosts[0], "down")
+    wait_until(lambda: client.answerers(VIP) == {hosts[1].mac()}, 5)
+
+
+@pytest.mark.parametrize(("vip", "other"), [(VIP, OTHER), (V6, OTHER_V6)], ids=["ARP", "Neighbour Discovery"])
+def test_what_arrives_tagged_is_not_for_the_interface_without_a_tag(
+    wire: Wire, start: Start, stack: ExitStack, vip: AddressText, other: AddressText
+) -> None:
+    """A frame of VLAN 7 is another network's. One of VLAN 0 has a priority and no VLAN (IEEE 802.1Q)."""
+    speaker, client = node_and_client(wire, start, vip, other)
+    resolution = RESOLUTIONS[WireAddress.of(vip).family]
+    opened = stack.enter_context(contextlib.closing(ears(client, resolution.ethertype)))
+
+    def ask(address: AddressText, tags: str) -> None:
+        source = WireAddress.of(CLIENT[resolution.family])
+        frame = resolution.question(WireAddress.of(address), source, mac_of(client), None, b"")
+        opened.send(frame[:12] + bytes.fromhex(tags) + frame[12:])
+
+    def answered() -> set[AddressText]:
+        found = set()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                frame = opened.recv(resolution.frame_octets)
+                if frame[6:12] == mac_of(speaker.host) and frame[:6] == mac_of(client):
+                    found |= {each for each in (vip, other) if bytes(WireAddress.of(each)) in frame}
+        return found
+
+    for tags in ("81000007", "8100000781000007", "88a80007", "8100000088a80007"):
+        ask(vip, tags)
+        ask(other, "")
+        seen: set[AddressText] = set()
+        wait_until(lambda seen=seen: seen.update(answered()) or other in seen, 5)  # type: ignore[misc]
+        assert seen == {other}, tags
+    ask(vip, "8100e000")
+    wait_until(lambda: vip in answered(), 5)
+
+
+def ears(host: WireHost, ethertype: int) -> socket.socket:
+    """A socket that receives such frames on eth0, and sends any."""
+    opened = host.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0))
+    host.call(lambda: opened.bind(("eth0", ethertype)))
+    return opened
+
+
+@pytest.mark.parametrize(("reception", "shown"), MODES.items())
+def test_interface_receives_more_while_it_is_announced_on_and_no_longer(
+    wire: Wire, stack: ExitStack, reception: Reception, shown: str
+) -> None:
+    """However the speaker ends, and under whatever name."""
+    node = wire.host("node-1")
+
+    def wanted(interface: str = "eth0") -> int:
+        """How many want the interface to receive more, as the kernel counts them."""
+        (found,) = json.loads(node.run("ip", "-json", "-details", "link", "show", "dev", interface))
+        return int(found[shown])
+
+    before = wanted()
+    speaker = Speaker(node, reception)
+    stack.callback(speaker.end)
+    wait_until(lambda: wanted() == before + 1)
+    node.run("ip", "link", "set", "eth0", "name", "lan7")
+    wait_until(lambda: "interface renamed" in speaker.log)
+    assert wanted("lan7") == before + 1
+    speaker.say(ExcludedInterfaces(("^lan",)))
+    wait_until(lambda: wanted("lan7") == before)
+    speaker.say(ExcludedInterfaces(()))
+    wait_until(lambda: wanted("lan7") == before + 1)
+    speaker.process.kill()
+    wait_until(lambda: wanted("lan7") == before)
