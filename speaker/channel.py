@@ -24,6 +24,7 @@ from typing import Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.passes import NO_PASSES
@@ -113,6 +114,8 @@ class Stats(Struct, frozen=True, tag=True):
     """Addresses of the Plan for which this node's kernel answers by itself: some, if there are many."""
     links: tuple[LinkName, ...] | None = None
     """The links that can be announced on, with or without carrier; None: not known yet."""
+    families: dict[LinkName, tuple[Family, ...]] = {}
+    """Of ``links``, the families that the kernel speaks there."""
     refused: dict[LinkName, str] = {}
     """Links that could be, but that their sockets cannot be had, and why."""
     unusable: dict[LinkName, str] = {}

@@ -21,7 +21,7 @@ from speaker.api.announcements import Announcements
 from speaker.api.planner import Planner
 from speaker.api.publisher import Publisher
 from speaker.api.reporter import Reporter
-from speaker.api.stranded import StrandedServices
+from speaker.api.stranded import Links, SpokenFamilies, StrandedServices
 from speaker.channel import Claims, ClaimsChange, Holding
 from speaker.link import LinkName
 
@@ -43,6 +43,9 @@ class Telling:
         """Changes of the announcer's claims that were not told yet."""
         self._links: frozenset[LinkName] | None = None
         self._links_told: frozenset[LinkName] | None = None
+        self._families = SpokenFamilies()
+        self._spoken: Links | None = None
+        self._spoken_told: Links | None = None
         self._labels: dict[str, str] | None = None
         self._demand: tuple[Config, dict[str, str], frozenset[LinkName]] | None = None
         """What advertisements demanded of which node, when this was told last."""
@@ -59,11 +62,13 @@ class Telling:
         self._tell_claims()
         return changes
 
-    def set_links(self, links: frozenset[LinkName], now: float) -> None:
-        """The links that can be announced on."""
-        if links != self._links:
-            self._links = links
-            self._reporter.troubles.set_links(links, now)
+    def set_links(self, links: Links, now: float) -> None:
+        """The links that can be announced on. To be told again each second."""
+        names = frozenset(links)
+        if names != self._links:
+            self._links = names
+            self._reporter.troubles.set_links(names, now)
+        self._spoken = self._families.seen(links, now)
 
     def set_labels(self, labels: dict[str, str]) -> None:
         """Those of this node."""
@@ -91,7 +96,9 @@ class Telling:
         if self._begun and self._links is not None and self._links != self._links_told:
             self._links_told = self._links
             self._publisher.tell(self.announcements.set_links(self._links))
-            self._reporter.tell_stranded(self._stranded.set_links(self._links), now)
+        if self._begun and self._spoken is not None and self._spoken != self._spoken_told:
+            self._spoken_told = self._spoken
+            self._reporter.tell_stranded(self._stranded.set_links(self._spoken), now)
         if config is not None and self._labels is not None and self._links is not None:
             demand, before = (config, self._labels, self._links), self._demand
             if before is None or config is not before[0] or demand[1:] != before[1:]:

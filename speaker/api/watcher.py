@@ -25,6 +25,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from cluster.addresses import Family
 from cluster.api.client import NAMESPACES, ApiClient, ClientConfigError, Forbidden, NotFound, connect
 from cluster.api.server_version import VersionCheck
 from cluster.daemon.command_line import EXIT_USAGE, complain
@@ -237,7 +238,8 @@ class Watcher:
             case Stats():
                 self._statistics.add(message)
                 if message.links is not None:
-                    self._telling.set_links(frozenset(message.links), now)
+                    spoken = {name: frozenset(message.families.get(name, Family)) for name in message.links}
+                    self._telling.set_links(spoken, now)
                 if self._reporter.looks_for_namespace(self._configuration.config, now):
                     self._writer.submit("namespace", self._learn_of_namespace, urgent=True)
                 self._reporter.take_statistics(message, now)

@@ -196,7 +196,7 @@ class Announcer:
             self._receiver.note_lost(link, now)
         table = self._netlink.table
         self._usability.look(table, self._links)
-        links = tuple(state.name for state in self._announced) if table.complete else None
+        links = self._announced if table.complete else None
         kernel = self._kernel_answers.look(table.local, self._protocol.plans, self._announced, now)
         self._informer.tell_statistics(links, now, self._links.refused, self._usability.reasons, kernel)
 

@@ -23,7 +23,7 @@ from cluster.times import NEVER
 from speaker.channel import MAX_CONFLICTS, Claims, ClaimsChange, Holding, Stats
 from speaker.link import LinkName
 from speaker.passes import Passes
-from speaker.protocol.effects import AnswerChange, Decision
+from speaker.protocol.effects import AnswerChange, Decision, LinkState
 from speaker.protocol.protocol import Protocol
 from speaker.wire.addresses import WireAddress
 from speaker.wire.answering import Answering
@@ -120,7 +120,7 @@ class Informer:
 
     def tell_statistics(
         self,
-        links: tuple[LinkName, ...] | None,
+        links: tuple[LinkState, ...] | None,
         now: float,
         refused: Mapping[LinkName, str] = MappingProxyType({}),
         unusable: Mapping[LinkName, str] = MappingProxyType({}),
@@ -142,7 +142,8 @@ class Informer:
             peers=self._protocol.peers(),
             conflicts=tuple(itertools.islice(self._protocol.conflicts(), MAX_CONFLICTS)),
             kernel=kernel,
-            links=links,
+            links=None if links is None else tuple(state.name for state in links),
+            families={state.name: tuple(sorted(state.families)) for state in links or ()},
             refused=dict(refused),
             unusable=dict(unusable),
             passes=self._passes.counts,

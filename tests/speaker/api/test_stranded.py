@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster.addresses import Family
 from cluster.config import Config, load
 from cluster.objects import (
     Endpoint,
@@ -23,7 +24,10 @@ from cluster.objects import (
 )
 from speaker.api.planner import Planner
 from speaker.api.stranded import (
+    LACKING_S,
     MAX_REPORTED,
+    Links,
+    SpokenFamilies,
     Stranded,
     StrandedServices,
     advertisements_without_interface,
@@ -37,6 +41,10 @@ RACK = LabelSelector(match_labels={"rack": "a"})
 
 def links(*names: str) -> frozenset[LinkName]:
     return frozenset(LinkName(name) for name in names)
+
+
+def spoken(*names: str, families: frozenset[Family] = frozenset(Family)) -> Links:
+    return dict.fromkeys(links(*names), families)
 
 
 def config(**advertisements: L2AdvertisementSpec) -> Config:
@@ -108,24 +116,24 @@ def test_an_interface_that_is_there_and_cannot_be_announced_on_is_told_from_one_
 
 
 def test_the_node_that_would_announce_first_tells_and_the_other_does_not() -> None:
-    assert stranded(planner_with(on("eth1", prefer=OWN))).set_links(links("eth0")) == WEB
-    assert stranded(planner_with(on("eth1", prefer=OTHER))).set_links(links("eth0")) == []
+    assert stranded(planner_with(on("eth1", prefer=OWN))).set_links(spoken("eth0")) == WEB
+    assert stranded(planner_with(on("eth1", prefer=OTHER))).set_links(spoken("eth0")) == []
 
 
 def test_it_is_told_when_it_becomes_so_and_not_while_it_stays_so() -> None:
     planner = planner_with(on("eth1", prefer=OWN))
     told = stranded(planner)
     assert told.plan_changed() == []  # no links are known
-    assert told.set_links(links("eth0")) == WEB
-    assert told.set_links(links("eth0", "eth5")) == []
-    assert told.set_links(links("eth1")) == []
-    assert told.set_links(links()) == WEB
+    assert told.set_links(spoken("eth0")) == WEB
+    assert told.set_links(spoken("eth0", "eth5")) == []
+    assert told.set_links(spoken("eth1")) == []
+    assert told.set_links(spoken()) == WEB
 
 
 def test_a_change_of_the_plan_tells_what_it_strands() -> None:
     planner = planner_with(on(prefer=OWN))
     told = stranded(planner)
-    assert told.set_links(links("eth0")) == []
+    assert told.set_links(spoken("eth0")) == []
     planner.set_config(config(all=on("eth1", prefer=OWN)))
     planner.take_change()
     assert told.plan_changed() == WEB
@@ -142,7 +150,7 @@ def test_a_service_without_endpoints_is_not_announced_anyway() -> None:
     planner.set_slice("default/web-x", None)
     planner.take_change()
     told = stranded(planner)
-    assert told.set_links(links("eth0")) == []
+    assert told.set_links(spoken("eth0")) == []
     slice_labels = {"kubernetes.io/service-name": "web"}
     meta = ObjectMeta(name="web-y", namespace="default", labels=slice_labels)
     planner.set_slice("default/web-y", EndpointSlice(meta, endpoints=(Endpoint(),)))
@@ -159,3 +167,35 @@ def test_an_interface_that_is_there_is_not_called_missing() -> None:
     message = Stranded("default/web", (LinkName("eth1"), LinkName("eth2"))).message(OWN, links("eth0", "eth2"))
     assert 'cannot announce: it has "eth2", as the L2Advertisement demands, and cannot announce there' in message
     assert "an IPv4 or a link-local IPv6 address" in message
+
+
+def test_interface_that_does_not_speak_the_addresses_family_is_told_as_one_that_is_lacking() -> None:
+    """A second network card that nobody configured speaks IPv6, by its link-local address."""
+    told = stranded(planner_with(on("eth1", "eth2", prefer=OWN)))
+    only_v6 = frozenset({Family.IPV6})
+    (one,) = told.set_links({**spoken("eth0"), **spoken("eth1", families=only_v6)})
+    assert (one.service, one.lacking) == ("default/web", Family.IPV4)
+    said = one.message(OWN, links("eth0", "eth1"))
+    assert said.startswith('node "node-1" cannot announce the IPv4 address: of "eth1", "eth2", as the L2Advertisement')
+    assert told.set_links({**spoken("eth0"), **spoken("eth1", families=only_v6)}) == []
+    assert told.set_links(spoken("eth0")) == [Stranded("default/web", (LinkName("eth1"), LinkName("eth2")))]
+    assert told.set_links(spoken("eth1")) == []
+
+
+def test_family_that_no_interface_speaks_is_told_also_where_any_would_do() -> None:
+    told = stranded(planner_with(on(prefer=OWN)))
+    assert told.set_links({}) == [], "that the node has no interface is told of the node"
+    (one,) = told.set_links(spoken("eth0", families=frozenset({Family.IPV6})))
+    assert "cannot announce the IPv4 address: none of its interfaces speaks IPv4" in one.message(OWN, links("eth0"))
+    assert told.set_links(spoken("eth0")) == []
+
+
+def test_family_that_is_lacking_for_a_moment_counts_as_spoken() -> None:
+    """As while an address of IPv6 is tried out on an interface that came up."""
+    families = SpokenFamilies()
+    v4, both = spoken("eth0", families=frozenset({Family.IPV4})), spoken("eth0")
+    assert families.seen(v4, 0.0) == both
+    assert families.seen(v4, LACKING_S - 0.1) == both
+    assert families.seen(v4, LACKING_S) == v4
+    assert families.seen(both, 10.0) == both
+    assert families.seen(v4, 11.0) == both

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from cluster.addresses import Family
 from cluster.config import Config
 from cluster.objects import AddressText, L2AdvertisementSpec
 from speaker.api.planner import Planner
@@ -18,7 +19,7 @@ from tests.speaker.api.test_planner import OWN, THREE, a_config, a_service, a_sl
 from tests.speaker.api.test_publisher import RecordingWriter
 
 WEB, DB = AddressText("192.0.2.1"), AddressText("192.0.2.2")
-ETH0 = frozenset({LinkName("eth0")})
+ETH0 = {LinkName("eth0"): frozenset(Family)}
 CONFIG = a_config()
 ON_ETH1 = a_config(an_advertisement(spec=L2AdvertisementSpec(interfaces=("eth1",))))
 
@@ -37,7 +38,7 @@ class Side:
         self.planner.take_change()
         self.writer = RecordingWriter()
         publisher = Publisher(self.writer, OWN)
-        self.reporter = Reporter(publisher, self.planner, OWN, "metallb-system", lambda: ETH0)
+        self.reporter = Reporter(publisher, self.planner, OWN, "metallb-system", lambda: frozenset(ETH0))
         self.telling = Telling(self.planner, publisher, self.reporter, OWN)
         self.now = 1000.0
 
@@ -177,6 +178,6 @@ def test_what_advertisements_demand_is_told_when_node_links_or_configuration_cha
     side.config = ON_ETH1
     side.advance()
     side.writer.take()
-    side.telling.set_links(frozenset({LinkName("eth1")}), side.now)
+    side.telling.set_links({LinkName("eth1"): frozenset(Family)}, side.now)
     side.advance()
     assert "state" in side.recorded()
