@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import yaml
 
 from lab.client import Command, Lab
-from lab.layout import CONTROL_PLANE, STATUS_PORT
+from lab.layout import CONTROL_PLANE, STATUS_PORT, url_host
 from tests.real import program
 from tests.waiting import wait_until
 
@@ -46,9 +46,10 @@ class Prometheus:
 
     def _targets(self) -> list[dict[str, Any]]:
         status = self._lab.status()
-        wanted = {name: f"{status.layout.control_plane.address}:{port}" for name, port in self._controllers().items()}
+        controller = url_host(status.layout.control_plane.address)
+        wanted = {name: f"{controller}:{port}" for name, port in self._controllers().items()}
         found = [self._target("controller", name, address) for name, address in wanted.items()]
-        nodes = [(node.name, f"{node.address}:{STATUS_PORT}") for node in status.layout.nodes]
+        nodes = [(node.name, f"{url_host(node.address)}:{STATUS_PORT}") for node in status.layout.nodes]
         return [*found, *(self._target("speaker", f"speaker-{name}", address) for name, address in nodes)]
 
     def _controllers(self) -> dict[str, int]:

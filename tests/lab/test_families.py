@@ -14,7 +14,7 @@ import pytest
 
 from lab.client import Lab
 from lab.launch import Recipe
-from lab.layout import Families, lay_out, url_host
+from lab.layout import STATUS_PORT, Families, lay_out, url_host
 from lab.measuring import measure
 from lab.objects import tutorial
 from lab.objects.workloads import start_workload
@@ -29,8 +29,10 @@ pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("famili
 
 @pytest.fixture(scope="module", params=[Families.IPV6, Families.DUAL])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """Three nodes, our daemons, the tutorial's pool and its Service, of both families where there are two."""
-    recipe = Recipe(new_name(), lay_out(3, families=request.param), node_grace=4.0, assets=real_assets())
+    """Three nodes, our daemons, the tutorial's pool and its Service, of both families where there are two. Speakers
+    show their metrics to everybody."""
+    layout, assets = lay_out(3, families=request.param), real_assets()
+    recipe = Recipe(new_name(), layout, node_grace=4.0, assets=assets, speaker_args=(f"--listen=:{STATUS_PORT}",))
     with serving(recipe) as made:
         start_workload(made, "lone", replicas=1, nodes=["node-2"])
         yield made
@@ -88,6 +90,15 @@ def test_policy_local_shows_the_client_and_is_announced_where_the_endpoint_is(la
     with measure.watching(lab, *found) as watch:
         assert measure.node_of(lab, measure.steady_holder(watch)) == "node-2"
     kubectl(lab, "delete", "service", "local")
+
+
+def test_metrics_are_read_at_every_address_of_a_node_and_of_the_controller(lab: Lab) -> None:
+    layout = lab.status().layout
+    speakers = [(node, "berthlb_speaker_plan_revision") for node in layout.nodes]
+    for host, metric in [*speakers, (layout.control_plane, "berthlb_controller_services")]:
+        for address in host.addresses.values():
+            url = f"http://{url_host(address)}:{STATUS_PORT}/metrics"
+            assert metric in lab.run("client", ["curl", "--silent", url]).output, url
 
 
 FAULTS: dict[str, tuple[Callable[[Lab, str], None], Callable[[Lab, str], None]]] = {

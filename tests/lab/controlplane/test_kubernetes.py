@@ -9,6 +9,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from lab import launch
 from lab.client import Lab
 from lab.errors import LabError, UnusableError
 from lab.launch import Recipe
-from lab.layout import lay_out
+from lab.layout import Families, lay_out
 from lab.objects.workloads import start_workload
 from tests.lab.conftest import end, make, new_name
 from tests.real import kubectl, program, real_assets
@@ -28,7 +29,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.real]
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    made = make(control_plane="kubernetes", node_grace=4.0)
+    made = make(control_plane="kubernetes", node_grace=4.0, families=Families.DUAL)
     yield made
     end(made)
 
@@ -39,6 +40,30 @@ def test_nodes_are_ready_and_of_the_lan(lab: Lab) -> None:
     assert [line.split()[:2] for line in shown] == [["node-1", "Ready"], ["node-2", "Ready"]]
     assert "172.18.0.11" in shown[0]
     assert "172.18.0.12" in shown[1]
+
+
+def test_nodes_and_pods_have_addresses_of_each_family_the_primary_one_first(lab: Lab) -> None:
+    start_workload(lab, "both", replicas=1, nodes=["node-2"])
+
+    node, pod = (
+        json.loads(kubectl(lab, "get", *each, "-o", "json")) for each in (("node", "node-2"), ("pod", "both-1"))
+    )
+    addresses = [each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP"]
+    assert addresses == ["172.18.0.12", "fd00:b1b::12"]
+    assert node["spec"]["podCIDRs"] == ["10.244.2.0/24", "fd00:10:244:2::/64"]
+    assert [each["ip"] for each in pod["status"]["hostIPs"]] == addresses
+    pods = [each["ip"] for each in pod["status"]["podIPs"]]
+    assert [ip_address(each) in ip_network(of) for each, of in zip(pods, node["spec"]["podCIDRs"], strict=True)] == [
+        True
+    ] * 2
+    assert pod["status"]["podIP"] == pods[0]
+
+
+def test_the_api_server_is_known_by_each_of_its_addresses(lab: Lab) -> None:
+    """By its certificate, also as the Service "kubernetes" of the primary family, which kube-proxy carries to it."""
+    for server in ("172.18.0.2:6443", "[fd00:b1b::2]:6443", "10.96.0.1:443"):
+        argv = [program("kubectl"), f"--server=https://{server}", "get", "--raw", "/readyz"]
+        assert lab.run("node-1", argv, check=True).output == "ok", server
 
 
 def test_kubectl_works_on_the_labs_hosts(lab: Lab) -> None:
