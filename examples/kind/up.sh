@@ -178,8 +178,9 @@ on_network() {
 }
 
 ask() {
-  local url=http://$address/ curl=(curl --silent --show-error --fail --output /dev/null --retry 20 --retry-delay 1 --retry-all-errors --max-time 5)
+  local url curl=(curl --silent --show-error --fail --output /dev/null --retry 20 --retry-delay 1 --retry-all-errors --max-time 5)
   local node_image
+  case $address in *:*) url=http://[$address]/ ;; *) url=http://$address/ ;; esac
   node_image=$("$engine" inspect --format '{{.Image}}' "$cluster-control-plane")
   # A node image has curl, and is there already.
   "$engine" run --rm --network "$network" --entrypoint curl "$node_image" "${curl[@]:1}" "$url" ||
