@@ -6,12 +6,15 @@ One lab for each. Every test leaves it as it found it. In IPv4 alone the same is
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.addresses import Family
 from lab.client import Lab
 from lab.launch import Recipe
 from lab.layout import STATUS_PORT, Families, lay_out, url_host
@@ -22,7 +25,9 @@ from lab.readiness import await_ready
 from tests.lab.conftest import new_name
 from tests.lab.test_faults import new_mac, page_from_client, serving, still_answers_alone, watching
 from tests.real import kubectl, real_assets
-from tests.waiting import wait_until
+from tests.waiting import assert_stays, wait_until
+
+PAGE = Path(__file__).parents[2] / "docs/how-to/use-ipv6.md"
 
 pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("families"), pytest.mark.timeout(120)]
 
@@ -44,11 +49,12 @@ def apply(lab: Lab, name: str, **spec: Any) -> None:
     kubectl(lab, "apply", "-f", "-", given=json.dumps(service))
 
 
-def addresses(lab: Lab, name: str, count: int) -> list[str]:
+def addresses(lab: Lab, name: str, count: int, namespace: str = "default") -> list[str]:
     """So many of a Service."""
 
     def given() -> list[str] | None:
-        found = json.loads(kubectl(lab, "get", "service", name, "-o", "json"))["status"]["loadBalancer"]
+        shown = kubectl(lab, "get", "service", name, f"--namespace={namespace}", "-o", "json")
+        found = json.loads(shown)["status"]["loadBalancer"]
         ingress = [each["ip"] for each in found.get("ingress", ())]
         return ingress if len(ingress) == count else None
 
@@ -78,6 +84,24 @@ def test_each_policy_gets_its_addresses_and_each_of_them_answers(lab: Lab) -> No
         assert ["IPv6" if ":" in each else "IPv4" for each in found] == expected
         assert {answer(lab, each)["pod"] for each in found} == {"lone-1"}
     kubectl(lab, "delete", "service", *wanted)
+
+
+def test_the_same_manifests_work_in_a_cluster_of_either_kind(lab: Lab) -> None:
+    """Those of the page about IPv6. Where the cluster has one family, the pool's other one is left alone, again and
+    again."""
+    pool, service = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    kubectl(lab, "apply", "-f", "-", given=pool)
+    kubectl(lab, "apply", "--namespace=dev", "-f", "-", given=service)
+    expected = {Family.IPV4: "172.18.255.100", Family.IPV6: "fd00:b1b::255:100"}
+    families = lab.status().layout.families
+    assert addresses(lab, "both", len(families), "dev") == [expected[family] for family in families]
+    for family in families:
+        assert answer(lab, expected[family])["pod"].startswith("nginx-")
+    get = ("get", "service", "both", "--namespace=dev", "-o", "jsonpath={.metadata.resourceVersion}")
+    version = kubectl(lab, *get)
+    assert_stays(lambda: kubectl(lab, *get) == version, 2.0, "the Service is written again")
+    kubectl(lab, "delete", "service", "both", "--namespace=dev")
+    kubectl(lab, "delete", "-f", "-", given=pool)
 
 
 def test_policy_local_shows_the_client_and_is_announced_where_the_endpoint_is(lab: Lab) -> None:
