@@ -326,5 +326,5 @@ class Claiming:
     def _leader(self, bundle: Bundle, now: float) -> NodeName | None:
         """Whose is the highest claim on any of the bundle's addresses."""
         owners = [owner for owner in self._owners.of_bundle(bundle, now) if owner is not None]
-        best = max(owners, key=lambda owner: (owner.claim, owner.node), default=None)
+        best = max(owners, key=lambda owner: (owner.claim[:2], owner.node), default=None)
         return best.node if best is not None else None

@@ -1,7 +1,8 @@
 """Claims: what a speaker says it holds, how claims compare, and how a claim set travels.
 
 A claim is (address, epoch, node, preference, session); node and session are those of the speaker that says it. Claims
-order by (epoch, preference, hash, name), so any two listeners agree on the higher one whatever their Plans say.
+order by (epoch, preference, hash, name), so any two listeners agree on the higher one whatever their Plans say. Where
+advertisements name interfaces for a node, its claims say these, too: they count on the segments of those alone.
 
 A claim set is a log: version 0 is empty, each ``ClaimStep`` makes the next version. Steps are said three times. A
 listener that misses one sees the version in the next heartbeat, asks for what came after the version that it has, and
@@ -19,9 +20,11 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName
 from speaker.protocol.heartbeat import (
     FEATURES,
     LONGEST_SAID,
+    ClaimLinks,
     ClaimPart,
     ClaimStep,
     WireClaim,
@@ -38,6 +41,9 @@ _ROOM = LONGEST_SAID - 120  # bytes for claims in one datagram, beside header an
 class Claim(NamedTuple):
     epoch: int
     preference: int
+    links: tuple[LinkName, ...] = ()
+    """The links, by their names on the node that claims, on whose segments alone the claim counts; none: on all. It
+    has no part in the order of claims, nor in the digest, so that earlier releases find the same."""
 
 
 Changes = Mapping[AddressText, Claim | None]
@@ -54,8 +60,8 @@ def tie_break(node: NodeName) -> bytes:
 def outranks(claim: Claim, node: NodeName, other: Claim, other_node: NodeName) -> bool:
     """Whether ``claim`` by ``node`` beats ``other`` by ``other_node``. A total order: never both, and for two nodes
     always one."""
-    if claim != other:
-        return claim > other
+    if claim[:2] != other[:2]:
+        return claim[:2] > other[:2]
     return (tie_break(node), node) > (tie_break(other_node), other_node)
 
 
@@ -81,28 +87,40 @@ _NOTHING = _Heard(None, understood=True)
 
 def _unwire(message: ClaimStep | ClaimPart) -> dict[AddressText, _Heard]:
     strange = {place for place, must in message.marks if must & ~FEATURES}
+    links = {place: tuple(map(LinkName, names)) for place, names in message.links}
     return {
         unpack_address(wire.address): _Heard(
-            Claim(wire.epoch, wire.preference) if wire.epoch else None, place not in strange
+            Claim(wire.epoch, wire.preference, links.get(place, ())) if wire.epoch else None, place not in strange
         )
         for place, wire in enumerate(message.claims)
     }
 
 
-def _cut(claims: list[WireClaim]) -> list[tuple[WireClaim, ...]]:
+class _Piece(NamedTuple):
+    """What one datagram says of claims."""
+
+    claims: tuple[WireClaim, ...]
+    links: ClaimLinks
+
+
+def _cut(claims: Mapping[AddressText, Claim | None]) -> list[_Piece]:
     """Pieces that fit a datagram, at the most that msgpack may need for each claim."""
-    pieces: list[tuple[WireClaim, ...]] = []
+    pieces: list[_Piece] = []
     piece: list[WireClaim] = []
+    links: list[tuple[int, tuple[LinkName, ...]]] = []
     room = _ROOM
-    for claim in claims:
-        cost = 17 + len(claim.address)
+    for address, claim in claims.items():
+        wire, names = _wire(address, claim), claim.links if claim is not None else ()
+        cost = 17 + len(wire.address) + (5 + sum(2 + len(name.encode()) for name in names) if names else 0)
         if cost > room:
-            pieces.append(tuple(piece))
-            piece, room = [], _ROOM
-        piece.append(claim)
+            pieces.append(_Piece(tuple(piece), tuple(links)))
+            piece, links, room = [], [], _ROOM
+        if names:
+            links.append((len(piece), names))
+        piece.append(wire)
         room -= cost
     if piece:
-        pieces.append(tuple(piece))
+        pieces.append(_Piece(tuple(piece), tuple(links)))
     return pieces
 
 
@@ -132,9 +150,9 @@ class ClaimLog:
         if not self._uncommitted:
             return []
         steps = []
-        for piece in _cut([_wire(address, self.claims.get(address)) for address in self._uncommitted]):
+        for piece in _cut({address: self.claims.get(address) for address in self._uncommitted}):
             self.version += 1
-            steps.append(ClaimStep(self.version, piece))
+            steps.append(ClaimStep(self.version, piece.claims, links=piece.links))
         self._uncommitted.clear()
         self._steps.extend(steps)
         return steps
@@ -145,9 +163,10 @@ class ClaimLog:
         if version >= 0 and oldest <= version + 1:
             return [step for step in self._steps if step.version > version]
         if not self._whole or self._whole[0].version < oldest - 1:
-            pieces = _cut([_wire(address, claim) for address, claim in self.claims.items()]) or [()]
+            pieces = _cut(self.claims) or [_Piece((), ())]
             self._whole = tuple(
-                ClaimPart(max(self.version, 1), index, len(pieces), piece) for index, piece in enumerate(pieces)
+                ClaimPart(max(self.version, 1), index, len(pieces), piece.claims, links=piece.links)
+                for index, piece in enumerate(pieces)
             )
         cut_at = self._whole[0].version
         return [*self._whole, *(step for step in self._steps if step.version > cut_at)]

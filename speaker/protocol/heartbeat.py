@@ -47,6 +47,8 @@ MAX_DATAGRAM = 1400  # what is taken
 LONGEST_SAID = 1280 - 48  # every link that speaks IPv6 carries this (RFC 8200 §5), with the headers of IPv6 and UDP
 MAX_NAME = 253  # bytes; RFC 1123 subdomain, the longest node name
 MAX_LINK_NAME = 60  # octets, whatever the encoding: IFNAMSIZ is 16
+MAX_CLAIM_LINKS = 8
+"""Names in one claim."""
 MAX_PREFIXES = 8
 MAX_HEARD = 128
 MAX_ASKS = 8
@@ -164,6 +166,9 @@ class WireClaim(Struct, frozen=True, array_like=True, gc=False):
 
 Marks = tuple[tuple[int, int], ...]
 """(place in ``claims``, features that are needed to understand that claim), for those that need any."""
+ClaimLinks = tuple[tuple[int, tuple[str, ...]], ...]
+"""(place in ``claims``, names of the sender's links on whose segments alone that claim counts), for those that do not
+count wherever the sender is. A release that does not know of this takes all claims to count everywhere."""
 
 
 class ClaimStep(Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -173,6 +178,7 @@ class ClaimStep(Struct, frozen=True, array_like=True, tag=1, gc=False):
     claims: tuple[WireClaim, ...]
     marks: Marks = ()
     must: int = 0
+    links: ClaimLinks = ()
 
 
 class ClaimPart(Struct, frozen=True, array_like=True, tag=2, gc=False):
@@ -184,6 +190,7 @@ class ClaimPart(Struct, frozen=True, array_like=True, tag=2, gc=False):
     claims: tuple[WireClaim, ...]
     marks: Marks = ()
     must: int = 0
+    links: ClaimLinks = ()
 
 
 Message = Heartbeat | ClaimStep | ClaimPart
@@ -341,12 +348,19 @@ def _check(message: Message) -> None:
             for claim in message.claims
         )
         fine = fine and all(0 <= place < len(message.claims) and must >= 0 for place, must in message.marks)
+        fine = fine and all(
+            0 <= place < len(message.claims) and _are_link_names(names) for place, names in message.links
+        )
         if isinstance(message, ClaimPart):
             fine = fine and 0 <= message.index < message.total <= MAX_PARTS
     if message.must & ~FEATURES:
         raise HeartbeatError(Drop.UNKNOWN_FEATURE, f"features {message.must:#x}")
     if not fine:
         raise HeartbeatError(Drop.NONSENSE, "out of bounds")
+
+
+def _are_link_names(names: tuple[str, ...]) -> bool:
+    return 0 < len(names) <= MAX_CLAIM_LINKS and all(0 < len(name) <= MAX_LINK_NAME for name in names)
 
 
 class ReplayWindow:

@@ -88,7 +88,7 @@ class Membership:
                     return
             elif message.node != peer.node:
                 raise HeartbeatError(Drop.NONSENSE, "a session has one node")
-            elif not self._fresh(peer, link, envelope.sequence):
+            elif not self._fresh(peer, link, envelope.sequence, now):
                 return
             self._hear(peer, link, source, message, now, by_group=by_group)
             return
@@ -118,16 +118,19 @@ class Membership:
             self._roster.links[one].also[other] = now
         return new
 
-    @staticmethod
-    def _fresh(peer: Peer, link: LinkName, sequence: int) -> bool:
+    def _fresh(self, peer: Peer, link: LinkName, sequence: int, now: float) -> bool:
         """False for a heartbeat that a newer one overtook on this link: it has nothing to say any more. What was said
-        on another link at the same time has no part in this."""
-        if not peer.window.accept(sequence):
-            raise HeartbeatError(Drop.REPLAYED)
+        on another link at the same time has no part in this. A heartbeat that two of our links on one segment hear
+        counts on both."""
         sighting = peer.sightings.get(link)
+        newest = sighting.newest if sighting is not None else -1
+        if not peer.window.accept(sequence):
+            twice = sequence > newest and bool(self._subnets.same_segment(link, now))
+            if not twice:
+                raise HeartbeatError(Drop.REPLAYED)
         if sighting is None:
             return True
-        fresh = sequence > sighting.newest
+        fresh = sequence > newest
         sighting.newest = max(sighting.newest, sequence)
         return fresh
 
@@ -226,6 +229,9 @@ class Membership:
         self._roster.by_mac[sighting.mac] = peer.node
         renamed = sighting.link != message.link
         sighting.link = LinkName(message.link)
+        if renamed:
+            named = (address for address, claim in peer.mirror.claims.items() if claim.links)
+            self._news.claims.update(dict.fromkeys(named, f"change of interfaces of {peer.node}"))
         return renamed
 
     def _interval(self, message: Heartbeat) -> float:

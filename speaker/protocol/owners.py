@@ -7,9 +7,10 @@ other claim is higher. Two examples:
 - A holder whose cable to one network is out owns nothing there, although it lives on another network.
 - Two nodes that hear each other on one network and not on another each answer on their side of the cut.
 
-A node is the owner only where it can answer: an address is served by a node's kernel only where that speaks the
-address's family. So an address has no links on this node that do not speak its family, wherever it belongs, and a claim
-of another node does not count where that one's heartbeats do not say the family (``Roster.claim_on``).
+A node is the owner only where it can answer. Its kernel serves an address only where it speaks the address's family,
+and advertisements may name interfaces. So an address has no links on this node that do not speak its family, wherever
+it belongs. A claim of another node does not count where that one's heartbeats do not say the family, nor on segments of
+other links than the claim says (``Roster.claim_on``).
 
 Two kinds of links count for less. One that is down counts for nothing. One on which no other speaker was ever heard, as
 a bridge for containers, counts only where all links of the address are such: the address is answered for there by its
@@ -33,7 +34,7 @@ from speaker.link import LinkName
 from speaker.plan import Bundle
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import Claim, ClaimLog, outranks
-from speaker.protocol.heartbeat import MAX_EPOCH
+from speaker.protocol.heartbeat import MAX_CLAIM_LINKS, MAX_EPOCH
 from speaker.protocol.roster import Network, Place, Roster
 from speaker.protocol.standing import Standing
 from speaker.protocol.subnets import Subnets, networks_of
@@ -111,6 +112,15 @@ class Owners:
     def nodes_differ(self) -> bool:
         """Whether some nodes may be nearer to an address than others, or speak other families."""
         return self._subnets.differ() or self._roster.families_differ()
+
+    def claimed_for(self, bundle: Bundle, now: float) -> tuple[LinkName, ...]:
+        """What a claim on the bundle says of links: the interfaces that advertisements name, and those on the same
+        segments, by which others may know this node. Nothing, where none are named or there are too many to say."""
+        named = set(bundle.interfaces)
+        for name in bundle.interfaces:
+            if name in self._roster.links:
+                named.update(self._subnets.same_segment(name, now))
+        return tuple(sorted(named)) if len(named) <= MAX_CLAIM_LINKS else ()
 
     def _place(self, address: AddressText, now: float) -> _Belonging:
         place = self._places.get(address)

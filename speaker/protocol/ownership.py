@@ -196,12 +196,19 @@ class Ownership:
             self._owners.note_epochs(address)
             if address in self.log.claims:
                 self._owners.note_epoch(address, self.log.claims[address].epoch)
+                self._say_links(bundle, address, now)
                 if bundle.id not in self._moving.tenures:
                     self._moving.tenures[bundle.id] = self._former_tenures.get(address) or self._tenure(bundle, now)
         self._keep_or_give_up(bundle, now, complete=complete)
         self._moving.consider(bundle, now)
         self._claiming.look(bundle, now)
         self._touch(bundle.addresses)
+
+    def _say_links(self, bundle: Bundle, address: AddressText, now: float) -> None:
+        """Have a claim say for which links it is now."""
+        claim, links = self.log.claims[address], self._owners.claimed_for(bundle, now)
+        if links != claim.links:
+            self.log.put(address, claim._replace(links=links))
 
     # ------------------------------------------------------------------------------------------------ answers
 
@@ -328,7 +335,7 @@ class Ownership:
         for address in addresses:
             self._owners.note_epoch(address, epoch)
             self.probes.forget(address)
-            self.log.put(address, Claim(epoch, preference))
+            self.log.put(address, Claim(epoch, preference, self._owners.claimed_for(bundle, now)))
             self._roster.report("Claimed", address=address, epoch=epoch, why=why)
         self._moving.claimed(bundle, tenure, now)
         self._touch(addresses)

@@ -51,7 +51,7 @@ class Rivals:
             peer = self._roster.peers.get(node)
             claims = (
                 peer is not None
-                and seen.sender in peer.mirror.claims
+                and self._roster.claim_on(peer, seen.sender, seen.link) is not None
                 and (sighting := peer.sightings.get(seen.link)) is not None
                 and sighting.standing is Standing.ALIVE
             )

@@ -274,10 +274,10 @@ class Roster:
 
     def claim_on(self, peer: Peer, address: AddressText, link: LinkName) -> Claim | None:
         """A peer's claim on an address, if it counts on the link: if the peer can answer for the address there."""
-        sighting = peer.sightings.get(link)
-        if sighting is None or family_of(address) not in sighting.families:
+        sighting, claim = peer.sightings.get(link), peer.mirror.claims.get(address)
+        if sighting is None or claim is None or family_of(address) not in sighting.families:
             return None
-        return peer.mirror.claims.get(address)
+        return claim if not claim.links or sighting.link in claim.links else None
 
     def is_heard_by(self, node: NodeName, links: Iterable[LinkName], now: float) -> bool:
         """Whether the peer hears us on any of the links, as it says."""

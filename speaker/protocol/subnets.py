@@ -121,9 +121,12 @@ class Subnets:
 
     def families_at(self, name: LinkName, now: float) -> frozenset[Family]:
         """The families that this node speaks on the segment of a link: by it, or by another link there."""
-        links = self._roster.links
-        others = (links[other] for other, at in links[name].also.items() if now - at < SAME_SEGMENT_S)
-        return links[name].state.families.union(*(other.state.families for other in others if other.state.up))
+        states = [self._roster.links[each].state for each in self.same_segment(name, now)]
+        return self._roster.links[name].state.families.union(*(state.families for state in states if state.up))
+
+    def same_segment(self, name: LinkName, now: float) -> list[LinkName]:
+        """The other links that lead to the segment of a link."""
+        return [other for other, at in self._roster.links[name].also.items() if now - at < SAME_SEGMENT_S]
 
     def differ(self) -> bool:
         """Whether not all nodes have the same subnets: otherwise nobody is nearer than another."""

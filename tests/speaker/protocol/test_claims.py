@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName
 from speaker.protocol.claims import LOG_STEPS, MAX_CLAIMS, Claim, ClaimLog, ClaimMirror, outranks
 from speaker.protocol.heartbeat import (
     LONGEST_SAID,
@@ -36,7 +37,7 @@ def feed(mirror: ClaimMirror, messages: list[ClaimStep | ClaimPart]) -> None:
             mirror.take_step(message)
 
 
-claim = st.tuples(st.builds(Claim, st.integers(1, 3), st.integers(0, 2)), st.sampled_from(["a", "b", "c"]))
+claim = st.tuples(st.builds(Claim, st.integers(1, 3), st.integers(0, 2), st.just(())), st.sampled_from(["a", "b", "c"]))
 
 
 @given(claim, claim, claim)
@@ -48,6 +49,25 @@ def test_claims_are_totally_ordered(one: tuple[Claim, str], two: tuple[Claim, st
         assert beats(one, two) != beats(two, one)
     if beats(one, two) and beats(two, three):
         assert beats(one, three)
+
+
+def test_which_links_a_claim_is_for_has_no_part_in_the_order_and_arrives() -> None:
+    a, b = NodeName("a"), NodeName("b")
+    eth0, many = (LinkName("eth0"),), tuple(LinkName(f"{'x' * 59}{i}") for i in range(8))
+    assert outranks(Claim(2, 0, eth0), a, Claim(2, 0), b) == outranks(Claim(2, 0), a, Claim(2, 0, eth0), b)
+    log, early, late = ClaimLog(), ClaimMirror(), ClaimMirror()
+    for i in range(40):
+        log.put(address(i), Claim(2, 0, (eth0, many, ())[i % 3]))
+    steps = log.commit()
+    assert max(len(SEALER.encode(1, 1, step)) for step in steps) <= LONGEST_SAID
+    feed(early, [*steps])
+    feed(late, log.after(-1))
+    assert early.claims == late.claims == log.claims
+    log.put(address(1), Claim(2, 0, eth0))
+    feed(early, [*log.commit()])
+    assert early.claims[address(1)].links == eth0
+    early.note(log.version, log.digest)
+    assert early.in_step
 
 
 def test_the_epoch_decides_before_the_preference() -> None:

@@ -43,6 +43,7 @@ from collections.abc import Iterator
 
 from cluster.addresses import Family
 from cluster.objects import AddressText
+from speaker.link import LinkName
 from speaker.plan import Bundle
 from speaker.protocol.effects import Decision
 from tests.speaker.protocol.simulation.hearing import Hearing, WhoHearsWhom
@@ -429,7 +430,9 @@ class Invariants:
         if len(networks) > 1:
             return  # who has the one network may have to take it from who has the other
         for view in views:
-            if view.network not in networks or at - view.network.last_loss_fault < self.detection({claimer}):
+            if view.network not in networks or not self._answers_there(claimer, view.network, address):
+                continue
+            if at - view.network.last_loss_fault < self.detection({claimer}):
                 continue
             before = (who for when, what, who in reversed(view.network.owner_changes) if what == address and when < at)
             for holder in next(before, frozenset[str]()) - {claimer} - self._hearing.twins:
@@ -450,6 +453,17 @@ class Invariants:
         """Whether the answer to a question may take longer than 50 ms."""
         return bool(network.weather.straggling or self.world.work is not None)
 
+    def _named(self, name: str, address: AddressText) -> frozenset[LinkName]:
+        """The interfaces on which alone a node is to answer, whatever their subnets; empty: none are named."""
+        node = self.world.nodes[name]
+        bundles = (each for each in self.world.plans[node.plan_seen][1] if address in each.addresses)
+        candidates = (each for bundle in bundles for each in bundle.candidates if each.node == node.known_as)
+        return frozenset(link for candidate in candidates for link in candidate.interfaces)
+
+    def _answers_there(self, name: str, network: SimulatedNetwork, address: AddressText) -> bool:
+        named = self._named(name, address)
+        return not named or any(interface.name in named for interface in self.world.nodes[name].on(network))
+
     def _check_families(self) -> None:
         for node in self.world.nodes.values():
             for interface in node.interfaces:
@@ -466,6 +480,8 @@ class Invariants:
                 family = family_of(address)
                 own = [each.of(family) for each in views if each.network.has(address)]
                 for name in answerers if own and own[0].network is not view.network else ():
+                    if self._named(name, address):
+                        continue
                     interfaces = self.world.nodes[name].interfaces
                     known = [x for x in interfaces if x.network is own[0].network and family in x.families]
                     told = any(view.mutual(name, other) for other in own[0].there if other not in self._hearing.twins)

@@ -19,7 +19,7 @@ from tests.speaker.protocol.simulation.scenes import (
     seconds_until_answered,
 )
 from tests.speaker.protocol.simulation.test_seeds import batches
-from tests.speaker.protocol.simulation.world import World, bundle_of
+from tests.speaker.protocol.simulation.world import World, bundle_of, rank
 
 pytestmark = pytest.mark.slow
 
@@ -183,6 +183,21 @@ def test_an_address_of_a_family_that_nobody_speaks_is_held_by_nobody_and_nothing
     assert A6 not in world.answerers
     assert len(decisions_of(world, "Claimed")) == 1, world.story()
     assert world.network.frames - frames < 20 * 60, "more than heartbeats and questions to neighbours"
+
+
+def test_a_family_is_spoken_where_any_interface_on_the_network_speaks_it() -> None:
+    """One interface has IPv4 alone, another one on the same network both: the node holds a bundle of both there."""
+    for seed in SEEDS:
+        world = world_of(seed, BOTH, start=False)
+        first = rank("b0", world.nodes)[0]
+        world.nodes[first].lan.speak(IPV4)
+        world.join(first, world.network, "eth1").speak(BOTH)
+        world.start_all(spread=0.3)
+        world.run(12.0)
+        world.set_bundles([bundle_of("b0", [A, A6], world.nodes)])
+        world.run(3.0)
+        assert (world.owner(A), world.owner(A6)) == (first, first), world.story()
+        assert_nothing_moves(world, 20.0)
 
 
 @pytest.mark.parametrize(("first", "last"), batches("BERTHLB_FAMILIES", "0:60"))

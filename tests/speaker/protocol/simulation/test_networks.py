@@ -6,11 +6,13 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.objects import AddressText, NodeName
+from speaker.link import LinkName
 from speaker.plan import Bundle, Candidate
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.network import SimulatedNetwork
 from tests.speaker.protocol.simulation.scenes import (
     assert_each_is_answered_by_one,
+    assert_nothing_moves,
     decisions_of,
     held_by,
     owner_of,
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 SEEDS = range(6)
 ROUTED = AddressText("192.0.2.1")
+ON_LAN, ON_STORAGE = AddressText("10.0.9.1"), AddressText("10.1.9.1")
 
 
 def test_a_second_network_makes_nobody_suspicious() -> None:
@@ -113,9 +116,84 @@ def test_who_is_not_on_the_lan_claims_nothing_of_it() -> None:
         assert all(world.owner(address) not in {None, first} for address in world.answerers), world.story()
 
 
+# ------------------------------------------------------------------------ interfaces named for some nodes
+
+ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
+
+
+def naming(bundle: Bundle, **interfaces: tuple[LinkName, ...]) -> Bundle:
+    """Advertisements name interfaces: for each node its own."""
+    candidates = tuple(replace(each, interfaces=interfaces.get(each.node, ())) for each in bundle.candidates)
+    return replace(bundle, candidates=candidates)
+
+
+@pytest.mark.parametrize("address", [ROUTED, ON_LAN])
+def test_each_network_has_its_answerer_where_advertisements_name_other_interfaces_for_other_nodes(
+    address: AddressText,
+) -> None:
+    """Who held the address on the one network kept it from everybody on the other, where it did not answer."""
+    for seed in SEEDS:
+        world, storage = with_storage(seed)
+        Invariants(world)
+        bundle = naming(bundle_of("b0", [address], world.nodes), n0=(ETH0,), n1=(ETH1,), n2=(ETH1,))
+        world.set_bundles([bundle])
+        world.start_all(spread=0.3)
+        world.run(8.0)
+        assert world.owner(address) == "n0", world.story()
+        on_storage = world.owner(address, storage)
+        assert on_storage in {"n1", "n2"}, world.story()
+        world.power_cut(str(on_storage))
+        world.run(0.6)
+        assert world.owner(address) == "n0", world.story()
+        assert world.owner(address, storage) in {"n1", "n2"} - {on_storage}, world.story()
+
+
+def test_a_holder_for_which_another_interface_is_named_leaves_the_former_network_to_others() -> None:
+    for seed in SEEDS:
+        world, storage = with_storage(seed)
+        Invariants(world, owners_stay=False)
+        bundle = bundle_of("b0", [ROUTED], world.nodes)
+        world.set_bundles([bundle])
+        world.start_all(spread=0.3)
+        world.run(8.0)
+        holder = owner_of(world, ROUTED)
+        others = {name: (ETH0,) for name in world.nodes if name != holder}
+        world.set_bundles([naming(bundle, **others, **{holder: (ETH1,)})])
+        world.run(1.5)
+        assert world.owner(ROUTED) in others, world.story()
+        assert world.owner(ROUTED, storage) == holder, world.story()
+
+
+def test_an_interface_on_the_network_of_a_named_one_is_no_other_place() -> None:
+    """Whichever of a node's interfaces on one network others hear, its claim counts there."""
+    for seed in SEEDS:
+        world = World(seed, 3)
+        Invariants(world)
+        first = rank("b0", world.nodes)[0]
+        world.join(first, world.network, "eth1")
+        world.set_bundles([naming(bundle_of("b0", [ROUTED], world.nodes), **{first: (ETH1,)})])
+        world.start_all(spread=0.3)
+        world.run(40.0)
+        assert_each_is_answered_by_one(world)
+        assert_nothing_moves(world, 20.0)
+        assert len(decisions_of(world, "Claimed")) <= 2, world.story()  # a claim of the start is given on once
+
+
+def test_two_interfaces_on_one_network_make_nobody_suspicious() -> None:
+    """Each heartbeat arrives at both. It counted on the one that was read first, and on the other nobody was heard."""
+    for seed in SEEDS:
+        world = World(seed, 3)
+        Invariants(world)
+        world.join("n0", world.network, "eth1")
+        world.set_bundles(bundle_of(f"b{i}", [f"10.0.9.{i}"], world.nodes) for i in range(1, 7))
+        world.start_all(spread=0.3)
+        world.run(40.0)
+        assert not decisions_of(world, "PeerSuspected", since=3.0), world.story()
+        assert_each_is_answered_by_one(world)
+
+
 # ------------------------------------------------------------------------ a bundle with addresses on both networks
 
-ON_LAN, ON_STORAGE = AddressText("10.0.9.1"), AddressText("10.1.9.1")
 ORDERS = [(ON_LAN, ON_STORAGE), (ON_STORAGE, ON_LAN)]
 
 

@@ -79,12 +79,11 @@ class Wire:
         else:
             assert_never(effect)
 
-    def _others(
-        self, node: SimulatedNode, network: SimulatedNetwork
-    ) -> Iterable[tuple[SimulatedNode, SimulatedInterface]]:
+    def _others(self, sender: SimulatedInterface) -> Iterable[tuple[SimulatedNode, SimulatedInterface]]:
+        """Who else is on an interface's network: also another one of the same machine."""
         for other in self._nodes.values():
-            if other is not node:
-                for interface in other.on(network):
+            for interface in other.on(sender.network):
+                if interface is not sender:
                     yield other, interface
 
     @staticmethod
@@ -107,7 +106,7 @@ class Wire:
         if interface.refuses:
             return
         interface.said += isinstance(effect, SendHeartbeat)
-        for other, theirs in self._others(node, interface.network):
+        for other, theirs in self._others(interface):
             by = interface.families & theirs.families
             if isinstance(effect, SendUnicast):
                 by = by & {family_of(effect.to)} if theirs.mac == effect.mac else frozenset()
@@ -224,7 +223,7 @@ class Wire:
         for host in self._strangers.values() if network is self._lan else ():
             if ask.target in host.answers:
                 network.send(node.name, host.name, stranger(host))
-        for other, theirs in self._others(node, network):
+        for other, theirs in self._others(interface):
             if ask.mac in (None, theirs.mac) and family in theirs.families:
                 network.send(node.name, other.name, question(other, theirs))
 
@@ -234,7 +233,7 @@ class Wire:
         if not addresses:
             return
         network, mac = interface.network, interface.mac
-        for other, theirs in self._others(node, network):
+        for other, theirs in self._others(interface):
             shared = [address for address in addresses if address in theirs.answers]
             if shared or theirs.watched:
 
