@@ -17,6 +17,7 @@ from tests.speaker.protocol.simulation.scenes import (
     owner_of,
     protocol_of,
     seconds_until_answered,
+    with_storage,
 )
 from tests.speaker.protocol.simulation.test_seeds import batches
 from tests.speaker.protocol.simulation.world import World, bundle_of, rank
@@ -198,6 +199,68 @@ def test_a_family_is_spoken_where_any_interface_on_the_network_speaks_it() -> No
         world.run(3.0)
         assert (world.owner(A), world.owner(A6)) == (first, first), world.story()
         assert_nothing_moves(world, 20.0)
+
+
+# ------------------------------------------------------------------------ several networks and subnets
+
+ON_LAN, ON_STORAGE = (A, A6), (AddressText("10.1.9.1"), AddressText("fd11::9:1"))
+
+
+def test_each_address_is_answered_for_on_the_network_of_its_subnet_alone() -> None:
+    """Both networks speak both families. A holder that is cut off on one of them keeps what it holds on the other."""
+    for seed in SEEDS:
+        world, storage = with_storage(seed)
+        world.speak(world.network, BOTH, "fd10")
+        world.speak(storage, BOTH, "fd11")
+        Invariants(world)
+        world.set_bundles(bundle_of(f"b{a}", [a], world.nodes) for a in (*ON_LAN, *ON_STORAGE))
+        world.start_all(spread=0.3)
+        world.run(6.0)
+        for network, addresses in ((world.network, ON_LAN), (storage, ON_STORAGE)):
+            assert {a for a, who in network.answerers.items() if who} == set(addresses), world.story()
+        holder = owner_of(world, A6)
+        kept = {a: owner_of(world, a, storage) for a in ON_STORAGE}
+        world.unplug(holder)
+        world.run(0.6)
+        assert world.owner(A6) not in {None, holder}, world.story()
+        assert {a: world.owner(a, storage) for a in ON_STORAGE} == kept, world.story()
+
+
+@pytest.mark.parametrize(("own", "routed"), [("10.5.9.{}", "192.0.2.{}"), ("fd15::9:{}", "2001:db8::{}")])
+def test_addresses_go_to_the_nodes_of_their_subnet_and_those_of_no_subnet_to_all(own: str, routed: str) -> None:
+    """Two of four nodes have another subnet on the same network, in each family."""
+    for seed in SEEDS:
+        world = World(seed, 4)
+        world.speak(world.network, BOTH, "fd10")
+        for name in ("n2", "n3"):
+            lan = world.nodes[name].lan
+            lan.subnet, lan.subnet6 = lan.subnet.replace("10.0.", "10.5."), lan.subnet6.replace("fd10", "fd15")
+        Invariants(world)
+        world.start_all(spread=0.3)
+        world.run(6.0)
+        bundles = [bundle_of(f"own{i}", [own.format(i)], world.nodes) for i in range(1, 7)]
+        bundles += [bundle_of(f"routed{i}", [routed.format(i)], world.nodes) for i in range(1, 17)]
+        world.set_bundles(bundles)
+        world.run(3.0)
+        assert {world.owner(own.format(i)) for i in range(1, 7)} == {"n2", "n3"}, world.story()
+        assert {world.owner(routed.format(i)) for i in range(1, 17)} == set(world.nodes), world.story()
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
+def test_an_address_of_no_subnet_has_a_holder_on_each_network_that_does_not_hear_the_other(address: str) -> None:
+    """Nodes on different subnets: two of them on one network, two on another, and a router between."""
+    for seed in SEEDS:
+        world, storage = with_storage(seed, 4)
+        world.speak(world.network, BOTH, "fd10")
+        world.speak(storage, BOTH, "fd11")
+        for i, node in enumerate(world.nodes.values()):
+            del node.interfaces[int(i < 2)]
+        Invariants(world)
+        world.set_bundles([bundle_of("b0", [address], world.nodes)])
+        world.start_all(spread=0.3)
+        world.run(6.0)
+        assert world.owner(address) in {"n0", "n1"}, world.story()
+        assert world.owner(address, storage) in {"n2", "n3"}, world.story()
 
 
 @pytest.mark.parametrize(("first", "last"), batches("BERTHLB_FAMILIES", "0:60"))
