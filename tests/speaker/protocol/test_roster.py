@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cluster.addresses import Family
+from cluster.objects import AddressText
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
+from speaker.protocol.claims import Claim
 from speaker.protocol.fencing import Fence
 from speaker.protocol.heartbeat import BY_GROUP, RETURNED, SUSPECTED
 from speaker.protocol.roster import Place
@@ -14,7 +16,8 @@ from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ETH1, ME, VIP, B, C, Company, address_of, link_local_of, mac_of
 
 ALIVE, SUSPECT, DEAD = Standing
-BOTH = frozenset(Family)
+BOTH, IPV4 = frozenset(Family), frozenset({Family.IPV4})
+VIP6 = AddressText("2001:db8::9:1")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +50,33 @@ def test_able_is_who_lives_and_says_so(
     assert company.roster.able_since(B, [Place(ETH0, Family.IPV6)], named, counts_starting) is None
     sighting.families = BOTH
     assert company.roster.able_since(B, [Place(ETH0, Family.IPV6)], named, counts_starting) == able
+
+
+@pytest.mark.parametrize(
+    ("address", "families", "links", "by", "counts"),
+    [
+        (VIP, IPV4, (), ETH0, True),
+        (VIP6, IPV4, (), ETH0, False),
+        (VIP6, BOTH, (), ETH0, True),
+        (VIP, BOTH - IPV4, (), ETH0, False),
+        (VIP, IPV4, (ETH0, ETH1), ETH1, True),
+        (VIP, IPV4, (ETH1,), ETH0, False),  # the claim is for other links of its node
+    ],
+)
+def test_a_claim_counts_where_its_node_can_answer(
+    *,
+    address: AddressText,
+    families: frozenset[Family],
+    links: tuple[LinkName, ...],
+    by: LinkName,
+    counts: bool,
+) -> None:
+    company = Company()
+    peer = company.peer(B, eth0=DEAD)
+    claim = peer.mirror.claims[address] = Claim(2, 0, links)
+    peer.sightings[ETH0].families, peer.sightings[ETH0].link = families, by
+    assert company.roster.claim_on(peer, address, ETH0) == (claim if counts else None)
+    assert company.roster.claim_on(peer, address, ETH1) is None
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
-from speaker.link import LinkName
+from speaker.link import LinkName, Mac
 from speaker.protocol.effects import AskAddress
 from speaker.protocol.fencing import Fence
 from speaker.protocol.news import News
@@ -190,3 +192,18 @@ def test_a_death_on_one_link_is_none_on_another() -> None:
     peer.sightings[ETH1].life_at = peer.sightings[ETH1].heard_at = 0.9
     assert silence.run(0.9) is not None
     assert peer.sightings[ETH1].standing is ALIVE
+
+
+@pytest.mark.parametrize("family", Family)
+def test_third_parties_are_asked_in_the_families_that_the_link_speaks(family: Family) -> None:
+    gateways = GATEWAY, AddressText("fe80::fe")
+    neighbours = address_of(C), AddressText("2001:db8::c")
+    silence = Silence(third=False)
+    v4, state = family is Family.IPV4, silence.link.state
+    prefixes, link_local = (state.prefixes, None) if v4 else ((), link_local_of(C))
+    silence.link.state = replace(state, prefixes=prefixes, link_local=link_local, gateways=gateways)
+    for number, neighbour in enumerate(neighbours):
+        silence.link.neighbours[Mac(bytes((2, 0, 0, 0, 9, number)))] = neighbour, 0.0
+    silence.check(SUSPECTED_AT)
+    asked = {effect.target for effect in silence.company.effects if isinstance(effect, AskAddress)}
+    assert asked - {VIP} == {gateways[not v4], neighbours[not v4]}
