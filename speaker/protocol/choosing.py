@@ -100,6 +100,11 @@ class Choosing:
         most = max((self._can_hold(each, bundle, False, now) for each in able), default=0)
         return self._can_hold(candidate, bundle, False, now) >= most
 
+    def can_hold_all(self, candidate: Candidate, bundle: Bundle, now: float) -> bool:
+        """Whether a candidate is able to hold all of the bundle's addresses that this node can hold."""
+        places = (frozenset(self._owners.counts(address, now)) for address in bundle.addresses)
+        return all(self.able(candidate, each) for each in places if each)
+
     def has_room(self, candidate: Candidate, bundle: Bundle, loads: Mapping[NodeName, int], now: float) -> bool:
         """Whether the bundle stays within the candidate's share of all candidates, able or not."""
         least_bound = ceil(LOAD_BOUND * self._bundles.load(now) / max(len(bundle.candidates), 1))

@@ -245,8 +245,9 @@ class Claiming:
         bundle, since = self._bundles.by_id.get(id_), self._partial.get(id_)
         if bundle is None or since is None or not self._wanted(bundle, now):
             return None
-        if since + JOIN_WAIT_S > now:
-            round_.next_at = min(round_.next_at, since + JOIN_WAIT_S)
+        joins_at = max(since, round_.able_since) + JOIN_WAIT_S
+        if joins_at > now:
+            round_.next_at = min(round_.next_at, joins_at)
             return None
         own = candidate_of(bundle, self._roster.node)
         if own is None or not self._may_claim(bundle, now) or self._joiner(bundle, round_, now) != self._roster.node:

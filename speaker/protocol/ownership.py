@@ -325,9 +325,9 @@ class Ownership:
 
     def _claim(self, bundle: Bundle, preference: int, addresses: Iterable[AddressText], why: str, now: float) -> None:
         tenure = self._tenure(bundle, now)
-        if self._owners.is_cold(bundle) and now - self._started_at < self._roster.settings.cold_start_s:
-            places = self._owners.places_of_any(bundle.addresses, now)
-            absent = (each for each in bundle.candidates if not self._choosing.able(each, places))
+        cold = all(self._owners.never_held(address) for address in addresses)
+        if cold and now - self._started_at < self._roster.settings.cold_start_s:
+            absent = (each for each in bundle.candidates if not self._choosing.can_hold_all(each, bundle, now))
             tenure.provisional = True
             tenure.awaited = self._shared(frozenset(each.node for each in absent))
         alone = any(self._roster.links[place.link].alone for place in self._owners.places_of_any(addresses, now))

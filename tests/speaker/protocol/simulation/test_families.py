@@ -126,13 +126,13 @@ def test_a_bundle_of_both_families_moves_as_one_and_is_answered_for_all_the_time
 
 @pytest.mark.parametrize("first", [IPV4, IPV6])
 def test_nobody_waits_for_a_candidate_that_does_not_speak_the_family(first: frozenset[Family]) -> None:
-    """Its turn would take 100 ms, and another 400 where nobody held the address before."""
+    """Its turn would take 100 ms, and another 400 where nobody held the address before. To ask takes 50."""
     address = A6 if first == IPV4 else A
     for seed in SEEDS:
         world = world_of(seed, first, BOTH)
         world.run(6.0)
         world.set_bundles([in_order(world, "b0", address)])
-        assert seconds_until_answered(world, 0.6, address) < 0.05
+        assert seconds_until_answered(world, 0.6, address) < 0.1
         assert owner_of(world, address) == "n1", world.story()
 
 
