@@ -54,6 +54,12 @@ def networks_of(prefixes: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(networks)
 
 
+@lru_cache(maxsize=64)
+def one_of_each_subnet(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    """Of the interface addresses on each subnet the first: a host has many on one IPv6 subnet (RFC 8981)."""
+    return tuple({networks_of((prefix,)): prefix for prefix in reversed(prefixes)}.values())[::-1]
+
+
 class Subnets:
     """Of this node and of the peers, as the roster has them now."""
 

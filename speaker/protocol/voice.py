@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from itertools import chain
 
 from msgspec.structs import replace
 
@@ -43,7 +44,7 @@ from speaker.protocol.heartbeat import (
 )
 from speaker.protocol.news import Contact, News
 from speaker.protocol.roster import Link, Roster
-from speaker.protocol.subnets import Subnets
+from speaker.protocol.subnets import Subnets, one_of_each_subnet
 
 SAID = 3  # times that each change of the claim set is said, and that a node says that it leaves
 BURST = 40  # claim messages at once: a peer's socket buffer holds at least as many
@@ -238,7 +239,7 @@ class Voice:
             int(flags),
             here.state.name,
             here.state.mac,
-            here.state.prefixes[:MAX_PREFIXES],
+            one_of_each_subnet(here.state.prefixes)[:MAX_PREFIXES],
             self._elsewhere(here),
             b"",
             self._log.version,
@@ -253,7 +254,7 @@ class Voice:
 
     def _elsewhere(self, here: Link) -> tuple[str, ...]:
         others = (s.state.prefixes for s in self._roster.links.values() if s is not here)
-        return tuple(prefix for prefixes in others for prefix in prefixes)[:MAX_PREFIXES]
+        return one_of_each_subnet(tuple(chain.from_iterable(others)))[:MAX_PREFIXES]
 
     def _encode(self, authenticator: Authenticator, message: Message) -> bytes:
         self._sequence += 1

@@ -284,3 +284,18 @@ def test_another_version_of_the_protocol_is_told_once_for_each_sender() -> None:
         ("OtherVersion", "10.0.0.2"),
         ("OtherVersion", "10.0.0.3"),
     ]
+
+
+def test_a_heartbeat_names_each_subnet_though_an_interface_has_many_addresses_on_one() -> None:
+    """A host makes itself temporary IPv6 addresses, up to ten a day (RFC 8981): they pushed other subnets out."""
+    temporary = tuple(f"fd10::{i:x}/64" for i in range(1, 12))
+    speaker = Protocol(NodeName("a"), 1, Settings(), random.Random(1), 0.0)
+    state = link(ETH0, 1, "10.0.0.1/16", *temporary, "fd11::1/64")
+    speaker.set_links((state, link(ETH1, 1, *temporary, "10.1.0.1/16")), 0.0)
+    speaker.set_credentials(CLUSTER, KEYS, 0.0)
+    speaker.handle_timer(0.0)
+    said = [effect for effect in speaker.take_effects() if isinstance(effect, SendHeartbeat) and effect.link == ETH0]
+    message = Authenticator(CLUSTER, KEYS).parse(said[0].data).message
+    assert isinstance(message, Heartbeat)
+    assert message.prefixes == ("10.0.0.1/16", "fd10::1/64", "fd11::1/64")
+    assert message.elsewhere == ("fd10::1/64", "10.1.0.1/16")
