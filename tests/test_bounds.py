@@ -35,7 +35,7 @@ OURS = {
         "LinkTable._interfaces", "LinkTable._lost_carrier", "LinkTable._lost_interfaces", "LinkTable._lost_ipv6",
         "LinkTable._unconfirmed", "OpenLink._order", "OpenLink.resolvers", "OpenLinks._links", "OpenLinks.refused",
         "OwnTrouble._refused", "OwnTrouble._said", "Responders._links", "Roster.links", "Sender._mute",
-        "Usability.reasons", "Waiting._left", "WatcherKeeper._ended", "WatcherKeeper._lost",
+        "Usability.reasons", "Waiting._left", "WatcherKeeper._ended", "WatcherKeeper._lost", "one_of_each_subnet",
     },
     "what one decision says": {"Decision.fields"},
 }  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 HERE = Path(__file__).parent
 PRODUCTION = {"cli", "cluster", "controller", "lab", "speaker"}
-LABELS = {"AddressText", "Family", "PoolName"}
+LABELS = {"AddressText", "Family", "LinkName", "PoolName"}
 """Names for texts and numbers, which decide nothing."""
 MAY_USE = {
     "controller/validity.py": LABELS,
