@@ -45,7 +45,7 @@ from speaker.protocol.roster import Peer, Roster, Sighting, claims_of
 from speaker.protocol.standing import Sign, Standing
 from speaker.protocol.subnets import Subnets
 
-FAMILIES_REST_S = 0.5  # between changes of a peer's families on a link
+REST_S = 0.5  # between changes of a peer's families or interface on a link: all of its claims are judged anew for each
 ABLE, STARTING, LEAVING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING)
 ANSWER, CUT_OFF, YIELDS = int(Flag.ANSWER), int(Flag.CUT_OFF), int(Flag.YIELDS)
 
@@ -180,10 +180,11 @@ class Membership:
             interval = self._interval(message)
             sighting = Sighting(source, Mac(message.mac), Detector(interval, now), now, LinkName(message.link))
             peer.sightings[link] = sighting
-        first = sighting.link == message.link or now - sighting.link_at >= sighting.detector.suspicion()
+        silent = now - sighting.link_at >= sighting.detector.suspicion() and now >= sighting.renamed_at + REST_S
+        first = sighting.link == message.link or silent
         if first:
-            self._news.changed |= self._note_interface(peer, sighting, source, message)
             sighting.link_at = now
+            self._news.changed |= self._note_interface(peer, sighting, source, message)
         elif sighting.other_mac != message.mac:
             self._roster.by_mac.pop(sighting.other_mac, None)
             sighting.other_mac = Mac(message.mac)
@@ -207,7 +208,7 @@ class Membership:
         """Which families the peer speaks on the link: its claims on addresses of the others do not count there. All of
         them are judged anew when that changes, so it is believed once in a moment; the peer says it again."""
         changed = sighting.families ^ families
-        if not changed or now < sighting.families_at + FAMILIES_REST_S:
+        if not changed or now < sighting.families_at + REST_S:
             return
         sighting.families, sighting.families_at = families, now
         self._news.changed = True
@@ -230,6 +231,7 @@ class Membership:
         renamed = sighting.link != message.link
         sighting.link = LinkName(message.link)
         if renamed:
+            sighting.renamed_at = sighting.link_at
             named = (address for address, claim in peer.mirror.claims.items() if claim.links)
             self._news.claims.update(dict.fromkeys(named, f"change of interfaces of {peer.node}"))
         return renamed

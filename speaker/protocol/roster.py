@@ -81,6 +81,8 @@ class Sighting:
     """Sequence of its newest heartbeat here."""
     link_at: float = LONG_AGO
     """When it was last heard from there."""
+    renamed_at: float = LONG_AGO
+    """When it was heard from another one for the last time."""
     other_mac: Mac = NO_MAC
     """Of another interface that it has on this segment."""
     by_group_at: float = LONG_AGO
