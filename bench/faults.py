@@ -1,10 +1,11 @@
 """What each fault costs a client: every fault repeated, with the least, the median and the most.
 
-    python -m bench.faults [SCENARIO…] [--runs 20] [--busy 4] [--json FILE]
+    python -m bench.faults [SCENARIO…] [--families ipv6] [--runs 20] [--busy 4] [--json FILE]
 
-Without a name all scenarios run. Each has a lab of its own, in which a client asks for one address by ARP every 10 ms.
-The time of a fault is read before the fault is caused. The daemons have the rights that ``deploy/berthlb.yaml`` gives
-them: change it to see what other rights would bring. ``--busy 4`` keeps four processes busy meanwhile.
+Without a name all scenarios run. Each has a lab of its own, in which a client asks for the Service's address every
+10 ms, by ARP or by Neighbour Discovery. In a dual-stack lab it asks for both, and the later one counts. The time of a
+fault is read before the fault is caused. The daemons have the rights that ``deploy/berthlb.yaml`` gives them: change it
+to see what other rights would bring. ``--busy 4`` keeps four processes busy meanwhile.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from bench.report import arguments, progress, show, write
 from cluster.api.client import SERVICES, connect
 from lab import launch
 from lab.client import Lab
-from lab.layout import lay_out
+from lab.layout import Families, lay_out
 from lab.measuring import measure
 from lab.measuring.figures import NeighbourAnswer, answered_by_two, answers_again, longest_silence
 from lab.measuring.measure import wait_for
-from lab.objects.manifests import SEEDS, apply_files
+from lab.objects import tutorial
 from lab.objects.workloads import start_workload
 from lab.readiness import await_ready
 
@@ -32,24 +33,27 @@ WATCHED_S = 2.0  # watched after each fault
 UNPLUGGED_S = 3.0  # a cable is out for so long, and watched for as long again
 TWO_WINDOW_S = 0.05  # answers of two nodes so close together are answers by two
 
+Where = tuple[Lab, list[str]]
+"""A lab, and the addresses of its Service."""
 Seconds = list[float]
 Result = dict[str, Seconds]
 
 
 @contextmanager
-def cluster(scenario: str, *, nodes: int = 3, gateway: bool = True) -> Iterator[tuple[Lab, str]]:
-    """A lab with one Service that answers; the lab and the Service's address."""
-    with launch.up(launch.Recipe(f"faults-{scenario}", lay_out(nodes, gateway=gateway))) as lab:
-        apply_files(lab, [SEEDS / "kind-metallb-pool.yaml"])
-        start_workload(lab, "nginx", replicas=nodes, namespace="dev", port=80)
-        apply_files(lab, [SEEDS / "kind-nginx-service.yaml"])
+def cluster(scenario: str, families: Families, *, nodes: int = 3, gateway: bool = True) -> Iterator[Where]:
+    """A lab with one Service that answers; the lab and the Service's addresses."""
+    layout = lay_out(nodes, gateway=gateway, families=families)
+    with launch.up(launch.Recipe(f"faults-{scenario}", layout)) as lab:
+        tutorial.apply_pool(lab)
+        start_workload(lab, "nginx", replicas=nodes, namespace=tutorial.NAMESPACE, port=80)
+        tutorial.apply_service(lab)
         client = connect(lab.kubeconfig, user_agent="berthlb-bench")
 
-        def address() -> str | None:
-            ingress = client.get(SERVICES, "dev", "nginx-service").status.load_balancer.ingress
-            return ingress[0].ip if ingress else None
+        def addresses() -> list[str]:
+            service = client.get(SERVICES, tutorial.NAMESPACE, tutorial.SERVICE_NAME)
+            return [ingress.ip for ingress in service.status.load_balancer.ingress]
 
-        yield lab, wait_for(address, 10, "the address")
+        yield lab, wait_for(addresses, 10, "the Service's addresses")
 
 
 def holder_of(lab: Lab, watch: measure.ClientWatch) -> tuple[str, str]:
@@ -57,12 +61,14 @@ def holder_of(lab: Lab, watch: measure.ClientWatch) -> tuple[str, str]:
     return mac, measure.node_of(lab, mac)
 
 
-def repeat(where: tuple[Lab, str], runs: int, fault: Callable[[str], None], mend: Callable[[str], None]) -> Result:
-    """Cause the fault at whichever node holds the address, measure, mend, and again."""
-    lab, address = where
+def repeat(
+    where: tuple[Lab, list[str]], runs: int, fault: Callable[[str], None], mend: Callable[[str], None]
+) -> Result:
+    """Cause the fault at whichever node holds the addresses, measure, mend, and again."""
+    lab, addresses = where
     result: Result = {}
     for run in range(runs):
-        with measure.watching(lab, address) as watch:
+        with measure.watching(lab, *addresses) as watch:
             _, holder = holder_of(lab, watch)
             at = time.monotonic()
             fault(holder)
@@ -76,21 +82,21 @@ def repeat(where: tuple[Lab, str], runs: int, fault: Callable[[str], None], mend
     return result
 
 
-def power_cut(runs: int) -> Result:
+def power_cut(runs: int, families: Families) -> Result:
     """The holder loses power; three nodes and a gateway."""
-    with cluster("power-cut") as where:
+    with cluster("power-cut", families) as where:
         return repeat(where, runs, where[0].stop_node, where[0].start_node)
 
 
-def two_nodes(runs: int) -> Result:
+def two_nodes(runs: int, families: Families) -> Result:
     """The holder loses power; two nodes, no gateway, so that the survivor hears nobody else."""
-    with cluster("two-nodes", nodes=2, gateway=False) as where:
+    with cluster("two-nodes", families, nodes=2, gateway=False) as where:
         return repeat(where, runs, where[0].stop_node, where[0].start_node)
 
 
-def announcer_killed(runs: int) -> Result:
+def announcer_killed(runs: int, families: Families) -> Result:
     """The holder's announcer is killed with SIGKILL; its node lives."""
-    with cluster("announcer") as where:
+    with cluster("announcer", families) as where:
         lab = where[0]
         return repeat(
             where,
@@ -100,12 +106,12 @@ def announcer_killed(runs: int) -> Result:
         )
 
 
-def watcher_killed(runs: int) -> Result:
+def watcher_killed(runs: int, families: Families) -> Result:
     """The holder's watcher is killed with SIGKILL: nothing may happen on the wire."""
     result: Result = {}
-    with cluster("watcher") as (lab, address):
+    with cluster("watcher", families) as (lab, addresses):
         for _ in range(runs):
-            with measure.watching(lab, address) as watch:
+            with measure.watching(lab, *addresses) as watch:
                 mac, holder = holder_of(lab, watch)
                 at = time.monotonic()
                 lab.speaker(holder, "kill", "watcher")
@@ -118,12 +124,12 @@ def watcher_killed(runs: int) -> Result:
     return result
 
 
-def cable(runs: int) -> Result:
+def cable(runs: int, families: Families) -> Result:
     """The holder's cable is pulled, and put back three seconds later."""
     result: Result = {}
-    with cluster("cable") as (lab, address):
+    with cluster("cable", families) as (lab, addresses):
         for run in range(runs):
-            with measure.watching(lab, address) as watch:
+            with measure.watching(lab, *addresses) as watch:
                 _, holder = holder_of(lab, watch)
                 at = time.monotonic()
                 lab.pull_link(holder)
@@ -169,9 +175,9 @@ def busy(count: int) -> Iterator[None]:
             process.kill()
 
 
-def calm(minutes: float) -> Result:
+def calm(minutes: float, families: Families) -> Result:
     """No fault: two busy processes per core, and nothing may move."""
-    with cluster("calm") as (lab, address), measure.watching(lab, address) as watch:
+    with cluster("calm", families) as (lab, addresses), measure.watching(lab, *addresses) as watch:
         mac, _ = holder_of(lab, watch)
         with busy(2 * multiprocessing.cpu_count()):
             began = time.monotonic()
@@ -183,9 +189,9 @@ def calm(minutes: float) -> Result:
         }
 
 
-def memory(_: int) -> Result:
+def memory(_: int, families: Families) -> Result:
     """Proportional set size of each of our processes, MiB, with one Service."""
-    with cluster("memory") as (lab, _address):
+    with cluster("memory", families) as (lab, _addresses):
         processes = lab.status(memory=True).processes
         return {
             f"{process.host} {process.name}": [process.pss_kib / 1024]
@@ -194,7 +200,7 @@ def memory(_: int) -> Result:
         }
 
 
-SCENARIOS: dict[str, Callable[[int], Result]] = {
+SCENARIOS: dict[str, Callable[[int, Families], Result]] = {
     "power-cut": power_cut,
     "two-nodes": two_nodes,
     "announcer-killed": announcer_killed,
@@ -207,6 +213,9 @@ SCENARIOS: dict[str, Callable[[int], Result]] = {
 def main() -> None:
     parser = arguments("faults", __doc__)
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join([*SCENARIOS, 'calm'])}")
+    parser.add_argument(
+        "--families", type=Families, choices=list(Families), default=Families.IPV4, help="of the labs (%(default)s)"
+    )
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="of each fault (%(default)s)")
     parser.add_argument("--busy", type=int, default=0, metavar="N", help="processes that are busy beside (%(default)s)")
     parser.add_argument("--minutes", type=float, default=5, help="of calm (%(default)s)")
@@ -218,7 +227,10 @@ def main() -> None:
     for name in args.scenario or [*SCENARIOS, "calm"]:
         progress.print(f"[bold]{name}[/]")
         with busy(args.busy):
-            results[name] = calm(args.minutes) if name == "calm" else SCENARIOS[name](args.runs)
+            if name == "calm":
+                results[name] = calm(args.minutes, args.families)
+            else:
+                results[name] = SCENARIOS[name](args.runs, args.families)
     for name, result in results.items():
         rows = {
             figure: (len(values), min(values), statistics.median(values), max(values))

@@ -15,23 +15,27 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.status import Status
 from rich.table import Table
 
+from cluster.addresses import Family
 from cluster.api.client import EVENTS, SERVICES, ApiClient, connect
 from cluster.objects import Service
 from lab import launch
 from lab.client import Completed, Lab
 from lab.errors import FailedError, LabError
-from lab.layout import lay_out
+from lab.layout import Layout, url_host
 from lab.measuring import measure
-from lab.measuring.figures import Outage, answered_by_two, longest_silence
+from lab.measuring.figures import Outage, answered_by_two
 from lab.measuring.measure import CLIENT, wait_for
+from lab.objects import tutorial
 from lab.objects.manifests import SEEDS, apply_files
 from lab.objects.workloads import start_workload
 
-NAMESPACE, SERVICE, EXTERNAL = "dev", "nginx-service", "my-external-service"
+NAMESPACE, SERVICE = tutorial.NAMESPACE, tutorial.SERVICE_NAME
+EXTERNAL = "my-external-service"
 QUIET_S = 1.0  # so long nobody may answer for an address that was given back
 STEADY_S = 1.0  # so long every request must succeed; with a third of the replicas dead, 50 in a row would not
 
@@ -45,11 +49,12 @@ class DemoFigures(msgspec.Struct, omit_defaults=False):
 
     nodes: int = 0
     up_s: float = 0.0
-    address: str = ""
+    addresses: list[str] = []
+    """The Service's, one of each of the lab's families, IPv4 first."""
     address_assigned_s: float = 0.0
-    """From the Service's creation being answered to its address being seen in its status."""
+    """From the Service's creation being answered to its addresses being seen in its status."""
     first_answer_s: float = 0.0
-    """From the same moment to the first ARP Reply that the client saw."""
+    """From the same moment to the first ARP Reply or Neighbour Advertisement that the client saw."""
     holder: str = ""
     checks: dict[str, str] = {}
     new_holder: str = ""
@@ -81,12 +86,13 @@ class Step:
 class Demo:
     """One run. ``console`` shows it; ``figures`` collects."""
 
-    def __init__(self, name: str, nodes: int, node_grace: float, console: Console) -> None:
+    def __init__(self, name: str, layout: Layout, node_grace: float, console: Console) -> None:
         self.name = name
-        self.nodes = nodes
+        self.layout = layout
+        self.nodes = len(layout.nodes)
         self.node_grace = node_grace
         self.console = console
-        self.figures = DemoFigures(nodes=nodes)
+        self.figures = DemoFigures(nodes=self.nodes)
 
     def run(self) -> DemoFigures:
         """All steps. Raises ``LabError`` at the first that fails; the lab is gone afterwards either way."""
@@ -95,8 +101,8 @@ class Demo:
             Panel.fit(f"[bold]BerthLB[/]: {self.nodes} nodes, a client, and a Service that survives its node")
         )
         with self._step(f"Building a cluster of {self.nodes} nodes and a client out of network namespaces") as step:
-            layout = lay_out(self.nodes)
-            launched = launch.up(launch.Recipe(self.name, layout, node_grace=self.node_grace), progress=step.doing)
+            recipe = launch.Recipe(self.name, self.layout, node_grace=self.node_grace)
+            launched = launch.up(recipe, progress=step.doing)
             self.figures.up_s = time.monotonic() - began
             step.found(f"API server, controller and {self.nodes} speakers are ready after {self.figures.up_s:.1f} s")
         with launched as lab:
@@ -124,15 +130,18 @@ class Demo:
     # -------------------------------------------------------------------- steps
 
     def _apply(self, lab: Lab) -> None:
-        with self._step("Applying a tutorial's manifests, unchanged, and starting its workload") as step:
-            apply_files(lab, [SEEDS / "kind-metallb-pool.yaml", SEEDS / "kind-external-name.yaml"])
+        how = "unchanged" if self.layout.families == (Family.IPV4,) else "with the families of this LAN"
+        with self._step(f"Applying a tutorial's manifests, {how}, and starting its workload") as step:
+            tutorial.apply_pool(lab)
+            apply_files(lab, [SEEDS / "kind-external-name.yaml"])
             start_workload(lab, "nginx", replicas=self.nodes, namespace=NAMESPACE, port=80)
-            step.found(f"pool 172.18.255.200-172.18.255.250, an empty L2Advertisement, {self.nodes} replicas of nginx")
+            ranges = " and ".join(network.pool_range for network in self.layout.networks.values())
+            step.found(f"pool {ranges}, an empty L2Advertisement, {self.nodes} replicas of nginx")
 
     def _address(self, lab: Lab, client: ApiClient) -> Service:
         with self._step("A Service of type LoadBalancer gets an address, and one node answers for it") as step:
-            with measure.watching(lab, lab.status().layout.primary.pool_first) as watch:
-                apply_files(lab, [SEEDS / "kind-nginx-service.yaml"])
+            with measure.watching(lab, *tutorial.first_addresses(lab)) as watch:
+                tutorial.apply_service(lab)
                 created = time.monotonic()
                 service = wait_for(lambda: _with_address(client), 10.0, "the Service's address")
                 self.figures.address_assigned_s = time.monotonic() - created
@@ -140,27 +149,28 @@ class Demo:
                 answers = watch.answers()
                 self.figures.first_answer_s = max(0.0, answers[0].at - created)
                 self.figures.answered_by_two += answered_by_two(answers, window=0.05)
-            self.figures.address = service.status.load_balancer.ingress[0].ip
+            self.figures.addresses = [ingress.ip for ingress in service.status.load_balancer.ingress]
             self.figures.holder = holder
             step.found(
-                f"[bold]{self.figures.address}[/] answers from [bold]{holder}[/], "
+                f"[bold]{holder}[/] answers for {self._shown_addresses}, "
                 f"{1000 * self.figures.first_answer_s:.0f} ms after the Service was created"
             )
         return service
 
     def _traffic(self, lab: Lab, service: Service) -> None:
-        node = lab.status().layout.nodes[-1]
+        node = self.layout.nodes[-1]
         port = service.spec.ports[0]
         routes = {
-            "LoadBalancer, from the client": (CLIENT, f"http://{self.figures.address}:{port.port}/"),
-            "NodePort, from the client": (CLIENT, f"http://{node.address}:{port.node_port}/"),
-            f"ClusterIP, from {node.name}": (node.name, f"http://{service.spec.cluster_ip}:{port.port}/"),
+            "LoadBalancer, from the client": (CLIENT, self.figures.addresses, port.port),
+            "NodePort, from the client": (CLIENT, list(node.addresses.values()), port.node_port),
+            f"ClusterIP, from {node.name}": (node.name, service.spec.cluster_ips, port.port),
         }
         with self._step("All three layers of the Service carry traffic") as step:
-            for what, (host, url) in routes.items():
-                answer = _curl(lab, host, url)
-                self.figures.checks[what] = f"{url} answered by {answer['node']}"
-                step.found(f"{what}: {url} → {answer['node']}")
+            for what, (host, addresses, number) in routes.items():
+                urls = [f"http://{url_host(address)}:{number}/" for address in addresses]
+                answered = [f"{url} answered by {_curl(lab, host, url)['node']}" for url in urls]
+                self.figures.checks[what] = ", ".join(answered)
+                step.found(escape(f"{what}: {', '.join(answered)}"))
 
     def _external_name(self, client: ApiClient) -> None:
         with self._step("The ExternalName Service is left alone") as step:
@@ -180,10 +190,10 @@ class Demo:
             step.found("no address, no condition, no Event")
 
     def _power_cut(self, lab: Lab) -> None:
-        url = f"http://{self.figures.address}/"
+        url = f"http://{url_host(self.figures.addresses[-1])}/"
         with (
             self._step(f"Cutting the power of [bold]{self.figures.holder}[/] under load") as step,
-            measure.watching(lab, self.figures.address, url=url) as watch,
+            measure.watching(lab, *self.figures.addresses, url=url) as watch,
         ):
             wait_for(lambda: _succeeds(watch, STEADY_S), 20.0, "every request succeeds before the fault")
             fault_at = time.monotonic()
@@ -197,7 +207,7 @@ class Demo:
             cost = self.figures.power_cut = watch.outage(fault_at)
             self.figures.answered_by_two += answered_by_two(watch.answers(), window=0.05)
             if cost.answers_again_s is None or cost.answered_by is None:
-                raise StepFailedError("nobody took the address over")
+                raise StepFailedError(f"nobody took {' and '.join(self.figures.addresses)} over")
             self.figures.new_holder = measure.node_of(lab, cost.answered_by)
             again = f"{1000 * cost.answers_again_s:.0f} ms"
             step.found(f"[bold]{self.figures.new_holder}[/] answers [bold]{again}[/] after the cut")
@@ -209,24 +219,26 @@ class Demo:
     def _delete(self, lab: Lab, client: ApiClient) -> None:
         with (
             self._step("Deleting the Service") as step,
-            measure.watching(lab, self.figures.address) as watch,
+            measure.watching(lab, *self.figures.addresses) as watch,
         ):
             measure.steady_holder(watch)
             deleted = time.monotonic()
             client.delete(SERVICES, NAMESPACE, SERVICE)
-            wait_for(
-                lambda: longest_silence(watch.answers(), deleted, time.monotonic()) > QUIET_S, 20.0, "nobody answers"
-            )
-            last = max((a.at for a in watch.answers()), default=deleted)
+            wait_for(lambda: _last(watch) < time.monotonic() - QUIET_S, 20.0, "nobody answers")
+            last = max(_last(watch), deleted)
             if last > time.monotonic() - QUIET_S:
-                raise StepFailedError(f"{self.figures.address} is still answered for")
+                raise StepFailedError(f"{' or '.join(self.figures.addresses)} is still answered for")
             self.figures.silent_after_delete_s = max(0.0, last - deleted)
             step.found(
-                f"nobody answers for {self.figures.address} any more "
+                f"nobody answers for {self._shown_addresses} any more "
                 f"(last answer {1000 * self.figures.silent_after_delete_s:.0f} ms after the deletion)"
             )
 
     # -------------------------------------------------------------------- showing
+
+    @property
+    def _shown_addresses(self) -> str:
+        return " and ".join(f"[bold]{address}[/]" for address in self.figures.addresses)
 
     @contextmanager
     def _step(self, title: str) -> Iterator[Step]:
@@ -249,7 +261,7 @@ class Demo:
             return
         table = Table(title="What the client saw", title_justify="left", show_header=False)
         table.add_row("Service created → address in its status", f"{1000 * self.figures.address_assigned_s:.0f} ms")
-        table.add_row("Service created → first ARP answer", f"{1000 * self.figures.first_answer_s:.0f} ms")
+        table.add_row("Service created → first answer to a client", f"{1000 * self.figures.first_answer_s:.0f} ms")
         table.add_row(
             f"{self.figures.holder} loses power → {self.figures.new_holder} answers",
             f"{1000 * cost.answers_again_s:.0f} ms",
@@ -261,12 +273,15 @@ class Demo:
         self.console.print(table)
 
 
+def _last(watch: measure.ClientWatch) -> float:
+    """When an address was last answered for; in a watch that has seen an answer."""
+    return max(answer.at for answer in watch.answers())
+
+
 def _with_address(client: ApiClient) -> Service | None:
     service = client.get(SERVICES, NAMESPACE, SERVICE)
-    if not service.status.load_balancer.ingress:
-        return None
-    ip_address(service.status.load_balancer.ingress[0].ip)
-    return service
+    addresses = [ip_address(ingress.ip) for ingress in service.status.load_balancer.ingress]
+    return service if addresses else None
 
 
 def _succeeds(watch: measure.ClientWatch, seconds: float) -> bool:

@@ -154,15 +154,16 @@ def demo(
     node_grace: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.0, help="How long a dead node's endpoints stay ready.")
     ] = 5.0,
+    families: Annotated[Families, typer.Option(help="What its hosts speak.")] = Families.IPV4,
     figures: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every figure there.")] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the demo's lab.")] = None,
 ) -> None:
     """From nothing to a Service that answers, and survives its node: a tutorial, played and measured."""
     from lab.cli.demo import Demo  # noqa: PLC0415 (the API's client is slow to import)
 
-    lay_out(nodes)  # refuses a number that makes no sense before anything is shown
+    layout = lay_out(nodes, families=families)
     try:
-        result = Demo(check_name(name or f"demo-{os.getpid()}"), nodes, node_grace, Console()).run()
+        result = Demo(check_name(name or f"demo-{os.getpid()}"), layout, node_grace, Console()).run()
     except UnusableError:
         raise
     except LabError as error:

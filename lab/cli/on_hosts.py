@@ -95,5 +95,5 @@ def workload(
     )
     table = Table("POD", "NODE", "ADDRESS", box=None, pad_edge=False)
     for pod in sorted(pods, key=lambda pod: (len(pod.metadata.name), pod.metadata.name)):
-        table.add_row(pod.key, pod.spec.node_name, pod.status.pod_ip)
+        table.add_row(pod.key, pod.spec.node_name, ", ".join(pod.status.addresses))
     out.print(table)

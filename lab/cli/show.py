@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lab.assets.gather import Assets
@@ -62,7 +63,7 @@ def print_lab(console: Console, status: LabStatus) -> None:
     """What ``lab up`` ends with."""
     facts = Table.grid(padding=(0, 2))
     facts.add_row("kubeconfig", status.kubeconfig)
-    facts.add_row("API server", f"{status.api_server} (on the lab's hosts: {status.api_server_inside})")
+    facts.add_row("API server", escape(f"{status.api_server} (on the lab's hosts: {status.api_server_inside})"))
     for network in status.layout.networks.values():
         facts.add_row("LAN", f"{network.lan}, free for pools: {network.pool_range}")
     console.print(facts, soft_wrap=True)

@@ -17,14 +17,14 @@ import json
 import signal
 import sys
 import time
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 
-async def fetch(host: str, port: int, path: str) -> dict[str, object]:
+async def fetch(url: SplitResult) -> dict[str, object]:
     """One GET over its own connection; the workload's JSON answer."""
-    reader, writer = await asyncio.open_connection(host, port)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port or 80)
     try:
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        writer.write(f"GET {url.path or '/'} HTTP/1.1\r\nHost: {url.netloc}\r\nConnection: close\r\n\r\n".encode())
         answer = await reader.read()
     finally:
         writer.close()
@@ -35,11 +35,11 @@ async def fetch(host: str, port: int, path: str) -> dict[str, object]:
     return decoded
 
 
-async def measured(host: str, port: int, path: str, timeout: float) -> None:
+async def measured(url: SplitResult, timeout: float) -> None:
     start = time.monotonic()
     line: dict[str, object] = {"start": round(start, 6)}
     try:
-        answer = await asyncio.wait_for(fetch(host, port, path), timeout)
+        answer = await asyncio.wait_for(fetch(url), timeout)
         line |= {"ok": True, "node": answer.get("node")}
     except TimeoutError:
         line |= {"ok": False, "error": "timeout"}
@@ -49,10 +49,8 @@ async def measured(host: str, port: int, path: str, timeout: float) -> None:
     print(json.dumps(line), flush=True)
 
 
-async def load(url: str, rate: float, timeout: float, duration: float | None) -> None:
+async def load(url: SplitResult, rate: float, timeout: float, duration: float | None) -> None:
     """Start ``rate`` requests a second until the duration (seconds) is over or SIGTERM comes; wait for the last."""
-    parts = urlsplit(url)
-    host, port, path = parts.hostname or "", parts.port or 80, parts.path or "/"
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -60,7 +58,7 @@ async def load(url: str, rate: float, timeout: float, duration: float | None) ->
     running: set[asyncio.Task[None]] = set()
     began = due = time.monotonic()
     while not stopped.is_set() and (duration is None or time.monotonic() - began < duration):
-        task = asyncio.create_task(measured(host, port, path, timeout))
+        task = asyncio.create_task(measured(url, timeout))
         running.add(task)
         task.add_done_callback(running.discard)
         due += 1 / rate
@@ -73,7 +71,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="lab.measuring.load", description="Steady HTTP load, one line for each request."
     )
-    parser.add_argument("url")
+    parser.add_argument("url", type=urlsplit)
     parser.add_argument("--rate", type=float, default=50, help="requests started each second (50)")
     parser.add_argument("--timeout", type=float, default=1.0, help="seconds until a request counts as lost (1)")
     parser.add_argument("--duration", type=float, help="stop after so many seconds")
