@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,6 +22,7 @@ from speaker.link import LinkName, Reception
 from speaker.plan import Bundle
 from speaker.wire.addresses import WireAddress
 from speaker.wire.families import RESOLUTIONS
+from speaker.wire.nd.frames import solicited_node
 from tests.waiting import wait_until
 from tests.wire.asking import Asker
 from tests.wire.network import Wire, WireHost
@@ -27,7 +30,7 @@ from tests.wire.opened import mac_of
 from tests.wire.speakers import Speaker, Start, bundle
 
 VIP = AddressText("192.0.2.200")
-ETH0 = LinkName("eth0")
+ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
 OTHER = AddressText("192.0.2.201")
 V6, OTHER_V6 = AddressText("2001:db8::200"), AddressText("2001:db8::201")
 CLIENT = {Family.IPV4: AddressText("192.0.2.2"), Family.IPV6: AddressText("2001:db8::2")}
@@ -236,6 +239,48 @@ def test_node_whose_address_is_on_a_bridge_answers_with_the_bridges_mac_also_whe
     run("ip", "address", "add", "192.0.2.1/24", "dev", "eth0")
     run("ip", "link", "set", "eth0", "nomaster")
     wait_until(lambda: speaker.stats is not None and "eth0" in (speaker.stats.links or ()), 5, "it left the bridge")
+
+
+def test_card_that_nobody_configured_speaks_ipv6_and_is_in_nobodys_way(wire: Wire, start: Start) -> None:
+    """It has a link-local address, as the kernel gives each interface."""
+    hosts, client = [wire.host("node-1"), wire.host("node-2")], wire.host("client")
+    wire.with_ipv6()
+    for host in hosts:
+        wire.plug(host, "eth1")
+    first, second = (start(host) for host in hosts)
+    for speaker in (first, second):
+        speaker.plan(1, bundle("a", (VIP, V6), "node-1", "node-2"))
+    wait_until(lambda: first.holds(VIP, V6) and second.stats is not None and second.stats.ready, 20)
+    wait_until(lambda: first.stats is not None and first.stats.families.get(ETH1) == (Family.IPV6,), 10)
+    wait_until(lambda: second.stats is not None and second.stats.families.get(ETH1) == (Family.IPV6,), 10)
+    assert first.answers_on(VIP) == first.answers_on(V6) == ("eth0",)
+    assert client.answerers(VIP) == {hosts[0].mac()}
+    wire.cable(hosts[0], "down")
+    wait_until(lambda: client.answerers(VIP) == {hosts[1].mac()}, 5, "IPv4 does not go to another node")
+    assert not [each for each in (*first.decisions, *second.decisions) if each.reason == "CannotSend"]
+    assert first.stats is not None
+    assert first.stats.refused == {}
+
+
+def test_ipv6_that_was_lost_and_is_back_between_two_looks_is_asked_again(wire: Wire, start: Start) -> None:
+    """An MTU below 1,280 takes IPv6 from an interface, and with it all memberships of groups."""
+    node, client = wire.host("node-1"), wire.host("client")
+    node.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
+    wire.with_ipv6()
+    speaker = start(node)
+    speaker.plan(1, bundle("a", (V6, VIP), "node-1"))
+    wait_until(lambda: speaker.holds(V6, VIP), 20)
+    joined = ("ip", "-6", "maddress", "show", "dev", "eth0")
+    group = solicited_node(WireAddress.of(V6)).text
+    wait_until(lambda: group in node.run(*joined), 10)
+    batch = "link set eth0 mtu 1200\nlink set eth0 mtu 1500\naddress add 2001:db8::1/64 dev eth0 nodad\n"
+    speaker.signal(signal.SIGSTOP)
+    subprocess.run(["nsenter", f"--net={node.namespace}", "ip", "-batch", "-"], input=batch.encode(), check=True)
+    assert group not in node.run(*joined), "the kernel did not lose it"
+    speaker.signal(signal.SIGCONT)
+    wait_until(lambda: group in node.run(*joined), 5, "the group is not joined again")
+    wait_until(lambda: client.answerers(VIP) == {node.mac()}, 10)
+    assert client.resolve(V6) == node.mac()
 
 
 def test_macvlan_is_announced_on_and_is_down_with_the_interface_below_it(wire: Wire, start: Start) -> None:
