@@ -52,7 +52,7 @@ CLUSTERS = [
     pytest.param(("embedded", Families.IPV4), id="embedded"),
     pytest.param(("embedded", Families.IPV6), id="embedded-ipv6", marks=pytest.mark.xdist_group("ipv6")),
     pytest.param(("embedded", Families.DUAL), id="embedded-dual", marks=pytest.mark.xdist_group("dual")),
-    pytest.param(("kubernetes", Families.IPV4), id="kubernetes", marks=pytest.mark.real),
+    pytest.param(("kubernetes", Families.DUAL), id="kubernetes-dual", marks=pytest.mark.real),
 ]
 
 
