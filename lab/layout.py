@@ -79,7 +79,7 @@ def url_host(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
-class Network(msgspec.Struct, frozen=True):
+class FamilyNetworks(msgspec.Struct, frozen=True):
     """What a lab has in one family. Networks are in CIDR notation."""
 
     lan: str
@@ -95,7 +95,7 @@ class Network(msgspec.Struct, frozen=True):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    networks: dict[Family, Network]
+    networks: dict[Family, FamilyNetworks]
     """One for each family of the lab, IPv4 first."""
     hosts: tuple[Host, ...]
 
@@ -104,7 +104,7 @@ class Layout(msgspec.Struct, frozen=True):
         return tuple(self.networks)
 
     @property
-    def primary(self) -> Network:
+    def primary(self) -> FamilyNetworks:
         """The network of the family that is named first."""
         return next(iter(self.networks.values()))
 
@@ -167,7 +167,7 @@ def lay_out(
     pools = {Family.IPV4: _pool_of(network), Family.IPV6: POOL_V6}
     lans = {Family.IPV4: str(network), Family.IPV6: LAN_V6}
     networks = {
-        family: Network(lans[family], POD_NETWORKS[family], SERVICE_NETWORKS[family], *pools[family])
+        family: FamilyNetworks(lans[family], POD_NETWORKS[family], SERVICE_NETWORKS[family], *pools[family])
         for family in families.each
     }
     return Layout(networks, tuple(hosts))
