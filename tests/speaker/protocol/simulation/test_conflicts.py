@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.protocol.conflicts import LONGEST_GAP_S, PROBE_WAIT_S
 from speaker.protocol.effects import ConflictView
 from speaker.protocol.heartbeat import Authenticator, Heartbeat
 from speaker.protocol.settings import Settings
+from tests.speaker.protocol.simulation.both_families import BOTH, IPV4, IPV6
 from tests.speaker.protocol.simulation.machines import Stranger
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
@@ -28,6 +30,7 @@ from tests.speaker.protocol.simulation.scenes import (
 from tests.speaker.protocol.simulation.world import KEYS, World, bundle_of
 
 PRINTER = Mac(bytes.fromhex("00408ccc0017"))
+VIP6 = AddressText("fd10::9:1")
 OTHER_CLUSTER = "99999999-2222-3333-4444-555555555555"
 
 
@@ -141,6 +144,20 @@ def test_a_withheld_address_is_not_announced_by_a_speaker_that_starts_or_takes_o
     seconds_until_answered(world, LONGEST_GAP_S + 1.0)
 
 
+def test_nothing_spins_while_an_address_is_withheld() -> None:
+    world = running()
+    put_printer(world, VIP)
+    assign(world)
+    world.run(60.0)
+    protocol, calls, began = protocol_of(world, "n0"), 0, world.now
+    while world.now < began + 60.0:
+        due = protocol.next_deadline()
+        assert due is not None
+        world.run(max(due - world.now, 0.0) + 0.002)
+        calls += 1
+    assert calls < 3 * 60, "an idle speaker says a heartbeat each second"
+
+
 def test_the_rest_of_a_bundle_is_announced() -> None:
     world = running()
     put_printer(world, VIP)
@@ -151,6 +168,30 @@ def test_the_rest_of_a_bundle_is_announced() -> None:
     world.run(LONGEST_GAP_S + 2.0)
     assert world.owner(VIP) is not None
     assert world.owner(VIP) == world.owner(numbered(1))
+
+
+@pytest.mark.parametrize("spoken", [(BOTH,), (IPV4, BOTH), (IPV6,)])
+@pytest.mark.parametrize("taken", [VIP, VIP6])
+def test_a_dual_stack_service_is_announced_in_the_family_that_is_free(
+    spoken: tuple[frozenset[Family], ...], taken: AddressText
+) -> None:
+    """On each node the kernel speaks the next of these families, on the last ones the last of them."""
+    world = World(1, 3)
+    world.speak(world.network, BOTH, "fd10")
+    for number, node in enumerate(world.nodes.values()):
+        node.lan.speak(spoken[min(number, len(spoken) - 1)])
+    world.start_all(spread=0.3)
+    world.run(5.0)
+    put_printer(world, taken)
+    world.set_bundles([bundle_of("b", [VIP, VIP6], world.nodes)])
+    world.run(8.0)
+    can_be = {VIP, VIP6} if spoken != (IPV6,) else {VIP6}
+    assert {each for each in (VIP, VIP6) if world.owner(each)} == can_be - {taken}, world.story()
+    assert {view.address for view in told(world)} == can_be & {taken}
+    remove_printer(world)
+    world.run(LONGEST_GAP_S + 5.0)
+    assert {each for each in (VIP, VIP6) if world.owner(each)} == can_be, world.story()
+    assert len({world.owner(each) for each in can_be}) == 1, "the bundle is one again"
 
 
 def test_nobody_is_asked_where_that_is_switched_off() -> None:
