@@ -2,7 +2,8 @@
 
 Everything that happens on strange networks happens here, too. Each network speaks IPv6 alone, both families, or on some
 nodes the one and on some the other, with an IPv6 subnet or with link-local addresses alone. Services have addresses of
-either family or of both. A family is lost on an interface, and is there again.
+either family or of both, and advertisements name interfaces, for each node its own. A family is lost on an interface,
+and is there again.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from msgspec.structs import replace
 
 from cluster.addresses import Family, family_of
 from cluster.objects import AddressText
-from speaker.plan import Bundle
+from speaker.link import LinkName
+from speaker.plan import Bundle, Candidate
 from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode
 from tests.speaker.protocol.simulation.network import SimulatedNetwork
 from tests.speaker.protocol.simulation.strange import StrangeSchedule
-from tests.speaker.protocol.simulation.world import World
+from tests.speaker.protocol.simulation.world import LINK, World
 
 BOTH = frozenset(Family)
+STORAGE = LinkName("eth1")
 IPV4, IPV6 = frozenset({Family.IPV4}), frozenset({Family.IPV6})
 SUBNETS6 = {"10.0.9": "fd10", "10.1.9": "fd11", "192.0.2": "2001:db8"}
 """IPv6's counterparts of where Services have their addresses: the LAN, the second network, and nowhere."""
@@ -54,6 +57,10 @@ class FamilySchedule(StrangeSchedule):
         if kind < 0.3:
             return bundle
         return replace(bundle, addresses=others if kind < 0.55 else (*bundle.addresses, *others))
+
+    def _demand(self, candidate: Candidate) -> Candidate:
+        """Advertisements name other interfaces for other nodes."""
+        return replace(candidate, interfaces=self.families.choice(((LINK,), (LINK,), (STORAGE,), (LINK, STORAGE), ())))
 
     def _strange_faults(self) -> list[Callable[[], None]]:
         faults, world, rng = super()._strange_faults(), self.world, self.families

@@ -34,6 +34,8 @@ class WhoHearsWhom:
     """(one, other): what the one says to the group does not arrive at the other, which may not have been noticed."""
     noticed_at: float = float("-inf")
     """When it is, by all."""
+    machines: dict[str, SimulatedInterface] = field(default_factory=dict)
+    """All of them, where ``there`` are those alone who speak a family."""
 
     def mutual(self, one: str, other: str) -> bool:
         return other in self.hears.get(one, ()) and one in self.hears.get(other, ())
@@ -44,7 +46,7 @@ class WhoHearsWhom:
 
     def asks(self, one: str, other: str) -> bool:
         """Whether ARP or Neighbour Discovery passes between two machines."""
-        there = self.there
+        there = self.machines or self.there
         if one not in there or other not in there or not self.network.mutual(one, other):
             return False
         return bool(there[one].families & there[other].families)
@@ -56,7 +58,7 @@ class WhoHearsWhom:
             return self
         hears = {name: heard & there.keys() for name, heard in self.hears.items() if name in there}
         strayed = {name: heard & there.keys() for name, heard in self.strayed.items() if name in there}
-        return replace(self, there=there, hears=hears, strayed=strayed)
+        return replace(self, there=there, hears=hears, strayed=strayed, machines=self.there)
 
     def sides(self) -> list[frozenset[str]] | None:
         """Groups that hear each other, if everybody hears either all of a group or nothing of it."""

@@ -427,7 +427,7 @@ class Invariants:
     def _check_claim(self, views: list[WhoHearsWhom], at: float, claimer: str, decision: Decision) -> None:
         address = AddressText(str(decision.fields["address"]))
         networks = self.world.networks_of(address)
-        if len(networks) > 1:
+        if len(networks) > 1 or len(self._named(claimer, address)) > 1:
             return  # who has the one network may have to take it from who has the other
         for view in views:
             if view.network not in networks or not self._answers_there(claimer, view.network, address):

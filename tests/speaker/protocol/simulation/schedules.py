@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from cluster.addresses import family_of
 from speaker.plan import Bundle
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
@@ -166,7 +167,8 @@ class Schedule:
 
     def _check_bundle(self, bundle: Bundle, network: SimulatedNetwork) -> None:
         """One node answers for each address on each network where it belongs and somebody can, and one for all of them
-        where somebody can."""
+        where somebody can. Of a bundle of both families that belongs on several networks it may be one on the one, and
+        another on the other, where nodes speak other families on each."""
         world = self.world
         able = {
             address: {name for name in world.names() if world.can_hold(name, network, bundle, address)}
@@ -176,5 +178,7 @@ class Schedule:
         if not owners or (not bundle.serving and not any(owners)):
             return
         of_all = set.intersection(*(nodes for nodes in able.values() if nodes))
-        if any(len(nodes) != 1 for nodes in owners) or (of_all and len(set(owners)) != 1):
+        on_one = all(len(world.networks_of(address)) == 1 for address in bundle.addresses)
+        one_for_all = on_one or len({family_of(address) for address in bundle.addresses}) == 1
+        if any(len(nodes) != 1 for nodes in owners) or (of_all and one_for_all and len(set(owners)) != 1):
             raise AssertionError(f"{bundle.id} is held on {network.name} by {owners} at the end\n{world.story()}")
