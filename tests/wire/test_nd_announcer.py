@@ -123,7 +123,12 @@ def test_power_cut_moves_the_address_and_the_clients_entry(wire: Wire, start: St
 
 
 def test_interface_that_was_without_ipv6_for_a_moment_is_asked_again(wire: Wire, start: Start) -> None:
-    first, _, client = holder_and_spare(wire, start)
+    """Nobody else can hold the address, so that it is where it was."""
+    node, client = wire.host("node-1"), wire.host("client")
+    wire.with_ipv6()
+    first = start(node)
+    first.plan(1, bundle("a", (VIP, IPV4), "node-1"))
+    wait_until(lambda: first.holds(VIP, IPV4))
     for mtu in ("1200", "1500"):  # IPv6 needs 1280
         first.host.run("ip", "link", "set", "eth0", "mtu", mtu)
     joined = "ip -6 maddress show dev eth0"
