@@ -9,6 +9,8 @@ from cluster.objects import ServiceL2Status
 NODE_LABEL = "metallb.io/node"
 SERVICE_NAME_LABEL = "metallb.io/service-name"
 SERVICE_NAMESPACE_LABEL = "metallb.io/service-namespace"
+EPOCH_ANNOTATION = "berthlb.io/epoch"
+"""Of the claim for which the node won the record, where records decide: a decimal number."""
 
 
 def status_name(uid: str) -> str:

@@ -245,6 +245,8 @@ class LeaseSpec(View, frozen=True):
     holder_identity: str | None = None
     lease_duration_seconds: int | None = None
     lease_transitions: int | None = None
+    renew_time: str | None = None
+    """By the writer's clock."""
 
 
 class Lease(Object, frozen=True):

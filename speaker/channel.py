@@ -1,8 +1,9 @@
 """What the speaker's two processes say to each other, and how it is framed on the socketpair between them.
 
-The watcher sends `Credentials` and `ExcludedInterfaces`, then the Plan (`WholePlan`) and changes of it (`PlanChange`).
-The announcer sends what it holds (`Claims`) and changes of that (`ClaimsChange`), its decisions (`Decision`), and each
-second its statistics (`Stats`).
+The watcher sends `Credentials` and `ExcludedInterfaces`, then the Plan (`WholePlan`) and changes of it (`PlanChange`),
+and beside it where other speakers are (`DirectoryChange`). The announcer sends what it holds (`Claims`) and changes of
+that (`ClaimsChange`), its decisions (`Decision`), and each second its statistics (`Stats`). Where the record in the API
+decides it asks for that (`AskRecord`), and is answered (`RecordAnswer`), or not.
 
 1. A message is a msgpack value behind a 4-byte big-endian length.
 2. Neither side ever waits for the other. Each reads what is there, and what cannot be written now is queued.
@@ -25,11 +26,12 @@ import msgspec
 from msgspec import Struct
 
 from cluster.addresses import Family
-from cluster.objects import AddressText
+from cluster.objects import AddressText, NodeName
+from speaker.directory import DirectoryChange, ListedLink
 from speaker.link import LinkName
 from speaker.passes import NO_PASSES
 from speaker.plan import Plan, PlanChange
-from speaker.protocol.effects import ConflictView, Decision, PeerView
+from speaker.protocol.effects import AskRecord, ConflictView, Decision, PeerView, RecordAnswer
 
 # ------------------------------------------------------------------------------------------------ watcher -> announcer
 
@@ -125,13 +127,17 @@ class Stats(Struct, frozen=True, tag=True):
     """Passes of the loop by their length: up to each of ``passes.BOUNDS_S``, and beyond the last."""
     passes_s: float = 0.0
     """Seconds that all of them took together."""
+    own: tuple[ListedLink, ...] = ()
+    """The links with carrier, as other speakers are told of them: some, if there are many."""
+    blocked: dict[LinkName, tuple[NodeName, ...]] = {}
+    """By link, speakers that live by their Leases and are not heard."""
 
 
 MAX_CONFLICTS = 32
 """Told each second, and by the ConfigurationState."""
 
-ToAnnouncer = Credentials | ExcludedInterfaces | WholePlan | PlanChange
-ToWatcher = Claims | ClaimsChange | Stats | Decision
+ToAnnouncer = Credentials | ExcludedInterfaces | WholePlan | PlanChange | DirectoryChange | RecordAnswer
+ToWatcher = Claims | ClaimsChange | Stats | Decision | AskRecord
 
 Sends = TypeVar("Sends", bound=ToAnnouncer | ToWatcher)
 Receives = TypeVar("Receives", bound=ToAnnouncer | ToWatcher)

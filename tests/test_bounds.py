@@ -23,7 +23,8 @@ OURS = {
         "Memberships._sockets",
     },
     "the Plan": {
-        "Bundles.by_id", "Bundles.of", "Choosing._ability", "Claiming._chosen", "Claiming._fresh", "Claiming._given",
+        "Arbitration._held", "Arbitration._lost", "Arbitration._open", "Arbitration._won", "Bundles.by_id",
+        "Bundles.of", "Choosing._ability", "Claiming._chosen", "Claiming._fresh", "Claiming._given",
         "Claiming._partial", "Claiming._reasons", "Claiming._unowned", "Giving._arrivals", "Giving._given_to",
         "Moving._restless", "Moving._take_backs", "Moving.tenures", "Owners._epochs", "Owners._places",
         "Ownership._former", "Ownership._former_tenures", "Ownership._to_look_at", "Successors._failed",
@@ -36,6 +37,10 @@ OURS = {
         "LinkTable._unconfirmed", "OpenLink._order", "OpenLink.resolvers", "OpenLinks._links", "OpenLinks.refused",
         "OwnTrouble._refused", "OwnTrouble._said", "Responders._links", "Roster.links", "Sender._mute",
         "Usability.reasons", "Waiting._left", "WatcherKeeper._ended", "WatcherKeeper._lost", "one_of_each_subnet",
+    },
+    "the directory, which the API makes": {
+        "Expected._by_mac", "Expected._listed", "Expected._missing", "_Listed.known_at", "_Listed.lives_at",
+        "_Listed.places",
     },
     "what one decision says": {"Decision.fields"},
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is written to the API about what this node announces: ServiceL2Status objects, Events, ConfigurationState.
+"""What is written to the API about this node: ServiceL2Status objects, Events, its ConfigurationState and its Lease.
 
 ``Publisher`` decides and writes nothing: it places orders. The writer keeps them until their time comes, and the
 ``Scribe`` carries them out, asking here what is so by then.
@@ -14,8 +14,8 @@ Status objects are brought to where they should be, from whatever they are, each
    again, and then ever more seldom: the one that gives it up removes the object that names it, and tells nobody.
 
 What is known of an object is taken from the cache, without asking for it; a write that is wrong by that finds out, and
-is tried again. A Warning and what is wrong with the configuration are urgent. The Event of a Service that was given up
-before it was written is not written; where too many wait, the rest becomes one Event on the Node.
+is tried again. A Warning, what is wrong with the configuration, and the Lease are urgent. The Event of a Service that
+was given up before it was written is not written; where too many wait, the rest becomes one Event on the Node.
 
 Not promised: that what is written is so at every moment. It is read by people, and written as the API allows.
 """
@@ -32,9 +32,12 @@ from cluster.l2status import status_name
 from cluster.objects import NodeName, ServiceL2Status
 from speaker.api.announcements import Announced, Transition, TransitionKind
 from speaker.api.records import About, Findings, WantedObject, names, wanted_status
+from speaker.directory import ListedLink
+from speaker.protocol.effects import AskRecord
 
 SUCCESSOR_S = 10.0  # in which the next holder overwrites our status object; what still names us then is removed
 LOOK_S = 1.5 * SUCCESSOR_S  # after which we look whether another's word stands in the place of ours
+WIN_S = 4.0  # for a record to be won
 LONGEST_LOOK_S = 600.0  # between two such looks, each of which comes after twice the time of the one before
 
 logger = logging.getLogger(__name__)
@@ -73,7 +76,24 @@ class WriteConfigurationState(Struct, frozen=True):
     findings: Findings
 
 
-Work = WriteStatus | LookAtStatus | WriteEvent | WriteMerged | WriteConfigurationState
+class WriteLease(Struct, frozen=True):
+    """Make or renew this speaker's Lease."""
+
+    node_uid: str
+    links: tuple[ListedLink, ...]
+
+
+class WinRecord(Struct, frozen=True):
+    """Write this node into the record of a bundle, unless that names another one that may hold it."""
+
+    question: AskRecord
+    service: str
+    """``namespace/name`` of the Service whose UID the bundle has."""
+    until: float
+    """Monotonic seconds; later nobody waits for the answer."""
+
+
+Work = WriteStatus | LookAtStatus | WriteEvent | WriteMerged | WriteConfigurationState | WriteLease | WinRecord
 
 
 class Order(Struct, frozen=True):
@@ -235,3 +255,16 @@ class Publisher:
     def find(self, findings: Findings) -> None:
         """What this speaker finds wrong with the configuration and with itself has changed."""
         self._orders.place(Order("configuration", WriteConfigurationState(findings), urgent=True))
+
+    # -------------------------------------------------------------------- where records decide
+
+    def win(self, question: AskRecord, service: str, now: float) -> None:
+        """The announcer wants to hold a bundle, or to know that it does."""
+        work = WinRecord(question, service, now + WIN_S)
+        self._orders.place(Order(f"record/{question.bundle}", work, news=True, urgent=True))
+
+    # -------------------------------------------------------------------- where this speaker is
+
+    def renew(self, node_uid: str, links: tuple[ListedLink, ...]) -> None:
+        """This speaker's Lease is to be renewed, with these links."""
+        self._orders.place(Order("lease", WriteLease(node_uid, links), urgent=True))

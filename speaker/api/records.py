@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from cluster.config import Problem
-from cluster.l2status import NODE_LABEL, SERVICE_NAME_LABEL, SERVICE_NAMESPACE_LABEL, announcing_node, status_name
+from cluster.l2status import (
+    EPOCH_ANNOTATION,
+    NODE_LABEL,
+    SERVICE_NAME_LABEL,
+    SERVICE_NAMESPACE_LABEL,
+    announcing_node,
+    status_name,
+)
 from cluster.objects import (
     AddressConflict,
     Condition,
@@ -31,10 +38,12 @@ from cluster.objects import (
 )
 from speaker.api.announcements import Announced
 from speaker.api.troubles import Trouble
+from speaker.protocol.effects import AskRecord, RecordAnswer
 
 COMPONENT_LABEL = "metallb.io/component-type"
 NODE_NAME_LABEL = "metallb.io/node-name"
 
+MAX_EPOCH_DIGITS = 10
 MAX_SUMMARY = 1024  # characters of what is said in one place
 MAX_EVENT_NAME = 200  # characters of the object's name in that of its Event, which has more behind it and is limited
 
@@ -135,6 +144,32 @@ def next_status_write(
 def names(present: ServiceL2Status, node: NodeName) -> bool:
     """Whether a ServiceL2Status says that ``node`` announces."""
     return announcing_node(present) == node
+
+
+def next_record_write(
+    question: AskRecord, service: str, present: ServiceL2Status | None, node: NodeName
+) -> Create | Patch | RecordAnswer:
+    """The next step to win a record for ``node``, or whose it is. Whose it is stands in the label, which is written
+    together with the epoch, by one write that names the version before it: of two nodes one wins."""
+    holder = present.metadata.labels.get(NODE_LABEL, "") if present is not None else ""
+    epoch = _epoch(present)
+    if holder == node:
+        return RecordAnswer(question.bundle, max(question.epoch, epoch), node)
+    if holder in question.blocked:
+        return RecordAnswer(question.bundle, 0, NodeName(holder))
+    epoch = max(question.epoch, epoch - epoch % 2 + 2)
+    namespace, _, name = service.partition("/")
+    labels = {NODE_LABEL: node, SERVICE_NAME_LABEL: name, SERVICE_NAMESPACE_LABEL: namespace}
+    metadata = {"labels": labels, "annotations": {EPOCH_ANNOTATION: str(epoch)}}
+    if present is None:
+        return Create({"metadata": {"name": status_name(question.bundle), **metadata}})
+    return Patch({"metadata": {"resourceVersion": present.metadata.resource_version, **metadata}})
+
+
+def _epoch(present: ServiceL2Status | None) -> int:
+    """Of the record; 0 where it has none, or something else stands there."""
+    said = present.metadata.annotations.get(EPOCH_ANNOTATION, "") if present is not None else ""
+    return int(said) if said.isascii() and said.isdigit() and len(said) <= MAX_EPOCH_DIGITS else 0
 
 
 # ------------------------------------------------------------------------ ConfigurationState

@@ -87,6 +87,7 @@ class Reporter:
     def take_statistics(self, stats: Stats, now: float) -> None:
         """What the announcer says of itself each second."""
         self.troubles.set_refused(stats.refused)
+        self.troubles.set_blocked(stats.blocked)
         self.troubles.set_reasons(stats.unusable)
         self.troubles.set_hearing(now, hears=any(peer.alive for peer in stats.peers))
         self.troubles.set_kernel(stats.kernel)

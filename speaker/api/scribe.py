@@ -19,6 +19,7 @@ from typing import TypeVar
 from cluster.api.client import (
     CONFIGURATION_STATES,
     EVENTS,
+    LEASES,
     SERVICE_L2_STATUSES,
     AlreadyExists,
     ApiClient,
@@ -27,15 +28,19 @@ from cluster.api.client import (
     Invalid,
     NotFound,
 )
+from cluster.l2status import status_name
 from cluster.objects import NodeName, Object
 from cluster.resources import Resource
+from speaker.api.own_lease import lease_body, lease_name
 from speaker.api.publisher import (
     LookAtStatus,
     Order,
     Publisher,
+    WinRecord,
     Work,
     WriteConfigurationState,
     WriteEvent,
+    WriteLease,
     WriteMerged,
     WriteStatus,
 )
@@ -45,11 +50,14 @@ from speaker.api.records import (
     Patch,
     Write,
     event,
+    next_record_write,
     next_status_write,
     next_write,
     wanted_configuration_state,
 )
 from speaker.api.writer import Writer
+from speaker.directory import ListedLink
+from speaker.protocol.effects import RecordAnswer
 
 STEPS = 6  # writes that lead from any object to the wanted one (create, labels, status), and some that come too late
 
@@ -59,12 +67,21 @@ T = TypeVar("T", bound=Object)
 class Scribe:
     """See the module's docstring."""
 
-    def __init__(self, client: ApiClient, writer: Writer, node: NodeName, namespace: str) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        writer: Writer,
+        node: NodeName,
+        namespace: str,
+        answer: Callable[[RecordAnswer], object] = lambda _: None,
+    ) -> None:
+        """``answer`` is called on the writer's thread, with whose a record is that was to be won."""
         self.publisher = Publisher(self, node)
         self._client = client
         self._writer = writer
         self._node = node
         self._namespace = namespace
+        self._answer = answer
         self._event_number = itertools.count(time.time_ns())
 
     def place(self, order: Order) -> bool:
@@ -88,6 +105,10 @@ class Scribe:
                 return lambda: self._create_event(body)
             case WriteMerged():
                 return self._write_merged
+            case WinRecord():
+                return lambda: self._win(work)
+            case WriteLease(node_uid, links):
+                return lambda: self._renew(node_uid, links)
             case WriteConfigurationState(findings):
                 wanted = wanted_configuration_state(self._node, findings, _utc())
                 return lambda: self._bring(
@@ -133,6 +154,29 @@ class Scribe:
     def _create_event(self, body: Body) -> None:
         with suppress(AlreadyExists):  # made by an attempt whose answer was lost
             self._client.create(EVENTS, body["metadata"]["namespace"], body)
+
+    def _win(self, work: WinRecord) -> None:
+        """Win the record, or find whose it is. Nothing is known of it beforehand: others write it, too."""
+        name = status_name(work.question.bundle)
+        present = self._present(SERVICE_L2_STATUSES, name)
+        for _ in range(STEPS):
+            if time.monotonic() >= work.until:
+                return  # nobody waits for it any more
+            step = next_record_write(work.question, work.service, present, self._node)
+            if isinstance(step, RecordAnswer):
+                self._answer(step)
+                return
+            try:
+                present = self._carry_out(SERVICE_L2_STATUSES, name, step, present)
+            except (AlreadyExists, Conflict, NotFound):  # somebody was faster
+                present = self._present(SERVICE_L2_STATUSES, name)
+
+    def _renew(self, node_uid: str, links: tuple[ListedLink, ...]) -> None:
+        body = lease_body(self._node, node_uid, links, _utc_micro())
+        try:
+            self._client.patch(LEASES, self._namespace, lease_name(self._node), body)
+        except NotFound:
+            self._client.create(LEASES, self._namespace, body)
 
     def _present(self, resource: Resource[T], name: str) -> T | None:
         try:
@@ -185,3 +229,8 @@ class Scribe:
 def _utc(at: float | None = None) -> str:
     """RFC 3339, of a time in seconds since 1970; None: of now."""
     return datetime.fromtimestamp(time.time() if at is None else at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _utc_micro() -> str:
+    """RFC 3339 with microseconds (``metav1.MicroTime``), of now."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

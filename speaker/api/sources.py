@@ -19,6 +19,7 @@ from cluster.api.client import (
     ENDPOINT_SLICES,
     IP_ADDRESS_POOLS,
     L2_ADVERTISEMENTS,
+    LEASES,
     NODES,
     SECRETS,
     SERVICE_L2_STATUSES,
@@ -84,10 +85,12 @@ class Sources:
         self._records = follow(SERVICE_L2_STATUSES, own, labels=of_this_node, optional=True, keep=kept_record)
         self._all: list[Reflector[Any]] = [*self._for_plan, self._records]
         self._exclusion: Reflector[ConfigMap] | None = None
+        self._leases: Reflector[Any] | None = None
         if options.observe:
             return
         self._exclusion = follow(CONFIG_MAPS, own, fields=f"metadata.name={exclusions.NAME}")
-        self._all.append(self._exclusion)
+        self._leases = follow(LEASES, own, labels=f"{COMPONENT_LABEL}=speaker")
+        self._all += [self._exclusion, self._leases]
         self._all.append(follow(CONFIGURATION_STATES, own, labels=f"{COMPONENT_LABEL}=speaker", optional=True))
         if not options.key:
             self._all.append(follow(SECRETS, own, fields=f"metadata.name={KEY_SECRET}"))
@@ -115,6 +118,11 @@ class Sources:
     def recorded(self) -> bool:
         """Whether it is known which status objects name this node."""
         return self._records.synced
+
+    @property
+    def listed(self) -> bool:
+        """Whether the speakers' Leases are known."""
+        return self._leases is not None and self._leases.synced
 
     def wait_synced(self, then: Callable[[], object]) -> None:
         """Wait for both, and call ``then`` whenever another kind is known."""

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cluster.objects import AddressText, NodeName
-from speaker.api.events import Event, nobody_heard
+from speaker.api.events import OPEN_THE_PORT, WHAT_STOPS_IT, Event, nobody_heard
 from speaker.api.stranded import WHAT_IT_TAKES
 from speaker.link import LinkName
 from speaker.options import WHICH_NODE
@@ -57,6 +57,7 @@ class Troubles:
         self._reasons: Mapping[LinkName, str] = {}
         self._kernel: tuple[AddressText, ...] = ()
         self._old_server = ""
+        self._blocked: Mapping[LinkName, tuple[NodeName, ...]] = {}
         self._own_node_exists: bool | None = None
         self._ready_nodes: set[NodeName] = set()
         self._speakers: set[NodeName] = set()
@@ -90,6 +91,10 @@ class Troubles:
     def set_kernel(self, addresses: tuple[AddressText, ...]) -> None:
         """Some of the addresses of Services for which our kernel answers by itself."""
         self._kernel = addresses
+
+    def set_blocked(self, blocked: Mapping[LinkName, tuple[NodeName, ...]]) -> None:
+        """By interface, nodes whose speakers renew their Leases and are not heard."""
+        self._blocked = blocked
 
     def set_server(self, too_old: str) -> None:
         """Why the API server is too old; empty: it is not."""
@@ -184,6 +189,17 @@ class Troubles:
                     f"the kernel of node {self._node} answers by itself for addresses of Services, whoever holds them:"
                     f" {_listed(self._kernel)}. With kube-proxy in IPVS mode, set ipvs.strictARP in its configuration"
                     " and restart it; otherwise take the addresses off this node's interfaces",
+                )
+            )
+        if self._blocked:
+            nodes = {node for each in self._blocked.values() for node in each}
+            found.append(
+                Trouble(
+                    "HeartbeatsBlocked",
+                    f"no heartbeat of {_listed(nodes)} arrives on {_listed(tuple(self._blocked))} of node {self._node},"
+                    f" though the Leases there are renewed: {OPEN_THE_PORT}. What stops it is {WHAT_STOPS_IT}. Until"
+                    " then the ServiceL2Status objects decide who announces, and an address moves a minute after its"
+                    " holder dies",
                 )
             )
         if self._unusable:

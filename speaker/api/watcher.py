@@ -1,12 +1,13 @@
 """The API side of a speaker, a process of its own: what the API says goes to the announcer as a Plan, and what the
 announcer holds goes to the API as status objects and Events.
 
-The watcher is a shell around four decisions, each of which says when it wants to be asked again:
+The watcher is a shell around five decisions, each of which says when it wants to be asked again:
 
 1. ``ConfigReader`` and ``Planner`` make a Plan of the objects that the API has.
 2. ``PlanFeed`` says when the announcer is sent the Plan and its changes.
 3. ``Telling`` says what people are told of what the announcer holds, and of what is wrong.
 4. ``Publisher`` says what is to be written; the ``Scribe`` writes it, on a thread of its own (``writer``).
+5. ``Directory`` says where other speakers are, and ``OwnLease`` when they are told where this one is.
 
 Reflectors put changes into an inbox. In each pass the loop reads what the announcer has sent and what is in the inbox,
 asks the decisions, sends, and sleeps until something comes in or the next of their deadlines. It never waits for the
@@ -33,10 +34,12 @@ from cluster.daemon.http_status import CannotListenError, StatusServer
 from cluster.objects import ConfigMap, ConfigurationState, Node, NodeName, Service
 from speaker.api.authentication import Authentication
 from speaker.api.configuration import ConfigReader
+from speaker.api.directory import Directory
 from speaker.api.exclusions import ExcludedByName
 from speaker.api.feed import PlanFeed
 from speaker.api.inbox import Inbox
 from speaker.api.metrics import SpeakerCollector, SpeakerFigures
+from speaker.api.own_lease import OwnLease
 from speaker.api.planner import Planner
 from speaker.api.ranking import is_ready
 from speaker.api.records import speaker_of
@@ -49,7 +52,7 @@ from speaker.api.writer import Writer
 from speaker.channel import ChannelClosedError, Claims, ClaimsChange, Stats, ToWatcher, WatcherEnd, watcher_end
 from speaker.link import LinkName
 from speaker.options import Options
-from speaker.protocol.effects import Decision
+from speaker.protocol.effects import AskRecord, Decision, RecordAnswer
 
 LOOP_AGE_LIMIT_S = 5.0  # the announcer tells its statistics each second; five that are missing are no health
 
@@ -75,9 +78,11 @@ class Watcher:
 
         self._statistics = Statistics(_boottime())
         self._writer = Writer()
-        self._publisher = Scribe(client, self._writer, node, namespace).publisher
+        self._publisher = Scribe(client, self._writer, node, namespace, self._answer_record).publisher
         self._reporter = Reporter(self._publisher, self._planner, node, namespace, _all_interfaces)
         self._telling = Telling(self._planner, self._publisher, self._reporter, node)
+        self._directory = Directory(node)
+        self._lease = OwnLease()
 
         self._sources = self._follow()
         self._version_check = VersionCheck(
@@ -95,6 +100,9 @@ class Watcher:
             "secrets": into(lambda _key, secret: self._authentication.set_secret(secret)),
             "configmaps": into(self._set_config_map),
             "configurationstates": into(self._set_state),
+            "leases": lambda change: self._inbox.put(
+                lambda: self._directory.set_lease(change.old, change.new, time.monotonic())
+            ),
             "servicel2statuses": lambda change: self._inbox.put(lambda: self._publisher.recorded(change)),
         }
         return Sources(self._client, self._options, take)
@@ -150,7 +158,7 @@ class Watcher:
                 self._heard(message)
         if self._inbox in ready:
             self._inbox.awake()
-        synced, recorded = self._sources.synced, self._sources.recorded
+        synced, recorded, listed = self._sources.synced, self._sources.recorded, self._sources.listed
         exclusion_known = self._sources.exclusion_known
         self._inbox.take_all()  # after looking at ``synced``: whatever it covers is in the inbox by then
         now = time.monotonic()
@@ -158,9 +166,13 @@ class Watcher:
             self._channel.send(credentials)
         if excluded := self._excluded.take(now, known=exclusion_known):
             self._channel.send(excluded)
+        if listed and self._reads and (directory := self._directory.take(now)):
+            self._channel.send(directory)
         self._send_plan(now, synced=synced)
         if self._configuration.config is not None:
             self._reporter.set_problems((*self._configuration.problems, *self._excluded.problems))
+        if renewal := self._lease.take(now):
+            self._publisher.renew(*renewal)
         self._telling.advance(self._configuration.config, now, recorded=recorded)
 
     def _timeout(self, now: float) -> float | None:
@@ -168,6 +180,8 @@ class Watcher:
             self._feed.next_deadline(reads=self._reads),
             self._telling.next_deadline(),
             self._excluded.next_deadline(),
+            self._directory.next_deadline() if self._reads else None,
+            self._lease.next_deadline(),
         )
         moments = [at for at in deadlines if at is not None]
         return max(0.0, min(moments) - now) if moments else None
@@ -195,11 +209,13 @@ class Watcher:
 
     def _set_node(self, key: str, node: Node | None) -> None:
         self._planner.set_node(key, node)
+        self._directory.set_node(NodeName(key), node)
         self._reporter.troubles.set_node(
             NodeName(key), exists=node is not None, ready=node is not None and is_ready(node)
         )
         if key == self._options.node and node is not None:
             self._publisher.set_own_node(node.metadata.uid)
+            self._lease.set_node(node.metadata.uid, time.monotonic())
             self._telling.set_labels(node.metadata.labels)
 
     def _set_config_map(self, _: str, config_map: ConfigMap | None) -> None:
@@ -208,6 +224,7 @@ class Watcher:
     def _set_state(self, key: str, state: ConfigurationState | None) -> None:
         if (node := speaker_of(key)) is not None:
             self._reporter.troubles.set_speaker(node, exists=state is not None)
+            self._directory.set_speaker(node, exists=state is not None)
 
     def _learn_cluster(self) -> None:
         """On the writer's thread, which repeats it until it works."""
@@ -240,11 +257,22 @@ class Watcher:
                 if message.links is not None:
                     spoken = {name: frozenset(message.families.get(name, Family)) for name in message.links}
                     self._telling.set_links(spoken, now)
+                    if not self._authentication.missing():
+                        self._lease.set_links(message.own, now)
                 if self._reporter.looks_for_namespace(self._configuration.config, now):
                     self._writer.submit("namespace", self._learn_of_namespace, urgent=True)
                 self._reporter.take_statistics(message, now)
+            case AskRecord():
+                services = (self._planner.service(key) for key in message.services)
+                service = next((each.key for each in services if each and each.metadata.uid == message.bundle), None)
+                if service is not None:
+                    self._publisher.win(message, service, now)
             case Decision():
                 self._reporter.tell(message, now)
+
+    def _answer_record(self, answer: RecordAnswer) -> None:
+        """On the writer's thread."""
+        self._inbox.put(lambda: self._channel.send(answer))
 
     # -------------------------------------------------------------------- what is shown; from the server's threads
 

@@ -28,6 +28,8 @@ not keep this node from its own. What was just found to be unowned is looked at 
 Loads are those of the beginning of a round, with what was taken and given since. Two nodes that go through the same
 bundles at the same time therefore choose the same for each.
 
+On a link where somebody cannot be heard the record in the API has to be won first (``arbitration``).
+
 Not promised: that only one node claims. Two that cannot hear each other both do, and then the claims decide.
 """
 
@@ -40,6 +42,7 @@ from typing import NamedTuple
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.plan import Bundle, BundleId, Candidate
+from speaker.protocol.arbitration import Arbitration
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.choosing import Choosing, candidate_of
 from speaker.protocol.owners import Owners
@@ -83,7 +86,16 @@ class _Round:
 
 
 class Claiming:
-    def __init__(self, roster: Roster, bundles: Bundles, owners: Owners, choosing: Choosing, probes: Probes) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        bundles: Bundles,
+        owners: Owners,
+        choosing: Choosing,
+        *,
+        probes: Probes,
+        arbitration: Arbitration,
+    ) -> None:
         self.able_since: float | None = None
         """Since when this node may claim at all: started, not leaving, with a Plan that is kept up to date."""
         self._roster = roster
@@ -91,6 +103,7 @@ class Claiming:
         self._owners = owners
         self._choosing = choosing
         self._probes = probes
+        self._arbitration = arbitration
         self._unowned: dict[BundleId, float] = {}
         self._partial: dict[BundleId, float] = {}
         self._reasons: dict[BundleId, str] = {}
@@ -220,6 +233,8 @@ class Claiming:
             since = max(self._unowned[id_], round_.able_since)
             due = self._turn(bundle, chosen, vacant, since, now)
             if due <= now:
+                due = self._permitted_at(bundle, now)
+            if due <= now:
                 missing = tuple(a for a in bundle.addresses if self._owners_missing(a, now))
                 free, due = self._probes.free(missing, now, chosen=chosen.node == self._roster.node), NEVER
         if own is None or not free:
@@ -230,6 +245,12 @@ class Claiming:
             return None
         self._give(self._roster.node, bundle, round_)
         return ToClaim(bundle, own, free, self._reasons.get(id_) or "unowned")
+
+    def _permitted_at(self, bundle: Bundle, now: float) -> float:
+        """When it may be claimed: now, if nobody may hold it whom this node cannot hear, or if the record is this
+        node's; otherwise when to look again."""
+        links = self._owners.links_of_any(bundle.addresses, now)
+        return self._arbitration.due(bundle, links, self._owners.next_epoch(bundle, alone=False), now)
 
     def _give(self, node: NodeName, bundle: Bundle, round_: _Round) -> None:
         round_.loads[node] = self._choosing.load_with(node, bundle, round_.loads)
@@ -256,6 +277,10 @@ class Claiming:
         wanted = tuple(
             a for a in bundle.addresses if self._owners_missing(a, now) or self._owned_by_another(a, me, now)
         )
+        permitted_at = self._permitted_at(bundle, now) if wanted else NEVER
+        if permitted_at > now:
+            round_.next_at = min(round_.next_at, permitted_at)
+            return None
         free = self._probes.free(wanted, now, chosen=True)
         return ToClaim(bundle, own, free, "joined bundle") if free else None
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from cluster.addresses import Family, family_of
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
+from speaker.plan import BundleId
 
 LINK_LOCAL_LENGTH = 64
 """Of the prefix of link-local addresses (RFC 4291 §2.5.6)."""
@@ -134,6 +135,28 @@ class SendGratuitous:
     defend: bool = False
 
 
+class AskRecord(Struct, frozen=True, tag=True):
+    """Write this node into a bundle's record in the API, unless that names another node that may hold it. The answer
+    comes back as ``answer_record``."""
+
+    bundle: BundleId
+    services: tuple[str, ...]
+    """Those of the bundle, ``namespace/name``."""
+    epoch: int
+    """What the claim has, or would have."""
+    blocked: tuple[NodeName, ...]
+    """Nodes that may hold it: their Leases are renewed, and they are not heard."""
+
+
+class RecordAnswer(Struct, frozen=True, tag=True):
+    """Whose a bundle's record is, by the API: this node's, or another one's that may hold it."""
+
+    bundle: BundleId
+    epoch: int
+    """For the claim: not less than what was asked, and above that of the former holder. 0: it is not this node's."""
+    holder: NodeName
+
+
 class Decision(Struct, frozen=True, tag=True):
     """What the protocol decided and somebody may ask about later. It is one structured log line, it counts in
     ``berthlb_speaker_decisions_total``, and it goes to the watcher, where one that people must see becomes an Event
@@ -148,8 +171,8 @@ class Decision(Struct, frozen=True, tag=True):
     """When it was taken, in seconds since 1970. The protocol knows no such time: the announcer fills it in."""
 
 
-Action = SendHeartbeat | SendUnicast | AskAddress | ProbeAddress | WatchFrames | SendGratuitous
-"""What is done on a link; mypy sees to it that every shell can do each."""
+Action = SendHeartbeat | SendUnicast | AskAddress | ProbeAddress | WatchFrames | SendGratuitous | AskRecord
+"""What is done; mypy sees to it that every shell can do each."""
 Effect = Action | Decision
 
 

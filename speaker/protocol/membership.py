@@ -20,7 +20,7 @@ segment, the first one counts as long as it speaks.
 from __future__ import annotations
 
 from cluster.addresses import Family, family_of
-from cluster.objects import AddressText
+from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName, Mac
 from speaker.protocol.detector import SUSPICION_INTERVALS, Detector
@@ -85,6 +85,8 @@ class Membership:
                 self._news.add(introduced)
                 if peer is None:
                     self._news.asked.update(self._asked(message))
+                    if not by_group:  # nor may what we say to the group reach it
+                        self._news.write_to(link, NodeName(message.node), ((source, Mac(message.mac)),))
                     return
             elif message.node != peer.node:
                 raise HeartbeatError(Drop.NONSENSE, "a session has one node")

@@ -83,6 +83,10 @@ class Owners:
         """The places where it matters who owns some of the addresses: each of a bundle may be of another network."""
         return frozenset(chain.from_iterable(self.counts(address, now) for address in addresses))
 
+    def links_of_any(self, addresses: Iterable[AddressText], now: float) -> frozenset[LinkName]:
+        """The links of these places."""
+        return frozenset(place.link for place in self.places_of_any(addresses, now))
+
     def counts(self, address: AddressText, now: float) -> tuple[Place, ...]:
         """The places where it matters who owns the address."""
         return self._place(address, now).counts

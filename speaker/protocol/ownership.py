@@ -1,12 +1,13 @@
 """Claims what this node should hold, keeps it, withdraws it when a higher claim is heard, and releases it.
 
 A speaker that claims an address keeps it: a live claim beats rank, preference and the opinion of any Plan. A claim ends
-in one of three ways:
+in one of four ways:
 
 - The speaker releases it: since the address left the Plan, since none of its links speaks the address's family any
   more, since it steps aside (``moving``), or since it ends.
 - A higher claim is heard (``claims.outranks``). The speaker withdraws its own at once and silently. When it hears a
   lower claim it sends its gratuitous frames again.
+- The record in the API names another node, on a link where not everybody can be heard (``arbitration``).
 - The address belongs on other networks altogether than when the claim was made, so that its holders there may not have
   been heard. Or it belongs on interfaces that this node does not have, so that the claim keeps it from others.
 
@@ -29,21 +30,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import islice
 
 from cluster.objects import AddressText, NodeName
 from cluster.times import NEVER
 from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
+from speaker.protocol.arbitration import Arbitration, Held, Verdict
 from speaker.protocol.bundles import Bundles, Changed
 from speaker.protocol.choosing import Choosing
 from speaker.protocol.claiming import Claiming
 from speaker.protocol.claims import Claim, ClaimLog
 from speaker.protocol.conflicts import Conflicts
-from speaker.protocol.effects import SendGratuitous
+from speaker.protocol.effects import RecordAnswer, SendGratuitous
 from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.moving import Moving
-from speaker.protocol.owners import Owner, Owners
+from speaker.protocol.owners import HIGHEST_EPOCH, Owner, Owners
 from speaker.protocol.probes import Probes
 from speaker.protocol.roster import Network, Peer, Roster
 from speaker.protocol.tenure import Tenure
@@ -67,7 +70,12 @@ class Ownership:
         self.conflicts = Conflicts(roster, self._owners.links_of, log.claims.__contains__)
         self.probes = Probes(roster, self._owners, self.conflicts, foreign)
         self._choosing = Choosing(roster, log, self._bundles, self._owners)
-        self._claiming = Claiming(roster, self._bundles, self._owners, self._choosing, self.probes)
+        self._arbitration = Arbitration(roster)
+        self.degraded: frozenset[LinkName] = frozenset()
+        """Links on which somebody cannot be heard, as of the last ``confirm``."""
+        self._claiming = Claiming(
+            roster, self._bundles, self._owners, self._choosing, probes=self.probes, arbitration=self._arbitration
+        )
         self._moving = Moving(roster, self._bundles, self._owners, self._choosing)
         self._heard: dict[AddressText, str] = {}
         """Still to be judged, and why."""
@@ -144,6 +152,54 @@ class Ownership:
         self._claiming.able_since = None
         self.give_up("leaving", now)
 
+    # ------------------------------------------------------------------------------------------------ the record
+
+    def answer_record(self, answer: RecordAnswer, now: float) -> None:
+        """Whose a bundle is, by its record in the API."""
+        verdict, bundle = self._arbitration.answered(answer, now), self._bundles.by_id.get(answer.bundle)
+        if bundle is None:
+            return
+        if answer.epoch:
+            for address in bundle.addresses:
+                self._owners.note_epoch(address, min(answer.epoch, HIGHEST_EPOCH) - 1)
+        if verdict is Verdict.RELEASE:
+            self._release_bundle(bundle, f"on record with {answer.holder}", now)
+        elif verdict is Verdict.REPEAT:
+            self._roster.emit(SendGratuitous(tuple(a for a in bundle.addresses if a in self.log.claims)))
+        self._claiming.look(bundle, now)
+
+    def confirm(self, resumed: frozenset[LinkName], now: float) -> None:
+        """Ask the record about what this node holds where somebody cannot be heard any more; and about what it answers
+        for again, on links that are ``resumed``, where it was away meanwhile."""
+        before = self.degraded
+        self.degraded = frozenset(name for name, link in self._roster.links.items() if link.blocked)
+        for links, keep in ((self.degraded - before, True), (resumed & self.degraded & before, False)):
+            for id_ in self._held_on(links, now) if links else ():
+                self._arbitration.confirm(id_, now, keep=keep)
+
+    def _held_on(self, links: frozenset[LinkName], now: float) -> list[BundleId]:
+        held = dict.fromkeys(bundle.id for address in self.log.claims if (bundle := self._bundles.of.get(address)))
+        places = {id_: self._owners.links_of_any(self._bundles.by_id[id_].addresses, now) for id_ in held}
+        return [id_ for id_ in held if not links.isdisjoint(places[id_])]
+
+    def doubt(self, address: AddressText, now: float) -> None:
+        """Somebody who is not heard claims an address that this node holds: ask the record."""
+        bundle = self._bundles.of.get(address)
+        if bundle is not None:
+            self._arbitration.confirm(bundle.id, now, keep=False)
+
+    def _held(self, id_: BundleId, now: float) -> Held | None:
+        bundle = self._bundles.by_id.get(id_)
+        claims = [self.log.claims[a] for a in bundle.addresses if a in self.log.claims] if bundle is not None else []
+        if bundle is None or not claims:
+            return None
+        epoch = max(claim.epoch for claim in claims)
+        return Held(bundle, self._owners.links_of_any(bundle.addresses, now), epoch)
+
+    def _release_bundle(self, bundle: Bundle, why: str, now: float) -> None:
+        self._release([address for address in bundle.addresses if address in self.log.claims], why)
+        self._claiming.look(bundle, now)
+
     # ------------------------------------------------------------------------------------------------ following
 
     def _take_over(self, changed: Changed, now: float) -> None:
@@ -188,6 +244,7 @@ class Ownership:
         if former.id not in self._bundles.by_id:
             self._claiming.forget(former.id)
             self._moving.forget(former.id)
+            self._arbitration.forget(former.id)
 
     def _look_at(self, bundle: Bundle, now: float, *, complete: bool) -> None:
         """A bundle is not what it was, or its links are not."""
@@ -241,7 +298,8 @@ class Ownership:
         if self._follow_at < NEVER:
             return self._follow_at
         claiming_at = self._claiming.next_deadline if not self._heard else NEVER
-        return min(self._judge_at, claiming_at, self._moving.next_deadline, self.conflicts.next_deadline)
+        parts = (self._moving.next_deadline, self.conflicts.next_deadline, self._arbitration.next_deadline())
+        return min(self._judge_at, claiming_at, *parts)
 
     def handle_timer(self, now: float) -> None:
         """Follow the Plan, and judge what is left to judge; claim what it is this node's turn to claim; step aside
@@ -254,6 +312,9 @@ class Ownership:
             return
         for address in self.conflicts.check(now):
             self.probes.over(address, now)
+        if now >= self._arbitration.next_deadline():
+            for id_ in self._arbitration.review(partial(self._held, now=now), now):
+                self._release_bundle(self._bundles.by_id[id_], "whose it is by the record is not known", now)
         if now >= self._moving.next_deadline:
             self._step_aside(now)
         if (

@@ -11,6 +11,7 @@ The parts:
 
 - Who is there: ``roster`` has the tables. ``membership`` fills them with what heartbeats say, ``identity`` with whose
   they are, ``mirrors`` with the claims of others, ``links`` with this node's links, ``witnesses`` with other frames.
+- Who should be there, by the API, and is not heard: ``expected``.
 - Who lives: ``suspicion`` finds it out, and ``standing`` says what that changes.
 - Who holds what, and who answers: ``ownership`` claims and releases, ``answers`` tells the responder, and ``fencing``
   keeps a link silent where this node may not know who has taken over.
@@ -20,8 +21,9 @@ The parts:
 
 This module combines them. Each part returns its ``News``, and the news go to the parts that they concern.
 
-**Start.** Nothing is claimed until three things are so: heartbeats have been able to flow for a second and three
-intervals, there is a Plan, and the claims of all who were heard are known.
+**Start.** Nothing is claimed until four things are so: heartbeats have been able to flow for a second and three
+intervals, there is a Plan, the claims of all who were heard are known, and who is expected was heard or had time to
+answer.
 
 **Trouble of this node.** Where the kernel does not take the heartbeats for a link, nobody is declared dead there. Where
 the kernel has dropped frames, D grows by half a second. ``own_trouble`` says both. After a stall of half the detection
@@ -41,6 +43,7 @@ from collections.abc import Iterator, Mapping
 
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
+from speaker.directory import DirectoryChange
 from speaker.link import LinkName, Mac
 from speaker.plan import Plan, PlanChange
 from speaker.protocol.answers import Answers
@@ -53,14 +56,12 @@ from speaker.protocol.effects import (
     LinkState,
     NeighbourSeen,
     PeerView,
+    RecordAnswer,
 )
+from speaker.protocol.expected import Expected
 from speaker.protocol.fencing import DOUBT_S
 from speaker.protocol.foreign import ForeignSpeakers
-from speaker.protocol.heartbeat import (
-    Authenticator,
-    Drop,
-    HeartbeatError,
-)
+from speaker.protocol.heartbeat import Authenticator, Drop, HeartbeatError
 from speaker.protocol.identity import Identity
 from speaker.protocol.links import OwnLinks
 from speaker.protocol.membership import Membership
@@ -110,7 +111,8 @@ class Protocol:
         self._suspicions = Suspicions(self._roster, rng, self._ownership.is_served_on)
         self._links = OwnLinks(self._roster, self._log, self._ownership.links_of)
         self._answers = Answers(self._roster, self._ownership)
-        self._voice = Voice(session, self._roster, self._log, rng, now)
+        self._expected = Expected(self._roster)
+        self._voice = Voice(session, self._roster, self._log, rng, now, missing=self._expected.due)
         self._speaking_since: float | None = None
         self._timer_at = now
         self._news = News()
@@ -140,6 +142,16 @@ class Protocol:
         self._ownership.change_plan(change, now)
         self._carry_over(now)
 
+    def change_directory(self, change: DirectoryChange, now: float) -> None:
+        """What changed in what the API says of where speakers are."""
+        self._take_in(self._expected.change(change, now))
+        self._carry_over(now)
+
+    def answer_record(self, answer: RecordAnswer, now: float) -> None:
+        """The watcher's answer to an ``AskRecord``."""
+        self._ownership.answer_record(answer, now)
+        self._carry_over(now)
+
     def plan_lost(self, now: float) -> None:
         """Nobody keeps the Plan up to date any more: what is held stays, nothing is claimed until the next
         ``set_plan``, and peers are told, so that they do not wait for us."""
@@ -153,6 +165,7 @@ class Protocol:
         names = self._roster.links.keys()
         news, fenced = self._links.set_links(links, self._speaking_since is not None, now)
         self._take_in(news)
+        self._take_in(self._expected.links_changed(now))
         self._ownership.links_changed(now, complete=not names >= self._roster.links.keys())
         if fenced and self._log.claims:
             self._fenced("LinkUp", 0.0)
@@ -231,6 +244,7 @@ class Protocol:
         here = self._roster.links.get(seen.link)
         if here is None or self._is_own(seen.sender_mac):
             return
+        self._expected.learn(seen)
         node = self._witnesses.whose(seen.sender_mac)
         if node is None:
             look = self._witnesses.neighbour(seen, now)
@@ -238,9 +252,12 @@ class Protocol:
             look = bool(seen.proof) and self._is_proof(seen, node) and self._witnesses.proved(seen.link, node, now)
         if look:
             self._suspicions.look(now)
+        node = node or self._expected.whose(seen.sender_mac)
         self._ownership.conflicts.hear(seen, node, now)
         self._ownership.probes.receive(seen, node, now)
         if seen.sender in self._log.claims and self._answers.answers(seen.sender, seen.link):
+            if node in here.blocked:
+                self._ownership.doubt(seen.sender, now)
             self._rivals.meet(seen, node, self._answers.quiet, now)
 
     def _is_own(self, mac: Mac) -> bool:
@@ -285,9 +302,11 @@ class Protocol:
         self._take_in(self._suspicions.check(now))
         self._own_trouble.repeat(now)
         self._take_in(self._links.review(now))
+        self._take_in(self._expected.review(now))
         self._yield_to_twin(now)
         self._carry_over(now)
         if not self._voice.ready and self._may_start(now):
+            self._take_in(self._expected.review(now, at_once=True))
             self._voice.ready = True
             self._ownership.set_able(True, now)
             self._voice.hurry()
@@ -357,6 +376,10 @@ class Protocol:
         """Own claims with their epochs, those that are suspended included."""
         return {address: claim.epoch for address, claim in self._log.claims.items()}
 
+    def blocked(self) -> Mapping[LinkName, tuple[NodeName, ...]]:
+        """By link, speakers that live by their Leases and are not heard."""
+        return self._expected.proved()
+
     def peers(self) -> tuple[PeerView, ...]:
         views = []
         for peer in self._roster.peers.values():
@@ -416,6 +439,7 @@ class Protocol:
             and not self._identity.yields(now)
             and any(link.open(now) for link in self._roster.links.values())
             and not any(self._roster.behind(link, now, DOUBT_S) for link in self._roster.links)
+            and not self._expected.awaited(now)
         )
 
     # ------------------------------------------------------------------------------------------------ composition
@@ -431,6 +455,8 @@ class Protocol:
     def _carry_over(self, now: float) -> None:
         """Have all parts do what follows from the news."""
         roster, ownership, news = self._roster, self._ownership, self._news
+        if news.changed and self._ownership.degraded:
+            self._take_in(self._expected.review(now, at_once=True))
         self._identity.able = self._voice.ready
         self._voice.yields = self._identity.yields(now)
         answering = frozenset(name for name, link in roster.links.items() if link.answering)
@@ -441,6 +467,7 @@ class Protocol:
             ownership.networks_changed(now)
         if news.changed or answering != self._answering:
             self._answers.look_at_links()
+        self._ownership.confirm(answering - self._answering, now)
         self._answering = answering
         if news.changed:
             news.changed = False

@@ -195,6 +195,8 @@ class Link:
     isolated_at: float = LONG_AGO
     rejoined_at: float = LONG_AGO
     """When the last isolation ended."""
+    blocked: frozenset[NodeName] = frozenset()
+    """Who should be heard here by its Lease, and is not: it may hold what it likes."""
     alone: bool = False
     """Somebody was taken for dead although nothing proved that we can hear, and nobody has been heard since."""
 

@@ -11,13 +11,15 @@ says when the next is due. Three things make one come earlier:
 **Claims.** Each change of the claim set is said at once, and with the next two heartbeats. What a peer asks for is said
 once in an interval. Claim messages go out in bursts of forty, so that no socket buffer overflows.
 
-All of it goes to the group, and by unicast to those whom the group does not reach.
+All of it goes to the group, and by unicast to those whom the group does not reach. Heartbeats go to those, too, who are
+expected and were not heard (``expected``).
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from itertools import chain
 
 from msgspec.structs import replace
@@ -56,7 +58,17 @@ CUT_OFF_PACE = 4
 class Voice:
     """Sans-IO; emits ``SendHeartbeat`` and ``SendUnicast``."""
 
-    def __init__(self, session: int, roster: Roster, log: ClaimLog, rng: random.Random, now: float) -> None:
+    def __init__(
+        self,
+        session: int,
+        roster: Roster,
+        log: ClaimLog,
+        rng: random.Random,
+        now: float,
+        *,
+        missing: Callable[[LinkName, float], list[Contact]],
+    ) -> None:
+        """``missing`` says who is to get the heartbeat of a link that goes out now, since they were not heard there."""
         self.authenticator: Authenticator | None = None
         """Nothing is said without it."""
         self.planned = False
@@ -74,6 +86,7 @@ class Voice:
         self._subnets = Subnets(roster)
         self._settings = roster.settings
         self._log = log
+        self._missing = missing
         self._rng = rng
         self._emit = roster.emit
         self._leaving = 0
@@ -204,6 +217,7 @@ class Voice:
             self._emit(SendHeartbeat(name, data))
             self.heartbeats += 1
             to = dict.fromkeys(self._roster.deaf_to_us(name, now, interval))
+            to.update(dict.fromkeys(self._missing(name, now)))
             to.update((each, None) for (there, _), contacts in unicast.items() if there == name for each in contacts)
             for address, mac in to:
                 self._emit(SendUnicast(name, address, mac, data))

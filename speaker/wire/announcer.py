@@ -42,6 +42,7 @@ from cluster.daemon.command_line import EXIT_USAGE
 from cluster.objects import NodeName
 from speaker.channel import Credentials, ExcludedInterfaces
 from speaker.child import Child
+from speaker.directory import DirectoryChange
 from speaker.exclusion import Exclusion
 from speaker.link import LinkName
 from speaker.passes import Passes
@@ -50,9 +51,11 @@ from speaker.protocol.effects import (
     Action,
     AnswerChange,
     AskAddress,
+    AskRecord,
     Decision,
     LinkState,
     ProbeAddress,
+    RecordAnswer,
     SendGratuitous,
     SendHeartbeat,
     SendUnicast,
@@ -253,6 +256,8 @@ class Announcer:
             case ProbeAddress():
                 self._sender.send(action, now)
                 self._agenda.rest_now()  # its answers are waited for no longer than need be
+            case AskRecord():
+                self._informer.ask(action, now)
             case WatchFrames(link, wanted):
                 self._watch_frames(link, wanted)
             case SendGratuitous(addresses, defend):
@@ -297,6 +302,10 @@ class Announcer:
                     self._look_at_links(now)
                 case Plan():
                     self._protocol.set_plan(message, now)
+                case RecordAnswer():
+                    self._protocol.answer_record(message, now)
+                case DirectoryChange():
+                    self._protocol.change_directory(message, now)
                 case _:
                     self._protocol.change_plan(message, now)
         self._obey(boottime())

@@ -21,9 +21,10 @@ from types import MappingProxyType
 from cluster.objects import AddressText
 from cluster.times import NEVER
 from speaker.channel import MAX_CONFLICTS, Claims, ClaimsChange, Holding, Stats
+from speaker.directory import MAX_LINK_ADDRESSES, MAX_LISTED_LINKS, ListedLink
 from speaker.link import LinkName
 from speaker.passes import Passes
-from speaker.protocol.effects import AnswerChange, Decision, LinkState
+from speaker.protocol.effects import AnswerChange, AskRecord, Decision, LinkState
 from speaker.protocol.protocol import Protocol
 from speaker.wire.addresses import WireAddress
 from speaker.wire.answering import Answering
@@ -98,6 +99,10 @@ class Informer:
                 self._counters["reports_dropped"] += 1
             self._decisions.append(Decision(decision.reason, decision.fields, now))
 
+    def ask(self, question: AskRecord, now: float) -> None:
+        """Have the watcher win a record; without a watcher nobody does."""
+        self._keeper.send(question, now)
+
     def begin(self) -> None:
         """The watcher is another one now."""
         self._is_new = True
@@ -148,6 +153,8 @@ class Informer:
             unusable=dict(unusable),
             passes=self._passes.counts,
             passes_s=self._passes.seconds,
+            own=_listed(links or ()),
+            blocked=dict(self._protocol.blocked()),
         )
         self._keeper.send(stats, now)
 
@@ -181,3 +188,12 @@ class Informer:
             record.created = told.at
             logger.handle(record)
             self._keeper.send(told, now)
+
+
+def _listed(links: tuple[LinkState, ...]) -> tuple[ListedLink, ...]:
+    """How other speakers are told of these links: of those with carrier."""
+    up = (state for state in links if state.up)
+    return tuple(
+        ListedLink(state.name, state.mac, state.own[-MAX_LINK_ADDRESSES:])
+        for state in itertools.islice(up, MAX_LISTED_LINKS)
+    )

@@ -20,18 +20,21 @@ from speaker.channel import (
     Credentials,
     ExcludedInterfaces,
     ToWatcher,
+    WholePlan,
     announcer_end,
 )
 from speaker.child import Child
+from speaker.directory import DirectoryChange
 from speaker.parts import Joiner
 from speaker.plan import Plan, PlanChange
+from speaker.protocol.effects import RecordAnswer
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 LASTING_S = 60.0
 """Seconds after which a watcher counts as working: the next pause is the first again."""
 
-Said = Credentials | ExcludedInterfaces | Plan | PlanChange
+Said = Credentials | ExcludedInterfaces | Plan | PlanChange | DirectoryChange | RecordAnswer
 """What a watcher says, each whole."""
 
 logger = logging.getLogger(__name__)
@@ -77,7 +80,7 @@ class WatcherKeeper:
         self._heard = self._heard or bool(messages)
         whole: list[Said] = []
         for message in messages:
-            joined = message if isinstance(message, Credentials | ExcludedInterfaces) else self._joiner.take(message)
+            joined = self._joiner.take(message) if isinstance(message, WholePlan | PlanChange) else message
             if joined is not None:
                 whole.append(joined)
             if isinstance(joined, Plan | PlanChange):

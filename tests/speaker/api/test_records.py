@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.config import Problem
-from cluster.l2status import status_name
+from cluster.l2status import EPOCH_ANNOTATION, NODE_LABEL, announced_service, announcing_node, status_name
 from cluster.objects import (
     AddressText,
     Condition,
@@ -33,6 +33,7 @@ from speaker.api.records import (
     WantedObject,
     Write,
     event,
+    next_record_write,
     next_status_write,
     next_write,
     speaker_of,
@@ -41,6 +42,8 @@ from speaker.api.records import (
 )
 from speaker.api.troubles import Trouble
 from speaker.link import LinkName
+from speaker.plan import BundleId
+from speaker.protocol.effects import AskRecord, RecordAnswer
 
 NODE = NodeName("node-1")
 ANNOUNCED = Announced("default/web", "uid-web", (AddressText("192.0.2.1"),), ())
@@ -210,3 +213,46 @@ def test_making_an_object_says_its_labels_at_once() -> None:
     step = next_status_write(wanted_status(ANNOUNCED, NODE), None, NODE)
     assert isinstance(step, Create)
     assert step.body["metadata"]["labels"]["metallb.io/node"] == NODE
+
+
+def record(node: str, epoch: str = "") -> ServiceL2Status:
+    annotations = {EPOCH_ANNOTATION: epoch} if epoch else {}
+    labels = {NODE_LABEL: node} if node else {}
+    return ServiceL2Status(ObjectMeta(name="x", resource_version="7", labels=labels, annotations=annotations))
+
+
+RECORDS = [
+    (record("node-1", "4"), RecordAnswer(BundleId("uid"), 6, NodeName("node-1"))),
+    (record("node-1", "40"), RecordAnswer(BundleId("uid"), 40, NodeName("node-1"))),
+    (record("node-2", "4"), RecordAnswer(BundleId("uid"), 0, NodeName("node-2"))),
+    (record("node-3", "4"), 6),
+    (record("node-3", "41"), 42),
+    (record("node-3", "42"), 44),
+    (record("", "x"), 6),
+    (record("node-3", "9" * 400), 6),
+]
+
+
+@pytest.mark.parametrize(("present", "expected"), RECORDS)
+def test_a_record_is_won_from_nobody_who_may_hold_it(present: ServiceL2Status, expected: RecordAnswer | int) -> None:
+    """node-1 asks; node-2 is blocked, and node-3 is heard or gone. The epoch is above that of the former holder."""
+    question = AskRecord(BundleId("uid"), ("default/web",), 6, (NodeName("node-2"),))
+    step = next_record_write(question, "default/web", present, NodeName("node-1"))
+    if isinstance(expected, RecordAnswer):
+        assert step == expected
+        return
+    assert isinstance(step, Patch)
+    assert step.subresource is None, "one write, of what says whose it is"
+    assert step.body["metadata"]["resourceVersion"] == "7", "and it fails where somebody was faster"
+    assert step.body["metadata"]["labels"][NODE_LABEL] == "node-1"
+    assert step.body["metadata"]["annotations"] == {EPOCH_ANNOTATION: str(expected)}
+
+
+def test_a_record_that_is_missing_is_made_with_its_holder_and_epoch() -> None:
+    question = AskRecord(BundleId("uid"), ("default/web",), 6, ())
+    step = next_record_write(question, "default/web", None, NodeName("node-1"))
+    assert isinstance(step, Create)
+    assert step.body["metadata"]["name"] == status_name("uid")
+    assert step.body["metadata"]["annotations"] == {EPOCH_ANNOTATION: "6"}
+    made = ServiceL2Status(ObjectMeta(name="x", labels=step.body["metadata"]["labels"]))
+    assert (announced_service(made), announcing_node(made)) == ("default/web", "node-1")

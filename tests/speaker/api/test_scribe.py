@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from speaker.api.records import Findings
 from speaker.api.scribe import Scribe
 from speaker.api.writer import Writer
 from speaker.link import LinkName
+from speaker.plan import BundleId
+from speaker.protocol.effects import AskRecord, RecordAnswer
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -33,11 +36,13 @@ RIGHT = ({"metallb.io/node": NODE, "metallb.io/service-name": "web", "metallb.io
 
 
 class World:
-    def __init__(self, api: EmbeddedApi, kubeconfig: Path) -> None:
+    def __init__(self, api: EmbeddedApi, kubeconfig: Path, node: NodeName = NODE) -> None:
         self.api = api
         self.writer = Writer()
         client = connect(api.kubeconfig(kubeconfig), user_agent="berthlb-speaker")
-        self.publisher = Scribe(client, self.writer, NODE, "metallb-system").publisher
+        self.answers: list[RecordAnswer] = []
+        """Whose records are, that were to be won."""
+        self.publisher = Scribe(client, self.writer, node, "metallb-system", self.answers.append).publisher
         self.writer.start()
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
@@ -127,3 +132,38 @@ def test_findings_are_written_as_they_are_in_the_end(world: World) -> None:
         return states[0].get("status", {}).get("result", "") if states else ""
 
     wait_until(lambda: world.writer.lag.writes == 0 and result() == "Valid")
+
+
+def win(world: World, blocked: str = "") -> RecordAnswer | None:
+    question = AskRecord(BundleId("uid-web"), ("default/web",), 6, (NodeName(blocked),) if blocked else ())
+    world.answers.clear()
+    world.publisher.win(question, "default/web", time.monotonic())
+    return wait_until(lambda: next(iter(world.answers), None))
+
+
+def test_a_record_is_won_where_there_is_none_and_from_who_cannot_hold_it(world: World) -> None:
+    ours = RecordAnswer(BundleId("uid-web"), 6, NODE)
+    assert win(world) == ours
+    assert world.record() == (RIGHT[0], "")
+    world.ask("DELETE", f"{STATUSES}/{NAME}")
+    world.make(OTHER, {**RIGHT[0], "metallb.io/node": OTHER})
+    assert win(world, blocked=OTHER) == RecordAnswer(BundleId("uid-web"), 0, OTHER)
+    assert world.record() == ({**RIGHT[0], "metallb.io/node": OTHER}, OTHER), "nothing was written"
+    assert win(world) == ours
+    assert world.record() == (RIGHT[0], OTHER), "the label says whose it is; the status follows with the claim"
+
+
+def test_of_two_that_want_a_record_one_wins(world: World, embedded_api: EmbeddedApi, tmp_path: Path) -> None:
+    rival = World(embedded_api, tmp_path / "rival", OTHER)
+    try:
+        for _ in range(10):
+            for each, blocked in ((world, OTHER), (rival, NODE)):
+                each.answers.clear()
+                question = AskRecord(BundleId("uid-web"), ("default/web",), 6, (blocked,))
+                each.publisher.win(question, "default/web", time.monotonic())
+            wait_until(lambda: world.answers and rival.answers)
+            won = [answer.epoch > 0 for answer in (world.answers[0], rival.answers[0])]
+            assert sorted(won) == [False, True]
+            world.ask("DELETE", f"{STATUSES}/{NAME}")
+    finally:
+        rival.writer.stop()

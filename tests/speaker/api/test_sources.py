@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 OWN = "/apis/metallb.io/v1beta1/namespaces/metallb-system"
 FOR_PLAN = {"services", "endpointslices", "nodes", "ipaddresspools", "l2advertisements"}
-ALL = FOR_PLAN | {"servicel2statuses", "configurationstates", "configmaps", "secrets"}
+ALL = FOR_PLAN | {"servicel2statuses", "configurationstates", "leases", "configmaps", "secrets"}
 
 
 class World:

@@ -173,3 +173,16 @@ def test_a_server_that_is_too_old_is_a_trouble_until_it_is_not() -> None:
     assert (trouble.reason, trouble.text, trouble.serious) == ("OldServer", "it is Kubernetes v1.29.4", True)
     made.set_server("")
     assert made.present(0.0) == ()
+
+
+def test_blocked_heartbeats_name_the_nodes_the_interface_and_the_port_to_open() -> None:
+    made = troubles()
+    made.set_hearing(0.0, hears=True)
+    made.set_blocked({LinkName("eth0"): (OTHER,)})
+    (trouble,) = made.present(0.0)
+    assert (trouble.reason, trouble.serious) == ("HeartbeatsBlocked", False)
+    assert "no heartbeat of node-2 arrives on eth0 of node node-1" in trouble.text
+    assert "UDP port 7948" in trouble.text
+    assert "224.0.0.254" in trouble.text
+    made.set_blocked({})
+    assert made.present(1.0) == ()

@@ -18,6 +18,7 @@ from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import (
     AskAddress,
+    AskRecord,
     Decision,
     Effect,
     NeighbourSeen,
@@ -50,6 +51,8 @@ class Wire:
         self._strangers = strangers
         self._told_lost: dict[SimulatedInterface, float] = {}
         self.on_datagram: Callable[[str, bytes], None] | None = None
+        self.on_question: Callable[[SimulatedNode, AskRecord], None] = lambda _node, _question: None
+        """A speaker wants to win a record in the API."""
         self.decisions: list[tuple[float, str, Decision]] = []
         self.probes: list[tuple[float, str, ProbeAddress]] = []
         self.gratuitous: list[tuple[float, str, SendGratuitous]] = []
@@ -63,6 +66,9 @@ class Wire:
             for link in node.told.values():
                 if link.present and not link.quiet:
                     self._send_gratuitous(node, link, [a for a in effect.addresses if a in link.answers])
+            return
+        if isinstance(effect, AskRecord):
+            self.on_question(node, effect)
             return
         interface = node.told.get(effect.link)
         if interface is None or not interface.present:
