@@ -26,7 +26,7 @@ from speaker.plan import Bundle, Candidate
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.owners import Owners
-from speaker.protocol.roster import Place, Roster
+from speaker.protocol.roster import LinkFamily, Roster
 
 LOAD_BOUND = 1.25
 
@@ -37,10 +37,10 @@ class Choosing:
         self._log = log
         self._bundles = bundles
         self._owners = owners
-        self._ability: dict[tuple[Candidate, frozenset[Place], bool], bool] = {}
+        self._ability: dict[tuple[Candidate, frozenset[LinkFamily], bool], bool] = {}
         self._nodes_differ: bool | None = None
 
-    def able(self, candidate: Candidate, places: frozenset[Place], cold: bool = False) -> bool:
+    def able(self, candidate: Candidate, places: frozenset[LinkFamily], cold: bool = False) -> bool:
         """Whether a candidate is believed able to claim at any of the places; where ``cold``, or will be soon."""
         if candidate.node == self._roster.node:
             return True
@@ -69,7 +69,7 @@ class Choosing:
         return {node: self.load(node) for node in (self._roster.node, *self._roster.peers)}
 
     def choose(
-        self, bundle: Bundle, places: frozenset[Place], cold: bool, loads: Mapping[NodeName, int], now: float
+        self, bundle: Bundle, places: frozenset[LinkFamily], cold: bool, loads: Mapping[NodeName, int], now: float
     ) -> Candidate | None:
         """The first equally suited able candidate whose load stays below its bound; the first able one if none is.
         ``loads`` says for some nodes what to count as their load instead of what they claim now."""
@@ -92,7 +92,9 @@ class Choosing:
                     return candidate
         return equals[0]
 
-    def is_among_the_fittest(self, candidate: Candidate, bundle: Bundle, places: frozenset[Place], now: float) -> bool:
+    def is_among_the_fittest(
+        self, candidate: Candidate, bundle: Bundle, places: frozenset[LinkFamily], now: float
+    ) -> bool:
         """Whether no able candidate can hold more of the bundle's addresses."""
         if not self._differ():
             return True
@@ -110,7 +112,7 @@ class Choosing:
         least_bound = ceil(LOAD_BOUND * self._bundles.load(now) / max(len(bundle.candidates), 1))
         return self.load_with(candidate.node, bundle, loads) <= least_bound
 
-    def _fittest(self, bundle: Bundle, places: frozenset[Place], cold: bool, now: float) -> Sequence[Candidate]:
+    def _fittest(self, bundle: Bundle, places: frozenset[LinkFamily], cold: bool, now: float) -> Sequence[Candidate]:
         """Of the able candidates those that can hold most of the bundle's addresses, and of these the ones on the
         subnets of most; all candidates, able or not, where nodes do not differ in this."""
         if not self._differ():

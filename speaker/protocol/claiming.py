@@ -47,7 +47,7 @@ from speaker.protocol.bundles import Bundles
 from speaker.protocol.choosing import Choosing, candidate_of
 from speaker.protocol.owners import Owners
 from speaker.protocol.probes import Probes
-from speaker.protocol.roster import Place, Roster
+from speaker.protocol.roster import LinkFamily, Roster
 
 JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
 EVALUATE_GAP_S = 0.01  # between rounds at the least, so that a burst of claims is judged together
@@ -315,7 +315,7 @@ class Claiming:
         self,
         bundle: Bundle,
         chosen: Candidate,
-        places: frozenset[Place],
+        places: frozenset[LinkFamily],
         since: float,
         now: float,
     ) -> float:

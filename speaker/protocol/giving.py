@@ -22,7 +22,7 @@ from cluster.objects import NodeName
 from cluster.times import LONG_AGO
 from speaker.plan import Bundle, Candidate
 from speaker.protocol.choosing import Choosing
-from speaker.protocol.roster import Place, Roster
+from speaker.protocol.roster import LinkFamily, Roster
 from speaker.protocol.successors import Successors
 from speaker.protocol.tenure import REVIEW_S, Move, Tenure
 
@@ -35,7 +35,7 @@ class Giving:
         self._roster = roster
         self._choosing = choosing
         self._successors = successors
-        self._arrivals: dict[tuple[NodeName, frozenset[Place]], float] = {}
+        self._arrivals: dict[tuple[NodeName, frozenset[LinkFamily]], float] = {}
         """When each node was first seen to be able at these places, of those that were awaited."""
         self._given_to: dict[NodeName, int] = {}
         """How many addresses the present round gives to whom."""
@@ -66,7 +66,7 @@ class Giving:
         self._kept -= len(bundle.addresses)
 
     def give_on(
-        self, bundle: Bundle, own: Candidate, tenure: Tenure, places: frozenset[Place], now: float
+        self, bundle: Bundle, own: Candidate, tenure: Tenure, places: frozenset[LinkFamily], now: float
     ) -> Move | None:
         """To whoever would be chosen if all provisional claims were free, in order of id: then everybody chooses the
         same, this node included."""

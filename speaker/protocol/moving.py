@@ -29,7 +29,7 @@ from speaker.protocol.bundles import Bundles
 from speaker.protocol.choosing import Choosing, candidate_of
 from speaker.protocol.giving import PROVISIONAL, Giving
 from speaker.protocol.owners import Owners
-from speaker.protocol.roster import Place, Roster
+from speaker.protocol.roster import LinkFamily, Roster
 from speaker.protocol.successors import Successors
 from speaker.protocol.tenure import REVIEW_S, Move, Tenure
 
@@ -183,7 +183,7 @@ class Moving:
     # ------------------------------------------------------------------------------------------------ preference
 
     def _take_back(
-        self, bundle: Bundle, own: Candidate, tenure: Tenure, places: frozenset[Place], now: float
+        self, bundle: Bundle, own: Candidate, tenure: Tenure, places: frozenset[LinkFamily], now: float
     ) -> Move | None:
         before = self._take_backs.get(bundle.id)
         times, last = (before.times, before.since) if before is not None else (0, LONG_AGO)

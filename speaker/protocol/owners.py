@@ -35,7 +35,7 @@ from speaker.plan import Bundle
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import Claim, ClaimLog, outranks
 from speaker.protocol.heartbeat import MAX_CLAIM_LINKS, MAX_EPOCH
-from speaker.protocol.roster import Network, Place, Roster
+from speaker.protocol.roster import LinkFamily, Network, Roster
 from speaker.protocol.standing import Standing
 from speaker.protocol.subnets import Subnets, networks_of
 
@@ -51,11 +51,11 @@ class Owner(NamedTuple):
 class _Belonging(NamedTuple):
     """Where an address belongs."""
 
-    belongs: frozenset[Place]
+    belongs: frozenset[LinkFamily]
     """Also on links that do not speak its family: others may."""
     answered_on: frozenset[LinkName]
     """Of the links that do, one for each segment."""
-    counts: tuple[Place, ...]
+    counts: tuple[LinkFamily, ...]
     """Those of ``answered_on`` where it matters who owns it."""
 
 
@@ -79,7 +79,7 @@ class Owners:
         """Where the address may be answered."""
         return self._place(address, now).answered_on
 
-    def places_of_any(self, addresses: Iterable[AddressText], now: float) -> frozenset[Place]:
+    def places_of_any(self, addresses: Iterable[AddressText], now: float) -> frozenset[LinkFamily]:
         """The places where it matters who owns some of the addresses: each of a bundle may be of another network."""
         return frozenset(chain.from_iterable(self.counts(address, now) for address in addresses))
 
@@ -87,11 +87,11 @@ class Owners:
         """The links of these places."""
         return frozenset(place.link for place in self.places_of_any(addresses, now))
 
-    def counts(self, address: AddressText, now: float) -> tuple[Place, ...]:
+    def counts(self, address: AddressText, now: float) -> tuple[LinkFamily, ...]:
         """The places where it matters who owns the address."""
         return self._place(address, now).counts
 
-    def belongs(self, address: AddressText, now: float) -> frozenset[Place]:
+    def belongs(self, address: AddressText, now: float) -> frozenset[LinkFamily]:
         """The places where the address belongs, whether or not this node can answer for it there."""
         return self._place(address, now).belongs
 
@@ -136,9 +136,9 @@ class Owners:
             family = family_of(address)
             spoken = [name for name in belongs if family in links[name].state.families]
             answered_on = self._subnets.answered_on(address, spoken, bool(named), now)
-            up = tuple(Place(name, family) for name in sorted(answered_on) if links[name].state.up)
+            up = tuple(LinkFamily(name, family) for name in sorted(answered_on) if links[name].state.up)
             shared = tuple(each for each in up if links[each.link].shared)
-            place = _Belonging(frozenset(Place(name, family) for name in belongs), answered_on, shared or up)
+            place = _Belonging(frozenset(LinkFamily(name, family) for name in belongs), answered_on, shared or up)
             if bundle is not None:
                 self._places[address] = place
         return place
@@ -173,7 +173,7 @@ class Owners:
         """The owner of each of its addresses on each link that counts; ``None`` where there is none."""
         return [self.owner(address, place.link) for address in bundle.addresses for place in self.counts(address, now)]
 
-    def vacant(self, bundle: Bundle, now: float) -> frozenset[Place]:
+    def vacant(self, bundle: Bundle, now: float) -> frozenset[LinkFamily]:
         """The places where some address of it has no owner."""
         return frozenset(
             place

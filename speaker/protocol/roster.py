@@ -36,7 +36,7 @@ IPV4_ALONE = frozenset({Family.IPV4})
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-class Place(NamedTuple):
+class LinkFamily(NamedTuple):
     """Where an address is to be answered for: a link, on which only a node that speaks the address's family can."""
 
     link: LinkName
@@ -246,7 +246,7 @@ class Roster:
         self.shared: OrderedDict[Network, float] = OrderedDict()
         """Subnets of own links on which speakers were heard, and when that was last so."""
 
-    def lives(self, node: NodeName, places: Iterable[Place]) -> bool:
+    def lives(self, node: NodeName, places: Iterable[LinkFamily]) -> bool:
         """Whether the peer is believed alive, suspected or not, at any of the places."""
         peer = self.peers.get(node)
         return peer is not None and any(
@@ -257,7 +257,11 @@ class Roster:
         )
 
     def able_since(
-        self, node: NodeName, places: Iterable[Place], interfaces: tuple[LinkName, ...] = (), starting: bool = False
+        self,
+        node: NodeName,
+        places: Iterable[LinkFamily],
+        interfaces: tuple[LinkName, ...] = (),
+        starting: bool = False,
     ) -> float | None:
         """Since when the peer is believed able to claim at any of the places, by one of its own interfaces if these
         are named; ``None`` if it is not. With ``starting`` one that will be able soon counts too."""

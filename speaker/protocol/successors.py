@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cluster.objects import NodeName
 from speaker.plan import Bundle, BundleId, Candidate
-from speaker.protocol.roster import Place, Roster
+from speaker.protocol.roster import LinkFamily, Roster
 
 
 class Successors:
@@ -42,7 +42,9 @@ class Successors:
         self._named.pop(id_, None)
         self._failed.pop(id_, None)
 
-    def able_since(self, bundle: Bundle, candidate: Candidate, places: frozenset[Place], now: float) -> float | None:
+    def able_since(
+        self, bundle: Bundle, candidate: Candidate, places: frozenset[LinkFamily], now: float
+    ) -> float | None:
         """Since when a candidate could take the bundle at all its places, as its heartbeats say; None also where it
         would not hear of a release, and where it was named before and did not claim."""
         peer = self._roster.peers.get(candidate.node)

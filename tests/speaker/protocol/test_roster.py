@@ -11,7 +11,7 @@ from speaker.link import LinkName
 from speaker.protocol.claims import Claim
 from speaker.protocol.fencing import Fence
 from speaker.protocol.heartbeat import BY_GROUP, RETURNED, SUSPECTED
-from speaker.protocol.roster import Place
+from speaker.protocol.roster import LinkFamily
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ETH1, ME, VIP, B, C, Company, address_of, link_local_of, mac_of
 
@@ -45,11 +45,11 @@ def test_able_is_who_lives_and_says_so(
     company = Company()
     sighting = company.peer(B, eth0=standing).sightings[ETH0]
     sighting.able_since, sighting.starting = able_since, starting
-    assert company.roster.able_since(B, [Place(ETH0, Family.IPV4)], named, counts_starting) == able
-    assert company.roster.able_since(B, [Place(ETH1, Family.IPV4)], named, counts_starting) is None
-    assert company.roster.able_since(B, [Place(ETH0, Family.IPV6)], named, counts_starting) is None
+    assert company.roster.able_since(B, [LinkFamily(ETH0, Family.IPV4)], named, counts_starting) == able
+    assert company.roster.able_since(B, [LinkFamily(ETH1, Family.IPV4)], named, counts_starting) is None
+    assert company.roster.able_since(B, [LinkFamily(ETH0, Family.IPV6)], named, counts_starting) is None
     sighting.families = BOTH
-    assert company.roster.able_since(B, [Place(ETH0, Family.IPV6)], named, counts_starting) == able
+    assert company.roster.able_since(B, [LinkFamily(ETH0, Family.IPV6)], named, counts_starting) == able
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from cluster.addresses import Family
 from speaker.link import LinkName
 from speaker.protocol import standing
-from speaker.protocol.roster import Peer, Place, Roster
+from speaker.protocol.roster import LinkFamily, Peer, Roster
 from speaker.protocol.standing import TRANSITIONS, Sign, Standing, Upshot
 from tests.speaker.protocol.company import ETH0, ETH1, VIP, B, Company
 from tests.speaker.protocol.tables import table_of
@@ -67,8 +67,8 @@ def test_a_suspect_is_alive_until_it_is_proved_dead_on_that_link(
     standings: dict[str, Standing], on: LinkName, hears: bool
 ) -> None:
     roster, _ = roster_with(**standings)
-    assert roster.lives(B, [Place(on, Family.IPV4)]) is hears
-    assert roster.lives(B, [Place(on, Family.IPV6)]) is False
+    assert roster.lives(B, [LinkFamily(on, Family.IPV4)]) is hears
+    assert roster.lives(B, [LinkFamily(on, Family.IPV6)]) is False
 
 
 def test_a_peer_that_is_cleared_on_one_link_stays_a_suspect_for_the_other() -> None:
