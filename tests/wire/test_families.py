@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -236,6 +236,23 @@ def test_ipv6_that_comes_late_goes_and_comes_back_is_used_each_time(wire: Wire, 
     assert first.holds(VIPS[V4])
     assert not second.claims
     assert len(decisions(speakers, "PeerSuspected")) == suspected
+
+
+@pytest.mark.parametrize("away", [away_by_mtu, away_by_switch, away_by_link])
+def test_a_node_of_ipv6_alone_that_loses_it_for_a_moment_is_heard_again_and_one_serves(
+    wire: Wire, start: Start, away: Callable[[WireHost], None]
+) -> None:
+    """Its addresses went with it, and come back by hand here, as a router's advertisement would bring them."""
+    lan = Lan(wire, start, (V6,), NODES[:2])
+    first, second = lan.speakers
+    lan.all_hear_each_other()
+    lan.wait_until_served_by(first)
+    away(first.host)
+    first.host.run("ip", "address", "replace", f"{ULA}1/64", "dev", "eth0", "nodad")
+    wait_until(lambda: any(decision.reason == "LinkUp" for decision in first.decisions), 10, "it was not away")
+    lan.all_hear_each_other()
+    wait_until(lambda: first.holds(*lan.addresses) != second.holds(*lan.addresses), 10, "not one holds it")
+    lan.wait_until_served_by(first if first.holds(*lan.addresses) else second)
 
 
 def joined(wire: Wire, hosts: Sequence[WireHost]) -> None:
