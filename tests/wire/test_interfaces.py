@@ -262,6 +262,24 @@ def test_card_that_nobody_configured_speaks_ipv6_and_is_in_nobodys_way(wire: Wir
     assert first.stats.refused == {}
 
 
+def test_holder_whose_interface_loses_ipv6_gives_up_what_is_ipv6_at_once_and_the_rest_of_the_bundle_follows(
+    wire: Wire, start: Start
+) -> None:
+    hosts, client = [wire.host("node-1"), wire.host("node-2")], wire.host("client")
+    wire.with_ipv6()
+    first, second = (start(host) for host in hosts)
+    for speaker in (first, second):
+        speaker.plan(1, bundle("a", (VIP, V6), "node-1", "node-2"))
+    wait_until(lambda: first.holds(VIP, V6) and second.stats is not None and second.stats.ready, 20)
+    assert client.resolve(V6) == hosts[0].mac()
+    began = time.monotonic()
+    hosts[0].run("ip", "link", "set", "eth0", "mtu", "1200")
+    wait_until(lambda: client.neighbour(V6) == hosts[1].mac(), 1, "another node does not answer at once")
+    print(f"IPv6: {time.monotonic() - began:.3f} s")  # noqa: T201  # as above
+    wait_until(lambda: second.holds(VIP, V6) and not first.claims, 5)
+    assert client.answerers(VIP) == {hosts[1].mac()}
+
+
 def test_ipv6_that_was_lost_and_is_back_between_two_looks_is_asked_again(wire: Wire, start: Start) -> None:
     """An MTU below 1,280 takes IPv6 from an interface, and with it all memberships of groups."""
     node, client = wire.host("node-1"), wire.host("client")
