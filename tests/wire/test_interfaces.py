@@ -63,6 +63,11 @@ class TwoLans:
     def address(self, host: WireHost) -> str:
         return f"{self.wire.address(host)}/24"
 
+    def exclude(self, host: WireHost, *patterns: str) -> None:
+        """Have a node announce on no interface that one of these matches."""
+        (speaker,) = (each for each in self.speakers if each.host is host)
+        speaker.say(ExcludedInterfaces(patterns))
+
     def until_another_answers(self, event: Callable[[WireHost], object], limit: float) -> tuple[Speaker, float]:
         """Have something happen to the holder: the new holder, and after how many seconds the client had an answer of
         it. ``limit`` is of an idle machine."""
@@ -137,6 +142,7 @@ def test_node_whose_interfaces_are_all_out_gives_its_addresses_up_at_once(
         ),
         "in a bridge": (into_a_bridge, lambda host: host.run("ip", "link", "delete", "br7")),
         "in another namespace": (away, back),
+        "excluded": (lambda host: lan.exclude(host, "^eth0$"), lan.exclude),
         "without address": (lambda host: host.run("ip", "address", "flush", "dev", "eth0"), plugged_again),
     }
     for name, (event, undo) in rows.items():
