@@ -59,7 +59,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         ]
     )
     assert options.kubeconfig == kubeconfig
-    assert (options.namespace, options.lb_class, options.listen) == ("lb", "berth", (("::1", 9000), ("0.0.0.0", 80)))
+    assert (options.namespace, options.lb_class, options.listen) == ("lb", "berth", (("::1", 9000), ("", 80)))
     assert (options.key, options.detection_floor_s, options.ignore_exclude) == (b"k" * 32, 0.5, True)
     assert (options.gratuitous_limit, options.probes) == (10, False)
     assert options.reception is Reception.ALL_MULTICAST
