@@ -140,6 +140,14 @@ def test_interface_that_was_without_ipv6_for_a_moment_is_asked_again(wire: Wire,
     assert answerers(client, VIP) == {first.host.mac()}
 
 
+def test_bundle_of_both_families_leaves_a_node_on_which_ipv6_is_switched_off(wire: Wire, start: Start) -> None:
+    first, second, client = holder_and_spare(wire, start)
+    first.host.run("sysctl", "-q", "-w", "net.ipv6.conf.eth0.disable_ipv6=1")
+    wait_until(lambda: second.holds(VIP, IPV4), 10, "the other node speaks both families")
+    wait_until(lambda: client.neighbour(VIP) == client.neighbour(IPV4) == second.host.mac(), 5)
+    assert answerers(client, VIP) == {second.host.mac()}
+
+
 def sent_heartbeats(speaker: Speaker) -> int:
     return speaker.stats.counters.get("sent_heartbeats", 0) if speaker.stats is not None else 0
 
