@@ -84,22 +84,26 @@ def test_what_the_cluster_uses_itself_is_left_out_of_a_huge_pool_and_its_counts(
     control_plane: ControlPlane, cluster: Installation
 ) -> None:
     """The Service range is a ServiceCIDR of both families, which the API server makes."""
-    with node(control_plane, cluster.name, "fd00:96::1:7", "fd00:96::1:8/125"):
-        cluster.pool("huge", "fd00:96::/48")
+    with node(control_plane, cluster.name, "fd00:10:96::1:7", "fd00:10:96::1:8/125"):
+        cluster.pool("huge", "fd00:10:96::/48")
         asked = (
             (
                 "range",
-                "FD00:96:0:0::000A",
-                'fd00:96::a is in the Service range fd00:96::/112 (ServiceCIDR "kubernetes")',
+                "FD00:10:96:0::000A",
+                'fd00:10:96::a is in the Service range fd00:10:96::/112 (ServiceCIDR "kubernetes")',
             ),
-            ("node", "fd00:96::1:7", f'fd00:96::1:7 is an address of node "{cluster.name}"'),
-            ("pods", "fd00:96::1:9", f'fd00:96::1:9 is in the Pod range fd00:96::1:8/125 of node "{cluster.name}"'),
+            ("node", "fd00:10:96::1:7", f'fd00:10:96::1:7 is an address of node "{cluster.name}"'),
+            (
+                "pods",
+                "fd00:10:96::1:9",
+                f'fd00:10:96::1:9 is in the Pod range fd00:10:96::1:8/125 of node "{cluster.name}"',
+            ),
         )
         for name, address, why in asked:
             service(cluster, name, "SingleStack", "IPv6", asks=address)
             wait_until(lambda name=name, why=why: cluster.condition(name).get("message", "").startswith(why))  # type: ignore[misc]  # bound now
             assert cluster.condition(name)["reason"] == "AddressReserved"
-        for name, expected in (("first", "fd00:96::1:0"), ("second", "fd00:96::1:1")):
+        for name, expected in (("first", "fd00:10:96::1:0"), ("second", "fd00:10:96::1:1")):
             service(cluster, name, "SingleStack", "IPv6")
             wait_until(lambda name=name, expected=expected: cluster.address(name) == expected)  # type: ignore[misc]  # bound now
 
@@ -111,7 +115,7 @@ def test_what_the_cluster_uses_itself_is_left_out_of_a_huge_pool_and_its_counts(
         assert status()["availableIPv6"] == 2**63 - 1, "as many as the API's integers hold"
         overlapping = next(each for each in status()["conditions"] if each["type"] == "Overlapping")
         assert overlapping["reason"] == "NodeAddress"
-        assert "fd00:96::/112 is in the Service range" in overlapping["message"]
+        assert "fd00:10:96::/112 is in the Service range" in overlapping["message"]
         given = 2.0**80 - 2**16 - 1 - 2**3
         assert cluster.metric('metallb_allocator_ipv6_addresses_total{pool="huge"}') == pytest.approx(given)
         assert cluster.metric('metallb_allocator_ipv6_addresses_in_use_total{pool="huge"}') == 2
