@@ -79,6 +79,17 @@ class Owners:
         """Where the address may be answered."""
         return self._place(address, now).answered_on
 
+    def links_of_unnamed(self, address: AddressText, now: float) -> frozenset[LinkName]:
+        """Where a node for which no interfaces are named may answer for the address."""
+        bundle = self._bundles.of.get(address)
+        if bundle is None or not bundle.interfaces:
+            return self.links_of(address, now)
+        return frozenset(self._subnets.belongs(address, (), now))
+
+    def speaks(self, link: LinkName, address: AddressText) -> bool:
+        """Whether this node's kernel speaks the address's family on the link."""
+        return family_of(address) in self._roster.links[link].state.families
+
     def places_of_any(self, addresses: Iterable[AddressText], now: float) -> frozenset[LinkFamily]:
         """The places where it matters who owns some of the addresses: each of a bundle may be of another network."""
         return frozenset(chain.from_iterable(self.counts(address, now) for address in addresses))
@@ -134,7 +145,7 @@ class Owners:
             named = bundle.interfaces if bundle is not None else ()
             belongs = self._subnets.belongs(address, named, now)
             family = family_of(address)
-            spoken = [name for name in belongs if family in links[name].state.families]
+            spoken = [name for name in belongs if self.speaks(name, address)]
             answered_on = self._subnets.answered_on(address, spoken, bool(named), now)
             up = tuple(LinkFamily(name, family) for name in sorted(answered_on) if links[name].state.up)
             shared = tuple(each for each in up if links[each.link].shared)

@@ -283,12 +283,12 @@ class Ownership:
         return self._owners.links_of(address, now)
 
     def is_served_on(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
-        """Whether the address is in the Plan, and the peer answers for it on the link if it holds it."""
-        return (
-            address in self._bundles.of
-            and link in self.links_of(address, now)
-            and self._roster.claim_on(peer, address, link) is not None
-        )
+        """Whether the address is in the Plan, can be asked for on the link, and is answered for there by the peer if that
+        holds it."""
+        claim = self._roster.claim_on(peer, address, link)
+        if claim is None or address not in self._bundles.of or not self._owners.speaks(link, address):
+            return False
+        return bool(claim.links) or link in self._owners.links_of_unnamed(address, now)
 
     def held_on(self, address: AddressText, now: float) -> frozenset[LinkName]:
         """Where the address is this node's to answer for now, unless answering is suspended there."""

@@ -164,6 +164,25 @@ def test_a_holder_for_which_another_interface_is_named_leaves_the_former_network
         assert world.owner(ROUTED, storage) == holder, world.story()
 
 
+def test_a_holder_that_only_answers_is_asked_also_where_this_node_may_not_answer() -> None:
+    """A claim that is heard is not taken for a dead node's, whatever interfaces are named for who would take over."""
+    for seed in SEEDS:
+        world, _ = with_storage(seed)
+        Invariants(world, owners_stay=False)
+        bundle = bundle_of("b0", [ON_LAN], world.nodes)
+        holder, *others = rank("b0", world.nodes)
+        world.set_bundles([naming(bundle, **dict.fromkeys(others, (ETH1,)))])
+        world.start_all(spread=0.3)
+        world.run(8.0)
+        assert world.owner(ON_LAN) == holder, world.story()
+        world.nodes[holder].lan.refuses = True
+        world.run(3.0)
+        assert not decisions_of(world, "PeerDead"), world.story()
+        world.set_bundles([bundle])
+        world.run(3.0)
+        assert world.owner(ON_LAN) == holder, world.story()
+
+
 def test_an_interface_on_the_network_of_a_named_one_is_no_other_place() -> None:
     """Whichever of a node's interfaces on one network others hear, its claim counts there."""
     for seed in SEEDS:
