@@ -283,7 +283,7 @@ class Ownership:
         return self._owners.links_of(address, now)
 
     def is_served_on(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
-        """Whether the address is in the Plan, can be asked for on the link, and is answered for there by the peer if that
+        """Whether the address is in the Plan, can be asked for on the link, and the peer answers for it there if it
         holds it."""
         claim = self._roster.claim_on(peer, address, link)
         if claim is None or address not in self._bundles.of or not self._owners.speaks(link, address):

@@ -29,6 +29,7 @@ from tests.controller.validity import (
     ours,
 )
 from tests.controller.world import World
+from tests.oracle import services as rules
 from tests.oracle.services import Address, Body, annotation, key_of, may_share, shown
 
 BROKEN = {"a": "10.0.0.9-10.0.0.1", "b": "10.0.0.2-10.0.0.4"}
@@ -386,9 +387,11 @@ class Histories(RuleBasedStateMachine):
             self._note_crowded_out(service)
 
     def _note_crowded_out(self, leaving: Body) -> None:
-        """A Service that is being deleted stays, and those that cannot share with it any more move."""
+        """A Service that is being deleted stays, also where its status was falsified, and those that cannot share with
+        it any more move."""
+        stays = {*shown(leaving), *(rules.given(leaving) or ())}
         for other in load_balancers(self.world):
-            if set(shown(other)) & set(shown(leaving)) and other is not leaving and not may_share(other, leaving):
+            if stays & set(shown(other)) and other is not leaving and not may_share(other, leaving):
                 self.evicted.add(key_of(other))
 
 
