@@ -212,7 +212,8 @@ class Assignments:
         return next((key for key, elsewhere in self._showing.get(address, {}).items() if elsewhere), None)
 
     def take_disputed(self) -> set[str]:
-        """Services of which ``shown_by`` may have something else to tell since the last call."""
+        """Services of which ``shown_by`` may have something else to tell since the last call, or that have an address
+        of a Service that is being deleted and shares it on other terms than before."""
         disputed, self._disputed = self._disputed, set()
         return {each.service for address in disputed for each in self._ledger.having(address)}
 
@@ -229,6 +230,8 @@ class Assignments:
         one.strays = tuple(address for address in one.strays if address not in addresses)
         sharer = read_sharer(one.view)
         for address in addresses:
+            if _is_leaving(one) and sharer not in self._ledger.having(address):
+                self._disputed.add(address)  # it stays, and those that cannot share with it any more move
             if self._ledger.take(address, sharer) and (pool := self._ledger.pool_around(address)) is not None:
                 self._freed.add(pool)
 

@@ -315,6 +315,7 @@ class Reconciler:
             services -= 1
             for reclaimer in self._assignments.take_reclaimers():
                 self._enter(self._tracked[reclaimer])
+            self._queue.add(*self._assignments.take_disputed())
             if freed := self._assignments.take_freed():
                 self._queue.offer(freed & self._decisions.config.pools.keys(), self._decisions.waiting)
             if (first := self._queue.pop()) is None:

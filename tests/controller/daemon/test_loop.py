@@ -344,7 +344,7 @@ def test_nothing_is_given_out_before_the_nodes_are_known_and_their_addresses_nev
 
 
 def test_the_range_of_cluster_ips_is_never_given_out(cluster: Cluster, start: Start) -> None:
-    (cidr,) = cluster.ask("GET", "/apis/networking.k8s.io/v1/servicecidrs/kubernetes")["spec"]["cidrs"]
+    cidr, *_ = cluster.ask("GET", "/apis/networking.k8s.io/v1/servicecidrs/kubernetes")["spec"]["cidrs"]
     cluster.pool("pool", addresses=[cidr, "10.0.0.0/30"])
     start()
     cluster.service("web")

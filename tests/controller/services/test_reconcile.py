@@ -264,6 +264,15 @@ def test_who_changes_the_terms_leaves_also_while_the_pool_may_come_back() -> Non
     assert any(key == "default/web" and reason == "ClearAssignment" for key, reason, _ in world.take_events())
 
 
+def test_of_those_that_share_with_one_that_is_being_deleted_and_changes_the_terms_the_others_move(world: World) -> None:
+    assigned(world, web={"annotations": KEY, "ports": HTTP}, secure={"annotations": KEY, "ports": HTTPS})
+    assert (world.ip("web"), world.ip("secure")) == ("172.18.255.200", "172.18.255.200")
+    world.put("web", deletionTimestamp="2026-01-02T00:00:00Z", finalizers=["example/stays"])
+    world.put("web", annotations={"metallb.io/allow-shared-ip": None})
+    world.settle()
+    assert (world.ip("web"), world.ip("secure")) == ("172.18.255.200", "172.18.255.201")
+
+
 # ------------------------------------------------------------------------ who waits
 
 
