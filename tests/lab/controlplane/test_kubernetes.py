@@ -24,7 +24,7 @@ from tests.lab.conftest import end, make, new_name
 from tests.real import kubectl, program, real_assets
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.real]
+pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("controlplane")]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tests.lab.conftest import end, make
 from tests.pages import ROOT
 from tests.waiting import ended, wait_until
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("hosts")]
 
 
 @pytest.fixture(scope="module")

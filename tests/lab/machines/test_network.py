@@ -19,7 +19,7 @@ from tests.lab.conftest import end, make
 from tests.pages import ROOT
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("network")]
 
 
 @pytest.fixture(scope="module", params=Families)

@@ -21,7 +21,7 @@ from lab.shipped.rights import rights_of
 from tests.lab.conftest import end, make
 from tests.pages import ROOT
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("rights")]
 
 CAPABILITIES = {"NET_RAW": 1 << 13}
 EIGHT_MIB = 8 << 20

@@ -24,17 +24,21 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.lab
 REAL = {"control_plane": "kubernetes", "node_grace": LEAST_GRACE_S}
 EMBEDDED = {"control_plane": "embedded", "node_grace": 0.5}
+
+
+def data_path(name: str, **wanted: object) -> object:
+    """All tests of one lab go to one process, which makes it once."""
+    real = [pytest.mark.real] if wanted["control_plane"] == "kubernetes" else []
+    return pytest.param(wanted, id=name, marks=[pytest.mark.xdist_group(f"traffic-{name}"), *real])
+
+
 DATA_PATHS = [
-    pytest.param(EMBEDDED, id="embedded"),
-    pytest.param({**EMBEDDED, "families": Families.IPV6}, id="embedded-ipv6"),
-    pytest.param({**REAL, "proxy_mode": "nftables"}, id="kubernetes", marks=pytest.mark.real),
-    pytest.param({**REAL, "families": Families.IPV6}, id="kubernetes-ipv6", marks=pytest.mark.real),
-    pytest.param({**REAL, "proxy_mode": "iptables"}, id="kubernetes-iptables", marks=pytest.mark.real),
-    pytest.param(
-        {**REAL, "families": Families.IPV6, "proxy_mode": "iptables"},
-        id="kubernetes-iptables-ipv6",
-        marks=pytest.mark.real,
-    ),
+    data_path("embedded", **EMBEDDED),
+    data_path("embedded-ipv6", **EMBEDDED, families=Families.IPV6),
+    data_path("kubernetes", **REAL, proxy_mode="nftables"),
+    data_path("kubernetes-ipv6", **REAL, families=Families.IPV6),
+    data_path("kubernetes-iptables", **REAL, proxy_mode="iptables"),
+    data_path("kubernetes-iptables-ipv6", **REAL, families=Families.IPV6, proxy_mode="iptables"),
 ]
 
 
