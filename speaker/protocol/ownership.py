@@ -137,10 +137,10 @@ class Ownership:
 
     def give_up(self, why: str, now: float) -> None:
         """Release every claim."""
-        held = dict.fromkeys(bundle.id for address in self.log.claims if (bundle := self._bundles.of.get(address)))
+        held = self._claimed_bundles()
         self._release(list(self.log.claims), why)
-        for id_ in held:
-            self._claiming.look(self._bundles.by_id[id_], now)
+        for bundle in held:
+            self._claiming.look(bundle, now)
 
     def discard_answers(self, now: float) -> None:
         """What has arrived was thrown away, perhaps answers to probes."""
@@ -165,7 +165,7 @@ class Ownership:
         if verdict is Verdict.RELEASE:
             self._release_bundle(bundle, f"on record with {answer.holder}", now)
         elif verdict is Verdict.REPEAT:
-            self._roster.emit(SendGratuitous(tuple(a for a in bundle.addresses if a in self.log.claims)))
+            self._roster.emit(SendGratuitous(tuple(self._claimed(bundle))))
         self._claiming.look(bundle, now)
 
     def confirm(self, resumed: frozenset[LinkName], now: float) -> None:
@@ -174,13 +174,9 @@ class Ownership:
         before = self.degraded
         self.degraded = frozenset(name for name, link in self._roster.links.items() if link.blocked)
         for links, keep in ((self.degraded - before, True), (resumed & self.degraded & before, False)):
-            for id_ in self._held_on(links, now) if links else ():
-                self._arbitration.confirm(id_, now, keep=keep)
-
-    def _held_on(self, links: frozenset[LinkName], now: float) -> list[BundleId]:
-        held = dict.fromkeys(bundle.id for address in self.log.claims if (bundle := self._bundles.of.get(address)))
-        places = {id_: self._owners.links_of_any(self._bundles.by_id[id_].addresses, now) for id_ in held}
-        return [id_ for id_ in held if not links.isdisjoint(places[id_])]
+            for bundle in self._claimed_bundles() if links else ():
+                if not links.isdisjoint(self._owners.links_of_any(bundle.addresses, now)):
+                    self._arbitration.confirm(bundle.id, now, keep=keep)
 
     def doubt(self, address: AddressText, now: float) -> None:
         """Somebody who is not heard claims an address that this node holds: ask the record."""
@@ -190,14 +186,14 @@ class Ownership:
 
     def _held(self, id_: BundleId, now: float) -> Held | None:
         bundle = self._bundles.by_id.get(id_)
-        claims = [self.log.claims[a] for a in bundle.addresses if a in self.log.claims] if bundle is not None else []
-        if bundle is None or not claims:
+        claimed = self._claimed(bundle) if bundle is not None else []
+        if bundle is None or not claimed:
             return None
-        epoch = max(claim.epoch for claim in claims)
+        epoch = max(self.log.claims[address].epoch for address in claimed)
         return Held(bundle, self._owners.links_of_any(bundle.addresses, now), epoch)
 
     def _release_bundle(self, bundle: Bundle, why: str, now: float) -> None:
-        self._release([address for address in bundle.addresses if address in self.log.claims], why)
+        self._release(self._claimed(bundle), why)
         self._claiming.look(bundle, now)
 
     # ------------------------------------------------------------------------------------------------ following
@@ -253,19 +249,32 @@ class Ownership:
             self._owners.note_epochs(address)
             if address in self.log.claims:
                 self._owners.note_epoch(address, self.log.claims[address].epoch)
-                self._say_links(bundle, address, now)
                 if bundle.id not in self._moving.tenures:
                     self._moving.tenures[bundle.id] = self._former_tenures.get(address) or self._tenure(bundle, now)
+        self._say_links(bundle, now)
         self._keep_or_give_up(bundle, now, complete=complete)
         self._moving.consider(bundle, now)
         self._claiming.look(bundle, now)
         self._touch(bundle.addresses)
 
-    def _say_links(self, bundle: Bundle, address: AddressText, now: float) -> None:
-        """Have a claim say for which links it is now."""
-        claim, links = self.log.claims[address], self._owners.claimed_for(bundle, now)
-        if links != claim.links:
-            self.log.put(address, claim._replace(links=links))
+    def _say_links(self, bundle: Bundle, now: float) -> None:
+        """Have the claims on a bundle say for which links they are now."""
+        links = self._owners.claimed_for(bundle, now)
+        for address in self._claimed(bundle):
+            claim = self.log.claims[address]
+            if links != claim.links:
+                self.log.put(address, claim._replace(links=links))
+
+    # ------------------------------------------------------------------------------------------------ own claims
+
+    def _claimed(self, bundle: Bundle) -> list[AddressText]:
+        """Those of its addresses that this node claims."""
+        return [address for address in bundle.addresses if address in self.log.claims]
+
+    def _claimed_bundles(self) -> list[Bundle]:
+        """Those of which this node claims something."""
+        claimed = (self._bundles.of.get(address) for address in self.log.claims)
+        return list({bundle.id: bundle for bundle in claimed if bundle is not None}.values())
 
     # ------------------------------------------------------------------------------------------------ answers
 
@@ -327,7 +336,7 @@ class Ownership:
             self._moving.pause()
             return
         for bundle, move in self._moving.review(now):
-            self._release([a for a in bundle.addresses if a in self.log.claims], move.why)
+            self._release(self._claimed(bundle), move.why)
             self._moving.moved(bundle.id, move, now)
             self._claiming.look(bundle, now)
             self._claiming.wake(now)
@@ -393,10 +402,11 @@ class Ownership:
             tenure.awaited = self._shared(frozenset(each.node for each in absent))
         alone = any(self._roster.links[place.link].alone for place in self._owners.places_of_any(addresses, now))
         epoch = self._owners.next_epoch(bundle, alone)
+        claim = Claim(epoch, preference, self._owners.claimed_for(bundle, now))
         for address in addresses:
             self._owners.note_epoch(address, epoch)
             self.probes.forget(address)
-            self.log.put(address, Claim(epoch, preference, self._owners.claimed_for(bundle, now)))
+            self.log.put(address, claim)
             self._roster.report("Claimed", address=address, epoch=epoch, why=why)
         self._moving.claimed(bundle, tenure, now)
         self._touch(addresses)
@@ -413,10 +423,10 @@ class Ownership:
     def _keep_or_give_up(self, bundle: Bundle, now: float, *, complete: bool) -> None:
         """A claim on an address whose family this node does not speak any more is given up; the rest of the bundle
         stays, until whoever claims that takes it, too. A claim that was made on other networks altogether is given up:
-        its holders there may not have been heard.
-        So is one for interfaces that this node does not have, or has by another name, since it keeps the address from
-        others; but not while links go, of which one may be back in a moment: when they are ``complete``."""
-        unspoken = [a for a in bundle.addresses if a in self.log.claims and self._owners.is_unspoken(a, now)]
+        its holders there may not have been heard. So is one for interfaces that this node does not have, or has by
+        another name, since it keeps the address from others; but not while links go, of which one may be back in a
+        moment: when they are ``complete``."""
+        unspoken = [address for address in self._claimed(bundle) if self._owners.is_unspoken(address, now)]
         if unspoken:
             self._release(unspoken, "no link speaks its family")
         tenure = self._moving.tenures.get(bundle.id)
@@ -429,7 +439,7 @@ class Ownership:
         elif not networks and bundle.interfaces and complete:
             why = "no such interface"
         if why:
-            self._release([a for a in bundle.addresses if a in self.log.claims], why)
+            self._release(self._claimed(bundle), why)
         else:
             tenure.made_on |= networks
 

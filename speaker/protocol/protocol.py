@@ -455,7 +455,7 @@ class Protocol:
     def _carry_over(self, now: float) -> None:
         """Have all parts do what follows from the news."""
         roster, ownership, news = self._roster, self._ownership, self._news
-        if news.changed and self._ownership.degraded:
+        if news.changed and ownership.degraded:
             self._take_in(self._expected.review(now, at_once=True))
         self._identity.able = self._voice.ready
         self._voice.yields = self._identity.yields(now)
@@ -467,7 +467,7 @@ class Protocol:
             ownership.networks_changed(now)
         if news.changed or answering != self._answering:
             self._answers.look_at_links()
-        self._ownership.confirm(answering - self._answering, now)
+            ownership.confirm(answering - self._answering, now)
         self._answering = answering
         if news.changed:
             news.changed = False

@@ -123,7 +123,7 @@ class Sighting:
         not heard in that family yet."""
         if mac != self.mac:
             return False
-        own = self.address if same_family(self.address, address) else self.other_address
+        own = self.address if family_of(self.address) is family_of(address) else self.other_address
         return own is None or own == address
 
     def note_place(self, address: AddressText, mac: Mac) -> None:
@@ -131,7 +131,7 @@ class Sighting:
         if mac != self.mac:
             self.mac, self.address, self.other_address = mac, address, None
         elif address != self.address:
-            if not same_family(self.address, address):
+            if family_of(self.address) is not family_of(address):
                 self.other_address = self.address
             self.address = address
 
@@ -460,10 +460,6 @@ class Roster:
 
     def report(self, reason: str, **fields: str | int | float) -> None:
         self.emit(Decision(reason, fields))
-
-
-def same_family(one: AddressText, other: AddressText) -> bool:
-    return (":" in one) is (":" in other)
 
 
 def claims_of(peer: Peer, why: str) -> dict[AddressText, str]:
