@@ -22,6 +22,7 @@ from bench.report import Figures, arguments
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
+from speaker.wire.ethernet import ETHERTYPE_IPV6
 from speaker.wire.nd import frames
 from tests.wire.network import Wire, WireHost
 from tests.wire.opened import mac_of
@@ -63,13 +64,13 @@ def main() -> None:
     def ours(wire: Wire, node: WireHost, client: WireHost) -> Figures:
         wire.with_ipv6()
         loads = {"questions": (foreign_questions(), 50_000), "packets": (foreign_packets(node), 200_000)}
-        asked = (client, frames.ETHERTYPE_IPV6, questions)
+        asked = (client, ETHERTYPE_IPV6, questions)
         return of_speaker(node, *asked, addresses=addresses, seconds=options.seconds, unasked=UNASKED, loads=loads)
 
     def kernel(wire: Wire, node: WireHost, client: WireHost) -> Figures:
         wire.with_ipv6()
         node.run("sh", "-c", "; ".join(f"ip address add {address}/128 dev eth0 nodad" for address in addresses))
-        return measure(client, frames.ETHERTYPE_IPV6, questions, addresses, options.seconds)
+        return measure(client, ETHERTYPE_IPV6, questions, addresses, options.seconds)
 
     compare(ours, kernel, options.json)
 

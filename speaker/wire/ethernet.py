@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from speaker.link import Mac
 
+ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
 HEADER_OCTETS = 14
 """Destination, source and EtherType."""
 PADDED_OCTETS = 60

@@ -13,6 +13,7 @@ from cluster.addresses import Family
 from speaker.wire.arp import filter as arp_filter
 from speaker.wire.arp import frames as arp
 from speaker.wire.arp.responder import ArpResponder
+from speaker.wire.ethernet import ETHERTYPE_IPV6
 from speaker.wire.nd import filter as nd_filter
 from speaker.wire.nd import frames as nd
 from speaker.wire.nd.responder import NdResponder
@@ -32,7 +33,7 @@ ARP = Resolution(
 )
 NEIGHBOUR_DISCOVERY = Resolution(
     family=Family.IPV6,
-    ethertype=nd.ETHERTYPE_IPV6,
+    ethertype=ETHERTYPE_IPV6,
     frame_octets=nd.READ_OCTETS,
     responder=NdResponder,
     answers=nd_filter.ANSWERS,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 
 from cluster.addresses import Family
 from cluster.objects import AddressText
@@ -36,8 +36,6 @@ MAX_GATEWAYS = 256
 
 DUMPS = (netlink.LINKS, netlink.ADDRESSES, *netlink.ROUTES)
 """What is to be asked for, in this order, until all is known."""
-
-_LINK_LOCAL = IPv6Network("fe80::/10")  # RFC 4291 §2.5.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +177,11 @@ class LinkTable:
 
     def _gateways_of(self, index: int) -> Iterator[AddressText]:
         """The best one of each family."""
-        here = [gateway for gateway in self._gateways if gateway.index == index]
         for family in Family:
-            best = (gateway for gateway in here if gateway.address.family is family)
-            for first in sorted(best, key=lambda gateway: (gateway.metric, gateway.address))[:1]:
-                yield first.address.text
+            here = (each for each in self._gateways if each.index == index and each.address.family is family)
+            best = min(here, key=lambda gateway: (gateway.metric, gateway.address), default=None)
+            if best is not None:
+                yield best.address.text
 
     def take_lost(self) -> Lost:
         """What interfaces lost and had back before we looked, since the last call."""
@@ -218,7 +216,7 @@ class LinkTable:
 
 def is_link_local(own: OwnAddress) -> bool:
     """Whether it is an IPv6 address that is valid on its link only. Every interface has one, of the same subnet."""
-    return own.address.family is Family.IPV6 and IPv6Address(bytes(own.address)) in _LINK_LOCAL
+    return own.address.family is Family.IPV6 and IPv6Address(bytes(own.address)).is_link_local
 
 
 def _can_talk(addresses: Iterable[OwnAddress]) -> bool:

@@ -18,9 +18,9 @@ from speaker.link import LinkName
 from speaker.protocol.heartbeat import Authenticator
 from speaker.wire.addresses import WireAddress
 from speaker.wire.bpf import PASS, assemble
-from speaker.wire.ethernet import FrameError
+from speaker.wire.ethernet import ETHERTYPE_IPV6, FrameError
 from speaker.wire.nd import frames
-from speaker.wire.nd.frames import ETHERTYPE_IPV6, READ_OCTETS, NeighbourAdvertisement
+from speaker.wire.nd.frames import READ_OCTETS, NeighbourAdvertisement
 from speaker.wire.sockets import PacketSocket
 from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost

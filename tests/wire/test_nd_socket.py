@@ -15,9 +15,10 @@ import pytest
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.wire.addresses import WireAddress
+from speaker.wire.ethernet import ETHERTYPE_IPV6
 from speaker.wire.nd import frames
 from speaker.wire.nd.filter import ANSWERS, NdFilter
-from speaker.wire.nd.frames import ETHERTYPE_IPV6, READ_OCTETS, NeighbourAdvertisement, NeighbourSolicitation
+from speaker.wire.nd.frames import READ_OCTETS, NeighbourAdvertisement, NeighbourSolicitation
 from speaker.wire.nd.responder import NdResponder
 from speaker.wire.sockets import PacketSocket
 from tests.waiting import wait_until

@@ -18,7 +18,7 @@ from enum import IntEnum
 
 from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
-from speaker.wire.ethernet import BROADCAST, NO_MAC, PADDED_OCTETS, FrameError
+from speaker.wire.ethernet import BROADCAST, ETHERTYPE_IPV4, NO_MAC, PADDED_OCTETS, FrameError
 
 ETHERTYPE_ARP = 0x0806
 ARP_FRAME_OCTETS = 42
@@ -28,7 +28,7 @@ READ_OCTETS = 64
 NO_ADDRESS = WireAddress(4)
 """Sender of a probe (RFC 5227 §1.1): somebody asks who has an address without owning one yet."""
 
-FIXED_FIELDS = struct.pack("!HHHBB", ETHERTYPE_ARP, 1, 0x0800, 6, 4)
+FIXED_FIELDS = struct.pack("!HHHBB", ETHERTYPE_ARP, 1, ETHERTYPE_IPV4, 6, 4)
 """Octets 12 to 20 of every frame here: EtherType, then hardware Ethernet, protocol IPv4 and their address lengths."""
 NONCE_MAGIC, PROOF_MAGIC = b"BLB?", b"BLB!"
 NONCE_OCTETS, PROOF_OCTETS = 8, 12

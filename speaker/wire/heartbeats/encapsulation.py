@@ -16,20 +16,27 @@ tells the families apart, except for what the kernel calls them (``port``).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cluster.addresses import Family
 from speaker.link import Mac
 from speaker.protocol.effects import LinkState
 from speaker.wire.addresses import OwnAddress, WireAddress
 from speaker.wire.bpf import Instruction
+from speaker.wire.ethernet import HEADER_OCTETS, FrameError
 
 NETWORK_CONTROL = 0xC0
 """DSCP CS6 (RFC 4594 §3.1), as routing protocols and VRRP mark what they say: IPv4's type of service, IPv6's traffic
 class."""
 UDP = 17
 """As the IP header names it (IANA, protocol numbers)."""
+ETHERNET_HEADER = struct.Struct("!6s6sH")
+UDP_HEADER = struct.Struct("!HHHH")
+ICMP_HEADER = struct.Struct("!BBHI")
+"""Of "port unreachable", in both versions; the packet that it is about follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,43 @@ class PortUnreachable:
     asker: WireAddress
     """Who had sent it, from which port."""
     asker_port: int
+
+
+class Packet(NamedTuple):
+    """What an IP header says, and what is behind it."""
+
+    protocol: int
+    hops: int
+    source: bytes
+    to: bytes
+    payload: bytes
+
+
+def parse_frame(
+    frame: bytes,
+    ethertype: int,
+    icmp: int,
+    packet_of: Callable[[bytes], Packet],
+    unreachable_of: Callable[[Mac, Packet], PortUnreachable],
+) -> UdpFrame | PortUnreachable:
+    """Read a frame of the family with this EtherType and this ICMP. ``packet_of`` reads what is behind Ethernet's
+    header, ``unreachable_of`` a message of ICMP. Raises `FrameError`."""
+    try:
+        to_mac, mac, found = ETHERNET_HEADER.unpack_from(frame)
+        if found != ethertype:
+            raise FrameError(f"EtherType {found:#06x} is not {ethertype:#06x}")
+        packet = packet_of(frame[HEADER_OCTETS:])
+        if packet.protocol == UDP:
+            port, to_port, length, _ = UDP_HEADER.unpack_from(packet.payload)
+            if length != len(packet.payload):
+                raise FrameError(f"a UDP datagram of {length} octets in {len(packet.payload)}")
+            to, source, data = WireAddress(packet.to), WireAddress(packet.source), packet.payload[UDP_HEADER.size :]
+            return UdpFrame(Mac(to_mac), Mac(mac), to, source, to_port, port, packet.hops, data)
+        if packet.protocol == icmp:
+            return unreachable_of(Mac(mac), packet)
+    except struct.error as error:
+        raise FrameError(str(error)) from error
+    raise FrameError(f"protocol {packet.protocol} is neither UDP nor ICMP")
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,28 @@ from speaker.protocol.effects import LinkState
 from speaker.wire.addresses import OwnAddress, WireAddress, own_of
 from speaker.wire.bpf import DROP, IF_ANY_BIT, IF_EQUAL, LOAD_HALF, LOAD_OCTET, Instruction
 from speaker.wire.checksum import internet_checksum
-from speaker.wire.ethernet import HEADER_OCTETS, FrameError
-from speaker.wire.heartbeats.encapsulation import NETWORK_CONTROL, UDP, FrameLayout, PortUnreachable, UdpFrame
+from speaker.wire.ethernet import ETHERTYPE_IPV4, HEADER_OCTETS, FrameError
+from speaker.wire.heartbeats.encapsulation import (
+    ETHERNET_HEADER,
+    ICMP_HEADER,
+    NETWORK_CONTROL,
+    UDP,
+    UDP_HEADER,
+    FrameLayout,
+    Packet,
+    PortUnreachable,
+    UdpFrame,
+    parse_frame,
+)
 
-ETHERTYPE = 0x0800
+ETHERTYPE = ETHERTYPE_IPV4
 HEADERS_OCTETS = HEADER_OCTETS + 20 + 8
 GROUP = WireAddress.of(AddressText("224.0.0.254"))
 """In the block that routers never forward (224.0.0.0/24, RFC 5771 §4); its last address, for experiments (RFC 4727)."""
 GROUP_MAC = Mac(b"\x01\x00\x5e\x00\x00\xfe")
 """RFC 1112 §6.4."""
 
-_ETHERNET = struct.Struct("!6s6sH")
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
-_UDP = struct.Struct("!HHHH")
-_ICMP = struct.Struct("!BBHI")
 _PLAIN = 0x45  # version 4, a header of five words
 _DO_NOT_FRAGMENT = 0x4000
 _FRAGMENT = 0x3FFF  # more fragments, or an offset
@@ -67,42 +75,26 @@ def is_hosts(source: WireAddress) -> bool:
 
 def encode(frame: UdpFrame) -> bytes:
     source, to = frame.source, frame.to
-    length = _UDP.size + len(frame.data)
+    length = UDP_HEADER.size + len(frame.data)
     pseudo = source + to + struct.pack("!HH", UDP, length)
-    checksum = internet_checksum(pseudo + _UDP.pack(frame.port, frame.to_port, length, 0) + frame.data) or 0xFFFF
+    checksum = internet_checksum(pseudo + UDP_HEADER.pack(frame.port, frame.to_port, length, 0) + frame.data) or 0xFFFF
     header = (_PLAIN, NETWORK_CONTROL, _IPV4.size + length, 0, _DO_NOT_FRAGMENT, frame.hops, UDP)
     ip_checksum = internet_checksum(_IPV4.pack(*header, 0, source, to))
     return b"".join(
         (
-            _ETHERNET.pack(frame.to_mac, frame.mac, ETHERTYPE),
+            ETHERNET_HEADER.pack(frame.to_mac, frame.mac, ETHERTYPE),
             _IPV4.pack(*header, ip_checksum, source, to),
-            _UDP.pack(frame.port, frame.to_port, length, checksum),
+            UDP_HEADER.pack(frame.port, frame.to_port, length, checksum),
             frame.data,
         )
     )
 
 
 def parse(frame: bytes) -> UdpFrame | PortUnreachable:
-    try:
-        to_mac, mac, ethertype = _ETHERNET.unpack_from(frame)
-        if ethertype != ETHERTYPE:
-            raise FrameError(f"EtherType {ethertype:#06x} is not IPv4")
-        protocol, hops, source, to, payload = _packet(frame[HEADER_OCTETS:])
-        if protocol == UDP:
-            port, to_port, length, _ = _UDP.unpack_from(payload)
-            if length != len(payload):
-                raise FrameError(f"a UDP datagram of {length} octets in {len(payload)}")
-            data = payload[_UDP.size :]
-            return UdpFrame(Mac(to_mac), Mac(mac), WireAddress(to), WireAddress(source), to_port, port, hops, data)
-        if protocol == _ICMP_PROTOCOL:
-            return _port_unreachable(Mac(mac), source, to, payload)
-    except struct.error as error:
-        raise FrameError(str(error)) from error
-    raise FrameError(f"protocol {protocol} is neither UDP nor ICMP")
+    return parse_frame(frame, ETHERTYPE, _ICMP_PROTOCOL, _packet, _port_unreachable)
 
 
-def _packet(packet: bytes) -> tuple[int, int, bytes, bytes, bytes]:
-    """Protocol, time to live, source, destination and payload."""
+def _packet(packet: bytes) -> Packet:
     version, _, length, _, fragment, hops, protocol, _, source, to = _IPV4.unpack_from(packet)
     if version != _PLAIN:
         raise FrameError("not IPv4 without options")
@@ -112,21 +104,21 @@ def _packet(packet: bytes) -> tuple[int, int, bytes, bytes, bytes]:
         raise FrameError("a fragment")
     if internet_checksum(packet[: _IPV4.size]):
         raise FrameError("the IPv4 header's checksum is wrong")
-    return protocol, hops, source, to, packet[_IPV4.size : length]
+    return Packet(protocol, hops, source, to, packet[_IPV4.size : length])
 
 
-def _port_unreachable(mac: Mac, source: bytes, to: bytes, message: bytes) -> PortUnreachable:
+def _port_unreachable(mac: Mac, packet: Packet) -> PortUnreachable:
     """RFC 792."""
-    kind, code, _, _ = _ICMP.unpack_from(message)
+    message = packet.payload
+    kind, code, _, _ = ICMP_HEADER.unpack_from(message)
     if (kind, code) != (_UNREACHABLE, _PORT_UNREACHABLE):
         raise FrameError(f"ICMP type {kind}, code {code} is not port unreachable")
     if internet_checksum(message):
         raise FrameError("the ICMP checksum is wrong")
-    quoted = message[_ICMP.size :]  # the first octets of the packet, its header as it arrived
+    quoted = message[ICMP_HEADER.size :]  # the first octets of the packet, its header as it arrived
     version, _, _, _, _, _, protocol, _, asker, asked = _IPV4.unpack_from(quoted)
     if version != _PLAIN or protocol != UDP:
         raise FrameError("not about a UDP datagram")
-    asker_port, asked_port, _, _ = _UDP.unpack_from(quoted, _IPV4.size)
-    return PortUnreachable(
-        mac, WireAddress(source), WireAddress(to), WireAddress(asked), asked_port, WireAddress(asker), asker_port
-    )
+    asker_port, asked_port, _, _ = UDP_HEADER.unpack_from(quoted, _IPV4.size)
+    source, to = WireAddress(packet.source), WireAddress(packet.to)
+    return PortUnreachable(mac, source, to, WireAddress(asked), asked_port, WireAddress(asker), asker_port)

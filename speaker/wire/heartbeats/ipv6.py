@@ -14,27 +14,35 @@ from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.protocol.effects import LINK_LOCAL_LENGTH, LinkState
 from speaker.wire.addresses import OwnAddress, WireAddress
-from speaker.wire.checksum import internet_checksum
-from speaker.wire.ethernet import HEADER_OCTETS, FrameError
-from speaker.wire.heartbeats.encapsulation import NETWORK_CONTROL, UDP, FrameLayout, PortUnreachable, UdpFrame
+from speaker.wire.checksum import ipv6_checksum
+from speaker.wire.ethernet import ETHERTYPE_IPV6, HEADER_OCTETS, FrameError
+from speaker.wire.heartbeats.encapsulation import (
+    ETHERNET_HEADER,
+    ICMP_HEADER,
+    NETWORK_CONTROL,
+    UDP,
+    UDP_HEADER,
+    FrameLayout,
+    Packet,
+    PortUnreachable,
+    UdpFrame,
+    parse_frame,
+)
 
-ETHERTYPE = 0x86DD
+ETHERTYPE = ETHERTYPE_IPV6
 HEADERS_OCTETS = HEADER_OCTETS + 40 + 8
 GROUP = WireAddress.of(AddressText("ff02::114"))
 """Link-local scope (RFC 4291 §2.7); for experiments (RFC 4727)."""
 GROUP_MAC = Mac(b"\x33\x33\x00\x00\x01\x14")
 """RFC 2464 §7."""
 
-_ETHERNET = struct.Struct("!6s6sH")
 _IPV6 = struct.Struct("!IHBB16s16s")
-_UDP = struct.Struct("!HHHH")
-_ICMP = struct.Struct("!BBHI")
-_PSEUDO = struct.Struct("!16s16sII")
-"""What a checksum covers besides the payload (RFC 8200 §8.1)."""
 _VERSION = 6
 _FIRST_WORD = _VERSION << 28 | NETWORK_CONTROL << 20
 """Version, traffic class, and no flow label."""
 _ICMPV6 = 58
+_CHECKSUM = slice(6, 8)
+"""Of UDP's header."""
 _UNREACHABLE, _PORT_UNREACHABLE = 1, 4
 
 LAYOUT = FrameLayout(
@@ -62,67 +70,47 @@ def is_hosts(source: WireAddress) -> bool:
 
 def encode(frame: UdpFrame) -> bytes:
     source, to = frame.source, frame.to
-    length = _UDP.size + len(frame.data)
-    unsummed = _UDP.pack(frame.port, frame.to_port, length, 0) + frame.data
-    checksum = _checksum(source, to, UDP, unsummed) or 0xFFFF  # without one, the datagram is to be thrown away
+    length = UDP_HEADER.size + len(frame.data)
+    unsummed = UDP_HEADER.pack(frame.port, frame.to_port, length, 0) + frame.data
+    checksum = ipv6_checksum(UDP, source + to + unsummed) or 0xFFFF  # without one, the datagram is to be thrown away
     return b"".join(
         (
-            _ETHERNET.pack(frame.to_mac, frame.mac, ETHERTYPE),
+            ETHERNET_HEADER.pack(frame.to_mac, frame.mac, ETHERTYPE),
             _IPV6.pack(_FIRST_WORD, length, UDP, frame.hops, source, to),
-            _UDP.pack(frame.port, frame.to_port, length, checksum),
+            UDP_HEADER.pack(frame.port, frame.to_port, length, checksum),
             frame.data,
         )
     )
 
 
 def parse(frame: bytes) -> UdpFrame | PortUnreachable:
-    try:
-        to_mac, mac, ethertype = _ETHERNET.unpack_from(frame)
-        if ethertype != ETHERTYPE:
-            raise FrameError(f"EtherType {ethertype:#06x} is not IPv6")
-        protocol, hops, source, to, payload = _packet(frame[HEADER_OCTETS:])
-        if protocol == UDP:
-            port, to_port, length, checksum = _UDP.unpack_from(payload)
-            if length != len(payload):
-                raise FrameError(f"a UDP datagram of {length} octets in {len(payload)}")
-            if not checksum:
-                raise FrameError("UDP without a checksum")
-            data = payload[_UDP.size :]
-            return UdpFrame(Mac(to_mac), Mac(mac), WireAddress(to), WireAddress(source), to_port, port, hops, data)
-        if protocol == _ICMPV6:
-            return _port_unreachable(Mac(mac), source, to, payload)
-    except struct.error as error:
-        raise FrameError(str(error)) from error
-    raise FrameError(f"next header {protocol} is neither UDP nor ICMPv6")
+    return parse_frame(frame, ETHERTYPE, _ICMPV6, _packet, _port_unreachable)
 
 
-def _packet(packet: bytes) -> tuple[int, int, bytes, bytes, bytes]:
-    """Next header, hop limit, source, destination and payload."""
+def _packet(packet: bytes) -> Packet:
     first_word, length, protocol, hops, source, to = _IPV6.unpack_from(packet)
     if first_word >> 28 != _VERSION:
         raise FrameError("not version 6")
     if _IPV6.size + length > len(packet):
         raise FrameError(f"an IPv6 packet of {length} octets in {len(packet) - _IPV6.size}")
-    return protocol, hops, source, to, packet[_IPV6.size : _IPV6.size + length]
+    payload = packet[_IPV6.size : _IPV6.size + length]
+    if protocol == UDP and payload[_CHECKSUM] == bytes(2):
+        raise FrameError("UDP without a checksum")
+    return Packet(protocol, hops, source, to, payload)
 
 
-def _port_unreachable(mac: Mac, source: bytes, to: bytes, message: bytes) -> PortUnreachable:
+def _port_unreachable(mac: Mac, packet: Packet) -> PortUnreachable:
     """RFC 4443 §3.1."""
-    kind, code, _, _ = _ICMP.unpack_from(message)
+    message = packet.payload
+    kind, code, _, _ = ICMP_HEADER.unpack_from(message)
     if (kind, code) != (_UNREACHABLE, _PORT_UNREACHABLE):
         raise FrameError(f"ICMPv6 type {kind}, code {code} is not port unreachable")
-    if _checksum(source, to, _ICMPV6, message):
+    if ipv6_checksum(_ICMPV6, packet.source + packet.to + message):
         raise FrameError("the ICMPv6 checksum is wrong")
-    quoted = message[_ICMP.size :]  # the first octets of the packet, its header as it arrived
+    quoted = message[ICMP_HEADER.size :]  # the first octets of the packet, its header as it arrived
     first_word, _, protocol, _, asker, asked = _IPV6.unpack_from(quoted)
     if first_word >> 28 != _VERSION or protocol != UDP:
         raise FrameError("not about a UDP datagram")
-    asker_port, asked_port, _, _ = _UDP.unpack_from(quoted, _IPV6.size)
-    return PortUnreachable(
-        mac, WireAddress(source), WireAddress(to), WireAddress(asked), asked_port, WireAddress(asker), asker_port
-    )
-
-
-def _checksum(source: bytes, to: bytes, protocol: int, payload: bytes) -> int:
-    """Of a payload in which its field is zero; zero for one that carries the right one."""
-    return internet_checksum(_PSEUDO.pack(source, to, len(payload), protocol) + payload)
+    asker_port, asked_port, _, _ = UDP_HEADER.unpack_from(quoted, _IPV6.size)
+    source, to = WireAddress(packet.source), WireAddress(packet.to)
+    return PortUnreachable(mac, source, to, WireAddress(asked), asked_port, WireAddress(asker), asker_port)

@@ -34,10 +34,9 @@ from enum import IntEnum
 
 from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
-from speaker.wire.checksum import internet_checksum
-from speaker.wire.ethernet import FrameError
+from speaker.wire.checksum import ipv6_checksum
+from speaker.wire.ethernet import ETHERTYPE_IPV6, FrameError
 
-ETHERTYPE_IPV6 = 0x86DD
 ICMPV6 = 58
 """IPv6's next header."""
 HOP_LIMIT = 255
@@ -60,8 +59,6 @@ _VERSION_6 = 0x60000000
 _FIXED = struct.Struct("!HIHBB")
 """EtherType; IPv6's version (with traffic class and flow label, which mean nothing here), length, next header, hops."""
 _MESSAGE = struct.Struct("!BBHI16s")
-_PSEUDO = struct.Struct("!II")
-"""Length and next header: what the checksum covers besides addresses and message (RFC 8200 §8.1)."""
 _MESSAGE_AT = 54
 _ADDRESSES_AT = 22
 """The IPv6 source and destination, and right behind them the message: all that the checksum covers in full."""
@@ -217,7 +214,7 @@ def checksum(addresses_and_message: bytes) -> int:
 
     It is 0 for a message that carries the right one.
     """
-    return internet_checksum(_PSEUDO.pack(len(addresses_and_message) - 32, ICMPV6) + addresses_and_message)
+    return ipv6_checksum(ICMPV6, addresses_and_message)
 
 
 def _frame(

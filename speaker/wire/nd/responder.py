@@ -11,10 +11,6 @@ answer's is prepared as well. Solicitations of another form are read and answere
 option, which confirm that we are still there, those that look for duplicates, those of a speaker that wants a proof. A
 test holds both ways equal.
 
-**Proofs.** A speaker that wants to know whether it is really us who answers puts a nonce into its question. The answer
-carries a proof, which only somebody with the cluster's key can make. There is a limit to how many are made in a second;
-a question beyond it gets the answer alone.
-
 **Probes.** Whoever has an address that this node has probed says so to all nodes, and is handed on.
 
 **Rivals.** A frame that claims a held address for another MAC, an advertisement or a solicitation that comes from the
