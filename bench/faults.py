@@ -61,9 +61,7 @@ def holder_of(lab: Lab, watch: measure.ClientWatch) -> tuple[str, str]:
     return mac, measure.node_of(lab, mac)
 
 
-def repeat(
-    where: tuple[Lab, list[str]], runs: int, fault: Callable[[str], None], mend: Callable[[str], None]
-) -> Result:
+def repeat(where: Where, runs: int, fault: Callable[[str], None], mend: Callable[[str], None]) -> Result:
     """Cause the fault at whichever node holds the addresses, measure, mend, and again."""
     lab, addresses = where
     result: Result = {}

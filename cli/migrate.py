@@ -8,11 +8,12 @@ import os
 import sys
 from pathlib import Path
 
-from cli.migration import WEIGHTS, Finding, in_words, judge
+from cli.migration import WEIGHTS, Finding, judge
 from cli.surveying import survey
 from cluster.api.client import ClientConfigError, connect
 from cluster.api.errors import ApiError
 from cluster.daemon.command_line import EXIT_USAGE, OneLineParser, complain
+from cluster.listing import first_few
 
 PROGRAM = "berthlb migrate check"
 NOTHING_FOUND = "nothing is in the way, and nothing changes"
@@ -71,7 +72,7 @@ def _as_text(findings: list[Finding]) -> str:
         if of_weight:
             lines.append(f"{HEADINGS[weight]}:")
             for each in of_weight:
-                about = f"{in_words(each.objects)}: " if each.objects else ""
+                about = f"{first_few(each.objects)}: " if each.objects else ""
                 lines.append(f"  {each.reason}: {about}{each.text}")
     return "\n".join(lines or [NOTHING_FOUND]) + "\n"
 

@@ -32,7 +32,6 @@ KNOWN_FIELDS = {
         "interfaces",
     },
 }
-NAMED = 5
 
 
 class Finding(NamedTuple):
@@ -259,9 +258,3 @@ def _named(objects: Iterable[dict[str, Any]]) -> tuple[str, ...]:
 def _key(each: dict[str, Any]) -> str:
     meta = each["metadata"]
     return f"{meta['namespace']}/{meta['name']}" if "namespace" in meta else str(meta["name"])
-
-
-def in_words(objects: tuple[str, ...]) -> str:
-    """The first few of them."""
-    more = f" and {len(objects) - NAMED} more" if len(objects) > NAMED else ""
-    return ", ".join(objects[:NAMED]) + more

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from cluster.annotations import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
@@ -22,6 +21,7 @@ from cluster.objects import Condition, ObjectMeta, Service
 from cluster.record import ADDRESS_ASSIGNED
 from cluster.resources import SERVICES, Resource
 from cluster.taken import ADDRESS_CONFLICT
+from cluster.timestamps import timestamp
 
 COMPONENT = "berthlb-controller"
 """Who the Events are from."""
@@ -40,7 +40,7 @@ class Moment(NamedTuple):
     @property
     def text(self) -> str:
         """RFC 3339, as the API writes times."""
-        return datetime.fromtimestamp(self.wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return timestamp(self.wall)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from cluster.objects import Lease
 from cluster.times import LONG_AGO
+from cluster.timestamps import micro_timestamp
 
 LEASE_S = 15
 """client-go's own duration; the other times are its own as well, in proportion."""
@@ -189,11 +189,11 @@ class Leadership:
         if self.term(now) is None or self._known is None:
             return None
         version = self._known.metadata.resource_version
-        spec = {"holderIdentity": "", "renewTime": _micro_time(wall)}
+        spec = {"holderIdentity": "", "renewTime": micro_timestamp(wall)}
         return Put({"metadata": {"resourceVersion": version}, "spec": spec})
 
     def _put(self, wall: float) -> Put:
-        at = _micro_time(wall)
+        at = micro_timestamp(wall)
         spec: dict[str, Any] = {
             "holderIdentity": self.identity,
             "leaseDurationSeconds": self.timing.lease_s,
@@ -324,8 +324,3 @@ def _is_newer(one: Lease, than: Lease) -> bool:
     if version.isdecimal() and other.isdecimal():
         return int(version) > int(other)
     return version != other
-
-
-def _micro_time(wall: float) -> str:
-    """``metav1.MicroTime``."""
-    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.l2status import announced_service, announcing_node, status_name
+from cluster.nodes import is_ready
 from cluster.objects import Node, Service, ServiceL2Status
 
 GRACE_S = 10.0
@@ -97,9 +98,7 @@ class Orphans:
 
     def set_node(self, name: str, node: Node | None, now: float) -> None:
         """A node as the API shows it; None: it is gone."""
-        ready = node is not None and any(
-            each.type == "Ready" and each.status == "True" for each in node.status.conditions
-        )
+        ready = node is not None and is_ready(node)
         known = name in self._ready or name in self._silent
         self._ready.discard(name)
         if ready:

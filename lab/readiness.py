@@ -24,7 +24,7 @@ from lab.control.messages import SPEAKER, LabStatus
 from lab.controlplane.commands import PROXY_HEALTH_PORT
 from lab.errors import FailedError
 from lab.layout import CONTROL_PLANE, STATUS_PORT
-from lab.machines.hosts import family_of
+from lab.machines.hosts import socket_family
 
 READY_S = 60.0  # for the daemons; on two busy cores fifty speakers take half of it to import
 KUBELET_READY = b'"KubeletReady"'  # the reason of a Node's condition while it is Ready
@@ -77,7 +77,7 @@ def _awaited(lab: Lab, status: LabStatus) -> list[_Awaited]:
 
     def is_healthy(address: str, port: int, path: str, asker: str = CONTROL_PLANE) -> bool:
         connection = http.client.HTTPConnection(address, port, timeout=2.0)
-        with lab.open_socket(asker, family_of(address)) as connection.sock:
+        with lab.open_socket(asker, socket_family(address)) as connection.sock:
             connection.sock.settimeout(2.0)
             try:
                 connection.sock.connect((address, port))

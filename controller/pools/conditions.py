@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cluster.addresses import Family, Range
 from cluster.config import Advertisement, Pool, Problem
+from cluster.listing import first_few
 from cluster.objects import Condition, NodeName
 from cluster.selectors import matches_any
 from controller.allocation.reserved import Reserved, Use
 from controller.changes import shortened
 
-NAMED = 5
-"""How many of many a message names."""
 OVERLAP = "Overlap"
 """``Problem.word`` of a pool that is not in force because of another one."""
 
@@ -49,7 +48,7 @@ def overlapping(pool: Pool | None, problem: Problem | None, withheld: Sequence[t
         return Condition("Overlapping", "False", "Disjoint")
     order = list(Use)
     first = min((what for _, what in withheld), key=lambda what: order.index(what.use))
-    names = _some(f"{block.short_text} is {what.text}" for block, what in withheld)
+    names = first_few([f"{block.short_text} is {what.text}" for block, what in withheld])
     message = f"never given out: {names}; the rest of the pool is"
     return Condition("Overlapping", "True", first.use.value, shortened(message))
 
@@ -59,7 +58,7 @@ def pools_exist(advertisement: Advertisement, pools: Iterable[str]) -> Condition
     there = set(pools)
     missing = [name for name in advertisement.pool_names if name not in there]
     if missing:
-        names = _some(f'"{name}"' for name in missing)
+        names = first_few([f'"{name}"' for name in missing])
         return Condition("PoolsExist", "False", "UnknownPool", shortened(f"there is no IPAddressPool {names}"))
     if advertisement.pools is not None and not advertisement.pools and not advertisement.pool_names:
         return Condition("PoolsExist", "False", "NoMatchingPool", "spec.ipAddressPoolSelectors match no IPAddressPool")
@@ -92,12 +91,6 @@ def interfaces_exist(
         return Condition(
             "InterfacesExist", "Unknown", "NotReported", "not every speaker on a matching node has reported"
         )
-    names = _some(f'"{name}"' for name in advertisement.interfaces)
+    names = first_few([f'"{name}"' for name in advertisement.interfaces])
     message = f"no matching node has an interface {names} that can announce: nobody announces"
     return Condition("InterfacesExist", "False", "NoMatchingInterface", shortened(message))
-
-
-def _some(texts: Iterable[str]) -> str:
-    all_of_them = list(texts)
-    more = len(all_of_them) - NAMED
-    return ", ".join(all_of_them[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from cluster.components import speaker_node
 from cluster.config import Advertisement
 from cluster.objects import Condition, ConfigurationState, NodeName
 from controller.pools import conditions
@@ -37,9 +38,8 @@ class AdvertisementFindings:
 
     def set_speaker_state(self, view: ConfigurationState, *, gone: bool = False) -> None:
         """What a speaker says of its node; what other ConfigurationStates say is not looked at."""
-        labels = view.metadata.labels
-        node = NodeName(labels.get("metallb.io/node-name", ""))
-        if labels.get("metallb.io/component-type") != "speaker" or not node:
+        node = speaker_node(view.metadata.labels)
+        if node is None:
             return
         said = None if gone else view.status.advertisements_without_interface
         now = None if said is None else frozenset(said)

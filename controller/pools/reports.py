@@ -22,6 +22,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from cluster.addresses import Family, Range
+from cluster.components import COMPONENT_LABEL
 from cluster.config import Config, Pool, Problem
 from cluster.objects import (
     Condition,
@@ -49,7 +50,7 @@ LARGEST_COUNT = 2**63 - 1
 """The API's integers end here; an IPv6 /64 has more addresses."""
 STATE_NAME = "controller"
 _STATE_CONDITIONS = ("configReconcilerValid", "poolReconcilerValid")
-_LABELS = {"metallb.io/component-type": "controller"}
+_LABELS = {COMPONENT_LABEL: "controller"}
 
 
 class Reports:

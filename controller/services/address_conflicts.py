@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cluster.addresses import Address, AddressError, parse_address
+from cluster.components import speaker_node
+from cluster.nodes import is_ready
 from cluster.objects import AddressConflict, Condition, ConfigurationState, Node, NodeName
 from cluster.taken import conflict_condition
 from controller.changes import shortened
@@ -26,9 +28,8 @@ class AddressConflicts:
 
     def set_speaker_state(self, view: ConfigurationState, *, gone: bool = False) -> set[Address]:
         """What a speaker says. Returns the addresses of which there is something else to say now."""
-        labels = view.metadata.labels
-        node = NodeName(labels.get("metallb.io/node-name", ""))
-        if labels.get("metallb.io/component-type") != "speaker" or not node:
+        node = speaker_node(view.metadata.labels)
+        if node is None:
             return set()
         before = self._said.pop(node, {})
         now = {} if gone else {address: each for each in view.status.address_conflicts for address in _address(each)}
@@ -39,9 +40,7 @@ class AddressConflicts:
     def set_node(self, name: str, node: Node | None) -> set[Address]:
         """A node, None where it is gone. Returns the addresses of which there is something else to say now."""
         known = NodeName(name)
-        ready = node is not None and any(
-            each.type == "Ready" and each.status == "True" for each in node.status.conditions
-        )
+        ready = node is not None and is_ready(node)
         if ready is (known in self._ready):
             return set()
         any_before = bool(self._ready)

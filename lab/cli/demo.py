@@ -225,15 +225,13 @@ class Demo:
             deleted = time.monotonic()
             client.delete(SERVICES, NAMESPACE, SERVICE)
 
-            def last_answer() -> float:
-                """Nobody is quiet for long before the deletion, though a busy machine may have asked nobody then."""
-                return max(_last(watch), deleted)
+            def silent_since() -> float | None:
+                """From the deletion on at the earliest: a busy machine may have asked nobody just before it."""
+                since = max(_last(watch), deleted)
+                return since if since < time.monotonic() - QUIET_S else None
 
-            wait_for(lambda: last_answer() < time.monotonic() - QUIET_S, 20.0, "nobody answers")
-            last = last_answer()
-            if last > time.monotonic() - QUIET_S:
-                raise StepFailedError(f"{' or '.join(self.figures.addresses)} is still answered for")
-            self.figures.silent_after_delete_s = max(0.0, last - deleted)
+            silent = wait_for(silent_since, 20.0, f"nobody answers for {' or '.join(self.figures.addresses)}")
+            self.figures.silent_after_delete_s = silent - deleted
             step.found(
                 f"nobody answers for {self._shown_addresses} any more "
                 f"(last answer {1000 * self.figures.silent_after_delete_s:.0f} ms after the deletion)"

@@ -101,9 +101,9 @@ class Hosts:
 
 def listen(address: str, port: int) -> socket.socket:
     """A socket that listens at an address of this network namespace."""
-    return socket.create_server((address, port), family=family_of(address), backlog=1024)
+    return socket.create_server((address, port), family=socket_family(address), backlog=1024)
 
 
-def family_of(address: str) -> socket.AddressFamily:
+def socket_family(address: str) -> socket.AddressFamily:
     """For the socket module."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -21,9 +21,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from cluster.components import COMPONENT_LABEL
 from cluster.objects import NodeName
 from cluster.times import NEVER
-from speaker.api.records import COMPONENT_LABEL
 from speaker.directory import MAX_LINK_ADDRESSES, MAX_LISTED_LINKS, ListedLink
 from speaker.link import LinkName
 

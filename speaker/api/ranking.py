@@ -30,6 +30,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from cluster.config import Advertisement, Config
+from cluster.nodes import is_ready
 from cluster.objects import Node, NodeName
 from cluster.selectors import matches, matches_any
 from speaker.link import LinkName
@@ -57,11 +58,6 @@ class Requirement(NamedTuple):
     """Those that select the Service and one of its pools."""
     local: frozenset[NodeName] | None
     """Nodes with an endpoint that can serve, where the traffic policy is Local; None where any node will do."""
-
-
-def is_ready(node: Node) -> bool:
-    """Whether its kubelet lives and is well, by Kubernetes' own judgement."""
-    return any(each.type == "Ready" and each.status == "True" for each in node.status.conditions)
 
 
 @dataclass(frozen=True, slots=True)

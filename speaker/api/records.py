@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
+from cluster.components import COMPONENT_LABEL, NODE_NAME_LABEL
 from cluster.config import Problem
 from cluster.l2status import (
     EPOCH_ANNOTATION,
@@ -39,9 +40,6 @@ from cluster.objects import (
 from speaker.api.announcements import Announced
 from speaker.api.troubles import Trouble
 from speaker.protocol.effects import AskRecord, RecordAnswer
-
-COMPONENT_LABEL = "metallb.io/component-type"
-NODE_NAME_LABEL = "metallb.io/node-name"
 
 MAX_EPOCH_DIGITS = 10
 MAX_SUMMARY = 1024  # characters of what is said in one place

@@ -13,7 +13,6 @@ import itertools
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from cluster.api.client import (
@@ -31,6 +30,7 @@ from cluster.api.client import (
 from cluster.l2status import status_name
 from cluster.objects import NodeName, Object
 from cluster.resources import Resource
+from cluster.timestamps import micro_timestamp, timestamp
 from speaker.api.own_lease import lease_body, lease_name
 from speaker.api.publisher import (
     LookAtStatus,
@@ -110,7 +110,7 @@ class Scribe:
             case WriteLease(node_uid, links):
                 return lambda: self._renew(node_uid, links)
             case WriteConfigurationState(findings):
-                wanted = wanted_configuration_state(self._node, findings, _utc())
+                wanted = wanted_configuration_state(self._node, findings, timestamp(time.time()))
                 return lambda: self._bring(
                     CONFIGURATION_STATES,
                     wanted.name,
@@ -126,7 +126,7 @@ class Scribe:
             type_=work.type,
             reason=work.reason,
             message=work.message,
-            now=_utc(work.at),
+            now=timestamp(time.time() if work.at is None else work.at),
             suffix=suffix,
         )
 
@@ -172,7 +172,7 @@ class Scribe:
                 present = self._present(SERVICE_L2_STATUSES, name)
 
     def _renew(self, node_uid: str, links: tuple[ListedLink, ...]) -> None:
-        body = lease_body(self._node, node_uid, links, _utc_micro())
+        body = lease_body(self._node, node_uid, links, micro_timestamp(time.time()))
         try:
             self._client.patch(LEASES, self._namespace, lease_name(self._node), body)
         except NotFound:
@@ -224,13 +224,3 @@ class Scribe:
         with suppress(NotFound):
             client.delete(resource, namespace, name, uid=step.uid, resource_version=step.resource_version)
         return None
-
-
-def _utc(at: float | None = None) -> str:
-    """RFC 3339, of a time in seconds since 1970; None: of now."""
-    return datetime.fromtimestamp(time.time() if at is None else at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _utc_micro() -> str:
-    """RFC 3339 with microseconds (``metav1.MicroTime``), of now."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -27,13 +27,13 @@ from cluster.api.client import (
     ApiClient,
 )
 from cluster.api.reflector import Change, Reflector
+from cluster.components import COMPONENT_LABEL
 from cluster.l2status import NODE_LABEL
 from cluster.objects import SERVICE_NAME_LABEL, ConfigMap, Object
 from cluster.resources import Resource
 from speaker.api import exclusions
 from speaker.api.configuration import says_otherwise
 from speaker.api.kept import kept_record, kept_service, kept_slice
-from speaker.api.records import COMPONENT_LABEL
 from speaker.keys import KEY_SECRET
 from speaker.options import Options
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from cluster.addresses import Family, parse_address
+from cluster.addresses import Family, family_of
 from cluster.config import Advertisement, Config
 from cluster.objects import NodeName
 from cluster.selectors import matches_any
@@ -150,6 +150,6 @@ class StrandedServices:
         if not usable:  # without any interface at all the node is told of, and not each Service
             return Stranded(service, bundle.interfaces) if bundle.interfaces else None
         spoken = frozenset[Family]().union(*(links[name] for name in usable))
-        wanted = {parse_address(address).family for address in self._planner.addresses_of(service)}
+        wanted = {family_of(address) for address in self._planner.addresses_of(service)}
         lacking = min(wanted - spoken, default=None)
         return None if lacking is None else Stranded(service, bundle.interfaces, lacking)

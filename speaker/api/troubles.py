@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from cluster.listing import first_few
 from cluster.objects import AddressText, NodeName
 from speaker.api.events import OPEN_THE_PORT, WHAT_STOPS_IT, Event, nobody_heard
 from speaker.api.stranded import WHAT_IT_TAKES
@@ -160,7 +161,7 @@ class Troubles:
             found.append(
                 Trouble(
                     "InterfaceRefused",
-                    f"node {self._node} cannot announce on {_listed(tuple(self._refused))}, as its sockets cannot be"
+                    f"node {self._node} cannot announce on {first_few(sorted(self._refused))}, as its sockets cannot be"
                     f" opened ({why}). They need the capability NET_RAW, and UDP port {HEARTBEAT_PORT} for themselves:"
                     " see that no other speaker and no other program on this node has it",
                     serious=not self._links,
@@ -178,8 +179,8 @@ class Troubles:
             found.append(
                 Trouble(
                     "NobodyHeard",
-                    f"{nobody_heard('')}; by the API there are speakers on {_listed(self._others())} (where none runs"
-                    " any more, delete its ConfigurationState)",
+                    f"{nobody_heard('')}; by the API there are speakers on {first_few(sorted(self._others()))}"
+                    " (where none runs any more, delete its ConfigurationState)",
                 )
             )
         if self._kernel:
@@ -187,8 +188,8 @@ class Troubles:
                 Trouble(
                     "KernelAnswers",
                     f"the kernel of node {self._node} answers by itself for addresses of Services, whoever holds them:"
-                    f" {_listed(self._kernel)}. With kube-proxy in IPVS mode, set ipvs.strictARP in its configuration"
-                    " and restart it; otherwise take the addresses off this node's interfaces",
+                    f" {first_few(sorted(self._kernel))}. With kube-proxy in IPVS mode, set ipvs.strictARP in its"
+                    " configuration and restart it; otherwise take the addresses off this node's interfaces",
                 )
             )
         if self._blocked:
@@ -196,18 +197,18 @@ class Troubles:
             found.append(
                 Trouble(
                     "HeartbeatsBlocked",
-                    f"no heartbeat of {_listed(nodes)} arrives on {_listed(tuple(self._blocked))} of node {self._node},"
-                    f" though the Leases there are renewed: {OPEN_THE_PORT}. What stops it is {WHAT_STOPS_IT}. Until"
-                    " then the ServiceL2Status objects decide who announces, and an address moves a minute after its"
-                    " holder dies",
+                    f"no heartbeat of {first_few(sorted(nodes))} arrives on {first_few(sorted(self._blocked))} of node"
+                    f" {self._node}, though the Leases there are renewed: {OPEN_THE_PORT}. What stops it is"
+                    f" {WHAT_STOPS_IT}. Until then the ServiceL2Status objects decide who announces, and an address"
+                    " moves a minute after its holder dies",
                 )
             )
         if self._unusable:
             found.append(
                 Trouble(
                     "UnusableInterface",
-                    f"an L2Advertisement names {_listed(self._unusable)}, which node {self._node} has but cannot"
-                    f" announce on: {self._why(self._unusable)}{WHAT_IT_TAKES}",
+                    f"an L2Advertisement names {first_few(sorted(self._unusable))}, which node {self._node} has but"
+                    f" cannot announce on: {self._why(self._unusable)}{WHAT_IT_TAKES}",
                 )
             )
         return found
@@ -218,9 +219,3 @@ class Troubles:
 
     def _others(self) -> set[NodeName]:
         return (self._ready_nodes & self._speakers) - {self._node}
-
-
-def _listed(names: set[NodeName] | tuple[LinkName, ...] | tuple[AddressText, ...]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
-    return ", ".join(ordered[:NAMED]) + more

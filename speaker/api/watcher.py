@@ -31,6 +31,7 @@ from cluster.api.client import NAMESPACES, ApiClient, ClientConfigError, Forbidd
 from cluster.api.server_version import VersionCheck
 from cluster.daemon.command_line import EXIT_USAGE, complain
 from cluster.daemon.http_status import CannotListenError, StatusServer
+from cluster.nodes import is_ready
 from cluster.objects import ConfigMap, ConfigurationState, Node, NodeName, Service
 from speaker.api.authentication import Authentication
 from speaker.api.configuration import ConfigReader
@@ -41,7 +42,6 @@ from speaker.api.inbox import Inbox
 from speaker.api.metrics import SpeakerCollector, SpeakerFigures
 from speaker.api.own_lease import OwnLease
 from speaker.api.planner import Planner
-from speaker.api.ranking import is_ready
 from speaker.api.records import speaker_of
 from speaker.api.reporter import Reporter
 from speaker.api.scribe import Scribe

@@ -34,6 +34,7 @@ import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from cluster.listing import first_few
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.directory import MAX_LISTED, DirectoryChange, ListedLink, ListedSpeaker, address_of
@@ -53,7 +54,6 @@ AT_ONCE = 16  # written to with one heartbeat
 SUSPECT_S = 3.0  # of suspicion, in which a peer is heard again or dead, where datagrams pass
 LOOK_S = 1.0  # between looks at who is missing
 GRACE_S = 5.0  # after it was heard, until a renewal seen shows that it lives: that comes through the API
-NAMED = 5  # in a decision
 
 
 @dataclass(slots=True)
@@ -199,7 +199,7 @@ class Expected:
         if bool(before) == bool(blocked):
             return
         if blocked:
-            self._roster.report("RecordDecides", link=link, blocked=len(blocked), nodes=listed_names(blocked))
+            self._roster.report("RecordDecides", link=link, blocked=len(blocked), nodes=first_few(sorted(blocked)))
         else:
             self._roster.report("WireDecides", link=link)
 
@@ -282,9 +282,3 @@ def _contacts(links: tuple[ListedLink, ...], here: LinkState) -> Iterator[Contac
         if v6 is not None and here.link_local is not None:
             yield AddressText(str(v6)), Mac(link.mac)
         return
-
-
-def listed_names(nodes: frozenset[NodeName]) -> str:
-    """Some of the names, in order, where there are many."""
-    more = f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else ""
-    return ", ".join(sorted(nodes)[:NAMED]) + more

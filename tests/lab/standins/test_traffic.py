@@ -14,7 +14,7 @@ from cluster.objects import Service
 from lab.client import Lab
 from lab.controlplane.commands import LEAST_GRACE_S
 from lab.layout import Families
-from lab.machines.hosts import family_of
+from lab.machines.hosts import socket_family
 from lab.objects.manifests import api_of
 from lab.objects.workloads import start_workload
 from lab.standins.views import PODS
@@ -71,7 +71,7 @@ def free(lab: Lab, number: int) -> str:
 def get(lab: Lab, host: str, address: str, port: int = 80, timeout: float = 2.0) -> dict[str, Any]:
     """A GET from a host, over a connection of its own. Raises ``OSError``."""
     connection = http.client.HTTPConnection(address, port)
-    with lab.open_socket(host, family_of(address)) as connection.sock:
+    with lab.open_socket(host, socket_family(address)) as connection.sock:
         connection.sock.settimeout(timeout)
         connection.sock.connect((address, port))
         connection.request("GET", "/", headers={"Connection": "close"})
