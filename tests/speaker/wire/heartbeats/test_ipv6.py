@@ -10,39 +10,23 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6, IPv6ExtHdrDestOpt, IPv6E
 from scapy.layers.l2 import Ether
 
 from cluster.objects import AddressText
-from speaker.link import Mac
 from speaker.wire.addresses import WireAddress
 from speaker.wire.ethernet import FrameError
 from speaker.wire.heartbeats.encapsulation import PortUnreachable, UdpFrame
 from speaker.wire.heartbeats.ipv6 import GROUP, GROUP_MAC, encode, is_hosts, parse
 from speaker.wire.nd.frames import group_mac
+from tests.speaker.wire.heartbeats.made_up import OWN, PEER, udp_frames
 
-macs = st.binary(min_size=6, max_size=6).map(Mac)
-addresses = st.binary(min_size=16, max_size=16).map(WireAddress)
-ports = st.integers(0, 0xFFFF)
-udp_frames = st.builds(
-    UdpFrame,
-    to_mac=macs,
-    mac=macs,
-    to=addresses,
-    source=addresses,
-    to_port=ports,
-    port=ports,
-    hops=st.integers(0, 255),
-    data=st.binary(max_size=1500),
-)
-
-OWN, PEER = Mac(bytes.fromhex("020000000001")), Mac(bytes.fromhex("020000000002"))
 HERE, THERE = WireAddress.of(AddressText("fe80::11")), WireAddress.of(AddressText("fe80::12"))
 EXAMPLE = UdpFrame(PEER, OWN, THERE, HERE, 7948, 7948, 255, b"heartbeat")
 
 
-@given(frame=udp_frames, padding=st.binary(max_size=40))
+@given(frame=udp_frames(16), padding=st.binary(max_size=40))
 def test_frame_survives_encoding_and_padding(frame: UdpFrame, padding: bytes) -> None:
     assert parse(encode(frame) + padding) == frame
 
 
-@given(frame=udp_frames)
+@given(frame=udp_frames(16))
 def test_scapy_reads_what_we_encode_and_finds_the_checksum_right(frame: UdpFrame) -> None:
     read = Ether(encode(frame))
     assert (read.dst, read.src, read.type) == (frame.to_mac.hex(":"), frame.mac.hex(":"), 0x86DD)
@@ -67,7 +51,7 @@ def test_a_sum_of_zero_is_sent_as_its_other_form() -> None:
     assert checksum(completes_the_sum) == b"\xff\xff"
 
 
-@given(frame=udp_frames)
+@given(frame=udp_frames(16))
 def test_we_read_what_scapy_encodes(frame: UdpFrame) -> None:
     made = (
         Ether(dst=frame.to_mac.hex(":"), src=frame.mac.hex(":"))
