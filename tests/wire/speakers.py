@@ -162,6 +162,7 @@ class Speaker:
         self._channel.close()
         assert self.process.stderr is not None
         self.process.stderr.close()
+        sys.stdout.write(f"What {self.node} logged:\n{self.log}")  # pytest shows it where a test fails
 
     def _read(self) -> None:
         while not self._done.is_set():
