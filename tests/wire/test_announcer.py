@@ -267,6 +267,7 @@ def test_container_networks_bridge_ports_and_interfaces_without_address_are_left
     for name in ("docker0", "lan2", "lan3"):
         wire.plug(node, name, None if name == "lan2" else "192.0.2.78/24")
     node.run("ip", "link", "set", "lan3", "master", "br7")
+    node.speak_ipv6(False, "lan2")  # with which it has a link-local address a second later
     speaker = start(node)
     wait_until(lambda: "interface announced" in speaker.log)
     wait_until(lambda: speaker.stats)
