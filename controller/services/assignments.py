@@ -4,6 +4,9 @@ A Service is *assigned* addresses. Some that it had before may be *retiring*: th
 are taken in the ledger. An address is given back when the API shows the Service without it, or has no such Service any
 more. So a kill or a failed write never leaves one address with two Services.
 
+An address that a Service had to leave to another is *yielded*, until the API shows the Service without it. One whose
+deletion begins before that has it again, since it gets nothing else; the other moves, unless it is being deleted too.
+
 **At the start** the API is the database (``restore``). Where several Services show or were given one address,
 ``cluster.rightful`` says whose it is. A Service whose condition says that it has something else, or nothing, was not
 given what its status shows.
@@ -53,6 +56,8 @@ class Assignment:
     """What the Service shall have."""
     retiring: tuple[Address, ...] = ()
     """What it leaves and the API may still show."""
+    yielded: tuple[Address, ...] = ()
+    """What it was given and another Service has now, while the API may still say that it was given it."""
     strays: tuple[Address, ...] = ()
     """What its status shows beside these, and no other Service has."""
     confirmed: tuple[Address, ...] = ()
@@ -110,6 +115,8 @@ class Assignments:
             one.confirmed = one.assigned
         else:
             one.cleared = _belongs_to(address, title.barred_by, one)
+            if title.grade in {Grade.GIVEN_AND_SHOWN, Grade.GIVEN}:
+                one.yielded = (*one.yielded, address)
 
     def note_strays(self, one: Assignment, known: Mapping[str, Assignment]) -> bool:
         """Note what the Service shows beside what it has; says whether it usurps any of that. ``known``: every Service
@@ -179,13 +186,15 @@ class Assignments:
             return True
         if given is None:
             return address not in addresses_in_status(rival.view)
-        return address in given and (not _is_leaving(to), to.age) < (not _is_leaving(rival), rival.age)
+        return address in given and not _is_leaving(rival) and (_is_leaving(to) or to.age < rival.age)
 
     def _is_ours(self, one: Assignment) -> bool:
         return is_ours(one.view, self._class)
 
     def _evict(self, one: Assignment, address: Address) -> None:
         """Take the address from the Service. Its status may show it for a moment yet."""
+        if address in one.assigned or address in one.retiring:
+            one.yielded = (*one.yielded, address)
         self.assign(one, tuple(each for each in one.assigned if each != address))
         one.retiring = tuple(each for each in one.retiring if each != address)
         one.strays = tuple(each for each in one.strays if each != address)
@@ -227,6 +236,7 @@ class Assignments:
         left = (*one.retiring, *one.assigned)
         one.retiring = tuple(dict.fromkeys(address for address in left if address not in addresses))
         one.assigned = addresses
+        one.yielded = tuple(address for address in one.yielded if address not in addresses)
         one.strays = tuple(address for address in one.strays if address not in addresses)
         sharer = read_sharer(one.view)
         for address in addresses:
@@ -241,12 +251,12 @@ class Assignments:
         if one.assigned:
             self._releases.forget(one.view.key)
         self._give_back(one, (*one.retiring, *one.strays))
-        one.retiring = one.strays = ()
+        one.retiring = one.yielded = one.strays = ()
 
     def give_back_unseen(self, one: Assignment) -> None:
-        """Give back what the Service leaves and the API does not show any more."""
-        shown = addresses_in_status(one.view)
-        gone = tuple(address for address in one.retiring if address not in shown)
+        """Give back what the Service leaves, where the API neither shows it any more nor says that it was given it."""
+        visible = {*addresses_in_status(one.view), *(recorded(one.view) or ())}
+        gone = tuple(address for address in one.retiring if address not in visible)
         one.retiring = tuple(address for address in one.retiring if address not in gone)
         self._give_back(one, gone)
 

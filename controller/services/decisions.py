@@ -141,12 +141,13 @@ class ServiceDecisions:
     def _decide_leaving(self, tracked: Tracked, now: Moment) -> None:
         """It is being deleted: it keeps what it has been given until its finalizers are gone, and gets nothing more,
         not even what was decided and is not written yet. What it has been given its condition tells; without one its
-        status does, as far as that can be true; and what it was seen to have, where somebody has emptied both."""
+        status does, as far as that can be true; and what it was seen to have, where somebody has emptied both. It keeps
+        that also where it should have left it to another and no write says so yet: the other can move."""
         view = tracked.view
         self.waiting.discard(view.key)
         self._reminders.forget(view.key)
         self._notice_others(tracked, now)
-        had = (*tracked.assigned, *tracked.retiring) or tracked.strays
+        had = (*tracked.assigned, *tracked.retiring, *tracked.yielded) or tracked.strays
         given = recorded(view)
         if given is None:
             shown = addresses_in_status(view)

@@ -162,3 +162,31 @@ def test_both_restarted_with_a_duplicate_standing_agree_on_who_gives_way(first: 
         each.rest()
     rest(*both)
     assert (plain.ip("plain"), plain.ip("dmz")) == ("10.41.0.1", "10.41.0.2")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_newer_keeps_the_address_if_its_deletion_begins_before_it_has_given_way(restarted: bool) -> None:
+    """It gets nothing else, so the older moves. Both gave way: one judged before the deletion, the other after it."""
+    plain, dmz = install()
+    put(plain, "plain")
+    put(plain, "dmz")
+    give_at_the_same_moment(plain, dmz)
+    if restarted:
+        dmz.start()
+    put(plain, "dmz", deletionTimestamp="2026-01-02T00:00:00Z")
+    rest(dmz, plain)
+    assert (plain.ip("plain"), plain.ip("dmz")) == ("10.41.0.2", "10.41.0.1")
+
+
+def test_two_that_are_being_deleted_both_keep_the_address_that_was_given_at_the_same_moment() -> None:
+    plain, dmz = install()
+    for name in ("plain", "dmz"):
+        put(plain, name)
+    give_at_the_same_moment(plain, dmz)
+    for name in ("plain", "dmz"):
+        put(plain, name, deletionTimestamp="2026-01-02T00:00:00Z")
+    rest(plain, dmz)
+    for each in (plain, dmz):
+        each.start()
+        rest(plain, dmz)
+        assert (plain.ip("plain"), plain.ip("dmz")) == ("10.41.0.1", "10.41.0.1")

@@ -316,3 +316,70 @@ def test_a_service_that_is_being_deleted_stays_whatever_becomes_of_its_terms(dyi
     world.put({"older": "younger", "younger": "older"}[dying], ports=[{"port": 90}])
     world.settle()
     assert (world.ip(dying), len({world.ip("older"), world.ip("younger")})) == ("10.0.0.1", 2)
+
+
+# ------------------------------------------------------------------------ being deleted, and given to another meanwhile
+
+SHARED = {"metallb.io/allow-shared-ip": "x"}
+
+
+def two_that_share_one(pool: str = "10.0.0.1-10.0.0.9") -> World:
+    world = World({"a": pool})
+    world.start()
+    for name, port in (("older", 80), ("younger", 81)):
+        world.put(name, annotations=SHARED, ports=[{"port": port}])
+        world.settle()
+    assert (world.ip("older"), world.ip("younger")) == ("10.0.0.1", "10.0.0.1")
+    return world
+
+
+@pytest.mark.parametrize("decided", [False, True])
+def test_a_service_whose_deletion_begins_before_a_start_has_moved_it_stays(decided: bool) -> None:
+    """The controller that starts finds it on terms on which it could not share, and lets it leave; no write says so
+    yet."""
+    world = two_that_share_one()
+    world.put("younger", ports=[{"port": 80}])
+    world.start()
+    if decided:
+        world.decide()
+        world.pending.clear()
+    world.put("younger", **DYING)
+    if decided:
+        world.start()
+    world.settle()
+    assert (world.ip("older"), world.ip("younger")) == ("10.0.0.2", "10.0.0.1")
+    world.start()
+    world.settle()
+    assert (world.ip("older"), world.ip("younger")) == ("10.0.0.2", "10.0.0.1")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("falsified", [None, "younger", "older"])
+def test_services_that_are_being_deleted_stay_although_they_cannot_share_any_more(
+    falsified: str | None, restarted: bool
+) -> None:
+    world = two_that_share_one()
+    for name in ("older", "younger"):
+        world.put(name, **DYING)
+    if restarted:
+        world.controller.started = False
+    if falsified is not None:
+        world.put(falsified, status={"loadBalancer": {"ingress": None}})
+    world.put("younger", ports=[{"port": 80}])
+    if restarted:
+        world.start()
+    world.settle()
+    assert (world.ip("older"), world.ip("younger")) == ("10.0.0.1", "10.0.0.1")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_service_that_is_being_deleted_stays_also_where_its_status_was_emptied_and_its_terms_were_broken(
+    restarted: bool,
+) -> None:
+    world = two_that_share_one()
+    world.controller.started = not restarted
+    world.put("younger", ports=[{"port": 80}], status={"loadBalancer": {"ingress": None}}, **DYING)
+    if restarted:
+        world.start()
+    world.settle()
+    assert (world.ip("older"), world.ip("younger")) == ("10.0.0.2", "10.0.0.1")

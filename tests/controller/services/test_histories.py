@@ -124,6 +124,8 @@ class Histories(RuleBasedStateMachine):
         self.evicted: set[str] = set()
         """Services that, since the last rest, could not keep what they had, be it for a moment."""
         self.rested: dict[str, Body] = {}
+        self.stays: dict[str, set[Address]] = {}
+        """What Services had, by their conditions and their status, when their deletion began."""
 
     @initialize(room=st.sampled_from([1, 2, 1000]))
     def writers_have_room(self, room: int) -> None:
@@ -176,20 +178,27 @@ class Histories(RuleBasedStateMachine):
         type_ = to.rsplit(maxsplit=1)[-1]
         if present is not None and present["spec"]["type"] != type_:
             self.falsified.discard(key)  # the API takes the addresses out with the type
+            self.stays.pop(key, None)
             self._put(key, type=type_, loadBalancerClass="their" if to.startswith("their") else None)
 
     @rule(key=KEYS)
     def delete(self, key: str) -> None:
         if key in self.world.services:
             self.disturbed.add(key)
+            self.stays.pop(key, None)
             namespace, name = key.split("/")
             self.world.delete(name, namespace)
 
     @rule(key=KEYS)
     def begin_to_delete(self, key: str) -> None:
         """Finalizers keep it until ``delete``."""
-        if key in self.world.services:
-            self._put(key, deletionTimestamp="2026-01-02T00:00:00Z")
+        present = self.world.services.get(key)
+        if present is None or present["metadata"].get("deletionTimestamp") is not None:
+            return
+        has = set(shown(present))
+        if present["spec"]["type"] == "LoadBalancer" and has and has == set(rules.given(present) or ()):
+            self.stays[key] = has
+        self._put(key, deletionTimestamp="2026-01-02T00:00:00Z")
 
     @rule(whose=CLASSES, pools=st.sampled_from(POOLS))
     def configure(self, whose: str | None, pools: dict[str, Any]) -> None:
@@ -223,6 +232,8 @@ class Histories(RuleBasedStateMachine):
         if not shown(self.world.services[key]):
             self.disturbed.add(key)  # it may be believed
         self.wiped |= wiped
+        if wiped:
+            self.stays.pop(key, None)
         self._write(key, status={"loadBalancer": {"ingress": ingress}, **({"conditions": None} if wiped else {})})
 
     @rule(key=KEYS, what=FALSE, other=KEYS)
@@ -324,6 +335,7 @@ class Histories(RuleBasedStateMachine):
         for world in self.worlds.values():
             assert_valid_at_rest(world, past_mending)
         self._assert_nobody_moved_who_need_not()
+        self._assert_nobody_lost_an_address_while_being_deleted()
         for world in self.worlds.values():
             if not past_mending and world.every_pool_is_in_force():
                 assert_a_restart_changes_nothing(world)
@@ -352,6 +364,11 @@ class Histories(RuleBasedStateMachine):
                 continue
             before, after = shown(service), shown(now[key])
             assert set(before) <= set(after), f"{key} moved from {before} to {after}"
+
+    def _assert_nobody_lost_an_address_while_being_deleted(self) -> None:
+        for key, addresses in self.stays.items():
+            has = set(shown(self.world.services[key]))
+            assert has == addresses, f"{key}, which is being deleted, had {addresses} and has {has}"
 
     def _note_evicted(self) -> None:
         """Whom the rules as they are now do not let keep all that it had, or who asks for something else anyway."""
