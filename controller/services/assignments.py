@@ -22,8 +22,8 @@ to show.
    its condition says that it was given. Nothing of that is given out.
 4. Where one of ours has such an address already, another controller gave it at the same moment. If that one is like
    this, both see both Services, and see them alike: of two whose conditions say that the address was given them the
-   newer one gives way. If it is of another kind, ours gives way where its status does not show the address yet. In all
-   other cases ours keeps it, and says in its condition which other Service shows it.
+   newer one gives way, but none that is being deleted. If it is of another kind, ours gives way where its status does
+   not show the address yet. In all other cases ours keeps it, and says in its condition which other Service shows it.
 
 What a Service had when it was released is remembered until it shows an address again. Which pools have something more
 to give, or to share, is noted for the Services that wait.

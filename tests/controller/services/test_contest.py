@@ -10,6 +10,8 @@ import pytest
 
 from cluster.config import GRACE_S
 from cluster.objects import ManagedFields, ServiceOwners, decode
+from cluster.resources import SERVICES
+from controller.changes import Read
 from controller.services.contest import AGAIN_S, CALM_S, FIRST_PAUSE_S, LAST_PAUSE_S, last_other_writer
 from controller.services.pace import WORDS
 from tests.controller.world import World
@@ -60,6 +62,20 @@ def test_a_person_who_edits_a_status_once_or_twice_is_corrected(world: World) ->
     contested(world, 2)
     assert world.ip("web") == OURS
     assert world.condition("web")[1] == "Assigned"
+
+
+def test_a_service_whose_deletion_begins_in_a_contest_keeps_what_its_condition_says(world: World) -> None:
+    """A move that no condition says yet had given the address back, since the status does not show it either."""
+    contested(world)
+    world.configure(other="10.0.0.0/24")
+    world.wait(2 * GRACE_S)
+    world.pending.clear()
+    world.controller.failed(Read(SERVICES, "default", "web", "uid-00001"), 0.0, world.now)
+    world.configure(again={"addresses": [OURS]})
+    world.put("another")
+    world.put("web", deletionTimestamp="2026-01-02T00:00:00Z")
+    world.settle()
+    assert (world.ip("web"), world.ip("another")) == (OURS, "")
 
 
 def test_a_condition_does_not_keep_an_address_that_the_service_has_lost(world: World) -> None:
