@@ -17,7 +17,7 @@ to show.
 1. What a Service shows beside what it has is a *stray*. While it is shown, no other Service is given it. Some rivals
    put the address of a node into every status; that was given to nobody, and may stand there.
 2. A stray is *usurped*, and must go, where it was given to another Service, or where another one shows it already and
-   it is of our pools.
+   it is of our pools. So is an address that the Service leaves since it cannot share it any more.
 3. A Service to which this controller does not write, of another class for instance, *occupies* what it shows and what
    its condition says that it was given. Nothing of that is given out.
 4. Where one of ours has such an address already, another controller gave it at the same moment. If that one is like
@@ -119,12 +119,13 @@ class Assignments:
                 one.yielded = (*one.yielded, address)
 
     def note_strays(self, one: Assignment, known: Mapping[str, Assignment]) -> bool:
-        """Note what the Service shows beside what it has; says whether it usurps any of that. ``known``: every Service
-        that may have something, by ``namespace/name``."""
+        """Note what the Service shows beside what it has; says whether it usurps any of what it shows. ``known``: every
+        Service that may have something, by ``namespace/name``."""
         shown = addresses_in_status(one.view)
+        overstays = self._overstays(one, shown)
         beside = [each for each in shown if each not in one.assigned and each not in one.retiring]
         if not beside and not one.strays and one.view.key not in self._refused:
-            return False
+            return overstays
         sharer = read_sharer(one.view)
         strays = tuple(each for each in beside if self._ledger.conflict(each, sharer) is None)
         for address in strays:
@@ -138,7 +139,12 @@ class Assignments:
         usurped = [(each, owner) for each in refused if (owner := self._rightful(each, sharer, known)) is not None]
         if usurped and one.cleared is None:
             one.cleared = f"{usurped[0][0].text} belongs to {usurped[0][1].view.key}, which had it before"
-        return bool(usurped)
+        return overstays or bool(usurped)
+
+    def _overstays(self, one: Assignment, shown: tuple[Address, ...]) -> bool:
+        """Whether the Service shows an address that it leaves since it cannot share it any more."""
+        left = [address for address in shown if address in one.retiring]
+        return bool(left) and any(self._ledger.conflict(address, read_sharer(one.view)) is not None for address in left)
 
     def _rightful(self, address: Address, sharer: Sharer, known: Mapping[str, Assignment]) -> Assignment | None:
         """A Service that was given the address, or has it of our pools, and cannot share it with this one."""

@@ -78,6 +78,30 @@ def test_a_service_whose_deletion_begins_in_a_contest_keeps_what_its_condition_s
     assert (world.ip("web"), world.ip("another")) == (OURS, "")
 
 
+def test_an_address_that_the_service_cannot_share_any_more_is_taken_out_of_its_status_in_a_contest(
+    world: World,
+) -> None:
+    """It was the Service's own until then, and so was not looked for among what belongs to another."""
+    sharing = {"metallb.io/allow-shared-ip": "x"}
+    world.put("web", annotations=sharing, ports=[{"port": 80}])
+    world.settle()
+    world.put("other", annotations=sharing, ports=[{"port": 81}])
+    world.settle()
+    assert (world.ip("web"), world.ip("other")) == (OURS, OURS)
+    contested(world)
+    world.put("web", labels={"touched": "yes"})
+    contested(world)
+    world.put("web", ports=[{"port": 81}])
+    rewrite(world, [{"ip": OURS}])
+    until = world.time + 1.5
+    while world.time < until:
+        world.rest()
+        world.time += 0.1
+    assert world.ip("other") == OURS
+    assert world.ip("web") != OURS
+    assert world.condition("web")[1] == "Contested"
+
+
 def test_a_condition_does_not_keep_an_address_that_the_service_has_lost(world: World) -> None:
     """In a contest the condition is the record: after a restart the Service would have the address again."""
     contested(world)
