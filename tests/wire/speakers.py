@@ -109,6 +109,11 @@ class Speaker:
         self.say(CREDENTIALS, *plan_in_parts(Plan(revision, self.node, bundles)))
 
     @property
+    def ready(self) -> bool:
+        """Whether it could hold an address, as it told last."""
+        return self.stats is not None and self.stats.ready
+
+    @property
     def claims(self) -> dict[AddressText, Holding]:
         """What it holds, as it told last, and the links on which it answers for it now."""
         suspended = self._suspended

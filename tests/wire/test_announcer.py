@@ -34,7 +34,7 @@ def holder_and_spare(wire: Wire, start: Start) -> tuple[Speaker, Speaker, WireHo
     first, second = (start(host) for host in hosts)
     for speaker in (first, second):
         speaker.plan(1, bundle("a", (VIP,), "node-1", "node-2"))
-    wait_until(lambda: first.holds(VIP) and second.stats is not None and second.stats.ready)
+    wait_until(lambda: first.holds(VIP) and second.ready)
     assert client.resolve(VIP) == hosts[0].mac()
     return first, second, client
 

@@ -54,7 +54,7 @@ def ready(wire: Wire, start: Start) -> tuple[Speaker, WireHost, WireHost]:
     wire.with_ipv6()
     speaker = start(node)
     speaker.plan(1)
-    wait_until(lambda: speaker.stats is not None and speaker.stats.ready, 10, "the speaker is not ready")
+    wait_until(lambda: speaker.ready, 10, "the speaker is not ready")
     return speaker, printer, client
 
 

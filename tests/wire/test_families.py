@@ -72,9 +72,9 @@ class Lan:
         return self.client.neighbour(address)
 
     def all_hear_each_other(self) -> None:
-        """And are started: each is able to hold."""
+        """And are ready: each is able to hold."""
         peers = len(self.speakers) - 1
-        wait_until(lambda: all(started(s) and peers_alive(s) == peers for s in self.speakers), 20, "not all are heard")
+        wait_until(lambda: all(s.ready and peers_alive(s) == peers for s in self.speakers), 20, "not all are heard")
 
     def time_passes(self, heartbeats: int = 50) -> None:
         """Each speaker goes on for as many heartbeats of a holder, which is longer than any detection takes."""
@@ -91,10 +91,6 @@ def killed(speaker: Speaker) -> None:
 
 def loop_at(speaker: Speaker) -> float:
     return speaker.stats.loop_at if speaker.stats is not None else 0.0
-
-
-def started(speaker: Speaker) -> bool:
-    return speaker.stats is not None and speaker.stats.ready
 
 
 def peers_alive(speaker: Speaker) -> int:

@@ -52,7 +52,7 @@ class TwoLans:
         self.speakers = [start(host) for host in self.hosts]
         for speaker in self.speakers:
             speaker.plan(1, announced_on(ETH0))
-        wait_until(lambda: all(each.stats is not None and each.stats.ready for each in self.speakers), 20)
+        wait_until(lambda: all(each.ready for each in self.speakers), 20)
         wait_until(lambda: self.holders, 20)
 
     @property
@@ -170,7 +170,7 @@ def test_interface_that_is_excluded_is_given_up_and_one_that_is_excluded_no_more
     first, second = (start(host) for host in hosts)
     for speaker in (first, second):
         speaker.plan(1, bundle("a", (VIP,), "node-1", "node-2"))
-    wait_until(lambda: first.holds(VIP) and second.stats is not None and second.stats.ready, 20)
+    wait_until(lambda: first.holds(VIP) and second.ready, 20)
     assert first.stats is not None
     assert first.stats.links == ("eth0",)
     first.say(ExcludedInterfaces(("^eth",)))
@@ -199,7 +199,7 @@ def test_holder_whose_interface_becomes_another_goes_on_answering(wire: Wire, st
     first, second = (start(host) for host in hosts)
     for speaker in (first, second):
         speaker.plan(1, bundle("a", (VIP,), "node-1", "node-2"))
-    wait_until(lambda: first.holds(VIP) and second.stats is not None and second.stats.ready, 20)
+    wait_until(lambda: first.holds(VIP) and second.ready, 20)
     run = first.host.run
     asker = Asker(client, VIP)
     run("ip", "link", "set", "eth0", "name", "lan7")
@@ -262,7 +262,7 @@ def test_card_that_nobody_configured_speaks_ipv6_and_is_in_nobodys_way(wire: Wir
     first, second = (start(host) for host in hosts)
     for speaker in (first, second):
         speaker.plan(1, bundle("a", (VIP, V6), "node-1", "node-2"))
-    wait_until(lambda: first.holds(VIP, V6) and second.stats is not None and second.stats.ready, 20)
+    wait_until(lambda: first.holds(VIP, V6) and second.ready, 20)
     wait_until(lambda: first.stats is not None and first.stats.families.get(ETH1) == (Family.IPV6,), 10)
     wait_until(lambda: second.stats is not None and second.stats.families.get(ETH1) == (Family.IPV6,), 10)
     assert first.answers_on(VIP) == first.answers_on(V6) == ("eth0",)
@@ -282,7 +282,7 @@ def test_holder_whose_interface_loses_ipv6_gives_up_what_is_ipv6_at_once_and_the
     first, second = (start(host) for host in hosts)
     for speaker in (first, second):
         speaker.plan(1, bundle("a", (VIP, V6), "node-1", "node-2"))
-    wait_until(lambda: first.holds(VIP, V6) and second.stats is not None and second.stats.ready, 20)
+    wait_until(lambda: first.holds(VIP, V6) and second.ready, 20)
     assert client.resolve(V6) == hosts[0].mac()
     began = time.monotonic()
     hosts[0].run("ip", "link", "set", "eth0", "mtu", "1200")
@@ -323,7 +323,7 @@ def test_macvlan_is_announced_on_and_is_down_with_the_interface_below_it(wire: W
     first, second = (start(host) for host in hosts)
     for speaker in (first, second):
         speaker.plan(1, bundle("a", (VIP,), "node-1", "node-2"))
-    wait_until(lambda: first.holds(VIP) and second.stats is not None and second.stats.ready, 20)
+    wait_until(lambda: first.holds(VIP) and second.ready, 20)
     assert client.answerers(VIP) == {hosts[0].mac("lan7")}
     wire.cable(hosts[0], "down")
     wait_until(lambda: client.answerers(VIP) == {hosts[1].mac()}, 5)

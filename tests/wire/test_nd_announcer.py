@@ -76,7 +76,7 @@ def holder_and_spare(wire: Wire, start: Start) -> tuple[Speaker, Speaker, WireHo
     first, second = (start(host) for host in hosts)
     for speaker in (first, second):
         speaker.plan(1, bundle("a", (VIP, IPV4), "node-1", "node-2"))
-    wait_until(lambda: first.holds(VIP, IPV4) and second.stats is not None and second.stats.ready)
+    wait_until(lambda: first.holds(VIP, IPV4) and second.ready)
     assert client.resolve(VIP) == client.resolve(IPV4) == hosts[0].mac()
     return first, second, client
 
@@ -170,7 +170,7 @@ def test_holder_whose_datagrams_are_blocked_proves_by_neighbour_discovery_that_i
     first, second = (start(host) for host in hosts)
     for speaker in (first, second):
         speaker.plan(1, bundle("a", (VIP,), "node-1", "node-2"))
-    wait_until(lambda: first.holds(VIP) and second.stats is not None and second.stats.ready)
+    wait_until(lambda: first.holds(VIP) and second.ready)
     wire.drop("closed", 'iifname "node-1-eth0" udp dport 7948')
     wait_until(lambda: decided(second, "DatagramsBlocked"), 10, "nothing proved that the suspect answers")
     assert first.holds(VIP)

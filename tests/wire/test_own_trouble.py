@@ -32,7 +32,7 @@ def start(wire: Wire, stack: ExitStack) -> Start:
         for speaker in speakers:
             stack.callback(speaker.end)
             speaker.plan(1, bundle("a", (VIP,), *(host.name for host in hosts)))
-        wait_until(lambda: speakers[0].holds(VIP) and all(s.stats is not None and s.stats.ready for s in speakers), 20)
+        wait_until(lambda: speakers[0].holds(VIP) and all(s.ready for s in speakers), 20)
         return speakers
 
     return start

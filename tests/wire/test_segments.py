@@ -37,7 +37,7 @@ class BridgedLan:
     def start(self) -> None:
         for host in self.hosts:
             self.speakers[host.name] = self.run(host)
-        wait_until(lambda: all(s.stats is not None and s.stats.ready for s in self.speakers.values()), 20)
+        wait_until(lambda: all(s.ready for s in self.speakers.values()), 20)
         for each in self.bundles:
             wait_until(lambda each=each: len(self.answering(each.addresses[0])) == 1, 20)  # type: ignore[misc]
 

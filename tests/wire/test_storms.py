@@ -49,7 +49,7 @@ class Segment:
         self.holder, self.spare = (start(node) for node in self.nodes)
         for speaker in (self.holder, self.spare):
             speaker.plan(1, bundle("a", (IPV4, IPV6), "node-1", "node-2"))
-        wait_until(lambda: self.holder.holds(IPV4, IPV6) and self.spare.stats is not None and self.spare.stats.ready)
+        wait_until(lambda: self.holder.holds(IPV4, IPV6) and self.spare.ready)
         self.assert_client_reaches_the_holder()
         self.claims = dict(self.holder.claims)
         self.memory = [memory_mib(speaker) for speaker in (self.holder, self.spare)]

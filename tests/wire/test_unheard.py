@@ -39,7 +39,7 @@ def test_without_multicast_a_holder_is_found_by_the_directory_and_replaced_when_
         for host, other in zip(hosts, reversed(hosts), strict=True)
     )
     wait_until(lambda: first.stats is not None and second.stats is not None)
-    wait_until(lambda: first.holds(VIP) and second.holds() and second.stats and second.stats.ready)
+    wait_until(lambda: first.holds(VIP) and second.holds() and second.ready)
     wait_until(lambda: second.stats and any(peer.alive for peer in second.stats.peers))
     assert client.resolve(VIP) == hosts[0].mac()
     assert client.answerers(VIP) == {hosts[0].mac()}
