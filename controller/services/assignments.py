@@ -143,8 +143,10 @@ class Assignments:
 
     def _overstays(self, one: Assignment, shown: tuple[Address, ...]) -> bool:
         """Whether the Service shows an address that it leaves since it cannot share it any more."""
-        left = [address for address in shown if address in one.retiring]
-        return bool(left) and any(self._ledger.conflict(address, read_sharer(one.view)) is not None for address in left)
+        if not one.retiring:
+            return False
+        sharer = read_sharer(one.view)
+        return any(address in shown and self._ledger.conflict(address, sharer) is not None for address in one.retiring)
 
     def _rightful(self, address: Address, sharer: Sharer, known: Mapping[str, Assignment]) -> Assignment | None:
         """A Service that was given the address, or has it of our pools, and cannot share it with this one."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from controller.changes import Write
 from tests.controller.validity import assert_no_address_is_shown_twice, ours
-from tests.controller.world import World
+from tests.controller.world import World, assigned
 
 ADDRESS_POOL = "metallb.io/address-pool"
 
@@ -299,15 +299,24 @@ def test_whatever_statuses_show_before_and_after_the_start_no_two_keep_one_addre
     assert world.take_writes() == []
 
 
+def two_that_share_one() -> World:
+    """``older`` and ``younger`` share 10.0.0.1, and there are others."""
+    world = World({"a": "10.0.0.1-10.0.0.9"})
+    world.start()
+    sharing = {"metallb.io/allow-shared-ip": "x"}
+    assigned(
+        world,
+        older={"annotations": sharing, "ports": [{"port": 80}]},
+        younger={"annotations": sharing, "ports": [{"port": 81}]},
+    )
+    assert (world.ip("older"), world.ip("younger")) == ("10.0.0.1", "10.0.0.1")
+    return world
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("dying", ["older", "younger"])
 def test_a_service_that_is_being_deleted_stays_whatever_becomes_of_its_terms(dying: str, restarted: bool) -> None:
-    world = World({"a": "10.0.0.1-10.0.0.9"})
-    world.start()
-    for name, port in (("older", 80), ("younger", 81)):
-        world.put(name, annotations={"metallb.io/allow-shared-ip": "x"}, ports=[{"port": port}])
-        world.settle()
-    assert (world.ip("older"), world.ip("younger")) == ("10.0.0.1", "10.0.0.1")
+    world = two_that_share_one()
     world.put(dying, **DYING)
     world.put(dying, annotations={"metallb.io/allow-shared-ip": "y"})
     world.settle()
@@ -319,18 +328,6 @@ def test_a_service_that_is_being_deleted_stays_whatever_becomes_of_its_terms(dyi
 
 
 # ------------------------------------------------------------------------ being deleted, and given to another meanwhile
-
-SHARED = {"metallb.io/allow-shared-ip": "x"}
-
-
-def two_that_share_one(pool: str = "10.0.0.1-10.0.0.9") -> World:
-    world = World({"a": pool})
-    world.start()
-    for name, port in (("older", 80), ("younger", 81)):
-        world.put(name, annotations=SHARED, ports=[{"port": port}])
-        world.settle()
-    assert (world.ip("older"), world.ip("younger")) == ("10.0.0.1", "10.0.0.1")
-    return world
 
 
 @pytest.mark.parametrize("decided", [False, True])
