@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 from functools import cache
 
@@ -10,6 +12,7 @@ from lab.assets.gather import Assets, find
 from lab.assets.metallb_release import is_built
 from lab.assets.pinned import ALL, Program
 from lab.client import Lab
+from tests.waiting import wait_until
 
 
 @cache
@@ -42,6 +45,22 @@ def kubectl(lab: Lab, *arguments: str, given: str = "") -> str:
     done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def delete_service(lab: Lab, name: str, namespace: str = "default") -> None:
+    """Deletes a Service and returns once no node has a rule for its addresses: kube-proxy is later than the controller,
+    so the next Service that gets one of them could still be served as this one was."""
+    shown = kubectl(lab, "get", "service", name, f"--namespace={namespace}", "-o", "json")
+    ingress = json.loads(shown)["status"]["loadBalancer"].get("ingress", ())
+    kubectl(lab, "delete", "service", name, f"--namespace={namespace}")
+    addresses = re.compile("|".join(rf"\b{re.escape(each['ip'])}\b" for each in ingress) or r"(?!)")
+    nodes = [node.name for node in lab.status().layout.nodes]
+
+    def forgotten() -> bool:
+        rulesets = (lab.run(node, ["nft", "list", "ruleset"], check=True).output for node in nodes)
+        return not any(addresses.search(ruleset) for ruleset in rulesets)
+
+    wait_until(forgotten, 20, f"a node still serves {name}", every=0.1)
 
 
 def program(name: Program) -> str:

@@ -10,6 +10,7 @@ import json
 import signal
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -58,12 +59,18 @@ class Cluster:
             return
         for each in objects:
             if how == "replace":
-                known = {"resourceVersion": self.stored(each)["metadata"]["resourceVersion"]}
-                body = {**each, "metadata": {**each["metadata"], **known}}
-                answer = self.access.ask("PUT", self.path(each), body, fieldManager="kubectl-replace")
+                wait_until(partial(self.replaced, each), 10, "something else writes the object again and again")
             else:
                 answer = self.access.ask("PATCH", self.path(each), each, SERVER_SIDE, fieldManager=how, force="true")
-            assert answer.status in {200, 201}, answer.body["message"]
+                assert answer.status in {200, 201}, answer.body["message"]
+
+    def replaced(self, wanted: Object) -> bool:
+        """Whether the object is what is ``wanted`` now; not if a controller wrote its status since it was read."""
+        known = {"resourceVersion": self.stored(wanted)["metadata"]["resourceVersion"]}
+        body = {**wanted, "metadata": {**wanted["metadata"], **known}}
+        answer = self.access.ask("PUT", self.path(wanted), body, fieldManager="kubectl-replace")
+        assert answer.status in {200, 409}, answer.body["message"]
+        return answer.status == 200
 
     def stored(self, written: Object) -> Object:
         """The object as the server has it."""

@@ -24,7 +24,7 @@ from lab.objects.workloads import start_workload
 from lab.readiness import await_ready
 from tests.lab.conftest import new_name
 from tests.lab.test_faults import new_mac, page_from_client, serving, still_answers_alone, watching
-from tests.real import kubectl, real_assets
+from tests.real import delete_service, kubectl, real_assets
 from tests.waiting import assert_stays, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/use-ipv6.md"
@@ -83,7 +83,8 @@ def test_each_policy_gets_its_addresses_and_each_of_them_answers(lab: Lab) -> No
         found = addresses(lab, name, len(expected))
         assert ["IPv6" if ":" in each else "IPv4" for each in found] == expected
         assert {answer(lab, each)["pod"] for each in found} == {"lone-1"}
-    kubectl(lab, "delete", "service", *wanted)
+    for name in wanted:
+        delete_service(lab, name)
 
 
 def test_the_same_manifests_work_in_a_cluster_of_either_kind(lab: Lab) -> None:
@@ -100,7 +101,7 @@ def test_the_same_manifests_work_in_a_cluster_of_either_kind(lab: Lab) -> None:
     get = ("get", "service", "both", "--namespace=dev", "-o", "jsonpath={.metadata.resourceVersion}")
     version = kubectl(lab, *get)
     assert_stays(lambda: kubectl(lab, *get) == version, 2.0, "the Service is written again")
-    kubectl(lab, "delete", "service", "both", "--namespace=dev")
+    delete_service(lab, "both", "dev")
     kubectl(lab, "delete", "-f", "-", given=pool)
 
 
@@ -113,7 +114,7 @@ def test_policy_local_shows_the_client_and_is_announced_where_the_endpoint_is(la
         assert answer(lab, each) == {"node": "node-2", "pod": "lone-1", "client": client.addresses[family], "path": "/"}
     with measure.watching(lab, *found) as watch:
         assert measure.node_of(lab, measure.steady_holder(watch)) == "node-2"
-    kubectl(lab, "delete", "service", "local")
+    delete_service(lab, "local")
 
 
 def test_metrics_are_read_at_every_address_of_a_node_and_of_the_controller(lab: Lab) -> None:

@@ -15,7 +15,7 @@ from lab.measuring import measure
 from lab.objects.manifests import SEEDS
 from lab.objects.workloads import start_workload
 from tests.lab.conftest import end, make
-from tests.real import kubectl
+from tests.real import delete_service, kubectl
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("seeds"), pytest.mark.timeout(120)]
@@ -80,7 +80,7 @@ def test_an_external_name_is_left_alone(lab: Lab) -> None:
     assert "metallb.io/ip-allocated-from-pool" not in found["metadata"].get("annotations", {})
     about = "involvedObject.name=my-external-service"
     assert kubectl(lab, "get", "events", "-n", "dev", f"--field-selector={about}", "-o", "name") == ""
-    kubectl(lab, "delete", "service", "example-service")
+    delete_service(lab, "example-service")
 
 
 def test_kubernetes_own_example_is_described_with_its_address(lab: Lab) -> None:
@@ -92,7 +92,7 @@ def test_kubernetes_own_example_is_described_with_its_address(lab: Lab) -> None:
     assert found in line
     assert "IPAllocated" in described
     assert page(lab, "client", f"http://{found}:8765/")["pod"].startswith("example-")
-    kubectl(lab, "delete", "service", "example-service")
+    delete_service(lab, "example-service")
 
 
 def test_with_policy_local_only_nodes_with_an_endpoint_announce_and_the_client_is_seen(lab: Lab) -> None:
@@ -105,7 +105,7 @@ def test_with_policy_local_only_nodes_with_an_endpoint_announce_and_the_client_i
     with measure.watching(lab, found) as watch:
         assert measure.node_of(lab, measure.steady_holder(watch)) == "node-2"
     assert service(lab, "example-service")["spec"]["healthCheckNodePort"] > 0
-    kubectl(lab, "delete", "service", "example-service")
+    delete_service(lab, "example-service")
 
 
 def test_a_lectures_session_affinity_is_untouched(lab: Lab) -> None:
@@ -131,4 +131,4 @@ def test_the_legacy_configuration_is_converted_and_its_old_annotation_selects_th
     }
     kubectl(lab, "apply", "-f", "-", given=json.dumps(wanted))
     wait_until(lambda: "192.168.1.100" in kubectl(lab, "get", "service", "legacy"), 30)
-    kubectl(lab, "delete", "service", "legacy")
+    delete_service(lab, "legacy")
