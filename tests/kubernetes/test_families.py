@@ -117,5 +117,6 @@ def test_what_the_cluster_uses_itself_is_left_out_of_a_huge_pool_and_its_counts(
         assert overlapping["reason"] == "NodeAddress"
         assert "fd00:10:96::/112 is in the Service range" in overlapping["message"]
         given = 2.0**80 - 2**16 - 1 - 2**3
-        assert cluster.metric('metallb_allocator_ipv6_addresses_total{pool="huge"}') == pytest.approx(given)
-        assert cluster.metric('metallb_allocator_ipv6_addresses_in_use_total{pool="huge"}') == 2
+        total = 'metallb_allocator_ipv6_addresses_total{pool="huge"}'  # metrics lag behind objects
+        wait_until(lambda: cluster.metric(total) == pytest.approx(given))
+        wait_until(lambda: cluster.metric('metallb_allocator_ipv6_addresses_in_use_total{pool="huge"}') == 2)
