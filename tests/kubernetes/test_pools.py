@@ -52,7 +52,7 @@ def test_a_pool_that_is_replaced_by_force_moves_nobody(cluster: Installation) ->
     wait_until(lambda: cluster.kubectl(*status) == "3", message="the new object is reported on")
     assert addresses(cluster) == before
     assert {name: cluster.get(name) for name in written} == written
-    assert set(cluster.events()) == {"IPAllocated"}
+    wait_until(lambda: set(cluster.events()) == {"IPAllocated"})
     cluster.service("r2")
     wait_until(lambda: cluster.address("r2") == "10.30.0.2")
 

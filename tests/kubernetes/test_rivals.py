@@ -45,7 +45,7 @@ def test_what_replaces_the_whole_service_is_no_rival(cluster: Installation) -> N
     condition = cluster.condition("web")
     assert (condition["status"], condition["reason"]) == ("True", "Assigned")
     assert cluster.metric('berthlb_controller_services_waiting{reason="Contested"}') == 0.0
-    assert cluster.events() == ["IPAllocated"]
+    wait_until(lambda: cluster.events() == ["IPAllocated"])
     for _ in range(20):
         cluster.kubectl("replace", "-f", "-", stdin=manifest)
     assert cluster.address("web") == "10.44.0.0"
