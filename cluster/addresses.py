@@ -139,14 +139,15 @@ def parse_range(text: str) -> Range:
     Spaces around the dash are allowed; host bits of a CIDR are masked. Raises ``AddressError`` for anything else, a
     bare address included, and for a range that contains an address that no Service can have.
     """
-    parsed = _parse_cidr(text) if "/" in text else _parse_span(text)
+    parsed = parse_prefix(text) if "/" in text else _parse_span(text)
     for unusable, what in _UNUSABLE:
         if parsed.overlaps(unusable):
             raise AddressError(f"contains {unusable.short_text} ({what}), which no Service can have")
     return parsed
 
 
-def _parse_cidr(text: str) -> Range:
+def parse_prefix(text: str) -> Range:
+    """A prefix such as ``192.0.2.0/24``, whatever it contains; host bits are masked. Raises ``AddressError``."""
     base_text, _, length_text = text.partition("/")
     try:
         base = ipaddress.ip_address(base_text.strip())

@@ -4,10 +4,12 @@
    in force, and a ``Problem`` names the object, the field as the user writes it, and the reason.
 2. Pools that overlap cannot be in force together. A pool that stands as it was is right against one that changed, then
    the older against the newer, then by name.
-3. After a restart no earlier version is known. A pool that cannot be honoured then gives out nothing, and
+3. One name belongs to one pool of either kind (``IPAddressPool``, ``NodeIPPool``): to the one in force, then to the
+   older, then to the IPAddressPool. The other one is not in force.
+4. After a restart no earlier version is known. A pool that cannot be honoured then gives out nothing, and
    ``Config.unreadable`` names it: Services that have addresses from it are left alone, instead of losing them to a
    typing error.
-4. A pool that was deleted a moment ago may be made again at once (``GRACE_S``). Controller and speaker each remember it
+5. A pool that was deleted a moment ago may be made again at once (``GRACE_S``). Controller and speaker each remember it
    for that long: the controller gives nothing out of it, the speaker goes on announcing what is in it.
 
 Only objects in BerthLB's own namespace count; the caller lists no others.
@@ -21,6 +23,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from cluster.addresses import Address, AddressError, Family, Range, RangeMap, parse_range
+from cluster.node_pools import NodeIPPool, NodePool, parse_node_pool
 from cluster.objects import (
     IPAddressPool,
     L2Advertisement,
@@ -30,21 +33,13 @@ from cluster.objects import (
     PreferredNodeSelector,
     ServiceAllocation,
 )
-from cluster.selectors import SelectorError, check, check_list, matches_any
+from cluster.parts import ConfigError, check_allocation, check_distinct, check_selectors
+from cluster.selectors import SelectorError, check, matches_any
 
 GRACE_S = 10.0
 """For which an object that was deleted may be about to be made again, as ``kubectl replace --force`` does, and Helm and
 Argo CD with what is a hook. Helm waits for what it deleted, a second or two; Argo CD's hooks follow each other within
 some seconds."""
-
-
-class ConfigError(Exception):
-    """An object that cannot be honoured: ``field`` is its path as the user writes it, ``reason`` completes it."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +126,22 @@ class Config:
     """In order of name."""
     advertisements: Mapping[str, Advertisement] = field(default_factory=dict)
     """In order of name."""
+    node_pools: Mapping[PoolName, NodePool] = field(default_factory=dict)
+    """In order of name; no name is in ``pools`` too."""
     unreadable: frozenset[PoolName] = frozenset()
-    """Pools that exist in the API and of which no version can be in force."""
+    """Pools of either kind that exist in the API and of which no version can be in force."""
     departed: frozenset[PoolName] = frozenset()
-    """Pools that were deleted a moment ago and may be made again; filled in by who knows the time."""
+    """Pools of either kind that were deleted a moment ago and may be made again; filled in by who knows the time."""
     elsewhere: Mapping[PoolName, str] = field(default_factory=dict)
     """Pools in namespaces that nobody reads, and where they are; for people who look for them."""
     obstacle: str = ""
     """Why pools cannot be applied, where that is known; for people, too."""
     _by_range: RangeMap[PoolName] = field(default_factory=RangeMap, compare=False, repr=False)
+
+    @property
+    def pool_names(self) -> frozenset[PoolName]:
+        """Of the pools of either kind that exist in the API, whether or not they are in force."""
+        return self.unreadable | self.pools.keys() | self.node_pools.keys()
 
     def pool_of(self, address: Address) -> Pool | None:
         """The pool whose ranges contain the address, whether or not it may give it out."""
@@ -176,7 +178,7 @@ def parse_pool(source: IPAddressPool) -> Pool:
         index.add(block, position)
         ranges.append(block)
     if spec.service_allocation is not None:
-        _check_allocation(spec.service_allocation)
+        check_allocation(spec.service_allocation)
     meta = source.metadata
     return Pool(
         name=PoolName(meta.name),
@@ -192,11 +194,11 @@ def parse_pool(source: IPAddressPool) -> Pool:
 def parse_advertisement(source: L2Advertisement) -> Advertisement:
     """One advertisement, its pools not yet looked up (``pools`` is None); raises ``ConfigError``."""
     spec = source.spec
-    _check_distinct(spec.ip_address_pools, "spec.ipAddressPools")
-    _check_distinct(spec.interfaces, "spec.interfaces")
-    _check_selectors(spec.ip_address_pool_selectors, "spec.ipAddressPoolSelectors")
-    _check_selectors(spec.node_selectors, "spec.nodeSelectors")
-    _check_selectors(spec.service_selectors, "spec.serviceSelectors")
+    check_distinct(spec.ip_address_pools, "spec.ipAddressPools")
+    check_distinct(spec.interfaces, "spec.interfaces")
+    check_selectors(spec.ip_address_pool_selectors, "spec.ipAddressPoolSelectors")
+    check_selectors(spec.node_selectors, "spec.nodeSelectors")
+    check_selectors(spec.service_selectors, "spec.serviceSelectors")
     for position, preferred in enumerate(spec.preferred_node_selectors):
         where = f"spec.preferredNodeSelectors[{position}]"
         if not 1 <= preferred.weight <= 100:
@@ -217,41 +219,31 @@ def parse_advertisement(source: L2Advertisement) -> Advertisement:
     )
 
 
-def _check_allocation(allocation: ServiceAllocation) -> None:
-    where = "spec.serviceAllocation"
-    _check_distinct(allocation.namespaces, f"{where}.namespaces")
-    _check_selectors(allocation.namespace_selectors, f"{where}.namespaceSelectors")
-    _check_selectors(allocation.service_selectors, f"{where}.serviceSelectors")
-
-
-def _check_distinct(names: tuple[str, ...], where: str) -> None:
-    seen: set[str] = set()
-    for position, name in enumerate(names):
-        if name in seen:
-            raise ConfigError(f"{where}[{position}]", f'repeats "{name}"')
-        seen.add(name)
-
-
-def _check_selectors(selectors: tuple[LabelSelector, ...], where: str) -> None:
-    try:
-        check_list(selectors)
-    except SelectorError as error:
-        raise ConfigError(where + error.where, str(error)) from error
-
-
 # ------------------------------------------------------------------------ all of them
 
 
-def load(pools: Iterable[IPAddressPool], advertisements: Iterable[L2Advertisement], previous: Config | None) -> Loaded:
+def load(
+    pools: Iterable[IPAddressPool],
+    advertisements: Iterable[L2Advertisement],
+    previous: Config | None,
+    node_pools: Iterable[NodeIPPool] = (),
+) -> Loaded:
     """Everything that can be in force, and what cannot be and why.
 
     ``previous`` is what was in force until now: of an object that cannot be honoured its version there stays.
     """
     before = previous or Config()
-    pool_sources = sorted(pools, key=lambda each: each.metadata.name)
-    wanted, last_good_pools, problems = _parse_each(pool_sources, "IPAddressPool", parse_pool, before.pools)
+    pool_sources, node_pool_sources, problems = _one_of_each_name(pools, node_pools, before)
+    wanted, last_good_pools, pool_problems = _parse_each(pool_sources, "IPAddressPool", parse_pool, before.pools)
+    problems += pool_problems
     accepted, by_range, overlaps = _without_overlap(wanted, last_good_pools)
     problems += overlaps
+
+    good, last_good_node_pools, node_pool_problems = _parse_each(
+        node_pool_sources, "NodeIPPool", parse_node_pool, before.node_pools
+    )
+    problems += node_pool_problems
+    of_nodes = last_good_node_pools | good
 
     advertisement_sources = sorted(advertisements, key=lambda each: each.metadata.name)
     parsed, last_good, advertisement_problems = _parse_each(
@@ -264,11 +256,31 @@ def load(pools: Iterable[IPAddressPool], advertisements: Iterable[L2Advertisemen
         Config(
             pools=MappingProxyType(accepted),
             advertisements=MappingProxyType({name: _resolved(each, accepted) for name, each in in_force.items()}),
-            unreadable=frozenset(PoolName(each.metadata.name) for each in pool_sources) - accepted.keys(),
+            node_pools=MappingProxyType({name: of_nodes[name] for name in sorted(of_nodes)}),
+            unreadable=frozenset(PoolName(each.metadata.name) for each in (*pool_sources, *node_pool_sources))
+            - accepted.keys()
+            - of_nodes.keys(),
             _by_range=by_range,
         ),
         tuple(problems),
     )
+
+
+def _one_of_each_name(
+    pools: Iterable[IPAddressPool], node_pools: Iterable[NodeIPPool], before: Config
+) -> tuple[list[IPAddressPool], list[NodeIPPool], list[Problem]]:
+    """The pools of both kinds in order of name, each name once, and the problems of those whose name is another's."""
+    by_name = {each.metadata.name: each for each in pools}
+    of_nodes = {each.metadata.name: each for each in node_pools}
+    problems: list[Problem] = []
+    for name in sorted(by_name.keys() & of_nodes.keys()):
+        created, nodes_created = (each[name].metadata.creation_timestamp or "" for each in (by_name, of_nodes))
+        standing = (name not in before.pools, created) <= (name not in before.node_pools, nodes_created)
+        kind, other = ("NodeIPPool", "an IPAddressPool") if standing else ("IPAddressPool", "a NodeIPPool")
+        del (of_nodes if standing else by_name)[name]
+        reason = f'"{name}" is the name of {other} too, which stays in force'
+        problems.append(Problem(kind, name, "metadata.name", reason, "Overlap"))
+    return [by_name[name] for name in sorted(by_name)], [of_nodes[name] for name in sorted(of_nodes)], problems
 
 
 S = TypeVar("S", bound=Object)

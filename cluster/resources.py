@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cluster import objects
+from cluster import node_pools, objects
 from cluster.objects import Object, prepare
 
 T = TypeVar("T", bound=Object)
 
 METALLB_GROUP = "metallb.io"
 """Of MetalLB's kinds, which are ours."""
+BERTHLB_GROUP = "berthlb.io"
+"""Of the kinds that MetalLB does not have."""
+OUR_GROUPS = frozenset({METALLB_GROUP, BERTHLB_GROUP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ VALIDATING_WEBHOOK_CONFIGURATIONS = Resource(
     objects.ValidatingWebhookConfiguration,
 )
 IP_ADDRESS_POOLS = Resource(METALLB_GROUP, "v1beta1", "ipaddresspools", "IPAddressPool", True, objects.IPAddressPool)
+NODE_IP_POOLS = Resource(BERTHLB_GROUP, "v1alpha1", "nodeippools", "NodeIPPool", True, node_pools.NodeIPPool)
 L2_ADVERTISEMENTS = Resource(
     METALLB_GROUP, "v1beta1", "l2advertisements", "L2Advertisement", True, objects.L2Advertisement
 )

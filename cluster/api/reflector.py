@@ -26,7 +26,7 @@ from cluster.api.client import ApiClient, WatchStream
 from cluster.api.errors import ApiError
 from cluster.api.listwatch import Change, Counters, ListPage, ListWatch, Wait, Watch
 from cluster.objects import Object
-from cluster.resources import METALLB_GROUP, Resource
+from cluster.resources import OUR_GROUPS, Resource
 
 __all__ = ["Change", "Counters", "Reflector"]
 
@@ -263,7 +263,7 @@ class Reflector(Generic[T]):
         if not self._unserved_said:
             self._unserved_said = True
             said = {"resource": self.resource.full_name}
-            advice = {"advice": INSTALL} if self.resource.group == METALLB_GROUP else {}
+            advice = {"advice": INSTALL} if self.resource.group in OUR_GROUPS else {}
             logger.warning("the server has no such kind", extra=said | advice)
         self._client.note_working(self)
         if self._optional:

@@ -29,15 +29,15 @@ class DepartedPools:
 
     def configured(self, before: Config, after: Config) -> None:
         """The configuration changed: what is not in it any more departs, what is in it again is there."""
-        there = _names(after)
-        for name in _names(before) - there:
+        there = after.pool_names
+        for name in before.pool_names - there:
             self._until[name] = None
         for name in there & self._until.keys():
             del self._until[name]
 
     def named(self, name: PoolName, config: Config) -> None:
         """At the start: a Service's annotation names this pool. It departs if it is not there."""
-        if name and name not in _names(config):
+        if name and name not in config.pool_names:
             self._until[name] = None
 
     def expire(self, now: float) -> bool:
@@ -52,7 +52,3 @@ class DepartedPools:
     def next_deadline(self) -> float | None:
         """When ``expire`` has something to do. After ``configured`` and ``named`` it is to be called at once."""
         return min((until for until in self._until.values() if until is not None), default=None)
-
-
-def _names(config: Config) -> frozenset[PoolName]:
-    return config.unreadable | config.pools.keys()

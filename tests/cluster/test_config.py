@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.addresses import Family, parse_address
-from cluster.config import Config, ConfigError, load, parse_advertisement, parse_pool
+from cluster.config import Config, load, parse_advertisement, parse_pool
 from cluster.objects import (
     IPAddressPool,
     IPAddressPoolSpec,
@@ -17,6 +17,7 @@ from cluster.objects import (
     PreferredNodeSelector,
     ServiceAllocation,
 )
+from cluster.parts import ConfigError
 
 KIND_POOL = "172.18.255.200-172.18.255.250"
 

@@ -16,7 +16,8 @@ import pytest
 import yaml
 from msgspec import inspect
 
-from cluster import config, objects
+from cluster import config, node_pools, objects
+from cluster.parts import ConfigError
 
 ROOT = Path(__file__).parents[2]
 CEL_CASES = ROOT / "tests/kubernetes/cel_cases.yaml"
@@ -41,12 +42,15 @@ METALLB = {
     "ServiceL2Status": ("servicel2statuses", {"v1beta1"}),
 }
 """MetalLB's kinds: the plural, and the versions that it serves."""
+BERTHLB = {"NodeIPPool": ("nodeippools", {"v1alpha1"})}
+"""Kinds that MetalLB does not have."""
 
 VIEWS: dict[str, type[objects.Object]] = {
     "IPAddressPool": objects.IPAddressPool,
     "L2Advertisement": objects.L2Advertisement,
     "ServiceL2Status": objects.ServiceL2Status,
     "ConfigurationState": objects.ConfigurationState,
+    "NodeIPPool": node_pools.NodeIPPool,
 }
 
 
@@ -99,12 +103,24 @@ def follow(schema: Schema, steps: list[str]) -> Schema | None:
 # ------------------------------------------------------------------------ the definitions as such
 
 
-def test_every_kind_of_metallb_is_defined_in_the_same_versions() -> None:
+def test_every_kind_of_metallb_is_defined_in_the_same_versions_and_our_own_beside_them() -> None:
     ours = {
         kind: (crd["spec"]["names"]["plural"], {v["name"] for v in crd["spec"]["versions"] if v["served"]})
         for kind, crd in BY_KIND.items()
     }
-    assert ours == METALLB
+    assert ours == METALLB | BERTHLB
+
+
+def test_services_are_chosen_for_pools_of_both_kinds_in_the_same_words() -> None:
+    ours, theirs = (
+        schema_of(BY_KIND[kind]["spec"]["versions"][0])["properties"] for kind in ("NodeIPPool", "IPAddressPool")
+    )
+    for part in ("spec.serviceAllocation", "status.conditions.items"):
+        top, *steps = part.split(".")
+        one, other = ours[top]["properties"], theirs[top]["properties"]
+        for step in steps:
+            one, other = one[step], other[step]
+        assert one == other, part
 
 
 @pytest.mark.parametrize("file", CRDS)
@@ -112,9 +128,10 @@ def test_names_belong_together(file: str) -> None:
     crd = CRDS[file]
     spec, names = crd["spec"], crd["spec"]["names"]
     assert (crd["apiVersion"], crd["kind"]) == ("apiextensions.k8s.io/v1", "CustomResourceDefinition")
-    assert (spec["group"], spec["scope"]) == ("metallb.io", "Namespaced")
-    assert crd["metadata"]["name"] == f"{names['plural']}.metallb.io"
-    assert file == f"metallb.io_{names['plural']}.yaml"
+    group = "berthlb.io" if names["kind"] in BERTHLB else "metallb.io"
+    assert (spec["group"], spec["scope"]) == (group, "Namespaced")
+    assert crd["metadata"]["name"] == f"{names['plural']}.{group}"
+    assert file == f"{group}_{names['plural']}.yaml"
     assert (names["singular"], names["listKind"]) == (names["kind"].lower(), f"{names['kind']}List")
     assert [v["storage"] for v in spec["versions"]].count(True) == 1
 
@@ -319,6 +336,8 @@ def parse(kind: str, spec: dict[str, Any]) -> None:
     source = {"metadata": {"name": "example"}, "spec": spec}
     if kind == "IPAddressPool":
         config.parse_pool(msgspec.convert(source, objects.IPAddressPool))
+    elif kind == "NodeIPPool":
+        node_pools.parse_node_pool(msgspec.convert(source, node_pools.NodeIPPool))
     else:
         config.parse_advertisement(msgspec.convert(source, objects.L2Advertisement))
 
@@ -335,7 +354,7 @@ def test_what_the_rules_accept_the_daemons_accept(kind: str, spec: dict[str, Any
 
 @pytest.mark.parametrize(("kind", "spec"), specs("accepts_but_controller_refuses"))
 def test_what_no_rule_can_tell_the_daemons_refuse(kind: str, spec: dict[str, Any]) -> None:
-    with pytest.raises(config.ConfigError):
+    with pytest.raises(ConfigError):
         parse(kind, spec)
 
 

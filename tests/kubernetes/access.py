@@ -41,6 +41,7 @@ class Access:
         self.namespace = namespace
         self.core = f"/api/v1/namespaces/{namespace}"
         self.pools = f"/apis/metallb.io/v1beta1/namespaces/{namespace}/ipaddresspools"
+        self.node_pools = f"/apis/berthlb.io/v1alpha1/namespaces/{namespace}/nodeippools"
 
     def ask(
         self, method: str, path: str, body: Any = None, content_type: str = "application/json", **query: str

@@ -21,6 +21,10 @@ def pool(name: str, *addresses: str, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": name}, "spec": spec}
 
 
+def node_pool(name: str, **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "berthlb.io/v1alpha1", "kind": "NodeIPPool", "metadata": {"name": name}, "spec": spec}
+
+
 def labelled(name: str, **labels: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": labels}}
 

@@ -17,7 +17,12 @@ from tests.kubernetes.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow]
 CASES: dict[str, list[dict[str, Any]]] = yaml.safe_load(Path(__file__).with_name("cel_cases.yaml").read_text())
-PLURALS = {"IPAddressPool": "ipaddresspools", "L2Advertisement": "l2advertisements"}
+KINDS = {
+    "IPAddressPool": ("metallb.io/v1beta1", "ipaddresspools"),
+    "L2Advertisement": ("metallb.io/v1beta1", "l2advertisements"),
+    "NodeIPPool": ("berthlb.io/v1alpha1", "nodeippools"),
+}
+"""Version and plural."""
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +40,12 @@ def cases(*keys: str) -> list[Any]:
 
 
 def example(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": {"name": "example"}, "spec": spec}
+    return {"apiVersion": KINDS[kind][0], "kind": kind, "metadata": {"name": "example"}, "spec": spec}
 
 
 def path(access: Access, kind: str) -> str:
-    return f"/apis/metallb.io/v1beta1/namespaces/{access.namespace}/{PLURALS[kind]}"
+    version, plural = KINDS[kind]
+    return f"/apis/{version}/namespaces/{access.namespace}/{plural}"
 
 
 @pytest.mark.parametrize(("kind", "spec"), cases("accepts", "accepts_but_controller_refuses"))

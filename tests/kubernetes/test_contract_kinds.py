@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.kubernetes.access import Access
-from tests.kubernetes.bodies import config_map, pool, service
+from tests.kubernetes.bodies import config_map, node_pool, pool, service
 
 pytestmark = pytest.mark.slow
 
@@ -285,3 +285,52 @@ def test_replace_of_a_custom_object_needs_its_version(access: Access) -> None:
     access.made(access.pools, pool("a", "10.0.0.0/24"))
     answer = access.ask("PUT", f"{access.pools}/a", pool("a", "10.0.0.0/24"))
     assert (answer.status, answer.fields) == (422, ["metadata.resourceVersion"])
+
+
+def test_list_that_is_left_out_gets_its_default_and_one_that_is_there_does_not(access: Access) -> None:
+    spec = access.made(access.node_pools, node_pool("a"))["spec"]
+    assert spec == {
+        "families": ["IPv4", "IPv6"],
+        "addresses": [{"type": "ExternalIP"}, {"type": "InternalIP"}],
+        "mix": False,
+        "allowOtherProxies": False,
+        "autoAssign": True,
+    }
+    spec = access.made(access.node_pools, node_pool("b", families=["IPv6"], addresses=[{"type": "InternalIP"}]))["spec"]
+    assert (spec["families"], spec["addresses"]) == (["IPv6"], [{"type": "InternalIP"}])
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"families": ["IPv5"]}, "families[0]"),
+        ({"families": []}, "families"),
+        ({"addresses": []}, "addresses"),
+        ({"addresses": [{}]}, "addresses[0].type"),
+        ({"addresses": [{"type": "Hostname"}]}, "addresses[0].type"),
+        ({"addresses": [{"type": "Label", "key": "no key"}], "allowedCIDRs": ["10.0.0.0/8"]}, "addresses[0].key"),
+        ({"maxNodes": 0}, "maxNodes"),
+        ({"maxNodes": "3"}, "maxNodes"),
+        ({"allowPorts": [22, 65536]}, "allowPorts[1]"),
+        ({"allowPorts": [True]}, "allowPorts[0]"),
+    ],
+)
+def test_value_that_the_schema_of_our_own_kind_does_not_allow_is_invalid(
+    access: Access, spec: dict[str, Any], field: str
+) -> None:
+    answer = access.create(access.node_pools, node_pool("a", **spec))
+    assert (answer.status, answer.fields) == (422, [f"spec.{field}"])
+    assert answer.body["message"].startswith('NodeIPPool.berthlb.io "a" is invalid: ')
+
+
+def test_status_of_our_own_kind_is_written_apart_from_its_specification(access: Access) -> None:
+    access.made(access.node_pools, {**node_pool("a"), "status": {"usableNodes": 9}})
+    path = f"{access.node_pools}/a"
+    assert "status" not in access.get(path).body
+    given = access.merge(
+        f"{path}/status", {"status": {"selectedNodes": 3, "usableNodes": 2}, "spec": {"mix": True}}
+    ).body
+    assert given["status"] == {"selectedNodes": 3, "usableNodes": 2}
+    assert (given["spec"]["mix"], given["metadata"]["generation"]) == (False, 1)
+    changed = access.merge(path, {"spec": {"maxNodes": 3}, "status": {"usableNodes": 7}}).body
+    assert (changed["status"]["usableNodes"], changed["metadata"]["generation"]) == (2, 2)
