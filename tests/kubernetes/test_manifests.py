@@ -64,6 +64,10 @@ def test_a_tutorials_pools_are_accepted_unchanged(control_plane: ControlPlane) -
     control_plane.kubectl("apply", "--dry-run=server", "-f", str(ROOT / "examples/seeds/kind-metallb-pool.yaml"))
 
 
+def test_the_examples_of_node_pools_are_accepted(control_plane: ControlPlane) -> None:
+    control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "examples/node-ip"))
+
+
 def test_the_controllers_pod_is_admitted_where_restricted_is_enforced(control_plane: ControlPlane) -> None:
     enforce(control_plane, "restricted")
     control_plane.kubectl("create", "--dry-run=server", "-f", "-", stdin=pod("Deployment", "pss-restricted"))
