@@ -197,6 +197,7 @@ class NodeAddress(View, frozen=True):
 class NodeCondition(View, frozen=True):
     type: str
     status: str = "Unknown"
+    last_transition_time: str | None = None
 
 
 class Taint(View, frozen=True):
