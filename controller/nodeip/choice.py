@@ -198,6 +198,8 @@ def choose(
         if name not in left_out and not any(family in serving.get(name, {}) for family in asked):
             left_out[name] = next(reasons[family] for family in asked if family in reasons)
     if families is None:
+        for name in serving.keys() - left_out.keys():  # it has some of the families, and not all
+            left_out[name] = next(why for family in asked if (why := of_pool.left_out[name].get(family)))
         return NodePoolRefusal(_nothing(left_out, serving), left_out)
     able = [name for name in serving if name not in left_out]
     able.sort(key=lambda name: (-sum(family in serving[name] for family in families), _score(want.key, name), name))

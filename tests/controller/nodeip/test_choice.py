@@ -36,7 +36,7 @@ def addresses(found: NodeAddresses | NodePoolRefusal) -> list[str]:
 
 
 def left_out(found: NodeAddresses | NodePoolRefusal) -> dict[str, LeftOut]:
-    return dict(found.left_out)
+    return {str(name): why for name, why in found.left_out.items()}
 
 
 def reason(found: NodeAddresses | NodePoolRefusal) -> NodePoolRefusalReason:
