@@ -94,6 +94,11 @@ class NodePool:
     created: str = ""
     """``metadata.creationTimestamp``; only its order matters."""
 
+    @property
+    def all_sources(self) -> tuple[AddressSource, ...]:
+        """Where a Node is read for it, each source once."""
+        return tuple(dict.fromkeys((*self.sources, *self.delivered)))
+
     def selects(self, labels: Mapping[str, str]) -> bool:
         """Whether it has the node with these labels."""
         return not self.node_selectors or matches_any(self.node_selectors, labels)

@@ -16,6 +16,10 @@
    node that comes replaces at most one other; one that goes is replaced by one.
 6. The order is the Service's order of families, and in each the numeric order of addresses.
 
+Behind 1:1 NAT ``nodes_of_pool`` says as well where each address of a selected node is delivered (``Delivery``): at all
+addresses of the same family that the node has by the first of ``spec.deliveredAddresses`` by which it has any. The same
+guards judge them, ``spec.allowedCIDRs`` included. An address that is delivered as it is has no delivery.
+
 The same input gives the same result, whatever came before. Each node that is selected and not shown has a reason.
 
 Not promised: the last node with an ExternalIP that goes makes the others' InternalIPs count, where both are sources. A
@@ -24,7 +28,7 @@ pool that must not do so names one source only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -75,6 +79,17 @@ class NodeRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where 1:1 NAT delivers what is sent to one address of a node."""
+
+    node: NodeName
+    addresses: tuple[Address, ...]
+    """As destination of the packets that reach the node."""
+    refused: LeftOut | None = None
+    """Why there are none, where the node names some: what a guard says of the first."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodesOfPool:
     """What a pool's nodes give to any Service."""
 
@@ -84,6 +99,8 @@ class NodesOfPool:
     """Which source counts for all nodes; empty with ``spec.mix``."""
     left_out: Mapping[NodeName, Mapping[Family, LeftOut]]
     """Of each selected node the families of which it gives nothing."""
+    delivered: Mapping[Address, Delivery] = field(default_factory=dict)
+    """By what a selected node may show, whether it does at present or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +125,14 @@ class NodePoolRefusal:
 def nodes_of_pool(
     pool: NodePool, offers: Iterable[NodeOffer], absences: Mapping[NodeName, LeftOut], ranges: ClusterRanges
 ) -> NodesOfPool:
-    """``offers``: of every Node of the cluster, read for the pool's sources. ``absences``: what keeps nodes out beside
-    what they say themselves (``damping``)."""
+    """``offers``: of every Node of the cluster, read for ``pool.all_sources``. ``absences``: what keeps nodes out
+    beside what they say themselves (``damping``)."""
     offers = tuple(offers)
     guard = AddressGuard(pool, offers, ranges)
     selected = [offer for offer in offers if pool.selects(offer.labels)]
     absent = {each.name: why for each in selected if (why := each.absence or absences.get(each.name)) is not None}
-    present = [_Admitted(each, guard) for each in selected if each.name not in absent]
+    admitted = [_Admitted(each, pool, guard) for each in selected]
+    present = [each for each in admitted if each.name not in absent]
     shown: dict[NodeName, dict[Family, tuple[Address, ...]]] = {}
     left_out = {name: dict.fromkeys(Family, why) for name, why in absent.items()}
     counting: dict[Family, AddressSource] = {}
@@ -129,39 +147,53 @@ def nodes_of_pool(
             if addresses:
                 shown.setdefault(node.name, {})[family] = addresses
             else:
-                left_out.setdefault(node.name, {})[family] = node.why_not(family, pool)
-    return NodesOfPool(pool, shown, counting, left_out)
+                left_out.setdefault(node.name, {})[family] = node.why_not(family)
+    delivered = {address: delivery for each in admitted for address, delivery in each.deliveries()}
+    return NodesOfPool(pool, shown, counting, left_out, delivered)
 
 
 class _Admitted:
-    """A node that may be shown, with the addresses that the guard lets pass."""
+    """A node that the pool selects, with the addresses that the guard lets pass."""
 
-    def __init__(self, offer: NodeOffer, guard: AddressGuard) -> None:
+    def __init__(self, offer: NodeOffer, pool: NodePool, guard: AddressGuard) -> None:
         self.name = offer.name
-        self._offer = offer
+        self._offer, self._pool = offer, pool
         self._passed: dict[tuple[AddressSource, Family], list[Address]] = {}
-        self._refused: dict[Family, LeftOut] = {}
+        self._refused: dict[tuple[AddressSource, Family], LeftOut] = {}
         for source, addresses in offer.found.items():
             for address in addresses:
                 why = guard.refuses(offer.name, address)
                 if why is None:
                     self._passed.setdefault((source, address.family), []).append(address)
                 else:
-                    self._refused.setdefault(address.family, why)
+                    self._refused.setdefault((source, address.family), why)
 
     def by(self, source: AddressSource, family: Family) -> tuple[Address, ...]:
         return tuple(self._passed.get((source, family), ()))
 
-    def why_not(self, family: Family, pool: NodePool) -> LeftOut:
+    def why_not(self, family: Family) -> LeftOut:
         """Of a node that gives nothing of the family."""
-        if family in pool.families:
-            if any(self.by(source, family) for source in pool.sources):
+        if family in self._pool.families:
+            if any(self.by(source, family) for source in self._pool.sources):
                 return LeftOut.OTHER_SOURCE
-            if family in self._refused:
-                return self._refused[family]
-            if self._offer.unreadable:
+            if (refused := self._why_refused(self._pool.sources, family)) is not None:
+                return refused
+            if any(source in self._offer.unreadable for source in self._pool.sources):
                 return LeftOut.UNREADABLE
         return LeftOut.NO_ADDRESS
+
+    def _why_refused(self, sources: Iterable[AddressSource], family: Family) -> LeftOut | None:
+        """What the guard says of the first address of these sources that it refuses."""
+        return next((why for each in sources if (why := self._refused.get((each, family))) is not None), None)
+
+    def deliveries(self) -> Iterator[tuple[Address, Delivery]]:
+        """Of each address that may be shown for it and is delivered elsewhere, or should be."""
+        for family in self._pool.families if self._pool.delivered else ():
+            addresses = _first(self, self._pool.delivered, family)
+            refused = None if addresses else self._why_refused(self._pool.delivered, family)
+            for public in {each for source in self._pool.sources for each in self.by(source, family)}:
+                if refused is not None or (addresses and public not in addresses):
+                    yield public, Delivery(self.name, addresses, refused)
 
 
 def _first(node: _Admitted, sources: Iterable[AddressSource], family: Family) -> tuple[Address, ...]:

@@ -67,7 +67,7 @@ def read_all(
     absences: dict[str, LeftOut] | None = None,
     ranges: ClusterRanges | None = None,
 ) -> NodesOfPool:
-    offers = [read_node(each, pool.sources) for each in nodes]
+    offers = [read_node(each, pool.all_sources) for each in nodes]
     absent = {NodeName(name): why for name, why in (absences or {}).items()}
     return nodes_of_pool(pool, offers, absent, ranges or ClusterRanges())
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from cluster.addresses import Family, parse_range
+from cluster.addresses import Family, parse_address, parse_range
 from cluster.node_pools import AddressSource, NodePool
 from cluster.objects import LabelSelector, Node, NodeName
 from controller.nodeip.choice import NodeAddresses, NodePoolRefusal, NodeRequest, NodesOfPool, choose
-from controller.nodeip.guards import PortKey, ServiceProxy
+from controller.nodeip.guards import ClusterRanges, PortKey, ServiceProxy
 from controller.nodeip.reasons import LeftOut, NodePoolRefusalReason
 from tests.controller.nodeip.bodies import ANNOTATION, EXTERNAL, INTERNAL, LABEL, V4, V6, node, pool_of, read_all
 
@@ -223,3 +225,72 @@ def test_all_addresses_of_the_source_count() -> None:
     assert addresses(chosen(of_pool)) == ["203.0.113.1", "203.0.113.2"]
     assert of_pool.sources == {V4: EXTERNAL}
     assert INTERNAL in of_pool.pool.sources
+
+
+# ------------------------------------------------------------------------ behind 1:1 NAT
+
+
+def deliveries(of_pool: NodesOfPool) -> dict[str, tuple[str, list[str], LeftOut | None]]:
+    return {
+        address.text: (str(each.node), [to.text for to in each.addresses], each.refused)
+        for address, each in of_pool.delivered.items()
+    }
+
+
+def nat(**fields: Any) -> NodePool:
+    return pool_of(sources=(EXTERNAL,), delivered=(LABEL, INTERNAL), **fields)
+
+
+def test_each_address_is_delivered_to_what_its_node_names_first_and_of_its_own_family() -> None:
+    of_pool = read_all(
+        nat(),
+        node("a", external="203.0.113.1 2001:db8::1", internal="10.0.0.1 10.0.1.1", label="10.9.0.1"),
+        node("b", external="203.0.113.2 2001:db8::2", internal="10.0.0.2 10.0.1.2 fd00::2"),
+    )
+    assert deliveries(of_pool) == {
+        "203.0.113.1": ("a", ["10.9.0.1"], None),
+        "203.0.113.2": ("b", ["10.0.0.2", "10.0.1.2"], None),
+        "2001:db8::2": ("b", ["fd00::2"], None),
+    }
+
+
+def test_nothing_is_delivered_where_both_addresses_are_equal_or_the_pool_names_no_nat() -> None:
+    same = node("a", external="203.0.113.1", internal="203.0.113.1")
+    assert deliveries(read_all(nat(), same)) == {}
+    other = node("a", external="203.0.113.1", internal="10.0.0.1")
+    assert deliveries(read_all(pool_of(sources=(EXTERNAL,)), other)) == {}
+
+
+def test_a_node_that_is_not_shown_at_present_keeps_its_delivery_and_one_that_is_not_selected_has_none() -> None:
+    pool = nat(node_selectors=(LabelSelector({"edge": "yes"}),))
+    away = node("a", external="203.0.113.1", internal="10.0.0.1", labels={"edge": "yes"}, ready="Unknown")
+    foreign = node("b", external="203.0.113.2", internal="10.0.0.2")
+    assert deliveries(read_all(pool, away, foreign)) == {"203.0.113.1": ("a", ["10.0.0.1"], None)}
+
+
+@pytest.mark.parametrize(
+    ("label", "why"),
+    [
+        ("127.0.0.1", LeftOut.UNREACHABLE_ADDRESS),
+        ("10.96.0.1", LeftOut.SERVICE_RANGE),
+        ("10.244.0.1", LeftOut.POD_RANGE),
+        ("10.0.0.2", LeftOut.ANOTHER_NODES),
+        ("10.0.0.3", LeftOut.ANOTHER_NODES),
+        ("203.0.113.2", LeftOut.ANOTHER_NODES),
+        ("192.168.0.1", LeftOut.NOT_ALLOWED),
+    ],
+)
+def test_the_guards_judge_what_is_delivered_too(label: str, why: LeftOut) -> None:
+    """b has 10.0.0.2 in its status, c writes the same as a."""
+    ranges = ClusterRanges((parse_range("10.96.0.0/12"),), (parse_range("10.244.0.0/16"),))
+    allowed = tuple(parse_range(each) for each in ("203.0.113.0/24", "10.0.0.0/8"))
+    pool = pool_of(sources=(EXTERNAL,), delivered=(LABEL,), allowed=allowed)
+    of_pool = read_all(
+        pool,
+        node("a", external="203.0.113.1", label=label),
+        node("b", external="203.0.113.2", internal="10.0.0.2"),
+        node("c", external="203.0.113.3", label="10.0.0.3"),
+        ranges=ranges,
+    )
+    assert deliveries(of_pool)["203.0.113.1"] == ("a", [], why)
+    assert of_pool.shown[NodeName("a")] == {V4: (parse_address("203.0.113.1"),)}
