@@ -10,12 +10,22 @@ and ``node-1`` n+11. In IPv6 a number stands with the same digits: node-1 is 172
     IPv6    fd00:b1b::/64    fd00:b1b::255:200-fd00:b1b::255:250   fd00:10:244:N::/64      fd00:10:96::/112
 
 The IPv6 networks are unique local (RFC 4193). The IPv4 LAN can be another one, the rest is fixed.
+
+With ``nat`` the lab has a public side too, as clouds have: behind the gateway there is a second LAN with one host,
+``outside``. It reaches node N at 203.0.113.N, which the gateway maps to the node's address on the LAN and back (1:1
+NAT). No host has such an address itself. IPv6 is not translated: the gateway routes it.
+
+            the public side    gw             outside
+    IPv4    192.0.2.0/24       192.0.2.1      192.0.2.2
+    IPv6    2001:db8::/64      2001:db8::1    2001:db8::2
+
+These networks are kept for documentation (RFC 5737, RFC 3849).
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Literal
 
 import msgspec
@@ -28,15 +38,20 @@ DEFAULT_POOL = (IPv4Address("172.18.255.200"), IPv4Address("172.18.255.250"))  #
 POOL_V6 = ("fd00:b1b::255:200", "fd00:b1b::255:250")
 SERVICE_NETWORKS = {Family.IPV4: "10.96.0.0/16", Family.IPV6: "fd00:10:96::/112"}
 POD_NETWORKS = {Family.IPV4: "10.244.0.0/16", Family.IPV6: "fd00:10:244::/48"}
+PUBLIC_SIDE = {Family.IPV4: "192.0.2.0/24", Family.IPV6: "2001:db8::/64"}
+PUBLIC_NODES = "203.0.113.0/24"
+"""The addresses that the gateway maps to nodes."""
 INTERFACE = "eth0"
+PUBLIC_INTERFACE = "eth1"  # of the gateway
 CONTROL_PLANE = "cp"
 GATEWAY = "gw"
+OUTSIDE = "outside"
 API_PORT = 6443  # of the API server on cp; where Kubernetes has it
 STATUS_PORT = 7472  # of our daemons
 MAX_NODES = 100
 MAX_CLIENTS = 8
 
-Role = Literal["control-plane", "gateway", "client", "node"]
+Role = Literal["control-plane", "gateway", "client", "node", "outside"]
 
 
 class LayoutError(ValueError):
@@ -57,7 +72,7 @@ class Families(StrEnum):
 
 
 class Host(msgspec.Struct, frozen=True):
-    """A host of the lab: one network namespace with one interface on the LAN."""
+    """A host of the lab: one network namespace with one interface on the LAN, or for ``outside`` on the public side."""
 
     name: str
     role: Role
@@ -67,11 +82,18 @@ class Host(msgspec.Struct, frozen=True):
     interface: str = INTERFACE
     pod_networks: dict[Family, str] = {}
     """Of a node: the networks from which its pods have their addresses."""
+    public_addresses: dict[Family, str] = {}
+    """Of the gateway: its own addresses on the public side. Of a node: the one that the gateway maps to it."""
 
     @property
     def address(self) -> str:
         """The one in the lab's primary family: IPv4, unless the lab is IPv6 only."""
         return next(iter(self.addresses.values()))
+
+
+def mac_of(ipv4: str) -> str:
+    """The MAC of the interface with this address."""
+    return "02:42:" + IPv4Address(ipv4).packed.hex(":")
 
 
 def url_host(address: str) -> str:
@@ -98,6 +120,8 @@ class Layout(msgspec.Struct, frozen=True):
     networks: dict[Family, FamilyNetworks]
     """One for each family of the lab, IPv4 first."""
     hosts: tuple[Host, ...]
+    public_side: dict[Family, str] = {}
+    """The network behind the gateway in each family of the lab, in CIDR notation; empty where there is none."""
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -134,11 +158,13 @@ def lay_out(
     gateway: bool = True,
     lan: str = DEFAULT_LAN,
     families: Families = Families.IPV4,
+    *,
+    nat: bool = False,
 ) -> Layout:
-    """The hosts of a lab. ``lan`` is the IPv4 LAN.
+    """The hosts of a lab. ``lan`` is the IPv4 LAN; ``nat`` gives it a public side.
 
     Raises ``LayoutError`` where there are too many or too few hosts, or ``lan`` is no IPv4 network of at least a /24,
-    or is chosen for a lab that speaks no IPv4.
+    or is chosen for a lab that speaks no IPv4, or there is nothing that translates IPv4.
     """
     if not 1 <= nodes <= MAX_NODES:
         raise LayoutError(f"--nodes: {nodes} is not within 1 to {MAX_NODES}")
@@ -146,22 +172,38 @@ def lay_out(
         raise LayoutError(f"--clients: {clients} is not within 1 to {MAX_CLIENTS}")
     if lan != DEFAULT_LAN and Family.IPV4 not in families.each:
         raise LayoutError(f"--lan: {lan} is IPv4, and --families {families} is not; its LAN is {LAN_V6}")
+    if nat and not gateway:
+        raise LayoutError("--nat: the gateway translates, so it cannot be left out")
+    if nat and Family.IPV4 not in families.each:
+        raise LayoutError(f"--nat: what is translated is IPv4, and --families {families} is not")
     network = _parse_lan(lan)
     first = network.network_address
 
     def host(name: str, role: Role, number: int) -> Host:
         v4 = first + number
         addresses = {Family.IPV4: str(v4), Family.IPV6: LAN_V6.replace("/64", str(number))}
-        return Host(name, role, "02:42:" + v4.packed.hex(":"), {family: addresses[family] for family in families.each})
+        return Host(name, role, mac_of(str(v4)), {family: addresses[family] for family in families.each})
 
     def node(number: int) -> Host:
         pods = {Family.IPV4: f"10.244.{number}.0/24", Family.IPV6: f"fd00:10:244:{number}::/64"}
         made = host(f"node-{number}", "node", 10 + number)
-        return msgspec.structs.replace(made, pod_networks={family: pods[family] for family in families.each})
+        return msgspec.structs.replace(
+            made,
+            pod_networks={family: pods[family] for family in families.each},
+            public_addresses={Family.IPV4: str(IPv4Network(PUBLIC_NODES)[number])} if nat else {},
+        )
+
+    public_side = {family: PUBLIC_SIDE[family] for family in families.each} if nat else {}
+
+    def on_public_side(number: int) -> dict[Family, str]:
+        return {family: str(ip_network(network)[number]) for family, network in public_side.items()}
 
     hosts = [host(CONTROL_PLANE, "control-plane", 2)]
     if gateway:
-        hosts.append(host(GATEWAY, "gateway", 1))
+        hosts.append(msgspec.structs.replace(host(GATEWAY, "gateway", 1), public_addresses=on_public_side(1)))
+    if nat:
+        addresses = on_public_side(2)
+        hosts.append(Host(OUTSIDE, "outside", mac_of(addresses[Family.IPV4]), addresses))
     hosts += [host("client" if i == 1 else f"client{i}", "client", 2 + i) for i in range(1, clients + 1)]
     hosts += [node(number) for number in range(1, nodes + 1)]
     pools = {Family.IPV4: _pool_of(network), Family.IPV6: POOL_V6}
@@ -170,7 +212,7 @@ def lay_out(
         family: FamilyNetworks(lans[family], POD_NETWORKS[family], SERVICE_NETWORKS[family], *pools[family])
         for family in families.each
     }
-    return Layout(networks, tuple(hosts))
+    return Layout(networks, tuple(hosts), public_side)
 
 
 def _parse_lan(lan: str) -> IPv4Network:
@@ -180,7 +222,12 @@ def _parse_lan(lan: str) -> IPv4Network:
         raise LayoutError(f"--lan: {error}") from error
     if network.prefixlen > 24:
         raise LayoutError(f"--lan: {lan} is too small; a /24 is the least")
-    taken = {"the pods": POD_NETWORKS[Family.IPV4], "the Services": SERVICE_NETWORKS[Family.IPV4]}
+    taken = {
+        "the pods": POD_NETWORKS[Family.IPV4],
+        "the Services": SERVICE_NETWORKS[Family.IPV4],
+        "the public side": PUBLIC_SIDE[Family.IPV4],
+        "the nodes' public addresses": PUBLIC_NODES,
+    }
     for name, other in {**taken, "loopback": "127.0.0.0/8"}.items():
         if network.overlaps(IPv4Network(other)):
             raise LayoutError(f"--lan: {lan} overlaps {other}, the network of {name}")

@@ -36,6 +36,9 @@ def up(
     nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes, 1 to 100.")] = 3,
     clients: Annotated[int, typer.Option(metavar="N", help="How many clients, 1 to 8.")] = 1,
     gateway: Annotated[bool, typer.Option("--gateway/--no-gateway", help="A host gw with the default route.")] = True,
+    nat: Annotated[
+        bool, typer.Option("--nat", help="A public side behind gw, which maps 203.0.113.N to node-N 1:1.")
+    ] = False,
     lan: Annotated[str, typer.Option(metavar="CIDR", help="The IPv4 LAN, a /24 or larger.")] = DEFAULT_LAN,
     families: Annotated[Families, typer.Option(help="What its hosts speak.")] = Families.IPV4,
     daemons: Annotated[bool, typer.Option("--daemons/--no-daemons", help="Our controller and speakers.")] = True,
@@ -54,7 +57,7 @@ def up(
 ) -> None:
     """Make a lab, wait until everything in it is ready, and print what it is made of."""
     check_name(name)
-    layout = lay_out(nodes, clients, gateway, lan, families)
+    layout = lay_out(nodes, clients, gateway, lan, families, nat=nat)
     recipe = launch.Recipe(
         name=name,
         layout=layout,

@@ -39,6 +39,7 @@ def as_object(status: LabStatus) -> dict[str, Any]:
                 "interface": each.host.interface,
                 "address": each.host.address,
                 "addresses": list(each.host.addresses.values()),
+                "publicAddresses": list(each.host.public_addresses.values()),
                 "mac": each.host.mac,
                 "power": each.power,
                 "link": each.link,
@@ -82,12 +83,15 @@ def print_status(console: Console, status: LabStatus) -> None:
 
 
 def _hosts(status: LabStatus) -> Table:
-    table = Table("HOST", "ADDRESS", "MAC", "INTERFACE", "NAMESPACE", "", box=None, pad_edge=False)
+    public = ["PUBLIC ADDRESS"] if status.layout.public_side else []
+    table = Table("HOST", "ADDRESS", *public, "MAC", "INTERFACE", "NAMESPACE", "", box=None, pad_edge=False)
     for each in status.hosts:
         trouble = "no power" if not each.power else "" if each.link else "no cable"
         host = each.host
-        addresses = ", ".join(host.addresses.values())
-        table.add_row(host.name, addresses, host.mac, host.interface, each.namespace or "", trouble)
+        addresses = [", ".join(host.addresses.values())]
+        if public:
+            addresses.append(", ".join(host.public_addresses.values()))
+        table.add_row(host.name, *addresses, host.mac, host.interface, each.namespace or "", trouble)
     return table
 
 

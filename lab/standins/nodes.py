@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Literal
 
+from cluster.addresses import Family
 from lab.layout import Host
 from lab.standins.views import Pod
 
@@ -84,17 +85,22 @@ def _address_in(network: IPv4Network | IPv6Network, had: Iterable[str], taken: C
 
 
 def node_object(host: Host) -> dict[str, Any]:
-    """A new Node, as its kubelet registers it."""
+    """A new Node, as its kubelet registers it; behind NAT with the labels of ``examples/seeds/multicloud-nodes.yaml``,
+    as its owner would label it."""
     networks = list(host.pod_networks.values())
+    labels = {
+        "kubernetes.io/hostname": host.name,
+        "kubernetes.io/os": "linux",
+        "node.kubernetes.io/instance-type": "lab",
+    }
+    if public := host.public_addresses.get(Family.IPV4):
+        labels |= {
+            "use-as-loadbalancer": "public",
+            "node-public-ip": public,
+            "node-private-ip": host.addresses[Family.IPV4],
+        }
     return {
-        "metadata": {
-            "name": host.name,
-            "labels": {
-                "kubernetes.io/hostname": host.name,
-                "kubernetes.io/os": "linux",
-                "node.kubernetes.io/instance-type": "lab",
-            },
-        },
+        "metadata": {"name": host.name, "labels": labels},
         "spec": {"podCIDR": next(iter(networks)), "podCIDRs": networks},
     }
 
@@ -110,6 +116,7 @@ def node_status(host: Host, time: str, *, ready: bool) -> dict[str, Any]:
         "lastHeartbeatTime": time,
     }
     addresses = [{"type": "InternalIP", "address": address} for address in host.addresses.values()]
+    addresses += [{"type": "ExternalIP", "address": address} for address in host.public_addresses.values()]
     addresses.append({"type": "Hostname", "address": host.name})
     return {"status": {"addresses": addresses, "conditions": [condition]}}
 

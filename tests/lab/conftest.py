@@ -60,7 +60,8 @@ def make(**wanted: object) -> Lab:
     if wanted.pop("control_plane", "embedded") == "kubernetes":
         wanted["assets"] = real_assets()
     families = Families(str(wanted.pop("families", Families.IPV4)))
-    layout = lay_out(int(str(wanted.pop("nodes", 2))), gateway=bool(wanted.pop("gateway", True)), families=families)
+    gateway, nat = bool(wanted.pop("gateway", True)), bool(wanted.pop("nat", False))
+    layout = lay_out(int(str(wanted.pop("nodes", 2))), gateway=gateway, families=families, nat=nat)
     return launch.up(Recipe(new_name(), layout, **{"daemons": False, **wanted})).release()  # type: ignore[arg-type]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 
@@ -84,3 +85,42 @@ def test_an_ipv4_lan_is_refused_where_none_is_spoken() -> None:
 def test_too_many_or_too_few_hosts_are_refused(nodes: int, clients: int) -> None:
     with pytest.raises(LayoutError):
         lay_out(nodes, clients)
+
+
+@pytest.mark.parametrize("families", [Families.IPV4, Families.DUAL])
+def test_behind_nat_each_node_has_a_public_address_and_another_host_is_outside(families: Families) -> None:
+    layout = lay_out(100, families=families, nat=True)
+    public = [node.public_addresses for node in layout.nodes]
+    assert public[0] == {Family.IPV4: "203.0.113.1"}
+    assert public[99] == {Family.IPV4: "203.0.113.100"}
+    outside = layout.find("outside")
+    assert outside is not None
+    assert layout.gateway is not None
+    assert tuple(outside.addresses) == tuple(layout.public_side) == families.each
+    for family, network in layout.public_side.items():
+        addresses = [ip_address(host[family]) for host in (layout.gateway.public_addresses, outside.addresses)]
+        assert len(set(addresses)) == 2
+        assert all(address in ip_network(network) for address in addresses)
+        assert not any(address in ip_network(each.lan) for each in layout.networks.values() for address in addresses)
+    assert len({host.mac for host in layout.hosts}) == len(layout.hosts)
+
+
+def test_without_nat_no_host_is_outside() -> None:
+    layout = lay_out(2)
+    assert layout.find("outside") is None
+    assert not layout.public_side
+    assert not any(host.public_addresses for host in layout.hosts)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"gateway": False}, "--nat: the gateway translates"),
+        ({"families": Families.IPV6}, "--nat: what is translated is IPv4, and --families ipv6 is not"),
+        ({"lan": "192.0.2.0/24"}, "--lan: 192.0.2.0/24 overlaps 192.0.2.0/24, the network of the public side"),
+        ({"lan": "203.0.113.0/24"}, "the network of the nodes' public addresses"),
+    ],
+)
+def test_nat_that_cannot_be_is_refused(wanted: dict[str, Any], said: str) -> None:
+    with pytest.raises(LayoutError, match=said):
+        lay_out(2, nat=True, **wanted)
