@@ -1,0 +1,43 @@
+"""The page on node-IP mode has each guard, each reason and each number that the code has, and no other."""
+
+from __future__ import annotations
+
+import re
+
+from controller.nodeip.damping import CALM_S, LONGEST_PAUSE_S, PAUSE_S
+from controller.nodeip.guards import NODE_PORTS, PortKey, guarded_port
+from controller.nodeip.liveness import FRESH_S
+from controller.nodeip.reasons import LeftOut, NodePoolRefusalReason
+from tests.pages import ROOT, rows, section
+
+PAGE = ROOT / "docs/node-ip.md"
+
+
+def tables(heading: str) -> list[list[list[str]]]:
+    """The rows of each table of a section."""
+    found = re.findall(r"^\|[-|]+\|\n(?:\|.*\n)+", section(PAGE, heading), re.MULTILINE)
+    return [rows(table) for table in found]
+
+
+def test_the_page_explains_every_reason() -> None:
+    refusals, left_out, _ = tables("What each guard protects from")
+    assert sorted(row[0].strip("`") for row in refusals) == sorted(each.value for each in NodePoolRefusalReason)
+    assert {each.value for each in LeftOut} <= {row[0].strip("`") for row in left_out}
+
+
+def test_the_page_lists_every_guarded_port_with_what_needs_it_and_no_other() -> None:
+    _, _, ports = tables("What each guard protects from")
+    told = {
+        PortKey(protocol, port): need
+        for numbers, protocols, need in ports
+        for protocol in protocols.split(", ")
+        for port in range(int(numbers.split("-")[0]), int(numbers.split("-")[-1]) + 1)
+    }
+    every = (PortKey(protocol, port) for protocol in ("TCP", "UDP", "SCTP") for port in range(1, 65536))
+    guarded = {key: found.need for key in every if (found := guarded_port([key], frozenset(), NODE_PORTS))}
+    assert told == guarded
+
+
+def test_the_page_has_the_numbers_of_the_code() -> None:
+    (numbers,) = tables("Which nodes are shown")
+    assert [value for _, value in numbers] == [f"{each:g} s" for each in (PAUSE_S, LONGEST_PAUSE_S, CALM_S, FRESH_S)]
