@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+import pytest
+import yaml
+
+from cluster.config import load
+from cluster.node_pools import NodeIPPool
 from controller.nodeip.damping import CALM_S, LONGEST_PAUSE_S, PAUSE_S
 from controller.nodeip.guards import NODE_PORTS, PortKey, guarded_port
 from controller.nodeip.liveness import FRESH_S
 from controller.nodeip.reasons import LeftOut, NodePoolRefusalReason
-from tests.pages import ROOT, rows, section
+from tests.pages import PAGES, ROOT, rows, section
 
 PAGE = ROOT / "docs/node-ip.md"
 
@@ -41,3 +47,19 @@ def test_the_page_lists_every_guarded_port_with_what_needs_it_and_no_other() -> 
 def test_the_page_has_the_numbers_of_the_code() -> None:
     (numbers,) = tables("Which nodes are shown")
     assert [value for _, value in numbers] == [f"{each:g} s" for each in (PAUSE_S, LONGEST_PAUSE_S, CALM_S, FRESH_S)]
+
+
+POOLS = [
+    pytest.param(body, id=f"{page.stem}-{body['metadata']['name']}")
+    for page in PAGES
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    for body in yaml.safe_load_all(block)
+    if isinstance(body, dict) and body.get("kind") == "NodeIPPool"
+]
+
+
+@pytest.mark.parametrize("body", POOLS)
+def test_every_node_pool_that_a_page_shows_is_in_force(body: object) -> None:
+    loaded = load([], [], None, [msgspec.convert(body, NodeIPPool)])
+    assert len(loaded.config.node_pools) == 1
+    assert not loaded.problems

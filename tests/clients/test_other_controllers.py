@@ -154,8 +154,17 @@ def test_the_page_says_what_the_seeds_get() -> None:
     assert pool is not None
     page = ROOT / "docs/how-to/move-to-node-ip.md"
     told = rows(section(page, "A webhook that reads node labels"))[-1]
-    meta = service["metadata"]
-    assert told[:3] == [f"`{meta['namespace']}/{meta['name']}`", f"`{pool.name}`", ", ".join(given(pool, seed_nodes()))]
+    meta, addresses = service["metadata"], given(pool, seed_nodes())
+    deliveries = read_all(pool, *(msgspec.convert(each, Node) for each in seed_nodes())).delivered
+    delivered = [
+        to.text for each in map(parse_address, addresses) if each in deliveries for to in deliveries[each].addresses
+    ]
+    assert told == [
+        f"`{meta['namespace']}/{meta['name']}`",
+        f"`{pool.name}`",
+        ", ".join(addresses),
+        ", ".join(delivered),
+    ]
 
 
 def test_the_pool_for_platform_nodes_gives_their_private_address() -> None:
