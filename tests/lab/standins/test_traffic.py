@@ -18,11 +18,14 @@ from lab.machines.hosts import socket_family
 from lab.objects.manifests import api_of
 from lab.objects.workloads import start_workload
 from lab.standins.views import PODS
+from tests.lab import ssh
 from tests.lab.conftest import end, make
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.lab
 REAL = {"control_plane": "kubernetes", "node_grace": LEAST_GRACE_S}
+OUTCOME_S = 1.5
+"""The kernel does not hear a refusal that comes while it sends still, and asks again a second later (RFC 6298 §2)."""
 EMBEDDED = {"control_plane": "embedded", "node_grace": 0.5}
 
 
@@ -82,7 +85,7 @@ def get(lab: Lab, host: str, address: str, port: int = 80, timeout: float = 2.0)
 def can_get(lab: Lab, host: str, address: str, port: int = 80) -> dict[str, Any] | None:
     try:
         return get(lab, host, address, port)
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return None
 
 
@@ -94,7 +97,8 @@ def make_service(lab: Lab, api: ApiClient, name: str, address: str, via: str, **
         return api.get(SERVICES, "default", name)
     status = {"status": {"loadBalancer": {"ingress": [{"ip": address, "ipMode": "VIP"}]}}}
     service = api.patch(SERVICES, "default", name, status, subresource="status")
-    lab.run("client", ["ip", "route", "replace", address, "via", address_of(lab, via)], check=True)
+    if address != address_of(lab, via):
+        lab.run("client", ["ip", "route", "replace", address, "via", address_of(lab, via)], check=True)
     return service
 
 
@@ -160,6 +164,61 @@ def test_a_service_without_endpoints_refuses_at_once(lab: Lab, api: ApiClient) -
     wait_until(lambda: refuses("client", free(lab, 6), 80))
     wait_until(lambda: refuses("client", address_of(lab, "node-1"), service.spec.ports[0].node_port))
     wait_until(lambda: refuses("node-3", service.spec.cluster_ip, 80))
+
+
+def test_a_node_s_own_address_in_a_status_answers_on_every_node(lab: Lab, api: ApiClient) -> None:
+    """Every node takes what is for the address and the port, the node itself too. Its other ports stay its own."""
+    node = address_of(lab, "node-1")
+    make_service(lab, api, "on-a-node", node, "node-1", ports=[{"port": 8001, "targetPort": "http"}])
+    with ssh.serving(lab, "node-1", family=socket_family(node)):
+        for host in ("client", "node-1", "node-2", "node-3"):
+            found = answers(lab, host, node, 8001, times=5)
+            assert {answer["pod"] for answer in found} <= {"web-1", "web-2", "web-3", "web-4"}, host
+            assert ssh.greeting(lab, host, node) == "node-1"
+
+
+def test_a_service_takes_its_port_from_the_node_s_own_programs(lab: Lab, api: ApiClient) -> None:
+    """Where it has no endpoints the port is refused, as if nothing listened there; why ports are guarded."""
+    node = address_of(lab, "node-2")
+    with ssh.serving(lab, "node-2", 8002, family=socket_family(node)):
+        assert ssh.greeting(lab, "client", node, 8002) == "node-2"
+        ports = [{"port": 8002, "targetPort": "http"}]
+        make_service(lab, api, "empty-on-a-node", node, "node-2", selector={"app": "nobody"}, ports=ports)
+        for host in ("client", "node-2"):
+            wait_until(lambda host=host: outcome(lab, host, node, 8002) == "refused")  # type: ignore[misc]
+        api.patch(SERVICES, "default", "empty-on-a-node", {"spec": {"selector": {"app": "web"}}})
+        assert answers(lab, "client", node, 8002, times=1)[0]["pod"].startswith("web-")
+        api.delete(SERVICES, "default", "empty-on-a-node")
+        wait_until(lambda: outcome(lab, "client", node, 8002) == "node-2")
+
+
+def test_policy_local_on_nodes_addresses_drops_where_no_endpoint_is(lab: Lab, api: ApiClient) -> None:
+    near, far = address_of(lab, "node-2"), address_of(lab, "node-3")
+    local = {
+        "externalTrafficPolicy": "Local",
+        "selector": {"app": "lone"},
+        "ports": [{"port": 8003, "targetPort": "http"}],
+    }
+    make_service(lab, api, "local-on-nodes", near, "node-2", **local)
+    ingress = [{"ip": each, "ipMode": "VIP"} for each in (near, far)]
+    api.patch(
+        SERVICES, "default", "local-on-nodes", {"status": {"loadBalancer": {"ingress": ingress}}}, subresource="status"
+    )
+    found = answers(lab, "client", near, 8003, times=3)
+    assert {(answer["pod"], answer["client"]) for answer in found} == {("lone-1", address_of(lab, "client"))}
+    wait_until(lambda: outcome(lab, "client", far, 8003) == "dropped")
+
+
+def outcome(lab: Lab, host: str, address: str, port: int) -> str:
+    """What a connection comes to: ``refused``, ``dropped``, or whom the one who answers says to be."""
+    try:
+        return ssh.greeting(lab, host, address, port, timeout=OUTCOME_S)
+    except ConnectionRefusedError:
+        return "refused"
+    except TimeoutError:
+        return "dropped"
+    except OSError as error:
+        return str(error)
 
 
 def test_session_affinity_keeps_a_client_with_its_endpoint(lab: Lab, api: ApiClient) -> None:
