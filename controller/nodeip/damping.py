@@ -6,7 +6,9 @@
 3. A node that leaves again within ``CALM_S`` of its joining flaps: its next pause is twice the last one, and at most
    ``LONGEST_PAUSE_S``. After ``CALM_S`` in the statuses its next pause is ``PAUSE_S`` again.
 4. A break of a pause begins the pause anew, and does not make it longer: who is not shown disturbs nobody.
-5. A Node that is deleted is remembered for ``CALM_S``, so that deleting and making it again is damped as well.
+5. A node whose kube-proxy does not serve yet joins when it does, and after its pause. Of one that has joined that is
+   not asked any more: kube-proxy may be restarted.
+6. A Node that is deleted is remembered for ``CALM_S``, so that deleting and making it again is damped as well.
 
 So a node that flaps for ever changes a status at most twice in ``LONGEST_PAUSE_S``.
 
@@ -35,6 +37,10 @@ class _Presence:
     """What was observed; None: it is usable."""
     pause: float
     joins_at: float = NEVER
+    """When its pause ends; NEVER: it has none, or it is over."""
+    serves: bool = True
+    ripe: bool = False
+    """Whether its pause is over and only kube-proxy is waited for."""
     joined_at: float | None = None
     """None: it is not shown."""
     forgotten_at: float = NEVER
@@ -48,17 +54,22 @@ class Damping:
         self._deadlines: list[tuple[float, NodeName]] = []
         """A heap; an entry that is not the node's own deadline any more is passed over."""
 
-    def observe(self, name: NodeName, absence: LeftOut | None, now: float, ready_for: float = 0.0) -> None:
-        """A node as it is now. ``ready_for``: seconds for which it has been Ready, which count at its first sight."""
+    def observe(
+        self, name: NodeName, absence: LeftOut | None, now: float, ready_for: float = 0.0, *, serves: bool = True
+    ) -> None:
+        """A node as it is now. ``ready_for``: seconds for which it has been Ready, which count at its first sight.
+        ``serves``: whether its kube-proxy does, as far as anybody says."""
         node = self._nodes.get(name)
         if node is None:
             node = self._nodes[name] = _Presence(LeftOut.NOT_READY, PAUSE_S)
             already = max(ready_for, 0.0)
         else:
             already = 0.0
-        node.forgotten_at = NEVER
+        node.forgotten_at, node.serves = NEVER, serves
         if absence is not None:
             self._leave(node, absence, now)
+        elif node.ripe and serves:
+            node.joined_at, node.ripe = now, False
         elif node.absence is not None:
             node.absence = None
             node.joins_at = now + node.pause - already
@@ -97,15 +108,18 @@ class Damping:
             if node.forgotten_at <= now:
                 del self._nodes[name]
                 continue
-            node.joined_at, node.joins_at = node.joins_at, NEVER
-            joined.add(name)
+            if node.serves:
+                node.joined_at, node.joins_at = node.joins_at, NEVER
+                joined.add(name)
+            else:
+                node.joins_at, node.ripe = NEVER, True
         return frozenset(joined)
 
     def _leave(self, node: _Presence, absence: LeftOut, now: float) -> None:
         if node.joined_at is not None:
             calm = now - node.joined_at >= CALM_S
             node.pause = PAUSE_S if calm else min(2 * node.pause, LONGEST_PAUSE_S)
-        node.absence, node.joins_at, node.joined_at = absence, NEVER, None
+        node.absence, node.joins_at, node.joined_at, node.ripe = absence, NEVER, None, False
 
     def _arm(self, name: NodeName, at: float) -> None:
         heappush(self._deadlines, (at, name))

@@ -19,14 +19,10 @@ from datetime import UTC, datetime
 
 from cluster.addresses import Address, AddressError, parse_address
 from cluster.node_pools import AddressSource
-from cluster.nodes import is_ready
+from cluster.nodes import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT, is_ready
 from cluster.objects import Node, NodeName
 from controller.nodeip.reasons import LeftOut
 
-EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
-"""With any value: no load balancer sends traffic there (KEP-1143)."""
-OUT_OF_SERVICE_TAINT = "node.kubernetes.io/out-of-service"
-"""Somebody says that the node is down for good (KEP-2268)."""
 TO_BE_DELETED_TAINT = "ToBeDeletedByClusterAutoscaler"
 """The cluster autoscaler drains the node, and then deletes its machine."""
 
@@ -64,15 +60,16 @@ def read_node(node: Node, sources: Iterable[AddressSource]) -> NodeOffer:
     return NodeOffer(
         name=NodeName(node.metadata.name),
         labels=node.metadata.labels,
-        absence=_absence(node),
-        ready_since=_ready_since(node),
+        absence=absence_of(node),
+        ready_since=ready_since(node),
         found=found,
         unreadable=tuple(unreadable),
         own=frozenset(_read(each.address for each in node.status.addresses)),
     )
 
 
-def _absence(node: Node) -> LeftOut | None:
+def absence_of(node: Node) -> LeftOut | None:
+    """Why its addresses may not be shown, by what it says itself."""
     taints = {taint.key for taint in node.spec.taints}
     if node.metadata.deletion_timestamp is not None:
         return LeftOut.BEING_DELETED
@@ -85,7 +82,8 @@ def _absence(node: Node) -> LeftOut | None:
     return None if is_ready(node) else LeftOut.NOT_READY
 
 
-def _ready_since(node: Node) -> float | None:
+def ready_since(node: Node) -> float | None:
+    """When it became Ready, in seconds since 1970."""
     for each in node.status.conditions:
         if each.type == "Ready" and each.status == "True" and each.last_transition_time:
             try:

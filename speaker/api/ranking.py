@@ -30,16 +30,11 @@ from itertools import chain
 from typing import NamedTuple
 
 from cluster.config import Advertisement, Config
-from cluster.nodes import is_ready
+from cluster.nodes import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT, is_ready
 from cluster.objects import Node, NodeName
 from cluster.selectors import matches, matches_any
 from speaker.link import LinkName
 from speaker.plan import BundleId, Candidate
-
-EXCLUDE_LABEL = "node.kubernetes.io/exclude-from-external-load-balancers"
-"""On a node, with any value: no load balancer sends traffic there (KEP-1143)."""
-OUT_OF_SERVICE_TAINT = "node.kubernetes.io/out-of-service"
-"""Somebody says that the node is down for good (KEP-2268)."""
 
 READY_TIER = 0
 NOT_READY_TIER = 1

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from cluster.nodes import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT
 from cluster.objects import (
     L2AdvertisementSpec,
     LabelSelector,
@@ -16,7 +17,7 @@ from cluster.objects import (
     PreferredNodeSelector,
     Taint,
 )
-from speaker.api.ranking import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT, NodeFacts, Ranking, Rendezvous, Requirement
+from speaker.api.ranking import NodeFacts, Ranking, Rendezvous, Requirement
 from speaker.plan import BundleId
 from tests.speaker.api.test_planner import a_config, a_node, an_advertisement
 

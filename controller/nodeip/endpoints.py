@@ -1,0 +1,111 @@
+"""Which nodes serve a Service with ``externalTrafficPolicy: Local``: those with a ready endpoint.
+
+Where no endpoint is ready, those count that are ending and still serve: kube-proxy sends traffic to them as well
+(KEP-1669), and a roll-out of a single Pod leaves the status as it is. An unknown ``ready`` counts as true (the API's
+own advice).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from sys import intern
+
+from cluster.objects import (
+    SERVICE_NAME_LABEL,
+    Endpoint,
+    EndpointConditions,
+    EndpointSlice,
+    NodeName,
+    ObjectMeta,
+)
+
+SLICES_OF_SERVICES = f"{SERVICE_NAME_LABEL},!service.kubernetes.io/headless"
+"""A label selector: a headless Service is nobody's load balancer."""
+_READY = EndpointConditions(ready=True)
+_ENDING = EndpointConditions(ready=False, serving=True)
+_NOTHING: dict[str, str] = {}
+
+Nodes = frozenset[NodeName]
+
+
+@dataclass(slots=True)
+class _Slices:
+    """Of one Service, by their keys."""
+
+    ready: dict[str, Nodes] = field(default_factory=dict)
+    ending: dict[str, Nodes] = field(default_factory=dict)
+
+
+class Endpoints:
+    """Where each Service is served. A change costs as much as its Service has slices. One thread only."""
+
+    def __init__(self) -> None:
+        self._services: dict[str, _Slices] = {}
+        self._service_of: dict[str, str] = {}
+
+    def set_slice(self, key: str, endpoint_slice: EndpointSlice | None) -> set[str]:
+        """A slice as the API shows it; None: it is gone. Returns the Services that are served elsewhere now."""
+        service = endpoint_slice.service_key if endpoint_slice is not None else None
+        before = self._service_of.get(key)
+        concerned = {each for each in (before, service) if each is not None}
+        nodes = {each: self.nodes(each) for each in concerned}
+        if before is not None and before != service:
+            self._drop(key, before)
+        if service is not None and endpoint_slice is not None:
+            self._service_of[key] = service
+            slices = self._services.setdefault(service, _Slices())
+            slices.ready[key] = _nodes_with(endpoint_slice, _is_ready)
+            slices.ending[key] = _nodes_with(endpoint_slice, _is_ending)
+        return {each for each in concerned if self.nodes(each) != nodes[each]}
+
+    def _drop(self, key: str, service: str) -> None:
+        del self._service_of[key]
+        slices = self._services[service]
+        del slices.ready[key], slices.ending[key]
+        if not slices.ready:
+            del self._services[service]
+
+    def nodes(self, service: str) -> Nodes:
+        """``service``: ``namespace/name``."""
+        slices = self._services.get(service)
+        if slices is None:
+            return frozenset()
+        return frozenset().union(*slices.ready.values()) or frozenset().union(*slices.ending.values())
+
+
+def kept_slice(endpoint_slice: EndpointSlice) -> EndpointSlice:
+    """The slice with what is read here: one endpoint for each node."""
+    meta = endpoint_slice.metadata
+    ready, ending = _nodes_with(endpoint_slice, _is_ready), _nodes_with(endpoint_slice, _is_ending)
+    service = meta.labels.get(SERVICE_NAME_LABEL)
+    return EndpointSlice(
+        ObjectMeta(
+            name=meta.name,
+            namespace=intern(meta.namespace),
+            uid=meta.uid,
+            resource_version=meta.resource_version,
+            labels={SERVICE_NAME_LABEL: service} if service else _NOTHING,
+            annotations=_NOTHING,
+        ),
+        endpoints=(
+            *(Endpoint(conditions=_READY, node_name=node) for node in sorted(ready)),
+            *(Endpoint(conditions=_ENDING, node_name=node) for node in sorted(ending - ready)),
+        ),
+    )
+
+
+def _is_ready(conditions: EndpointConditions) -> bool:
+    return conditions.ready is not False
+
+
+def _is_ending(conditions: EndpointConditions) -> bool:
+    return conditions.serving is True
+
+
+def _nodes_with(endpoint_slice: EndpointSlice, fits: Callable[[EndpointConditions], bool]) -> Nodes:
+    return frozenset(
+        NodeName(intern(each.node_name))
+        for each in endpoint_slice.endpoints or ()
+        if each.node_name and fits(each.conditions)
+    )
