@@ -81,6 +81,7 @@ class Recipe:
     name: str
     layout: Layout
     daemons: bool = True
+    speakers: bool = True
     node_grace: float = 5.0
     assets: Assets | None = None
     """The programs of a real control plane; None: the embedded one."""
@@ -158,6 +159,7 @@ def _build(recipe: Recipe, lock: int, launched: Launched, theirs: socket.socket)
                 directory=str(path),
                 api_port=port,
                 daemons=recipe.daemons,
+                speakers=recipe.speakers,
                 node_grace=recipe.node_grace,
                 controllers=recipe.controllers,
                 controller_args=recipe.controller_args,

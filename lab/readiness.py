@@ -98,7 +98,9 @@ def _awaited(lab: Lab, status: LabStatus) -> list[_Awaited]:
         address = status.layout.control_plane.address
         for name, port in status.controller_ports.items():
             waiting.append(_Awaited(CONTROL_PLANE, name, partial(is_healthy, address, port, "/readyz")))
-        for node in status.layout.nodes:  # a speaker answers its own node, whose kubelet would ask
+        for node in (
+            status.layout.nodes if status.speakers else ()
+        ):  # a speaker answers its own node, whose kubelet would ask
             asked = partial(is_healthy, "127.0.0.1", STATUS_PORT, "/readyz", asker=node.name)
             waiting.append(_Awaited(node.name, SPEAKER, asked))
     return waiting

@@ -42,6 +42,7 @@ def up(
     lan: Annotated[str, typer.Option(metavar="CIDR", help="The IPv4 LAN, a /24 or larger.")] = DEFAULT_LAN,
     families: Annotated[Families, typer.Option(help="What its hosts speak.")] = Families.IPV4,
     daemons: Annotated[bool, typer.Option("--daemons/--no-daemons", help="Our controller and speakers.")] = True,
+    speakers: Annotated[bool, typer.Option("--speakers/--no-speakers", help="Speakers among them.")] = True,
     node_grace: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.0, help="How long a silent node's endpoints stay ready.")
     ] = 5.0,
@@ -64,6 +65,7 @@ def up(
         assets=_gather_assets(CONTROL_PLANE) if control_plane == "kubernetes" else None,
         proxy_mode=proxy_mode,
         daemons=daemons,
+        speakers=speakers,
         node_grace=node_grace,
         controllers=controllers,
         speaker_args=tuple(speaker_arg or ()),

@@ -30,6 +30,7 @@ def as_object(status: LabStatus) -> dict[str, Any]:
         "keeperPid": status.keeper_pid,
         "controlPlane": status.control_plane,
         "daemons": status.daemons,
+        "speakers": status.speakers,
         "nodeGraceSeconds": status.node_grace,
         "hosts": [
             {

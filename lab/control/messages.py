@@ -36,6 +36,9 @@ class Spec(msgspec.Struct, frozen=True):
     api_port: int
     """Port on 127.0.0.1, outside the lab, at which the API server answers."""
     daemons: bool = True
+    """Whether our daemons run."""
+    speakers: bool = True
+    """Whether speakers are among them."""
     node_grace: float = 5.0
     """Seconds without a word from a node until its Node is Ready=Unknown and its endpoints are not ready."""
     controllers: int = 1
@@ -202,6 +205,7 @@ class LabStatus(FromKeeper, frozen=True):
     layout: Layout
     control_plane: ControlPlane
     daemons: bool
+    speakers: bool
     controller_ports: dict[str, int]
     node_grace: float
     hosts: tuple[HostStatus, ...]

@@ -22,7 +22,7 @@ from lab.layout import API_PORT, Host, url_host
 ETCD_PORT, ETCD_PEERS_PORT = 2379, 2380
 LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "[::1]"}
 EVERY_ADDRESS = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
-PROXY_HEALTH_PORT = 10256  # kube-proxy's own default
+PROXY_HEALTH_PORT, PROXY_MODE_PORT = 10256, 10249  # kube-proxy's own defaults
 MASQUERADE_MARK = "0x4000"  # kube-proxy's own default
 DEFAULT_GRACE_S = 50.0  # kube-controller-manager's own, since Kubernetes 1.32
 RENEWALS_PER_GRACE = 5  # kubelet: every 10 s of it
@@ -130,7 +130,7 @@ def proxy(spec: Spec, node: Host) -> list[str]:
         f"--proxy-mode={spec.proxy_mode}",
         f"--cluster-cidr={','.join(each.pods for each in spec.layout.networks.values())}",
         f"--healthz-bind-address={url_host(EVERY_ADDRESS[spec.layout.families[-1]])}:{PROXY_HEALTH_PORT}",
-        "--metrics-bind-address=127.0.0.1:10249",
+        f"--metrics-bind-address=127.0.0.1:{PROXY_MODE_PORT}",
         "--conntrack-max-per-core=0",  # the machine's own limits stay as they are
         "--conntrack-tcp-timeout-established=0s",
         "--conntrack-tcp-timeout-close-wait=0s",

@@ -266,6 +266,7 @@ class Keeper:
             layout=self.spec.layout,
             control_plane=self.spec.control_plane,
             daemons=self.spec.daemons,
+            speakers=self.spec.speakers,
             controller_ports=self.spec.controller_ports,
             node_grace=self.spec.node_grace,
             hosts=self.hosts.status(self.pid_outside),

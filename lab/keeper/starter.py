@@ -90,7 +90,7 @@ class Starter:
         if self.spec.control_plane == "kubernetes":
             self._start_program(node.name, "pod-network", commands.pod_network(node))
             self._start_program(node.name, "kube-proxy", commands.proxy(self.spec, node))
-        if self.spec.daemons:
+        if self.spec.daemons and self.spec.speakers:
             self._start_daemon(node.name, SPEAKER, "speaker", f"--node-name={node.name}", *self.spec.speaker_args)
 
     def _start_daemon(self, host: str, name: str, module: DaemonName, *arguments: str) -> None:

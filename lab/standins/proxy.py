@@ -6,6 +6,7 @@ transaction as well, so that no packet ever meets half of the rules.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -18,6 +19,7 @@ from cluster.objects import EndpointSlice
 from lab.layout import Host
 from lab.machines import namespaces
 from lab.standins import rules
+from lab.standins.proxy_status import ProxyStatus
 from lab.standins.rules import Rules
 from lab.standins.views import ProxiedService
 
@@ -85,6 +87,10 @@ class Proxy:
             namespaces.enter_network(self._namespace)
         finally:
             os.close(self._namespace)
+        with contextlib.closing(ProxyStatus(self.installed)):
+            self._keep_right()
+
+    def _keep_right(self) -> None:
         while True:
             self._changed.wait()
             time.sleep(SETTLE_S)

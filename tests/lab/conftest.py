@@ -16,7 +16,7 @@ from lab import launch
 from lab.client import Lab
 from lab.control.directory import is_alive
 from lab.launch import Recipe
-from lab.layout import Families, lay_out
+from lab.layout import DEFAULT_LAN, Families, lay_out
 from tests.real import real_assets
 
 _numbers = itertools.count(1)
@@ -61,7 +61,8 @@ def make(**wanted: object) -> Lab:
         wanted["assets"] = real_assets()
     families = Families(str(wanted.pop("families", Families.IPV4)))
     gateway, nat = bool(wanted.pop("gateway", True)), bool(wanted.pop("nat", False))
-    layout = lay_out(int(str(wanted.pop("nodes", 2))), gateway=gateway, families=families, nat=nat)
+    nodes, lan = int(str(wanted.pop("nodes", 2))), str(wanted.pop("lan", DEFAULT_LAN))
+    layout = lay_out(nodes, gateway=gateway, lan=lan, families=families, nat=nat)
     return launch.up(Recipe(new_name(), layout, **{"daemons": False, **wanted})).release()  # type: ignore[arg-type]
 
 

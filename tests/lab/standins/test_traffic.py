@@ -295,3 +295,10 @@ def test_a_pulled_cable_is_a_lost_carrier(lab: Lab) -> None:
     assert lab.run("node-3", carrier).output == "0\n"
     lab.plug_link("node-3")
     wait_until(lambda: lab.run("node-3", carrier).output == "1\n")
+
+
+def test_the_proxy_says_its_mode_and_that_its_rules_are_installed(lab: Lab) -> None:
+    mode = lab.run("node-1", ["curl", "--silent", "--fail", "http://127.0.0.1:10249/proxyMode"], check=True).output
+    ruleset = lab.run("node-1", ["nft", "list", "ruleset"], check=True).output
+    assert mode == ("iptables" if "KUBE-SERVICES" in ruleset else "nftables")
+    lab.run("node-1", ["curl", "--silent", "--fail", "http://127.0.0.1:10256/healthz"], check=True)
