@@ -27,8 +27,9 @@ from cluster.addresses import Address, Family, parse_address, parse_range
 from cluster.config import Config, load
 from cluster.objects import IPAddressPool, IPAddressPoolSpec, ObjectMeta, PoolName, Service, ServicePort, ServiceSpec
 from cluster.sharing import read_sharer
-from controller.allocation.allocator import AddressRequest, Allocation, allocate
+from controller.allocation.allocator import AddressRequest, allocate
 from controller.allocation.ledger import Ledger
+from controller.allocation.outcomes import Allocation
 
 ROUNDS = 5000
 PATIENCE_US = 5e6

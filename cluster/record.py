@@ -14,34 +14,45 @@ So after a restart the condition says
 It is read for that and for nothing else. Where it is missing, as on everything that MetalLB served, the status is all
 there is.
 
+A Service may have the addresses of many nodes, and the record is never cut. Past ``RECORD_LIMIT`` it says how many
+there are, and no more. Then the status says which, as where there is no condition.
+
 Example: ``192.0.2.4, 2001:db8::4 from pool "lan"`` says that the Service was given these two addresses.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from cluster.addresses import Address, AddressError, parse_address
-from cluster.objects import Condition, Service, find_condition
+from cluster.objects import Condition, PoolName, Service, find_condition
 
 ADDRESS_ASSIGNED: Final = "berthlb.io/AddressAssigned"
-
+RECORD_LIMIT: Final = 24_000
+"""Characters: 400 nodes with the longest addresses of both families. A condition's message may have 32,768."""
 _TEXTS: Final = r"([0-9a-f:.]+(?:, [0-9a-f:.]+)*)"
 _ASSIGNED: Final = re.compile(_TEXTS + ' from pool "')
 _KEPT: Final = re.compile(f".*; {_TEXTS} stays reserved for it", re.DOTALL)
 """The last such words: before them stands a name that somebody else chose."""
+_COUNTED: Final = re.compile(r'\d+ addresses from pool "|.*; \d+ addresses stays reserved for it', re.DOTALL)
+_POOL: Final = re.compile(r'[0-9a-f:., ]+(?: addresses)? from pool "([^"]*)"')
 
 
-def assigned_words(addresses: Iterable[Address], pool: str | None) -> str:
+def assigned_words(addresses: Sequence[Address], pool: str | None) -> str:
     """How the condition of a Service that has addresses begins."""
-    return ", ".join(address.text for address in addresses) + f' from pool "{pool}"'
+    return f'{_listed(addresses)} from pool "{pool}"'
 
 
-def kept_words(addresses: Iterable[Address]) -> str:
+def kept_words(addresses: Sequence[Address]) -> str:
     """How the condition of a contested Service says what it has; to be put behind "; "."""
-    return ", ".join(address.text for address in addresses) + " stays reserved for it"
+    return f"{_listed(addresses)} stays reserved for it"
+
+
+def _listed(addresses: Sequence[Address]) -> str:
+    text = ", ".join(address.text for address in addresses)
+    return text if len(text) <= RECORD_LIMIT else f"{len(addresses)} addresses"
 
 
 def recorded_texts(said: Condition) -> tuple[str, ...]:
@@ -56,8 +67,18 @@ def recorded(view: Service) -> tuple[Address, ...] | None:
     return None if said is None else _read(said)
 
 
-def _read(said: Condition) -> tuple[Address, ...]:
+def recorded_pool(view: Service) -> PoolName:
+    """The pool that the Service's addresses are from, by its condition; empty: it does not say."""
+    said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
+    found = None if said is None else _POOL.match(said.message)
+    return PoolName(found[1] if found else "")
+
+
+def _read(said: Condition) -> tuple[Address, ...] | None:
+    texts = recorded_texts(said)
+    if not texts and _COUNTED.match(said.message):
+        return None
     try:
-        return tuple(parse_address(text) for text in recorded_texts(said))
+        return tuple(parse_address(text) for text in texts)
     except AddressError:
         return ()

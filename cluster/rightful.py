@@ -24,7 +24,7 @@ Example: A, the older, and B both show 192.0.2.1, and B's condition says that it
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Generic, NamedTuple, TypeVar
 
@@ -69,6 +69,11 @@ class Contender(NamedTuple, Generic[W]):
     """Whether somebody else writes its status."""
     leaving: bool = False
     """Whether it is being deleted."""
+    on_nodes: Sharer | None = None
+    """On which terms it shares addresses that are in no pool; None: on the same as others."""
+
+    def sharer_of(self, address: Address, in_no_pool: Callable[[Address], bool]) -> Sharer:
+        return self.sharer if self.on_nodes is None or not in_no_pool(address) else self.on_nodes
 
 
 class Title(NamedTuple, Generic[W]):
@@ -81,7 +86,9 @@ class Title(NamedTuple, Generic[W]):
     """One that has the address and does not share it with this one; None: this one has it."""
 
 
-def titles(contenders: Iterable[Contender[W]]) -> list[Title[W]]:
+def titles(
+    contenders: Iterable[Contender[W]], in_no_pool: Callable[[Address], bool] = lambda _: False
+) -> list[Title[W]]:
     """All titles of all these Services, the best first."""
     graded = [
         (_grade(address, contender), contender, address)
@@ -94,9 +101,10 @@ def titles(contenders: Iterable[Contender[W]]) -> list[Title[W]]:
     found = []
     for grade, contender, address in graded:
         others = having[address]
-        conflict = others.conflict(contender.sharer)
+        sharer = contender.sharer_of(address, in_no_pool)
+        conflict = others.conflict(sharer)
         if conflict is None:
-            others.put(contender.sharer)
+            others.put(sharer)
             whose[contender.sharer.service] = contender.who
         found.append(Title(grade, contender.who, address, None if conflict is None else whose[conflict.service]))
     return found

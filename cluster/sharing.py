@@ -10,6 +10,10 @@ Services share an address if
 Services that agree in 1 and 2 are of one ``company``. An address of theirs is shared on ``Terms``: the company, and the
 ports that are not free any more.
 
+An address that is in no IPAddressPool is a node's, as far as it is anything (``NodeIPPool``, and other programs that
+show nodes' addresses). There all Services are of one company (``read_node_sharer``), and only 3 counts: the node has
+one set of ports for all of them.
+
 Not promised: that those who have an address agree. An API object may be changed afterwards, and may be written by
 somebody else. Then nobody can join them.
 
@@ -23,7 +27,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from cluster.annotations import ALLOW_SHARED_IP, annotation
 from cluster.objects import Service
@@ -32,6 +36,8 @@ Port = tuple[str, int]
 """(protocol, port)"""
 Company = tuple[str, str]
 """Sharing key, and what the traffic policy demands of those who share."""
+ON_A_NODE: Final[Company] = ("address of a node", "any")
+"""Of all who have an address of a node. No Service comes to it by its annotation, since a selector has a "="."""
 
 
 class Terms(NamedTuple):
@@ -111,6 +117,13 @@ class Sharers:
     def _company(self) -> Company | None:
         return next(iter(self._by_service.values())).company
 
+    def __len__(self) -> int:
+        return len(self._by_service)
+
+    def get(self, service: str) -> Sharer | None:
+        """The one of them that is this Service."""
+        return self._by_service.get(service)
+
     def __contains__(self, sharer: Sharer) -> bool:
         """Whether it is one of them, on these terms."""
         return self._by_service.get(sharer.service) == sharer
@@ -163,6 +176,12 @@ def read_sharer(service: Service) -> Sharer:
     local = spec.external_traffic_policy == "Local" and bool(spec.selector)
     backends = ",".join(f"{name}={value}" for name, value in sorted((spec.selector or {}).items())) if local else ""
     return Sharer(service.key, key, backends, _same(tuple(sorted({(port.protocol, port.port) for port in spec.ports}))))
+
+
+def read_node_sharer(service: Service) -> Sharer:
+    """On which terms the Service shares addresses of nodes."""
+    ports = _same(tuple(sorted({(port.protocol, port.port) for port in service.spec.ports})))
+    return Sharer(service.key, *ON_A_NODE, ports)
 
 
 @lru_cache(maxsize=1024)

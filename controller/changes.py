@@ -162,16 +162,20 @@ def service_patch(
     now: Moment,
     *,
     conflict: Condition | None = None,
+    of_nodes: bool = False,
 ) -> Patch | None:
     """The patch that gives the Service these addresses; None: it is so already. ``conflict``: what there is to say of
     somebody else who has one of them.
 
-    What the API server itself adds (``ingress[].ipMode``) is left to it and not compared.
+    What the API server itself adds (``ingress[].ipMode``) is left to it and not compared. Only where the addresses are
+    ``of_nodes`` it must not be ``Proxy``: with that, kube-proxy takes nothing that is sent to them, and the node has
+    nothing else that would. What is written has no ``ipMode``, and the API server makes it ``VIP``.
     """
     body: dict[str, Any] = {"metadata": {"resourceVersion": service.metadata.resource_version}}
     status: dict[str, Any] = {}
     ingress = service.status.load_balancer.ingress
-    if [each.ip for each in ingress] != list(addresses):
+    proxied = of_nodes and any(each.ip_mode == "Proxy" for each in ingress)
+    if proxied or [each.ip for each in ingress] != list(addresses):
         status["loadBalancer"] = {"ingress": [{"ip": address} for address in addresses] or None}
     conditions = with_conditions(
         service.status.conditions, {ADDRESS_ASSIGNED: condition, ADDRESS_CONFLICT: conflict}, now

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.allocation.allocator import Reason
+from controller.allocation.outcomes import Reason
 from tests.pages import PAGES, README, ROOT, block_with, commands
 
 ON_KIND = "tests/docker/test_kind.py"

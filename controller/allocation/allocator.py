@@ -10,6 +10,8 @@ The order of choice is MetalLB's.
    primary one, then the other), then the one with the higher priority, then by name.
 4. A pool gives its first address, in the order of ``spec.addresses``, that is free or may be shared.
 5. All addresses of a Service come from one pool.
+6. A NodeIPPool stands in the same order as an IPAddressPool. It gives all the addresses that ``node_allocation``
+   chooses. Which ones cannot be asked for, so a Service that asks for addresses gets none from it.
 
 A refusal says why not, pool by pool. Its ``Reason`` is the same word in the Service's condition, in the metric's label
 and in the log.
@@ -22,74 +24,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 
 from cluster.addresses import Address, Family
 from cluster.config import Config, Pool
+from cluster.node_pools import NodePool
 from cluster.objects import PoolName
 from cluster.selectors import matches_any
-from cluster.sharing import Sharer
+from cluster.sharing import ON_A_NODE, Sharer
 from controller.allocation.ledger import Ledger
-
-
-class Reason(Enum):
-    """Why a Service has no address, or not the one it asks for. The value is the condition's ``reason``."""
-
-    INVALID_REQUEST = "InvalidRequest"
-    """What the Service asks for is malformed or contradicts itself."""
-    ADDRESS_IN_USE = "AddressInUse"
-    ADDRESS_RESERVED = "AddressReserved"
-    """The address is a node's, or in the cluster's Service or Pod range."""
-    ADDRESS_NOT_IN_POOL = "AddressNotInPool"
-    """No pool has the address asked for, or not the pool asked for."""
-    UNKNOWN_POOL = "UnknownPool"
-    POOL_UNREADABLE = "PoolUnreadable"
-    """The pool exists, but cannot be honoured as it is written."""
-    POOL_EXHAUSTED = "PoolExhausted"
-    WRONG_FAMILY = "WrongFamily"
-    """The pool has no addresses of the Service's IP families."""
-    POOL_NOT_FOR_SERVICE = "PoolNotForService"
-    """The pool's ``serviceAllocation`` excludes the Service."""
-    AUTO_ASSIGN_OFF = "AutoAssignOff"
-    NO_POOL = "NoPool"
-    """There is no pool at all."""
-    NO_CLUSTER_IP = "NoClusterIP"
-    """Kubernetes has not given the Service a ClusterIP yet."""
-    CONTESTED = "Contested"
-    """Something else keeps replacing the address in the Service's status."""
-
-
-_MOST_TELLING = (
-    Reason.ADDRESS_RESERVED,
-    Reason.POOL_EXHAUSTED,
-    Reason.WRONG_FAMILY,
-    Reason.POOL_NOT_FOR_SERVICE,
-    Reason.POOL_UNREADABLE,
-)
-"""Where several pools refuse for different reasons, the one that came nearest to giving an address speaks for all."""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolRefusal:
-    pool: PoolName
-    reason: Reason
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    reason: Reason
-    message: str
-    """One line for people, complete in itself."""
-    pools: tuple[PoolRefusal, ...] = ()
-    """Why not, pool by pool, in the order in which they were asked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    pool: PoolName
-    addresses: tuple[Address, ...]
-    """In the order of the Service's IP families."""
+from controller.allocation.node_allocation import NodeNeed, NodeSupply, from_nodes
+from controller.allocation.outcomes import Allocation, PoolRefusal, Reason, Refusal, refusal_of
+from controller.nodeip.view import NodeView
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +54,32 @@ class AddressRequest:
     that none of them is of any one."""
     former: tuple[Address, ...] = ()
     """What it had before it was deleted, preferred to others where it can be had (``releases``)."""
+    of_nodes: NodeNeed | None = None
+    """What it needs of nodes; None: nothing but what ``sharer`` says."""
+
+    @property
+    def node_need(self) -> NodeNeed:
+        return self.of_nodes or NodeNeed(Sharer(self.sharer.service, *ON_A_NODE))
+
+    def sharer_on(self, address: Address, ledger: Ledger) -> Sharer:
+        """On which terms it shares this address."""
+        return self.node_need.sharer if ledger.is_in_no_pool(address) else self.sharer
 
 
-def allocate(config: Config, ledger: Ledger, want: AddressRequest) -> Allocation | Refusal:
+AnyPool = Pool | NodePool
+NOTHING_KNOWN = NodeSupply(NodeView(), lambda _: True)
+
+
+def allocate(
+    config: Config, ledger: Ledger, want: AddressRequest, nodes: NodeSupply = NOTHING_KNOWN
+) -> Allocation | Refusal:
     """Choose addresses for a Service, or say why there are none. Nothing is recorded in the ledger. The cost does not
     grow with the size of pools or with the number of addresses taken."""
     if want.addresses:
         return _allocate_exactly(config, ledger, want)
     if want.pool is not None:
-        return _allocate_from_named(config, ledger, want, want.pool)
-    return _allocate_automatically(config, ledger, want)
+        return _allocate_from_named(config, ledger, want, want.pool, nodes)
+    return _allocate_automatically(config, ledger, want, nodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +129,7 @@ def complete(config: Config, ledger: Ledger, want: AddressRequest, kept: tuple[A
     missing = tuple(family for family in needed if family not in {address.family for address in kept})
     added = _from_pool(ledger, want, pool, missing)
     if added is None:
-        return _refusal((_why_empty(ledger, pool, missing),))
+        return refusal_of((_why_empty(ledger, pool, missing),))
     return Allocation(pool.name, tuple(sorted((*kept, *added), key=lambda each: needed.index(each.family))))
 
 
@@ -189,6 +150,8 @@ def why_not_requested(config: Config, want: AddressRequest, present: tuple[Addre
 
 
 def _allocate_exactly(config: Config, ledger: Ledger, want: AddressRequest) -> Allocation | Refusal:
+    if (refusal := _why_not_of_nodes(config, want)) is not None:
+        return refusal
     families = [address.family for address in want.addresses]
     wanted = want.families[0]
     if len(families) > len(set(families)) or not set(families) <= set(wanted):
@@ -207,6 +170,24 @@ def _allocate_exactly(config: Config, ledger: Ledger, want: AddressRequest) -> A
     if (refusal := why_in_use(ledger, want, ordered)) is not None:
         return refusal
     return Allocation(pool.name, ordered) if suffices(want, ordered) else complete(config, ledger, want, ordered)
+
+
+def _why_not_of_nodes(config: Config, want: AddressRequest) -> Refusal | None:
+    """Why a Service that can only mean addresses of nodes does not get those that it asks for; None: it may mean
+    others."""
+    if want.pool in config.node_pools:
+        name = want.pool
+    elif want.pool is None and not any(config.pool_of(address) for address in want.addresses):
+        name = next(iter(config.node_pools), None)
+    else:
+        return None
+    if name is None:
+        return None
+    return Refusal(
+        Reason.INVALID_REQUEST,
+        f"the Service asks for {', '.join(address.text for address in want.addresses)}, but which addresses of nodes "
+        f'it gets cannot be asked for; to have them from pool "{name}", ask for that pool and for no address',
+    )
 
 
 def _pool_of_all(
@@ -232,7 +213,7 @@ def _pool_of_all(
         if pool.name != first.name:
             detail = f'{addresses[0].text} is in pool "{first.name}" and {address.text} in pool "{pool.name}"'
             return Refusal(Reason.ADDRESS_NOT_IN_POOL, f"{detail}; a Service's addresses come from one pool")
-    if (excluded := _why_not_for(first, want)) is not None:
+    if (excluded := why_not_for(first, want)) is not None:
         return Refusal(excluded.reason, f'pool "{first.name}" {excluded.detail}', (excluded,))
     return first
 
@@ -240,66 +221,91 @@ def _pool_of_all(
 def why_in_use(ledger: Ledger, want: AddressRequest, addresses: tuple[Address, ...]) -> Refusal | None:
     """Why others that have them do not let the Service have these addresses too."""
     for address in addresses:
-        if (other := ledger.conflict(address, want.sharer)) is not None:
-            why = want.sharer.why_not_with(other)
+        sharer = want.sharer_on(address, ledger)
+        if (other := ledger.conflict(address, sharer)) is not None:
+            why = sharer.why_not_with(other)
             return Refusal(Reason.ADDRESS_IN_USE, f"{address.text} is in use: {why}")
     return None
 
 
-def _allocate_from_named(config: Config, ledger: Ledger, want: AddressRequest, name: PoolName) -> Allocation | Refusal:
-    pool = config.pools.get(name)
+def _allocate_from_named(
+    config: Config, ledger: Ledger, want: AddressRequest, name: PoolName, nodes: NodeSupply
+) -> Allocation | Refusal:
+    pool = config.pools.get(name) or config.node_pools.get(name)
     if pool is None:
         if name in config.unreadable:
             return Refusal(Reason.POOL_UNREADABLE, f'pool "{name}" cannot be honoured as it is written; see its status')
         return Refusal(Reason.UNKNOWN_POOL, f'there is no pool "{name}"{_why_missing(config, name)}')
-    if (excluded := _why_not_for(pool, want)) is not None:
-        return _refusal((excluded,))
+    if (excluded := why_not_for(pool, want)) is not None:
+        return refusal_of((excluded,))
     for families in want.families:
-        addresses = _from_pool(ledger, want, pool, families)
-        if isinstance(addresses, tuple):
-            return Allocation(name, addresses)
-    return _refusal((_why_empty(ledger, pool, _all_families(want)),))
+        if (found := _ask(ledger, want, pool, families, nodes)) is not None:
+            return found
+    return refusal_of((_why_none(ledger, want, pool, nodes),))
 
 
-def _allocate_automatically(config: Config, ledger: Ledger, want: AddressRequest) -> Allocation | Refusal:
-    asked: list[Pool] = []
+def _allocate_automatically(
+    config: Config, ledger: Ledger, want: AddressRequest, nodes: NodeSupply
+) -> Allocation | Refusal:
+    asked: list[AnyPool] = []
     refused: list[PoolRefusal] = []
-    for pool in _in_order(config.pools.values()):
+    for pool in _in_order((*config.pools.values(), *config.node_pools.values())):
         if not pool.auto_assign:
             detail = "gives addresses only to Services that ask for it (autoAssign is false)"
             refused.append(PoolRefusal(pool.name, Reason.AUTO_ASSIGN_OFF, detail))
-        elif (excluded := _why_not_for(pool, want)) is not None:
+        elif (excluded := why_not_for(pool, want)) is not None:
             refused.append(excluded)
         else:
             asked.append(pool)
-    if want.former and (again := _former_allocation(ledger, want, asked)) is not None:
+    if want.former and (again := _former_allocation(ledger, want, asked, nodes)) is not None:
         return again
     dedicated = [pool for pool in asked if pool.allocation is not None]
     for group in (dedicated, asked[len(dedicated) :]):
         for families in want.families:
             for pool in group:
-                if (addresses := _from_pool(ledger, want, pool, families)) is not None:
-                    return Allocation(pool.name, addresses)
-    refused = [_why_empty(ledger, pool, _all_families(want)) for pool in asked] + refused
+                if (found := _ask(ledger, want, pool, families, nodes)) is not None:
+                    return found
+    refused = [_why_none(ledger, want, pool, nodes) for pool in asked] + refused
     for name in sorted(config.unreadable):
         detail = "cannot be honoured as it is written; see its status"
         refused.append(PoolRefusal(name, Reason.POOL_UNREADABLE, detail))
     if not refused:
         why = _why_missing(config, *config.elsewhere)
         return Refusal(Reason.NO_POOL, f"there is no IPAddressPool to take an address from{why}")
-    return _refusal(tuple(refused))
+    return refusal_of(tuple(refused))
 
 
-def _in_order(pools: Iterable[Pool]) -> list[Pool]:
+def _in_order(pools: Iterable[AnyPool]) -> list[AnyPool]:
     """Pools with ``serviceAllocation`` first, by priority (low before high, zero and negative last), then by name."""
 
-    def rank(pool: Pool) -> tuple[int, int, int, str]:
+    def rank(pool: AnyPool) -> tuple[int, int, int, str]:
         if pool.allocation is None:
             return (1, 0, 0, pool.name)
         priority = pool.allocation.priority
         return (0, 0, priority, pool.name) if priority > 0 else (0, 1, -priority, pool.name)
 
     return sorted(pools, key=rank)
+
+
+def _ask(
+    ledger: Ledger, want: AddressRequest, pool: AnyPool, families: tuple[Family, ...], nodes: NodeSupply
+) -> Allocation | None:
+    """What a pool of either kind has of each family; None: not all of them."""
+    if isinstance(pool, NodePool):
+        found = from_nodes(nodes, ledger, pool, want.node_need, (families,))
+        return found if isinstance(found, Allocation) else None
+    addresses = _from_pool(ledger, want, pool, families)
+    return None if addresses is None else Allocation(pool.name, addresses)
+
+
+def _why_none(ledger: Ledger, want: AddressRequest, pool: AnyPool, nodes: NodeSupply) -> PoolRefusal:
+    """Why a pool that is for this Service has nothing for it."""
+    if isinstance(pool, Pool):
+        return _why_empty(ledger, pool, _all_families(want))
+    found = from_nodes(nodes, ledger, pool, want.node_need, want.families)
+    if isinstance(found, Allocation):
+        raise AssertionError("it was asked")
+    return found
 
 
 def _from_pool(
@@ -329,14 +335,18 @@ def _former(ledger: Ledger, want: AddressRequest, pool: Pool, family: Family) ->
     return None
 
 
-def _former_allocation(ledger: Ledger, want: AddressRequest, pools: Iterable[Pool]) -> Allocation | None:
+def _former_allocation(
+    ledger: Ledger, want: AddressRequest, pools: Iterable[AnyPool], nodes: NodeSupply
+) -> Allocation | None:
     """All that it had, whichever of the pools it was from; None where that cannot be had, or something better can."""
     for families in want.families:
         for pool in pools:
+            if isinstance(pool, NodePool):
+                continue
             former = [_former(ledger, want, pool, family) for family in families]
             if (found := tuple(address for address in former if address)) and len(found) == len(families):
                 return Allocation(pool.name, found)
-        if any(_from_pool(ledger, want, pool, families) for pool in pools):
+        if any(_ask(ledger, want, pool, families, nodes) for pool in pools):
             return None
     return None
 
@@ -346,7 +356,7 @@ def _earlier(ledger: Ledger, pool: Pool, one: Address, other: Address) -> bool:
     return first is not None and second is not None and first < second
 
 
-def _why_not_for(pool: Pool, want: AddressRequest) -> PoolRefusal | None:
+def why_not_for(pool: AnyPool, want: AddressRequest) -> PoolRefusal | None:
     """Why ``serviceAllocation`` keeps the Service out of the pool; None: it does not."""
     allocation = pool.allocation
     if allocation is None:
@@ -397,13 +407,6 @@ def _why_missing(config: Config, *names: PoolName) -> str:
     if config.obstacle:
         hints.append(config.obstacle)
     return "".join(f"; {hint}" for hint in hints)
-
-
-def _refusal(refused: tuple[PoolRefusal, ...]) -> Refusal:
-    reasons = {each.reason for each in refused}
-    reason = next((each for each in _MOST_TELLING if each in reasons), refused[0].reason)
-    message = "; ".join(f'pool "{each.pool}" {each.detail}' for each in refused)
-    return Refusal(reason, message, refused)
 
 
 def _families_text(families: tuple[Family, ...]) -> str:

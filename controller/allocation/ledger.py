@@ -117,6 +117,8 @@ class Ledger:
         self._indexes: dict[Family, _Index] = {family: _Index() for family in Family}
         self.reserved: RangeMap[Reserved] = RangeMap()
         """What is never given out; set by ``set_pools``."""
+        self.departed: tuple[Range, ...] = ()
+        """What pools contained that were deleted a moment ago; set by the caller."""
         self._given_last: set[Address] = set()
         self.set_pools(pools)
 
@@ -217,7 +219,7 @@ class Ledger:
             if found is not None:
                 self._mark_taken(address, *found, sharer.terms)
             return False
-        before = _terms(entry)
+        before = _terms(entry) if found is not None else None
         if isinstance(entry, Sharers):
             if sharer in entry:
                 return False
@@ -238,18 +240,18 @@ class Ledger:
         entry = entries.get(address.value)
         if entry is None:
             return None
-        before, after = _terms(entry), None
+        found = self._locate(address)
+        before, after = _terms(entry) if found is not None else None, None
         if isinstance(entry, Sharers):
             if not entry.drop(service):
                 return None
-            if len(rest := entry.all) == 1:
-                entries[address.value] = _entry(rest[0])
-            after = _terms(entries[address.value])
+            if len(entry) == 1:
+                entries[address.value] = _entry(entry.all[0])
+            after = _terms(entries[address.value]) if found is not None else None
         elif _sharer(entry).service == service:
             del entries[address.value]
         else:
             return None
-        found = self._locate(address)
         if found is None:
             return self.pool_around(address)
         shard, place = found
@@ -278,6 +280,19 @@ class Ledger:
         index = self._indexes[address.family]
         at = bisect_right(index.lows, address.value) - 1
         return index.places[at][0].pool if at >= 0 and address.value <= index.highs[at] else None
+
+    def is_in_no_pool(self, address: Address) -> bool:
+        """Whether the address is shared as one of a node (``cluster.sharing``). One of a pool that was deleted a moment
+        ago is not."""
+        return self.pool_around(address) is None and not any(address in block for block in self.departed)
+
+    def sharer(self, address: Address, service: str) -> Sharer | None:
+        """On which terms the Service has the address; None: it has not."""
+        entry = self._entries[address.family].get(address.value)
+        if isinstance(entry, Sharers):
+            return entry.get(service)
+        found = None if entry is None else _sharer(entry)
+        return found if found is not None and found.service == service else None
 
     def give_last(self, address: Address, *, last: bool) -> None:
         """Whether the address, while nobody has it, is given out only where the pool has no other."""

@@ -8,8 +8,8 @@
 
 ``choose`` decides for one Service:
 
-3. Nodes leave out that listen on a port of the Service themselves, and with ``externalTrafficPolicy: Local`` those
-   without a ready endpoint.
+3. Nodes are left out that listen on a port of the Service themselves, or on which another Service has it; and with
+   ``externalTrafficPolicy: Local`` those without a ready endpoint.
 4. The Service gets the first of the combinations of families that would do, of which each family has a node.
 5. Of more than ``spec.maxNodes`` nodes those are chosen that have the most of these families, then by rendezvous hash
    of the Service and the node. Where these would all lack a family, the last makes way for the first that has it. A
@@ -28,7 +28,7 @@ pool that must not do so names one source only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -55,6 +55,7 @@ FORBIDDEN = frozenset(
         LeftOut.POD_RANGE,
         LeftOut.ANOTHER_NODES,
         LeftOut.NOT_ALLOWED,
+        LeftOut.IN_ADDRESS_POOL,
     }
 )
 """What a guard says of an address."""
@@ -207,8 +208,10 @@ def choose(
     proxy: ServiceProxy,
     listeners: Listeners,
     node_ports: range = ClusterRanges().node_ports,
+    taken: Container[NodeName] = (),
 ) -> NodeAddresses | NodePoolRefusal:
-    """The addresses for one Service, or why there are none. The cost grows with the nodes of the pool."""
+    """The addresses for one Service, or why there are none. ``taken``: nodes on which other Services have its ports.
+    The cost grows with the nodes of the pool."""
     pool = of_pool.pool
     if (refused := refused_proxy(proxy, allow_other=pool.allow_other_proxies)) is not None:
         return NodePoolRefusal(refused)
@@ -218,7 +221,7 @@ def choose(
     left_out: dict[NodeName, LeftOut] = {}
     serving: dict[NodeName, Shown] = {}
     for name, shown in of_pool.shown.items():
-        if needed & listeners.get(name, frozenset()):
+        if name in taken or needed & listeners.get(name, frozenset()):
             left_out[name] = LeftOut.PORT_IN_USE
         elif want.local is not None and name not in want.local:
             left_out[name] = LeftOut.NO_ENDPOINT

@@ -26,7 +26,10 @@ to show.
    not show the address yet. In all other cases ours keeps it, and says in its condition which other Service shows it.
 
 What a Service had when it was released is remembered until it shows an address again. Which pools have something more
-to give, or to share, is noted for the Services that wait.
+to give, or to share, is noted for the Services that wait; and so are the addresses of nodes on which ports came free.
+
+On which terms a Service shares an address depends on whether any pool contains it (``cluster.sharing``). Where the
+pools come to be others, what the Services have of it is entered anew (``reenter``).
 
 Not decided here: which addresses a Service shall have (``judgement``), and what is written (``decisions``).
 """
@@ -40,7 +43,7 @@ from cluster.addresses import Address
 from cluster.objects import PoolName, Service
 from cluster.record import recorded
 from cluster.rightful import Age, Contender, Grade, Title, age_of, titles
-from cluster.sharing import Sharer, read_sharer
+from cluster.sharing import ON_A_NODE, Sharer, read_node_sharer, read_sharer
 from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases
 from controller.services.reading import addresses_in_status, is_ours
@@ -64,6 +67,8 @@ class Assignment:
     """What it was assigned when the API last showed just that, or at the start."""
     cleared: str | None = None
     """Why it had to leave, until the write that says so is made."""
+    pool: PoolName | None = None
+    """Where what it was assigned is from, as it was judged last; None: it was not judged yet, or has nothing."""
 
     @property
     def age(self) -> Age:
@@ -78,12 +83,13 @@ class Assignments:
         self._releases = releases
         self._class = load_balancer_class
         self._freed: set[PoolName] = set()
+        self._freed_on_nodes: set[Address] = set()
         self._refused: dict[str, tuple[Address, ...]] = {}
         """What Services show that another one has …"""
-        self._showing: dict[Address, dict[str, bool]] = {}
-        """… and who they are, by address: whether we do not write to them."""
-        self._disputed: set[Address] = set()
-        """Addresses of which that has changed."""
+        self._showing: dict[Address, dict[str, tuple[bool, Sharer]]] = {}
+        """… and who they are, by address: whether we do not write to them, and on which terms they would share it."""
+        self._disputed: dict[Address, set[Sharer]] = {}
+        """Addresses of which that has changed, and for whom: those that cannot share with any of these."""
         self._vacated: set[Address] = set()
         """Those of them that somebody has given back."""
 
@@ -92,12 +98,13 @@ class Assignments:
         contenders, unclear = [], []
         for one in everybody.values():
             shown, given = addresses_in_status(one.view), recorded(one.view)
-            sharer, leaving = read_sharer(one.view), _is_leaving(one)
-            contenders.append(Contender(one, one.age, sharer, shown, given, not self._is_ours(one), leaving))
+            sharer, on_nodes = read_sharer(one.view), read_node_sharer(one.view)
+            elsewhere, leaving = not self._is_ours(one), _is_leaving(one)
+            contenders.append(Contender(one, one.age, sharer, shown, given, elsewhere, leaving, on_nodes))
             if shown != given:
                 unclear.append(one)
         barred: dict[str, list[Address]] = {}
-        for title in titles(contenders):
+        for title in titles(contenders, self._ledger.is_in_no_pool):
             if title.grade is Grade.USURPED:
                 continue
             self._grant(title)
@@ -126,17 +133,16 @@ class Assignments:
         beside = [each for each in shown if each not in one.assigned and each not in one.retiring]
         if not beside and not one.strays and one.view.key not in self._refused:
             return overstays
-        sharer = read_sharer(one.view)
-        strays = tuple(each for each in beside if self._ledger.conflict(each, sharer) is None)
+        strays = tuple(each for each in beside if self._conflict(each, one) is None)
         for address in strays:
-            self._ledger.take(address, sharer)
+            self._take(address, one)
         kept = {*strays, *one.assigned, *one.retiring}
         gone = tuple(each for each in one.strays if each not in kept)
         one.strays = strays
         self._give_back(one, gone)
         refused = tuple(each for each in beside if each not in strays)
         self._refuse(one, refused)
-        usurped = [(each, owner) for each in refused if (owner := self._rightful(each, sharer, known)) is not None]
+        usurped = [(each, owner) for each in refused if (owner := self._rightful(each, one, known)) is not None]
         if usurped and one.cleared is None:
             one.cleared = f"{usurped[0][0].text} belongs to {usurped[0][1].view.key}, which had it before"
         return overstays or bool(usurped)
@@ -145,11 +151,11 @@ class Assignments:
         """Whether the Service shows an address that it leaves since it cannot share it any more."""
         if not one.retiring:
             return False
-        sharer = read_sharer(one.view)
-        return any(address in shown and self._ledger.conflict(address, sharer) is not None for address in one.retiring)
+        return any(address in shown and self._conflict(address, one) is not None for address in one.retiring)
 
-    def _rightful(self, address: Address, sharer: Sharer, known: Mapping[str, Assignment]) -> Assignment | None:
+    def _rightful(self, address: Address, one: Assignment, known: Mapping[str, Assignment]) -> Assignment | None:
         """A Service that was given the address, or has it of our pools, and cannot share it with this one."""
+        sharer = self._sharer(address, one)
         for other in self._ledger.having(address):
             if other.service == sharer.service or sharer.why_not_with(other) is None:
                 continue
@@ -163,11 +169,10 @@ class Assignments:
         """Note that a Service to which we do not write has what it shows and was given. Returns the Services that give
         way to it."""
         shown, given = addresses_in_status(one.view), recorded(one.view)
-        sharer = read_sharer(one.view)
         yielding, taken, refused = [], [], []
         kept = tuple(each for each in given or () if shown or each in one.assigned)  # whoever emptied it
         for address in dict.fromkeys((*shown, *kept)):
-            while (owner := self._ledger.conflict(address, sharer)) is not None:
+            while (owner := self._conflict(address, one)) is not None:
                 rival = known[owner.service]
                 if address not in shown or not self._gives_way(rival, address, one, given):
                     break
@@ -212,27 +217,36 @@ class Assignments:
         """Note that the Service shows these, which another one has."""
         key, elsewhere = one.view.key, not self._is_ours(one)
         for address in set(self._refused.pop(key, ())) - set(refused):
-            self._disputed.add(address)
-            del self._showing[address][key]
+            self._disputed.setdefault(address, set()).add(self._showing[address].pop(key)[1])
             if not self._showing[address]:
                 del self._showing[address]
         for address in refused:
             showing = self._showing.setdefault(address, {})
-            if showing.get(key) is not elsewhere:
-                showing[key] = elsewhere
-                self._disputed.add(address)
+            now = (elsewhere, self._sharer(address, one))
+            if showing.get(key) != now:
+                self._disputed.setdefault(address, set()).update(each[1] for each in (showing.get(key), now) if each)
+                showing[key] = now
         if refused:
             self._refused[key] = refused
 
-    def shown_by(self, address: Address) -> str | None:
-        """A Service to which we do not write that shows this address, which another one has; None: there is none."""
-        return next((key for key, elsewhere in self._showing.get(address, {}).items() if elsewhere), None)
+    def shown_by(self, address: Address, one: Assignment) -> str | None:
+        """A Service to which we do not write that shows this address, which ``one`` has, and cannot share it; None:
+        there is none."""
+        for key, (elsewhere, sharer) in self._showing.get(address, {}).items():
+            if elsewhere and self._sharer(address, one).why_not_with(sharer) is not None:
+                return key
+        return None
 
     def take_disputed(self) -> set[str]:
         """Services of which ``shown_by`` may have something else to tell since the last call, or that have an address
         of a Service that is being deleted and shares it on other terms than before."""
-        disputed, self._disputed = self._disputed, set()
-        return {each.service for address in disputed for each in self._ledger.having(address)}
+        disputed, self._disputed = self._disputed, {}
+        return {
+            each.service
+            for address, others in disputed.items()
+            for each in self._ledger.having(address)
+            if any(each.why_not_with(other) is not None for other in others)
+        }
 
     def take_reclaimers(self) -> set[str]:
         """Services that show an address that has been given back since the last call. They come first."""
@@ -246,12 +260,12 @@ class Assignments:
         one.assigned = addresses
         one.yielded = tuple(address for address in one.yielded if address not in addresses)
         one.strays = tuple(address for address in one.strays if address not in addresses)
-        sharer = read_sharer(one.view)
         for address in addresses:
-            if _is_leaving(one) and sharer not in self._ledger.having(address):
-                self._disputed.add(address)  # it stays, and those that cannot share with it any more move
-            if self._ledger.take(address, sharer) and (pool := self._ledger.pool_around(address)) is not None:
-                self._freed.add(pool)
+            if _is_leaving(one) and (sharer := self._sharer(address, one)) not in self._ledger.having(address):
+                # it stays, and those that cannot share with it any more move
+                self._disputed.setdefault(address, set()).add(sharer)
+            if self._take(address, one):
+                self._note_freed(address, self._ledger.pool_around(address))
 
     def confirm(self, one: Assignment) -> None:
         """The API shows the Service with what it is assigned: give back all that it has left."""
@@ -291,10 +305,55 @@ class Assignments:
         freed, self._freed = self._freed, set()
         return freed
 
+    def take_freed_on_nodes(self) -> set[Address]:
+        """The addresses in no pool on which ports may have come free since the last call."""
+        freed, self._freed_on_nodes = self._freed_on_nodes, set()
+        return freed
+
+    def _note_freed(self, address: Address, pool: PoolName | None) -> None:
+        if pool is None:
+            self._freed_on_nodes.add(address)
+        else:
+            self._freed.add(pool)
+
+    # -------------------------------------------------------------------- on which terms
+
+    def reenter(self, everybody: Mapping[str, Assignment]) -> set[str]:
+        """The pools are other ones: enter anew what is shared on other terms now. Returns the Services that have or
+        show some of it; what they show is to be noted again."""
+        changed: dict[str, set[Address]] = {}
+        for key, one in everybody.items():
+            for address in (*one.assigned, *one.retiring, *one.strays):
+                sharer = self._ledger.sharer(address, key)
+                if sharer is not None and (sharer.company == ON_A_NODE) is not self._ledger.is_in_no_pool(address):
+                    changed.setdefault(key, set()).add(address)
+        for key, addresses in changed.items():
+            for address in addresses:
+                self._ledger.give_back(address, key)
+        for key in sorted(changed, key=lambda each: everybody[each].age):
+            one, moved = everybody[key], changed[key]
+            one.strays = tuple(each for each in one.strays if each not in moved)
+            if not self._is_ours(one):  # it occupies anew what it shows
+                one.assigned = tuple(each for each in one.assigned if each not in moved)
+            for address in moved.intersection((*one.assigned, *one.retiring)):
+                self._take(address, one)
+        everything = {address for addresses in changed.values() for address in addresses}
+        return changed.keys() | {key for address in everything for key in self._showing.get(address, ())}
+
+    def _sharer(self, address: Address, one: Assignment) -> Sharer:
+        return read_node_sharer(one.view) if self._ledger.is_in_no_pool(address) else read_sharer(one.view)
+
+    def _conflict(self, address: Address, one: Assignment) -> Sharer | None:
+        return self._ledger.conflict(address, self._sharer(address, one))
+
+    def _take(self, address: Address, one: Assignment) -> bool:
+        return self._ledger.take(address, self._sharer(address, one))
+
+    # -------------------------------------------------------------------- giving back
+
     def _give_back(self, one: Assignment, addresses: tuple[Address, ...]) -> None:
         for address in addresses:
-            if (pool := self._ledger.give_back(address, one.view.key)) is not None:
-                self._freed.add(pool)
+            self._note_freed(address, self._ledger.give_back(address, one.view.key))
             if address in self._showing:
                 self._vacated.add(address)
 

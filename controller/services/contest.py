@@ -26,7 +26,7 @@ from cluster.annotations import ALLOCATED_FROM_POOL, DEPRECATED_PREFIX, PREFIX
 from cluster.objects import ManagedFields, Service, find_condition
 from cluster.record import ADDRESS_ASSIGNED, kept_words
 from cluster.times import LONG_AGO
-from controller.allocation.allocator import Reason, Refusal
+from controller.allocation.outcomes import Reason, Refusal
 
 REWRITES = 3
 """From the third on it is no slip of somebody's hand."""
@@ -45,6 +45,12 @@ Shown = tuple[str, ...]
 def shown(view: Service) -> Shown:
     """What the Service shows now."""
     return tuple(each.ip for each in view.status.load_balancer.ingress)
+
+
+def shown_of_nodes(view: Service) -> Shown:
+    """As ``shown``, with the ``ipMode`` that an address of a node must not have."""
+    ingress = view.status.load_balancer.ingress
+    return tuple(f"{each.ip} (Proxy)" if each.ip_mode == "Proxy" else each.ip for each in ingress)
 
 
 def wish(view: Service) -> object:

@@ -21,19 +21,21 @@ from dataclasses import replace
 from cluster.addresses import Address
 from cluster.annotations import ALLOCATED_FROM_POOL, PREFIX, annotation
 from cluster.config import Config
-from cluster.objects import Condition, Service, find_condition
-from cluster.record import ADDRESS_ASSIGNED, recorded, recorded_texts
+from cluster.objects import Condition, PoolName, Service, find_condition
+from cluster.record import ADDRESS_ASSIGNED, RECORD_LIMIT, recorded, recorded_pool, recorded_texts
 from cluster.resources import SERVICE_OWNERS, SERVICES
-from controller.allocation.allocator import Reason, Refusal
+from controller.allocation.allocator import NOTHING_KNOWN
 from controller.allocation.ledger import Ledger
+from controller.allocation.outcomes import Reason, Refusal
 from controller.allocation.releases import Releases
-from controller.changes import EventNote, Moment, Patch, service_patch, shortened
+from controller.changes import MESSAGE_LIMIT, EventNote, Moment, Patch, service_patch, shortened
 from controller.services import events, vocabulary
 from controller.services.address_conflicts import AddressConflicts
 from controller.services.api_requests import ApiRequests
 from controller.services.assignments import Assignments
-from controller.services.contest import Contest, Shown, shown
-from controller.services.judgement import Judgement, condition, judge, may_be_believed
+from controller.services.contest import Contest, Shown, shown, shown_of_nodes
+from controller.services.interests import Interests
+from controller.services.judgement import Judgement, as_said_before, condition, judge, may_be_believed
 from controller.services.reading import addresses_in_status, bears_our_mark, is_ours, read_request
 from controller.services.reminders import Reminders
 from controller.services.tracked import Decided, Tracked
@@ -58,6 +60,12 @@ class ServiceDecisions:
         """What is in force; set by the caller …"""
         self.namespaces: dict[str, Mapping[str, str]] = {}
         """… and so are the namespaces' labels."""
+        self.nodes = NOTHING_KNOWN
+        """What nodes give; set by the caller."""
+        self.concerned: Interests[PoolName] = Interests()
+        """Services that have, or wait for, something of a NodeIPPool."""
+        self.denied: Interests[Address] = Interests()
+        """Services that would have addresses of nodes, if other Services had other ports."""
         self.conflicts = AddressConflicts()
         """Who else has addresses; the caller tells it what speakers say."""
         self.waiting: set[str] = set()
@@ -79,6 +87,8 @@ class ServiceDecisions:
         self._reminders.forget(key)
         self.waiting.discard(key)
         self.contested.discard(key)
+        self.concerned.note(key, ())
+        self.denied.note(key, ())
 
     def decide(self, tracked: Tracked, now: Moment) -> bool:
         """Judge it, and ask for what is to be written; says whether there is still anything to keep track of."""
@@ -102,7 +112,7 @@ class ServiceDecisions:
     def _decide_ours(self, tracked: Tracked, now: Moment) -> None:
         view = tracked.view
         self._notice_others(tracked, now)
-        judgement = self._with_remarks(self._judge(tracked), view)
+        judgement = self._with_remarks(self._judge(tracked), tracked)
         tracked.refusal = judgement.refusal
         if judgement.refusal is None and judgement.lacking is None:
             self.waiting.discard(view.key)
@@ -110,13 +120,15 @@ class ServiceDecisions:
             self.waiting.add(view.key)
         tracked.cleared = judgement.cleared or tracked.cleared
         self._assignments.assign(tracked, judgement.addresses)
+        tracked.pool = judgement.pool if judgement.addresses else None
+        self._note_interests(tracked, judgement)
         self._tell_of_annotations(tracked)
         if self._stands_back(tracked, now):
             self._explain(tracked, events.of_contest(tracked.refusal), (), now)
             return
-        said = condition(judgement)
+        said = self._condition(view, judgement)
         conflict = self.conflicts.of(tracked.assigned)
-        decided = Decided(view, texts(tracked.assigned), judgement.pool, said, conflict, now)
+        decided = Decided(view, texts(tracked.assigned), judgement.pool, said, conflict, now, judgement.of_nodes)
         patch = decided.patch(view)
         notes = events.of_judgement(view, judgement, tracked.cleared) if patch is not None else ()
         refused = {"AllocationFailed", "LoadBalancerFailed"} & {note.reason for note in notes}
@@ -125,6 +137,26 @@ class ServiceDecisions:
         if written and refused and judgement.refusal is not None:
             self.refusals[judgement.refusal.reason] += 1
         self._explain(tracked, events.of_refusal(view, judgement), notes if written else (), now)
+
+    def _condition(self, view: Service, judgement: Judgement) -> Condition:
+        """What the Service's condition shall say. The one that it has stays, where it differs in nothing but the nodes
+        that it says are left out: they come and go, and that alone is no reason to write."""
+        said, before = condition(judgement), find_condition(view.status.conditions, ADDRESS_ASSIGNED)
+        if before is None or not as_said_before(judgement, before.message):
+            return said
+        return Condition(said.type, said.status, said.reason, before.message)
+
+    def _note_interests(self, tracked: Tracked, judgement: Judgement) -> None:
+        """What may change for the Service when a node changes, or when a port comes free on one."""
+        node_pools = self.config.node_pools
+        pools = {tracked.pool} if tracked.pool is not None else set()
+        denied = judgement.denied
+        for refusal in (judgement.refusal, judgement.lacking):
+            if refusal is not None and node_pools:
+                pools.update(each.pool for each in refusal.pools)
+                denied |= refusal.denied
+        self.concerned.note(tracked.view.key, pools & node_pools.keys())
+        self.denied.note(tracked.view.key, denied)
 
     def _explain(self, tracked: Tracked, why: tuple[EventNote, ...], told: tuple[EventNote, ...], now: Moment) -> None:
         """Have an Event say why the Service waits (``why``), if it is time for that. ``told``: Events that are recorded
@@ -163,23 +195,24 @@ class ServiceDecisions:
         reading = read_request(view, self.namespaces.get(view.metadata.namespace, {}))
         if former := self._releases.former(view.key):
             reading = replace(reading, request=replace(reading.request, former=former))
-        pool = annotation(view, ALLOCATED_FROM_POOL)
+        said_pool = recorded_pool(view) or annotation(view, ALLOCATED_FROM_POOL)
+        pool = tracked.pool or said_pool
         on_display = addresses_in_status(view)
         if tracked.retiring and set(on_display) <= {*tracked.assigned, *tracked.retiring}:
             # A move that nobody has seen yet: if its reason is gone, so is the move.
-            still = judge(self.config, self._ledger, reading, on_display, pool)
+            still = judge(self.config, self._ledger, reading, on_display, said_pool, nodes=self.nodes)
             if still.refusal is None and still.addresses == on_display:
                 return still
         present = tracked.assigned
         if not present and on_display and may_be_believed(self.config, self._ledger, reading, on_display):
             present = on_display
-        return judge(self.config, self._ledger, reading, present, pool)
+        return judge(self.config, self._ledger, reading, present, pool, nodes=self.nodes)
 
-    def _with_remarks(self, judgement: Judgement, view: Service) -> Judgement:
-        if unread := vocabulary.remark(view):
+    def _with_remarks(self, judgement: Judgement, tracked: Tracked) -> Judgement:
+        if unread := vocabulary.remark(tracked.view):
             judgement = replace(judgement, unread=unread)
         for address in judgement.addresses:
-            if judgement.remark is None and (key := self._assignments.shown_by(address)) is not None:
+            if judgement.remark is None and (key := self._assignments.shown_by(address, tracked)) is not None:
                 served = self._tracked[key].view.spec.load_balancer_class
                 who = f'{key}, of the class "{served}",' if served else f"{key}, which has no class,"
                 judgement = replace(judgement, remark=Refusal(Reason.ADDRESS_IN_USE, f"{who} shows {address.text} too"))
@@ -192,13 +225,17 @@ class ServiceDecisions:
 
     def _notice_others(self, tracked: Tracked, now: Moment) -> None:
         """Whether the Service still shows what we wrote."""
-        present = shown(tracked.view)
+        present = self.as_stated(tracked, tracked.view)
         if tracked.stated is None:
             tracked.contest = tracked.contest or Contest.remembered(tracked.view, now.monotonic)
         elif present != tracked.stated:
             tracked.contest = tracked.contest or Contest()
             tracked.contest.rewritten(tracked.view, now.monotonic)
         tracked.stated = present
+
+    def as_stated(self, tracked: Tracked, view: Service) -> Shown:
+        """What it shows, as far as that is ours."""
+        return shown_of_nodes(view) if tracked.pool in self.config.node_pools else shown(view)
 
     def _stands_back(self, tracked: Tracked, now: Moment) -> bool:
         """Whether somebody else keeps writing the status. If so, find out who and say so once, and leave the status
@@ -213,7 +250,7 @@ class ServiceDecisions:
         self._assignments.give_back_unseen(tracked)
         present, own = shown(view), texts(tracked.assigned)
         displayed = own if usurps else present
-        status = "True" if displayed and displayed == own else "False"
+        status = "True" if own and (usurps or self.as_stated(tracked, view) == own) else "False"
         said = find_condition(view.status.conditions, ADDRESS_ASSIGNED)
         told = said is not None and (said.reason, said.status) == (Reason.CONTESTED.value, status)
         if said is not None and told and set(recorded_texts(said)) == set(own):
@@ -225,7 +262,9 @@ class ServiceDecisions:
             return True
         refusal = tracked.refusal = contest.refusal(tracked.assigned, written=status == "True")
         notes = () if contest.told else events.of_contest(refusal)
-        say = Condition(ADDRESS_ASSIGNED, status, refusal.reason.value, shortened(refusal.message))
+        say = Condition(
+            ADDRESS_ASSIGNED, status, refusal.reason.value, shortened(refusal.message, RECORD_LIMIT + MESSAGE_LIMIT)
+        )
         patch = self._patch(tracked, displayed, say, now)
         if self._write(tracked, patch, refusal.message, notes, now) and notes:
             self.refusals[refusal.reason] += 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cluster.objects import Service, find_condition
-from cluster.record import ADDRESS_ASSIGNED, recorded
-from controller.allocation.allocator import Reason, Refusal
+from cluster.record import ADDRESS_ASSIGNED, recorded, recorded_pool
+from controller.allocation.outcomes import Reason, Refusal
 from controller.changes import EventNote, shortened
-from controller.services.judgement import Judgement, condition, why_lacking, words
+from controller.services.judgement import Judgement, as_said_before, why_lacking
 from controller.services.vocabulary import UNREAD
 
 
@@ -22,6 +24,8 @@ def of_judgement(view: Service, judgement: Judgement, cleared: str | None) -> tu
     added = [text for text in after if text not in before]
     if recorded(view) == judgement.addresses:
         pass  # somebody replaced it; to put it right is no news
+    elif judgement.of_nodes and after and before and recorded_pool(view) == judgement.pool:
+        pass  # a node came or went: its own Events tell of that, and thousands of Services may show it
     elif before and added and before < set(after):
         events += [EventNote("Normal", "IPAllocated", f'Assigned additional IP "{text}"') for text in added]
     elif after and before != set(after):
@@ -58,6 +62,5 @@ def of_contest(refusal: Refusal | None) -> tuple[EventNote, ...]:
 
 def _says_so(said_before: str, judgement: Judgement) -> bool:
     """Whether the condition says this already, whatever it may add of annotations."""
-    return said_before == condition(judgement).message or said_before.partition(UNREAD)[0] == shortened(
-        words(judgement)
-    )
+    plain = replace(judgement, unread="")
+    return as_said_before(judgement, said_before) or as_said_before(plain, said_before.partition(UNREAD)[0])

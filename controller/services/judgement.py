@@ -7,6 +7,9 @@
    pool of the address that stays.
 4. A Service that needs both families never starts with one of them, and is not left with one when a pool withdraws the
    other. One that comes to need both keeps the one it has until the other can be had.
+5. A Service that has addresses of nodes keeps to its NodeIPPool, and has of it at each moment what the nodes give then.
+   Where they give nothing any more all pools are asked, as for one that has nothing. Where only the nodes of one family
+   are left it keeps those, since it is no configuration that took the others away.
 
 Example: ``default/web`` has 192.0.2.4 and asks for 192.0.2.9, which another Service has. It keeps 192.0.2.4, and its
 condition says ``AddressInUse``.
@@ -14,28 +17,38 @@ condition says ``AddressInUse``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from cluster.addresses import Address, Family
 from cluster.config import Config
-from cluster.objects import Condition, PoolName
+from cluster.node_pools import NodePool
+from cluster.objects import Condition, NodeName, PoolName
 from cluster.record import ADDRESS_ASSIGNED, assigned_words
 from controller.allocation.allocator import (
+    NOTHING_KNOWN,
     AddressRequest,
-    Allocation,
-    Reason,
-    Refusal,
     Staying,
     allocate,
     complete,
     suffices,
     what_may_stay,
     why_in_use,
+    why_not_for,
     why_not_requested,
 )
 from controller.allocation.ledger import Ledger
+from controller.allocation.node_allocation import NodeSupply, from_nodes
+from controller.allocation.outcomes import Allocation, PoolRefusal, Reason, Refusal, refusal_of
 from controller.changes import MESSAGE_LIMIT, shortened
+from controller.nodeip.reasons import LeftOut
+from controller.nodeip.words import left_out_words
 from controller.services.reading import Reading
+
+EXPLANATION_LIMIT = 500
+"""Characters for what is said beside a long list of addresses, and for the nodes that are left out."""
+LEFT_OUT = "; nodes left out: "
+"""Where in a condition's message it begins which nodes are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +65,30 @@ class Judgement:
     """What is wrong with an address that it keeps all the same."""
     unread: str = ""
     """What it says that nobody understands."""
+    of_nodes: bool = False
+    """Whether the pool is a NodeIPPool."""
+    left_out: Mapping[NodeName, LeftOut] = field(default_factory=dict)
+    """Nodes of its NodeIPPool of which it has no address."""
+    denied: frozenset[Address] = frozenset()
+    """Addresses of nodes that it has not beside the others, since other Services have its ports there."""
 
 
-def judge(config: Config, ledger: Ledger, reading: Reading, present: tuple[Address, ...], recorded: str) -> Judgement:
-    """Judge one Service. ``present``: the addresses that it has now. ``recorded``: the pool that its annotation
-    names."""
+def judge(
+    config: Config,
+    ledger: Ledger,
+    reading: Reading,
+    present: tuple[Address, ...],
+    recorded: str,
+    *,
+    nodes: NodeSupply = NOTHING_KNOWN,
+) -> Judgement:
+    """Judge one Service. ``present``: the addresses that it has now. ``recorded``: the pool that they were given
+    from."""
     want = reading.request
     if not present:
-        return _from_nothing(config, ledger, reading, None)
+        return _from_nothing(config, ledger, reading, None, nodes=nodes)
+    if (of_nodes := config.node_pools.get(PoolName(recorded))) is not None:
+        return _of_nodes(config, ledger, reading, present, of_nodes, nodes=nodes)
     pool = config.pool_of(present[0])
     name = pool.name if pool else PoolName(recorded)
     if reading.refusal is not None and reading.refusal.reason is Reason.NO_CLUSTER_IP:
@@ -72,17 +101,51 @@ def judge(config: Config, ledger: Ledger, reading: Reading, present: tuple[Addre
             return Judgement(present, PoolName(recorded) if recorded else name)
     cleared = lost.message if lost is not None else None
     if not staying.addresses:
-        return _from_nothing(config, ledger, reading, cleared)
+        return _from_nothing(config, ledger, reading, cleared, nodes=nodes)
     refusal = reading.refusal
     if refusal is None and why_not_requested(config, want, staying.addresses) is not None:
         moving = replace(want, former=(*staying.addresses, *want.former))  # what need not move does not
-        outcome = allocate(config, ledger, moving)
+        outcome = allocate(config, ledger, moving, nodes)
         if isinstance(outcome, Allocation):
-            return _judgement(config, ledger, moving, outcome, cleared)
+            return _judgement(config, ledger, moving, outcome, cleared, nodes=nodes)
         refusal = outcome
-    judgement = _with_what_stays(config, ledger, reading, staying, refusal)
+    judgement = _with_what_stays(config, ledger, reading, staying, refusal, nodes=nodes)
     remark = _remark(ledger, judgement.addresses)
     return judgement if remark is None else replace(judgement, remark=remark)
+
+
+def _of_nodes(
+    config: Config,
+    ledger: Ledger,
+    reading: Reading,
+    present: tuple[Address, ...],
+    pool: NodePool,
+    *,
+    nodes: NodeSupply,
+) -> Judgement:
+    """Of a Service that has addresses of this pool."""
+    want, refusal = reading.request, reading.refusal
+    if refusal is not None and refusal.reason is Reason.NO_CLUSTER_IP:
+        return Judgement(present, pool.name, refusal, of_nodes=True)
+    if (excluded := why_not_for(pool, want)) is not None:
+        return _from_nothing(config, ledger, reading, refusal_of((excluded,)).message, nodes=nodes)
+    if refusal is None and (want.addresses or want.pool not in {None, pool.name}):
+        outcome = allocate(config, ledger, want, nodes)
+        if isinstance(outcome, Allocation):
+            return _judgement(config, ledger, want, outcome, None, nodes=nodes)
+        refusal = outcome
+    if nodes.of(pool.name) is None:
+        return Judgement(present, pool.name, refusal, of_nodes=True)
+    either = tuple((family,) for family in want.families[0])
+    found = from_nodes(nodes, ledger, pool, want.node_need, tuple(dict.fromkeys((*want.families, *either))))
+    if isinstance(found, PoolRefusal):
+        return _from_nothing(config, ledger, reading, refusal_of((found,)).message, nodes=nodes)
+    judgement = _judgement(config, ledger, want, found, None, nodes=nodes)
+    if refusal is None and not suffices(want, found.addresses):
+        judgement = replace(judgement, refusal=judgement.lacking, lacking=None)
+    return (
+        judgement if refusal is None else replace(judgement, refusal=refusal, denied=judgement.denied | refusal.denied)
+    )
 
 
 def may_be_believed(config: Config, ledger: Ledger, reading: Reading, shown: tuple[Address, ...]) -> bool:
@@ -96,7 +159,7 @@ def may_be_believed(config: Config, ledger: Ledger, reading: Reading, shown: tup
 
 
 def _with_what_stays(
-    config: Config, ledger: Ledger, reading: Reading, staying: Staying, refusal: Refusal | None
+    config: Config, ledger: Ledger, reading: Reading, staying: Staying, refusal: Refusal | None, *, nodes: NodeSupply
 ) -> Judgement:
     """``refusal``: why the Service cannot have what it asks for instead."""
     want = reading.request
@@ -106,30 +169,55 @@ def _with_what_stays(
     if suffices(want, staying.addresses):
         if refusal is not None:
             return Judgement(kept.addresses, kept.pool, refusal, cleared=cleared)
-        return _judgement(config, ledger, want, kept, cleared)
+        return _judgement(config, ledger, want, kept, cleared, nodes=nodes)
     completed = complete(config, ledger, want, staying.addresses)
     if isinstance(completed, Allocation):
         return Judgement(completed.addresses, completed.pool, refusal, cleared=cleared)
     if staying.lost is None:
         return Judgement(kept.addresses, kept.pool, refusal or completed)
-    return _from_nothing(config, ledger, reading, cleared)
+    return _from_nothing(config, ledger, reading, cleared, nodes=nodes)
 
 
-def _from_nothing(config: Config, ledger: Ledger, reading: Reading, cleared: str | None) -> Judgement:
-    outcome = reading.refusal or allocate(config, ledger, reading.request)
+def _from_nothing(
+    config: Config, ledger: Ledger, reading: Reading, cleared: str | None, *, nodes: NodeSupply
+) -> Judgement:
+    outcome = reading.refusal or allocate(config, ledger, reading.request, nodes)
     if isinstance(outcome, Refusal):
-        return Judgement(refusal=outcome, cleared=cleared)
-    return _judgement(config, ledger, reading.request, outcome, cleared)
+        return Judgement(refusal=outcome, cleared=cleared, left_out=outcome.left_out)
+    return _judgement(config, ledger, reading.request, outcome, cleared, nodes=nodes)
 
 
-def _judgement(config: Config, ledger: Ledger, want: AddressRequest, has: Allocation, cleared: str | None) -> Judgement:
+def _judgement(
+    config: Config, ledger: Ledger, want: AddressRequest, has: Allocation, cleared: str | None, *, nodes: NodeSupply
+) -> Judgement:
     """What was allocated or stays, with the second family where that can be had too."""
+    if (of_nodes := config.node_pools.get(has.pool)) is not None:
+        lacking = _lacking_of_nodes(ledger, want, has, of_nodes, nodes)
+        return Judgement(
+            has.addresses,
+            has.pool,
+            lacking=lacking,
+            cleared=cleared,
+            of_nodes=True,
+            left_out=has.left_out,
+            denied=has.denied,
+        )
     if len(has.addresses) == len(want.families[0]):
         return Judgement(has.addresses, has.pool, cleared=cleared)
     completed = complete(config, ledger, want, has.addresses)
     if isinstance(completed, Allocation):
         return Judgement(completed.addresses, completed.pool, cleared=cleared)
     return Judgement(has.addresses, has.pool, lacking=completed, cleared=cleared)
+
+
+def _lacking_of_nodes(
+    ledger: Ledger, want: AddressRequest, has: Allocation, pool: NodePool, nodes: NodeSupply
+) -> Refusal | None:
+    """Why a Service that would rather have both families has addresses of nodes of one."""
+    if {address.family for address in has.addresses} >= set(want.families[0]):
+        return None
+    both = from_nodes(nodes, ledger, pool, want.node_need, want.families[:1])
+    return refusal_of((both,)) if isinstance(both, PoolRefusal) else None
 
 
 def _may_come_back(config: Config, present: tuple[Address, ...], recorded: str, lost: Refusal) -> bool:
@@ -152,7 +240,7 @@ def _remark(ledger: Ledger, present: tuple[Address, ...]) -> Refusal | None:
 def condition(judgement: Judgement) -> Condition:
     """The judgement as ``berthlb.io/AddressAssigned``."""
     status = "True" if judgement.addresses else "False"
-    return Condition(ADDRESS_ASSIGNED, status, _reason(judgement), _with_unread(words(judgement), judgement.unread))
+    return Condition(ADDRESS_ASSIGNED, status, _reason(judgement), full_message(judgement))
 
 
 def _reason(judgement: Judgement) -> str:
@@ -178,8 +266,22 @@ def words(judgement: Judgement) -> str:
     return message
 
 
-def _with_unread(message: str, unread: str) -> str:
-    return f"{shortened(message, MESSAGE_LIMIT - len(unread) - 2)}; {unread}" if unread else shortened(message)
+def full_message(judgement: Judgement) -> str:
+    """All that the condition says. What was given is never cut (``cluster.record``); what else there is to say is."""
+    said, left_out = words(judgement), left_out_words(judgement.left_out)
+    room = max(MESSAGE_LIMIT, len(assigned_words(judgement.addresses, judgement.pool)) + EXPLANATION_LIMIT)
+    if judgement.unread:
+        room -= len(judgement.unread) + 2
+    said = shortened(said, room)
+    if judgement.unread:
+        said = f"{said}; {judgement.unread}"
+    return f"{said}{LEFT_OUT}{shortened(left_out, EXPLANATION_LIMIT)}" if left_out else said
+
+
+def as_said_before(judgement: Judgement, before: str) -> bool:
+    """Whether the condition says this already, as far as it must: it names the nodes that were left out when it was
+    written, and is not written anew for others."""
+    return before.partition(LEFT_OUT)[0] == full_message(judgement).partition(LEFT_OUT)[0]
 
 
 def why_lacking(judgement: Judgement, lacking: Refusal) -> str:

@@ -13,8 +13,10 @@ from cluster.addresses import Address, AddressError, Family, parse_address
 from cluster.annotations import ADDRESS_POOL, ALLOCATED_FROM_POOL, LOAD_BALANCER_IPS, PREFIX, annotation
 from cluster.objects import PoolName, Service, find_condition
 from cluster.record import ADDRESS_ASSIGNED
-from cluster.sharing import read_sharer
-from controller.allocation.allocator import AddressRequest, Reason, Refusal
+from cluster.sharing import read_node_sharer, read_sharer
+from controller.allocation.allocator import AddressRequest
+from controller.allocation.node_allocation import NodeNeed
+from controller.allocation.outcomes import Reason, Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,9 @@ def read_request(service: Service, namespace_labels: Mapping[str, str]) -> Readi
         labels=service.metadata.labels,
         pool=pool,
         addresses=addresses,
+        of_nodes=NodeNeed(
+            read_node_sharer(service), service.metadata.uid, service.spec.external_traffic_policy == "Local"
+        ),
     )
     return Reading(request, refusal)
 

@@ -13,7 +13,9 @@ asked about it now in ``api_requests``; what is decided about it is in ``decisio
 4. Each change is judged once. An answer, or the watch, that tells of just what was written is no reason to judge again.
 5. A Service that waits is judged again when the configuration changes, and when an address became free or is shared on
    other terms; the oldest first. So is one that would rather have both families and has one.
-6. A Service that leaves the watched selection may have changed its type. It is read before it is believed gone. One
+6. When nodes change, the Services are judged that have or wait for something of the NodeIPPools affected, and nobody
+   else. When a port comes free on a node, those are judged that lacked it there.
+7. A Service that leaves the watched selection may have changed its type. It is read before it is believed gone. One
    that exists loses its address in the API first, and in the ledger afterwards.
 
 ``decide`` decides after a batch of observations, and as far as there is room for requests.
@@ -24,7 +26,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cluster.addresses import Address, Family, RangeMap
@@ -41,16 +43,18 @@ from cluster.objects import (
     is_older,
 )
 from cluster.record import ADDRESS_ASSIGNED
-from controller.allocation.allocator import Reason
 from controller.allocation.departed import DepartedPools
 from controller.allocation.ledger import Ledger
+from controller.allocation.node_allocation import NodeSupply
+from controller.allocation.outcomes import Reason
 from controller.allocation.releases import Releases
 from controller.allocation.reserved import Reserved
 from controller.changes import COMPONENT, Change, Moment, Read, Tell, Write
+from controller.nodeip.view import NodeView
 from controller.services import vocabulary
 from controller.services.api_requests import ApiRequests
 from controller.services.assignments import Assignments
-from controller.services.contest import last_other_writer, shown
+from controller.services.contest import last_other_writer
 from controller.services.decisions import ServiceDecisions
 from controller.services.judging_queue import JudgingQueue, Rank
 from controller.services.reading import bears_our_mark, is_ours
@@ -93,6 +97,7 @@ class Reconciler:
             reminders=self._reminders,
         )
         self._queue = JudgingQueue(self._rank_of)
+        self._view = NodeView()
 
     # -------------------------------------------------------------------- what is observed
 
@@ -112,9 +117,35 @@ class Reconciler:
         self.ledger.set_pools(config.pools)
         self._mind_departed()
 
+    def _share_anew(self) -> None:
+        """Pools may contain other addresses than they did, and it depends on that on which terms one is shared."""
+        changed = self._assignments.reenter(self._tracked)
+        for key in sorted(changed, key=lambda each: self._tracked[each].age):
+            self._enter(self._tracked[key])
+
+    def _supply_nodes(self) -> None:
+        self._decisions.nodes = NodeSupply(self._view, self.ledger.is_in_no_pool)
+
+    def set_node_view(
+        self, view: NodeView, affected_pools: Collection[PoolName], affected_services: Collection[str]
+    ) -> None:
+        """What is known of the nodes. ``affected_pools``: the NodeIPPools that give something else now, to whomever;
+        ``affected_services``: the Services with other nodes that have a ready endpoint. Of both, those Services are
+        judged that have or wait for something of a NodeIPPool."""
+        if view is not self._view:
+            self._view = view
+            self._supply_nodes()
+        concerned = self._decisions.concerned.of(affected_pools)
+        if affected_services:
+            concerned |= self._decisions.concerned.of(self._decisions.config.node_pools) & set(affected_services)
+        self._queue.add(*concerned)
+
     def _mind_departed(self) -> None:
         """Other pools are there now, or may come back, than before."""
         self._decisions.config = replace(self._decisions.config, departed=self._departed.names)
+        self.ledger.departed = self._departed.ranges
+        self._supply_nodes()
+        self._share_anew()
         self.releases.regroup(self._decisions.config.pool_of, self._decisions.config.departed)
         self._queue.add(*self._tracked)
 
@@ -134,8 +165,10 @@ class Reconciler:
             self._decisions.namespaces.pop(name, None)
         elif labels != before:
             self._decisions.namespaces[name] = labels
-            pools = self._decisions.config.pools.values()
-            if any(pool.allocation and pool.allocation.namespace_selectors for pool in pools):
+            config = self._decisions.config
+            allocations = [each.allocation for each in config.pools.values()]
+            allocations += [each.allocation for each in config.node_pools.values()]
+            if any(each is not None and each.namespace_selectors for each in allocations):
                 self._queue.add(*(key for key, each in self._tracked.items() if each.view.metadata.namespace == name))
 
     def set_speaker_state(self, view: ConfigurationState, *, gone: bool = False) -> None:
@@ -231,7 +264,7 @@ class Reconciler:
 
     def _made(self, tracked: Tracked, view: Service) -> None:
         """A write was made. What has become of the Service is judged, unless it is just what was written."""
-        tracked.stated = shown(view)
+        tracked.stated = self._decisions.as_stated(tracked, view)
         if tracked.contest is not None:
             tracked.contest.told = True
         decided, overtaken = tracked.decided, tracked.overtaken
@@ -316,6 +349,8 @@ class Reconciler:
             for reclaimer in self._assignments.take_reclaimers():
                 self._enter(self._tracked[reclaimer])
             self._queue.add(*self._assignments.take_disputed())
+            if on_nodes := self._assignments.take_freed_on_nodes():
+                self._queue.add(*self._decisions.denied.of(on_nodes))
             if freed := self._assignments.take_freed():
                 self._queue.offer(freed & self._decisions.config.pools.keys(), self._decisions.waiting)
             if (first := self._queue.pop()) is None:
@@ -330,7 +365,11 @@ class Reconciler:
 
     def _rank_of(self, key: str) -> Rank | None:
         tracked = self._tracked.get(key)
-        return None if tracked is None else (bool(tracked.assigned), tracked.age)
+        if tracked is None:
+            return None
+        # On a node that comes back the older Service has its ports first, as it had when the node went.
+        waits = not tracked.assigned and (tracked.refusal is None or tracked.refusal.reason is not Reason.PORT_IN_USE)
+        return (not waits, tracked.age)
 
     @property
     def backlog(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cluster.objects import Condition, Service
-from controller.allocation.allocator import Refusal
+from controller.allocation.outcomes import Refusal
 from controller.changes import Moment, Patch, service_patch
 from controller.services.assignments import Assignment
 from controller.services.contest import Contest, Shown, wish
@@ -21,10 +21,19 @@ class Decided:
     condition: Condition
     conflict: Condition | None
     at: Moment
+    of_nodes: bool = False
 
     def patch(self, view: Service) -> Patch | None:
         """What makes ``view`` show it; None: it does."""
-        return service_patch(view, self.addresses, self.pool, self.condition, self.at, conflict=self.conflict)
+        return service_patch(
+            view,
+            self.addresses,
+            self.pool,
+            self.condition,
+            self.at,
+            conflict=self.conflict,
+            of_nodes=self.of_nodes,
+        )
 
     def is_what(self, view: Service) -> bool:
         """Whether the Service shows it, and asks for nothing else than it did when that was decided."""

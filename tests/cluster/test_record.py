@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cluster.addresses import parse_address
 from cluster.objects import Condition, PoolName, Service, decode
 from cluster.record import recorded
-from controller.allocation.allocator import Reason, Refusal
+from controller.allocation.outcomes import Reason, Refusal
 from controller.services.contest import Contest
 from controller.services.judgement import Judgement, condition
 

@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 
 from cluster.config import Config, load
+from cluster.node_pools import NodeIPPool
 from cluster.objects import IPAddressPool, Node, PoolName, RecentRelease, Service, ServiceCIDR, ServiceOwners, decode
 from cluster.resources import SERVICE_OWNERS
 from controller.allocation.reserved import Reservations
 from controller.changes import Change, EventNote, Moment, Read, Tell, Write
 from controller.services.reconcile import Reconciler
+from tests.controller.machines import Machines
 from tests.oracle.pools import PoolSpec, in_force, read_pool
 
 KIND_POOL = "172.18.255.200-172.18.255.250"
@@ -36,9 +38,17 @@ def pool_objects(pools: Mapping[str, Any]) -> list[IPAddressPool]:
     return objects
 
 
-def config_of(pools: Mapping[str, Any], previous: Config | None = None) -> Config:
+def node_pool_objects(pools: Mapping[str, Any]) -> list[NodeIPPool]:
+    """NodeIPPools given as name → spec."""
+    bodies = [{"metadata": {"name": name, "namespace": "metallb-system"}, "spec": spec} for name, spec in pools.items()]
+    return [decode(msgspec.json.encode(body), NodeIPPool) for body in bodies]
+
+
+def config_of(
+    pools: Mapping[str, Any], previous: Config | None = None, node_pools: Mapping[str, Any] | None = None
+) -> Config:
     """The configuration of such pools."""
-    return load(pool_objects(pools), [], previous).config
+    return load(pool_objects(pools), [], previous, node_pool_objects(node_pools or {})).config
 
 
 def merge(target: Any, patch: Any) -> Any:
@@ -88,6 +98,9 @@ class World:
         self.service_ranges: tuple[str, ...] = ()
         self.reservations = Reservations()
         self.pools: dict[str, Any] = {"kind": KIND_POOL} if pools is None else dict(pools)
+        self.node_pools: dict[str, Any] = {}
+        self.machines = Machines()
+        """The nodes as NodeIPPools see them."""
         self.in_force: dict[str, PoolSpec] = {}
         """By the oracle: which pools count, in which version."""
         self.events: list[tuple[str, EventNote]] = []
@@ -153,9 +166,34 @@ class World:
     def configure(self, **pools: Any) -> None:
         """Replace the pools."""
         self.pools = pools
-        self.in_force = in_force(pools, self.in_force)
-        self.config = config_of(pools, self.config)
+        self._load()
+
+    def configure_nodes(self, **node_pools: Any) -> None:
+        """Replace the NodeIPPools."""
+        self.node_pools = node_pools
+        self._load()
+
+    def _load(self) -> None:
+        self.in_force = in_force(self.pools, self.in_force)
+        self.config = config_of(self.pools, self.config, self.node_pools)
         self.controller.set_config(self.config)
+        self.tell_nodes()
+
+    def machine(self, name: str, **fields: Any) -> None:
+        """A node as NodeIPPools see it (``nodeip.bodies.node_body``)."""
+        self.machines.put(name, **fields)
+        addresses = f"{fields.get('external', '')} {fields.get('internal', '')}".split()
+        self.node(name, *addresses)
+        self.tell_nodes()
+
+    def machine_goes(self, name: str) -> None:
+        self.machines.remove(name)
+        self.node(name)
+        self.tell_nodes()
+
+    def tell_nodes(self) -> None:
+        """What changed of the nodes, as the controller's shell tells it."""
+        self.controller.set_node_view(*self.machines.look(self.config.node_pools))
 
     def label_namespace(self, name: str, **labels: str) -> None:
         self.namespaces[name] = labels
@@ -190,8 +228,9 @@ class World:
         self.unanswered = set()
         self.unseen = []
         self.in_force = in_force(self.pools, {})
-        self.config = config_of(self.pools)
+        self.config = config_of(self.pools, None, self.node_pools)
         self.controller.set_config(self.config)
+        self.tell_nodes()
         self.controller.set_reserved(self.reservations.ranges)
         for name, labels in self.namespaces.items():
             self.controller.set_namespace(name, labels)

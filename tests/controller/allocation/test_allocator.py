@@ -13,8 +13,9 @@ from cluster.addresses import Address, Family, Range, parse_address
 from cluster.config import Config, is_buggy
 from cluster.objects import PoolName
 from cluster.sharing import Sharer
-from controller.allocation.allocator import AddressRequest, Allocation, Reason, Refusal, allocate
+from controller.allocation.allocator import AddressRequest, allocate
 from controller.allocation.ledger import Ledger
+from controller.allocation.outcomes import Allocation, Reason, Refusal
 from tests.controller.world import config_of
 
 V4, V6 = Family.IPV4, Family.IPV6

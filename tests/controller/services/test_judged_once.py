@@ -21,10 +21,10 @@ def judgements(monkeypatch: pytest.MonkeyPatch) -> Judgements:
     """How many verdicts were asked for since the last call."""
     asked = 0
 
-    def counting(*arguments: Any) -> Any:
+    def counting(*arguments: Any, **named: Any) -> Any:
         nonlocal asked
         asked += 1
-        return judge(*arguments)
+        return judge(*arguments, **named)
 
     def take() -> int:
         nonlocal asked

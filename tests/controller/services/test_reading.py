@@ -10,7 +10,7 @@ import pytest
 from cluster.annotations import annotation
 from cluster.objects import Service, decode
 from cluster.sharing import Sharer, read_sharer
-from controller.allocation.allocator import Reason
+from controller.allocation.outcomes import Reason
 from controller.services.reading import read_request
 
 NEW, OLD = "metallb.io/", "metallb.universe.tf/"
