@@ -42,7 +42,9 @@ def new_service() -> dict[str, Any]:
 
 def given(service: dict[str, Any], addresses: Sequence[str]) -> dict[str, Any]:
     """The object once the controller has written these addresses, with what the API server adds to each."""
-    said = Condition(ADDRESS_ASSIGNED, "True", "Assigned", assigned_words(map(parse_address, addresses), "pool"))
+    said = Condition(
+        ADDRESS_ASSIGNED, "True", "Assigned", assigned_words([parse_address(each) for each in addresses], "pool")
+    )
     patch = service_patch(msgspec.convert(service, Service), addresses, "pool", said, NOW)
     assert patch is not None
     written: dict[str, Any] = merge(service, patch[0])
