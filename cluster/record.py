@@ -23,7 +23,7 @@ Example: ``192.0.2.4, 2001:db8::4 from pool "lan"`` says that the Service was gi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from cluster.addresses import Address, AddressError, parse_address
@@ -40,19 +40,20 @@ _COUNTED: Final = re.compile(r'\d+ addresses from pool "|.*; \d+ addresses stays
 _POOL: Final = re.compile(r'[0-9a-f:., ]+(?: addresses)? from pool "([^"]*)"')
 
 
-def assigned_words(addresses: Sequence[Address], pool: str | None) -> str:
+def assigned_words(addresses: Iterable[Address], pool: str | None) -> str:
     """How the condition of a Service that has addresses begins."""
     return f'{_listed(addresses)} from pool "{pool}"'
 
 
-def kept_words(addresses: Sequence[Address]) -> str:
+def kept_words(addresses: Iterable[Address]) -> str:
     """How the condition of a contested Service says what it has; to be put behind "; "."""
     return f"{_listed(addresses)} stays reserved for it"
 
 
-def _listed(addresses: Sequence[Address]) -> str:
-    text = ", ".join(address.text for address in addresses)
-    return text if len(text) <= RECORD_LIMIT else f"{len(addresses)} addresses"
+def _listed(addresses: Iterable[Address]) -> str:
+    texts = [address.text for address in addresses]
+    text = ", ".join(texts)
+    return text if len(text) <= RECORD_LIMIT else f"{len(texts)} addresses"
 
 
 def recorded_texts(said: Condition) -> tuple[str, ...]:
