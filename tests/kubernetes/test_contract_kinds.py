@@ -28,6 +28,23 @@ def test_status_is_written_only_through_its_subresource(access: Access) -> None:
     assert put.body["status"] == given["status"]
 
 
+def test_a_service_s_condition_may_say_much_and_an_ip_mode_that_is_left_out_becomes_vip(access: Access) -> None:
+    """The addresses of hundreds of nodes stand in it (decision 0060)."""
+    path = f"{access.core}/services/a"
+    access.made(f"{access.core}/services", service("a", type="LoadBalancer"))
+    said = {
+        "type": "berthlb.io/AddressAssigned", "status": "True", "reason": "Assigned", "message": "x" * 32_768,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
+    ingress = [{"ip": "192.0.2.1", "ipMode": "Proxy"}, {"ip": "192.0.2.2", "ipMode": "Proxy"}]
+    status = {"conditions": [said], "loadBalancer": {"ingress": ingress}}
+    assert access.merge(f"{path}/status", {"status": status}).body["status"] == status
+    assert access.get(path).body["status"]["conditions"] == [said]
+    fresh = {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"ip": "192.0.2.2"}]}}
+    written = access.merge(f"{path}/status", {"status": fresh}).body["status"]["loadBalancer"]["ingress"]
+    assert [each["ipMode"] for each in written] == ["VIP", "VIP"]
+
+
 def test_status_of_a_built_in_kind_takes_metadata_with_it(access: Access) -> None:
     access.made(f"{access.core}/services", service("a", type="LoadBalancer"))
     annotations = {"metallb.io/ip-allocated-from-pool": "x"}
