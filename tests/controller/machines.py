@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from cluster.node_pools import NodePool
 from cluster.objects import Node, NodeName, PoolName
 from controller.nodeip.choice import nodes_of_pool
@@ -12,12 +14,13 @@ from controller.nodeip.guards import ClusterRanges, PortKey, ServiceProxy
 from controller.nodeip.nodes import read_node
 from controller.nodeip.reasons import LeftOut
 from controller.nodeip.view import NodeView
-from tests.controller.nodeip.bodies import node
+from tests.controller.nodeip.bodies import node_body
 
 
 class Machines:
     def __init__(self) -> None:
-        self.nodes: dict[str, Node] = {}
+        self.bodies: dict[str, dict[str, Any]] = {}
+        """The Nodes as the API has them."""
         self.absences: dict[NodeName, LeftOut] = {}
         self.listeners: dict[NodeName, frozenset[PortKey]] = {}
         self.serving: dict[str, frozenset[NodeName]] = {}
@@ -26,10 +29,10 @@ class Machines:
         self.view = NodeView()
 
     def put(self, name: str, **fields: Any) -> None:
-        self.nodes[name] = node(name, **fields)
+        self.bodies[name] = node_body(name, **fields)
 
     def remove(self, name: str) -> None:
-        self.nodes.pop(name, None)
+        self.bodies.pop(name, None)
 
     def listens(self, name: str, *ports: int) -> None:
         """Something on the node listens on these TCP ports."""
@@ -45,7 +48,7 @@ class Machines:
         before = self.view
         found = {}
         for name, pool in pools.items():
-            offers = [read_node(each, pool.all_sources) for each in self.nodes.values()]
+            offers = [read_node(msgspec.convert(each, Node), pool.all_sources) for each in self.bodies.values()]
             found[name] = nodes_of_pool(pool, offers, self.absences, ClusterRanges())
         now = NodeView(self.known, found, self.listeners, self.proxy, serving=self.serving)
         general = [(each.known, each.listeners, each.proxy) for each in (before, now)]

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from cluster.addresses import Family
 from cluster.objects import PoolName
+from tests.controller import node_validity
 from tests.controller.world import World
 from tests.oracle import services as rules
 from tests.oracle.pools import PoolSpec
-from tests.oracle.services import Address, Body, key_of, may_share, shown
+from tests.oracle.services import Address, Body, key_of, may_share, may_share_a_node, shown
 
 POOL_ANNOTATION = "metallb.io/ip-allocated-from-pool"
 
@@ -37,9 +38,12 @@ def _type_of(service: Body) -> str:
 
 
 def assert_no_address_is_shown_twice(
-    services: Iterable[Body], pools: Mapping[str | None, Collection[PoolSpec]] | None = None
+    services: Iterable[Body],
+    pools: Mapping[str | None, Collection[PoolSpec]] | None = None,
+    are_nodes: Callable[[Address, Body, Body], bool] = lambda _address, _one, _other: False,
 ) -> None:
-    """Except by Services that may share it. With ``pools``, by class, also except what is nobody's: an address that is
+    """Except by Services that may share it. ``are_nodes``: whether for these two Services the address is one of a node,
+    where they share by their ports. With ``pools``, by class, also except what is nobody's: an address that is
     in no pool for either of the two, and was given to neither. Some rivals keep the address of a node in every status,
     and what is written again and again is left to them for a while."""
     showing: dict[Address, list[Body]] = {}
@@ -51,6 +55,8 @@ def assert_no_address_is_shown_twice(
                     theirs = (*pools[class_of(service)], *pools[class_of(other)])
                     if address not in was_given and not any(address in pool for pool in theirs):
                         continue
+                if are_nodes(address, service, other) and may_share_a_node(service, other):
+                    continue
                 assert may_share(service, other), f"{key_of(service)} and {key_of(other)} both show {address}"
             showing[address].append(service)
 
@@ -58,7 +64,10 @@ def assert_no_address_is_shown_twice(
 def assert_valid_at_rest(world: World, past_mending: Collection[str] = ()) -> None:
     """No address twice, none outside its pool's rules, the counters right, nobody waiting who could be served, and
     every condition says what is so."""
-    assert_no_address_is_shown_twice(each for each in load_balancers(world) if key_of(each) not in past_mending)
+    assert_no_address_is_shown_twice(
+        (each for each in load_balancers(world) if key_of(each) not in past_mending),
+        are_nodes=node_validity.are_nodes(world),
+    )
     for service in ours(world):
         if service["metadata"].get("deletionTimestamp") is None:
             _assert_served_as_it_may_be(world, service)
@@ -70,12 +79,18 @@ def _assert_served_as_it_may_be(world: World, service: Body) -> None:
     status, reason, message = world.condition(service["metadata"]["name"], service["metadata"]["namespace"])
     assert (status == "True") is bool(addresses), (key, message)
     versions = [address.version for address in addresses]
-    assert max(Counter(versions).values(), default=0) <= 1, f"{key} has two addresses of a family"
     pools = [pool_of(world, address) for address in addresses]
+    if node_validity.pool_of(world, service) is not None:
+        node_validity.assert_has_what_the_nodes_give(world, service, _namespace_labels(world, service))
+        if rules.makes_sense(service) and not has_what_it_asks_for(world, service):
+            assert not could_be_served(world, service), f"{key} waits in vain: {message}"
+            assert reason != "Assigned"
+        return
     if None in pools:
         unreadable = world.pools.keys() - world.in_force.keys()
         assert unreadable, f"{key} has {message}, which is in no pool"
         return
+    assert max(Counter(versions).values(), default=0) <= 1, f"{key} has two addresses of a family"
     found = {each.name: each for each in pools if each is not None}
     assert len(found) <= 1, f"{key} has addresses of several pools"
     for pool in found.values():
@@ -104,6 +119,8 @@ def has_what_it_asks_for(world: World, service: Body) -> bool:
         return True
     named, has = rules.annotation(service, "address-pool"), shown(service)
     pools = {pool.name for address in has if (pool := pool_of(world, address)) is not None}
+    if (of_nodes := node_validity.pool_of(world, service)) is not None:
+        pools = {of_nodes}
     return set(rules.asked_addresses(service) or ()) <= set(has) and pools <= {named or next(iter(pools), "")}
 
 
@@ -144,7 +161,7 @@ def could_be_served(world: World, service: Body) -> bool:
                 return True
         elif any(all(_has_one(world, service, pool, family) for family in choice) for choice in choices):
             return True
-    return False
+    return not asked and node_validity.could_be_served(world, service, named, _namespace_labels(world, service))
 
 
 def _has_one(world: World, service: Body, pool: PoolSpec, family: int) -> bool:

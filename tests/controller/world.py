@@ -99,6 +99,8 @@ class World:
         self.reservations = Reservations()
         self.pools: dict[str, Any] = {"kind": KIND_POOL} if pools is None else dict(pools)
         self.node_pools: dict[str, Any] = {}
+        self.ever_of_nodes = False
+        """Whether there was ever a NodeIPPool."""
         self.machines = Machines()
         """The nodes as NodeIPPools see them."""
         self.in_force: dict[str, PoolSpec] = {}
@@ -116,6 +118,11 @@ class World:
         self._remember_releases = remember_releases
         self.config = Config()
         self.controller = Reconciler(load_balancer_class, random.Random(1), remember_releases)
+
+    @property
+    def installations(self) -> list[World]:
+        """All in the same cluster."""
+        return self._table.worlds
 
     @property
     def services(self) -> dict[str, dict[str, Any]]:
@@ -171,6 +178,7 @@ class World:
     def configure_nodes(self, **node_pools: Any) -> None:
         """Replace the NodeIPPools."""
         self.node_pools = node_pools
+        self.ever_of_nodes |= bool(node_pools)
         self._load()
 
     def _load(self) -> None:

@@ -80,6 +80,16 @@ def may_share(one: Body, other: Body) -> bool:
     )
 
 
+def may_share_a_node(one: Body, other: Body) -> bool:
+    """Whether two Services may have one address of a node: no port in common."""
+    return not _ports(one["spec"]) & _ports(other["spec"])
+
+
+def ports_of(service: Body) -> set[tuple[str, int]]:
+    """(protocol, port)"""
+    return _ports(service["spec"])
+
+
 def _backends(spec: Body) -> dict[str, str]:
     """With the traffic policy Local those who share must have the same Pods behind them; with Cluster any will do."""
     return dict(spec.get("selector") or {}) if spec.get("externalTrafficPolicy") == "Local" else {}

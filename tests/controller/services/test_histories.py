@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 
 from controller.changes import Read
+from tests.controller.node_validity import are_nodes
 from tests.controller.validity import (
     POOL_ANNOTATION,
     assert_a_restart_changes_nothing,
@@ -298,7 +299,9 @@ class Histories(RuleBasedStateMachine):
         leaving = {key_of(each) for each in load_balancers(self.world) if self._is_past_mending(each)}
         excused = self.falsified | (self.disturbed & self.sharers) | leaving
         for world in self.worlds.values():
-            assert_no_address_is_shown_twice(each for each in ours(world) if key_of(each) not in excused)
+            assert_no_address_is_shown_twice(
+                (each for each in ours(world) if key_of(each) not in excused), are_nodes=are_nodes(world)
+            )
 
     @invariant()
     def two_installations_may_give_one_address_at_one_moment(self) -> None:
@@ -326,7 +329,7 @@ class Histories(RuleBasedStateMachine):
         }
         services = (each for each in load_balancers(self.world) if key_of(each) not in excused)
         pools = {whose: tuple(world.in_force.values()) for whose, world in self.worlds.items()}
-        assert_no_address_is_shown_twice(services, pools)
+        assert_no_address_is_shown_twice(services, pools, are_nodes(self.world))
 
     @rule()
     def rest(self) -> None:
