@@ -14,6 +14,7 @@ from controller.nodeip.damping import CALM_S, LONGEST_PAUSE_S, PAUSE_S
 from controller.nodeip.guards import NODE_PORTS, PortKey, guarded_port
 from controller.nodeip.liveness import FRESH_S
 from controller.nodeip.reasons import LeftOut, NodePoolRefusalReason
+from tests.controller.world import World
 from tests.pages import PAGES, ROOT, rows, section
 
 PAGE = ROOT / "docs/node-ip.md"
@@ -25,10 +26,10 @@ def tables(heading: str) -> list[list[list[str]]]:
     return [rows(table) for table in found]
 
 
-def test_the_page_explains_every_reason() -> None:
+def test_the_page_explains_every_reason_and_no_other() -> None:
     refusals, left_out, _ = tables("What each guard protects from")
     assert sorted(row[0].strip("`") for row in refusals) == sorted(each.value for each in NodePoolRefusalReason)
-    assert {each.value for each in LeftOut} <= {row[0].strip("`") for row in left_out}
+    assert sorted(row[0].strip("`") for row in left_out) == sorted(each.value for each in LeftOut)
 
 
 def test_the_page_lists_every_guarded_port_with_what_needs_it_and_no_other() -> None:
@@ -47,6 +48,21 @@ def test_the_page_lists_every_guarded_port_with_what_needs_it_and_no_other() -> 
 def test_the_page_has_the_numbers_of_the_code() -> None:
     (numbers,) = tables("Which nodes are shown")
     assert [value for _, value in numbers] == [f"{each:g} s" for each in (PAUSE_S, LONGEST_PAUSE_S, CALM_S, FRESH_S)]
+
+
+def test_the_page_shows_what_a_service_says() -> None:
+    world = World({})
+    world.configure_nodes(nodes={})
+    world.machine("node-a", external="203.0.113.10", internal="10.0.0.1")
+    world.machine("node-b", external="203.0.113.11", internal="10.0.0.2")
+    world.machine("node-c", external="203.0.113.12", internal="10.0.0.3", ready="Unknown")
+    world.machine("node-d", internal="10.0.0.4")
+    world.start()
+    world.put("web", ports=[{"port": 80}])
+    world.put("git", ports=[{"port": 22}])
+    world.settle()
+    shown = re.findall(r"```text\n(.*)\n```", section(PAGE, "What a Service says"))
+    assert shown == [world.condition("web")[2], world.condition("git")[2]]
 
 
 POOLS = [

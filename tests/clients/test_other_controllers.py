@@ -18,6 +18,7 @@ from controller.nodeip.choice import NodeAddresses, NodePoolRefusal, NodeRequest
 from controller.nodeip.guards import PortKey, ServiceProxy
 from tests.clients.other_controllers import ENABLE, POOL, node_ipam, service_lb
 from tests.controller.nodeip.bodies import node_body, pool_of, read_all
+from tests.controller.world import World
 from tests.pages import ROOT, rows, section
 
 READY = {"type": "Ready", "status": "True"}
@@ -97,6 +98,25 @@ def test_service_lb_chooses_the_source_for_both_families_together_and_so_hides_o
     nodes[0]["metadata"]["labels"][ENABLE] = "true"
     assert service_lb(nodes, {}, both) == ["203.0.113.1"]
     assert given(pool, nodes, both) == ["203.0.113.1", "2001:db8::1"]
+
+
+def test_a_service_of_service_lb_keeps_its_addresses_when_it_is_replaced() -> None:
+    """Its status is written by the other program, and no condition says whose it is."""
+    world = World({})
+    spec = next(
+        each["spec"] for each in documents("node-ip/k3s-servicelb.yaml") if each["metadata"]["name"] == "enabled"
+    )
+    nodes = [node_body(f"n{n}", internal=f"10.0.0.{n}", labels={ENABLE: "true"}) for n in range(1, 4)]
+    shown = [{"ip": each, "ipMode": "VIP"} for each in service_lb(nodes, {}, ["IPv4"])]
+    world.put("web", ports=[{"port": 80}], status={"loadBalancer": {"ingress": shown}})
+    world.configure_nodes(enabled=spec)
+    for n in range(1, 4):
+        world.machine(f"n{n}", internal=f"10.0.0.{n}", labels={ENABLE: "true"})
+    world.start()
+    world.settle()
+    assert world.ip("web") == "10.0.0.1,10.0.0.2,10.0.0.3"
+    (write,) = world.take_writes()
+    assert "loadBalancer" not in write.body["status"], "only the condition is new"
 
 
 # ------------------------------------------------------------------------ Cilium's node IPAM
