@@ -1,8 +1,8 @@
 """All that one controller decides: observations and answers in, orders out. No I/O, and time is an argument.
 
-Several parts decide, each about its own: ``services``, ``pools``, ``orphans``. This one knows which of them an
-observation or an answer is for, and in which order they go: first the configuration in force, then the Services, then
-what is written about pools, since that counts what Services were given.
+Several parts decide, each about its own: ``nodeip``, ``services``, ``pools``, ``orphans``. This one knows which of them
+an observation or an answer is for, and in which order they go: first the configuration in force, then what pools of
+nodes give, then the Services, then what is written about pools, since that counts what Services were given.
 
 A standby keeps what pools, nodes and the like it is told of, and nothing about Services. When it begins to lead,
 ``begin_term`` and then ``restore`` make everything anew from the copies of the API's objects.
@@ -21,25 +21,34 @@ from typing import Any
 from cluster.api.errors import ApiError, Forbidden, Invalid
 from cluster.api.listwatch import Change as Seen
 from cluster.config import Problem
+from cluster.node_pools import NodeIPPool
 from cluster.objects import (
+    ConfigMap,
     ConfigurationState,
+    EndpointSlice,
     IPAddressPool,
     L2Advertisement,
+    Lease,
     Namespace,
     Node,
+    NodeName,
     Object,
     Service,
     ServiceCIDR,
 )
+from cluster.pods import Pod
 from cluster.resources import SERVICES
 from controller.allocation.reserved import Reservations
 from controller.changes import Change, Moment, Tell
 from controller.figures import PoolFigures, Snapshot
+from controller.nodeip.cluster import NodePools
+from controller.nodeip.proxies import configured_mode
 from controller.orphans import Census, Orphans, Task
 from controller.passes import Room
 from controller.pools.elsewhere import Elsewhere
 from controller.pools.reports import Reports
 from controller.services.latency import FirstAddresses
+from controller.services.reading import is_ours
 from controller.services.reconcile import Reconciler
 
 HOPELESS_RETRY_S = 10.0
@@ -83,6 +92,7 @@ class Core:
         self._services = self._new_services()
         self._reports = Reports(namespace, rng)
         self._reservations = Reservations()
+        self._node_pools = NodePools()
         self._elsewhere = Elsewhere(namespace)
         self._orphans = Orphans(0.0)
         self._first_addresses = FirstAddresses(load_balancer_class)
@@ -106,6 +116,7 @@ class Core:
         """From now on, decide. ``everything``: all objects that a controller reads, read since the term began."""
         self._reports = Reports(self._namespace, self._rng, self._reports.in_force.config)
         self._reservations = Reservations()
+        self._node_pools = NodePools()
         self._elsewhere = Elsewhere(self._namespace)
         self._orphans = Orphans(now.monotonic)
         for view in everything:
@@ -130,14 +141,16 @@ class Core:
         match view:
             case Service():
                 self._services.vanished(view) if gone else self._services.observe(view)
+                self._node_pools.set_service(view.key, view if not gone and is_ours(view, self._class) else None)
                 self._orphans.service_changed(old, new, now.monotonic)
                 self._time(view, now, gone=gone, first=first)
-            case IPAddressPool() | L2Advertisement() if view.metadata.namespace != self._namespace:
+            case IPAddressPool() | NodeIPPool() | L2Advertisement() if view.metadata.namespace != self._namespace:
                 self._elsewhere.vanished(view) if gone else self._elsewhere.observe(view, now.monotonic)
-            case IPAddressPool() | L2Advertisement():
+            case IPAddressPool() | NodeIPPool() | L2Advertisement():
                 self._reports.vanished(view) if gone else self._reports.observe(view)
             case Node():
                 self._reservations.set_node(name, new)
+                self._node_pools.set_node(NodeName(name), new, now)
                 self._orphans.set_node(name, new, now.monotonic)
                 self._services.set_node(name, new)
                 self._reports.findings.set_node(name, None if gone else view.metadata.labels)
@@ -146,6 +159,15 @@ class Core:
                 self._services.set_speaker_state(view, gone=gone)
             case ServiceCIDR():
                 self._reservations.set_service_cidr(name, new)
+                self._node_pools.set_service_cidr(name, new)
+            case Pod():
+                self._node_pools.set_pod(view.key, new, now)
+            case EndpointSlice():
+                self._node_pools.set_slice(view.key, new)
+            case Lease():
+                self._node_pools.set_lease(old, new, now)
+            case ConfigMap():
+                self._node_pools.set_configured_mode("" if gone else configured_mode(view.data), now)
             case Namespace():
                 self._services.set_namespace(name, None if gone else view.metadata.labels)
 
@@ -157,6 +179,19 @@ class Core:
         if first:
             self._first_addresses.appeared(view, now)
         self._first_addresses.changed(view, now)
+
+    @property
+    def wants_nodes(self) -> bool:
+        """Whether Pods, EndpointSlices, Leases and kube-proxy's ConfigMap are to be told of."""
+        return self.restored and self._reports.has_node_pools
+
+    def nodes_read(self, now: Moment) -> None:
+        """All of these that there are have been told."""
+        self._node_pools.everything_read(now)
+
+    def forget_nodes(self) -> None:
+        """They are not told any more."""
+        self._node_pools.forget()
 
     def take_outcome(self, outcome: ChangeOutcome, now: Moment) -> None:
         """What became of a change that was decided in this term."""
@@ -186,7 +221,7 @@ class Core:
 
     def next_deadline(self) -> float | None:
         """When ``decide`` wants to be called next though nothing was observed, in monotonic seconds."""
-        parts = (self._services, self._reports, self._orphans, self._elsewhere)
+        parts = (self._services, self._reports, self._orphans, self._elsewhere, self._node_pools)
         return min((at for each in parts if (at := each.next_deadline()) is not None), default=None)
 
     def decide(self, room: Room | None, now: Moment, *, states_served: bool) -> PassResult:
@@ -197,6 +232,7 @@ class Core:
         if self._reports.reload():
             self._services.set_config(self._reports.in_force.config)
         self._services.set_reserved(self._reservations.ranges)
+        self._judge_nodes(now)
         orders = PassResult(problems=self._reports.in_force.take_new_problems(), astray=astray)
         if room is None:
             return orders
@@ -206,8 +242,16 @@ class Core:
             else:
                 orders.changes.append(each)
         self._reports.states_served = states_served
-        orders.changes.extend(self._reports.decide(self._services.ledger, self._services.releases, now))
+        ledger, releases = self._services.ledger, self._services.releases
+        orders.changes.extend(self._reports.decide(ledger, releases, self._node_pools, now))
         return orders
+
+    def _judge_nodes(self, now: Moment) -> None:
+        """What pools of nodes give now, and whom that concerns."""
+        nodes = self._node_pools
+        nodes.set_pools(self._reports.in_force.config.node_pools)
+        nodes.handle_timer(now)
+        self._services.set_node_view(nodes.view, nodes.take_affected(), nodes.take_affected_services())
 
     def orphans_due(self, now: float) -> bool:
         """Whether ``clear`` has anything to do."""
@@ -228,6 +272,11 @@ class Core:
             pools={
                 name: PoolFigures.of(self._services.ledger, name)
                 for name in (self._reports.in_force.config.pools if self.restored else ())
+            },
+            node_pools={
+                name: figures
+                for name in self._reports.in_force.config.node_pools
+                if (figures := self._node_pools.figures(name)) is not None
             },
             config_stale=bool(self._reports.in_force.problems),
             services=counts.services,

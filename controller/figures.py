@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from cluster.addresses import Family
 from cluster.objects import PoolName
 from controller.allocation.ledger import Ledger
+from controller.nodeip.cluster import NodePoolFigures
 from controller.services.latency import Distribution
 
 
@@ -32,6 +33,8 @@ class Snapshot:
     """All figures of one moment."""
 
     pools: Mapping[PoolName, PoolFigures] = field(default_factory=dict)
+    node_pools: Mapping[PoolName, NodePoolFigures] = field(default_factory=dict)
+    """Of the NodeIPPools in force; empty where nothing is known of the nodes."""
     updates: int = 0
     """Writes of Service status that the API took."""
     update_errors: int = 0

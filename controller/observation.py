@@ -49,13 +49,22 @@ class Observation:
 
 
 def observe(
-    seen: Iterable[Object], namespace: str, load_balancer_class: str | None, remember_releases: int, now: Moment
+    seen: Iterable[Object],
+    namespace: str,
+    load_balancer_class: str | None,
+    remember_releases: int,
+    now: Moment,
+    *,
+    nodes_read: bool = False,
 ) -> Observation:
-    """Judge everything that there is, as of now. ``seen``: all objects of all kinds that a controller reads."""
+    """Judge everything that there is, as of now. ``seen``: all objects of all kinds that a controller reads.
+    ``nodes_read``: whether these are all that node-IP mode needs; if not, nobody gets or loses a node's address."""
     everything = list(seen)
     services = {view.key: view for view in everything if isinstance(view, Service)}
     core = Core(namespace, load_balancer_class, remember_releases, random.Random(0))  # for pauses that nobody makes
     core.restore(everything, now)
+    if nodes_read:
+        core.nodes_read(now)
     orders = core.decide(EVERYTHING, now, states_served=False)
     found: dict[str, Difference] = {}
     for change in orders.changes:

@@ -1,4 +1,4 @@
-"""Copies of all objects that a controller reads, kept up to date by one reflector, and thread, of each kind.
+"""Copies of all objects that every controller reads, kept up to date by one reflector, and thread, of each kind.
 
 Pools and advertisements are copied twice: those of the controller's namespace, which count, and those of all others,
 of which is only said that they do not. Nothing waits for the latter.
@@ -20,6 +20,7 @@ from cluster.resources import (
     IP_ADDRESS_POOLS,
     L2_ADVERTISEMENTS,
     NAMESPACES,
+    NODE_IP_POOLS,
     NODES,
     SERVICE_CIDRS,
     SERVICES,
@@ -42,6 +43,7 @@ class Copies:
         self._needed: Final[tuple[Reflector[Any], ...]] = (
             self._services,
             Reflector(client, IP_ADDRESS_POOLS, namespace=namespace, on_change=note),
+            Reflector(client, NODE_IP_POOLS, namespace=namespace, optional=True, on_change=note),
             Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, optional=True, on_change=note),
             self._namespaces,
             Reflector(client, NODES, on_change=note),
@@ -50,6 +52,7 @@ class Copies:
         )
         self._elsewhere: Final[tuple[Reflector[Any], ...]] = (
             Reflector(client, IP_ADDRESS_POOLS, optional=True, on_change=note_elsewhere),
+            Reflector(client, NODE_IP_POOLS, optional=True, on_change=note_elsewhere),
             Reflector(client, L2_ADVERTISEMENTS, optional=True, on_change=note_elsewhere),
         )
 

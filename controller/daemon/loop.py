@@ -33,6 +33,7 @@ from controller.daemon.clearing import Clearing
 from controller.daemon.copies import Copies
 from controller.daemon.elector import Elector, lease_name
 from controller.daemon.metrics import ControllerCollector
+from controller.daemon.node_copies import NodeCopies, NodeNews
 from controller.daemon.recorder import Recorder
 from controller.daemon.webhook import LeftWebhook
 from controller.daemon.writers import WRITERS, Writers
@@ -45,6 +46,9 @@ LAST_WRITES_S = 1.0
 """What a stop waits for writes under way. If one takes longer the Lease is not released, and the next leader waits."""
 LAST_EVENTS_S = 0.5
 """And then for Events that are not recorded yet."""
+
+Message = Seen[Any] | NodeNews | ChangeOutcome | None
+"""None: something else is to be looked at."""
 
 logger = logging.getLogger("controller")
 
@@ -70,7 +74,7 @@ class Daemon:
         """``name`` is what the Lease calls this process, with something random behind it."""
         self._client = client
         self._namespace = namespace
-        self._inbox: queue.SimpleQueue[Seen[Any] | ChangeOutcome | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._core = Core(namespace, load_balancer_class, remember_releases, random.Random())
         self._term: int | None = None
@@ -92,6 +96,7 @@ class Daemon:
         self._webhook = LeftWebhook(client, namespace, leading=self._leads, changed=self._wake)
         self._version_check = VersionCheck(client, self._take_version)
         self._copies = Copies(client, namespace, self._inbox.put)
+        self._node_copies = NodeCopies(client, namespace, self._inbox.put)
         registry.register(ControllerCollector(self._figures))
 
     # -------------------------------------------------------------------- for the probes
@@ -144,6 +149,7 @@ class Daemon:
         """End the reflectors' threads too, where the process goes on."""
         self._version_check.stop()
         self._copies.stop()
+        self._node_copies.follow(wanted=False)
         self._elector.end_watch()
 
     # -------------------------------------------------------------------- the deciding thread
@@ -158,6 +164,7 @@ class Daemon:
             self._restore(self._awaited)
         self._core.set_obstacle(self._webhook.problem)
         self._decide()
+        self._follow_nodes()
         self._measure()
 
     def _load(self) -> Load:
@@ -169,11 +176,11 @@ class Daemon:
             deadline=self._core.next_deadline(),
         )
 
-    def _gather(self) -> list[Seen[Any] | ChangeOutcome | None]:
+    def _gather(self) -> list[Message]:
         how = gathering(self._load(), time.monotonic())
         if how.pause_s:
             self._stopping.wait(how.pause_s)
-        received: list[Seen[Any] | ChangeOutcome | None] = []
+        received: list[Message] = []
         try:
             received.append(self._inbox.get(timeout=how.wait_s) if how.wait_s else self._inbox.get_nowait())
             while len(received) < BATCH:
@@ -182,12 +189,26 @@ class Daemon:
             pass
         return received
 
-    def _take(self, message: Seen[Any] | ChangeOutcome | None) -> None:
+    def _take(self, message: Message) -> None:
         match message:
             case Seen():
                 self._core.take(message, moment())
+            case NodeNews() if message.turn == self._node_copies.turn:
+                self._take_node_news(message)
             case ChangeOutcome() if message.term == self._term:
                 self._core.take_outcome(message, moment())
+
+    def _take_node_news(self, news: NodeNews) -> None:
+        if news.seen is not None:
+            self._core.take(news.seen, moment())
+        else:
+            self._core.nodes_read(moment())
+
+    def _follow_nodes(self) -> None:
+        """Read what only node-IP mode needs, while this process leads and there is a pool for it."""
+        wanted = self._term is not None and self._core.wants_nodes
+        if self._node_copies.follow(wanted=wanted) and not wanted:
+            self._core.forget_nodes()
 
     def _decide(self) -> None:
         load, now = self._load(), moment()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from prometheus_client.core import (
@@ -28,6 +29,7 @@ class ControllerCollector(Collector):
         now = self._take()
         yield InfoMetricFamily("berthlb_build", "Which build this is; always 1.", this_build()._asdict())
         yield from _pools(now)
+        yield from _node_pools(now)
         yield _counter("metallb_k8s_client_updates", "Service status writes that the API took.", now.updates)
         yield _counter("metallb_k8s_client_update_errors", "Service status writes that failed.", now.update_errors)
         yield _gauge("metallb_k8s_client_config_loaded_bool", "1: a configuration was read.", now.config_loaded)
@@ -73,6 +75,21 @@ def _pools(now: Snapshot) -> Iterable[Metric]:
         for pool, figures in now.pools.items():
             family.add_metric([pool], value(figures))
         yield family
+
+
+def _node_pools(now: Snapshot) -> Iterable[Metric]:
+    help_ = "Nodes that a NodeIPPool selects: Usable, or why they give no address."
+    nodes = GaugeMetricFamily("berthlb_node_pool_nodes", help_, labels=["pool", "state"])
+    services = GaugeMetricFamily(
+        "berthlb_node_pool_services", "Services that have addresses of nodes.", labels=["pool"]
+    )
+    for pool, figures in now.node_pools.items():
+        nodes.add_metric([pool, "Usable"], figures.usable)
+        for why, count in sorted(Counter(why.value for why in figures.left_out.values()).items()):
+            nodes.add_metric([pool, why], count)
+        services.add_metric([pool], figures.services)
+    yield nodes
+    yield services
 
 
 def _gauge(name: str, help_: str, value: float) -> Metric:

@@ -28,12 +28,14 @@ from cluster.resources import (
     IP_ADDRESS_POOLS,
     L2_ADVERTISEMENTS,
     NAMESPACES,
+    NODE_IP_POOLS,
     NODES,
     SERVICE_CIDRS,
     SERVICES,
 )
 from controller.changes import Moment
 from controller.daemon.metrics import ControllerCollector
+from controller.daemon.node_copies import NodeCopies, NodeNews
 from controller.figures import Snapshot
 from controller.observation import KINDS, observe
 
@@ -74,12 +76,15 @@ class ControllerObserver:
         self._differences = Differences(KINDS, PATIENCE_S)
         self._snapshot = Snapshot()
 
-        def changed(_: Change[Any]) -> None:
+        def changed(_: Change[Any] | NodeNews) -> None:
             self._changed.set()
 
+        self._node_pools = Reflector(client, NODE_IP_POOLS, namespace=namespace, optional=True, on_change=changed)
+        self._node_copies = NodeCopies(client, namespace, changed)
         self._reflectors: Final[tuple[Reflector[Any], ...]] = (
             Reflector(client, SERVICES, field_selector="spec.type=LoadBalancer", on_change=changed),
             Reflector(client, IP_ADDRESS_POOLS, namespace=namespace, on_change=changed),
+            self._node_pools,
             Reflector(client, L2_ADVERTISEMENTS, namespace=namespace, optional=True, on_change=changed),
             Reflector(client, NAMESPACES, on_change=changed),
             Reflector(client, NODES, on_change=changed),
@@ -111,6 +116,7 @@ class ControllerObserver:
         logger.info("observing", extra={"writes": "nothing"})
         while not self._stopping.is_set():
             self._last_pass = time.monotonic()
+            self._node_copies.follow(wanted=bool(self._node_pools.items()))
             if all(each.synced for each in self._reflectors) and self._last_pass >= self._next_look:
                 if self._changed.is_set():
                     self._changed.clear()  # before looking: what comes meanwhile is another reason
@@ -126,15 +132,20 @@ class ControllerObserver:
         """End the reflectors' threads too, where the process goes on."""
         for reflector in self._reflectors:
             reflector.stop()
+        self._node_copies.follow(wanted=False)
 
     def _pause(self, now: float) -> float:
         return IDLE_S if self._looked else min(IDLE_S, max(0.05, self._next_look - now))
 
     def _look(self) -> None:
         began, clock = time.monotonic(), time.thread_time()
+        nodes_read = self._node_copies.read
         seen = chain.from_iterable(list(each.items().values()) for each in self._reflectors)
+        everything = chain(seen, self._node_copies.everything())
         moment = Moment(began, time.time())
-        observation = observe(seen, self._namespace, self._class, self._remember_releases, moment)
+        observation = observe(
+            everything, self._namespace, self._class, self._remember_releases, moment, nodes_read=nodes_read
+        )
         self._differences.set_all(observation.differences, time.monotonic())
         self._snapshot = replace(observation.figures, config_loaded=True, refusals={})  # nobody is refused
         if not self._looked:

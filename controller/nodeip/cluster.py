@@ -12,6 +12,8 @@ that allocation and judgement need. ``take_affected`` and ``take_affected_servic
 4. A port that is taken on a node, or comes free, concerns the pool's Services only if one of all Services has it.
 5. A node joins when its kube-proxy serves: by its speaker's report, else by the condition ``Ready`` of its kube-proxy
    Pod. Where neither exists the node's own pause is all (``damping``).
+6. What carries traffic for Services is known by ``proxies``. Where nobody says any more, it counts for another
+   ``PROXY_MEMORY_S``: the Pods of kube-proxy may all be replaced at once. After that the proxy is unknown.
 
 A Node that was written without a change costs nothing. A change costs as much as the pools that it concerns have nodes;
 renewals of Leases cost nothing until the first becomes stale.
@@ -47,6 +49,7 @@ from controller.nodeip.view import NodeView
 
 SHOWN_FOR = NEVER
 """Seconds for which a node counts as Ready that some Service shows already."""
+PROXY_MEMORY_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ class NodePools:
         self._listening: dict[NodeName, frozenset[PortKey]] = {}
         self._configured_mode = ""
         self._proxy = ServiceProxy.OTHER
+        self._proxy_until = NEVER
+        """How long that counts; NEVER: somebody says it."""
         self._damping = Damping()
         self._shown: frozenset[str] = frozenset()
         self._view = NodeView()
@@ -121,7 +126,7 @@ class NodePools:
         for name in self._nodes:
             self._observe(name, now)
         self._shown = frozenset()
-        self._set_proxy()
+        self._set_proxy(now)
         self._serving = {key: self._endpoints.nodes(key) for key in self._demand.local}
         self._stale |= self._pools.keys()
         self._affected |= self._pools.keys()
@@ -248,11 +253,11 @@ class NodePools:
                 self._affected_services.add(service)
                 self._outdated = True
 
-    def set_configured_mode(self, mode: str) -> None:
+    def set_configured_mode(self, mode: str, now: Moment) -> None:
         """What kube-proxy's ConfigMap has; empty: nothing that can be read."""
         if mode != self._configured_mode:
             self._configured_mode = mode
-            self._set_proxy()
+            self._set_proxy(now)
 
     # -------------------------------------------------------------------- what comes of it
 
@@ -295,7 +300,7 @@ class NodePools:
 
     def next_deadline(self) -> float | None:
         """When ``handle_timer`` is due; None: not before something is observed."""
-        at = min(self._damping.next_deadline(), self._recount_at) if self._known else NEVER
+        at = min(self._damping.next_deadline(), self._recount_at, self._proxy_until) if self._known else NEVER
         return None if at == NEVER else at
 
     def handle_timer(self, now: Moment) -> None:
@@ -305,6 +310,8 @@ class NodePools:
         self._let_join(now)
         if self._recount_at <= now.monotonic:
             self._recount(now)
+        if self._proxy_until <= now.monotonic:
+            self._set_proxy(now)
 
     def _compute(self) -> None:
         """Have what the stale pools give."""
@@ -402,14 +409,20 @@ class NodePools:
                 self._affected.update(self._selecting(node))
 
     def _proxy_changed(self, node: NodeName, now: Moment) -> None:
-        self._set_proxy()
+        self._set_proxy(now)
         if self._known and node in self._nodes:
             self._observe(node, now)
 
-    def _set_proxy(self) -> None:
+    def _set_proxy(self, now: Moment) -> None:
         reported = (each.proxy_mode for each in self._reports.values())
         pods = [each.proxy for each in self._pods.values() if each.proxy is not None]
-        proxy = service_proxy(reported, pods, self._configured_mode)
+        said = service_proxy(reported, pods, self._configured_mode)
+        if said is None and self._proxy is not ServiceProxy.OTHER and now.monotonic < self._proxy_until:
+            if self._proxy_until == NEVER:
+                self._proxy_until = now.monotonic + PROXY_MEMORY_S
+            return
+        self._proxy_until = NEVER
+        proxy = said or ServiceProxy.OTHER
         if proxy is not self._proxy:
             self._proxy = proxy
             self._affected |= self._pools.keys()

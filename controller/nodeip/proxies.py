@@ -3,7 +3,7 @@
 1. The speakers' reports count, where any of them knows the mode: kube-proxy said it on the speaker's own node.
 2. Where none does, the Pods of kube-proxy count: by ``--proxy-mode`` on their command lines, or by the ConfigMap
    ``kube-system/kube-proxy`` where that is silent. A ConfigMap without such a Pod is a relic, and counts for nothing.
-3. Otherwise the proxy is unknown.
+3. Otherwise nobody says.
 
 One node in IPVS mode makes it IPVS, and then one in an unknown mode makes it unknown: each node takes the addresses of
 all others.
@@ -40,15 +40,15 @@ def configured_mode(data: dict[str, str]) -> str:
     return "" if re.search(r"^mode:", text, re.MULTILINE) else _DEFAULT
 
 
-def service_proxy(reported: Iterable[str | None], pods: Iterable[ProxyPod], configured: str) -> ServiceProxy:
-    """``reported``: by each speaker. ``configured``: by the ConfigMap."""
-    modes = {mode for mode in reported if mode is not None}
-    return _of(modes or {pod.mode or configured for pod in pods})
+def service_proxy(reported: Iterable[str | None], pods: Iterable[ProxyPod], configured: str) -> ServiceProxy | None:
+    """``reported``: by each speaker. ``configured``: by the ConfigMap. None: nobody says."""
+    modes = {mode for mode in reported if mode is not None} or {pod.mode or configured for pod in pods}
+    return _of(modes) if modes else None
 
 
 def _of(modes: set[str]) -> ServiceProxy:
     if "ipvs" in modes:
         return ServiceProxy.IPVS
-    if not modes or modes - {"iptables", "nftables"}:
+    if modes - {"iptables", "nftables"}:
         return ServiceProxy.OTHER
     return ServiceProxy.IPTABLES if "iptables" in modes else ServiceProxy.NFTABLES

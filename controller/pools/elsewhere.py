@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from cluster.node_pools import NodeIPPool
 from cluster.objects import IPAddressPool, L2Advertisement, PoolName
-from cluster.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
+from cluster.resources import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NODE_IP_POOLS, Resource
 from controller.changes import EventNote, Tell
 from controller.pools.reported import Configured
 
@@ -33,6 +34,7 @@ MOST = 100
 
 _RESOURCES: dict[type[Configured], Resource[Any]] = {
     IPAddressPool: IP_ADDRESS_POOLS,
+    NodeIPPool: NODE_IP_POOLS,
     L2Advertisement: L2_ADVERTISEMENTS,
 }
 
@@ -84,7 +86,7 @@ class Elsewhere:
         named = {
             PoolName(each.view.metadata.name): each.view.metadata.namespace
             for each in self._strays.values()
-            if each.told and isinstance(each.view, IPAddressPool) and each.view.metadata.namespace not in read
+            if each.told and not isinstance(each.view, L2Advertisement) and each.view.metadata.namespace not in read
         }
         if named != self.pools:
             self.pools = MappingProxyType(dict(sorted(named.items())))
@@ -101,7 +103,7 @@ class Elsewhere:
 
 def _has_status(view: Configured) -> bool:
     """Whether some controller has written a status."""
-    if isinstance(view, L2Advertisement):
+    if not isinstance(view, IPAddressPool):
         return bool(view.status.conditions)
     status = view.status
     counts = (status.assigned_ipv4, status.assigned_ipv6, status.available_ipv4, status.available_ipv6)

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from cluster import config as configuration
 from cluster.config import Config, Problem
+from cluster.node_pools import NodeIPPool
 from cluster.objects import IPAddressPool, L2Advertisement, PoolName
 
 
@@ -52,10 +53,15 @@ class InForce:
         """Whether ``load`` has anything to do."""
         return self._stale
 
-    def load(self, pools: Iterable[IPAddressPool], advertisements: Iterable[L2Advertisement]) -> bool:
+    def load(
+        self,
+        pools: Iterable[IPAddressPool],
+        advertisements: Iterable[L2Advertisement],
+        node_pools: Iterable[NodeIPPool] = (),
+    ) -> bool:
         """Make these into ``config``; says whether it is another one now."""
         self._stale = False
-        loaded = configuration.load(pools, advertisements, self._previous)
+        loaded = configuration.load(pools, advertisements, self._previous, node_pools)
         obstacle = self.obstacle.text if self.obstacle is not None else ""
         config = replace(loaded.config, elsewhere=self._elsewhere, obstacle=obstacle)
         differs = config != self.config

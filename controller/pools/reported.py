@@ -14,6 +14,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from cluster.node_pools import NodeIPPool
 from cluster.objects import ConfigurationState, IPAddressPool, L2Advertisement
 from cluster.resources import Resource
 from cluster.times import LONG_AGO
@@ -25,7 +26,7 @@ AGAIN_S = (1.0, 300.0)
 CALM_S = 3600.0
 """After so long the next time is the first again."""
 
-Configured = IPAddressPool | L2Advertisement
+Configured = IPAddressPool | NodeIPPool | L2Advertisement
 View = Configured | ConfigurationState
 
 

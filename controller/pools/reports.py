@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from cluster.addresses import Family, Range
 from cluster.components import COMPONENT_LABEL
 from cluster.config import Config, Pool, Problem
+from cluster.node_pools import NodeIPPool
 from cluster.objects import (
     Condition,
     ConfigurationState,
@@ -34,12 +35,13 @@ from cluster.objects import (
     is_older,
     to_builtins,
 )
-from cluster.resources import CONFIGURATION_STATES, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, Resource
+from cluster.resources import CONFIGURATION_STATES, IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NODE_IP_POOLS, Resource
 from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases, RememberedRelease
 from controller.allocation.reserved import Reserved
 from controller.changes import Change, Moment, Read, Write, shortened, with_conditions
-from controller.pools import conditions
+from controller.nodeip.cluster import NodePools
+from controller.pools import conditions, node_pools
 from controller.pools.findings import AdvertisementFindings
 from controller.pools.in_force import InForce
 from controller.pools.reported import Configured, Reported, View
@@ -51,6 +53,14 @@ LARGEST_COUNT = 2**63 - 1
 STATE_NAME = "controller"
 _STATE_CONDITIONS = ("configReconcilerValid", "poolReconcilerValid")
 _LABELS = {COMPONENT_LABEL: "controller"}
+
+
+class _Given(NamedTuple):
+    """What Services have been given, and what nodes give."""
+
+    ledger: Ledger
+    releases: Releases
+    nodes: NodePools
 
 
 class Reports:
@@ -66,6 +76,7 @@ class Reports:
         self._namespace = namespace
         self._rng = rng
         self._pools: dict[str, Reported] = {}
+        self._node_pools: dict[str, Reported] = {}
         self._advertisements: dict[str, Reported] = {}
         self._state = Reported(CONFIGURATION_STATES, STATE_NAME, known=False)
         self._withheld: dict[PoolName, list[tuple[Range, Reserved]]] = {}
@@ -93,6 +104,8 @@ class Reports:
     def _table(self, view: Configured) -> tuple[dict[str, Reported], Resource[Any]]:
         if isinstance(view, IPAddressPool):
             return self._pools, IP_ADDRESS_POOLS
+        if isinstance(view, NodeIPPool):
+            return self._node_pools, NODE_IP_POOLS
         return self._advertisements, L2_ADVERTISEMENTS
 
     # -------------------------------------------------------------------- what became of the changes
@@ -128,6 +141,8 @@ class Reports:
     def _reported(self, change: Change) -> Reported | None:
         if change.resource is IP_ADDRESS_POOLS:
             return self._pools.get(change.name)
+        if change.resource is NODE_IP_POOLS:
+            return self._node_pools.get(change.name)
         if change.resource is L2_ADVERTISEMENTS:
             return self._advertisements.get(change.name)
         return self._state
@@ -142,7 +157,13 @@ class Reports:
         return self.in_force.load(
             [each.view for each in self._pools.values() if isinstance(each.view, IPAddressPool)],
             [each.view for each in self._advertisements.values() if isinstance(each.view, L2Advertisement)],
+            [each.view for each in self._node_pools.values() if isinstance(each.view, NodeIPPool)],
         )
+
+    @property
+    def has_node_pools(self) -> bool:
+        """Whether any NodeIPPool exists, in force or not."""
+        return bool(self._node_pools)
 
     def next_deadline(self) -> float | None:
         """When ``decide`` wants to be called next though nothing was observed, in monotonic seconds."""
@@ -153,17 +174,19 @@ class Reports:
         views = (each.view for each in self._pools.values())
         return [each for view in views if isinstance(view, IPAddressPool) for each in view.status.recent_releases]
 
-    def decide(self, ledger: Ledger, releases: Releases, now: Moment) -> list[Change]:
+    def decide(self, ledger: Ledger, releases: Releases, nodes: NodePools, now: Moment) -> list[Change]:
         """The writes that make the objects say what is so."""
         self._deadline = None
         config, reserved = self._withheld_for
         if config is not self.in_force.config or reserved is not ledger.reserved:
             self._withheld_for = self.in_force.config, ledger.reserved
             self._withheld = {name: ledger.withheld_of(name) for name in self.in_force.config.pools}
+        given = _Given(ledger, releases, nodes)
         wrong = {(problem.kind, problem.name): problem for problem in self.in_force.problems}
         changes: list[Change] = []
-        for reported in (*self._pools.values(), *self._advertisements.values()):
-            body = self._report(reported, wrong.get((reported.resource.kind, reported.name)), ledger, releases, now)
+        for reported in (*self._pools.values(), *self._node_pools.values(), *self._advertisements.values()):
+            problem = wrong.get((reported.resource.kind, reported.name))
+            body = self._report(reported, problem, given, now)
             if body:
                 changes += self._sent(reported, self._write(reported, body, "reported on the object"), now)
         state = self._state_change(now) if self.states_served else None
@@ -185,9 +208,7 @@ class Reports:
     def _wake_at(self, at: float) -> None:
         self._deadline = at if self._deadline is None else min(self._deadline, at)
 
-    def _report(
-        self, reported: Reported, problem: Problem | None, ledger: Ledger, releases: Releases, now: Moment
-    ) -> dict[str, Any] | None:
+    def _report(self, reported: Reported, problem: Problem | None, given: _Given, now: Moment) -> dict[str, Any] | None:
         """What to patch into the object's status."""
         view = reported.view
         if not isinstance(view, Configured):
@@ -198,12 +219,19 @@ class Reports:
         status: dict[str, Any] = {}
         urgent = with_conditions(view.status.conditions, wanted, now) is not None
         if isinstance(view, IPAddressPool):
-            exhausted = conditions.exhausted(self._pool_in_force(view), self._counts(view, ledger))
+            exhausted = conditions.exhausted(self._pool_in_force(view), self._counts(view, given.ledger))
             wanted["Exhausted"] = replace(exhausted, observed_generation=generation)
-            status |= self._counters(view, ledger, everything=not view.status.conditions)
-            remembered = tuple(_recorded(each) for each in releases.of(PoolName(view.metadata.name)))
+            status |= self._counters(view, given.ledger, everything=not view.status.conditions)
+            remembered = tuple(_recorded(each) for each in given.releases.of(PoolName(view.metadata.name)))
             if self._pool_in_force(view) and remembered != view.status.recent_releases:
                 status["recentReleases"] = [to_builtins(each) for each in remembered] or None
+        if isinstance(view, NodeIPPool):
+            name = PoolName(view.metadata.name)
+            pool, figures = self.in_force.config.node_pools.get(name), given.nodes.figures(name)
+            matching = node_pools.nodes_match(pool, figures, view.status)
+            if matching is not None:
+                wanted[matching.type] = replace(matching, observed_generation=generation)
+            status |= node_pools.counters(pool, figures, view.status)
         changed = with_conditions(view.status.conditions, wanted, now)
         if changed is not None:
             status["conditions"] = changed
@@ -221,6 +249,8 @@ class Reports:
         if isinstance(view, IPAddressPool):
             withheld = self._withheld.get(PoolName(name), ())
             return {"Overlapping": conditions.overlapping(self._pool_in_force(view), problem, withheld)}
+        if isinstance(view, NodeIPPool):
+            return {}
         advertisement = self.in_force.config.advertisements.get(name)
         return {} if advertisement is None else self.findings.of(advertisement, self._pools)
 
@@ -236,7 +266,9 @@ class Reports:
         if problem is None:
             return Condition("Valid", "True", "InForce")
         config = self.in_force.config
-        stays: Iterable[str] = config.pools if isinstance(view, IPAddressPool) else config.advertisements
+        stays: Iterable[str] = config.advertisements
+        if not isinstance(view, L2Advertisement):
+            stays = config.pools if isinstance(view, IPAddressPool) else config.node_pools
         rest = "; the last good version stays in force" if view.metadata.name in stays else ""
         message = shortened(f"{problem.field}: {problem.reason}{rest}")
         return Condition("Valid", "False", problem.word, message)

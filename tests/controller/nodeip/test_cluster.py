@@ -13,7 +13,7 @@ from cluster.node_report import REPORT_ANNOTATION, NodeReport, write_report
 from cluster.objects import EndpointSlice, LabelSelector, Lease, NodeName, PoolName, Service, ServiceCIDR
 from cluster.pods import Pod
 from controller.changes import Moment
-from controller.nodeip.cluster import NodePoolFigures, NodePools
+from controller.nodeip.cluster import PROXY_MEMORY_S, NodePoolFigures, NodePools
 from controller.nodeip.damping import PAUSE_S
 from controller.nodeip.guards import ServiceProxy
 from controller.nodeip.liveness import FRESH_S
@@ -96,6 +96,9 @@ class Cluster:
     def shown(self, pool: PoolName = POOL) -> set[str]:
         of_pool = self.pools.view.of(pool)
         return set(of_pool.shown) if of_pool is not None else set()
+
+    def proxy(self) -> ServiceProxy:
+        return self.pools.view.proxy
 
     def why_not(self, name: str, pool: PoolName = POOL) -> LeftOut | None:
         figures = self.pools.figures(pool)
@@ -367,13 +370,31 @@ def test_which_proxy_carries_the_traffic(
     reported: list[str | None], pods: list[tuple[str, bool]], configured: str, expected: ServiceProxy
 ) -> None:
     cluster = Cluster()
-    cluster.pools.set_configured_mode(configured)
+    cluster.pools.set_configured_mode(configured, cluster.now)
     for number, mode in enumerate(reported):
         cluster.speaker(f"s{number}", proxy_mode=mode)
     for number, (mode, ready) in enumerate(pods):
         args = (f"--proxy-mode={mode}",) if mode else ()
         cluster.pod(f"p{number}", f"n{number}", proxy=True, ready=ready, args=args)
     assert cluster.pools.view.proxy is expected
+
+
+def test_a_proxy_of_which_nothing_is_said_any_more_counts_for_a_while() -> None:
+    """A single node whose kube-proxy is replaced keeps what its Services have."""
+    cluster = Cluster()
+    cluster.pod("old", "a", proxy=True, args=("--proxy-mode", "nftables"))
+    cluster.pools.take_affected()
+    cluster.pools.set_pod("old", None, cluster.now)
+    cluster.later(PROXY_MEMORY_S - 1)
+    assert cluster.proxy() is ServiceProxy.NFTABLES
+    cluster.pod("new", "a", proxy=True, args=("--proxy-mode", "nftables"))
+    cluster.later(2 * PROXY_MEMORY_S)
+    assert cluster.proxy() is ServiceProxy.NFTABLES
+    assert cluster.pools.take_affected() == set()
+    cluster.pools.set_pod("new", None, cluster.now)
+    cluster.later(PROXY_MEMORY_S)
+    assert cluster.proxy() is ServiceProxy.OTHER
+    assert cluster.pools.take_affected() == {POOL}
 
 
 def test_figures_name_what_is_left_out_and_count_the_services() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from cluster.node_pools import NodeIPPool
 from cluster.objects import IPAddressPool, L2Advertisement, decode
 from controller.pools.elsewhere import AGAIN_S, MOST, PATIENCE_S, Elsewhere
 
@@ -85,3 +86,14 @@ def test_one_that_was_made_anew_is_told_anew(elsewhere: Elsewhere) -> None:
     elsewhere.observe(pool(uid="2"), PATIENCE_S + 1)
     assert told(elsewhere, PATIENCE_S + 2) == []
     assert told(elsewhere, 2 * PATIENCE_S + 1)
+
+
+def test_a_pool_of_nodes_elsewhere_is_told_as_any_other(elsewhere: Elsewhere) -> None:
+    body = {"metadata": {"name": "nodes", "namespace": "default", "uid": "1"}, "spec": {}}
+    elsewhere.observe(decode(msgspec.json.encode(body), NodeIPPool), 0.0)
+    (told_of,) = elsewhere.take_due(PATIENCE_S)
+    assert (told_of.resource.kind, told_of.events[0].reason) == ("NodeIPPool", "WrongNamespace")
+    assert dict(elsewhere.pools) == {"nodes": "default"}
+    elsewhere.observe(decode(msgspec.json.encode(body | {"status": VALID}), NodeIPPool), PATIENCE_S)
+    elsewhere.take_due(PATIENCE_S)
+    assert dict(elsewhere.pools) == {}

@@ -9,17 +9,21 @@ import msgspec
 import pytest
 
 from cluster.addresses import parse_address
-from cluster.objects import ConfigurationState, IPAddressPool, L2Advertisement, Node, PoolName, decode
+from cluster.node_pools import NodeIPPool
+from cluster.objects import ConfigurationState, IPAddressPool, L2Advertisement, Node, NodeName, PoolName, decode
 from cluster.sharing import Sharer
 from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases
 from controller.allocation.reserved import Reservations
 from controller.changes import Moment, Read, Write
+from controller.nodeip.cluster import NodePools
 from controller.pools.reports import Reports
+from tests.controller.nodeip.bodies import node
 from tests.controller.world import merge
 
 VIEWS: dict[str, Any] = {
     "IPAddressPool": IPAddressPool,
+    "NodeIPPool": NodeIPPool,
     "L2Advertisement": L2Advertisement,
     "ConfigurationState": ConfigurationState,
 }
@@ -34,6 +38,7 @@ class Api:
         self.time = 1000.0
         self.nodes: dict[str, dict[str, str]] = {}
         self.reservations = Reservations()
+        self.node_pools = NodePools()
         self._prunes = prunes_conditions
         self._version = 0
         self.start()
@@ -49,6 +54,9 @@ class Api:
 
     def pool(self, name: str, *addresses: str) -> None:
         self._spec("IPAddressPool", name, {"addresses": list(addresses)})
+
+    def node_pool(self, name: str, **spec: Any) -> None:
+        self._spec("NodeIPPool", name, spec)
 
     def advertisement(self, name: str, **spec: Any) -> None:
         self._spec("L2Advertisement", name, spec)
@@ -107,9 +115,11 @@ class Api:
 
     def turn(self) -> int:
         """One turn of the deciding thread, its changes carried out; how many there were."""
-        if self.reports.reload() or self.ledger.reserved is not self.reservations.ranges:
+        reloaded = self.reports.reload()
+        self.node_pools.set_pools(self.reports.in_force.config.node_pools)
+        if reloaded or self.ledger.reserved is not self.reservations.ranges:
             self.ledger.set_pools(self.reports.in_force.config.pools, self.reservations.ranges)
-        changes = self.reports.decide(self.ledger, self.releases, Moment(self.time, self.time))
+        changes = self.reports.decide(self.ledger, self.releases, self.node_pools, Moment(self.time, self.time))
         for change in changes:
             kind = change.resource.kind
             if isinstance(change, Write):
@@ -351,13 +361,13 @@ def test_a_thousand_allocations_are_not_a_thousand_writes(api: Api) -> None:
     api.settle()
     api.writes.clear()
     api.time += 10
-    for number in range(1000):
+    for number in range(100):
         api.ledger.take(parse_address(f"10.0.{number // 250}.{number % 250}"), Sharer(f"default/{number}"))
         api.turn()
     assert len(api.writes) == 1
     api.settle()
     assert len(api.writes) == 2
-    assert api.status("IPAddressPool", "p")["assignedIPv4"] == 1000
+    assert api.status("IPAddressPool", "p")["assignedIPv4"] == 100
 
 
 def test_a_broken_pool_says_what_is_wrong_and_what_stays(api: Api) -> None:
@@ -429,7 +439,7 @@ def test_a_state_that_somebody_deleted_is_made_again_with_the_next_news(api: Api
         raise AssertionError("a bad edit must not change what is in force")
     (patch, *_) = [
         change
-        for change in api.reports.decide(api.ledger, api.releases, Moment(api.time, api.time))
+        for change in api.reports.decide(api.ledger, api.releases, api.node_pools, Moment(api.time, api.time))
         if change.resource.kind == "ConfigurationState"
     ]
     assert not isinstance(patch, Read)
@@ -442,7 +452,7 @@ def test_a_failed_report_is_repeated_after_a_pause(api: Api) -> None:
     api.pool("p", "10.0.0.0/24")
     api.reports.reload()
     api.ledger.set_pools(api.reports.in_force.config.pools)
-    for change in api.reports.decide(api.ledger, api.releases, Moment(api.time, api.time)):
+    for change in api.reports.decide(api.ledger, api.releases, api.node_pools, Moment(api.time, api.time)):
         api.reports.failed(change, 0.0, Moment(api.time, api.time))
     assert api.turn() == 0
     deadline = api.reports.next_deadline()
@@ -457,7 +467,7 @@ def test_a_report_that_somebody_forestalled_is_made_on_the_newer_object(api: Api
     api.reports.reload()
     api.ledger.set_pools(api.reports.in_force.config.pools)
     now = Moment(api.time, api.time)
-    changes = api.reports.decide(api.ledger, api.releases, now)
+    changes = api.reports.decide(api.ledger, api.releases, api.node_pools, now)
     api.pool("p", "10.0.0.0/25")
     for change in changes:
         there = (change.resource.kind, change.name) in api.objects
@@ -488,3 +498,91 @@ def test_what_somebody_else_keeps_replacing_is_written_ever_more_seldom(api: Api
     api.pool("p", "10.0.0.4/30")
     api.turn()
     assert api.judgement("IPAddressPool", "p") == ("True", "InForce", ""), "what is new is said at once"
+
+
+# ------------------------------------------------------------------------ pools of nodes
+
+
+NODES = {"selectedNodes": 0, "usableNodes": 0, "assignedServices": 0}
+
+
+def counters(api: Api, name: str) -> dict[str, int]:
+    return {field: api.status("NodeIPPool", name)[field] for field in NODES}
+
+
+def tell_of_node(api: Api, name: str, **fields: Any) -> None:
+    now = Moment(api.time, api.time)
+    api.node_pools.set_node(NodeName(name), node(name, since="1970-01-01T00:00:00Z", **fields), now)
+
+
+def test_a_pool_of_nodes_says_what_it_selects_and_who_gives_nothing(api: Api) -> None:
+    api.node_pool("nodes", nodeSelectors=[{"matchLabels": {"edge": "yes"}}])
+    api.settle()
+    assert api.judgement("NodeIPPool", "nodes") == ("True", "InForce", "")
+    assert api.condition("NodeIPPool", "nodes", "NodesMatch")[:2] == ("Unknown", "NotRead")
+    api.node_pools.everything_read(Moment(api.time, api.time))
+    api.settle()
+    assert api.condition("NodeIPPool", "nodes", "NodesMatch") == (
+        *("False", "NoMatchingNode"),
+        "spec.nodeSelectors match no node: no Service gets an address",
+    )
+    tell_of_node(api, "a", internal="10.0.0.1", labels={"edge": "yes"})
+    tell_of_node(api, "b", internal="10.0.0.2")
+    api.settle()
+    assert api.condition("NodeIPPool", "nodes", "NodesMatch") == ("True", "Found", "")
+    assert counters(api, "nodes") == {"selectedNodes": 1, "usableNodes": 1, "assignedServices": 0}
+    tell_of_node(api, "b", internal="10.0.0.2", labels={"edge": "yes"}, ready="False")
+    api.settle()
+    assert api.condition("NodeIPPool", "nodes", "NodesMatch") == (
+        *("True", "Found"),
+        '1 of 2 nodes give no address: "b" (NotReady)',
+    )
+    assert counters(api, "nodes") == {"selectedNodes": 2, "usableNodes": 1, "assignedServices": 0}
+
+
+def test_a_controller_that_begins_writes_nothing_about_a_pool_of_nodes(api: Api) -> None:
+    api.node_pool("nodes")
+    tell_of_node(api, "a", internal="10.0.0.1")
+    api.node_pools.everything_read(Moment(api.time, api.time))
+    api.settle()
+    assert counters(api, "nodes")["usableNodes"] == 1
+    api.writes.clear()
+    api.node_pools = NodePools()
+    api.start()
+    api.settle()
+    tell_of_node(api, "a", internal="10.0.0.1")
+    api.node_pools.everything_read(Moment(api.time, api.time))
+    api.settle()
+    assert [each for each in api.writes if each.resource.kind == "NodeIPPool"] == []
+
+
+def test_a_hundred_changes_of_nodes_are_few_writes(api: Api) -> None:
+    api.node_pool("nodes")
+    api.node_pools.everything_read(Moment(api.time, api.time))
+    api.settle()
+    api.writes.clear()
+    for number in range(100):
+        tell_of_node(
+            api, f"n{number}", internal=f"10.0.{number >> 8}.{number & 255}", ready="True" if number % 3 else "False"
+        )
+        api.turn()
+        api.time += 0.001
+    api.settle()
+    assert len(api.writes) <= 4
+    assert counters(api, "nodes")["selectedNodes"] == 100
+
+
+def test_a_pool_of_nodes_that_cannot_be_in_force_says_why(api: Api) -> None:
+    api.pool("both", "10.0.0.0/24")
+    api.node_pool("both")
+    api.node_pool("bad", families=["IPv5"])
+    api.settle()
+    assert api.judgement("NodeIPPool", "both")[:2] == ("False", "Overlap")
+    assert api.judgement("IPAddressPool", "both")[0] == "True"
+    assert api.judgement("NodeIPPool", "bad") == (
+        *("False", "Invalid"),
+        'spec.families[0]: "IPv5" is neither IPv4 nor IPv6',
+    )
+    assert api.condition("NodeIPPool", "bad", "NodesMatch")[:2] == ("Unknown", "NotInForce")
+    assert counters(api, "bad") == NODES
+    assert "NodeIPPool bad: spec.families[0]" in api.status("ConfigurationState", "controller")["errorSummary"]
