@@ -1,4 +1,4 @@
-"""Slim views of Pods: which ports of its node a Pod takes, and how kube-proxy was started."""
+"""Slim views of Pods, for what they have of their host: which ports of it they take, and how kube-proxy was started."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from msgspec import field
 from cluster.objects import NodeCondition, NodeName, Object, View
 
 
-class ContainerPort(View, frozen=True):
+class HostPort(View, frozen=True):
     """``core/v1 ContainerPort``. On the host's network the API server fills in ``hostPort``."""
 
     host_port: int = 0
@@ -15,26 +15,26 @@ class ContainerPort(View, frozen=True):
     protocol: str = "TCP"
 
 
-class Container(View, frozen=True):
-    ports: tuple[ContainerPort, ...] = ()
+class HostContainer(View, frozen=True):
+    ports: tuple[HostPort, ...] = ()
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
 
 
-class PodSpec(View, frozen=True):
+class HostPodSpec(View, frozen=True):
     node_name: NodeName = NodeName("")
     """Empty: it has no node yet."""
-    containers: tuple[Container, ...] = ()
-    init_containers: tuple[Container, ...] = ()
+    containers: tuple[HostContainer, ...] = ()
+    init_containers: tuple[HostContainer, ...] = ()
 
 
-class PodStatus(View, frozen=True):
+class HostPodStatus(View, frozen=True):
     phase: str = ""
     conditions: tuple[NodeCondition, ...] = ()
 
 
-class Pod(Object, frozen=True):
+class HostPod(Object, frozen=True):
     """``core/v1 Pod``."""
 
-    spec: PodSpec = PodSpec()
-    status: PodStatus = PodStatus()
+    spec: HostPodSpec = HostPodSpec()
+    status: HostPodStatus = HostPodStatus()

@@ -58,7 +58,7 @@ SERVICES = Resource("", "v1", "services", "Service", True, objects.Service)
 SERVICE_OWNERS = Resource("", "v1", "services", "Service", True, objects.ServiceOwners)
 """The same objects, for who wrote them."""
 NODES = Resource("", "v1", "nodes", "Node", False, objects.Node)
-PODS = Resource("", "v1", "pods", "Pod", True, pods.Pod)
+PODS = Resource("", "v1", "pods", "Pod", True, pods.HostPod)
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, objects.Namespace)
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", True, objects.ConfigMap)
 SECRETS = Resource("", "v1", "secrets", "Secret", True, objects.Secret)

@@ -36,7 +36,7 @@ from cluster.objects import (
     Service,
     ServiceCIDR,
 )
-from cluster.pods import Pod
+from cluster.pods import HostPod
 from cluster.resources import SERVICES
 from controller.allocation.reserved import Reservations
 from controller.changes import Change, Moment, Tell
@@ -160,7 +160,7 @@ class Core:
             case ServiceCIDR():
                 self._reservations.set_service_cidr(name, new)
                 self._node_pools.set_service_cidr(name, new)
-            case Pod():
+            case HostPod():
                 self._node_pools.set_pod(view.key, new, now)
             case EndpointSlice():
                 self._node_pools.set_slice(view.key, new)

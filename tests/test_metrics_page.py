@@ -14,6 +14,8 @@ from cluster.objects import AddressText, NodeName, PoolName
 from controller import observation
 from controller.daemon.metrics import ControllerCollector
 from controller.figures import PoolFigures, Snapshot
+from controller.nodeip.cluster import NodePoolFigures
+from controller.nodeip.reasons import LeftOut
 from controller.services.latency import FirstAddresses
 from speaker.api import comparison
 from speaker.api.metrics import COUNTERS, SpeakerCollector, SpeakerFigures
@@ -34,6 +36,7 @@ def controller_registry() -> CollectorRegistry:
     distribution = FirstAddresses(None).since_seen.distribution()
     full = Snapshot(
         pools={PoolName("p"): PoolFigures()},
+        node_pools={PoolName("n"): NodePoolFigures(1, {NodeName("a"): LeftOut.NOT_READY})},
         waiting={"NoPool": 1},
         refusals={"NoPool": 1},
         since_seen=distribution,

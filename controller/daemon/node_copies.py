@@ -21,7 +21,7 @@ from cluster.api.listwatch import Change as Seen
 from cluster.api.reflector import Reflector
 from cluster.components import COMPONENT_LABEL
 from cluster.objects import Object
-from cluster.pods import Pod
+from cluster.pods import HostPod
 from cluster.resources import CONFIG_MAPS, ENDPOINT_SLICES, LEASES, PODS
 from controller.nodeip.endpoints import SLICES_OF_SERVICES, kept_slice
 from controller.nodeip.pods import PROXY_NAMESPACE, kept_pod, read_pod
@@ -124,7 +124,7 @@ class _Following:
     def _tell(self, change: Seen[Any]) -> None:
         self._note(NodeNews(self._turn, change))
 
-    def _tell_of_pod(self, change: Seen[Pod]) -> None:
+    def _tell_of_pod(self, change: Seen[HostPod]) -> None:
         if any(pod is not None and read_pod(pod) is not None for pod in (change.old, change.new)):
             self._tell(change)
 

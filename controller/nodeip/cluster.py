@@ -32,7 +32,7 @@ from cluster.addresses import AddressError, Range, parse_prefix
 from cluster.node_pools import NodePool
 from cluster.node_report import NodeReport, read_report
 from cluster.objects import EndpointSlice, Lease, Node, NodeName, PoolName, Service, ServiceCIDR
-from cluster.pods import Pod
+from cluster.pods import HostPod
 from cluster.times import NEVER
 from controller.changes import Moment
 from controller.nodeip.choice import NodesOfPool, nodes_of_pool
@@ -200,7 +200,7 @@ class NodePools:
 
     # -------------------------------------------------------------------- what is followed while there are pools
 
-    def set_pod(self, key: str, pod: Pod | None, now: Moment) -> None:
+    def set_pod(self, key: str, pod: HostPod | None, now: Moment) -> None:
         """A Pod as the API shows it; None: it is gone."""
         before, says = self._pods.pop(key, None), None if pod is None else read_pod(pod)
         if says is not None:

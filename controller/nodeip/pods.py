@@ -18,7 +18,7 @@ from sys import intern
 from typing import NamedTuple
 
 from cluster.objects import NodeName, ObjectMeta
-from cluster.pods import Container, Pod, PodSpec, PodStatus
+from cluster.pods import HostContainer, HostPod, HostPodSpec, HostPodStatus
 from controller.nodeip.guards import PortKey
 
 PROXY_NAMESPACE = "kube-system"
@@ -44,7 +44,7 @@ class PodOnNode:
     proxy: ProxyPod | None = None
 
 
-def read_pod(pod: Pod) -> PodOnNode | None:
+def read_pod(pod: HostPod) -> PodOnNode | None:
     """What it says of its node; None: nothing."""
     if not pod.spec.node_name or pod.status.phase in _ENDED:
         return None
@@ -53,7 +53,7 @@ def read_pod(pod: Pod) -> PodOnNode | None:
     return PodOnNode(pod.spec.node_name, ports, proxy) if ports or proxy is not None else None
 
 
-def kept_pod(pod: Pod) -> Pod:
+def kept_pod(pod: HostPod) -> HostPod:
     """The Pod with what ``read_pod`` reads."""
     says = read_pod(pod)
     meta = pod.metadata
@@ -66,23 +66,23 @@ def kept_pod(pod: Pod) -> Pod:
         annotations=_NO_LABELS,
     )
     if says is None:
-        return Pod(kept)
-    return Pod(kept, pod.spec, PodStatus(pod.status.phase, pod.status.conditions if says.proxy else ()))
+        return HostPod(kept)
+    return HostPod(kept, pod.spec, HostPodStatus(pod.status.phase, pod.status.conditions if says.proxy else ()))
 
 
-def is_proxy(pod: Pod) -> bool:
+def is_proxy(pod: HostPod) -> bool:
     labels: Mapping[str, str] = pod.metadata.labels
     return pod.metadata.namespace == PROXY_NAMESPACE and any(
         labels.get(key) == value for key, value in PROXY_LABELS.items()
     )
 
 
-def _containers(spec: PodSpec) -> Iterator[Container]:
+def _containers(spec: HostPodSpec) -> Iterator[HostContainer]:
     yield from spec.init_containers  # those that go on beside the others, too
     yield from spec.containers
 
 
-def _host_ports(pod: Pod) -> Iterator[PortKey]:
+def _host_ports(pod: HostPod) -> Iterator[PortKey]:
     for container in _containers(pod.spec):
         for port in container.ports:
             if port.host_port and not _is_loopback(port.host_ip):
@@ -96,7 +96,7 @@ def _is_loopback(host_ip: str) -> bool:
         return False
 
 
-def _proxy(pod: Pod) -> ProxyPod:
+def _proxy(pod: HostPod) -> ProxyPod:
     ready = any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions)
     words = [word for each in pod.spec.containers for word in (*each.command, *each.args)]
     for position, word in enumerate(words):

@@ -15,28 +15,25 @@ from cluster.objects import Condition, find_condition
 from controller.changes import shortened
 from controller.nodeip.cluster import NodePoolFigures
 
-NODES_MATCH = "NodesMatch"
-NOT_READ = "NotRead"
-
 
 def nodes_match(pool: NodePool | None, figures: NodePoolFigures | None, shown: NodeIPPoolStatus) -> Condition | None:
     """``pool``: the version in force. ``figures``: None while nothing is known. ``shown``: what the status has. None:
     what is there stays."""
     if pool is None:
-        return Condition(NODES_MATCH, "Unknown", "NotInForce", "no version of the pool is in force")
+        return Condition("NodesMatch", "Unknown", "NotInForce", "no version of the pool is in force")
     if figures is None:
-        if find_condition(shown.conditions, NODES_MATCH) is not None:
+        if find_condition(shown.conditions, "NodesMatch") is not None:
             return None
         message = "Pods, EndpointSlices and Leases are not read yet: no Service gets a node's address"
-        return Condition(NODES_MATCH, "Unknown", NOT_READ, message)
+        return Condition("NodesMatch", "Unknown", "NotRead", message)
     if not figures.selected:
         detail = "spec.nodeSelectors match no node" if pool.node_selectors else "there is no node"
-        return Condition(NODES_MATCH, "False", "NoMatchingNode", f"{detail}: no Service gets an address")
+        return Condition("NodesMatch", "False", "NoMatchingNode", f"{detail}: no Service gets an address")
     if not figures.left_out:
-        return Condition(NODES_MATCH, "True", "Found")
+        return Condition("NodesMatch", "True", "Found")
     names = first_few([f'"{name}" ({why.value})' for name, why in figures.left_out.items()])
     message = f"{len(figures.left_out)} of {figures.selected} nodes give no address: {names}"
-    return Condition(NODES_MATCH, "True", "Found", shortened(message))
+    return Condition("NodesMatch", "True", "Found", shortened(message))
 
 
 def counters(pool: NodePool | None, figures: NodePoolFigures | None, shown: NodeIPPoolStatus) -> dict[str, int]:
@@ -45,11 +42,11 @@ def counters(pool: NodePool | None, figures: NodePoolFigures | None, shown: Node
         if pool is not None:
             return {}
         figures = NodePoolFigures()
-    said = find_condition(shown.conditions, NODES_MATCH)
+    said = find_condition(shown.conditions, "NodesMatch")
     wanted = {
         "selectedNodes": (figures.selected, shown.selected_nodes),
         "usableNodes": (figures.usable, shown.usable_nodes),
         "assignedServices": (figures.services, shown.assigned_services),
     }
-    first = said is None or said.reason == NOT_READ
+    first = said is None or said.reason == "NotRead"
     return {field: count for field, (count, present) in wanted.items() if first or count != present}

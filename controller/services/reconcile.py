@@ -158,11 +158,6 @@ class Reconciler:
         affected = self.ledger.set_pools(self._decisions.config.pools, reserved)
         self._queue.add(*(self._tracked if affected else self._decisions.waiting))
 
-    def set_node_view(
-        self, view: NodeView, affected_pools: Collection[PoolName], affected_services: Collection[str]
-    ) -> None:
-        """What is known of the nodes."""
-
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
         """A namespace's labels; None: it is gone."""
         before = self._decisions.namespaces.get(name)

@@ -242,13 +242,27 @@ def live_through_everything(world: World) -> None:
     overtake(world, "ipaddresspools", lambda turn: {"addresses": [f"192.0.2.200-192.0.2.{240 + turn % 10}"]})
     overtake(world, "l2advertisements", lambda turn: {"interfaces": [f"eth{turn % 10}"]})
 
+    # A pool of nodes: what only node-IP mode reads.
+    nodes = metallb("NodeIPPool", "lan-nodes", autoAssign=False)
+    world.apply({**nodes, "apiVersion": "berthlb.io/v1alpha1"})
+    for kind in ("pods", "endpointslices", "configmaps"):
+        until(lambda kind=kind: world.asked("berthlb-controller", "watch", kind), f"the controller watches {kind}")
+    name = "berthlb.io/v1alpha1", "lan-nodes"
+    overtake(world, "nodeippools", lambda turn: {"maxNodes": 1 + turn % 10}, *name)
 
-def overtake(world: World, kind: str, spec: Callable[[int], dict[str, Any]]) -> None:
+
+def overtake(
+    world: World,
+    kind: str,
+    spec: Callable[[int], dict[str, Any]],
+    version: str = "metallb.io/v1beta1",
+    name: str = "lan",
+) -> None:
     """Change an object, far faster than kubectl could, until one of the controller's writes has met a conflict."""
     turns = itertools.count()
     with config.new_client_from_config(str(world.plane.kubeconfig())) as api_client:
         rival = Access(api_client, NAMESPACE)
-        path = f"/apis/metallb.io/v1beta1/namespaces/{NAMESPACE}/{kind}/lan"
+        path = f"/apis/{version}/namespaces/{NAMESPACE}/{kind}/{name}"
 
         def met() -> int:
             for turn in itertools.islice(turns, 50):
@@ -290,6 +304,10 @@ def test_nothing_is_allowed_that_a_daemon_never_does(world: World, account: str)
         ("berthlb-controller", "list", "secrets", ""),
         ("berthlb-controller", "delete", "services", "default"),
         ("berthlb-controller", "list", "leases", ""),
+        ("berthlb-controller", "list", "configmaps", "kube-system"),
+        ("berthlb-controller", "list", "configmaps/kube-proxy", NAMESPACE),
+        ("berthlb-controller", "patch", "pods", "default"),
+        ("berthlb-controller", "patch", "nodes", ""),
         ("berthlb-controller", "patch", "leases/kube-scheduler", "kube-system"),
         ("berthlb-controller", "delete", "leases/berthlb-controller", NAMESPACE),
         ("berthlb-speaker", "list", "secrets", NAMESPACE),

@@ -11,7 +11,7 @@ import pytest
 from cluster.node_pools import NodePool
 from cluster.node_report import REPORT_ANNOTATION, NodeReport, write_report
 from cluster.objects import EndpointSlice, LabelSelector, Lease, NodeName, PoolName, Service, ServiceCIDR
-from cluster.pods import Pod
+from cluster.pods import HostPod
 from controller.changes import Moment
 from controller.nodeip.cluster import PROXY_MEMORY_S, NodePoolFigures, NodePools
 from controller.nodeip.damping import PAUSE_S
@@ -122,7 +122,7 @@ def pod_of(
     ready: bool = True,
     args: tuple[str, ...] = (),
     phase: str = "Running",
-) -> Pod:
+) -> HostPod:
     body = {
         "metadata": {
             "name": name,
@@ -132,7 +132,7 @@ def pod_of(
         "spec": {"nodeName": on, "containers": [{"ports": ports, "command": ["kube-proxy"], "args": args}]},
         "status": {"phase": phase, "conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
     }
-    return msgspec.convert(body, Pod)
+    return msgspec.convert(body, HostPod)
 
 
 def test_nothing_is_known_before_everything_was_read() -> None:
