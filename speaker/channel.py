@@ -1,9 +1,10 @@
 """What the speaker's two processes say to each other, and how it is framed on the socketpair between them.
 
 The watcher sends `Credentials` and `ExcludedInterfaces`, then the Plan (`WholePlan`) and changes of it (`PlanChange`),
-and beside it where other speakers are (`DirectoryChange`). The announcer sends what it holds (`Claims`) and changes of
-that (`ClaimsChange`), its decisions (`Decision`), and each second its statistics (`Stats`). Where the record in the API
-decides it asks for that (`AskRecord`), and is answered (`RecordAnswer`), or not.
+and beside it where other speakers are (`DirectoryChange`) and whether nodes' lives matter (`Brisk`). The announcer says
+what it holds (`Claims`) and changes of that (`ClaimsChange`), which nodes are silent (`Unheard`), its decisions
+(`Decision`), and each second its statistics (`Stats`). Where the record in the API decides it asks for that
+(`AskRecord`), and is answered (`RecordAnswer`), or not.
 
 1. A message is a msgpack value behind a 4-byte big-endian length.
 2. Neither side ever waits for the other. Each reads what is there, and what cannot be written now is queued.
@@ -54,6 +55,13 @@ class ExcludedInterfaces(Struct, frozen=True, tag=True):
     """That were checked (``exclusion``)."""
 
 
+class Brisk(Struct, frozen=True, tag=True):
+    """Whether nodes' lives matter, whatever they hold: everybody speaks often enough then that a dead node is known
+    within a second. Sent when that changes; at first they do not."""
+
+    wanted: bool
+
+
 class WholePlan(Struct, frozen=True, tag=True):
     """A watcher's first Plan, with some of its bundles or all."""
 
@@ -92,6 +100,13 @@ class ClaimsChange(Struct, frozen=True, tag=True):
     suspended: tuple[LinkName, ...] = ()
     """All links on which nothing is answered now, whatever is held there. A link that is suspended is one word, however
     many addresses it has."""
+
+
+class Unheard(Struct, frozen=True, tag=True):
+    """All nodes that are unheard now (``protocol.lives``). Sent to a new watcher, and when it changes."""
+
+    nodes: tuple[NodeName, ...]
+    """Sorted."""
 
 
 class Stats(Struct, frozen=True, tag=True):
@@ -136,8 +151,8 @@ class Stats(Struct, frozen=True, tag=True):
 MAX_CONFLICTS = 32
 """Told each second, and by the ConfigurationState."""
 
-ToAnnouncer = Credentials | ExcludedInterfaces | WholePlan | PlanChange | DirectoryChange | RecordAnswer
-ToWatcher = Claims | ClaimsChange | Stats | Decision | AskRecord
+ToAnnouncer = Credentials | ExcludedInterfaces | Brisk | WholePlan | PlanChange | DirectoryChange | RecordAnswer
+ToWatcher = Claims | ClaimsChange | Unheard | Stats | Decision | AskRecord
 
 Sends = TypeVar("Sends", bound=ToAnnouncer | ToWatcher)
 Receives = TypeVar("Receives", bound=ToAnnouncer | ToWatcher)

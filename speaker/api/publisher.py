@@ -31,8 +31,8 @@ from cluster.api.listwatch import Change
 from cluster.l2status import status_name
 from cluster.objects import NodeName, ServiceL2Status
 from speaker.api.announcements import Announced, Transition, TransitionKind
+from speaker.api.own_lease import WrittenLease
 from speaker.api.records import About, Findings, WantedObject, names, wanted_status
-from speaker.directory import ListedLink
 from speaker.protocol.effects import AskRecord
 
 SUCCESSOR_S = 10.0  # in which the next holder overwrites our status object; what still names us then is removed
@@ -79,8 +79,7 @@ class WriteConfigurationState(Struct, frozen=True):
 class WriteLease(Struct, frozen=True):
     """Make or renew this speaker's Lease."""
 
-    node_uid: str
-    links: tuple[ListedLink, ...]
+    lease: WrittenLease
 
 
 class WinRecord(Struct, frozen=True):
@@ -265,6 +264,6 @@ class Publisher:
 
     # -------------------------------------------------------------------- where this speaker is
 
-    def renew(self, node_uid: str, links: tuple[ListedLink, ...]) -> None:
-        """This speaker's Lease is to be renewed, with these links."""
-        self._orders.place(Order("lease", WriteLease(node_uid, links), urgent=True))
+    def renew(self, lease: WrittenLease) -> None:
+        """This speaker's Lease is to be renewed, and to say this."""
+        self._orders.place(Order("lease", WriteLease(lease), urgent=True))

@@ -31,7 +31,7 @@ from cluster.l2status import status_name
 from cluster.objects import NodeName, Object
 from cluster.resources import Resource
 from cluster.timestamps import micro_timestamp, timestamp
-from speaker.api.own_lease import lease_body, lease_name
+from speaker.api.own_lease import WrittenLease, lease_body, lease_name
 from speaker.api.publisher import (
     LookAtStatus,
     Order,
@@ -56,7 +56,6 @@ from speaker.api.records import (
     wanted_configuration_state,
 )
 from speaker.api.writer import Writer
-from speaker.directory import ListedLink
 from speaker.protocol.effects import RecordAnswer
 
 STEPS = 6  # writes that lead from any object to the wanted one (create, labels, status), and some that come too late
@@ -107,8 +106,8 @@ class Scribe:
                 return self._write_merged
             case WinRecord():
                 return lambda: self._win(work)
-            case WriteLease(node_uid, links):
-                return lambda: self._renew(node_uid, links)
+            case WriteLease(lease):
+                return lambda: self._renew(lease)
             case WriteConfigurationState(findings):
                 wanted = wanted_configuration_state(self._node, findings, timestamp(time.time()))
                 return lambda: self._bring(
@@ -171,8 +170,8 @@ class Scribe:
             except (AlreadyExists, Conflict, NotFound):  # somebody was faster
                 present = self._present(SERVICE_L2_STATUSES, name)
 
-    def _renew(self, node_uid: str, links: tuple[ListedLink, ...]) -> None:
-        body = lease_body(self._node, node_uid, links, micro_timestamp(time.time()))
+    def _renew(self, lease: WrittenLease) -> None:
+        body = lease_body(self._node, lease, micro_timestamp(time.time()))
         try:
             self._client.patch(LEASES, self._namespace, lease_name(self._node), body)
         except NotFound:

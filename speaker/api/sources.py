@@ -30,7 +30,7 @@ from cluster.api.reflector import Change, Reflector
 from cluster.components import COMPONENT_LABEL
 from cluster.l2status import NODE_LABEL
 from cluster.objects import SERVICE_NAME_LABEL, ConfigMap, Object
-from cluster.resources import Resource
+from cluster.resources import NODE_IP_POOLS, Resource
 from speaker.api import exclusions
 from speaker.api.configuration import says_otherwise
 from speaker.api.kept import kept_record, kept_service, kept_slice
@@ -86,11 +86,13 @@ class Sources:
         self._all: list[Reflector[Any]] = [*self._for_plan, self._records]
         self._exclusion: Reflector[ConfigMap] | None = None
         self._leases: Reflector[Any] | None = None
+        self._node_pools: Reflector[Any] | None = None
         if options.observe:
             return
         self._exclusion = follow(CONFIG_MAPS, own, fields=f"metadata.name={exclusions.NAME}")
         self._leases = follow(LEASES, own, labels=f"{COMPONENT_LABEL}=speaker")
-        self._all += [self._exclusion, self._leases]
+        self._node_pools = follow(NODE_IP_POOLS, own, optional=True, of_interest=_comes_or_goes)
+        self._all += [self._exclusion, self._leases, self._node_pools]
         self._all.append(follow(CONFIGURATION_STATES, own, labels=f"{COMPONENT_LABEL}=speaker", optional=True))
         if not options.key:
             self._all.append(follow(SECRETS, own, fields=f"metadata.name={KEY_SECRET}"))
@@ -124,9 +126,14 @@ class Sources:
         """Whether the speakers' Leases are known."""
         return self._leases is not None and self._leases.synced
 
+    @property
+    def node_pools_known(self) -> bool:
+        """Whether it is known if there are NodeIPPools."""
+        return self._node_pools is not None and self._node_pools.synced
+
     def wait_synced(self, then: Callable[[], object]) -> None:
         """Wait for both, and call ``then`` whenever another kind is known."""
-        waited = (*self._for_plan, self._records, self._exclusion)
+        waited = (*self._for_plan, self._records, self._exclusion, self._node_pools)
         for reflector in waited:
             if reflector is not None:
                 reflector.wait_synced()
@@ -143,3 +150,8 @@ class Sources:
     def errors(self) -> int:
         """Objects and changes that could not be taken in."""
         return sum(each.callback_errors + each.counters.undecodable for each in self._all)
+
+
+def _comes_or_goes(change: Change[Any]) -> bool:
+    """What a NodeIPPool says is the controller's to read: its status changes with each Service."""
+    return change.old is None or change.new is None

@@ -39,8 +39,11 @@ from speaker.api.directory import Directory
 from speaker.api.exclusions import ExcludedByName
 from speaker.api.feed import PlanFeed
 from speaker.api.inbox import Inbox
+from speaker.api.listening import Listening
 from speaker.api.metrics import SpeakerCollector, SpeakerFigures
+from speaker.api.node_look import NodeLook, NodeWatch
 from speaker.api.own_lease import OwnLease
+from speaker.api.own_report import OwnReport
 from speaker.api.planner import Planner
 from speaker.api.records import speaker_of
 from speaker.api.reporter import Reporter
@@ -49,7 +52,17 @@ from speaker.api.sources import Sources, Take
 from speaker.api.statistics import Statistics
 from speaker.api.telling import Telling
 from speaker.api.writer import Writer
-from speaker.channel import ChannelClosedError, Claims, ClaimsChange, Stats, ToWatcher, WatcherEnd, watcher_end
+from speaker.channel import (
+    Brisk,
+    ChannelClosedError,
+    Claims,
+    ClaimsChange,
+    Stats,
+    ToWatcher,
+    Unheard,
+    WatcherEnd,
+    watcher_end,
+)
 from speaker.link import LinkName
 from speaker.options import Options
 from speaker.protocol.effects import AskRecord, Decision, RecordAnswer
@@ -83,6 +96,9 @@ class Watcher:
         self._telling = Telling(self._planner, self._publisher, self._reporter, node)
         self._directory = Directory(node)
         self._lease = OwnLease()
+        self._report = OwnReport(node)
+        self._listening = Listening()
+        self._node_watch = NodeWatch(lambda look: self._inbox.put(lambda: self._looked(look)))
 
         self._sources = self._follow()
         self._version_check = VersionCheck(
@@ -103,6 +119,7 @@ class Watcher:
             "leases": lambda change: self._inbox.put(
                 lambda: self._directory.set_lease(change.old, change.new, time.monotonic())
             ),
+            "nodeippools": into(lambda key, pool: self._report.set_pool(key, exists=pool is not None)),
             "servicel2statuses": lambda change: self._inbox.put(lambda: self._publisher.recorded(change)),
         }
         return Sources(self._client, self._options, take)
@@ -128,6 +145,7 @@ class Watcher:
         finally:
             self._sources.stop()
             self._version_check.stop()
+            self._node_watch.stop()
             self._writer.stop()
             self._channel.close()
 
@@ -159,7 +177,7 @@ class Watcher:
         if self._inbox in ready:
             self._inbox.awake()
         synced, recorded, listed = self._sources.synced, self._sources.recorded, self._sources.listed
-        exclusion_known = self._sources.exclusion_known
+        exclusion_known, pools_known = self._sources.exclusion_known, self._sources.node_pools_known
         self._inbox.take_all()  # after looking at ``synced``: whatever it covers is in the inbox by then
         now = time.monotonic()
         if credentials := self._authentication.take():
@@ -169,10 +187,16 @@ class Watcher:
         if listed and self._reads and (directory := self._directory.take(now)):
             self._channel.send(directory)
         self._send_plan(now, synced=synced)
+        if pools_known:
+            self._report.pools_known()
+        if (brisk := self._report.take_wanted()) is not None:
+            self._channel.send(Brisk(brisk))
+            self._node_watch.want(wanted=brisk)
+        self._lease.set_report(self._report.text(now), now)
         if self._configuration.config is not None:
             self._reporter.set_problems((*self._configuration.problems, *self._excluded.problems))
         if renewal := self._lease.take(now):
-            self._publisher.renew(*renewal)
+            self._publisher.renew(renewal)
         self._telling.advance(self._configuration.config, now, recorded=recorded)
 
     def _timeout(self, now: float) -> float | None:
@@ -182,6 +206,7 @@ class Watcher:
             self._excluded.next_deadline(),
             self._directory.next_deadline() if self._reads else None,
             self._lease.next_deadline(),
+            self._report.next_deadline(),
         )
         moments = [at for at in deadlines if at is not None]
         return max(0.0, min(moments) - now) if moments else None
@@ -210,12 +235,14 @@ class Watcher:
     def _set_node(self, key: str, node: Node | None) -> None:
         self._planner.set_node(key, node)
         self._directory.set_node(NodeName(key), node)
+        self._report.set_node(NodeName(key), exists=node is not None)
         self._reporter.troubles.set_node(
             NodeName(key), exists=node is not None, ready=node is not None and is_ready(node)
         )
         if key == self._options.node and node is not None:
             self._publisher.set_own_node(node.metadata.uid)
             self._lease.set_node(node.metadata.uid, time.monotonic())
+            self._listening.set_node(node)
             self._telling.set_labels(node.metadata.labels)
 
     def _set_config_map(self, _: str, config_map: ConfigMap | None) -> None:
@@ -242,6 +269,10 @@ class Watcher:
             return
         self._inbox.put(lambda: self._reporter.troubles.set_namespace(exists=exists))
 
+    def _looked(self, look: NodeLook) -> None:
+        listening = self._listening.look(look.sockets, look.at, look.local_ports)
+        self._report.set_own_node(listening, *look.proxy)
+
     # -------------------------------------------------------------------- what the announcer says
 
     def _heard(self, message: ToWatcher) -> None:
@@ -252,11 +283,14 @@ class Watcher:
                 for address, holding in self._telling.take_claims(message).items():
                     if holding is None:
                         self._statistics.forget(address)
+            case Unheard(nodes):
+                self._report.set_unheard(nodes, now)
             case Stats():
                 self._statistics.add(message)
                 if message.links is not None:
                     spoken = {name: frozenset(message.families.get(name, Family)) for name in message.links}
                     self._telling.set_links(spoken, now)
+                    self._listening.set_links(message.own)
                     if not self._authentication.missing():
                         self._lease.set_links(message.own, now)
                 if self._reporter.looks_for_namespace(self._configuration.config, now):

@@ -64,6 +64,7 @@ from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.heartbeat import Authenticator, Drop, HeartbeatError
 from speaker.protocol.identity import Identity
 from speaker.protocol.links import OwnLinks
+from speaker.protocol.lives import peer_views, unheard_nodes
 from speaker.protocol.membership import Membership
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
@@ -72,7 +73,6 @@ from speaker.protocol.ownership import Ownership
 from speaker.protocol.rivals import Rivals
 from speaker.protocol.roster import Roster
 from speaker.protocol.settings import Settings
-from speaker.protocol.standing import Standing
 from speaker.protocol.suspicion import Suspicions
 from speaker.protocol.voice import Voice
 from speaker.protocol.witnesses import Witnesses
@@ -150,6 +150,12 @@ class Protocol:
     def answer_record(self, answer: RecordAnswer, now: float) -> None:
         """The watcher's answer to an ``AskRecord``."""
         self._ownership.answer_record(answer, now)
+        self._carry_over(now)
+
+    def set_brisk(self, brisk: bool, now: float) -> None:
+        """Whether to speak often enough, whatever is held, that everybody knows within a second when this node dies."""
+        self._voice.brisk = brisk
+        self._voice.hurry()
         self._carry_over(now)
 
     def plan_lost(self, now: float) -> None:
@@ -381,19 +387,11 @@ class Protocol:
         return self._expected.proved()
 
     def peers(self) -> tuple[PeerView, ...]:
-        views = []
-        for peer in self._roster.peers.values():
-            seen = peer.sightings.values()
-            views.append(
-                PeerView(
-                    peer.node,
-                    any(sighting.standing is not Standing.DEAD for sighting in seen),
-                    max((self._roster.detection(sighting, self._timer_at) for sighting in seen), default=0.0),
-                    max((sighting.detector.lateness for sighting in seen), default=0.0),
-                    len(peer.mirror.claims),
-                )
-            )
-        return tuple(views)
+        return peer_views(self._roster, self._timer_at)
+
+    def unheard(self) -> frozenset[NodeName]:
+        """The nodes whose silence is proved, and is that of the node itself (``lives``)."""
+        return unheard_nodes(self._roster)
 
     def plans(self, address: AddressText) -> bool:
         """Whether the Plan has the address."""

@@ -59,8 +59,6 @@ class Suspicion:
     """The latest time at which a peer says that it heard the suspect."""
     served_at: float = LONG_AGO
     """The suspect last proved that it answers for an address that it holds."""
-    refused_at: float = LONG_AGO
-    """Its kernel refused a datagram."""
 
 
 @dataclass(slots=True)
@@ -91,6 +89,8 @@ class Sighting:
     """Last sign of life."""
     returned_at: float = LONG_AGO
     """When it was found to be no more dead."""
+    refused_at: float = LONG_AGO
+    """While it was suspected its kernel refused a datagram."""
     able_since: float | None = None
     starting: bool = False
     yields: bool = False

@@ -16,6 +16,8 @@ class Settings:
     """Between heartbeats of who holds something or is suspicious."""
     idle_interval_s: float = 1.0
     """Between heartbeats of the rest."""
+    brisk_interval_s: float = 0.2
+    """Between theirs while nodes' lives matter: a node is dead to the others 0.6 s after its last heartbeat."""
     detection_floor_s: float = 0.35
     """D is never less: three lost heartbeats."""
     detection_ceiling_s: float = 3.0

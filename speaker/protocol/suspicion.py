@@ -211,7 +211,7 @@ class Suspicions:
         """Declare the suspect dead if that is proved. Otherwise: when to look again, and whether what is missing is
         the proof that we can hear."""
         self._tell_blocked(peer, link, sighting, suspicion, now)
-        if suspicion.refused_at > sighting.life_at and suspicion.served_at < suspicion.since:
+        if sighting.refused_at > sighting.life_at and suspicion.served_at < suspicion.since:
             unanswered_at = suspicion.first_asked_at + self._roster.settings.question_gap_s
             if now >= unanswered_at:
                 self._bury(peer, link, sighting, "refused by its kernel", now)

@@ -1,7 +1,8 @@
 """Says when to speak, and what: heartbeats on every link, and claims that changed or that somebody lacks.
 
-**Heartbeats** go out each 100 ms while this node holds something, suspects somebody or starts, else each second. Each
-says when the next is due. Three things make one come earlier:
+**Heartbeats** go out each 100 ms while this node holds something, suspects somebody or starts, else each second; each
+200 ms while nodes' lives matter whatever they hold (``brisk``). Each says when the next is due. Three things make one
+come earlier:
 
 - Somebody waits for it (``News.speak``): it goes out at once, but not twice within 20 ms.
 - This node ceases to be idle: that is said at once, since its silence tells little before it was heard.
@@ -77,6 +78,8 @@ class Voice:
         """The start-up wait is over."""
         self.yields = False
         """Another machine has our name, and we are silent for it."""
+        self.brisk = False
+        """Whoever hears us wants to know within a second when this node dies, though it holds nothing."""
         self.heartbeats = 0
         """Sent so far, one for each link."""
         self.claim_messages = 0
@@ -188,7 +191,10 @@ class Voice:
 
     def _interval(self) -> float:
         """What the next heartbeat announces."""
-        base = self._settings.interval_s if self._active else self._settings.idle_interval_s
+        if self._active:
+            base = self._settings.interval_s
+        else:
+            base = self._settings.brisk_interval_s if self.brisk else self._settings.idle_interval_s
         return base * self._roster.scale
 
     def _pace(self, interval: float) -> float:

@@ -31,7 +31,7 @@ class Witnesses:
         for peer in list(self._roster.suspects.values()):
             sighting = peer.sightings.get(link)
             if sighting is not None and sighting.suspicion is not None and to in sighting.addresses:
-                sighting.suspicion.refused_at = now
+                sighting.refused_at = now
                 of_suspect = True
         return of_suspect
 

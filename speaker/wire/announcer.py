@@ -40,7 +40,7 @@ from typing import assert_never
 from cluster.daemon import logs
 from cluster.daemon.command_line import EXIT_USAGE
 from cluster.objects import NodeName
-from speaker.channel import Credentials, ExcludedInterfaces
+from speaker.channel import Brisk, Credentials, ExcludedInterfaces
 from speaker.child import Child
 from speaker.directory import DirectoryChange
 from speaker.exclusion import Exclusion
@@ -306,6 +306,8 @@ class Announcer:
                     self._protocol.answer_record(message, now)
                 case DirectoryChange():
                     self._protocol.change_directory(message, now)
+                case Brisk(wanted):
+                    self._protocol.set_brisk(wanted, now)
                 case _:
                     self._protocol.change_plan(message, now)
         self._obey(boottime())

@@ -5,6 +5,7 @@ Taking over ten thousand addresses must not keep the loop from the wire, so all 
 - *Claims* are told as changes. A message says of an address what is so when the message is made: changes that wait
   merge, none is lost, and a watcher that does not read costs a set of addresses. That a link is suspended is told of
   the link. A new watcher is told everything.
+- *Who is unheard* is told whole, at once when a peer dies or is heard again: a word of at most 256 names.
 - *Decisions* become log lines and go to the watcher, some at a time. Both carry the time when a decision was taken.
 - *Statistics* go out each second; of the addresses those that had traffic since the last.
 """
@@ -18,9 +19,9 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from cluster.objects import AddressText
+from cluster.objects import AddressText, NodeName
 from cluster.times import NEVER
-from speaker.channel import MAX_CONFLICTS, Claims, ClaimsChange, Holding, Stats
+from speaker.channel import MAX_CONFLICTS, Claims, ClaimsChange, Holding, Stats, Unheard
 from speaker.directory import MAX_LINK_ADDRESSES, MAX_LISTED_LINKS, ListedLink
 from speaker.link import LinkName
 from speaker.passes import Passes
@@ -38,6 +39,8 @@ CLAIMS_AT_ONCE = 1000
 DECISIONS_PER_BURST = 32
 DECISIONS_GAP_S = 0.01
 """Seconds between bursts of decisions, of which each takes some 50 µs to log and to pass on."""
+LIFE_AND_DEATH = frozenset({"PeerDead", "PeerAlive"})
+"""Decisions by which others are unheard than before."""
 MAX_DECISIONS = 20_000
 """Decisions that wait; beyond it the oldest is dropped."""
 
@@ -72,6 +75,10 @@ class Informer:
         self._told_suspended: frozenset[LinkName] = frozenset()
         self._is_new = True
         """The watcher has heard of no claim."""
+        self._told_unheard: frozenset[NodeName] | None = None
+        """None: the watcher has not been told."""
+        self._looks_at_peers = False
+        """Others may be unheard than were told."""
         self._claims_at = 0.0
         self._decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
         self._decisions_at = 0.0
@@ -98,6 +105,7 @@ class Informer:
             if len(self._decisions) == MAX_DECISIONS:
                 self._counters["reports_dropped"] += 1
             self._decisions.append(Decision(decision.reason, decision.fields, now))
+            self._looks_at_peers |= decision.reason in LIFE_AND_DEATH
 
     def ask(self, question: AskRecord, now: float) -> None:
         """Have the watcher win a record; without a watcher nobody does."""
@@ -107,6 +115,7 @@ class Informer:
         """The watcher is another one now."""
         self._is_new = True
         self._untold = dict.fromkeys(self.claims)
+        self._told_unheard = None
 
     # ---------------------------------------------------------------- what is told
 
@@ -115,6 +124,8 @@ class Informer:
         return min(claims_at, self._decisions_at) if self._decisions else claims_at
 
     def handle_timer(self, now: float) -> None:
+        if self._looks_at_peers:
+            self._tell_unheard(now)
         if self._has_news and now >= self._claims_at:
             self._claims_at = now + CLAIMS_GAP_S
             if self._keeper.has_read(Claims, ClaimsChange):
@@ -134,6 +145,7 @@ class Informer:
         """``links`` are those that can be announced on, ``refused`` those without sockets, ``unusable`` says of others
         why they cannot; ``kernel``: addresses of the Plan for which the kernel answers. Where the last statistics were
         not read, these wait with what there is to add."""
+        self._tell_unheard(now)
         if not self._keeper.has_read(Stats):
             return
         answered, sent = self._responders.take_answered(), self.gratuitous
@@ -176,6 +188,14 @@ class Informer:
             self._keeper.send(Claims(self._keeper.plan_revision, held, suspended), now)
         else:
             self._keeper.send(ClaimsChange(self._keeper.plan_revision, told, suspended), now)
+
+    def _tell_unheard(self, now: float) -> None:
+        """What was not read is told with the next statistics."""
+        self._looks_at_peers = False
+        unheard = self._protocol.unheard()
+        if unheard != self._told_unheard and self._keeper.has_read(Unheard):
+            self._told_unheard = unheard
+            self._keeper.send(Unheard(tuple(sorted(unheard))), now)
 
     def _holding(self, address: AddressText) -> Holding | None:
         epoch = self.claims.get(address)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from cluster.daemon.command_line import EXIT_USAGE
 from speaker.channel import (
     AnnouncerEnd,
+    Brisk,
     ChannelError,
     Credentials,
     ExcludedInterfaces,
@@ -34,7 +35,7 @@ LONGEST_PAUSE_S = 30.0
 LASTING_S = 60.0
 """Seconds after which a watcher counts as working: the next pause is the first again."""
 
-Said = Credentials | ExcludedInterfaces | Plan | PlanChange | DirectoryChange | RecordAnswer
+Said = Credentials | ExcludedInterfaces | Brisk | Plan | PlanChange | DirectoryChange | RecordAnswer
 """What a watcher says, each whole."""
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from cluster.node_report import REPORT_ANNOTATION
 from cluster.objects import Lease, LeaseSpec, Node, NodeAddress, NodeName, NodeStatus, ObjectMeta
 from speaker.api.directory import Directory
-from speaker.api.own_lease import LINKS_ANNOTATION, RENEW_S, OwnLease, lease_body, lease_name, read_links
+from speaker.api.own_lease import LINKS_ANNOTATION, RENEW_S, OwnLease, WrittenLease, lease_body, lease_name, read_links
 from speaker.directory import (
     MAX_LINK_ADDRESSES,
     MAX_LISTED,
@@ -25,7 +26,7 @@ OTHER = ListedLink(LinkName("eth1"), b"\2\x42\0\0\0\x0c", ("198.51.100.11/24",))
 
 
 def lease(node: NodeName, renewal: int = 1, *links: ListedLink) -> Lease:
-    body = lease_body(node, "uid", links or (LINK,), f"2026-01-01T00:00:{renewal:02}.000000Z")
+    body = lease_body(node, WrittenLease("uid", links or (LINK,)), f"2026-01-01T00:00:{renewal:02}.000000Z")
     spec = LeaseSpec(holder_identity=node, renew_time=body["spec"]["renewTime"])
     return Lease(ObjectMeta(name=lease_name(node), annotations=body["metadata"]["annotations"]), spec)
 
@@ -186,20 +187,28 @@ def test_a_lease_is_renewed_each_ten_seconds_and_at_once_when_the_links_change()
     own.set_links((LINK,), 1.0)
     assert own.take(1.0) is None, "the Node that it belongs to is not known"
     own.set_node("uid", 2.0)
-    assert own.take(2.0) == ("uid", (LINK,))
+    assert own.take(2.0) == WrittenLease("uid", (LINK,))
     assert (own.next_deadline(), own.take(11.9)) == (12.0, None)
     own.set_links((LINK,), 11.9)
     assert own.take(11.9) is None
     own.set_links((), 11.9)
-    assert own.take(11.9) == ("uid", ())
-    assert own.take(21.9) == ("uid", ())
+    assert own.take(11.9) == WrittenLease("uid")
+    assert own.take(21.9) == WrittenLease("uid")
+    for report in ("{}", '{"unheard":["node-b"]}'):
+        own.set_report(report, 23.0)
+        assert own.take(23.0) == WrittenLease("uid", report=report)
+        own.set_report(report, 23.0)
+        assert own.take(23.0) is None, "nothing changed"
 
 
 def test_a_lease_belongs_to_its_node_and_has_a_name_that_the_api_takes() -> None:
-    body = lease_body(B, "some-uid", (LINK,), "now")
+    body = lease_body(B, WrittenLease("some-uid", (LINK,), "{}"), "now")
     assert body["metadata"]["name"] == "berthlb-speaker-node-2"
     assert body["metadata"]["ownerReferences"] == [
         {"apiVersion": "v1", "kind": "Node", "name": "node-2", "uid": "some-uid"}
     ]
     assert read_links(body["metadata"]["annotations"][LINKS_ANNOTATION]) == (LINK,)
+    assert body["metadata"]["annotations"][REPORT_ANNOTATION] == "{}"
+    unknown = lease_body(B, WrittenLease("some-uid", (LINK,)), "now")
+    assert REPORT_ANNOTATION not in unknown["metadata"]["annotations"], "a merge patch leaves what it does not name"
     assert len(lease_name(NodeName("n" * 253))) <= 253

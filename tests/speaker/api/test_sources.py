@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 OWN = "/apis/metallb.io/v1beta1/namespaces/metallb-system"
 FOR_PLAN = {"services", "endpointslices", "nodes", "ipaddresspools", "l2advertisements"}
-ALL = FOR_PLAN | {"servicel2statuses", "configurationstates", "leases", "configmaps", "secrets"}
+ALL = FOR_PLAN | {"servicel2statuses", "configurationstates", "leases", "nodeippools", "configmaps", "secrets"}
 
 
 class World:
@@ -80,6 +80,19 @@ def test_which_kinds_are_followed(
     assert world.sources.failures().keys() == kinds
     assert len(world.sources.missing()) == len(FOR_PLAN)
     assert not world.sources.synced
+
+
+def test_a_node_pool_arrives_when_it_comes_and_when_it_goes(started: World) -> None:
+    """What it says is nothing to a speaker, and its status changes with each Service."""
+    pools = "/apis/berthlb.io/v1alpha1/namespaces/metallb-system/nodeippools"
+    wait_until(lambda: started.sources.node_pools_known)
+    for name in ("nodes", "more"):
+        body = {"apiVersion": "berthlb.io/v1alpha1", "kind": "NodeIPPool", "spec": {}}
+        started.make(pools, name, **body)
+    started.patch(f"{pools}/nodes", {"spec": {"autoAssign": False}})
+    status, _ = started.api.request("DELETE", f"{pools}/more")
+    assert status < 300
+    wait_until(lambda: started.names("nodeippools") == ["nodes", "more", "more"])
 
 
 def test_what_is_not_a_speakers_does_not_arrive(started: World) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from cluster.l2status import status_name
+from cluster.node_report import REPORT_ANNOTATION
 from cluster.objects import NodeName
-from speaker.api.own_lease import LINKS_ANNOTATION, lease_body, read_links
-from speaker.channel import Stats
+from speaker.api.own_lease import LINKS_ANNOTATION, WrittenLease, lease_body, read_links
+from speaker.api.own_report import HOLD_S
+from speaker.channel import Brisk, Stats, Unheard
 from speaker.directory import DirectoryChange, ListedLink, ListedSpeaker
 from speaker.link import LinkName
 from speaker.plan import BundleId
@@ -56,7 +58,9 @@ def test_a_speaker_s_lease_says_where_it_is_and_goes_with_its_node(cluster: Clus
 def test_the_announcer_is_told_where_the_others_are(cluster: Cluster, start: Start) -> None:
     cluster.add_node("node-2")
     uid = cluster.ask("GET", "/api/v1/nodes/node-2")["metadata"]["uid"]
-    cluster.ask("POST", LEASES, lease_body(NodeName("node-2"), uid, (OTHER,), "2026-01-01T00:00:00.000000Z"))
+    cluster.ask(
+        "POST", LEASES, lease_body(NodeName("node-2"), WrittenLease(uid, (OTHER,)), "2026-01-01T00:00:00.000000Z")
+    )
     _, announcer = start()
     whole = wait_until(lambda: next(iter(announcer.of(DirectoryChange)), None))
     assert whole == DirectoryChange((ListedSpeaker(NodeName("node-2"), (OTHER,), True),), whole=True)
@@ -65,6 +69,36 @@ def test_the_announcer_is_told_where_the_others_are(cluster: Cluster, start: Sta
     wait_until(lambda: announcer.of(DirectoryChange)[-1] == DirectoryChange(renewed=(NodeName("node-2"),)))
     cluster.ask("DELETE", f"{LEASES}/berthlb-speaker-node-2")
     wait_until(lambda: announcer.of(DirectoryChange)[-1] == DirectoryChange(removed=(NodeName("node-2"),)))
+
+
+NODE_POOLS = "/apis/berthlb.io/v1alpha1/namespaces/metallb-system/nodeippools"
+
+
+def test_who_is_unheard_is_in_the_lease_while_there_is_a_node_pool(cluster: Cluster, start: Start) -> None:
+    for name in ("node-2", "node-3"):
+        cluster.add_node(name)
+    _, announcer = start()
+
+    def reported() -> str:
+        announcer.channel.send(stats(OWN))  # as each second
+        return str(lease_of(cluster).get("metadata", {}).get("annotations", {}).get(REPORT_ANNOTATION))
+
+    announcer.channel.send(Unheard((NodeName("node-2"),)))
+    wait_until(lambda: reported() == "{}")
+    assert announcer.of(Brisk) == [Brisk(False)]
+    body = {"apiVersion": "berthlb.io/v1alpha1", "kind": "NodeIPPool", "metadata": {"name": "nodes"}, "spec": {}}
+    cluster.ask("POST", NODE_POOLS, body)
+    wait_until(lambda: announcer.of(Brisk) == [Brisk(False), Brisk(True)])
+    wait_until(lambda: '"unheard":["node-2"]' in reported())
+    announcer.channel.send(Unheard((NodeName("node-2"), NodeName("node-3"))))
+    wait_until(lambda: '"unheard":["node-2","node-3"]' in reported(), 1.0, "at once")
+    announcer.channel.send(Unheard(()))
+    cluster.ask("DELETE", "/api/v1/nodes/node-3")
+    wait_until(lambda: '"unheard":["node-2"]' in reported(), 1.0, "at once")
+    wait_until(lambda: "unheard" not in reported(), HOLD_S + 5.0)
+    cluster.ask("DELETE", f"{NODE_POOLS}/nodes")
+    wait_until(lambda: reported() == "{}")
+    wait_until(lambda: announcer.of(Brisk)[-1] == Brisk(False))
 
 
 def test_the_announcer_s_question_for_a_record_is_answered(cluster: Cluster, start: Start) -> None:

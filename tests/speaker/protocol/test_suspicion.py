@@ -135,7 +135,7 @@ def test_a_refusal_is_a_death_once_one_question_was_not_answered(
     if not asked:
         silence.peer.mirror.claims.clear()  # it holds nothing that could be asked for
     silence.check(SUSPECTED_AT)
-    silence.suspicion.refused_at = SUSPECTED_AT
+    silence.sighting.refused_at = SUSPECTED_AT
     if served:
         silence.suspicion.served_at = SUSPECTED_AT
     assert silence.run(D_S - 0.02) == (pytest.approx(SUSPECTED_AT + dead_after) if dead_after else None)

@@ -89,7 +89,7 @@ def test_a_refusal_counts_against_the_suspect_that_was_asked(
     company = Company()
     sighting = company.peer(B, eth0=standing).sightings[ETH0]
     assert Witnesses(company.roster).refused(ETH0 if on == ETH0 else ETH1, to, 5.0) is counts
-    assert (sighting.suspicion is not None and sighting.suspicion.refused_at == 5.0) is counts
+    assert (sighting.refused_at == 5.0) is counts
 
 
 @pytest.mark.parametrize(("standing", "counts"), [(SUSPECT, True), (ALIVE, False), (DEAD, False)])

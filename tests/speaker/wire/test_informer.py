@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cluster.addresses import Family
 from cluster.objects import AddressText, NodeName
 from speaker.api.statistics import Statistics
-from speaker.channel import Claims, ClaimsChange, Holding, Stats, ToWatcher, WatcherEnd, watcher_end
+from speaker.channel import Claims, ClaimsChange, Holding, Stats, ToWatcher, Unheard, WatcherEnd, watcher_end
 from speaker.child import Child
 from speaker.link import LinkName, Mac
 from speaker.passes import Passes
@@ -47,9 +47,9 @@ class World:
         self.counters: Counter[str] = Counter()
         self.keeper = WatcherKeeper(Child(os.getpid(), ours), _no_other, 0.0)
         self.keeper.plan_revision = 1
-        protocol = Protocol(NodeName("node-1"), 1, Settings(), random.Random(1), 0.0)
+        self.protocol = Protocol(NodeName("node-1"), 1, Settings(), random.Random(1), 0.0)
         self.informer = Informer(
-            self.keeper, protocol, self.answering, self.responders, counters=self.counters, passes=Passes()
+            self.keeper, self.protocol, self.answering, self.responders, counters=self.counters, passes=Passes()
         )
         self.now = 0.0
 
@@ -232,8 +232,7 @@ def test_traffic_is_told_once_and_only_where_there_was_some(world: World) -> Non
             world.change({left: None})
             traffic.forget(left)
         world.informer.tell_statistics(None, float(second))
-        for message in world.watcher.receive():
-            assert isinstance(message, Stats)
+        for message in (each for each in world.watcher.receive() if isinstance(each, Stats)):
             traffic.add(message)
             told.append((message.answered, message.gratuitous))
     both = {asked: 1, left: 1}, {asked: 2, left: 2}
@@ -263,3 +262,28 @@ def test_statistics_that_are_not_read_add_up(world: World) -> None:
         channel.flush()
         world.informer.tell_statistics(None, 0.0)
     assert traffic.totals().gratuitous == {address: sent + 50}
+
+
+def test_who_is_unheard_is_told_when_it_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> list[Unheard]:
+        world.informer.handle_timer(0.0)
+        return [message for message in world.watcher.receive() if isinstance(message, Unheard)]
+
+    unheard = frozenset[NodeName]()
+    monkeypatch.setattr(world.protocol, "unheard", lambda: unheard)
+    assert told() == [], "nothing happened"
+    world.informer.tell_statistics(None, 0.0)
+    assert told() == [Unheard(())]
+    unheard = frozenset({NodeName("node-3"), NodeName("node-2")})
+    world.informer.decide([Decision("PeerSuspected")])
+    assert told() == []
+    world.informer.decide([Decision("PeerDead")])
+    assert told() == [Unheard((NodeName("node-2"), NodeName("node-3")))]
+    world.informer.tell_statistics(None, 1.0)
+    assert told() == [], "nothing changed"
+    unheard = frozenset()  # by something that no decision tells of
+    world.informer.tell_statistics(None, 2.0)
+    assert told() == [Unheard(())]
+    world.informer.begin()
+    world.informer.tell_statistics(None, 3.0)
+    assert told() == [Unheard(())]

@@ -79,7 +79,7 @@ class Registry:
             watcher.lease.set_links(tuple(ListedLink(each.name, each.mac, each.own) for each in up), now)
         if renewal := watcher.lease.take(now):
             self._renewals += 1
-            body = lease_body(node.known_as, *renewal, f"renewal {self._renewals}")
+            body = lease_body(node.known_as, renewal, f"renewal {self._renewals}")
             annotations = {LINKS_ANNOTATION: body["metadata"]["annotations"][LINKS_ANNOTATION]}
             spec = LeaseSpec(holder_identity=node.known_as, renew_time=body["spec"]["renewTime"])
             self.leases[body["metadata"]["name"]] = Lease(ObjectMeta(name="", annotations=annotations), spec)
