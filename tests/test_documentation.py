@@ -42,6 +42,7 @@ RUN_BY_PAGE = {
     "docs/how-to/migrate-from-metallb.md": "tests/lab/test_migration.py",
     "docs/how-to/move-from-metallbs-configmap.md": "tests/kubernetes/test_conversion.py",
     "docs/how-to/install-with-helm.md": "tests/kubernetes/test_helm.py",
+    "docs/tutorials/node-ip-behind-nat.md": "tests/lab/test_node_ip_tutorial.py",
     "docs/how-to/monitor.md": "tests/kubernetes/test_helm.py, tests/kubernetes/test_manifests.py",
 }
 """Pages whose commands another test runs in order, all of them: the page, and where."""

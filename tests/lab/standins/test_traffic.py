@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +17,7 @@ from lab.objects.manifests import api_of
 from lab.objects.workloads import start_workload
 from lab.standins.views import PODS
 from tests.lab import ssh
+from tests.lab.asking import can_get, get
 from tests.lab.conftest import end, make
 from tests.waiting import wait_until
 
@@ -69,24 +68,6 @@ def free(lab: Lab, number: int) -> str:
     """An address of the LAN that no host has, of the lab's primary family."""
     separator = ":" if ":" in lab.status().layout.primary.lan else "."
     return lab.status().layout.primary.pool_first.rpartition(separator)[0] + f"{separator}{number}"
-
-
-def get(lab: Lab, host: str, address: str, port: int = 80, timeout: float = 2.0) -> dict[str, Any]:
-    """A GET from a host, over a connection of its own. Raises ``OSError``."""
-    connection = http.client.HTTPConnection(address, port)
-    with lab.open_socket(host, socket_family(address)) as connection.sock:
-        connection.sock.settimeout(timeout)
-        connection.sock.connect((address, port))
-        connection.request("GET", "/", headers={"Connection": "close"})
-        answer: dict[str, Any] = json.loads(connection.getresponse().read())
-    return answer
-
-
-def can_get(lab: Lab, host: str, address: str, port: int = 80) -> dict[str, Any] | None:
-    try:
-        return get(lab, host, address, port)
-    except (OSError, http.client.HTTPException):
-        return None
 
 
 def make_service(lab: Lab, api: ApiClient, name: str, address: str, via: str, **spec: Any) -> Service:
