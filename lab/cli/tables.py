@@ -98,9 +98,14 @@ def _node_status(body: Body) -> str:
     return ",".join(words)
 
 
-def _internal_ip(body: Body) -> str:
-    addresses = dig(body, "status.addresses") or []
-    return next((a["address"] for a in addresses if a.get("type") == "InternalIP"), NONE)
+def _node_address(kind: str) -> Callable[[Body], str]:
+    """The first address of that type."""
+
+    def fill(body: Body) -> str:
+        addresses = dig(body, "status.addresses") or []
+        return next((a["address"] for a in addresses if a.get("type") == kind), NONE)
+
+    return fill
 
 
 def _external_ip(body: Body) -> str:
@@ -142,8 +147,8 @@ def _event_object(body: Body) -> str:
 _BUILT_IN: dict[str, tuple[list[Column], list[Column]]] = {
     "namespaces": ([("STATUS", _at("status.phase"))], []),
     "nodes": (
-        [("STATUS", _node_status), ("INTERNAL-IP", _internal_ip)],
-        [("POD-CIDR", _at("spec.podCIDR"))],
+        [("STATUS", _node_status), ("INTERNAL-IP", _node_address("InternalIP"))],
+        [("EXTERNAL-IP", _node_address("ExternalIP")), ("POD-CIDR", _at("spec.podCIDR"))],
     ),
     "services": (
         [
