@@ -55,9 +55,15 @@ class Address(NamedTuple):
     @property
     def text(self) -> AddressText:
         """The canonical text form (RFC 5952 for IPv6)."""
-        if self.family is Family.IPV4:
-            return AddressText(str(ipaddress.IPv4Address(self.value)))
-        return AddressText(str(ipaddress.IPv6Address(self.value)))
+        return _text(self)
+
+
+@lru_cache(maxsize=1024)
+def _text(address: Address) -> AddressText:
+    """Kept, since thousands of Services may show the addresses of the same nodes."""
+    if address.family is Family.IPV4:
+        return AddressText(str(ipaddress.IPv4Address(address.value)))
+    return AddressText(str(ipaddress.IPv6Address(address.value)))
 
 
 @dataclass(frozen=True, slots=True, order=True)

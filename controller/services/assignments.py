@@ -103,34 +103,40 @@ class Assignments:
             contenders.append(Contender(one, one.age, sharer, shown, given, elsewhere, leaving, on_nodes))
             if shown != given:
                 unclear.append(one)
+        granted: dict[str, list[Address]] = {}
         barred: dict[str, list[Address]] = {}
         for title in titles(contenders, self._ledger.is_in_no_pool):
             if title.grade is Grade.USURPED:
                 continue
-            self._grant(title)
-            if title.barred_by is not None and title.address in addresses_in_status(title.who.view):
-                barred.setdefault(title.who.view.key, []).append(title.address)
+            key = title.who.view.key
+            if title.barred_by is None:
+                granted.setdefault(key, []).append(title.address)
+                continue
+            self._refuse_title(title, title.barred_by)
+            if title.address in addresses_in_status(title.who.view):
+                barred.setdefault(key, []).append(title.address)
+        for key, addresses in granted.items():
+            one = everybody[key]
+            self.assign(one, tuple(addresses))
+            one.confirmed = one.assigned
         for key, refused in barred.items():
             self._refuse(everybody[key], tuple(refused))  # it has the address as soon as the other has left
         for one in sorted(unclear, key=lambda each: each.age):
             self.note_strays(one, everybody)
 
-    def _grant(self, title: Title[Assignment]) -> None:
+    def _refuse_title(self, title: Title[Assignment], barred_by: Assignment) -> None:
         one, address = title.who, title.address
-        if title.barred_by is None:
-            self.assign(one, (*one.assigned, address))
-            one.confirmed = one.assigned
-        else:
-            one.cleared = _belongs_to(address, title.barred_by, one)
-            if title.grade in {Grade.GIVEN_AND_SHOWN, Grade.GIVEN}:
-                one.yielded = (*one.yielded, address)
+        one.cleared = _belongs_to(address, barred_by, one)
+        if title.grade in {Grade.GIVEN_AND_SHOWN, Grade.GIVEN}:
+            one.yielded = (*one.yielded, address)
 
     def note_strays(self, one: Assignment, known: Mapping[str, Assignment]) -> bool:
         """Note what the Service shows beside what it has; says whether it usurps any of what it shows. ``known``: every
         Service that may have something, by ``namespace/name``."""
         shown = addresses_in_status(one.view)
         overstays = self._overstays(one, shown)
-        beside = [each for each in shown if each not in one.assigned and each not in one.retiring]
+        has = {*one.assigned, *one.retiring}
+        beside = [each for each in shown if each not in has]
         if not beside and not one.strays and one.view.key not in self._refused:
             return overstays
         strays = tuple(each for each in beside if self._conflict(each, one) is None)
@@ -255,16 +261,19 @@ class Assignments:
 
     def assign(self, one: Assignment, addresses: tuple[Address, ...]) -> None:
         """Assign these addresses. What the Service had beside them is retiring."""
+        now = set(addresses)
         left = (*one.retiring, *one.assigned)
-        one.retiring = tuple(dict.fromkeys(address for address in left if address not in addresses))
+        one.retiring = tuple(dict.fromkeys(address for address in left if address not in now))
         one.assigned = addresses
-        one.yielded = tuple(address for address in one.yielded if address not in addresses)
-        one.strays = tuple(address for address in one.strays if address not in addresses)
+        one.yielded = tuple(address for address in one.yielded if address not in now)
+        one.strays = tuple(address for address in one.strays if address not in now)
+        terms = _Terms(self._ledger, one.view)
         for address in addresses:
-            if _is_leaving(one) and (sharer := self._sharer(address, one)) not in self._ledger.having(address):
+            sharer = terms.on(address)
+            if _is_leaving(one) and sharer not in self._ledger.having(address):
                 # it stays, and those that cannot share with it any more move
                 self._disputed.setdefault(address, set()).add(sharer)
-            if self._take(address, one):
+            if self._ledger.take(address, sharer):
                 self._note_freed(address, self._ledger.pool_around(address))
 
     def confirm(self, one: Assignment) -> None:
@@ -341,7 +350,7 @@ class Assignments:
         return changed.keys() | {key for address in everything for key in self._showing.get(address, ())}
 
     def _sharer(self, address: Address, one: Assignment) -> Sharer:
-        return read_node_sharer(one.view) if self._ledger.is_in_no_pool(address) else read_sharer(one.view)
+        return _Terms(self._ledger, one.view).on(address)
 
     def _conflict(self, address: Address, one: Assignment) -> Sharer | None:
         return self._ledger.conflict(address, self._sharer(address, one))
@@ -356,6 +365,23 @@ class Assignments:
             self._note_freed(address, self._ledger.give_back(address, one.view.key))
             if address in self._showing:
                 self._vacated.add(address)
+
+
+class _Terms:
+    """On which terms one Service shares addresses. What is the same for many is read once."""
+
+    def __init__(self, ledger: Ledger, view: Service) -> None:
+        self._ledger = ledger
+        self._view = view
+        self._of_pools: Sharer | None = None
+        self._of_nodes: Sharer | None = None
+
+    def on(self, address: Address) -> Sharer:
+        if self._ledger.is_in_no_pool(address):
+            self._of_nodes = self._of_nodes or read_node_sharer(self._view)
+            return self._of_nodes
+        self._of_pools = self._of_pools or read_sharer(self._view)
+        return self._of_pools
 
 
 def _is_leaving(one: Assignment) -> bool:
