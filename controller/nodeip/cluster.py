@@ -75,6 +75,7 @@ class _PoolState:
     gives: NodesOfPool | None = None
     """None: not computed yet."""
     left_out: Mapping[NodeName, LeftOut] = field(default_factory=dict)
+    selected: int = 0
 
 
 class NodePools:
@@ -82,6 +83,7 @@ class NodePools:
 
     def __init__(self) -> None:
         self._pools: dict[PoolName, _PoolState] = {}
+        self._given: Mapping[PoolName, NodePool] = {}
         self._stale: set[PoolName] = set()
         self._affected: set[PoolName] = set()
         self._affected_services: set[str] = set()
@@ -139,7 +141,10 @@ class NodePools:
     # -------------------------------------------------------------------- what is always followed
 
     def set_pools(self, pools: Mapping[PoolName, NodePool]) -> None:
-        """Those in force."""
+        """Those in force. The same mapping has the same pools."""
+        if pools is self._given:
+            return
+        self._given = pools
         for name in self._pools.keys() - pools.keys():
             del self._pools[name]
             self._stale.discard(name)
@@ -295,8 +300,7 @@ class NodePools:
         state = self._pools.get(pool)
         if not self._known or state is None or state.gives is None:
             return None
-        selected = len(state.gives.shown.keys() | state.gives.left_out.keys())
-        return NodePoolFigures(selected, state.left_out, self._demand.served_from(pool))
+        return NodePoolFigures(state.selected, state.left_out, self._demand.served_from(pool))
 
     def next_deadline(self) -> float | None:
         """When ``handle_timer`` is due; None: not before something is observed."""
@@ -327,6 +331,7 @@ class NodePools:
             if gives != state.gives:
                 state.gives = gives
                 state.left_out = MappingProxyType(dict(_left_out(gives)))
+                state.selected = len(gives.shown.keys() | gives.left_out.keys())
                 self._affected.add(name)
                 self._outdated = True
         self._stale.clear()
