@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -37,7 +37,7 @@ from lab.errors import LabError, UnusableError
 from lab.layout import API_PORT, Layout, url_host
 from lab.machines.processes import python_path
 from lab.readiness import await_ready
-from lab.shipped.rights import DAEMONS, rights_of
+from lab.shipped.rights import DAEMONS, DaemonName, Rights, rights_of
 
 BUILD_S = 30.0  # for the namespaces and the LAN; takes a tenth of a second
 END_S = 10.0
@@ -89,6 +89,8 @@ class Recipe:
     controllers: int = 1
     controller_args: tuple[str, ...] = ()
     speaker_args: tuple[str, ...] = ()
+    rights: dict[DaemonName, Rights] = field(default_factory=dict)
+    """Of daemons that do not have those of ``deploy/berthlb.yaml``."""
 
 
 def up(recipe: Recipe, progress: Callable[[str], None] = lambda _: None) -> Launched:
@@ -164,7 +166,7 @@ def _build(recipe: Recipe, lock: int, launched: Launched, theirs: socket.socket)
                 controllers=recipe.controllers,
                 controller_args=recipe.controller_args,
                 speaker_args=recipe.speaker_args,
-                rights={daemon: rights_of(daemon) for daemon in DAEMONS},
+                rights={daemon: rights_of(daemon) for daemon in DAEMONS} | recipe.rights,
                 programs={each: str(found.path) for each, found in recipe.assets.programs.items()}
                 if recipe.assets
                 else {},

@@ -5,7 +5,9 @@
 3. What only the watcher can tell of the arguments (whether the kubeconfig is one, whether the port is free) is awaited
    before anything is sent, for as long as that takes: without a watcher there is nothing to announce.
 
-With ``--observe`` there is one process, which announces nothing (``observer``).
+With ``--liveness-only`` nothing is announced: the announcer says and hears heartbeats alone, without raw sockets, and
+the watcher is another one (``liveness``). With ``--observe`` there is one process, which announces nothing
+(``observer``).
 
 The exit code is 0 after SIGTERM or SIGINT, and 2 where the arguments cannot be worked with or the kernel refuses raw
 sockets for good.
@@ -44,7 +46,7 @@ def main() -> int:
         from speaker.api.observer import main as observe  # noqa: PLC0415  # which imports nothing that sends
 
         return observe(options)
-    if refused := why_no_raw_sockets():
+    if not options.liveness_only and (refused := why_no_raw_sockets()):
         complain("speaker", refused)
         return EXIT_USAGE
 
@@ -76,7 +78,7 @@ def main() -> int:
         probes=options.probes,
         reception=options.reception,
     )
-    return run(options.node, settings, first, partial(child.spawn, watch))
+    return run(options.node, settings, first, partial(child.spawn, watch), liveness_only=options.liveness_only)
 
 
 def _exit_code(ending: Child) -> int:

@@ -53,6 +53,8 @@ class Options:
     """What the interfaces receive while they are announced on."""
     ignore_exclude: bool = False
     """Announce also from nodes that are excluded from load balancers."""
+    liveness_only: bool = False
+    """Announce nothing, and report which nodes are silent, by ordinary datagrams."""
     observe: bool = False
     """Decide what would be announced, send nothing, and say what differs from what there is."""
 
@@ -63,6 +65,8 @@ def parse(arguments: list[str]) -> Options:
     given = reading.read(arguments)
     if given.node_name is None:
         reading.error(f"--node-name is missing: {WHICH_NODE}")
+    if given.liveness_only and given.observe:
+        reading.error("--liveness-only and --observe are given: who observes is heard by nobody")
     return Options(
         kubeconfig=given.kubeconfig,
         node=NodeName(given.node_name),
@@ -75,6 +79,7 @@ def parse(arguments: list[str]) -> Options:
         probes=not given.no_address_probes,
         reception=Reception(given.receive),
         ignore_exclude=given.ignore_exclude_lb,
+        liveness_only=given.liveness_only,
         observe=given.observe,
     )
 
@@ -124,6 +129,11 @@ def parser() -> OneLineParser:
         "--ignore-exclude-lb",
         action="store_true",
         help="announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too",
+    )
+    arguments.add_argument(
+        "--liveness-only",
+        action="store_true",
+        help="announce nothing, need no capability, and report which nodes are silent: for pools of node addresses",
     )
     arguments.add_argument(
         "--observe",

@@ -6,11 +6,12 @@ what a cluster gets.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from lab.shipped.installed import pod_of
+from lab.shipped.installed import MANIFEST, pod_of
 
 DaemonName = Literal["controller", "speaker"]
 DAEMONS: tuple[DaemonName, ...] = ("controller", "speaker")
@@ -27,9 +28,11 @@ class Rights(msgspec.Struct, frozen=True):
     """All that it can ever have, without ``CAP_`` (``capabilities.add``)."""
 
 
-def rights_of(daemon: DaemonName) -> Rights:
-    """The rights of one of our daemons. Raises ``ValueError`` where the manifest gives more than ``Rights`` can say."""
-    pod = pod_of(daemon)
+def rights_of(daemon: DaemonName, manifest: Path = MANIFEST) -> Rights:
+    """The rights of one of our daemons, as a manifest gives them.
+
+    Raises ``ValueError`` where the manifest gives more than ``Rights`` can say."""
+    pod = pod_of(daemon, manifest)
     (container,) = pod["containers"]
     context = {**pod["securityContext"], **container["securityContext"]}
     if (

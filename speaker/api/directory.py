@@ -2,6 +2,7 @@
 
 1. A speaker with a Lease is listed with the links that its Lease has.
 2. A speaker without one, as of the last release, has a ConfigurationState. It is listed with its Node's InternalIPs.
+   So is each speaker with a Lease for one that holds nothing (``by_nodes``), and with the ExternalIPs behind them.
 3. What changes goes to the announcer, once in ``SPACING_S``; the first time, the whole directory does.
 
 **A Lease is fresh or stale by what is seen here**, and no clock is compared with another one: not that of the Lease's
@@ -37,8 +38,10 @@ logger = logging.getLogger(__name__)
 class Directory:
     """See the module's docstring. The watcher's loop calls it."""
 
-    def __init__(self, node: NodeName) -> None:
+    def __init__(self, node: NodeName, *, by_nodes: bool = False) -> None:
+        """``by_nodes``: whoever has a Lease is listed with its Node's addresses, whatever links the Lease has."""
         self._node = node
+        self._by_nodes = by_nodes
         self._leases: dict[NodeName, tuple[ListedLink, ...]] = {}
         self._renewed: dict[NodeName, int] = {}
         """At which of our own renewals a Lease was last seen renewed."""
@@ -85,11 +88,13 @@ class Directory:
     def set_node(self, name: NodeName, node: Node | None) -> None:
         """A Node with its addresses."""
         found = node.status.addresses if node is not None else ()
-        internal = tuple(each.address for each in found if each.type == "InternalIP" and _is_address(each.address))
-        if self._addresses.get(name, ()) != internal:
+        of = {kind: [each.address for each in found if each.type == kind] for kind in ("InternalIP", "ExternalIP")}
+        texts = [*of["InternalIP"], *(of["ExternalIP"] if self._by_nodes else ())]
+        addresses = tuple(text for text in texts if _is_address(text))[:MAX_LINK_ADDRESSES]
+        if self._addresses.get(name, ()) != addresses:
             self._touched[name] = None
-        if internal:
-            self._addresses[name] = internal[:MAX_LINK_ADDRESSES]
+        if addresses:
+            self._addresses[name] = addresses
         else:
             self._addresses.pop(name, None)
 
@@ -143,12 +148,13 @@ class Directory:
         if node == self._node:
             return None
         links = self._leases.get(node)
-        if links is not None:
+        if links is not None and not self._by_nodes:
             return ListedSpeaker(node, links, not self._is_stale(node))
         addresses = self._addresses.get(node)
-        if addresses is None or node not in self._speakers:
+        if addresses is None or (links is None and node not in self._speakers):
             return None
-        return ListedSpeaker(node, (ListedLink(LinkName(""), b"", addresses),), False)
+        fresh = links is not None and not self._is_stale(node)
+        return ListedSpeaker(node, (ListedLink(LinkName(""), b"", addresses),), fresh)
 
 
 def _is_address(text: str) -> bool:

@@ -40,6 +40,7 @@ from speaker.api.exclusions import ExcludedByName
 from speaker.api.feed import PlanFeed
 from speaker.api.inbox import Inbox
 from speaker.api.listening import Listening
+from speaker.api.liveness import LivenessWatcher
 from speaker.api.metrics import SpeakerCollector, SpeakerFigures
 from speaker.api.node_look import NodeLook, NodeWatch
 from speaker.api.own_lease import OwnLease
@@ -372,7 +373,7 @@ def main(sock: socket.socket, options: Options, begun: Callable[[], object]) -> 
     except ClientConfigError as error:
         complain("speaker", str(error))
         return EXIT_USAGE
-    watcher = Watcher(client, watcher_end(sock), options)
+    watcher = (LivenessWatcher if options.liveness_only else Watcher)(client, watcher_end(sock), options)
     registry = CollectorRegistry()
     registry.register(SpeakerCollector(watcher.figures))
     ProcessCollector(registry=registry)

@@ -16,6 +16,8 @@ from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import BundleId
 
+ROUTED_MAC = Mac(bytes(6))
+"""In the place of a MAC, where the kernel finds the way."""
 LINK_LOCAL_LENGTH = 64
 """Of the prefix of link-local addresses (RFC 4291 §2.5.6)."""
 
@@ -44,6 +46,9 @@ class LinkState:
     link_local: AddressText | None = None
     """Own IPv6 address that is valid on this link only (RFC 4291 §2.5.6), ``fe80::11``; None: the kernel speaks no IPv6
     here. Every link has the same subnet of such addresses, so it is none of ``prefixes``."""
+    routed: bool = False
+    """The kernel finds the way to each speaker, on whatever subnet it is: everybody is reached here, and by unicast
+    alone. No address can be announced here."""
 
     @property
     def own(self) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ Multicast does not pass everywhere: not through a switch that snoops memberships
 in most clouds, nor over much WiFi. A speaker that hears another one writes to it by unicast where the group does not
 reach it. The directory is for those who never heard each other.
 
-1. A speaker of the directory is *expected* on each link of ours whose subnet one of its addresses is in.
+1. A speaker of the directory is *expected* on each link of ours whose subnet one of its addresses is in, and on a link
+   for which the kernel routes wherever it is.
 2. One that is expected, and whose datagrams do not arrive, is *missing*. It is sent the heartbeats of that link by
    unicast: twice, and then after pauses that double up to two seconds, or to thirty where its Lease is not renewed. At
    most 16 are written to with a heartbeat, those first that have waited longest.
@@ -39,7 +40,7 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.directory import MAX_LISTED, DirectoryChange, ListedLink, ListedSpeaker, address_of
 from speaker.link import LinkName, Mac
-from speaker.protocol.effects import AskAddress, LinkState, NeighbourSeen
+from speaker.protocol.effects import ROUTED_MAC, AskAddress, LinkState, NeighbourSeen
 from speaker.protocol.news import Contact, News
 from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Standing
@@ -172,7 +173,7 @@ class Expected:
         news = News()
         for name, link in self._roster.links.items():
             before, link.blocked = link.blocked, self._blocked_on(name, now)
-            if link.blocked != before:
+            if link.blocked != before and not link.state.routed:  # where nothing can be claimed
                 news.changed = True
                 self._say_what_decides(name, before, link.blocked)
         return news
@@ -267,8 +268,13 @@ class Expected:
 
 def _contacts(links: tuple[ListedLink, ...], here: LinkState) -> Iterator[Contact]:
     """Where a speaker with these links is reached on a link of ours: on the first of them that has an address in a
-    subnet of ours. In IPv4 that is its address there. In IPv6 it is its link-local one, by which heartbeats go."""
+    subnet of ours. In IPv4 that is its address there. In IPv6 it is its link-local one, by which heartbeats go. Where
+    the kernel routes, it is at each of its addresses."""
     own = {address_of(text) for text in here.own}
+    if here.routed:
+        everywhere = dict.fromkeys(address_of(text) for link in links for text in link.addresses)
+        yield from ((address, ROUTED_MAC) for address in everywhere if address not in own)
+        return
     networks = networks_of(here.prefixes)
     for link in links:
         addresses = [ipaddress.ip_address(address_of(text)) for text in link.addresses]

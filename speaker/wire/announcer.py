@@ -67,7 +67,6 @@ from speaker.wire import process
 from speaker.wire.addresses import WireAddress
 from speaker.wire.agenda import Agenda
 from speaker.wire.answering import Answering
-from speaker.wire.families import RESOLUTIONS
 from speaker.wire.frame_watch import FrameWatch
 from speaker.wire.gratuitous import GratuitousSchedule
 from speaker.wire.informer import Informer
@@ -75,6 +74,7 @@ from speaker.wire.keeper import WatcherKeeper
 from speaker.wire.kernel_answers import KernelAnswers
 from speaker.wire.link_socket import LinkSocket
 from speaker.wire.links import steps
+from speaker.wire.medium import DATAGRAMS, FRAMES, Medium
 from speaker.wire.open_links import OpenLink, OpenLinks
 from speaker.wire.process import boottime
 from speaker.wire.receiving import Receiver
@@ -93,7 +93,7 @@ logger = logging.getLogger(__name__)
 class Announcer:
     """The loop and what it holds."""
 
-    def __init__(self, protocol: Protocol, keeper: WatcherKeeper, settings: Settings) -> None:
+    def __init__(self, protocol: Protocol, keeper: WatcherKeeper, settings: Settings, medium: Medium = FRAMES) -> None:
         late_s = settings.detection_floor_s / 2
         counters: Counter[str] = Counter()
         self._protocol = protocol
@@ -103,12 +103,11 @@ class Announcer:
         self._agenda = Agenda(late_s, boottime())
         self._waiting = Waiting()
 
-        self._answering = Answering(RESOLUTIONS)
-        self._responders = Responders(RESOLUTIONS, self._answering, protocol.prove)
-        self._schedule = GratuitousSchedule(RESOLUTIONS, self._answering, settings.gratuitous_limit)
-        self._links = OpenLinks(
-            RESOLUTIONS, self._responders, self._wait_for, self._wait_no_longer_for, settings.reception
-        )
+        self._answering = Answering(medium.resolutions)
+        self._responders = Responders(medium.resolutions, self._answering, protocol.prove)
+        self._schedule = GratuitousSchedule(medium.resolutions, self._answering, settings.gratuitous_limit)
+        self._medium = medium
+        self._links = OpenLinks(medium, self._responders, self._wait_for, self._wait_no_longer_for, settings.reception)
         self._announced: tuple[LinkState, ...] = ()
         """The links that the protocol knows of."""
         self._usability = Usability()
@@ -282,7 +281,7 @@ class Announcer:
         table = self._netlink.table
         if not table.complete:
             return
-        for links in steps(self._links.wanted, table.links(), table.take_lost()):
+        for links in steps(self._links.wanted, self._medium.links(table.links()), table.take_lost()):
             self._links.set_links(links)
             self._announce_links(now)
         self._usability.changed()
@@ -347,7 +346,7 @@ class Announcer:
 
     def _watch_frames(self, name: LinkName, wanted: bool) -> None:
         link = self._links.get(name)
-        if link is None or wanted == (link.watch is not None):
+        if link is None or link.state.routed or wanted == (link.watch is not None):
             return
         if link.watch is not None:
             self._waiting.remove(link.watch.socket)
@@ -379,8 +378,12 @@ class Announcer:
             self._waiting.add(channel, self._receive_channel, writes=channel.waiting)
 
 
-def run(node: NodeName, settings: Settings, first: Child, spawn: Callable[[], Child]) -> int:
+def run(
+    node: NodeName, settings: Settings, first: Child, spawn: Callable[[], Child], *, liveness_only: bool = False
+) -> int:
     """Be the announcer until SIGTERM or SIGINT, with ``first`` as the watcher and others by ``spawn`` when it ends.
+
+    With ``liveness_only`` nothing is announced, and the kernel routes the heartbeats.
 
     Returns the exit code: 0 after a signal, `EXIT_USAGE` if the watcher cannot work with the command line. Raises
     ``OSError`` when the kernel refuses what nothing works without (AF_PACKET sockets excepted: those are tried again).
@@ -390,7 +393,8 @@ def run(node: NodeName, settings: Settings, first: Child, spawn: Callable[[], Ch
     now = boottime()
     session = secrets.randbits(63) | 1
     protocol = Protocol(node, session, settings, random.Random(session), now)
-    announcer = Announcer(protocol, WatcherKeeper(first, spawn, now), settings)
+    medium = DATAGRAMS if liveness_only else FRAMES
+    announcer = Announcer(protocol, WatcherKeeper(first, spawn, now), settings, medium)
     process.freeze_garbage()
     logger.info("announcer started", extra={"node": node, **granted})
     return announcer.run()

@@ -20,9 +20,10 @@ from speaker.link import LinkName, Mac, Reception
 from speaker.protocol.effects import LinkState
 from speaker.wire.frame_watch import FrameWatch
 from speaker.wire.heartbeats.copies import DatagramCopies
-from speaker.wire.heartbeats.sockets import HeartbeatSocket, open_heartbeats
+from speaker.wire.heartbeats.routed import Heartbeats
+from speaker.wire.medium import Medium
 from speaker.wire.reception import WiderReception
-from speaker.wire.resolution import Resolution, Responder
+from speaker.wire.resolution import Responder
 from speaker.wire.resolver import Resolver
 from speaker.wire.responders import Responders
 from speaker.wire.sockets import discard
@@ -36,7 +37,7 @@ class OpenLink:
     def __init__(
         self,
         state: LinkState,
-        resolutions: Mapping[Family, Resolution],
+        medium: Medium,
         responders: Mapping[Family, Responder],
         reception: Reception,
     ) -> None:
@@ -45,11 +46,11 @@ class OpenLink:
         self.resolvers: dict[Family, Resolver] = {}
         with ExitStack() as opened:
             for family, responder in responders.items():
-                self.resolvers[family] = Resolver(state, resolutions[family], responder)
+                self.resolvers[family] = Resolver(state, medium.resolutions[family], responder)
                 opened.callback(self.resolvers[family].close)
             self._reception = WiderReception(state.index, reception)
             opened.callback(self._reception.close)
-            self.heartbeats = open_heartbeats(state)
+            self.heartbeats = medium.open_heartbeats(state)
             opened.pop_all()
         self.copies = DatagramCopies()
         self._order = list(self.heartbeats)
@@ -66,7 +67,7 @@ class OpenLink:
         for family, resolver in self.resolvers.items():
             resolver.set_state(state, responders[family])
 
-    def speaking(self) -> list[HeartbeatSocket]:
+    def speaking(self) -> list[Heartbeats]:
         """The heartbeats of the families that the link speaks now, each time in another order: peers note the address
         from which they heard a datagram first, and so come to know both."""
         self._order.reverse()
@@ -111,7 +112,7 @@ class OpenLink:
             self.watch.close()
 
     @property
-    def _parts(self) -> list[Resolver | HeartbeatSocket]:
+    def _parts(self) -> list[Resolver | Heartbeats]:
         return [*self.resolvers.values(), *self.heartbeats.values()]
 
     @property
@@ -128,14 +129,14 @@ class OpenLinks:
 
     def __init__(
         self,
-        resolutions: Mapping[Family, Resolution],
+        medium: Medium,
         responders: Responders,
         opened: Callable[[OpenLink], object],
         closing: Callable[[OpenLink], object],
         reception: Reception = Reception.FILTERED,
     ) -> None:
         """``opened`` and ``closing`` are told of each link, to wait for its sockets and to wait no longer."""
-        self._resolutions = resolutions
+        self._medium = medium
         self._responders = responders
         self._opened = opened
         self._closing = closing
@@ -187,7 +188,7 @@ class OpenLinks:
             if state.name in self._links:
                 continue
             try:
-                link = OpenLink(state, self._resolutions, self._responders.on(state.name), self._reception)
+                link = OpenLink(state, self._medium, self._responders.on(state.name), self._reception)
             except OSError as error:
                 self.refused[state.name] = str(error)
                 if refused.get(state.name) != str(error):

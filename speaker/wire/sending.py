@@ -6,7 +6,8 @@ one that the network loses, with one difference: we know it. Each refusal is cou
 hears itself.
 
 **A heartbeat to the group** goes out in every family that the link speaks now, the same octets in each. One that the
-kernel takes is enough to be heard, so a link is mute where it takes none. *A datagram to one speaker* goes out in the
+kernel takes is enough to be heard, so a link is mute where it takes none. Where the kernel routes, there is no group to
+send to. *A datagram to one speaker* goes out in the
 family of its address.
 """
 
@@ -41,7 +42,7 @@ class Sender:
 
     def send(self, effect: SendHeartbeat | SendUnicast | AskAddress | ProbeAddress, now: float) -> None:
         link = self._links.get(effect.link)
-        if link is None:
+        if link is None or (link.state.routed and isinstance(effect, SendHeartbeat)):
             return
         match effect:
             case SendHeartbeat(name, data):

@@ -220,6 +220,7 @@ BAD = [
     ("controller.replicas=-1", "/controller/replicas"),
     ("controller.strategy.type=OnDelete", "/controller/strategy/type"),
     ("speaker.updateStrategy.type=Recreate", "/speaker/updateStrategy/type"),
+    ("speaker.livenessOnly=yes", "/speaker/livenessOnly"),
     ("speaker.metricsPort=70000", "/speaker/metricsPort"),
     ("prometheus.metricsPort=metrics", "/prometheus/metricsPort"),
     ("controller.image.pullPolicy=Sometimes", "/controller/image/pullPolicy"),
@@ -242,6 +243,12 @@ def test_a_wrong_value_is_refused_with_its_fields_name(value: str, field: str) -
     done = helm("template", "berthlb", str(CHART), "--set", value)
     assert done.returncode != 0
     assert field in done.stderr
+
+
+def test_speakers_that_announce_nothing_cannot_observe() -> None:
+    done = helm("template", "berthlb", str(CHART), "--set", "mode=observe,speaker.livenessOnly=true")
+    assert done.returncode != 0
+    assert "speaker.livenessOnly: a speaker that announces nothing has nothing to observe" in done.stderr
 
 
 def test_two_monitors_are_refused() -> None:

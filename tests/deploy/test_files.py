@@ -107,6 +107,33 @@ def test_pods_are_found_as_metallbs_are_but_not_by_its_webhook_service(kind: str
     assert container(kind)["name"] == {"Deployment": "controller", "DaemonSet": "speaker"}[kind]
 
 
+def test_speakers_for_liveness_alone_replace_the_others_and_may_do_nothing_else() -> None:
+    """Each object of theirs has the name of one that is installed, so that applying them takes rights away."""
+    objects = list(yaml.safe_load_all((ROOT / "deploy/liveness-only.yaml").read_text()))
+    names = {(each["kind"], each["metadata"]["name"]) for each in objects}
+    assert names <= {(each["kind"], each["metadata"]["name"]) for each in OBJECTS if each}
+    assert {kind for kind, _ in names} >= {"DaemonSet", "Role", "ClusterRole"}
+    (workload,) = [each for each in objects if each["kind"] == "DaemonSet"]
+    (only,) = workload["spec"]["template"]["spec"]["containers"]
+    assert only["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    values = {each["name"]: VALUES[each["valueFrom"]["fieldRef"]["fieldPath"]] for each in only["env"]}
+    said = [re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], each) for each in only["args"]]
+    assert speaker_options.parse(said).liveness_only
+    rules = [rule for each in objects if each["kind"] in {"Role", "ClusterRole"} for rule in each["rules"]]
+    allowed = {(verb, resource) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert allowed == {
+        *(("list", "nodes"), ("watch", "nodes"), ("get", "namespaces"), ("list", "secrets"), ("watch", "secrets")),
+        *(("list", "leases"), ("watch", "leases"), ("create", "leases"), ("patch", "leases")),
+    }
+
+
 def rules() -> list[dict[str, Any]]:
     (found,) = [each for each in MONITORING if each["kind"] == "PrometheusRule"]
     return [rule for group in found["spec"]["groups"] for rule in group["rules"]]

@@ -1,5 +1,5 @@
 """What the speakers' Leases report of the nodes: of one of three that loses power, of its return, and of speakers that
-end while their nodes live.
+end while their nodes live. The speakers are those that announce, and those for liveness alone.
 
 Limits count seconds of an idle machine. The seconds until both others report a power cut are logged.
 """
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,8 @@ from lab.control.messages import Action
 from lab.layout import lay_out
 from lab.objects.manifests import api_of, apply_bodies
 from lab.readiness import await_ready
+from lab.shipped.installed import LIVENESS_ONLY
+from lab.shipped.rights import DaemonName, Rights, rights_of
 from speaker.api.own_lease import lease_name
 from tests.waiting import Stopwatch, assert_stays, wait_until
 
@@ -42,21 +45,27 @@ POOL = {
 }
 KNOWN_S = 2.0
 """An idle speaker of a cluster without a NodeIPPool is suspected no sooner than after 2.4 s."""
-SERVER = "import socket, time; taken = socket.create_server(('', 2222)); print(flush=True); time.sleep(1000)"
+SERVER = (
+    sys.executable,
+    "-c",
+    "import socket, time; taken = socket.create_server(('', 2222)); print(flush=True); time.sleep(1000)",
+)
 
 logger = logging.getLogger(__name__)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Lab]:
+@pytest.fixture(scope="module", params=["announcing", "liveness-only"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Three nodes, a NodeIPPool, and a server on the first node."""
-    with launch.up(launch.Recipe(f"report-test-{os.getpid()}", lay_out(3), node_grace=30.0)) as lab:
-        wait_until(lambda: texts(lab) == ["{}"] * 3)
-        with lab.start(NODES[0], [sys.executable, "-c", SERVER], stdout=subprocess.PIPE) as server:
-            assert server.stdout is not None
-            server.stdout.readline()
-            apply_bodies(lab, [POOL])
-            yield lab
+    recipe = launch.Recipe(f"report-test-{os.getpid()}", lay_out(3), node_grace=30.0)
+    if request.param == "liveness-only":
+        rights: dict[DaemonName, Rights] = {"speaker": rights_of("speaker", LIVENESS_ONLY)}
+        recipe = replace(recipe, speaker_args=("--liveness-only",), rights=rights)
+    with launch.up(recipe) as lab, lab.start(NODES[0], SERVER, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        server.stdout.readline()
+        apply_bodies(lab, [POOL])
+        yield lab
 
 
 def texts(lab: Lab) -> list[str | None]:
@@ -96,10 +105,28 @@ def test_a_speaker_that_ends_alone_leaves_its_node_heard(cluster: Lab, end: Acti
     await_ready(cluster)
 
 
-def test_what_listens_on_a_node_is_reported_while_there_is_a_node_pool(cluster: Lab) -> None:
+def test_what_listens_on_a_node_is_reported(cluster: Lab) -> None:
     wait_until(lambda: ("TCP", 2222) in reports(cluster)[0].listening)
     assert all(("TCP", 2222) not in report.listening for report in reports(cluster)[1:])
+
+
+@pytest.mark.parametrize("cluster", ["announcing"], indirect=True)
+def test_nothing_is_reported_without_a_node_pool(cluster: Lab) -> None:
+    wait_until(lambda: ("TCP", 2222) in reports(cluster)[0].listening)
     api_of(cluster).delete(NODE_IP_POOLS, NAMESPACE, "nodes")
     wait_until(lambda: texts(cluster) == ["{}"] * 3)
     apply_bodies(cluster, [POOL])
     wait_until(lambda: ("TCP", 2222) in reports(cluster)[0].listening)
+
+
+@pytest.mark.parametrize("cluster", ["liveness-only"], indirect=True)
+def test_speakers_for_liveness_alone_have_no_capability_and_only_ordinary_sockets(cluster: Lab) -> None:
+    speakers = [each for each in cluster.status().processes if each.name.startswith("speaker") and each.running]
+    assert {each.host for each in speakers} == set(NODES)
+    for each in speakers:
+        status = cluster.run(each.host, ["cat", f"/proc/{each.pid}/status"]).output.splitlines()
+        capabilities = {line.split()[0]: int(line.split()[1], 16) for line in status if line.startswith("Cap")}
+        assert set(capabilities.values()) == {0}, each
+    for node in NODES:
+        assert cluster.run(node, ["cat", "/proc/net/packet"]).output.count("\n") == 1, "its heading alone"
+        assert cluster.run(node, ["cat", "/proc/net/raw"]).output.count("\n") == 1

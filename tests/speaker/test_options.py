@@ -55,6 +55,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
                 "--receive",
                 "allmulti",
                 "--ignore-exclude-lb",
+                "--liveness-only",
             ),
         ]
     )
@@ -63,6 +64,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     assert (options.key, options.detection_floor_s, options.ignore_exclude) == (b"k" * 32, 0.5, True)
     assert (options.gratuitous_limit, options.probes) == (10, False)
     assert options.reception is Reception.ALL_MULTICAST
+    assert options.liveness_only
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         (["--node-name", "n", "--gratuitous-limit", "1.5"], "not a number of frames"),
         (["--node-name", "n", "--receive", "everything"], "--receive"),
         (["--node-name", "n", "--key-file", "pyproject.toml"], "a key has 16 to 64"),
+        (["--node-name", "n", "--liveness-only", "--observe"], "--liveness-only and --observe are given"),
         (["--node-name", "n", "--colour", "blue"], "--colour"),
     ],
 )

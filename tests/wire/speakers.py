@@ -18,6 +18,7 @@ from pathlib import Path
 
 from cluster.objects import AddressText, NodeName
 from lab.machines.container import confined
+from lab.shipped.installed import LIVENESS_ONLY
 from lab.shipped.rights import rights_of
 from speaker.api.statistics import Statistics, Totals
 from speaker.channel import (
@@ -28,6 +29,7 @@ from speaker.channel import (
     Holding,
     Stats,
     ToAnnouncer,
+    Unheard,
     watcher_end,
 )
 from speaker.link import LinkName, Reception
@@ -37,7 +39,7 @@ from speaker.protocol.effects import Decision
 from tests.wire.network import WireHost
 
 ROOT = Path(__file__).parents[2]
-RIGHTS = rights_of("speaker")
+RIGHTS, LIVENESS_RIGHTS = rights_of("speaker"), rights_of("speaker", LIVENESS_ONLY)
 CREDENTIALS = Credentials("0c1d2e3f-cluster", (bytes(range(32)),))
 
 _PROGRAM = """
@@ -62,14 +64,18 @@ def spawn():
     raise OSError("this test has one watcher only")
 
 settings = Settings(reception=Reception(sys.argv[3]))
-sys.exit(announcer.run(NodeName(sys.argv[1]), settings, Child(stands_for_watcher, channel), spawn))
+watcher = Child(stands_for_watcher, channel)
+liveness_only = "liveness-only" in sys.argv
+sys.exit(announcer.run(NodeName(sys.argv[1]), settings, watcher, spawn, liveness_only=liveness_only))
 """
 
 
 class Speaker:
     """One announcer, with the rights of its container, and the test's end of its channel."""
 
-    def __init__(self, host: WireHost, reception: Reception = Reception.FILTERED) -> None:
+    def __init__(
+        self, host: WireHost, reception: Reception = Reception.FILTERED, *, liveness_only: bool = False
+    ) -> None:
         self.host = host
         self.node = NodeName(host.name)
         self._told: dict[AddressText, Holding] = {}
@@ -79,12 +85,15 @@ class Speaker:
         self.stats: Stats | None = None
         self._traffic = Statistics(0.0)
         self.decisions: list[Decision] = []
+        self.unheard: tuple[NodeName, ...] | None = None
+        """Whom it does not hear, as it told last."""
         ours, theirs = socket.socketpair()
         self._channel = watcher_end(ours)
         self._lock = threading.Lock()
         self.process = host.start(
-            *confined(RIGHTS), sys.executable, "-c", _PROGRAM, self.node, str(theirs.fileno()),
-            reception.value,
+            *confined(LIVENESS_RIGHTS if liveness_only else RIGHTS),
+            sys.executable, "-c", _PROGRAM, self.node, str(theirs.fileno()), reception.value,
+            *(("liveness-only",) if liveness_only else ()),
             pass_fds=(theirs.fileno(),),
             cwd=ROOT,
             stderr=subprocess.PIPE,
@@ -189,6 +198,8 @@ class Speaker:
                     case Stats():
                         self._traffic.add(message)
                         self.stats = message
+                    case Unheard(nodes):
+                        self.unheard = nodes
                     case Decision():
                         self.decisions.append(message)
 

@@ -212,3 +212,28 @@ def test_a_lease_belongs_to_its_node_and_has_a_name_that_the_api_takes() -> None
     unknown = lease_body(B, WrittenLease("some-uid", (LINK,)), "now")
     assert REPORT_ANNOTATION not in unknown["metadata"]["annotations"], "a merge patch leaves what it does not name"
     assert len(lease_name(NodeName("n" * 253))) <= 253
+
+
+def test_who_holds_nothing_lists_others_by_their_nodes_addresses() -> None:
+    directory = Directory(ME, by_nodes=True)
+    directory.set_lease(None, lease(B), 0.0)
+    directory.set_node(
+        B,
+        Node(
+            ObjectMeta(name=B),
+            status=NodeStatus(
+                addresses=(
+                    NodeAddress(type="ExternalIP", address="203.0.113.12"),
+                    NodeAddress(type="InternalIP", address="198.51.100.12"),
+                    NodeAddress(type="InternalIP", address="2001:db8::12"),
+                    NodeAddress(type="Hostname", address="node-2"),
+                )
+            ),
+        ),
+    )
+    directory.set_node(
+        C, Node(ObjectMeta(name=C), status=NodeStatus(addresses=(NodeAddress("InternalIP", "10.0.0.1"),)))
+    )
+    places = ListedLink(LinkName(""), b"", ("198.51.100.12", "2001:db8::12", "203.0.113.12"))
+    everybody = directory.take(0.0)
+    assert everybody == DirectoryChange((ListedSpeaker(B, (places,), True),), whole=True), "node-3 has no speaker"

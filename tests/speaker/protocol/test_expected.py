@@ -220,3 +220,16 @@ def test_a_speaker_is_written_to_in_each_family_of_the_link_by_its_link_local_ad
         found = waiting.expected.due(ETH0, now + 50.0)
         wanted = [(address, mac_of(node)) for node, addresses in expected.items() for address in addresses]
         assert sorted(found) == sorted(wanted)
+
+
+def test_where_the_kernel_routes_a_speaker_is_expected_at_each_of_its_addresses_whatever_its_subnet() -> None:
+    waiting = Waiting()
+    link = waiting.company.link(ETH0, OWN)
+    link.state = replace(link.state, routed=True)
+    elsewhere = ("203.0.113.7", "198.51.100.7", "2001:db8::7")
+    waiting.expected.change(DirectoryChange((listed(B, *elsewhere, mac=b""),), whole=True), 0.0)
+    assert waiting.asked(1.0).keys() == set(elsewhere)
+    assert not any(isinstance(effect, AskAddress) for effect in waiting.company.effects), "the kernel finds the way"
+    waiting.expected.review(3.0)
+    assert link.blocked == {B}
+    assert waiting.company.decisions() == [], "nothing is claimed there, so no record decides"

@@ -11,6 +11,7 @@ from speaker.wire import netlink
 from speaker.wire.answering import Answering
 from speaker.wire.families import RESOLUTIONS
 from speaker.wire.links import DUMPS, LinkTable
+from speaker.wire.medium import FRAMES
 from speaker.wire.netlink import Interface
 from speaker.wire.open_links import OpenLinks
 from speaker.wire.responders import Responders
@@ -20,7 +21,7 @@ ETH0 = Interface(2, LinkName("eth0"), Mac(bytes(5) + b"\x01"), carrier=True, unf
 
 
 def no_links() -> OpenLinks:
-    return OpenLinks(RESOLUTIONS, Responders(RESOLUTIONS, Answering(RESOLUTIONS)), lambda _: None, lambda _: None)
+    return OpenLinks(FRAMES, Responders(RESOLUTIONS, Answering(RESOLUTIONS)), lambda _: None, lambda _: None)
 
 
 def complete(table: LinkTable) -> None:
