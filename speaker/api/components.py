@@ -3,7 +3,9 @@
 ``Components`` takes each Service and EndpointSlice as it comes, and remembers which Services that touches:
 
 1. A Service has the addresses in its status, and those that its condition says it was given.
-2. Services that have an address in common, directly or through others, form a component.
+2. Services that have an address in common, directly or through others, form a component. Only addresses count that can
+   be announced at all (``in_play``): a thousand Services of node-IP mode show the same nodes' addresses, and have
+   nothing to do with each other.
 3. A change of a Service touches it and all that have an address with it, before or now. A change of an EndpointSlice
    touches its Service.
 
@@ -15,7 +17,7 @@ Cost: a change costs as much as there are Services at its addresses. Addresses t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, KeysView
+from collections.abc import Callable, Iterable, KeysView
 from typing import NamedTuple
 
 from cluster.addresses import Address, AddressError, parse_address
@@ -65,8 +67,11 @@ class _Serving(NamedTuple):
 class Components:
     """See the module's docstring."""
 
-    def __init__(self, lb_class: str | None) -> None:
+    def __init__(self, lb_class: str | None, in_play: Callable[[NamedAddress], bool] = lambda _: True) -> None:
+        """``in_play`` says of an address whether anybody may announce it. When it says otherwise than before, every
+        Service counts as touched."""
         self._lb_class = lb_class
+        self._in_play = in_play
         self._services: dict[str, OurService] = {}
         self._contenders: dict[NamedAddress, tuple[str, ...]] = {}
         self._slices: dict[str, _Serving] = {}
@@ -87,7 +92,8 @@ class Components:
         self._touched.add(key)
         forgotten = []
         for place in places_before:
-            self._touched.update(self._contenders[place])
+            if self._in_play(place):
+                self._touched.update(self._contenders[place])
             if place not in places_now:
                 left = tuple(each for each in self._contenders[place] if each != key)
                 if left:
@@ -160,7 +166,7 @@ class Components:
         ahead = [key]
         while ahead:
             ours = self._services.get(ahead.pop())
-            for place in ours.contended if ours else ():
+            for place in filter(self._in_play, ours.contended if ours else ()):
                 for other in self._contenders[place]:
                     if other not in component:
                         component.add(other)
@@ -169,9 +175,20 @@ class Components:
 
     def groups(self, component: set[str]) -> list[list[OurService]]:
         """What of a component is announced together, the oldest Service first, each with those of the addresses in its
-        status that it may have. A Service that may have none is in no group."""
-        members = sorted((self._services[each] for each in component if each in self._services), key=_age)
-        return [members] if len(members) == 1 else _connected(_rightful(members))
+        status that are in play and that it may have. A Service that may have none is in no group."""
+        members = sorted(
+            (self._playing(self._services[each]) for each in component if each in self._services), key=_age
+        )
+        if len(members) == 1:
+            return [members] if members[0].shown else []
+        return _connected(_rightful(members))
+
+    def _playing(self, ours: OurService) -> OurService:
+        """The Service with those of its addresses that are in play."""
+        if all(map(self._in_play, ours.contended)):
+            return ours
+        given = None if ours.given is None else tuple(filter(self._in_play, ours.given))
+        return ours._replace(shown=tuple(filter(self._in_play, ours.shown)), given=given)
 
     def _ours(self, service: Service) -> OurService | None:
         if service.spec.type != "LoadBalancer" or service.spec.load_balancer_class != self._lb_class:

@@ -1,7 +1,8 @@
 """Which Services are announced, what must move together, and by whom: Services, slices, nodes and Config -> Plan.
 
 1. A Service is announced when it is of our class, has an address of a pool that an advertisement announces, some
-   endpoint of it can serve, and some node may hold it.
+   endpoint of it can serve, and some node may hold it. An address of no IPAddressPool, as in node-IP mode, is never
+   announced; neither is one that a Node has in its status, whatever pool contains it: that node answers for it.
 2. Where several Services show one address and may not share it, the address is announced for the one whose it is
    (``cluster.rightful``) and for no other, whatever the controller does about it; also where the status of that one
    shows it no more.
@@ -24,8 +25,10 @@ both Services. When ``secure`` is deleted, 192.0.2.2 leaves it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
+from cluster.addresses import AddressError, parse_address
 from cluster.config import Config
 from cluster.objects import AddressText, EndpointSlice, Node, NodeName, PoolName, Service
 from cluster.selectors import matches_any
@@ -51,8 +54,10 @@ class Planner:
         self._ignore_exclude = ignore_exclude
         self._config = Config()
         self._ranking = Ranking(node)
-        self._components = Components(lb_class)
+        self._components = Components(lb_class, self._in_play)
         self._pools_of: dict[NamedAddress, PoolName | None] = {}
+        self._addresses_of_nodes: dict[NodeName, frozenset[AddressText]] = {}
+        self._of_nodes: frozenset[AddressText] = frozenset()
         self._bundles: dict[BundleId, Bundle] = {}
         self._bundles_of: dict[str, BundleId] = {}
         self.reconsidered: frozenset[str] = frozenset()
@@ -74,6 +79,13 @@ class Planner:
         facts = NodeFacts.of(node, ignore_exclude=self._ignore_exclude) if node else None
         if self._ranking.set_node(NodeName(key), facts):
             self._all_touched = True
+        own = _addresses(node) if node else frozenset[AddressText]()
+        if own != self._addresses_of_nodes.get(NodeName(key), frozenset()):
+            self._addresses_of_nodes[NodeName(key)] = own
+            self._of_nodes = frozenset[AddressText]().union(*self._addresses_of_nodes.values())
+            self._all_touched = True
+        if node is None:
+            self._addresses_of_nodes.pop(NodeName(key), None)
 
     def set_service(self, key: str, service: Service | None) -> None:
         """A Service as it is now; None when it is gone, or no longer of type LoadBalancer."""
@@ -216,11 +228,24 @@ class Planner:
             )
         )
 
+    def _in_play(self, place: NamedAddress) -> bool:
+        """Whether anybody may announce the address."""
+        return self._pool_of(place) is not None and place.text not in self._of_nodes
+
     def _pool_of(self, place: NamedAddress) -> PoolName | None:
         if place not in self._pools_of:
             pool = self._config.pool_of(place.address)
             self._pools_of[place] = pool.name if pool else None
         return self._pools_of[place]
+
+
+def _addresses(node: Node) -> frozenset[AddressText]:
+    """All in a Node's status. What is none is left out: a host name, or somebody else's text."""
+    found = set()
+    for each in node.status.addresses:
+        with suppress(AddressError):
+            found.add(parse_address(each.address).text)
+    return frozenset(found)
 
 
 def plan(

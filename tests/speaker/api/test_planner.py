@@ -24,6 +24,7 @@ from cluster.objects import (
     LoadBalancerIngress,
     LoadBalancerStatus,
     Node,
+    NodeAddress,
     NodeCondition,
     NodeName,
     NodeStatus,
@@ -183,6 +184,50 @@ def test_a_service_with_an_address_of_a_pool_and_an_endpoint_is_announced_from_e
 )
 def test_not_announced(service: Service) -> None:
     assert bundles([service]) == ()
+
+
+def a_node_with(name: str, *addresses: str) -> Node:
+    node = a_node(name)
+    status = replace(node.status, addresses=tuple(NodeAddress("InternalIP", each) for each in addresses))
+    return replace(node, status=status)
+
+
+def test_an_address_of_no_pool_is_not_announced_as_of_a_service_with_addresses_of_nodes() -> None:
+    """In node-IP mode a status shows nodes' addresses, which no IPAddressPool has."""
+    nodes = [a_node_with("node-1", "198.51.100.11"), a_node_with("node-2", "198.51.100.12")]
+    shown = a_service("web", "198.51.100.11", "198.51.100.12")
+    assert bundles([shown], nodes=nodes) == ()
+
+
+@pytest.mark.parametrize("written", ["192.0.2.1", "::ffff:192.0.2.1"])
+def test_an_address_that_a_node_has_is_announced_by_nobody_whatever_pool_contains_it(written: str) -> None:
+    nodes = [a_node_with("node-1", "198.51.100.11", "node-1.example"), a_node_with("node-2", written)]
+    mixed = a_service("web", "192.0.2.1", "192.0.2.2")
+    assert [bundle.addresses for bundle in bundles([mixed], nodes=nodes)] == [("192.0.2.2",)]
+
+
+def test_an_address_is_given_up_when_a_node_gets_it_and_announced_again_when_the_node_is_gone() -> None:
+    planner = a_planner([a_service("web", WEB)])
+    planner.take_change()
+    assert [bundle.addresses for bundle in planner.plan().bundles] == [(WEB,)]
+    planner.set_node("node-9", a_node_with("node-9", WEB))
+    planner.take_change()
+    assert planner.plan().bundles == ()
+    planner.set_node("node-9", None)
+    planner.take_change()
+    assert [bundle.addresses for bundle in planner.plan().bundles] == [(WEB,)]
+
+
+def test_services_on_the_same_nodes_addresses_are_none_of_each_other_s_business() -> None:
+    """Whatever changes about one of a thousand, the others are not worked out anew."""
+    addresses = [f"198.51.100.{number}" for number in range(11, 61)]
+    services = [a_service(f"web-{number}", *addresses, port=8000 + number) for number in range(100)]
+    planner = a_planner([*services, a_service("lan", WEB)])
+    planner.take_change()
+    planner.set_service("default/web-7", a_service("web-7", *addresses[1:], port=8007))
+    planner.take_change()
+    assert planner.reconsidered == {"default/web-7"}
+    assert [bundle.services for bundle in planner.plan().bundles] == [("default/lan",)]
 
 
 def test_with_a_class_only_services_of_that_class_are_ours() -> None:
