@@ -244,6 +244,7 @@ def test_the_page_on_the_protocol_has_the_constants_of_the_code() -> None:
     told = {name: value for name, value, _ in rows(section(ROOT / "docs/protocol.md", "The rules"))}
     assert told == {
         "heartbeat interval": f"{used.interval_s * 1000:g} ms; {used.idle_interval_s:g} s idle",
+        "idle, with a NodeIPPool": f"{used.brisk_interval_s * 1000:g} ms",
         "D, floor": f"{used.detection_floor_s * 1000:g} ms",
         "D, ceiling": f"{used.detection_ceiling_s:g} s",
         "turn": f"{used.rank_delay_s * 1000:g} ms",
