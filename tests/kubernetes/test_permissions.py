@@ -21,8 +21,10 @@ import pytest
 import yaml
 from kubernetes import config
 
+from cluster.node_report import REPORT_ANNOTATION
 from lab.controlplane.audit import ApiRequest
 from lab.machines.container import confined
+from lab.shipped.installed import LIVENESS_ONLY
 from lab.shipped.rights import DaemonName, rights_of
 from tests.kubernetes.access import Access
 from tests.kubernetes.control_plane import MANIFEST, MORTAL, ROOT, ControlPlane
@@ -32,7 +34,9 @@ from tests.wire.network import Wire, WireHost
 pytestmark = [pytest.mark.xdist_group("permissions"), pytest.mark.slow, pytest.mark.timeout(180)]
 
 NAMESPACE = "metallb-system"
-DAEMONS = ("berthlb-controller", "berthlb-speaker")
+LIVENESS = "berthlb-liveness"
+"""Speakers for liveness alone, under a name of their own, beside one that announces."""
+DAEMONS = ("berthlb-controller", "berthlb-speaker", LIVENESS)
 WAIT_S = 40.0
 
 
@@ -59,7 +63,7 @@ def granted(service_account: str) -> list[Permission]:
     """Every permission in the roles of a ServiceAccount, one by one."""
     roles = [
         each
-        for each in yaml.safe_load_all(MANIFEST.read_text())
+        for each in (*yaml.safe_load_all(MANIFEST.read_text()), *for_liveness_alone())
         if each["kind"] in {"Role", "ClusterRole"} and each["metadata"]["name"] == service_account
     ]
     return [
@@ -73,12 +77,18 @@ def granted(service_account: str) -> list[Permission]:
     ]
 
 
+def for_liveness_alone() -> list[dict[str, Any]]:
+    """What ``deploy/liveness-only.yaml`` grants, under that name."""
+    text = LIVENESS_ONLY.read_text().replace("berthlb-speaker", LIVENESS)
+    return [each for each in yaml.safe_load_all(text) if each["kind"] != "DaemonSet"]
+
+
 class DaemonProcess:
     """A daemon as a process on a host, with the rights of its container."""
 
-    def __init__(self, host: WireHost, log: Path, name: DaemonName, *arguments: str) -> None:
+    def __init__(self, host: WireHost, log: Path, name: DaemonName, *arguments: str, manifest: Path = MANIFEST) -> None:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = (*confined(rights_of(name)), *MORTAL, sys.executable, "-m", name, *arguments)
+        command = (*confined(rights_of(name, manifest)), *MORTAL, sys.executable, "-m", name, *arguments)
         with log.open("ab") as stream:
             self.process = host.start(*command, stderr=stream, cwd=ROOT, env=environment)
 
@@ -100,6 +110,7 @@ class World:
         self.logs = logs
         self.speaker = self._start_speaker()
         self.controller = self._start_controller()
+        self.liveness: DaemonProcess | None = None
 
     def _as(self, account: str) -> tuple[str, ...]:
         return ("--kubeconfig", str(self.plane.kubeconfig(self.plane.token(account), on_the_wire=True)))
@@ -112,6 +123,11 @@ class World:
         arguments = self._as("berthlb-controller")
         return DaemonProcess(self.plane.host, self.logs / "controller.log", "controller", *arguments)
 
+    def start_liveness(self, host: WireHost) -> None:
+        arguments = (*self._as(LIVENESS), "--node-name", "node-3", "--liveness-only", "--listen=:7949")
+        log = self.logs / "liveness.log"
+        self.liveness = DaemonProcess(host, log, "speaker", *arguments, manifest=LIVENESS_ONLY)
+
     def restart_controller(self) -> None:
         self.controller.end()
         self.controller = self._start_controller()
@@ -120,6 +136,8 @@ class World:
         self.speaker = self._start_speaker()
 
     def end(self) -> None:
+        if self.liveness is not None:
+            self.liveness.end()
         self.speaker.end()
         self.controller.end()
 
@@ -176,6 +194,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         made = World(plane, wire.host("node-1"), directory)
         try:
             live_through_everything(made)
+            live_for_liveness_alone(made, wire.host("node-3"))
             yield made
         finally:
             made.end()
@@ -251,6 +270,18 @@ def live_through_everything(world: World) -> None:
     overtake(world, "nodeippools", lambda turn: {"maxNodes": 1 + turn % 10}, *name)
 
 
+def live_for_liveness_alone(world: World, host: WireHost) -> None:
+    world.apply({**NODE, "metadata": {"name": "node-3"}}, *for_liveness_alone())
+    world.start_liveness(host)
+
+    def report() -> str:
+        found = world.get("leases", f"--namespace={NAMESPACE}")["items"]
+        leases = {each["metadata"]["name"]: each["metadata"]["annotations"] for each in found}
+        return str(leases.get("berthlb-speaker-node-3", {}).get(REPORT_ANNOTATION, ""))
+
+    until(lambda: "listening" in report(), "it reports what it listens on itself")
+
+
 def overtake(
     world: World,
     kind: str,
@@ -315,6 +346,10 @@ def test_nothing_is_allowed_that_a_daemon_never_does(world: World, account: str)
         ("berthlb-speaker", "patch", "services", "default"),
         ("berthlb-speaker", "patch", "nodes", ""),
         ("berthlb-speaker", "create", "pods", NAMESPACE),
+        (LIVENESS, "list", "secrets", NAMESPACE),
+        (LIVENESS, "list", "services", ""),
+        (LIVENESS, "list", "nodeippools.berthlb.io", NAMESPACE),
+        (LIVENESS, "create", "events", "default"),
     ],
 )
 def test_what_a_stolen_token_cannot_do(world: World, account: str, verb: str, resource: str, namespace: str) -> None:
