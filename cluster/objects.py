@@ -35,6 +35,8 @@ class OwnerReference(View, frozen=True):
     kind: str = ""
     name: str = ""
     uid: str = ""
+    controller: bool = False
+    block_owner_deletion: bool = False
 
 
 class ObjectMeta(View, frozen=True):
@@ -107,6 +109,15 @@ class ServicePort(View, frozen=True):
     protocol: str = "TCP"
     target_port: int | str | None = None
     node_port: int = 0
+    app_protocol: str | None = None
+
+
+class ClientIPConfig(View, frozen=True):
+    timeout_seconds: int = 10800
+
+
+class SessionAffinityConfig(View, frozen=True):
+    client_ip: ClientIPConfig = field(name="clientIP", default=ClientIPConfig())
 
 
 class ServiceSpec(View, frozen=True):
@@ -124,6 +135,12 @@ class ServiceSpec(View, frozen=True):
     external_traffic_policy: str = ""
     session_affinity: str = "None"
     health_check_node_port: int = 0
+    session_affinity_config: SessionAffinityConfig | None = None
+    internal_traffic_policy: str | None = None
+    traffic_distribution: str | None = None
+    load_balancer_source_ranges: tuple[str, ...] = ()
+    publish_not_ready_addresses: bool = False
+    allocate_load_balancer_node_ports: bool = True
 
 
 class IngressPort(View, frozen=True):

@@ -57,6 +57,8 @@ class Resource(Generic[T]):
 SERVICES = Resource("", "v1", "services", "Service", True, objects.Service)
 SERVICE_OWNERS = Resource("", "v1", "services", "Service", True, objects.ServiceOwners)
 """The same objects, for who wrote them."""
+COMPANIONS = Resource("", "v1", "services", "Service", True, objects.Service)
+"""The same objects once more: those that the controller makes itself, where 1:1 NAT stands before the nodes."""
 NODES = Resource("", "v1", "nodes", "Node", False, objects.Node)
 PODS = Resource("", "v1", "pods", "Pod", True, pods.HostPod)
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, objects.Namespace)

@@ -1,6 +1,7 @@
 """What the controller wants done in the API, as values: decisions make them, the writers carry them out.
 
-1. A ``Read`` asks for one object, a ``Write`` patches or makes one, a ``Tell`` records Events.
+1. A ``Read`` asks for one object, a ``Write`` patches or makes one, a ``Delete`` deletes one, a ``Tell`` records
+   Events.
 2. A write is a merge patch (RFC 7386) bound to the ``resourceVersion`` that was judged. The API refuses it (409) where
    the object has changed meanwhile.
 3. A Service's addresses, its condition and the annotation that names its pool travel in one patch of the status
@@ -91,6 +92,23 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete one object, if it still is as it was judged."""
+
+    resource: Resource[Any]
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    decision: str
+    """What was decided, for the log."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """Record Events about an object to which nothing needs to be written. It is not answered."""
 
@@ -99,7 +117,7 @@ class Tell:
     resource: Resource[Any] = SERVICES
 
 
-Change = Read | Write
+Change = Read | Write | Delete
 """What is answered, failed or superseded."""
 
 Patch = tuple[dict[str, Any], str | None]

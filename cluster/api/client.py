@@ -331,10 +331,11 @@ class ApiClient:
         uid: str | None = None,
         resource_version: str | None = None,
         grace_period_s: int | None = None,
+        limit_s: float | None = None,
     ) -> None:
         """Delete the object; finalizers may keep it for a while, and a pod's kubelet for ``grace_period_s`` (by default
-        as the pod says). Raises ``NotFound``, and ``Conflict`` where ``uid`` or ``resource_version`` is given and the
-        object has another."""
+        as the pod says). ``limit_s`` as for ``patch``. Raises ``NotFound``, and ``Conflict`` where ``uid`` or
+        ``resource_version`` is given and the object has another."""
         preconditions = {"uid": uid, "resourceVersion": resource_version}
         body: dict[str, Any] = {
             "apiVersion": "v1",
@@ -344,7 +345,7 @@ class ApiClient:
         }
         if grace_period_s is not None:
             body["gracePeriodSeconds"] = grace_period_s
-        self._ask("DELETE", resource.path(namespace, quote(name, safe="")), body=body)
+        self._ask("DELETE", resource.path(namespace, quote(name, safe="")), body=body, limit_s=limit_s)
 
     # -------------------------------------------------------------------- one request
 

@@ -18,7 +18,7 @@ from typing import Any
 from cluster.api.client import ApiClient
 from cluster.api.errors import AlreadyExists, ApiError, Conflict, NotFound
 from cluster.resources import SERVICES
-from controller.changes import Change, Read, Write
+from controller.changes import Change, Delete, Read, Write
 from controller.core import ChangeOutcome
 from controller.daemon.elector import Elector, NotLeadingError
 from controller.daemon.recorder import Recorder
@@ -86,7 +86,7 @@ class Writers:
             except (Conflict, AlreadyExists):
                 return ChangeOutcome(term, change, self._look(change), made=False)
             except NotFound:
-                if change.create:
+                if isinstance(change, Write) and change.create:
                     raise
                 return ChangeOutcome(term, change, None)
         except ApiError as error:
@@ -95,12 +95,19 @@ class Writers:
             return ChangeOutcome(term, change, failure=error)
         self.updates += change.resource is SERVICES
         logger.info(change.decision, extra={"kind": change.resource.kind, "object": change.key})
-        if change.about is not None:
+        if isinstance(change, Write) and change.about is not None:
             self._recorder.note(change.events, change.about)
         return ChangeOutcome(term, change, view)
 
-    def _make(self, change: Write, limit_s: float) -> Any:
+    def _make(self, change: Write | Delete, limit_s: float) -> Any:
+        """The object as it is now; None: it is deleted, or will be once its finalizers are gone."""
         namespace, resource = change.namespace, change.resource
+        if isinstance(change, Delete):
+            seen = change.resource_version
+            self._client.delete(
+                resource, namespace, change.name, uid=change.uid, resource_version=seen, limit_s=limit_s
+            )
+            return None
         if change.create:
             return self._client.create(resource, namespace, change.body, limit_s=limit_s)
         return self._client.patch(

@@ -30,6 +30,10 @@ class Alarms:
             self._heap = [(at, key) for key, at in self._at.items()]
             heapq.heapify(self._heap)
 
+    def at(self, key: str) -> float | None:
+        """When this Service is woken."""
+        return self._at.get(key)
+
     def next(self) -> float | None:
         """When the first is due."""
         while self._heap and self._at.get(self._heap[0][1]) != self._heap[0][0]:

@@ -12,15 +12,15 @@ from typing import Any
 
 from cluster.api.client import ENDPOINT_SLICES, AlreadyExists, ApiClient, NotFound
 from cluster.api.reflector import Change, Reflector
-from cluster.objects import SERVICE_NAME_LABEL, EndpointSlice
-from cluster.resources import NODES
+from cluster.objects import SERVICE_NAME_LABEL, EndpointSlice, Service
+from cluster.resources import NODES, SERVICES
 from lab.control.messages import NodeDown, NodeUp, ToStandIns
 from lab.layout import Layout
 from lab.standins.kubelets import Kubelets
 from lab.standins.nodes import NodeState, node_taints
 from lab.standins.proxy import ProxiedObjects, Proxy
 from lab.standins.slices import MANAGED_BY, MANAGER, wanted_slices
-from lab.standins.views import PROXIED_SERVICES, Pod, ProxiedService
+from lab.standins.views import Pod
 
 
 class StandIns(Kubelets):
@@ -29,7 +29,7 @@ class StandIns(Kubelets):
     def __init__(self, client: ApiClient, keeper: socket.socket, layout: Layout, grace: float) -> None:
         super().__init__(client, keeper, layout, grace)
         self.proxies: dict[str, Proxy] = {}
-        self.services = Reflector(client, PROXIED_SERVICES, on_change=self.service_changed)
+        self.services = Reflector(client, SERVICES, on_change=self.service_changed)
         self.slices = Reflector(client, ENDPOINT_SLICES, on_change=self.slice_changed)
         self.all_known = False
         self.lock = threading.Lock()
@@ -44,7 +44,7 @@ class StandIns(Kubelets):
     def reflectors(self) -> Sequence[Reflector[Any]]:
         return (self.services, self.slices, self.pods)
 
-    def service_changed(self, change: Change[ProxiedService]) -> None:
+    def service_changed(self, change: Change[Service]) -> None:
         self.mark(change.new or change.old)
         self.notice_traffic()
 
@@ -65,7 +65,7 @@ class StandIns(Kubelets):
                 self.stale |= {key for key in self.services.items() if key.startswith(namespace)}
         self.wake()
 
-    def mark(self, service: ProxiedService | None) -> None:
+    def mark(self, service: Service | None) -> None:
         if service is not None:
             with self.lock:
                 self.stale.add(service.key)

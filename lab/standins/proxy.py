@@ -15,13 +15,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cluster.objects import EndpointSlice
+from cluster.objects import EndpointSlice, Service
 from lab.layout import Host
 from lab.machines import namespaces
 from lab.standins import rules
 from lab.standins.proxy_status import ProxyStatus
 from lab.standins.rules import Rules
-from lab.standins.views import ProxiedService
 
 SETTLE_S = 0.005  # changes that come together are carried out together
 RETRY_S = 1.0
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 class ProxiedObjects:
     """What the rules are made from."""
 
-    services: Mapping[str, ProxiedService]
+    services: Mapping[str, Service]
     slices: Mapping[str, EndpointSlice]
 
     def slices_by_service(self) -> dict[str, tuple[EndpointSlice, ...]]:
@@ -60,7 +59,7 @@ class Proxy:
         self._stopping = False
         self._connected = True
         self._installed: Rules | None = None
-        self._known: dict[str, tuple[ProxiedService, tuple[EndpointSlice, ...], Rules]] = {}
+        self._known: dict[str, tuple[Service, tuple[EndpointSlice, ...], Rules]] = {}
         """Each Service's rules, and what they were made from: what is the same object need not be looked at again."""
         self.installed = threading.Event()
         """Set when there are rules for the first time."""
@@ -121,7 +120,7 @@ class Proxy:
 
     def _wanted(self, traffic: ProxiedObjects) -> Rules:
         slices = traffic.slices_by_service()
-        known: dict[str, tuple[ProxiedService, tuple[EndpointSlice, ...], Rules]] = {}
+        known: dict[str, tuple[Service, tuple[EndpointSlice, ...], Rules]] = {}
         for key in sorted(traffic.services):
             service, own = traffic.services[key], slices.get(key, ())
             before = self._known.get(key)

@@ -20,9 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cluster.addresses import Family, parse_address
-from cluster.objects import EndpointSlice, ServicePort
+from cluster.objects import EndpointSlice, Service, ServicePort
 from lab.layout import POD_NETWORKS, Host, url_host
-from lab.standins.views import ProxiedService
 
 TABLE = "inet lab-proxy"
 MASQUERADE = "0x4000"  # the bit of the packet mark that kube-proxy uses
@@ -66,7 +65,7 @@ class _Target:
         return f"{self.address.replace(':', '.')}/{self.port}"
 
 
-def rules_of(service: ProxiedService, slices: Iterable[EndpointSlice], node: Host) -> Rules:
+def rules_of(service: Service, slices: Iterable[EndpointSlice], node: Host) -> Rules:
     """One Service's rules on one node, in each family of which the node and the Service have an address."""
     if service.spec.type == "ExternalName" or service.spec.cluster_ip == "None":
         return Rules()
@@ -78,9 +77,7 @@ def rules_of(service: ProxiedService, slices: Iterable[EndpointSlice], node: Hos
     )
 
 
-def _rules_in(
-    family: Family, service: ProxiedService, address: str, slices: Iterable[EndpointSlice], node: Host
-) -> Rules:
+def _rules_in(family: Family, service: Service, address: str, slices: Iterable[EndpointSlice], node: Host) -> Rules:
     """One Service's rules on one node in one family, in which ``address`` is its ClusterIP."""
     spec, ip = service.spec, _WORDS[family].protocol
     chains: dict[str, tuple[str, ...]] = {}
@@ -145,7 +142,7 @@ def _targets(family: Family, slices: Iterable[EndpointSlice], port: ServicePort,
     return sorted(ready or ending, key=lambda target: (target.address, target.port))
 
 
-def _outside_addresses(family: Family, service: ProxiedService, protocol: str, port: ServicePort) -> Iterator[str]:
+def _outside_addresses(family: Family, service: Service, protocol: str, port: ServicePort) -> Iterator[str]:
     """The addresses at which the Service answers from outside the cluster, as map keys."""
     if service.spec.type == "LoadBalancer":
         for ingress in service.status.load_balancer.ingress:
@@ -153,7 +150,7 @@ def _outside_addresses(family: Family, service: ProxiedService, protocol: str, p
                 yield f"{protocol} . {ingress.ip} . {port.port}"
 
 
-def _affinity_seconds(service: ProxiedService) -> int:
+def _affinity_seconds(service: Service) -> int:
     if service.spec.session_affinity != "ClientIP":
         return 0
     config = service.spec.session_affinity_config

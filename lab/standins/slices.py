@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from cluster.addresses import parse_address
-from cluster.objects import SERVICE_NAME_LABEL, ServicePort
-from lab.standins.views import Pod, ProxiedService
+from cluster.objects import SERVICE_NAME_LABEL, Service, ServicePort
+from lab.standins.views import Pod
 
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "lab.berthlb.io"
@@ -22,7 +22,7 @@ Ports = tuple[tuple[str, str, int], ...]
 """Name, protocol and number of each port."""
 
 
-def wanted_slices(service: ProxiedService, pods: Iterable[Pod]) -> list[dict[str, Any]]:
+def wanted_slices(service: Service, pods: Iterable[Pod]) -> list[dict[str, Any]]:
     """The Service's EndpointSlices, as objects for the API, in an order that stays the same."""
     selector = service.spec.selector
     if not selector or service.spec.type == "ExternalName":
@@ -32,7 +32,7 @@ def wanted_slices(service: ProxiedService, pods: Iterable[Pod]) -> list[dict[str
     return [each for family in service.spec.ip_families for each in _slices_in(family, service, selected)]
 
 
-def _slices_in(family: str, service: ProxiedService, pods: Iterable[Pod]) -> list[dict[str, Any]]:
+def _slices_in(family: str, service: Service, pods: Iterable[Pod]) -> list[dict[str, Any]]:
     """The slices of one family."""
     groups: dict[Ports, list[dict[str, Any]]] = {}
     for pod in pods:
@@ -49,7 +49,7 @@ def _slices_in(family: str, service: ProxiedService, pods: Iterable[Pod]) -> lis
     return slices
 
 
-def _ports(service: ProxiedService, pod: Pod) -> Ports:
+def _ports(service: Service, pod: Pod) -> Ports:
     found: list[tuple[str, str, int]] = []
     for port in service.spec.ports:
         number = _number(port, pod)
@@ -68,7 +68,7 @@ def _number(port: ServicePort, pod: Pod) -> int | None:
     return next((p.container_port for p in pod.ports if p.name == target and p.protocol == port.protocol), None)
 
 
-def _endpoint(service: ProxiedService, pod: Pod, address: str) -> dict[str, Any]:
+def _endpoint(service: Service, pod: Pod, address: str) -> dict[str, Any]:
     terminating = pod.metadata.deletion_timestamp is not None
     ready = (pod.status.ready and not terminating) or service.spec.publish_not_ready_addresses
     return {
@@ -84,9 +84,7 @@ def _endpoint(service: ProxiedService, pod: Pod, address: str) -> dict[str, Any]
     }
 
 
-def _slice(
-    family: str, service: ProxiedService, index: int, ports: Ports, endpoints: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _slice(family: str, service: Service, index: int, ports: Ports, endpoints: list[dict[str, Any]]) -> dict[str, Any]:
     meta = service.metadata
     owner = {"apiVersion": "v1", "kind": "Service", "name": meta.name, "uid": meta.uid}
     return {

@@ -1,10 +1,10 @@
-"""Views of what only the stand-ins read: pods, and the fields of a Service that kube-proxy acts on."""
+"""Views of what only the stand-ins read: pods."""
 
 from __future__ import annotations
 
 from msgspec import field
 
-from cluster.objects import Condition, Object, Service, ServiceSpec, View
+from cluster.objects import Condition, Object, View
 from cluster.resources import Resource
 
 
@@ -56,24 +56,4 @@ class Pod(Object, frozen=True):
         return tuple(port for container in self.spec.containers for port in container.ports)
 
 
-class ClientIPConfig(View, frozen=True):
-    timeout_seconds: int = 10800
-
-
-class SessionAffinityConfig(View, frozen=True):
-    client_ip: ClientIPConfig = field(name="clientIP", default=ClientIPConfig())
-
-
-class ProxiedSpec(ServiceSpec, frozen=True):
-    publish_not_ready_addresses: bool = False
-    session_affinity_config: SessionAffinityConfig | None = None
-
-
-class ProxiedService(Service, frozen=True):
-    """``core/v1 Service``, as the stand-ins read it."""
-
-    spec: ProxiedSpec = ProxiedSpec()
-
-
 PODS = Resource("", "v1", "pods", "Pod", True, Pod)
-PROXIED_SERVICES = Resource("", "v1", "services", "Service", True, ProxiedService)

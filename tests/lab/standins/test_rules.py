@@ -10,11 +10,10 @@ import msgspec
 import pytest
 
 from cluster.addresses import Family
-from cluster.objects import EndpointSlice
+from cluster.objects import EndpointSlice, Service
 from lab.client import Lab
 from lab.layout import Families, Host, lay_out
 from lab.standins.rules import NODE_PORTS, REFUSED, SERVICES, Rules, join, rules_of, script
-from lab.standins.views import ProxiedService
 from tests.lab.conftest import end, make
 
 NODE = lay_out(2).nodes[0]
@@ -23,7 +22,7 @@ ADDRESS, ADDRESS_V6 = "172.18.255.200", "fd00:b1b::255:200"
 V4, V6 = Family.IPV4, Family.IPV6
 
 
-def a_service(name: str = "web", **spec: Any) -> ProxiedService:
+def a_service(name: str = "web", **spec: Any) -> Service:
     ports = [{"port": 80, "nodePort": 30080, "protocol": "TCP"}]
     body = {
         "metadata": {"name": name, "namespace": "default"},
@@ -31,7 +30,7 @@ def a_service(name: str = "web", **spec: Any) -> ProxiedService:
         "status": {"loadBalancer": {"ingress": [{"ip": ADDRESS}, {"ip": ADDRESS_V6}]}},
     }
     body["spec"]["clusterIP"] = next(iter(body["spec"]["clusterIPs"]), "")
-    return msgspec.convert(body, ProxiedService)
+    return msgspec.convert(body, Service)
 
 
 def a_slice(*endpoints: dict[str, Any], name: str = "web") -> EndpointSlice:

@@ -7,14 +7,15 @@ from typing import Any
 
 import msgspec
 
+from cluster.objects import Service
 from lab.standins.slices import MAX_ENDPOINTS, wanted_slices
-from lab.standins.views import Pod, ProxiedService
+from lab.standins.views import Pod
 
 
-def a_service(**spec: Any) -> ProxiedService:
+def a_service(**spec: Any) -> Service:
     ports = [{"port": 80, "targetPort": "http"}]
     body = {"selector": {"app": "web"}, "ports": ports, "ipFamilies": ["IPv4"], **spec}
-    return msgspec.convert({"metadata": {"name": "web", "namespace": "dev", "uid": "u"}, "spec": body}, ProxiedService)
+    return msgspec.convert({"metadata": {"name": "web", "namespace": "dev", "uid": "u"}, "spec": body}, Service)
 
 
 def a_pod(
