@@ -24,6 +24,9 @@ from cluster.resources import SERVICES, Resource
 from cluster.taken import ADDRESS_CONFLICT
 from cluster.timestamps import timestamp
 
+NOT_DELIVERED = "berthlb.io/NotDelivered"
+"""Condition of a Service behind 1:1 NAT: why what is sent to some of its addresses does not reach it. It is there only
+while that is so."""
 COMPONENT = "berthlb-controller"
 """Who the Events are from."""
 MESSAGE_LIMIT = 1000
@@ -180,10 +183,11 @@ def service_patch(
     now: Moment,
     *,
     conflict: Condition | None = None,
+    not_delivered: Condition | None = None,
     of_nodes: bool = False,
 ) -> Patch | None:
     """The patch that gives the Service these addresses; None: it is so already. ``conflict``: what there is to say of
-    somebody else who has one of them.
+    somebody else who has one of them; ``not_delivered``: of 1:1 NAT.
 
     What the API server itself adds (``ingress[].ipMode``) is left to it and not compared. Only where the addresses are
     ``of_nodes`` it must not be ``Proxy``: with that, kube-proxy takes nothing that is sent to them, and the node has
@@ -195,9 +199,8 @@ def service_patch(
     proxied = of_nodes and any(each.ip_mode == "Proxy" for each in ingress)
     if proxied or [each.ip for each in ingress] != list(addresses):
         status["loadBalancer"] = {"ingress": [{"ip": address} for address in addresses] or None}
-    conditions = with_conditions(
-        service.status.conditions, {ADDRESS_ASSIGNED: condition, ADDRESS_CONFLICT: conflict}, now
-    )
+    wanted = {ADDRESS_ASSIGNED: condition, ADDRESS_CONFLICT: conflict, NOT_DELIVERED: not_delivered}
+    conditions = with_conditions(service.status.conditions, wanted, now)
     if conditions is not None:
         status["conditions"] = conditions
     annotations = _annotations(service, pool, along=bool(status))

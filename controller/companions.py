@@ -31,10 +31,9 @@ from cluster.objects import Condition, PoolName, Service, find_condition, is_old
 from cluster.resources import COMPANIONS
 from cluster.rightful import age_of
 from cluster.times import LONG_AGO
-from controller.changes import Change, Delete, EventNote, Moment, Read, Tell, Write
+from controller.changes import NOT_DELIVERED, Change, Delete, EventNote, Moment, Read, Tell, Write
 from controller.nodeip.companion import (
     DELIVERED_CLASS,
-    NOT_DELIVERED,
     Companion,
     Holder,
     Obstacle,

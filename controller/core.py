@@ -1,8 +1,9 @@
 """All that one controller decides: observations and answers in, orders out. No I/O, and time is an argument.
 
-Several parts decide, each about its own: ``nodeip``, ``services``, ``pools``, ``orphans``. This one knows which of them
-an observation or an answer is for, and in which order they go: first the configuration in force, then what pools of
-nodes give, then the Services, then what is written about pools, since that counts what Services were given.
+Several parts decide, each about its own: ``nodeip``, ``services``, ``companions``, ``pools``, ``orphans``. This one
+knows which of them an observation or an answer is for, and in which order they go: first the configuration in force,
+then what pools of nodes give, then the Services, then their companions, then what is written about pools, since that
+counts what Services were given.
 
 A standby keeps what pools, nodes and the like it is told of, and nothing about Services. When it begins to lead,
 ``begin_term`` and then ``restore`` make everything anew from the copies of the API's objects.
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.addresses import Address
 from cluster.api.errors import ApiError, Forbidden, Invalid
 from cluster.api.listwatch import Change as Seen
 from cluster.config import Problem
@@ -37,9 +39,11 @@ from cluster.objects import (
     ServiceCIDR,
 )
 from cluster.pods import HostPod
-from cluster.resources import SERVICES
+from cluster.resources import COMPANIONS, SERVICES
+from cluster.sharing import read_node_sharer
 from controller.allocation.reserved import Reservations
 from controller.changes import Change, Moment, Tell
+from controller.companions import Companions, is_companion
 from controller.figures import PoolFigures, Snapshot
 from controller.nodeip.cluster import NodePools
 from controller.nodeip.proxies import configured_mode
@@ -95,6 +99,7 @@ class Core:
         self._node_pools = NodePools()
         self._elsewhere = Elsewhere(namespace)
         self._orphans = Orphans(0.0)
+        self._companions = Companions(load_balancer_class, rng)
         self._first_addresses = FirstAddresses(load_balancer_class)
 
     def _new_services(self) -> Reconciler:
@@ -119,6 +124,7 @@ class Core:
         self._node_pools = NodePools()
         self._elsewhere = Elsewhere(self._namespace)
         self._orphans = Orphans(now.monotonic)
+        self._companions = Companions(self._class, self._rng)
         for view in everything:
             self._note(view, None, view, now)
         self._reports.reload()
@@ -139,8 +145,11 @@ class Core:
         """``view``: the object as it is, or was. ``new`` None: it is not there any more."""
         name, gone = view.metadata.name, new is None
         match view:
+            case Service() if is_companion(view):
+                self._companions.vanished(view) if gone else self._companions.observe(view)
             case Service():
                 self._services.vanished(view) if gone else self._services.observe(view)
+                self._companions.vanished(view) if gone else self._companions.observe(view)
                 self._node_pools.set_service(view.key, view if not gone and is_ours(view, self._class) else None)
                 self._orphans.service_changed(old, new, now.monotonic)
                 self._time(view, now, gone=gone, first=first)
@@ -196,17 +205,25 @@ class Core:
     def take_outcome(self, outcome: ChangeOutcome, now: Moment) -> None:
         """What became of a change that was decided in this term."""
         change, view, failure = outcome.change, outcome.view, outcome.failure
-        part = self._services if change.resource.kind == SERVICES.kind else self._reports
+        part = self._part_of(change)
         if failure is not None:
             hopeless = HOPELESS_RETRY_S if isinstance(failure, Invalid | Forbidden) else 0.0
+            if hopeless and part is self._companions:
+                self._companions.refused(change, str(failure))
             part.failed(change, max(failure.retry_after or 0.0, hopeless), now)
             return
-        if isinstance(view, Service):
+        if isinstance(view, Service) and part is self._services:
             self._first_addresses.changed(view, now)
+            self._companions.observe(view)
         if outcome.made:
             part.answered(change, view)
         else:
             part.superseded(change, view, now)
+
+    def _part_of(self, change: Change) -> Reconciler | Companions | Reports:
+        if change.resource is COMPANIONS:
+            return self._companions
+        return self._services if change.resource.kind == SERVICES.kind else self._reports
 
     def set_obstacle(self, problem: Problem | None) -> None:
         """What keeps pools from being applied; None: nothing."""
@@ -221,7 +238,7 @@ class Core:
 
     def next_deadline(self) -> float | None:
         """When ``decide`` wants to be called next though nothing was observed, in monotonic seconds."""
-        parts = (self._services, self._reports, self._orphans, self._elsewhere, self._node_pools)
+        parts = (self._services, self._companions, self._reports, self._orphans, self._elsewhere, self._node_pools)
         return min((at for each in parts if (at := each.next_deadline()) is not None), default=None)
 
     def decide(self, room: Room | None, now: Moment, *, states_served: bool) -> PassResult:
@@ -241,10 +258,29 @@ class Core:
                 orders.tells.append(each)
             else:
                 orders.changes.append(each)
+        self._keep_companions(orders, room.requests, now)
         self._reports.states_served = states_served
         ledger, releases = self._services.ledger, self._services.releases
         orders.changes.extend(self._reports.decide(ledger, releases, self._node_pools, now))
         return orders
+
+    def _keep_companions(self, orders: PassResult, requests: int, now: Moment) -> None:
+        """What is to be done about companions, where there is room beside the ``orders``."""
+        ledger = self._services.ledger
+
+        def holder(address: Address, service: Service) -> str | None:
+            rival = ledger.conflict(address, read_node_sharer(service))
+            return rival.service if rival is not None else None
+
+        config, nodes = self._reports.in_force.config, self._node_pools.view
+        left = max(0, requests - len(orders.changes))
+        for each in self._companions.decide(config, nodes, holder, now, left):
+            if isinstance(each, Tell):
+                orders.tells.append(each)
+            else:
+                orders.changes.append(each)
+        for key, condition in self._companions.take_troubles().items():
+            self._services.set_not_delivered(key, condition)
 
     def _judge_nodes(self, now: Moment) -> None:
         """What pools of nodes give now, and whom that concerns."""

@@ -39,7 +39,7 @@ from typing import Any, Final
 from cluster.addresses import Address, AddressError, parse_address
 from cluster.objects import Condition, OwnerReference, Service, ServicePort, to_builtins
 from cluster.resources import COMPANIONS
-from controller.changes import Delete, EventNote, Moment, Write, shortened, with_conditions
+from controller.changes import NOT_DELIVERED, Delete, EventNote, Moment, Write, shortened, with_conditions
 from controller.nodeip.choice import NodesOfPool
 
 DELIVERED_CLASS: Final = "berthlb.io/delivered"
@@ -51,8 +51,6 @@ MADE_FOR_CLASS: Final = "berthlb.io/companion-for-class"
 DESCRIPTION: Final = "kubernetes.io/description"
 DELIVERED: Final = "berthlb.io/Delivered"
 """Condition of a companion."""
-NOT_DELIVERED: Final = "berthlb.io/NotDelivered"
-"""Condition of a Service: why it has no companion, or not the one that it should have."""
 
 _SUFFIX: Final = "-berthlb-delivered"
 _LONGEST: Final = 63
@@ -331,7 +329,8 @@ def _what_differs(present: Service, service: Service) -> dict[str, Any] | None:
 
 def _show(present: Service, addresses: tuple[str, ...], said: Condition, now: Moment) -> Write | None:
     status: dict[str, Any] = {}
-    if tuple(each.ip for each in present.status.load_balancer.ingress) != addresses:
+    ingress = present.status.load_balancer.ingress
+    if tuple(each.ip for each in ingress) != addresses or any(each.ip_mode == "Proxy" for each in ingress):
         status["loadBalancer"] = {"ingress": [{"ip": address} for address in addresses] or None}
     if (conditions := with_conditions(present.status.conditions, {DELIVERED: said}, now)) is not None:
         status["conditions"] = conditions

@@ -128,7 +128,8 @@ class ServiceDecisions:
             return
         said = self._condition(view, judgement)
         conflict = self.conflicts.of(tracked.assigned)
-        decided = Decided(view, texts(tracked.assigned), judgement.pool, said, conflict, now, judgement.of_nodes)
+        shows, beside = texts(tracked.assigned), (conflict, tracked.not_delivered)
+        decided = Decided(view, shows, judgement.pool, said, *beside, now, judgement.of_nodes)
         patch = decided.patch(view)
         notes = events.of_judgement(view, judgement, tracked.cleared) if patch is not None else ()
         refused = {"AllocationFailed", "LoadBalancerFailed"} & {note.reason for note in notes}
@@ -282,12 +283,13 @@ class ServiceDecisions:
 
     def _not_ours(self, tracked: Tracked) -> None:
         self.forget(tracked.view.key)
-        tracked.contest, tracked.stated, tracked.refusal = None, None, None
+        tracked.contest, tracked.stated, tracked.refusal, tracked.not_delivered = None, None, None, None
 
     def _patch(self, tracked: Tracked, addresses: Shown, condition: Condition | None, now: Moment) -> Patch | None:
         """What makes the Service show these addresses, from the pool that it names already."""
         view, conflict = tracked.view, self.conflicts.of(tracked.assigned)
-        return service_patch(view, addresses, pool_named(view), condition, now, conflict=conflict)
+        said = tracked.not_delivered
+        return service_patch(view, addresses, pool_named(view), condition, now, conflict=conflict, not_delivered=said)
 
     def _write(
         self, tracked: Tracked, patch: Patch | None, decision: str, notes: tuple[EventNote, ...], now: Moment

@@ -33,6 +33,7 @@ from cluster.addresses import Address, Family, RangeMap
 from cluster.annotations import ALLOCATED_FROM_POOL, ALLOW_SHARED_IP, annotation
 from cluster.config import Config
 from cluster.objects import (
+    Condition,
     ConfigurationState,
     Node,
     PoolName,
@@ -49,7 +50,7 @@ from controller.allocation.node_allocation import NodeSupply
 from controller.allocation.outcomes import Reason
 from controller.allocation.releases import Releases
 from controller.allocation.reserved import Reserved
-from controller.changes import COMPONENT, Change, Moment, Read, Tell, Write
+from controller.changes import COMPONENT, NOT_DELIVERED, Change, Moment, Read, Tell, Write
 from controller.nodeip.view import NodeView
 from controller.services import vocabulary
 from controller.services.api_requests import ApiRequests
@@ -179,6 +180,14 @@ class Reconciler:
         """A node; None: it is gone."""
         self._conflicts_changed(self._decisions.conflicts.set_node(name, node))
 
+    def set_not_delivered(self, key: str, condition: Condition | None) -> None:
+        """What a Service is to say of its companion."""
+        tracked = self._tracked.get(key)
+        if tracked is not None and tracked.not_delivered != condition:
+            tracked.not_delivered = condition
+            tracked.overtaken = tracked.in_flight
+            self._queue.add(key)
+
     def _conflicts_changed(self, addresses: Iterable[Address]) -> None:
         for address in addresses:
             self._queue.add(*(sharer.service for sharer in self.ledger.having(address)))
@@ -202,6 +211,9 @@ class Reconciler:
             if view.spec.type != "LoadBalancer" and not bears_our_mark(view):
                 return None
             tracked = self._tracked[view.key] = Tracked(view)
+            tracked.not_delivered = find_condition(
+                view.status.conditions, NOT_DELIVERED
+            )  # until something else is known
             if find_condition(view.status.conditions, ADDRESS_ASSIGNED) is not None:
                 tracked.told = vocabulary.worth_telling(view)  # it was told then
         elif tracked.view.metadata.resource_version == version:

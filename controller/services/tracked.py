@@ -20,6 +20,7 @@ class Decided:
     pool: str | None
     condition: Condition
     conflict: Condition | None
+    not_delivered: Condition | None
     at: Moment
     of_nodes: bool = False
 
@@ -32,6 +33,7 @@ class Decided:
             self.condition,
             self.at,
             conflict=self.conflict,
+            not_delivered=self.not_delivered,
             of_nodes=self.of_nodes,
         )
 
@@ -50,6 +52,8 @@ class Tracked(Assignment):
     stated: Shown | None = None
     """What the Service showed when we last knew it to be as we wrote it."""
     contest: Contest | None = None
+    not_delivered: Condition | None = None
+    """What it is to say of its companion (``companions``)."""
     told: frozenset[str] = frozenset()
     """The annotations of which it was told that they are deprecated or have no effect."""
     remind: bool = False
