@@ -26,6 +26,7 @@ NEED_THE_REAL_ONE = [
     "test_allocation.py",
     "test_apply.py",
     "test_cel.py",
+    "test_companions.py",
     "test_conversion.py",
     "test_helm.py",
     "test_manifests.py",

@@ -1,7 +1,8 @@
 """A real API server for tests: etcd and kube-apiserver in a network namespace of their own, with our manifests applied.
 
 Nothing of it listens on the machine: the test's process reaches it through a relay on a free port of 127.0.0.1, hosts
-of the same ``Wire`` at its address. There is no kube-controller-manager, so nothing collects garbage, and no kubelet.
+of the same ``Wire`` at its address. There is no kubelet, and no kube-controller-manager but for a garbage collector
+that a test asks for.
 The audit log tells what the daemons' ServiceAccounts asked for.
 """
 
@@ -13,7 +14,8 @@ import os
 import socket
 import subprocess
 import threading
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,30 @@ class ControlPlane:
         path = self._directory / f"kubeconfig-{hash((token, on_the_wire)) & 0xFFFFFFFF:08x}"
         path.write_text(json.dumps(config))
         return path
+
+    @contextmanager
+    def garbage_collector(self) -> Iterator[None]:
+        """kube-controller-manager's, from when it has taken a first object away."""
+        number = len(self._processes)
+        self._run(
+            "kube-controller-manager",
+            f"--kubeconfig={self.kubeconfig(on_the_wire=True)}",
+            "--controllers=garbage-collector-controller",
+            "--leader-elect=false",
+            f"--cert-dir={self._directory}",
+        )
+        owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "nobody", "uid": "nobody"}
+        meta = {"name": "orphan", "namespace": "default", "ownerReferences": [owner]}
+        orphan = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta}
+        try:
+            self.kubectl("apply", "-f", "-", stdin=json.dumps(orphan))
+            gone = ("get", "configmap", "orphan", "--namespace=default", "--ignore-not-found", "-o", "name")
+            wait_until(lambda: not self.kubectl(*gone), START_S, f"nothing collects garbage; see {self._directory}")
+            yield
+        finally:
+            process = self._processes.pop(number)
+            process.kill()
+            process.wait()
 
     def token(self, service_account: str) -> str:
         """A token of a ServiceAccount in ``metallb-system``, by the TokenRequest API."""
