@@ -105,12 +105,18 @@ def run_proxy_pod(lab: Lab, node: str, mode: str, name: str = "kube-proxy") -> N
     wait_until(made, 20, f"no pod on {node}")
 
 
-def service(lab: Lab, name: str) -> dict[str, Any]:
-    return fetch(lab, by_word("service"), "default", name)[0]
+def status(lab: Lab, name: str) -> dict[str, Any]:
+    """Of a Service; empty where there is none."""
+    services = fetch(lab, by_word("service"), "default", None)
+    return next((each["status"] for each in services if each["metadata"]["name"] == name), {})
+
+
+def ingress(lab: Lab, name: str) -> list[dict[str, Any]]:
+    return list(status(lab, name).get("loadBalancer", {}).get("ingress", ()))
 
 
 def addresses(lab: Lab, name: str) -> list[str]:
-    return [each["ip"] for each in service(lab, name)["status"].get("loadBalancer", {}).get("ingress", ())]
+    return [each["ip"] for each in ingress(lab, name)]
 
 
 def await_addresses(lab: Lab, name: str, wanted: Sequence[str], limit: float = 20) -> None:
@@ -118,7 +124,7 @@ def await_addresses(lab: Lab, name: str, wanted: Sequence[str], limit: float = 2
 
 
 def conditions(lab: Lab, name: str) -> dict[str, dict[str, str]]:
-    return {each["type"]: each for each in service(lab, name)["status"].get("conditions", ())}
+    return {each["type"]: each for each in status(lab, name).get("conditions", ())}
 
 
 def is_ready(lab: Lab, node: str) -> bool:
@@ -152,7 +158,11 @@ def a_service(name: str, port: int, *, pool: str = "public", app: str = "ingress
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "annotations": {"metallb.io/address-pool": pool}},
+        "metadata": {
+            "name": name,
+            "labels": {"use-as-loadbalancer": "public"},
+            "annotations": {"metallb.io/address-pool": pool},
+        },
         "spec": {"type": "LoadBalancer", "ports": ports, "selector": {"app": app}, **spec},
     }
 
@@ -185,8 +195,8 @@ def test_each_address_answers_from_outside_and_each_node_s_ssh_goes_on(lab: Lab)
             assert page(lab, "client", private)["pod"] in {"ingress-1", "ingress-2"}
             assert page(lab, "node-2", public)["pod"] in {"ingress-1", "ingress-2"}, "without the router"
             assert [ssh.greeting(lab, *each) for each in (("outside", public), ("client", private))] == [node, node]
-    ingress = service(lab, "ingress")["status"]["loadBalancer"]["ingress"]
-    assert {each.get("ipMode", "VIP") for each in ingress} == {"VIP"}, "with Proxy kube-proxy would leave them alone"
+    shown = ingress(lab, "ingress")
+    assert {each.get("ipMode", "VIP") for each in shown} == {"VIP"}, "with Proxy kube-proxy would leave them alone"
 
 
 def test_policy_local_shows_the_nodes_with_a_pod_and_the_pod_sees_who_asks(lab: Lab) -> None:
@@ -307,7 +317,7 @@ GUARDED = {
     "ssh": ("public", 22, "PortGuarded", "22/TCP: it is for SSH on every node"),
     "clash": ("public", 80, "PortInUse", "has no node with 80/TCP free; default/ingress has it"),
     "nobody": ("nobody", 8104, "NoNode", "selects no node"),
-    "forbidden": ("forbidden", 8104, "AddressNotAllowed", "AddressNotAllowed"),
+    "forbidden": ("forbidden", 8104, "AddressNotAllowed", "has no node with an address that may be shown"),
 }
 """Pool and port of a Service, and what is said of it."""
 
