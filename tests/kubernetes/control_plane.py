@@ -30,6 +30,8 @@ from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
 
 ROOT = Path(__file__).parents[2]
+LIVENESS = "berthlb-liveness"
+"""The ServiceAccount of speakers for liveness alone, beside those that announce."""
 MANIFEST = ROOT / "deploy/berthlb.yaml"
 PORT = 6443
 START_S = 60.0  # about five, alone on two cores
@@ -105,7 +107,7 @@ class ControlPlane:
     def start(self) -> ControlPlane:
         """Returns when the server is ready and has taken the manifest."""
         make_credentials(self._directory, self.address)
-        audit.write_policy(self._directory / "audit.yaml", DAEMONS)
+        audit.write_policy(self._directory / "audit.yaml", (*DAEMONS, LIVENESS))
         self._run("etcd", *etcd_flags(self._directory))
         self._run(
             "kube-apiserver",

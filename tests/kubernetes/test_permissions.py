@@ -27,15 +27,13 @@ from lab.machines.container import confined
 from lab.shipped.installed import LIVENESS_ONLY
 from lab.shipped.rights import DaemonName, rights_of
 from tests.kubernetes.access import Access
-from tests.kubernetes.control_plane import MANIFEST, MORTAL, ROOT, ControlPlane
+from tests.kubernetes.control_plane import LIVENESS, MANIFEST, MORTAL, ROOT, ControlPlane
 from tests.waiting import ended, wait_until
 from tests.wire.network import Wire, WireHost
 
 pytestmark = [pytest.mark.xdist_group("permissions"), pytest.mark.slow, pytest.mark.timeout(180)]
 
 NAMESPACE = "metallb-system"
-LIVENESS = "berthlb-liveness"
-"""Speakers for liveness alone, under a name of their own, beside one that announces."""
 DAEMONS = ("berthlb-controller", "berthlb-speaker", LIVENESS)
 WAIT_S = 40.0
 
