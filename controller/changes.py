@@ -1,6 +1,6 @@
 """What the controller wants done in the API, as values: decisions make them, the writers carry them out.
 
-1. A ``Read`` asks for one object, a ``Write`` patches or makes one, a ``Delete`` deletes one, a ``Tell`` records
+1. A ``Read`` asks for one object, a ``Write`` patches or makes one, a ``Deletion`` deletes one, a ``Tell`` records
    Events.
 2. A write is a merge patch (RFC 7386) bound to the ``resourceVersion`` that was judged. The API refuses it (409) where
    the object has changed meanwhile.
@@ -95,7 +95,7 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class Deletion:
     """Delete one object, if it still is as it was judged."""
 
     resource: Resource[Any]
@@ -120,7 +120,7 @@ class Tell:
     resource: Resource[Any] = SERVICES
 
 
-Change = Read | Write | Delete
+Change = Read | Write | Deletion
 """What is answered, failed or superseded."""
 
 Patch = tuple[dict[str, Any], str | None]

@@ -31,13 +31,13 @@ from cluster.objects import Condition, PoolName, Service, find_condition, is_old
 from cluster.resources import COMPANIONS
 from cluster.rightful import age_of
 from cluster.times import LONG_AGO
-from controller.changes import NOT_DELIVERED, Change, Delete, EventNote, Moment, Read, Tell, Write
+from controller.changes import NOT_DELIVERED, Change, Deletion, EventNote, Moment, Read, Tell, Write
 from controller.nodeip.companion import (
     DELIVERED_CLASS,
     Companion,
     Holder,
+    NotDelivered,
     Obstacle,
-    Trouble,
     companion_name,
     companion_of,
     followed,
@@ -223,7 +223,7 @@ class Companions:
             part, what = pair.sent
             pair.said = {part: what} if change.create else pair.said | {part: what}
             pair.refused = ""
-        elif isinstance(change, Delete):
+        elif isinstance(change, Deletion):
             pair.said = {}
         self._learn(pair, change, view)
 
@@ -296,7 +296,7 @@ class Companions:
         self._alarms.set(key, None)
         service = self._services.get(pair.service)
         wanted: Companion | None = None
-        trouble: Trouble | None = None
+        trouble: NotDelivered | None = None
         if service is not None:
             of_pool = self._nodes.of(_pool(service))
             if of_pool is None:
@@ -338,7 +338,7 @@ class Companions:
                     return key
         return None
 
-    def _trouble(self, key: str, pair: _Pair, wanted: Companion | None, now: Moment) -> Trouble | None:
+    def _trouble(self, key: str, pair: _Pair, wanted: Companion | None, now: Moment) -> NotDelivered | None:
         """What others do to the companion."""
         pair.contested = pair.contested and now.monotonic < pair.repairs_whole_at
         if wanted is None:
@@ -346,7 +346,7 @@ class Companions:
         if pair.contested:
             self._wake(key, pair.repairs_whole_at)
         if pair.refused:
-            return Trouble(Obstacle.REFUSED, f"the API server does not take the companion {key}: {pair.refused}")
+            return NotDelivered(Obstacle.REFUSED, f"the API server does not take the companion {key}: {pair.refused}")
         return _contested(key) if pair.contested and wanted is not None else None
 
     def _look_again(self, key: str, pair: _Pair, now: Moment) -> Read | None:
@@ -358,8 +358,8 @@ class Companions:
         return Read(COMPANIONS, namespace, name)
 
     def _paced(
-        self, key: str, pair: _Pair, wanted: Companion | None, change: Write | Delete | None, now: Moment
-    ) -> Write | Delete | None:
+        self, key: str, pair: _Pair, wanted: Companion | None, change: Write | Deletion | None, now: Moment
+    ) -> Write | Deletion | None:
         """The request, if it may be sent now."""
         if change is None:
             return None
@@ -386,7 +386,7 @@ class Companions:
         first = self._alarms.at(key)
         self._alarms.set(key, at if first is None else min(at, first))
 
-    def _tell(self, pair: _Pair, service: Service | None, trouble: Trouble | None) -> None:
+    def _tell(self, pair: _Pair, service: Service | None, trouble: NotDelivered | None) -> None:
         """Have the Service say what stands in the way, where it does not say so yet."""
         if service is None:
             self._troubles[pair.service] = None
@@ -395,8 +395,9 @@ class Companions:
         condition = trouble.condition if trouble is not None else None
         if _words(said) != _words(condition):
             self._troubles[pair.service] = condition
-        if condition is not None and condition.reason not in {pair.told, said.reason if said is not None else ""}:
-            note = EventNote("Warning", condition.reason, condition.message)
+        before = {pair.told, said.reason if said is not None else ""}
+        if trouble is not None and condition is not None and condition.reason not in before:
+            note = EventNote("Warning", trouble.obstacle.value, condition.message)
             self._tells.append(Tell((note,), service.metadata))
         pair.told = condition.reason if condition is not None else ""
 
@@ -435,25 +436,25 @@ def _note(pair: _Pair, view: Service) -> bool:
     return True
 
 
-def _taken(present: Service) -> Trouble:
+def _taken(present: Service) -> NotDelivered:
     why = (
         f"a Service {present.key} exists that BerthLB did not make, so the companion for 1:1 NAT cannot be made; "
         "what is sent to the addresses reaches the nodes, and no Service there. Rename one of the two Services"
     )
-    return Trouble(Obstacle.NAME_TAKEN, why)
+    return NotDelivered(Obstacle.NAME_TAKEN, why)
 
 
-def _contested(key: str) -> Trouble:
+def _contested(key: str) -> NotDelivered:
     why = (
         f"somebody keeps changing or deleting {key}, the companion for 1:1 NAT; it is put right every "
         f"{REPAIRS.every_s:.0f} s only"
     )
-    return Trouble(Obstacle.CONTESTED, why)
+    return NotDelivered(Obstacle.CONTESTED, why)
 
 
-def _what_it_says(wanted: Companion | None, change: Write | Delete) -> tuple[str, object]:
+def _what_it_says(wanted: Companion | None, change: Write | Deletion) -> tuple[str, object]:
     """Of which part of the companion, and what."""
-    if isinstance(change, Delete) or wanted is None:
+    if isinstance(change, Deletion) or wanted is None:
         return "", None
     if change.subresource is not None:
         return change.subresource, (change.body["status"].get("loadBalancer"), wanted.message)

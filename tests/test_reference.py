@@ -20,6 +20,8 @@ import speaker.options
 from cluster.record import ADDRESS_ASSIGNED
 from cluster.taken import ADDRESS_CONFLICT, RIVAL, WITHHELD
 from controller.allocation.reserved import Use
+from controller.changes import NOT_DELIVERED
+from controller.nodeip.companion import DELIVERED, Obstacle
 from speaker.api.events import ON_NODE, ON_SERVICES
 from speaker.api.records import CONFIGURATION, HEALTH
 from speaker.protocol.heartbeat import LONGEST_SAID
@@ -135,6 +137,7 @@ EVENTS: dict[str, Iterable[str]] = {
     ".reason.value": {"Contested"},
     "reason": (),  # in Publisher.warn: its callers are looked at
     ".reason": {*ON_SERVICES, *TOLD_OF_A_NODE},
+    ".obstacle.value": {each.value for each in Obstacle},
 }
 """The reasons of Events that are no literals, by their expression."""
 
@@ -198,12 +201,15 @@ TYPES: dict[str, Iterable[str]] = {
     "HEALTH": {HEALTH},
     "ADDRESS_ASSIGNED": {ADDRESS_ASSIGNED},
     "ADDRESS_CONFLICT": {ADDRESS_CONFLICT},
+    "NOT_DELIVERED": {NOT_DELIVERED},
+    "DELIVERED": {DELIVERED},
     "type_": {CONFIGURATION, "poolReconcilerValid"},
 }
 REASONS: dict[str, Iterable[str]] = {
     ".use.value": {use.value for use in Use},
     ".word": {"Invalid", "Overlap"},
     "reason": {"ConfigurationError", "Reconciled"},
+    ".obstacle.value": {each.value for each in Obstacle},
     ".troubles[0].reason": (),  # listed on the same page, and tested above
     ".reason.value": (),  # listed in docs/allocation.md, and tested
     "_reason()": (),

@@ -18,7 +18,7 @@ from typing import Any
 from cluster.api.client import ApiClient
 from cluster.api.errors import AlreadyExists, ApiError, Conflict, NotFound
 from cluster.resources import SERVICES
-from controller.changes import Change, Delete, Read, Write
+from controller.changes import Change, Deletion, Read, Write
 from controller.core import ChangeOutcome
 from controller.daemon.elector import Elector, NotLeadingError
 from controller.daemon.recorder import Recorder
@@ -99,10 +99,10 @@ class Writers:
             self._recorder.note(change.events, change.about)
         return ChangeOutcome(term, change, view)
 
-    def _make(self, change: Write | Delete, limit_s: float) -> Any:
+    def _make(self, change: Write | Deletion, limit_s: float) -> Any:
         """The object as it is now; None: it is deleted, or will be once its finalizers are gone."""
         namespace, resource = change.namespace, change.resource
-        if isinstance(change, Delete):
+        if isinstance(change, Deletion):
             seen = change.resource_version
             self._client.delete(
                 resource, namespace, change.name, uid=change.uid, resource_version=seen, limit_s=limit_s

@@ -39,7 +39,7 @@ from typing import Any, Final
 from cluster.addresses import Address, AddressError, parse_address
 from cluster.objects import Condition, OwnerReference, Service, ServicePort, to_builtins
 from cluster.resources import COMPANIONS
-from controller.changes import NOT_DELIVERED, Delete, EventNote, Moment, Write, shortened, with_conditions
+from controller.changes import NOT_DELIVERED, Deletion, EventNote, Moment, Write, shortened, with_conditions
 from controller.nodeip.choice import NodesOfPool
 
 DELIVERED_CLASS: Final = "berthlb.io/delivered"
@@ -85,7 +85,7 @@ class Obstacle(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class NotDelivered:
     obstacle: Obstacle
     message: str
 
@@ -151,7 +151,9 @@ def _owner(view: Service) -> OwnerReference | None:
 # ------------------------------------------------------------------------ what it should be
 
 
-def companion_of(service: Service, of_pool: NodesOfPool, holder: Holder) -> tuple[Companion | None, Trouble | None]:
+def companion_of(
+    service: Service, of_pool: NodesOfPool, holder: Holder
+) -> tuple[Companion | None, NotDelivered | None]:
     """The companion that the Service should have, if any; and what stands in the way of a better one."""
     pairs: list[tuple[str, tuple[Address, ...]]] = []
     forbidden: list[str] = []
@@ -175,14 +177,16 @@ def companion_of(service: Service, of_pool: NodesOfPool, holder: Holder) -> tupl
             pairs.append((public.text, tuple(free)))
     trouble = None
     if forbidden:
-        trouble = Trouble(Obstacle.FORBIDDEN, f"what is sent to these addresses is not taken: {', '.join(forbidden)}")
+        trouble = NotDelivered(
+            Obstacle.FORBIDDEN, f"what is sent to these addresses is not taken: {', '.join(forbidden)}"
+        )
     elif taken:
-        trouble = Trouble(Obstacle.IN_USE, f"what is sent to these addresses is not taken: {'; '.join(taken)}")
+        trouble = NotDelivered(Obstacle.IN_USE, f"what is sent to these addresses is not taken: {'; '.join(taken)}")
     if not pairs:
         return None, trouble
     if not service.spec.selector:
         why = "the Service has no selector, so its companion for 1:1 NAT would have no endpoints; give it one"
-        return None, Trouble(Obstacle.NO_SELECTOR, why)
+        return None, NotDelivered(Obstacle.NO_SELECTOR, why)
     families = list(dict.fromkeys(each.family for each in shown))
     addresses = {each for _, delivered in pairs for each in delivered}
     ordered = tuple(sorted(addresses, key=lambda each: (families.index(each.family), each)))
@@ -246,7 +250,7 @@ def metadata_of(service: Service) -> dict[str, Any]:
 # ------------------------------------------------------------------------ what makes it so
 
 
-def step(wanted: Companion | None, present: Service | None, now: Moment) -> Write | Delete | None:
+def step(wanted: Companion | None, present: Service | None, now: Moment) -> Write | Deletion | None:
     """The next request; None: nothing is to be done, or not yet. ``wanted``: None: there is to be no companion.
     ``present``: what bears the marks of it."""
     if present is None:
@@ -345,6 +349,6 @@ def _write(present: Service, body: dict[str, Any], decision: str, subresource: s
     return Write(COMPANIONS, meta.namespace, meta.name, bound, decision, uid=meta.uid, subresource=subresource)
 
 
-def _delete(present: Service, why: str) -> Delete:
+def _delete(present: Service, why: str) -> Deletion:
     meta = present.metadata
-    return Delete(COMPANIONS, meta.namespace, meta.name, meta.uid, meta.resource_version, f"companion deleted: {why}")
+    return Deletion(COMPANIONS, meta.namespace, meta.name, meta.uid, meta.resource_version, f"companion deleted: {why}")

@@ -20,7 +20,7 @@ from cluster.node_pools import NodeIPPool
 from cluster.objects import IPAddressPool, Node, PoolName, RecentRelease, Service, ServiceCIDR, ServiceOwners, decode
 from cluster.resources import SERVICE_OWNERS
 from controller.allocation.reserved import Reservations
-from controller.changes import Change, Delete, EventNote, Moment, Read, Tell, Write
+from controller.changes import Change, Deletion, EventNote, Moment, Read, Tell, Write
 from controller.services.reconcile import Reconciler
 from tests.controller.machines import Machines
 from tests.oracle.pools import PoolSpec, in_force, read_pool
@@ -274,7 +274,7 @@ class World:
     def carry_out(self, change: Change, *, tell: bool = True) -> None:
         """Do one change in the API; ``tell`` False: the controller never hears what became of it."""
         self.pending.remove(change)
-        assert not isinstance(change, Delete), "Services are never deleted"
+        assert not isinstance(change, Deletion), "Services are never deleted"
         body = self.services.get(change.key)
         if body is not None and body["metadata"]["uid"] != change.uid:
             made = isinstance(change, Read)

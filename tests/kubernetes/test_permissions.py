@@ -267,6 +267,28 @@ def live_through_everything(world: World) -> None:
     name = "berthlb.io/v1alpha1", "lan-nodes"
     overtake(world, "nodeippools", lambda turn: {"maxNodes": 1 + turn % 10}, *name)
 
+    # 1:1 NAT before a node: a companion is made, and deleted when nothing is delivered elsewhere any more.
+    addresses = [{"type": "ExternalIP", "address": "203.0.113.9"}, {"type": "InternalIP", "address": "10.9.0.9"}]
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    behind = {**NODE, "metadata": {"name": "behind-nat", "labels": {"nat": "yes"}}}
+    world.apply(behind)
+    said = json.dumps({"status": {"addresses": addresses, "conditions": [ready]}})
+    plane.kubectl("patch", "node", "behind-nat", "--subresource=status", "--type=merge", "-p", said)
+    of_nat: dict[str, Any] = {
+        "nodeSelectors": [{"matchLabels": {"nat": "yes"}}],
+        "addresses": [{"type": "ExternalIP"}],
+        "deliveredAddresses": [{"type": "InternalIP"}],
+        "allowOtherProxies": True,
+        "autoAssign": False,
+    }
+    world.apply({**metallb("NodeIPPool", "nat", **of_nat), "apiVersion": "berthlb.io/v1alpha1"})
+    asking = {"name": "nat", "namespace": "default", "annotations": {"metallb.io/address-pool": "nat"}}
+    ports = {"type": "LoadBalancer", "ports": [{"port": 80}], "selector": {"app": "nat"}}
+    world.apply({**service("nat"), "metadata": asking, "spec": ports})
+    until(lambda: world.asked("berthlb-controller", "create", "services"), "a companion is made")
+    plane.kubectl("label", "node", "behind-nat", "nat-")
+    until(lambda: world.asked("berthlb-controller", "delete", "services"), "it is deleted")
+
 
 def live_for_liveness_alone(world: World, host: WireHost) -> None:
     world.apply({**NODE, "metadata": {"name": "node-3"}}, *for_liveness_alone())
@@ -331,7 +353,8 @@ def test_nothing_is_allowed_that_a_daemon_never_does(world: World, account: str)
         ("berthlb-controller", "list", "secrets", NAMESPACE),
         ("berthlb-controller", "create", "secrets", "default"),
         ("berthlb-controller", "list", "secrets", ""),
-        ("berthlb-controller", "delete", "services", "default"),
+        ("berthlb-controller", "update", "services", "default"),
+        ("berthlb-controller", "deletecollection", "services", "default"),
         ("berthlb-controller", "list", "leases", ""),
         ("berthlb-controller", "list", "configmaps", "kube-system"),
         ("berthlb-controller", "list", "configmaps/kube-proxy", NAMESPACE),

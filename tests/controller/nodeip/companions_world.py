@@ -13,7 +13,7 @@ import msgspec
 from cluster.addresses import Address, parse_address
 from cluster.node_pools import AddressSource, NodePool
 from cluster.objects import Condition, NodeName, PoolName, Service, decode
-from controller.changes import Change, Delete, EventNote, Moment, Read, Tell, Write
+from controller.changes import Change, Deletion, EventNote, Moment, Read, Tell, Write
 from controller.companions import Companions
 from controller.nodeip.choice import Delivery, NodesOfPool
 from controller.nodeip.guards import ServiceProxy
@@ -171,7 +171,7 @@ class CompanionsWorld:
             self.controller.refused(change, why)
             self.controller.failed(change, 10.0, self.now)
             return
-        view = self.look(change.key) if change.key in self.services and not isinstance(change, Delete) else None
+        view = self.look(change.key) if change.key in self.services and not isinstance(change, Deletion) else None
         if superseded:
             view = self.look(change.key) if change.key in self.services else None
             self.controller.superseded(change, view, self.now)
@@ -189,7 +189,7 @@ class CompanionsWorld:
             return self.forbidden if body is None else "", body is not None
         if body is None:
             return "", False
-        if isinstance(change, Delete):
+        if isinstance(change, Deletion):
             if (change.uid, change.resource_version) != (body["metadata"]["uid"], body["metadata"]["resourceVersion"]):
                 return "", True
             self.delete(change.name)

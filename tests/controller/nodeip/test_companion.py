@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.resources import COMPANIONS
-from controller.changes import Delete, Read, Write
+from controller.changes import Deletion, Read, Write
 from controller.companions import LOOK_AGAIN_S, REPAIRS
 from controller.nodeip.companion import COMPANION_OF, DELIVERED_CLASS, companion_name
 from controller.nodeip.view import NodeView
@@ -386,7 +386,7 @@ def test_deletion_is_bound_to_what_was_judged() -> None:
     world.see()
     world.decide()
     (delete,) = world.pending
-    assert isinstance(delete, Delete)
+    assert isinstance(delete, Deletion)
     world.delete(COMPANION)
     own = world.create(service_body(COMPANION, pool=None, type="ClusterIP"))
     world.carry_out(delete)
