@@ -203,6 +203,7 @@ TYPES: dict[str, Iterable[str]] = {
     "ADDRESS_CONFLICT": {ADDRESS_CONFLICT},
     "NOT_DELIVERED": {NOT_DELIVERED},
     "DELIVERED": {DELIVERED},
+    ".type": (),  # of one that was made before
     "type_": {CONFIGURATION, "poolReconcilerValid"},
 }
 REASONS: dict[str, Iterable[str]] = {
