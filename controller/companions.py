@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from cluster.addresses import Address
@@ -47,6 +48,7 @@ from controller.nodeip.companion import (
     step,
 )
 from controller.nodeip.view import NodeView
+from controller.passes import Room
 from controller.retry import CONFLICTS_AT_ONCE, retry_delay
 from controller.services.alarms import Alarms
 from controller.services.pace import ADDRESSES, Rate
@@ -272,17 +274,16 @@ class Companions:
         troubles, self._troubles = self._troubles, {}
         return troubles
 
-    def decide(
-        self, config: Config, nodes: NodeView, holder: Holder, now: Moment, requests: int
-    ) -> list[Change | Tell]:
-        """What is to be carried out, ``requests`` at most. ``config``, ``nodes``: what is in force; ``holder``: who has
-        addresses beside companions."""
+    def decide(self, config: Config, nodes: NodeView, holder: Holder, now: Moment, room: Room) -> list[Change | Tell]:
+        """What is to be carried out, as far as there is ``room``; the rest stays due. ``config``, ``nodes``: what is in
+        force; ``holder``: who has addresses beside companions."""
         self._set_config(config)
         self._set_nodes(nodes)
         self._due.update(dict.fromkeys(self._alarms.due(now.monotonic)))
         made: list[Change | Tell] = []
-        while self._due and len(made) < requests:
-            key = next(iter(self._due))
+        for key in list(islice(self._due, room.services)):
+            if len(made) >= room.requests:
+                break
             del self._due[key]
             pair = self._pairs.get(key)
             if pair is not None and not pair.in_flight and (change := self._decide(key, pair, holder, now)) is not None:

@@ -258,13 +258,13 @@ class Core:
                 orders.tells.append(each)
             else:
                 orders.changes.append(each)
-        self._keep_companions(orders, room.requests, now)
+        self._keep_companions(orders, room, now)
         self._reports.states_served = states_served
         ledger, releases = self._services.ledger, self._services.releases
         orders.changes.extend(self._reports.decide(ledger, releases, self._node_pools, now))
         return orders
 
-    def _keep_companions(self, orders: PassResult, requests: int, now: Moment) -> None:
+    def _keep_companions(self, orders: PassResult, room: Room, now: Moment) -> None:
         """What is to be done about companions, where there is room beside the ``orders``."""
         ledger = self._services.ledger
 
@@ -273,7 +273,7 @@ class Core:
             return rival.service if rival is not None else None
 
         config, nodes = self._reports.in_force.config, self._node_pools.view
-        left = max(0, requests - len(orders.changes))
+        left = Room(max(0, room.requests - len(orders.changes)), room.services)
         for each in self._companions.decide(config, nodes, holder, now, left):
             if isinstance(each, Tell):
                 orders.tells.append(each)

@@ -19,6 +19,7 @@ from controller.nodeip.choice import Delivery, NodesOfPool
 from controller.nodeip.guards import ServiceProxy
 from controller.nodeip.reasons import LeftOut
 from controller.nodeip.view import NodeView
+from controller.passes import Room
 from tests.controller.world import config_of, merge
 
 Body = dict[str, Any]
@@ -142,9 +143,9 @@ class CompanionsWorld:
         for gone, view in said:
             self.controller.vanished(view) if gone else self.controller.observe(view)
 
-    def decide(self, requests: int = 1000) -> None:
+    def decide(self, requests: int = 1000, services: int = 1000) -> None:
         self.time += 0.001
-        for each in self.controller.decide(self.config, self.nodes, self.holder, self.now, requests):
+        for each in self.controller.decide(self.config, self.nodes, self.holder, self.now, Room(requests, services)):
             if isinstance(each, Tell):
                 self.events += [(each.about.key, note) for note in each.events]
                 continue

@@ -121,6 +121,22 @@ def test_one_change_is_one_request_and_none_comes_after() -> None:
     assert len(world.requests) == 1
 
 
+def test_what_there_is_no_room_for_stays_due() -> None:
+    world = CompanionsWorld()
+    for name in "abc":
+        world.create(service_body(name, WEB, ports=[{"port": ord(name)}]))
+    world.see()
+    world.decide(requests=2)
+    assert len(world.pending) == 2
+    world.decide(services=0)
+    assert len(world.pending) == 2
+    deadline = world.controller.next_deadline()
+    assert deadline is not None
+    assert deadline < world.time
+    world.decide()
+    assert len(world.pending) == 3
+
+
 def test_an_address_leaves_before_the_ports_change() -> None:
     """Else the companion would take the new port of an address that it must not have there."""
     world = world_with()

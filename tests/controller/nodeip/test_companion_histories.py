@@ -173,9 +173,9 @@ class Histories(RuleBasedStateMachine):
     def watch_says(self, count: int) -> None:
         self.world.see(count)
 
-    @rule(requests=st.integers(1, 3))
-    def decides(self, requests: int) -> None:
-        self.world.decide(requests)
+    @rule(requests=st.integers(1, 3), services=st.integers(1, 3))
+    def decides(self, requests: int, services: int) -> None:
+        self.world.decide(requests, services)
 
     @precondition(lambda self: self.world.pending)
     @rule(data=st.data(), end=st.sampled_from(["done", "done", "done", "unheard", "fails"]))
