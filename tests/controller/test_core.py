@@ -7,13 +7,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cluster.api.errors import ApiError, Forbidden, Invalid
 from cluster.api.listwatch import Change as Seen
-from cluster.objects import IPAddressPool, Node, Object, Service, decode
-from cluster.resources import IP_ADDRESS_POOLS, SERVICES
+from cluster.node_pools import NodeIPPool
+from cluster.objects import IPAddressPool, Node, Object, Service, ServicePort, ServiceSpec, decode
+from cluster.resources import COMPANIONS, IP_ADDRESS_POOLS, SERVICES
 from controller.changes import Change, Moment, Write
 from controller.core import HOPELESS_RETRY_S, ChangeOutcome, Core, PassResult
+from controller.nodeip.companion import DELIVERED_CLASS
 from controller.passes import Room
 from controller.retry import FIRST_RETRY_S
 from tests.controller.world import pool_objects
@@ -180,3 +183,99 @@ def test_a_service_that_is_gone_when_it_is_written_gives_its_address_back() -> N
     assert not about_services(decide(core, 2.0))
     assert core.figures().services == 0
     assert [each.ipv4_in_use for each in core.figures().pools.values()] == [0]
+
+
+# ------------------------------------------------------------------------ companions
+
+
+def node_pool(**spec: Any) -> NodeIPPool:
+    body = {
+        "metadata": {"name": "nodes", "namespace": "metallb-system"},
+        "spec": {"addresses": [{"type": "ExternalIP"}], "allowOtherProxies": True, **spec},
+    }
+    return decode(msgspec.json.encode(body), NodeIPPool)
+
+
+def node_behind_nat() -> Node:
+    addresses = [{"type": "ExternalIP", "address": "203.0.113.1"}, {"type": "InternalIP", "address": "10.0.0.1"}]
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"}
+    body = {"metadata": {"name": "a"}, "status": {"addresses": addresses, "conditions": [ready]}}
+    return decode(msgspec.json.encode(body), Node)
+
+
+def http(*, version: int = 1, **status: Any) -> Service:
+    view = service(version=version, **status)
+    ports, selector = (ServicePort(80),), {"app": "web"}
+    pool = {"metallb.io/ip-allocated-from-pool": "nodes"} if status else {}
+    return replace(
+        view,
+        metadata=replace(view.metadata, annotations=pool),
+        spec=replace(view.spec, ports=ports, selector=selector),
+    )
+
+
+def behind_nat(*everything: Object) -> Core:
+    core = leader(node_behind_nat(), node_pool(deliveredAddresses=[{"type": "InternalIP"}]), *everything)
+    core.nodes_read(at(1.0))
+    return core
+
+
+def about_companions(orders: PassResult) -> list[Change]:
+    return [each for each in orders.changes if each.resource is COMPANIONS]
+
+
+def test_a_companion_is_made_once_its_service_shows_the_address() -> None:
+    core = behind_nat(http())
+    first = decide(core, 2.0)
+    (write,) = about_services(first)
+    assert isinstance(write, Write)
+    assert write.body["status"]["loadBalancer"] == {"ingress": [{"ip": "203.0.113.1"}]}
+    assert not about_companions(first)
+    shown = http(version=2, **write.body["status"])
+    core.take_outcome(ChangeOutcome(TERM, write, shown), at(3.0))
+    (made,) = about_companions(decide(core, 3.0))
+    assert (made.key, isinstance(made, Write) and made.create) == ("default/web-berthlb-delivered", True)
+
+
+def test_a_companion_is_no_service_that_has_or_wants_an_address() -> None:
+    """Also where its address would be one of a pool: the class says all."""
+    companion = replace(
+        service("web-berthlb-delivered", loadBalancer={"ingress": [{"ip": "192.0.2.10"}]}),
+        spec=ServiceSpec(type="LoadBalancer", load_balancer_class=DELIVERED_CLASS),
+    )
+    core = leader(*POOLS, companion, service("other"))
+    writes = about_services(decide(core, 1.0))
+    assert [each.key for each in writes] == ["default/other"]
+    assert isinstance(writes[0], Write)
+    assert writes[0].body["status"]["loadBalancer"] == {"ingress": [{"ip": "192.0.2.10"}]}
+    assert core.figures().services == 1
+
+
+def test_what_stands_in_the_way_of_a_companion_becomes_a_condition_of_the_service() -> None:
+    shows: dict[str, Any] = {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}}
+    core = behind_nat(http(**shows))
+    orders = decide(core, 2.0)
+    (made,) = about_companions(orders)
+    taken = replace(service("web-berthlb-delivered"), spec=ServiceSpec())
+    (write,) = about_services(orders)
+    assert isinstance(write, Write)
+    written = http(version=2, **shows, conditions=write.body["status"]["conditions"])
+    core.take_outcome(ChangeOutcome(TERM, write, written), at(3.0))
+    core.take_outcome(ChangeOutcome(TERM, made, taken, made=False), at(3.0))
+    assert [note.reason for tell in decide(core, 3.0).tells for note in tell.events] == ["CompanionNameTaken"]
+    (said,) = about_services(decide(core, 3.1))
+    assert isinstance(said, Write)
+    reasons = {each["type"]: each["reason"] for each in said.body["status"]["conditions"]}
+    assert reasons["berthlb.io/NotDelivered"] == "CompanionNameTaken"
+
+
+def test_a_companion_that_the_api_refuses_waits_and_its_service_says_why() -> None:
+    core = behind_nat(http(loadBalancer={"ingress": [{"ip": "203.0.113.1"}]}))
+    (made,) = about_companions(decide(core, 2.0))
+    core.take_outcome(ChangeOutcome(TERM, made, failure=Forbidden(403, "Forbidden", "exceeded quota")), at(3.0))
+    orders = decide(core, 3.0)
+    assert not about_companions(orders)
+    assert [note.reason for tell in orders.tells for note in tell.events] == ["CompanionRefused"]
+    assert not decide(core, 4.0).tells
+    (again,) = about_companions(decide(core, 3.0 + HOPELESS_RETRY_S * MOST_JITTER))
+    assert again.key == made.key
