@@ -167,6 +167,40 @@ def test_a_restart_without_a_change_writes_nothing(cluster: Cluster, start: Star
     assert [version(cluster, path) for path in paths[:1]] == before[:1]
 
 
+def test_a_companion_shows_where_the_addresses_are_delivered_and_goes_with_its_service(
+    cluster: Cluster, start: Start
+) -> None:
+    make_node(cluster, "a", "10.0.0.1")
+    addresses = [
+        {"type": kind, "address": each} for kind, each in (("ExternalIP", "203.0.113.1"), ("InternalIP", "10.0.0.1"))
+    ]
+    cluster.merge("/api/v1/nodes/a/status", {"status": {"addresses": addresses}})
+    kube_proxy(cluster, "a", "nftables")
+    controller = start().ready()
+    node_pool(cluster, "nat", addresses=[{"type": "ExternalIP"}], deliveredAddresses=[{"type": "InternalIP"}])
+    cluster.service("web", selector={"app": "web"})
+    until_there(cluster, "web", "web-berthlb-delivered")
+    until_shown(cluster, "web-berthlb-delivered", "10.0.0.1")
+    until_shown(cluster, "web", "203.0.113.1")
+    written = version(cluster, f"{SERVICES}/web-berthlb-delivered")
+    controller.end(signal.SIGKILL)
+    start().ready()
+    cluster.service("later", ports=[{"port": 81}], selector={"app": "later"})
+    until_there(cluster, "later", "later-berthlb-delivered", "web", "web-berthlb-delivered")
+    assert version(cluster, f"{SERVICES}/web-berthlb-delivered") == written
+    cluster.merge(
+        "/apis/berthlb.io/v1alpha1/namespaces/metallb-system/nodeippools/nat", {"spec": {"deliveredAddresses": None}}
+    )
+    until_there(cluster, "later", "web")
+
+
+def until_there(cluster: Cluster, *names: str) -> None:
+    """These Services, and no others."""
+    wait_until(
+        lambda: sorted(set(cluster.services()) - {"kubernetes"}) == sorted(names), message=f"there are not {names}"
+    )
+
+
 def test_speakers_endpoints_and_ports_decide_with_the_nodes(cluster: Cluster, start: Start) -> None:
     for number, name in enumerate("abc", start=1):
         make_node(cluster, name, f"192.0.2.{number}")
