@@ -72,8 +72,8 @@ class Contender(NamedTuple, Generic[W]):
     on_nodes: Sharer | None = None
     """On which terms it shares addresses that are in no pool; None: on the same as others."""
 
-    def sharer_of(self, address: Address, in_no_pool: Callable[[Address], bool]) -> Sharer:
-        return self.sharer if self.on_nodes is None or not in_no_pool(address) else self.on_nodes
+    def sharer_of(self, address: Address, is_of_nodes: Callable[[Address], bool]) -> Sharer:
+        return self.sharer if self.on_nodes is None or not is_of_nodes(address) else self.on_nodes
 
 
 class Title(NamedTuple, Generic[W]):
@@ -87,7 +87,7 @@ class Title(NamedTuple, Generic[W]):
 
 
 def titles(
-    contenders: Iterable[Contender[W]], in_no_pool: Callable[[Address], bool] = lambda _: False
+    contenders: Iterable[Contender[W]], is_of_nodes: Callable[[Address], bool] = lambda _: False
 ) -> list[Title[W]]:
     """All titles of all these Services, the best first."""
     graded = [
@@ -101,7 +101,7 @@ def titles(
     found = []
     for grade, contender, address in graded:
         others = having[address]
-        sharer = contender.sharer_of(address, in_no_pool)
+        sharer = contender.sharer_of(address, is_of_nodes)
         conflict = others.conflict(sharer)
         if conflict is None:
             others.put(sharer)

@@ -63,7 +63,7 @@ class AddressRequest:
 
     def sharer_on(self, address: Address, ledger: Ledger) -> Sharer:
         """On which terms it shares this address."""
-        return self.node_need.sharer if ledger.is_in_no_pool(address) else self.sharer
+        return self.node_need.sharer if ledger.is_of_nodes(address) else self.sharer
 
 
 AnyPool = Pool | NodePool

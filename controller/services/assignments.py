@@ -105,7 +105,7 @@ class Assignments:
                 unclear.append(one)
         granted: dict[str, list[Address]] = {}
         barred: dict[str, list[Address]] = {}
-        for title in titles(contenders, self._ledger.is_in_no_pool):
+        for title in titles(contenders, self._ledger.is_of_nodes):
             if title.grade is Grade.USURPED:
                 continue
             key = title.who.view.key
@@ -334,7 +334,7 @@ class Assignments:
         for key, one in everybody.items():
             for address in (*one.assigned, *one.retiring, *one.strays):
                 sharer = self._ledger.sharer(address, key)
-                if sharer is not None and (sharer.company == ON_A_NODE) is not self._ledger.is_in_no_pool(address):
+                if sharer is not None and (sharer.company == ON_A_NODE) is not self._ledger.is_of_nodes(address):
                     changed.setdefault(key, set()).add(address)
         for key, addresses in changed.items():
             for address in addresses:
@@ -377,7 +377,7 @@ class _Terms:
         self._of_nodes: Sharer | None = None
 
     def on(self, address: Address) -> Sharer:
-        if self._ledger.is_in_no_pool(address):
+        if self._ledger.is_of_nodes(address):
             self._of_nodes = self._of_nodes or read_node_sharer(self._view)
             return self._of_nodes
         self._of_pools = self._of_pools or read_sharer(self._view)

@@ -120,12 +120,17 @@ class Reconciler:
 
     def _share_anew(self) -> None:
         """Pools may contain other addresses than they did, and it depends on that on which terms one is shared."""
+        self._know_pools()
         changed = self._assignments.reenter(self._tracked)
         for key in sorted(changed, key=lambda each: self._tracked[each].age):
             self._enter(self._tracked[key])
 
-    def _supply_nodes(self) -> None:
-        self._decisions.nodes = NodeSupply(self._view, self.ledger.is_in_no_pool)
+    def _know_pools(self) -> None:
+        """Tell the ledger what is known of pools that it does not have."""
+        unknown = bool(self._decisions.config.unreadable) or self._departed.any_unknown
+        self.ledger.departed, self.ledger.pools_unknown = self._departed.ranges, unknown
+        self.ledger.node_addresses = self._view.addresses if unknown else frozenset()
+        self._decisions.nodes = NodeSupply(self._view, self.ledger.is_of_nodes)
 
     def set_node_view(
         self, view: NodeView, affected_pools: Collection[PoolName], affected_services: Collection[str]
@@ -135,7 +140,10 @@ class Reconciler:
         judged that have or wait for something of a NodeIPPool."""
         if view is not self._view:
             self._view = view
-            self._supply_nodes()
+            if self.ledger.pools_unknown:
+                self._share_anew()
+            else:
+                self._know_pools()
         concerned = self._decisions.concerned.of(affected_pools)
         if affected_services:
             concerned |= self._decisions.concerned.of(self._decisions.config.node_pools) & set(affected_services)
@@ -144,8 +152,6 @@ class Reconciler:
     def _mind_departed(self) -> None:
         """Other pools are there now, or may come back, than before."""
         self._decisions.config = replace(self._decisions.config, departed=self._departed.names)
-        self.ledger.departed = self._departed.ranges
-        self._supply_nodes()
         self._share_anew()
         self.releases.regroup(self._decisions.config.pool_of, self._decisions.config.departed)
         self._queue.add(*self._tracked)
@@ -157,6 +163,8 @@ class Reconciler:
             return
         self._reserved = reserved
         affected = self.ledger.set_pools(self._decisions.config.pools, reserved)
+        if self.ledger.pools_unknown:
+            self._share_anew()
         self._queue.add(*(self._tracked if affected else self._decisions.waiting))
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
@@ -336,6 +344,7 @@ class Reconciler:
         self.releases.restore(recorded, self._decisions.config.pool_of)
         for tracked in self._tracked.values():
             self._departed.named(PoolName(annotation(tracked.view, ALLOCATED_FROM_POOL)), self._decisions.config)
+        self._know_pools()
         self._assignments.restore(self._tracked)
         self._mind_departed()
 

@@ -548,6 +548,29 @@ def test_a_restart_puts_a_falsified_status_right_without_moving_anybody(falsifie
     assert pool_of(world, "web") == "nodes"
 
 
+@pytest.mark.parametrize("away", [{"lan": "192.0.2.9-192.0.2.1"}, {}])
+def test_a_pool_that_is_away_at_a_restart_costs_nobody_an_address_of_a_node(away: dict[str, Any]) -> None:
+    """Nobody knows then what it contains; an address of a node is not of it."""
+    world = everything(3)
+    before = {name: world.ip(name) for name in ("web", "secure", "lan")}
+    world.configure(**away)
+    world.start()
+    world.rest()
+    assert {name: world.ip(name) for name in before} == before
+
+
+def test_who_changes_the_terms_leaves_also_where_a_restart_forgot_what_the_pool_contained() -> None:
+    key = {"annotations": {"metallb.io/allow-shared-ip": "key"}}
+    world = cluster(1, {"lan": "192.0.2.1/32"}, nodes={"autoAssign": False})
+    assigned(world, web={"ports": HTTP, **key}, secure={"ports": HTTPS, **key})
+    assert world.ip("web") == world.ip("secure") == "192.0.2.1"
+    world.configure(other="198.51.100.0/24")
+    world.start()
+    world.put("web", annotations={"metallb.io/allow-shared-ip": None})
+    world.rest()
+    assert (world.ip("web"), world.ip("secure")) == ("198.51.100.0", "192.0.2.1")
+
+
 def test_a_node_that_died_while_no_controller_ran_is_taken_out_at_the_start() -> None:
     world = everything(3)
     world.machines.put("n2", internal="10.0.0.2 2001:db8::2", ready="False")
