@@ -130,6 +130,7 @@ class Core:
         self._reports.reload()
         self._services.set_config(self._reports.in_force.config)
         self._services.set_reserved(self._reservations.ranges)
+        self._judge_nodes(now)
         self._services.start(self._reports.recorded_releases())
 
     # -------------------------------------------------------------------- observations and answers

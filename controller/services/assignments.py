@@ -83,7 +83,7 @@ class Assignments:
         self._releases = releases
         self._class = load_balancer_class
         self._freed: set[PoolName] = set()
-        self._freed_on_nodes: set[Address] = set()
+        self._freed_on_nodes: set[tuple[Address, str]] = set()
         self._refused: dict[str, tuple[Address, ...]] = {}
         """What Services show that another one has …"""
         self._showing: dict[Address, dict[str, tuple[bool, Sharer]]] = {}
@@ -274,7 +274,7 @@ class Assignments:
                 # it stays, and those that cannot share with it any more move
                 self._disputed.setdefault(address, set()).add(sharer)
             if self._ledger.take(address, sharer):
-                self._note_freed(address, self._ledger.pool_around(address))
+                self._note_freed(address, one, self._ledger.pool_around(address))
 
     def confirm(self, one: Assignment) -> None:
         """The API shows the Service with what it is assigned: give back all that it has left."""
@@ -314,14 +314,15 @@ class Assignments:
         freed, self._freed = self._freed, set()
         return freed
 
-    def take_freed_on_nodes(self) -> set[Address]:
-        """The addresses in no pool on which ports may have come free since the last call."""
+    def take_freed_on_nodes(self) -> set[tuple[Address, str]]:
+        """The addresses of nodes on which ports may have come free since the last call, and the Services that had
+        them."""
         freed, self._freed_on_nodes = self._freed_on_nodes, set()
         return freed
 
-    def _note_freed(self, address: Address, pool: PoolName | None) -> None:
+    def _note_freed(self, address: Address, by: Assignment, pool: PoolName | None) -> None:
         if pool is None:
-            self._freed_on_nodes.add(address)
+            self._freed_on_nodes.add((address, by.view.key))
         else:
             self._freed.add(pool)
 
@@ -362,7 +363,7 @@ class Assignments:
 
     def _give_back(self, one: Assignment, addresses: tuple[Address, ...]) -> None:
         for address in addresses:
-            self._note_freed(address, self._ledger.give_back(address, one.view.key))
+            self._note_freed(address, one, self._ledger.give_back(address, one.view.key))
             if address in self._showing:
                 self._vacated.add(address)
 

@@ -370,8 +370,8 @@ class Reconciler:
             for reclaimer in self._assignments.take_reclaimers():
                 self._enter(self._tracked[reclaimer])
             self._queue.add(*self._assignments.take_disputed())
-            if on_nodes := self._assignments.take_freed_on_nodes():
-                self._queue.add(*self._decisions.denied.of(on_nodes))
+            for address, by in self._assignments.take_freed_on_nodes():
+                self._queue.add(*(self._decisions.denied.of((address,)) - {by}))
             if freed := self._assignments.take_freed():
                 self._queue.offer(freed & self._decisions.config.pools.keys(), self._decisions.waiting)
             if (first := self._queue.pop()) is None:

@@ -94,6 +94,31 @@ def test_a_restart_judges_everybody_once(judgements: Judgements) -> None:
     assert judgements() == MANY
 
 
+def test_a_node_that_changes_has_those_judged_and_written_that_show_it_and_nobody_else(
+    world: World, judgements: Judgements
+) -> None:
+    edge = {"nodeSelectors": [{"matchLabels": {"edge": "yes"}}], "autoAssign": False}
+    world.configure_nodes(nodes={"nodeSelectors": [{"matchLabels": {"edge": "no"}}], "autoAssign": False}, edge=edge)
+    for number in range(1, 6):
+        world.machine(f"n{number}", internal=f"10.7.0.{number}", labels={"edge": "yes" if number == 5 else "no"})
+    for number in range(MANY):
+        pool = ("nodes", "edge", "lan", "lan")[number % 4]
+        world.put(f"new-{number:03d}", annotations={"metallb.io/address-pool": pool}, ports=[{"port": 20_000 + number}])
+    rest(world)
+    assert {world.ip("new-000"), world.ip("new-001")} == {"10.7.0.1,10.7.0.2,10.7.0.3,10.7.0.4", "10.7.0.5"}
+    judgements(), world.take_writes()
+    for ready, shown in (("False", 1), ("Unknown", 0), ("True", 1)):
+        world.machine("n4", internal="10.7.0.4", labels={"edge": "no"}, ready=ready)
+        rest(world)
+        assert judgements() == len(world.take_writes()) == shown * MANY // 4
+    world.put("new-000", ports=[{"port": 20_004}])
+    rest(world)
+    assert (world.ip("new-000"), judgements()) == ("", 1)
+    world.delete("new-004")
+    rest(world)
+    assert (world.ip("new-000"), judgements()) == ("10.7.0.1,10.7.0.2,10.7.0.3,10.7.0.4", 1)
+
+
 # ------------------------------------------------------------------------ what must be judged again all the same
 
 
