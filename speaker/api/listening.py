@@ -9,7 +9,8 @@ its like, proc(5)); ``Listening`` decides what counts, over time:
 2. A TCP socket counts at once. A UDP socket has no state that tells a server from a client, and resolvers pick their
    ports themselves. So one counts when the same socket has been there for ``LASTING_S``.
 3. A port counts until two looks in a row have not seen it. A service that restarts changes nothing.
-4. At most ``MAX_LISTENING`` ports count, the lowest.
+4. What the speaker before this one has reported counts as seen, until two looks have missed it.
+5. At most ``MAX_LISTENING`` ports count, the lowest.
 
 Not promised: that a port which is open for a moment is seen, or a UDP server on one of the kernel's own ports.
 """
@@ -24,8 +25,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from cluster.addresses import Address, Family
-from cluster.node_report import MAX_LISTENING
-from cluster.objects import Node
+from cluster.node_report import MAX_LISTENING, read_report
+from cluster.objects import Lease, Node
 from cluster.sharing import Port
 from speaker.directory import ListedLink, address_of
 
@@ -101,6 +102,7 @@ class Listening:
     def __init__(self) -> None:
         self._of_node: frozenset[Address] = frozenset()
         self._of_links: frozenset[Address] = frozenset()
+        self._looked = False
         self._since: dict[BoundSocket, float] = {}
         """Since when each UDP socket of the last look is there."""
         self._missed: dict[Port, int] = {}
@@ -114,8 +116,14 @@ class Listening:
         """The addresses of these links are the node's own."""
         self._of_links = _known(address_of(each) for link in links for each in link.addresses)
 
+    def remember(self, lease: Lease) -> None:
+        """This node's own Lease, as the speaker before this one left it. After the first look it is no news."""
+        if not self._looked:
+            self._missed = dict.fromkeys(read_report(lease.metadata.annotations).listening, 0)
+
     def look(self, sockets: Iterable[BoundSocket], now: float, local_ports: range = LOCAL_PORTS) -> frozenset[Port]:
         """What the node listens on. ``local_ports``: what the kernel picks from."""
+        self._looked = True
         own = self._of_node | self._of_links
         since: dict[BoundSocket, float] = {}
         seen: set[Port] = set()

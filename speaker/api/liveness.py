@@ -79,7 +79,6 @@ class LivenessWatcher:
         self._writer.submit("cluster identity", self._learn_cluster, urgent=True)
         for source in self._sources:
             source.start()
-        self._node_watch.want(wanted=True)
         self._channel.send(Brisk(True))
         threading.Thread(target=self._wake_when_listed, name="synced", daemon=True).start()
         try:
@@ -132,6 +131,8 @@ class LivenessWatcher:
             self._lease.set_links((), now)  # others find it from now on
         if listed and self._reads and (directory := self._directory.take(now)):
             self._channel.send(directory)
+        if listed and self._report.take_wanted():
+            self._node_watch.want(wanted=True)
         self._lease.set_report(self._report.text(now), now)
         if renewal := self._lease.take(now):
             self._publisher.renew(renewal)
@@ -158,6 +159,9 @@ class LivenessWatcher:
     def _set_lease(self, change: Change[Any]) -> None:
         """On the reflector's thread."""
         self._inbox.put(lambda: self._directory.set_lease(change.old, change.new, time.monotonic()))
+        lease = change.new
+        if lease is not None and lease.spec.holder_identity == self._node:
+            self._inbox.put(lambda: self._listening.remember(lease))
 
     def _learn_cluster(self) -> None:
         """On the writer's thread, which repeats it until it works."""

@@ -7,6 +7,7 @@
    which comes and goes costs two writes in that time.
 3. Only nodes that exist are reported.
 4. What its own node listens on, and what kube-proxy there says, is reported as ``node_look`` found it last.
+5. A speaker that begins leaves the report of the one before it as it is, until it has found out all of its own.
 
 Times are monotonic seconds.
 """
@@ -35,6 +36,7 @@ class OwnReport:
         self._nodes: set[NodeName] = set()
         self._unheard: dict[NodeName, float] = {}
         """Until when each is reported."""
+        self._to_find_out = {"unheard", "own node"}
         self._listening: frozenset[Port] = frozenset()
         self._proxy_mode: str | None = None
         self._proxy_healthy: bool | None = None
@@ -62,6 +64,7 @@ class OwnReport:
 
     def set_unheard(self, nodes: Iterable[NodeName], now: float) -> None:
         """All nodes whose silence is proved now."""
+        self._to_find_out.discard("unheard")
         silent = set(nodes) - {self._node}
         for node, until in self._unheard.items():
             if until == NEVER and node not in silent:
@@ -73,6 +76,7 @@ class OwnReport:
         self, listening: frozenset[Port], proxy_mode: str | None = None, proxy_healthy: bool | None = None
     ) -> None:
         """What this node listens on, and what its kube-proxy says of itself, as far as it is known."""
+        self._to_find_out.discard("own node")
         self._listening, self._proxy_mode, self._proxy_healthy = listening, proxy_mode, proxy_healthy
         self._text = None
 
@@ -96,8 +100,8 @@ class OwnReport:
         return soonest if self.wanted and soonest < NEVER else None
 
     def text(self, now: float) -> str | None:
-        """The annotation as it should be now; None: it is not known yet whether anybody wants it."""
-        if self._pools is None:
+        """The annotation as it should be now; None: as it is, since too little is known yet."""
+        if self._pools is None or (self.wanted and self._to_find_out):
             return None
         for node in [node for node, until in self._unheard.items() if until <= now]:
             del self._unheard[node]

@@ -133,7 +133,7 @@ class Sources:
 
     def wait_synced(self, then: Callable[[], object]) -> None:
         """Wait for both, and call ``then`` whenever another kind is known."""
-        waited = (*self._for_plan, self._records, self._exclusion, self._node_pools)
+        waited = (*self._for_plan, self._records, self._exclusion, self._leases, self._node_pools)
         for reflector in waited:
             if reflector is not None:
                 reflector.wait_synced()

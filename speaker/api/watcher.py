@@ -32,7 +32,7 @@ from cluster.api.server_version import VersionCheck
 from cluster.daemon.command_line import EXIT_USAGE, complain
 from cluster.daemon.http_status import CannotListenError, StatusServer
 from cluster.nodes import is_ready
-from cluster.objects import ConfigMap, ConfigurationState, Node, NodeName, Service
+from cluster.objects import ConfigMap, ConfigurationState, Lease, Node, NodeName, Service
 from speaker.api.authentication import Authentication
 from speaker.api.configuration import ConfigReader
 from speaker.api.directory import Directory
@@ -117,9 +117,7 @@ class Watcher:
             "secrets": into(lambda _key, secret: self._authentication.set_secret(secret)),
             "configmaps": into(self._set_config_map),
             "configurationstates": into(self._set_state),
-            "leases": lambda change: self._inbox.put(
-                lambda: self._directory.set_lease(change.old, change.new, time.monotonic())
-            ),
+            "leases": lambda change: self._inbox.put(lambda: self._set_lease(change.old, change.new)),
             "nodeippools": into(lambda key, pool: self._report.set_pool(key, exists=pool is not None)),
             "servicel2statuses": lambda change: self._inbox.put(lambda: self._publisher.recorded(change)),
         }
@@ -190,7 +188,7 @@ class Watcher:
         self._send_plan(now, synced=synced)
         if pools_known:
             self._report.pools_known()
-        if (brisk := self._report.take_wanted()) is not None:
+        if listed and (brisk := self._report.take_wanted()) is not None:
             self._channel.send(Brisk(brisk))
             self._node_watch.want(wanted=brisk)
         self._lease.set_report(self._report.text(now), now)
@@ -245,6 +243,11 @@ class Watcher:
             self._lease.set_node(node.metadata.uid, time.monotonic())
             self._listening.set_node(node)
             self._telling.set_labels(node.metadata.labels)
+
+    def _set_lease(self, before: Lease | None, lease: Lease | None) -> None:
+        self._directory.set_lease(before, lease, time.monotonic())
+        if lease is not None and lease.spec.holder_identity == self._options.node:
+            self._listening.remember(lease)
 
     def _set_config_map(self, _: str, config_map: ConfigMap | None) -> None:
         self._excluded.set_config_map(config_map, time.monotonic())

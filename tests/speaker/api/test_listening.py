@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.addresses import Address, Family
-from cluster.node_report import MAX_LISTENING
-from cluster.objects import Node, NodeAddress, NodeStatus, ObjectMeta
+from cluster.node_report import MAX_LISTENING, REPORT_ANNOTATION
+from cluster.objects import Lease, Node, NodeAddress, NodeStatus, ObjectMeta
 from cluster.sharing import Port
 from speaker.api.listening import LASTING_S, BoundSocket, Listening, read_sockets
 from speaker.directory import ListedLink
@@ -156,6 +156,17 @@ def test_a_service_that_restarts_changes_nothing() -> None:
     assert listening.look([bound("TCP", 22, identity="2"), bound("UDP", 53, identity="2")], 90.0) == everything
     assert listening.look([], 122.0) == everything
     assert listening.look([], 152.0) == frozenset()
+
+
+def test_what_the_speaker_before_has_reported_counts_until_it_is_missed() -> None:
+    """An upgrade of the speakers makes no port free, not even for a moment."""
+    before = Lease(ObjectMeta(annotations={REPORT_ANNOTATION: '{"listening":["53/UDP","2222/TCP"]}'}))
+    listening = node_with()
+    listening.remember(before)
+    sockets = [bound("UDP", 53), bound("TCP", 22)]
+    assert listening.look(sockets, 0.0) == {("UDP", 53), ("TCP", 2222), ("TCP", 22)}
+    listening.remember(before)
+    assert listening.look(sockets, 2.0) == {("UDP", 53), ("TCP", 22)}
 
 
 def test_ports_are_bounded() -> None:

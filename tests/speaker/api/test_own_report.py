@@ -18,6 +18,8 @@ def made(*, pool: bool = True) -> OwnReport:
     if pool:
         report.set_pool("metallb-system/nodes", exists=True)
     report.pools_known()
+    report.set_own_node(frozenset())
+    report.set_unheard([], 0.0)
     return report
 
 
@@ -93,6 +95,16 @@ def test_a_report_waits_until_it_is_known_whether_there_is_a_node_pool() -> None
     assert (report.text(1.0), report.take_wanted()) == (None, None)
     report.pools_known()
     assert (report.text(1.0), report.take_wanted()) == ("{}", False)
+
+
+def test_the_report_of_the_speaker_before_stays_until_this_one_has_found_out_all() -> None:
+    report = OwnReport(ME)
+    report.set_pool("metallb-system/nodes", exists=True)
+    assert report.text(1.0) is None
+    report.set_own_node(frozenset())
+    assert report.text(1.0) is None, "who is unheard is not known"
+    report.set_unheard([], 2.0)
+    assert report.text(2.0) == "{}"
 
 
 @pytest.mark.parametrize("always", [True, False])
