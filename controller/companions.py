@@ -29,6 +29,7 @@ from cluster.addresses import Address
 from cluster.annotations import ALLOCATED_FROM_POOL, annotation
 from cluster.config import Config
 from cluster.objects import Condition, PoolName, Service, find_condition, is_older
+from cluster.record import recorded_pool
 from cluster.resources import COMPANIONS
 from cluster.rightful import age_of
 from cluster.times import LONG_AGO
@@ -101,7 +102,7 @@ class Companions:
         self._config = Config()
         self._nodes = NodeView()
         self._services: dict[str, Service] = {}
-        """Those that have addresses and name a pool which is no IPAddressPool, by key."""
+        """Those that have addresses of a pool which is no IPAddressPool, by key."""
         self._of_pool: dict[PoolName, set[str]] = {}
         """Their keys."""
         self._delivering: dict[Address, set[PoolName]] = {}
@@ -413,8 +414,8 @@ def _words(said: Condition | None) -> tuple[str, str] | None:
 
 
 def _pool(view: Service) -> PoolName:
-    """That the Service's annotation names."""
-    return PoolName(annotation(view, ALLOCATED_FROM_POOL))
+    """That the Service's addresses are from. Its condition says so; tools take the annotation away."""
+    return recorded_pool(view) or PoolName(annotation(view, ALLOCATED_FROM_POOL))
 
 
 def _name(key: str) -> str:

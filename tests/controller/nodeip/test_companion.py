@@ -246,6 +246,22 @@ def test_while_nothing_is_known_of_the_pool_the_companion_stays() -> None:
     assert world.companion_ip() == "10.0.0.1"
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_tool_that_takes_the_annotation_away_costs_no_companion(*, killed: bool) -> None:
+    """``kubectl replace`` and GitOps do so at each turn; the controller puts it back."""
+    world = world_with()
+    said = {"type": "berthlb.io/AddressAssigned", "status": "True", "message": f'{WEB} from pool "nat"'}
+    world.edit("web", {"status": {"conditions": [said]}})
+    world.rest()
+    world.requests.clear()
+    world.edit("web", {"metadata": {"annotations": {"metallb.io/ip-allocated-from-pool": None}}})
+    if killed:
+        world.start()
+    world.rest()
+    assert world.requests == []
+    assert world.companion_ip() == "10.0.0.1"
+
+
 def test_a_controller_of_another_class_leaves_it_alone() -> None:
     world = world_with()
     world.load_balancer_class = "example.com/b"
