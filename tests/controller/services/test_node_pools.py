@@ -336,8 +336,10 @@ def test_another_class_that_comes_to_show_a_port_of_ours_is_named_to_whom_it_con
     )
     world.settle()
     assert (world.ip("web"), world.condition("web")[1]) == ("10.0.0.1", "AddressInUse")
-    assert world.is_content("default/secure")
     assert written(world) == ["web"]
+    world.put("secure", labels={"touched": "yes"})
+    world.settle()
+    assert world.is_content("default/secure")
 
 
 # ------------------------------------------------------------------------ between the kinds
@@ -388,6 +390,31 @@ def test_a_wish_for_a_pool_of_nodes_that_gives_nothing_costs_nobody_an_address()
     world.machine("n1", internal="10.0.0.1")
     world.settle()
     assert (world.ip("web"), pool_of(world, "web")) == ("10.0.0.1", "nodes")
+
+
+def test_a_wish_that_is_taken_back_before_anybody_saw_the_move_moves_nobody() -> None:
+    world = cluster(2, {"lan": LAN}, nodes={"autoAssign": False})
+    assigned(world, web={"ports": HTTP}, other={"ports": HTTPS, "annotations": {POOL: "nodes"}})
+    for name, wish, back in (("web", "nodes", None), ("other", "lan", "nodes")):
+        before = world.ip(name)
+        world.put(name, annotations={POOL: wish})
+        world.decide()
+        (write,) = world.pending
+        world.pending.clear()
+        world.controller.failed(write, 0.0, world.now)
+        world.put(name, annotations={POOL: back})
+        world.settle()
+        assert world.ip(name) == before
+
+
+def test_a_service_that_asks_for_its_pool_no_more_stays_also_where_its_condition_was_wiped() -> None:
+    world = cluster(2, {"lan": LAN}, nodes={"autoAssign": False})
+    assigned(world, web={"ports": HTTP, "annotations": {POOL: "nodes"}})
+    world.put("web", annotations={POOL: None})
+    world.settle()
+    world.put("web", annotations={FROM: None}, status={"conditions": None})
+    world.settle()
+    assert (world.ip("web"), pool_of(world, "web")) == ("10.0.0.1,10.0.0.2", "nodes")
 
 
 def test_where_the_nodes_give_nothing_any_more_the_other_pools_are_asked_in_the_same_write() -> None:
