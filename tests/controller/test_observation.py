@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from cluster.node_pools import NodeIPPool
 from cluster.objects import Namespace, Node, Object, ObjectMeta, Service, decode
 from controller.changes import Moment
 from controller.observation import (
@@ -153,3 +154,22 @@ def test_an_address_of_a_node_is_kept_by_who_has_it() -> None:
     ]
     observation = observe(seen, "metallb-system", None, 64, NOW)
     assert kinds(observation) == {"default/new": ADDRESS_GIVEN}
+
+
+@pytest.mark.parametrize("nodes_read", [True, False])
+def test_addresses_of_nodes_count_once_all_that_they_depend_on_was_read(*, nodes_read: bool) -> None:
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    addresses = [{"type": "InternalIP", "address": "192.0.2.1"}]
+    node = {"metadata": {"name": "a"}, "status": {"addresses": addresses, "conditions": [ready]}}
+    pool = {"metadata": {"name": "nodes", "namespace": "metallb-system"}, "spec": {"allowOtherProxies": True}}
+    seen: list[Object] = [
+        decode(msgspec.json.encode(node), Node),
+        decode(msgspec.json.encode(pool), NodeIPPool),
+        Namespace(ObjectMeta(name="default")),
+        service("waits"),
+        service("has", "192.0.2.1", annotations={"metallb.io/ip-allocated-from-pool": "nodes"}, ports=[{"port": 81}]),
+        service("lost", "192.0.2.7", annotations={"metallb.io/ip-allocated-from-pool": "nodes"}, ports=[{"port": 82}]),
+    ]
+    found = observe(seen, "metallb-system", None, 64, NOW, nodes_read=nodes_read).differences
+    expected = {"default/waits": ADDRESS_GIVEN, "default/lost": ADDRESS_CHANGES} if nodes_read else {}
+    assert {key: each.kind for key, each in found.items()} == expected
