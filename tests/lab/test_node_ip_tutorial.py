@@ -59,7 +59,7 @@ def test_the_tutorial_runs_as_written() -> None:
         run(next(rest))
         shows("get services", PUBLIC)
         run(next(rest))
-        shows("get events", "PortGuarded")
+        shows("get events", "22/TCP: it is for SSH on every node")
         run(next(rest))
         assert next(rest, None) is None
     finally:
