@@ -20,7 +20,8 @@ OBJECTS: list[dict[str, Any]] = list(yaml.safe_load_all(MANIFEST.read_text()))
 
 
 def name_of(each: dict[str, Any]) -> str:
-    return f"{each['kind']}/{each['metadata']['name']}"
+    meta = each["metadata"]
+    return "/".join(filter(None, (each["kind"], meta.get("namespace"), meta["name"])))
 
 
 def workload(kind: str) -> dict[str, Any]:
