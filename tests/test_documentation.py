@@ -153,7 +153,6 @@ def test_make_alone_says_what_each_target_does() -> None:
 
 
 @pytest.mark.lab
-@pytest.mark.timeout(330)
 def test_the_lab_session_of_the_readme_runs_as_written_and_curl_goes_on_without_the_holder() -> None:
     """The lab has another name than a lab of the person who tests; no command says which.
 

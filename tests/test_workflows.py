@@ -50,7 +50,6 @@ def test_scripts_pass_shellcheck(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_workflows_pass_actionlint() -> None:
     """With shellcheck for what their steps run. The first time actionlint is built."""
     directory, _ = build(ACTIONLINT, cache_directory(os.environ), os.environ, lambda _: None)

@@ -106,7 +106,6 @@ def test_services_compares_the_controller_with_clients_that_only_write(tmp_path:
 
 @pytest.mark.docker
 @pytest.mark.real
-@pytest.mark.timeout(600)
 @pytest.mark.xdist_group("docker")
 def test_images_weighs_both_and_starts_them(tmp_path: Path) -> None:
     found, shown = run("images", "--starts=1", figures=tmp_path)

@@ -15,7 +15,6 @@ pytestmark = [
     pytest.mark.docker,
     pytest.mark.real,
     pytest.mark.slow,
-    pytest.mark.timeout(600),  # the first builds the images
     pytest.mark.xdist_group("docker"),
 ]
 NET_RAW = 1 << 13

@@ -19,7 +19,6 @@ OURS_MIB = 14.0
 pytestmark = [
     pytest.mark.docker,
     pytest.mark.slow,
-    pytest.mark.timeout(600),  # the first builds the images
     pytest.mark.xdist_group("docker"),
 ]
 

@@ -28,7 +28,7 @@ from tests.kubernetes.test_permissions import NODE, DaemonProcess, endpoints, me
 from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
 
-pytestmark = [pytest.mark.xdist_group("permissions"), pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.xdist_group("permissions"), pytest.mark.slow]
 
 NAMESPACE = "metallb-system"
 VERSION = "0.15.3"

@@ -13,7 +13,7 @@ from tests.kubernetes.control_plane import ControlPlane
 from tests.kubernetes.installation import Installation
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from tests.kubernetes.control_plane import LIVENESS, MANIFEST, MORTAL, ROOT, Con
 from tests.waiting import ended, wait_until
 from tests.wire.network import Wire, WireHost
 
-pytestmark = [pytest.mark.xdist_group("permissions"), pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.xdist_group("permissions"), pytest.mark.slow]
 
 NAMESPACE = "metallb-system"
 DAEMONS = ("berthlb-controller", "berthlb-speaker", LIVENESS)

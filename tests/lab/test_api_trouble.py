@@ -53,7 +53,7 @@ from tests.real import real_assets
 from tests.waiting import wait_until
 
 T = TypeVar("T", bound=Object)
-pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("trouble"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("trouble")]
 
 HEAL_S = 60.0
 """An API server that has come back needs seconds on a busy machine; what waits for it asks every 30 s at the latest."""

@@ -33,7 +33,7 @@ from tests.lab.test_faults import addresses
 from tests.real import real_assets
 from tests.waiting import assert_stays, wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("rest"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("rest")]
 
 LIMIT = 0.01
 """Of a core."""

@@ -26,7 +26,7 @@ from lab.readiness import await_ready
 from tests.lab.test_faults import announcing, new_mac, page_from_client, serving, still_answers_alone, watching
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("blocked"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("blocked")]
 
 NOTHING = "udp dport 7948 drop"
 GROUPS = "udp dport 7948 ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 drop"

@@ -31,7 +31,6 @@ def clone(directory: Path) -> Path:
 
 
 @pytest.mark.lab
-@pytest.mark.timeout(400)
 def test_daemons_of_a_clone_give_a_service_its_address_and_answer_for_it(make_lab: MakeLab, tmp_path: Path) -> None:
     here = clone(tmp_path / "clone")
     setup, controller, speaker = block_with(README, "-m controller")

@@ -25,7 +25,7 @@ from tests.cpu import group_name, share_of_a_core
 from tests.lab.conftest import end, make
 from tests.waiting import ended, wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("daemons"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("daemons")]
 
 ROOT = Path(__file__).parents[2]
 HOST: dict[DaemonName, str] = {"speaker": "node-1", "controller": "node-2"}

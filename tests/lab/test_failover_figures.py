@@ -27,7 +27,7 @@ from tests.lab.test_faults import ADDRESS, page_from_client, serving
 from tests.real import real_assets
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.long]
 
 logger = logging.getLogger(__name__)
 WATCHED_S = DEFAULT_GRACE_S + 40.0

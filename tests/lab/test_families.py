@@ -29,7 +29,7 @@ from tests.waiting import assert_stays, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/use-ipv6.md"
 
-pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("families"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("families")]
 
 
 @pytest.fixture(scope="module", params=[Families.IPV6, Families.DUAL])

@@ -33,7 +33,7 @@ from lab.readiness import await_ready
 from tests.real import real_assets
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("faults"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("faults")]
 
 logger = logging.getLogger(__name__)
 

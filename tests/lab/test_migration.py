@@ -42,7 +42,6 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.metallb,
     pytest.mark.xdist_group("migration"),
-    pytest.mark.timeout(300),
 ]
 
 ROOT = Path(__file__).parents[2]

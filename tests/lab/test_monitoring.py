@@ -29,7 +29,7 @@ from tests.lab.prometheus import OPEN, Prometheus
 from tests.lab.test_faults import ADDRESS, announcing, serving
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("monitoring"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("monitoring")]
 
 ROOT = Path(__file__).parents[2]
 FIRE_S = 90.0

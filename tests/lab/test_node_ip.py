@@ -64,7 +64,7 @@ CLUSTERS = [
     cluster("kubernetes", **REAL, node_grace=LONG_GRACE_S, families=Families.DUAL),
     cluster("kubernetes-iptables-alone", **REAL, node_grace=LEAST_GRACE_S, proxy_mode="iptables", speakers=False),
 ]
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab]
 logger = logging.getLogger(__name__)
 
 

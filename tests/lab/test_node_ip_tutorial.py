@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 PAGE = ROOT / "docs/tutorials/node-ip-behind-nat.md"
 PUBLIC = "203.0.113.1,203.0.113.2,203.0.113.3"
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.lab]
 
 
 def test_the_tutorial_runs_as_written() -> None:

@@ -31,7 +31,7 @@ from lab.shipped.rights import DaemonName, Rights, rights_of
 from speaker.api.own_lease import lease_name
 from tests.waiting import Stopwatch, assert_stays, wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("report"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("report")]
 
 NAMESPACE = "metallb-system"
 NODES = tuple(NodeName(f"node-{number}") for number in (1, 2, 3))

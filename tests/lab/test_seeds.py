@@ -18,7 +18,7 @@ from tests.lab.conftest import end, make
 from tests.real import delete_service, kubectl
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("seeds"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("seeds")]
 CLIENT = "172.18.0.3"
 
 

@@ -24,7 +24,7 @@ from tests.pages import ROOT
 from tests.speaker.protocol.versions import unpack_last
 from tests.waiting import ended, wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("versions"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("versions")]
 
 MISUNDERSTOOD = ("malformed", "nonsense", "other_version", "unknown_feature")
 

@@ -17,7 +17,6 @@ ADDRESSES["dual"] = ADDRESSES["ipv4"] + ADDRESSES["ipv6"]
 
 
 @pytest.mark.lab
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("families", ADDRESSES)
 def test_the_demo_plays_to_its_end_and_leaves_nothing(tmp_path: Path, families: str) -> None:
     figures = tmp_path / "figures.json"

@@ -112,9 +112,9 @@ def test_an_api_server_that_is_away_changes_nothing(cluster: Cluster, embedded_a
     cluster.add_service()
     watcher, announcer = start()
     wait_until(lambda: announcer.announced() == {WEB})
+    failures = watcher.figures().watch_failures
     embedded_api.inject(userAgent="berthlb-speaker", status=503)
     embedded_api.inject(userAgent="berthlb-speaker", closeWatches=True)
-    failures = watcher.figures().watch_failures
     wait_until(lambda: all(watcher.figures().watch_failures[each] > failures[each] for each in failures))
     announcer.channel.send(Stats(time.clock_gettime(time.CLOCK_BOOTTIME), True, {}))
     wait_until(lambda: watcher.ready() is None)
