@@ -10,6 +10,7 @@ import pytest
 from lab.layout import SERVICE_NETWORKS
 from tests.kubernetes.access import Access, Answer
 from tests.kubernetes.bodies import service
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -128,8 +129,8 @@ def test_a_service_gets_a_second_family_and_gives_it_back(access: Access) -> Non
     assert prefers["clusterIPs"] == both["clusterIPs"]
     back = patched(access, ipFamilyPolicy="SingleStack")
     assert (back["clusterIPs"], back["ipFamilies"]) == (one, [V4])
-    again = access.create(path, service("b", clusterIP=both["clusterIPs"][1], **SELECTED))
-    assert again.status == 201, "the second address is free again"
+    other = service("b", clusterIP=both["clusterIPs"][1], **SELECTED)
+    wait_until(lambda: access.create(path, other).status == 201, message="the second address is never free again")
 
 
 def test_a_replacement_that_says_nothing_of_families_keeps_them(access: Access) -> None:

@@ -239,7 +239,7 @@ def test_metallbs_definitions_are_taken_over_with_every_object(plane: ControlPla
 def test_kustomize_makes_the_same_of_it(plane: ControlPlane) -> None:
     plane.kubectl("apply", "-k", str(ROOT / "deploy"), "--dry-run=server")
     shown = plane.kubectl("kustomize", str(ROOT / "deploy"))
-    key = lambda each: (each["kind"], each["metadata"]["name"])  # noqa: E731
+    key = lambda each: (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"])  # noqa: E731
     assert sorted(yaml.safe_load_all(shown), key=key) == sorted(yaml.safe_load_all(MANIFEST.read_text()), key=key)
 
 
