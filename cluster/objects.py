@@ -61,6 +61,22 @@ class ObjectMeta(View, frozen=True):
         return intern(f"{self.namespace}/{self.name}" if self.namespace else self.name)
 
 
+_NOTHING: dict[str, str] = {}
+
+
+def kept_meta(meta: ObjectMeta, labels: dict[str, str], annotations: dict[str, str] = _NOTHING) -> ObjectMeta:
+    """Of the metadata what a copy of an object of which there are thousands needs, with these labels and annotations.
+    All that are empty are one."""
+    return ObjectMeta(
+        name=meta.name,
+        namespace=intern(meta.namespace),
+        uid=meta.uid,
+        resource_version=meta.resource_version,
+        labels=labels or _NOTHING,
+        annotations=annotations or _NOTHING,
+    )
+
+
 class Object(View, frozen=True):
     """Anything with metadata: the part that list, watch and cache need."""
 
@@ -284,46 +300,6 @@ class ServiceCIDR(Object, frozen=True):
     """``networking.k8s.io/v1 ServiceCIDR``: where ClusterIPs come from. Served since Kubernetes 1.33."""
 
     spec: ServiceCIDRSpec = ServiceCIDRSpec()
-
-
-# ------------------------------------------------------------------------ discovery.k8s.io/v1
-
-
-class EndpointConditions(View, frozen=True):
-    """``null`` means unknown; consumers take an unknown ``ready`` as true (the API's own advice)."""
-
-    ready: bool | None = None
-    serving: bool | None = None
-    terminating: bool | None = None
-
-
-class Endpoint(View, frozen=True):
-    addresses: tuple[str, ...] = ()
-    conditions: EndpointConditions = EndpointConditions()
-    node_name: NodeName | None = None
-
-
-class EndpointPort(View, frozen=True):
-    name: str | None = None
-    port: int | None = None
-    protocol: str = "TCP"
-
-
-SERVICE_NAME_LABEL = "kubernetes.io/service-name"
-
-
-class EndpointSlice(Object, frozen=True):
-    """``discovery.k8s.io/v1 EndpointSlice``."""
-
-    address_type: str = "IPv4"
-    endpoints: tuple[Endpoint, ...] | None = ()
-    ports: tuple[EndpointPort, ...] | None = ()
-
-    @property
-    def service_key(self) -> str | None:
-        """``namespace/name`` of the Service that this slice belongs to (label ``kubernetes.io/service-name``)."""
-        name = self.metadata.labels.get(SERVICE_NAME_LABEL)
-        return f"{self.metadata.namespace}/{name}" if name else None
 
 
 # ------------------------------------------------------------------------ metallb.io

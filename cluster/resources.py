@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cluster import node_pools, objects, pods
+from cluster import node_pools, objects, pods, slices
 from cluster.objects import Object, prepare
 
 T = TypeVar("T", bound=Object)
@@ -65,7 +65,7 @@ NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, objects.Namesp
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", True, objects.ConfigMap)
 SECRETS = Resource("", "v1", "secrets", "Secret", True, objects.Secret)
 EVENTS = Resource("", "v1", "events", "Event", True, Object)
-ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, objects.EndpointSlice)
+ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, slices.EndpointSlice)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, objects.Lease)
 SERVICE_CIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", False, objects.ServiceCIDR)
 VALIDATING_WEBHOOK_CONFIGURATIONS = Resource(

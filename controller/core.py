@@ -27,7 +27,6 @@ from cluster.node_pools import NodeIPPool
 from cluster.objects import (
     ConfigMap,
     ConfigurationState,
-    EndpointSlice,
     IPAddressPool,
     L2Advertisement,
     Lease,
@@ -41,6 +40,7 @@ from cluster.objects import (
 from cluster.pods import HostPod
 from cluster.resources import COMPANIONS, SERVICES
 from cluster.sharing import read_node_sharer
+from cluster.slices import EndpointSlice
 from controller.allocation.reserved import Reservations
 from controller.changes import Change, Moment, Tell
 from controller.companions import Companions, is_companion

@@ -23,7 +23,8 @@ from cluster.components import COMPONENT_LABEL
 from cluster.objects import Object
 from cluster.pods import HostPod
 from cluster.resources import CONFIG_MAPS, ENDPOINT_SLICES, LEASES, PODS
-from controller.nodeip.endpoints import SLICES_OF_SERVICES, kept_slice
+from cluster.slices import SLICES_OF_SERVICES
+from controller.nodeip.endpoints import kept_slice
 from controller.nodeip.pods import PROXY_NAMESPACE, kept_pod, read_pod
 from controller.nodeip.proxies import CONFIG_MAP
 

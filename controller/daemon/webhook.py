@@ -20,8 +20,9 @@ from collections.abc import Callable
 from cluster.api.client import ApiClient
 from cluster.api.errors import ApiError, NotFound
 from cluster.config import Problem
-from cluster.objects import SERVICE_NAME_LABEL, ServiceReference, ValidatingWebhookConfiguration
+from cluster.objects import ServiceReference, ValidatingWebhookConfiguration
 from cluster.resources import ENDPOINT_SLICES, SERVICES, VALIDATING_WEBHOOK_CONFIGURATIONS
+from cluster.slices import SERVICE_NAME_LABEL
 
 NAME = "metallb-webhook-configuration"
 """Under this name all of MetalLB's manifests have it."""
@@ -107,7 +108,7 @@ class LeftWebhook:
             return ""
         selector = f"{SERVICE_NAME_LABEL}={service.name}"
         for page in self._client.list_pages(ENDPOINT_SLICES, service.namespace, selector):
-            if any(each.conditions.ready is not False for one in page.items for each in one.endpoints or ()):
+            if any(each.conditions.is_ready for one in page.items for each in one.endpoints or ()):
                 return ""
         return "behind which nobody is ready to answer"
 

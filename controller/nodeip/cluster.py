@@ -31,8 +31,9 @@ from types import MappingProxyType
 from cluster.addresses import AddressError, Range, parse_prefix
 from cluster.node_pools import NodePool
 from cluster.node_report import NodeReport, read_report
-from cluster.objects import EndpointSlice, Lease, Node, NodeName, PoolName, Service, ServiceCIDR
+from cluster.objects import Lease, Node, NodeName, PoolName, Service, ServiceCIDR
 from cluster.pods import HostPod
+from cluster.slices import EndpointSlice
 from cluster.times import NEVER
 from controller.changes import Moment
 from controller.nodeip.choice import NodesOfPool, nodes_of_pool

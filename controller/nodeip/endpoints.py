@@ -1,30 +1,20 @@
 """Which nodes serve a Service with ``externalTrafficPolicy: Local``: those with a ready endpoint.
 
 Where no endpoint is ready, those count that are ending and still serve: kube-proxy sends traffic to them as well
-(KEP-1669), and a roll-out of a single Pod leaves the status as it is. An unknown ``ready`` counts as true (the API's
-own advice).
+(KEP-1669), and a roll-out of a single Pod leaves the status as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from sys import intern
 
-from cluster.objects import (
-    SERVICE_NAME_LABEL,
-    Endpoint,
-    EndpointConditions,
-    EndpointSlice,
-    NodeName,
-    ObjectMeta,
-)
+from cluster.objects import NodeName
+from cluster.slices import Endpoint, EndpointConditions, EndpointSlice, with_endpoints
 
-SLICES_OF_SERVICES = f"{SERVICE_NAME_LABEL},!service.kubernetes.io/headless"
-"""A label selector: a headless Service is nobody's load balancer."""
 _READY = EndpointConditions(ready=True)
 _ENDING = EndpointConditions(ready=False, serving=True)
-_NOTHING: dict[str, str] = {}
 
 Nodes = frozenset[NodeName]
 
@@ -55,8 +45,8 @@ class Endpoints:
         if service is not None and endpoint_slice is not None:
             self._service_of[key] = service
             slices = self._services.setdefault(service, _Slices())
-            slices.ready[key] = _nodes_with(endpoint_slice, _is_ready)
-            slices.ending[key] = _nodes_with(endpoint_slice, _is_ending)
+            slices.ready[key] = _ready(endpoint_slice)
+            slices.ending[key] = _serving(endpoint_slice)
         return {each for each in concerned if self.nodes(each) != nodes[each]}
 
     def _drop(self, key: str, service: str) -> None:
@@ -76,36 +66,23 @@ class Endpoints:
 
 def kept_slice(endpoint_slice: EndpointSlice) -> EndpointSlice:
     """The slice with what is read here: one endpoint for each node."""
-    meta = endpoint_slice.metadata
-    ready, ending = _nodes_with(endpoint_slice, _is_ready), _nodes_with(endpoint_slice, _is_ending)
-    service = meta.labels.get(SERVICE_NAME_LABEL)
-    return EndpointSlice(
-        ObjectMeta(
-            name=meta.name,
-            namespace=intern(meta.namespace),
-            uid=meta.uid,
-            resource_version=meta.resource_version,
-            labels={SERVICE_NAME_LABEL: service} if service else _NOTHING,
-            annotations=_NOTHING,
-        ),
-        endpoints=(
+    ready, serving = _ready(endpoint_slice), _serving(endpoint_slice)
+    return with_endpoints(
+        endpoint_slice,
+        (
             *(Endpoint(conditions=_READY, node_name=node) for node in sorted(ready)),
-            *(Endpoint(conditions=_ENDING, node_name=node) for node in sorted(ending - ready)),
+            *(Endpoint(conditions=_ENDING, node_name=node) for node in sorted(serving - ready)),
         ),
     )
 
 
-def _is_ready(conditions: EndpointConditions) -> bool:
-    return conditions.ready is not False
+def _ready(endpoint_slice: EndpointSlice) -> Nodes:
+    return _nodes_of(each for each in endpoint_slice.endpoints or () if each.conditions.is_ready)
 
 
-def _is_ending(conditions: EndpointConditions) -> bool:
-    return conditions.serving is True
+def _serving(endpoint_slice: EndpointSlice) -> Nodes:
+    return _nodes_of(each for each in endpoint_slice.endpoints or () if each.conditions.is_serving)
 
 
-def _nodes_with(endpoint_slice: EndpointSlice, fits: Callable[[EndpointConditions], bool]) -> Nodes:
-    return frozenset(
-        NodeName(intern(each.node_name))
-        for each in endpoint_slice.endpoints or ()
-        if each.node_name and fits(each.conditions)
-    )
+def _nodes_of(endpoints: Iterable[Endpoint]) -> Nodes:
+    return frozenset(NodeName(intern(each.node_name)) for each in endpoints if each.node_name)

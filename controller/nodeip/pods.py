@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from sys import intern
 from typing import NamedTuple
 
-from cluster.objects import NodeName, ObjectMeta
+from cluster.objects import NodeName, kept_meta
 from cluster.pods import HostContainer, HostPod, HostPodSpec, HostPodStatus
 from controller.nodeip.guards import PortKey
 
@@ -26,7 +26,6 @@ PROXY_LABELS = {"k8s-app": "kube-proxy", "component": "kube-proxy"}
 """One of them is enough."""
 _ENDED = frozenset({"Succeeded", "Failed"})
 _MODE_FLAG = "--proxy-mode"
-_NO_LABELS: dict[str, str] = {}
 
 
 class ProxyPod(NamedTuple):
@@ -56,15 +55,7 @@ def read_pod(pod: HostPod) -> PodOnNode | None:
 def kept_pod(pod: HostPod) -> HostPod:
     """The Pod with what ``read_pod`` reads."""
     says = read_pod(pod)
-    meta = pod.metadata
-    kept = ObjectMeta(
-        name=meta.name,
-        namespace=intern(meta.namespace),
-        uid=meta.uid,
-        resource_version=meta.resource_version,
-        labels=_NO_LABELS if says is None else meta.labels,
-        annotations=_NO_LABELS,
-    )
+    kept = kept_meta(pod.metadata, {} if says is None else pod.metadata.labels)
     if says is None:
         return HostPod(kept)
     return HostPod(kept, pod.spec, HostPodStatus(pod.status.phase, pod.status.conditions if says.proxy else ()))

@@ -12,8 +12,9 @@ from typing import Any
 
 from cluster.api.client import ENDPOINT_SLICES, AlreadyExists, ApiClient, NotFound
 from cluster.api.reflector import Change, Reflector
-from cluster.objects import SERVICE_NAME_LABEL, EndpointSlice, Service
+from cluster.objects import Service
 from cluster.resources import NODES, SERVICES
+from cluster.slices import SERVICE_NAME_LABEL, EndpointSlice
 from lab.control.messages import NodeDown, NodeUp, ToStandIns
 from lab.layout import Layout
 from lab.standins.kubelets import Kubelets

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cluster.objects import EndpointSlice, Service
+from cluster.objects import Service
+from cluster.slices import EndpointSlice
 from lab.layout import Host
 from lab.machines import namespaces
 from lab.standins import rules

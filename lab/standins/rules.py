@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cluster.addresses import Family, parse_address
-from cluster.objects import EndpointSlice, Service, ServicePort
+from cluster.objects import Service, ServicePort
+from cluster.slices import EndpointSlice
 from lab.layout import POD_NETWORKS, Host, url_host
 
 TABLE = "inet lab-proxy"
@@ -135,7 +136,7 @@ def _targets(family: Family, slices: Iterable[EndpointSlice], port: ServicePort,
             local = endpoint.node_name == node.name
             found = {_Target(family, address, number, local) for address in endpoint.addresses[:1]}
             conditions = endpoint.conditions
-            if conditions.ready is not False:
+            if conditions.is_ready:
                 ready |= found
             elif conditions.serving is not False and conditions.terminating:
                 ending |= found

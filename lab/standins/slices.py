@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from cluster.addresses import parse_address
-from cluster.objects import SERVICE_NAME_LABEL, Service, ServicePort
+from cluster.objects import Service, ServicePort
+from cluster.slices import SERVICE_NAME_LABEL
 from lab.standins.views import Pod
 
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"

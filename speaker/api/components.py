@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterable, KeysView
 from typing import NamedTuple
 
 from cluster.addresses import Address, AddressError, parse_address
-from cluster.objects import AddressText, EndpointSlice, NodeName, Service, find_condition
+from cluster.objects import AddressText, NodeName, Service, find_condition
 from cluster.record import ADDRESS_ASSIGNED, recorded_texts
 from cluster.rightful import Age, Contender, age_of, titles
 from cluster.sharing import read_sharer
+from cluster.slices import EndpointSlice
 from speaker.api.kept import AS_SHOWN, can_serve, one
 
 

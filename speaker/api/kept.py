@@ -15,16 +15,13 @@ from collections.abc import Hashable
 from sys import intern
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from cluster.annotations import ALLOW_SHARED_IP, DEPRECATED_PREFIX, PREFIX
 from cluster.objects import (
-    SERVICE_NAME_LABEL,
     Condition,
-    Endpoint,
-    EndpointConditions,
-    EndpointSlice,
     LoadBalancerIngress,
     LoadBalancerStatus,
-    ObjectMeta,
     Service,
     ServiceL2Interface,
     ServiceL2Status,
@@ -33,8 +30,10 @@ from cluster.objects import (
     ServiceSpec,
     ServiceStatus,
     find_condition,
+    kept_meta,
 )
 from cluster.record import ADDRESS_ASSIGNED, recorded_texts
+from cluster.slices import Endpoint, EndpointConditions, EndpointSlice, with_endpoints
 from cluster.taken import ADDRESS_CONFLICT, WITHHELD, is_withheld
 
 SHARING_ANNOTATIONS = (PREFIX + ALLOW_SHARED_IP, DEPRECATED_PREFIX + ALLOW_SHARED_IP)
@@ -45,7 +44,6 @@ MAX_COPIES = 4096
 """Values of which one copy is had; beyond it they are gathered anew."""
 
 _WITHHELD = (Condition(ADDRESS_CONFLICT, reason=WITHHELD),)
-_NOTHING: dict[str, str] = {}
 _SERVES = EndpointConditions(ready=True)
 _copies: dict[Hashable, Hashable] = {}
 
@@ -80,15 +78,10 @@ def kept_service(service: Service) -> Service:
         conditions += _WITHHELD
     status = ServiceStatus(LoadBalancerStatus(ingress), conditions)
     return Service(
-        ObjectMeta(
-            name=meta.name,
-            namespace=intern(meta.namespace),
-            uid=meta.uid,
-            resource_version=meta.resource_version,
+        replace(
+            kept_meta(meta, meta.labels, sharing),
             creation_timestamp=intern(meta.creation_timestamp) if meta.creation_timestamp else None,
             deletion_timestamp=meta.deletion_timestamp,
-            labels=meta.labels or _NOTHING,
-            annotations=sharing or _NOTHING,
         ),
         fields if fields.selector else one(fields),
         status if ingress else one(status),
@@ -97,41 +90,21 @@ def kept_service(service: Service) -> Service:
 
 def kept_slice(endpoint_slice: EndpointSlice) -> EndpointSlice:
     """Of its endpoints those that can serve, one for each node: no more is read."""
-    meta = endpoint_slice.metadata
     nodes = {each.node_name for each in endpoint_slice.endpoints or () if can_serve(each)}
     serving = tuple(Endpoint(conditions=_SERVES, node_name=node) for node in sorted(nodes, key=lambda node: node or ""))
-    service = meta.labels.get(SERVICE_NAME_LABEL)
-    return EndpointSlice(
-        ObjectMeta(
-            name=meta.name,
-            namespace=intern(meta.namespace),
-            uid=meta.uid,
-            resource_version=meta.resource_version,
-            labels={SERVICE_NAME_LABEL: service} if service else _NOTHING,
-            annotations=_NOTHING,
-        ),
-        endpoints=one(serving),
-    )
+    return with_endpoints(endpoint_slice, one(serving))
 
 
 def can_serve(endpoint: Endpoint) -> bool:
-    """An unknown ``ready`` counts as true (the API's own advice); what is ending and serves still does."""
-    conditions = endpoint.conditions
-    return conditions.ready is not False or conditions.serving is True
+    """What is ending and serves still does."""
+    return endpoint.conditions.is_ready or endpoint.conditions.is_serving
 
 
 def kept_record(record: ServiceL2Status) -> ServiceL2Status:
     """All that we write into one."""
     meta, status = record.metadata, record.status
     return ServiceL2Status(
-        ObjectMeta(
-            name=meta.name,
-            namespace=intern(meta.namespace),
-            uid=meta.uid,
-            resource_version=meta.resource_version,
-            labels={key: intern(value) for key, value in meta.labels.items()},
-            annotations=_NOTHING,
-        ),
+        kept_meta(meta, {key: intern(value) for key, value in meta.labels.items()}),
         one(
             ServiceL2StatusStatus(
                 node=intern(status.node),

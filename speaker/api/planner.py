@@ -30,8 +30,9 @@ from typing import NamedTuple
 
 from cluster.addresses import AddressError, parse_address
 from cluster.config import Config
-from cluster.objects import AddressText, EndpointSlice, Node, NodeName, PoolName, Service
+from cluster.objects import AddressText, Node, NodeName, PoolName, Service
 from cluster.selectors import matches_any
+from cluster.slices import EndpointSlice
 from cluster.taken import is_withheld
 from speaker.api.components import Components, NamedAddress, OurService
 from speaker.api.ranking import Advertisements, NodeFacts, Ranking, Requirement

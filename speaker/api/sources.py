@@ -29,16 +29,14 @@ from cluster.api.client import (
 from cluster.api.reflector import Change, Reflector
 from cluster.components import COMPONENT_LABEL
 from cluster.l2status import NODE_LABEL
-from cluster.objects import SERVICE_NAME_LABEL, ConfigMap, Object
+from cluster.objects import ConfigMap, Object
 from cluster.resources import NODE_IP_POOLS, Resource
+from cluster.slices import SLICES_OF_SERVICES
 from speaker.api import exclusions
 from speaker.api.configuration import says_otherwise
 from speaker.api.kept import kept_record, kept_service, kept_slice
 from speaker.keys import KEY_SECRET
 from speaker.options import Options
-
-SLICES_OF_SERVICES = f"{SERVICE_NAME_LABEL},!service.kubernetes.io/headless"
-"""Slices that can be a load balancer's: headless Services, which no load balancer has, have many more endpoints."""
 
 T = TypeVar("T", bound=Object)
 Take = Callable[[Change[Any]], object]

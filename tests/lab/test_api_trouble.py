@@ -33,8 +33,9 @@ from cluster.api.client import (
     NotFound,
     ServerError,
 )
-from cluster.objects import SERVICE_NAME_LABEL, Object
+from cluster.objects import Object
 from cluster.resources import Resource
+from cluster.slices import SERVICE_NAME_LABEL
 from lab import launch
 from lab.client import Lab
 from lab.control.messages import SPEC, ProcessStatus, Spec

@@ -10,8 +10,9 @@ import pytest
 
 from cluster.node_pools import NodePool
 from cluster.node_report import REPORT_ANNOTATION, NodeReport, write_report
-from cluster.objects import EndpointSlice, LabelSelector, Lease, NodeName, PoolName, Service, ServiceCIDR
+from cluster.objects import LabelSelector, Lease, NodeName, PoolName, Service, ServiceCIDR
 from cluster.pods import HostPod
+from cluster.slices import EndpointSlice
 from controller.changes import Moment
 from controller.nodeip.cluster import PROXY_MEMORY_S, NodePoolFigures, NodePools
 from controller.nodeip.damping import PAUSE_S

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from cluster.addresses import Family
-from cluster.objects import EndpointSlice, Service
+from cluster.objects import Service
+from cluster.slices import EndpointSlice
 from lab.client import Lab
 from lab.layout import Families, Host, lay_out
 from lab.standins.rules import NODE_PORTS, REFUSED, SERVICES, Rules, join, rules_of, script

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from cluster.config import load
 from cluster.objects import (
     AddressText,
-    Endpoint,
-    EndpointSlice,
     IPAddressPool,
     IPAddressPoolSpec,
     L2Advertisement,
@@ -24,6 +22,7 @@ from cluster.objects import (
     ServiceSpec,
     ServiceStatus,
 )
+from cluster.slices import Endpoint, EndpointSlice
 from speaker.api.announcements import Announcements, Transition, TransitionKind
 from speaker.api.planner import Planner
 from speaker.channel import Holding

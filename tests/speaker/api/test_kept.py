@@ -7,9 +7,6 @@ import sys
 import msgspec
 
 from cluster.objects import (
-    Endpoint,
-    EndpointConditions,
-    EndpointSlice,
     NodeName,
     ObjectMeta,
     Service,
@@ -20,6 +17,7 @@ from cluster.objects import (
     ServiceSpec,
     decode,
 )
+from cluster.slices import Endpoint, EndpointConditions, EndpointSlice
 from speaker.api import kept
 from speaker.api.kept import kept_record, kept_service, kept_slice, one
 from speaker.api.records import names

@@ -13,9 +13,6 @@ from msgspec.structs import replace
 from cluster.config import Config, load
 from cluster.objects import (
     Condition,
-    Endpoint,
-    EndpointConditions,
-    EndpointSlice,
     IPAddressPool,
     IPAddressPoolSpec,
     L2Advertisement,
@@ -36,6 +33,7 @@ from cluster.objects import (
     ServiceStatus,
     Taint,
 )
+from cluster.slices import Endpoint, EndpointConditions, EndpointSlice
 from cluster.taken import ADDRESS_CONFLICT, RIVAL, WITHHELD
 from speaker.api.kept import kept_service, kept_slice
 from speaker.api.planner import Planner, plan

@@ -5,8 +5,6 @@ from __future__ import annotations
 from cluster.addresses import Family
 from cluster.config import Config, load
 from cluster.objects import (
-    Endpoint,
-    EndpointSlice,
     IPAddressPool,
     IPAddressPoolSpec,
     L2Advertisement,
@@ -22,6 +20,7 @@ from cluster.objects import (
     ServiceSpec,
     ServiceStatus,
 )
+from cluster.slices import Endpoint, EndpointSlice
 from speaker.api.planner import Planner
 from speaker.api.stranded import (
     LACKING_S,
