@@ -175,13 +175,17 @@ def read_sharer(service: Service) -> Sharer:
     spec = service.spec
     local = spec.external_traffic_policy == "Local" and bool(spec.selector)
     backends = ",".join(f"{name}={value}" for name, value in sorted((spec.selector or {}).items())) if local else ""
-    return Sharer(service.key, key, backends, _same(tuple(sorted({(port.protocol, port.port) for port in spec.ports}))))
+    return Sharer(service.key, key, backends, ports_of(service))
 
 
 def read_node_sharer(service: Service) -> Sharer:
     """On which terms the Service shares addresses of nodes."""
-    ports = _same(tuple(sorted({(port.protocol, port.port) for port in service.spec.ports})))
-    return Sharer(service.key, *ON_A_NODE, ports)
+    return Sharer(service.key, *ON_A_NODE, ports_of(service))
+
+
+def ports_of(service: Service) -> tuple[Port, ...]:
+    """The ports by which the Service is told from others on one address, sorted."""
+    return _same(tuple(sorted({(port.protocol, port.port) for port in service.spec.ports})))
 
 
 @lru_cache(maxsize=1024)

@@ -32,6 +32,7 @@ from cluster.objects import Condition, PoolName, Service, find_condition, is_old
 from cluster.record import recorded_pool
 from cluster.resources import COMPANIONS
 from cluster.rightful import age_of
+from cluster.sharing import ports_of
 from cluster.times import LONG_AGO
 from controller.changes import NOT_DELIVERED, Change, Deletion, EventNote, Moment, Read, Tell, Write
 from controller.nodeip.companion import (
@@ -165,11 +166,11 @@ class Companions:
         """Companions that show an address of this Service, with one of its ports, are due."""
         if not self._delivering:
             return
-        ports = {(port.protocol, port.port) for port in view.spec.ports}
+        ports = frozenset(ports_of(view))
         for address in addresses_in_status(view):
             for pool in self._delivering.get(address, ()):
                 for key in self._of_pool.get(pool, ()):
-                    if any((port.protocol, port.port) in ports for port in self._services[key].spec.ports):
+                    if not ports.isdisjoint(ports_of(self._services[key])):
                         self._look_at(key)
 
     def _drop(self, key: str) -> None:
@@ -328,13 +329,13 @@ class Companions:
         publics = self._sent_to.get(address, set())
         if len(publics) < 2:
             return None  # two Services that show one address have no port in common
-        ports = {(port.protocol, port.port) for port in service.spec.ports}
+        ports = frozenset(ports_of(service))
         for pool in self._delivering[address]:
             for key in self._of_pool.get(pool, ()):
                 other = self._services[key]
                 if (
                     age_of(other) < age_of(service)
-                    and any((port.protocol, port.port) in ports for port in other.spec.ports)
+                    and not ports.isdisjoint(ports_of(other))
                     and publics & set(addresses_in_status(other))
                 ):
                     return key

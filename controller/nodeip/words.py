@@ -9,6 +9,7 @@ Example: ``cannot give 22/TCP: it is for SSH on every node; spec.allowPorts of t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 
 from cluster.addresses import Family
@@ -57,13 +58,13 @@ def why_nothing(refusal: NodePoolRefusal, families: tuple[Family, ...], user: tu
 
 def left_out_words(left_out: Mapping[NodeName, LeftOut]) -> str:
     """Which nodes are left out and why; empty: none is."""
-    if not left_out:
-        return ""
-    found = [(why, sorted(name for name, each in left_out.items() if each is why)) for why in LeftOut]
-    parts = [f"{_names(names)} ({why.value})" for why, names in found if names]
-    more = sum(len(names) for _, names in [each for each in found if each[1]][REASONS_NAMED:])
-    if more:
-        parts[REASONS_NAMED:] = [f"and {more} more"]
+    names: defaultdict[LeftOut, list[NodeName]] = defaultdict(list)
+    for name in sorted(left_out):
+        names[left_out[name]].append(name)
+    found = [(why, names[why]) for why in LeftOut if why in names]
+    parts = [f"{_names(these)} ({why.value})" for why, these in found[:REASONS_NAMED]]
+    if more := sum(len(these) for _, these in found[REASONS_NAMED:]):
+        parts.append(f"and {more} more")
     return ", ".join(parts)
 
 
