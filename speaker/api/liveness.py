@@ -10,8 +10,6 @@ Its Lease lists no links, so no speaker that announces expects to hear it, or wa
 
 from __future__ import annotations
 
-import logging
-import selectors
 import threading
 import time
 from typing import Any
@@ -26,6 +24,7 @@ from speaker.api.authentication import Authentication
 from speaker.api.directory import Directory
 from speaker.api.inbox import Inbox
 from speaker.api.listening import Listening
+from speaker.api.loop import Loop
 from speaker.api.metrics import SpeakerFigures
 from speaker.api.node_look import NodeLook, NodeWatch
 from speaker.api.own_lease import OwnLease
@@ -33,13 +32,9 @@ from speaker.api.own_report import OwnReport
 from speaker.api.scribe import Scribe
 from speaker.api.statistics import Statistics
 from speaker.api.writer import Writer
-from speaker.channel import Brisk, ChannelClosedError, Stats, ToWatcher, Unheard, WatcherEnd
+from speaker.channel import Brisk, Stats, ToWatcher, Unheard, WatcherEnd
 from speaker.keys import KEY_SECRET
 from speaker.options import Options
-
-LOOP_AGE_LIMIT_S = 5.0  # as of a speaker that announces
-
-logger = logging.getLogger(__name__)
 
 
 class LivenessWatcher:
@@ -51,7 +46,7 @@ class LivenessWatcher:
         self._channel = channel
         self._node = node
         self._inbox = Inbox()
-        self._stopping = False
+        self._loop = Loop(self._inbox, channel)
         self._authentication = Authentication(options.key, namespace)
         self._statistics = Statistics(_boottime())
         self._writer = Writer()
@@ -82,13 +77,7 @@ class LivenessWatcher:
         self._channel.send(Brisk(True))
         threading.Thread(target=self._wake_when_listed, name="synced", daemon=True).start()
         try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._inbox, selectors.EVENT_READ)
-                selector.register(self._channel, selectors.EVENT_READ)
-                while not self._stopping:
-                    self._pass(selector)
-        except ChannelClosedError as error:
-            logger.info("announcer has gone", extra={"error": str(error)})
+            self._loop.run(self._pass)
         finally:
             for source in self._sources:
                 source.stop()
@@ -98,38 +87,23 @@ class LivenessWatcher:
 
     def stop(self) -> None:
         """End ``run``. From any thread."""
-        self._stopping = True
-        self._inbox.wake()
+        self._loop.stop()
 
     def _wake_when_listed(self) -> None:
         for source in (self._nodes, self._leases):
             source.wait_synced()
             self._inbox.wake()
 
-    @property
-    def _reads(self) -> bool:
-        """Whether the announcer has read all that it was sent."""
-        return not self._channel.waiting
-
-    def _pass(self, selector: selectors.BaseSelector) -> None:
-        wanted = selectors.EVENT_READ if self._reads else selectors.EVENT_READ | selectors.EVENT_WRITE
-        selector.modify(self._channel, wanted)
-        ready = {key.fileobj: events for key, events in selector.select(self._timeout(time.monotonic()))}
-        events = ready.get(self._channel, 0)
-        if events & selectors.EVENT_WRITE:
-            self._channel.flush()
-        if events & selectors.EVENT_READ:
-            for message in self._channel.receive():
-                self._heard(message)
-        if self._inbox in ready:
-            self._inbox.awake()
+    def _pass(self) -> None:
+        for message in self._loop.wait(*self._deadlines()):
+            self._heard(message)
         listed = self._nodes.synced and self._leases.synced
         self._inbox.take_all()  # after looking at ``listed``: whatever it covers is in the inbox by then
         now = time.monotonic()
         if credentials := self._authentication.take():
             self._channel.send(credentials)
             self._lease.set_links((), now)  # others find it from now on
-        if listed and self._reads and (directory := self._directory.take(now)):
+        if listed and self._loop.reads and (directory := self._directory.take(now)):
             self._channel.send(directory)
         if listed and self._report.take_wanted():
             self._node_watch.want(wanted=True)
@@ -137,14 +111,12 @@ class LivenessWatcher:
         if renewal := self._lease.take(now):
             self._publisher.renew(renewal)
 
-    def _timeout(self, now: float) -> float | None:
-        deadlines = (
-            self._directory.next_deadline() if self._reads else None,
+    def _deadlines(self) -> tuple[float | None, ...]:
+        return (
+            self._directory.next_deadline() if self._loop.reads else None,
             self._lease.next_deadline(),
             self._report.next_deadline(),
         )
-        moments = [at for at in deadlines if at is not None]
-        return max(0.0, min(moments) - now) if moments else None
 
     # -------------------------------------------------------------------- what the API says
 
@@ -188,8 +160,7 @@ class LivenessWatcher:
 
     def healthy(self) -> str | None:
         """Whether the announcer's loop turns. Never a matter of the API server."""
-        age = self._statistics.loop_age(_boottime())
-        return f"the announcer's last loop was {age:.1f} s ago" if age > LOOP_AGE_LIMIT_S else None
+        return self._statistics.stall(_boottime())
 
     def ready(self) -> str | None:
         """Whether this speaker can take part; if not, all that is missing."""

@@ -13,6 +13,9 @@ from typing import NamedTuple
 from cluster.objects import AddressText
 from speaker.channel import Stats
 
+LOOP_AGE_LIMIT_S = 5.0
+"""The announcer tells its statistics each second; five that are missing are no health."""
+
 
 class Totals(NamedTuple):
     answered: Mapping[AddressText, int]
@@ -53,3 +56,8 @@ class Statistics:
     def loop_age(self, now: float) -> float:
         """Seconds since the announcer's last pass, as far as it was told of; before, since anything was heard of it."""
         return max(0.0, now - self._loop_at)
+
+    def stall(self, now: float) -> str | None:
+        """Why the announcer's loop is not healthy; None: it turns."""
+        age = self.loop_age(now)
+        return f"the announcer's last loop was {age:.1f} s ago" if age > LOOP_AGE_LIMIT_S else None

@@ -17,8 +17,6 @@ API. When the announcer ends, so does the watcher.
 from __future__ import annotations
 
 import gc
-import logging
-import selectors
 import socket
 import threading
 import time
@@ -41,6 +39,7 @@ from speaker.api.feed import PlanFeed
 from speaker.api.inbox import Inbox
 from speaker.api.listening import Listening
 from speaker.api.liveness import LivenessWatcher
+from speaker.api.loop import Loop
 from speaker.api.metrics import SpeakerCollector, SpeakerFigures
 from speaker.api.node_look import NodeLook, NodeWatch
 from speaker.api.own_lease import OwnLease
@@ -55,7 +54,6 @@ from speaker.api.telling import Telling
 from speaker.api.writer import Writer
 from speaker.channel import (
     Brisk,
-    ChannelClosedError,
     Claims,
     ClaimsChange,
     Stats,
@@ -68,10 +66,6 @@ from speaker.link import LinkName
 from speaker.options import Options
 from speaker.protocol.effects import AskRecord, Decision, RecordAnswer
 
-LOOP_AGE_LIMIT_S = 5.0  # the announcer tells its statistics each second; five that are missing are no health
-
-logger = logging.getLogger(__name__)
-
 
 class Watcher:
     """See the module's docstring. ``run`` returns when the announcer has gone, or after ``stop``."""
@@ -82,7 +76,7 @@ class Watcher:
         self._channel = channel
         self._options = options
         self._inbox = Inbox()
-        self._stopping = False
+        self._loop = Loop(self._inbox, channel)
 
         self._authentication = Authentication(options.key, namespace)
         self._excluded = ExcludedByName()
@@ -133,14 +127,7 @@ class Watcher:
         self._version_check.start()
         threading.Thread(target=self._sources.wait_synced, args=(self._inbox.wake,), name="synced", daemon=True).start()
         try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._inbox, selectors.EVENT_READ)
-                selector.register(self._channel, selectors.EVENT_READ)
-                while not self._stopping:
-                    self._rest()
-                    self._pass(selector)
-        except ChannelClosedError as error:
-            logger.info("announcer has gone", extra={"error": str(error)})
+            self._loop.run(self._pass)
         finally:
             self._sources.stop()
             self._version_check.stop()
@@ -150,31 +137,17 @@ class Watcher:
 
     def stop(self) -> None:
         """End ``run``. From any thread."""
-        self._stopping = True
-        self._inbox.wake()
-
-    @property
-    def _reads(self) -> bool:
-        """Whether the announcer has read all that it was sent."""
-        return not self._channel.waiting
+        self._loop.stop()
 
     def _rest(self) -> None:
-        until = self._feed.rest_until(reads=self._reads)
+        until = self._feed.rest_until(reads=self._loop.reads)
         if until is not None:
             time.sleep(max(0.0, until - time.monotonic()))
 
-    def _pass(self, selector: selectors.BaseSelector) -> None:
-        wanted = selectors.EVENT_READ if self._reads else selectors.EVENT_READ | selectors.EVENT_WRITE
-        selector.modify(self._channel, wanted)
-        ready = {key.fileobj: events for key, events in selector.select(self._timeout(time.monotonic()))}
-        events = ready.get(self._channel, 0)
-        if events & selectors.EVENT_WRITE:
-            self._channel.flush()
-        if events & selectors.EVENT_READ:
-            for message in self._channel.receive():
-                self._heard(message)
-        if self._inbox in ready:
-            self._inbox.awake()
+    def _pass(self) -> None:
+        self._rest()
+        for message in self._loop.wait(*self._deadlines()):
+            self._heard(message)
         synced, recorded, listed = self._sources.synced, self._sources.recorded, self._sources.listed
         exclusion_known, pools_known = self._sources.exclusion_known, self._sources.node_pools_known
         self._inbox.take_all()  # after looking at ``synced``: whatever it covers is in the inbox by then
@@ -183,7 +156,7 @@ class Watcher:
             self._channel.send(credentials)
         if excluded := self._excluded.take(now, known=exclusion_known):
             self._channel.send(excluded)
-        if listed and self._reads and (directory := self._directory.take(now)):
+        if listed and self._loop.reads and (directory := self._directory.take(now)):
             self._channel.send(directory)
         self._send_plan(now, synced=synced)
         if pools_known:
@@ -198,21 +171,19 @@ class Watcher:
             self._publisher.renew(renewal)
         self._telling.advance(self._configuration.config, now, recorded=recorded)
 
-    def _timeout(self, now: float) -> float | None:
-        deadlines = (
-            self._feed.next_deadline(reads=self._reads),
+    def _deadlines(self) -> tuple[float | None, ...]:
+        return (
+            self._feed.next_deadline(reads=self._loop.reads),
             self._telling.next_deadline(),
             self._excluded.next_deadline(),
-            self._directory.next_deadline() if self._reads else None,
+            self._directory.next_deadline() if self._loop.reads else None,
             self._lease.next_deadline(),
             self._report.next_deadline(),
         )
-        moments = [at for at in deadlines if at is not None]
-        return max(0.0, min(moments) - now) if moments else None
 
     def _send_plan(self, now: float, *, synced: bool) -> None:
         begun = self._feed.begun
-        parts = self._feed.take(now, synced=synced, reads=self._reads)
+        parts = self._feed.take(now, synced=synced, reads=self._loop.reads)
         if parts is None:
             return
         for part in parts:
@@ -316,10 +287,7 @@ class Watcher:
 
     def healthy(self) -> str | None:
         """Whether the announcer's loop turns. Never a matter of the API server."""
-        age = self._statistics.loop_age(_boottime())
-        if age > LOOP_AGE_LIMIT_S:
-            return f"the announcer's last loop was {age:.1f} s ago"
-        return None
+        return self._statistics.stall(_boottime())
 
     def ready(self) -> str | None:
         """Whether this speaker can take part; if not, all that is missing."""
