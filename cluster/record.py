@@ -40,6 +40,17 @@ _COUNTED: Final = re.compile(r'\d+ addresses from pool "|.*; \d+ addresses stays
 _POOL: Final = re.compile(r'[0-9a-f:., ]+(?: addresses)? from pool "([^"]*)"')
 
 
+def addresses_in_status(service: Service) -> tuple[Address, ...]:
+    """The addresses of ``status.loadBalancer.ingress``; what is no address is left out."""
+    found = []
+    for ingress in service.status.load_balancer.ingress:
+        try:
+            found.append(parse_address(ingress.ip))
+        except AddressError:
+            continue
+    return tuple(dict.fromkeys(found))
+
+
 def assigned_words(addresses: Iterable[Address], pool: str | None) -> str:
     """How the condition of a Service that has addresses begins."""
     return f'{_listed(addresses)} from pool "{pool}"'

@@ -29,7 +29,7 @@ from cluster.addresses import Address
 from cluster.annotations import ALLOCATED_FROM_POOL, annotation
 from cluster.config import Config
 from cluster.objects import Condition, PoolName, Service, find_condition, is_older
-from cluster.record import recorded_pool
+from cluster.record import addresses_in_status, recorded_pool
 from cluster.resources import COMPANIONS
 from cluster.rightful import age_of
 from cluster.sharing import ports_of
@@ -54,7 +54,7 @@ from controller.passes import Room
 from controller.retry import CONFLICTS_AT_ONCE, retry_delay
 from controller.services.alarms import Alarms
 from controller.services.pace import ADDRESSES, Rate
-from controller.services.reading import addresses_in_status, is_ours
+from controller.services.reading import is_ours
 
 REPAIRS: Final = Rate(10, 30.0)
 """Of one companion."""

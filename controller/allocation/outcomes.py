@@ -8,7 +8,7 @@ from enum import Enum
 
 from cluster.addresses import Address
 from cluster.objects import NodeName, PoolName
-from controller.nodeip.reasons import LeftOut
+from controller.nodeip.reasons import LeftOut, NodePoolRefusalReason
 
 
 class Reason(Enum):
@@ -37,14 +37,14 @@ class Reason(Enum):
     CONTESTED = "Contested"
     """Something else keeps replacing the address in the Service's status."""
 
-    # From here on of a NodeIPPool; the words are those of ``NodePoolRefusalReason``.
-    PROXY_IPVS = "ProxyIPVS"
-    PROXY_UNKNOWN = "ProxyUnknown"
-    PORT_GUARDED = "PortGuarded"
-    PORT_IN_USE = "PortInUse"
-    ADDRESS_NOT_ALLOWED = "AddressNotAllowed"
-    NO_FAMILY = "NoFamily"
-    NO_NODE = "NoNode"
+    # From here on of a NodeIPPool.
+    PROXY_IPVS = NodePoolRefusalReason.PROXY_IPVS.value
+    PROXY_UNKNOWN = NodePoolRefusalReason.PROXY_UNKNOWN.value
+    PORT_GUARDED = NodePoolRefusalReason.PORT_GUARDED.value
+    PORT_IN_USE = NodePoolRefusalReason.PORT_IN_USE.value
+    ADDRESS_NOT_ALLOWED = NodePoolRefusalReason.ADDRESS_NOT_ALLOWED.value
+    NO_FAMILY = NodePoolRefusalReason.NO_FAMILY.value
+    NO_NODE = NodePoolRefusalReason.NO_NODE.value
 
 
 _MOST_TELLING = (

@@ -420,6 +420,8 @@ class NodePools:
             self._observe(node, now)
 
     def _set_proxy(self, now: Moment) -> None:
+        if not self._known:  # all that is said is looked through once, when it has been read
+            return
         reported = (each.proxy_mode for each in self._reports.values())
         pods = [each.proxy for each in self._pods.values() if each.proxy is not None]
         said = service_proxy(reported, pods, self._configured_mode)

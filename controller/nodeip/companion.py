@@ -36,8 +36,9 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Any, Final
 
-from cluster.addresses import Address, AddressError, parse_address
+from cluster.addresses import Address
 from cluster.objects import Condition, OwnerReference, Service, ServicePort, to_builtins
+from cluster.record import addresses_in_status
 from cluster.resources import COMPANIONS
 from controller.changes import NOT_DELIVERED, Deletion, EventNote, Moment, Write, shortened, with_conditions
 from controller.nodeip.choice import NodesOfPool
@@ -158,7 +159,7 @@ def companion_of(
     pairs: list[tuple[str, tuple[Address, ...]]] = []
     forbidden: list[str] = []
     taken: list[str] = []
-    shown = _shown(service)
+    shown = dict.fromkeys(addresses_in_status(service))
     for public in shown:
         delivery = of_pool.delivered.get(public)
         if delivery is None:
@@ -193,16 +194,6 @@ def companion_of(
     words = ", ".join(f"{public} at {' and '.join(each.text for each in to)}" for public, to in pairs)
     message = shortened(f"1:1 NAT delivers what is sent to {service.key} at this Service's addresses: {words}")
     return Companion(service, ordered, message), trouble
-
-
-def _shown(service: Service) -> dict[Address, None]:
-    found: dict[Address, None] = {}
-    for each in service.status.load_balancer.ingress:
-        try:
-            found[parse_address(each.ip)] = None
-        except AddressError:
-            continue
-    return found
 
 
 def followed(view: Service) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import TypeVar
 from cluster.addresses import AddressError, parse_address
 from cluster.annotations import ALLOCATED_FROM_POOL, annotation
 from cluster.objects import PoolName, Service
+from cluster.record import addresses_in_status
+from cluster.sharing import ports_of
 from controller.nodeip.guards import PortKey
 
 K = TypeVar("K")
@@ -75,9 +77,9 @@ def canonical(text: str) -> str | None:
 
 def _facts(view: Service) -> _Facts:
     return _Facts(
-        ports=frozenset(PortKey(each.protocol, each.port) for each in view.spec.ports),
+        ports=frozenset(PortKey(*each) for each in ports_of(view)),
         local=view.spec.external_traffic_policy == "Local",
-        shown=tuple(text for each in view.status.load_balancer.ingress if (text := canonical(each.ip)) is not None),
+        shown=tuple(each.text for each in addresses_in_status(view)),
         pool=PoolName(annotation(view, ALLOCATED_FROM_POOL)),
     )
 

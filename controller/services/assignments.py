@@ -41,12 +41,12 @@ from dataclasses import dataclass
 
 from cluster.addresses import Address
 from cluster.objects import PoolName, Service
-from cluster.record import recorded
+from cluster.record import addresses_in_status, recorded
 from cluster.rightful import Age, Contender, Grade, Title, age_of, titles
 from cluster.sharing import ON_A_NODE, Sharer, read_node_sharer, read_sharer
 from controller.allocation.ledger import Ledger
 from controller.allocation.releases import Releases
-from controller.services.reading import addresses_in_status, is_ours
+from controller.services.reading import is_ours
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from cluster.addresses import Address
 from cluster.annotations import ALLOCATED_FROM_POOL, PREFIX, annotation
 from cluster.config import Config
 from cluster.objects import Condition, PoolName, Service, find_condition
-from cluster.record import ADDRESS_ASSIGNED, RECORD_LIMIT, recorded, recorded_pool, recorded_texts
+from cluster.record import ADDRESS_ASSIGNED, RECORD_LIMIT, addresses_in_status, recorded, recorded_pool, recorded_texts
 from cluster.resources import SERVICE_OWNERS, SERVICES
 from controller.allocation.allocator import NOTHING_KNOWN
 from controller.allocation.ledger import Ledger
@@ -36,7 +36,7 @@ from controller.services.assignments import Assignments
 from controller.services.contest import Contest, Shown, shown, shown_of_nodes
 from controller.services.interests import Interests
 from controller.services.judgement import Judgement, as_said_before, condition, judge, may_be_believed
-from controller.services.reading import addresses_in_status, bears_our_mark, is_ours, read_request
+from controller.services.reading import bears_our_mark, is_ours, read_request
 from controller.services.reminders import Reminders
 from controller.services.tracked import Decided, Tracked
 

@@ -38,17 +38,6 @@ def bears_our_mark(view: Service) -> bool:
     )
 
 
-def addresses_in_status(service: Service) -> tuple[Address, ...]:
-    """The addresses of ``status.loadBalancer.ingress``; what is no address is left out."""
-    found = []
-    for ingress in service.status.load_balancer.ingress:
-        try:
-            found.append(parse_address(ingress.ip))
-        except AddressError:
-            continue
-    return tuple(dict.fromkeys(found))
-
-
 def read_request(service: Service, namespace_labels: Mapping[str, str]) -> Reading:
     """What the Service needs and asks for."""
     families, refusal = _wanted_families(service)

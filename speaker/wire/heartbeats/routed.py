@@ -21,7 +21,6 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack
 from types import MappingProxyType
 
 from cluster.addresses import Family
@@ -37,6 +36,7 @@ from speaker.wire.heartbeats.sockets import (
     HeartbeatDrop,
     HeartbeatSocket,
     PortRefused,
+    in_each_family,
 )
 from speaker.wire.sockets import forgiven
 
@@ -169,17 +169,6 @@ def _is_refusal(detail: bytes, asked: WireAddress) -> bool:
 Heartbeats = HeartbeatSocket | RoutedHeartbeats
 
 
-def open_routed(_state: LinkState) -> dict[Family, Heartbeats]:
+def open_routed(_state: LinkState) -> dict[Family, RoutedHeartbeats]:
     """One for each family that the kernel knows. Raises ``OSError`` if one of them cannot be had now."""
-    made: dict[Family, Heartbeats] = {}
-    with ExitStack() as opened:
-        for family in Family:
-            try:
-                made[family] = RoutedHeartbeats(family)
-            except OSError as error:
-                if error.errno != errno.EAFNOSUPPORT:
-                    raise
-                continue
-            opened.callback(made[family].close)
-        opened.pop_all()
-    return made
+    return in_each_family(RoutedHeartbeats)

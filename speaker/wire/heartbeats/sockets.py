@@ -24,10 +24,10 @@ from __future__ import annotations
 
 import errno
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from cluster.addresses import Family
 from speaker.link import Mac
@@ -205,11 +205,24 @@ class HeartbeatSocket:
 
 def open_heartbeats(state: LinkState) -> dict[Family, HeartbeatSocket]:
     """One for each family that the kernel knows. Raises ``OSError`` if one of them cannot be had now."""
-    made: dict[Family, HeartbeatSocket] = {}
+    return in_each_family(lambda family: HeartbeatSocket(state, ENCAPSULATIONS[family]))
+
+
+class Closeable(Protocol):
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Closeable)
+
+
+def in_each_family(open_one: Callable[[Family], C]) -> dict[Family, C]:
+    """What ``open_one`` opens in each family that the kernel knows: all of it, or nothing and its ``OSError``. It says
+    of a family that the kernel does not know by ``EAFNOSUPPORT``."""
+    made: dict[Family, C] = {}
     with ExitStack() as opened:
-        for family, encapsulation in ENCAPSULATIONS.items():
+        for family in Family:
             try:
-                made[family] = HeartbeatSocket(state, encapsulation)
+                made[family] = open_one(family)
             except OSError as error:
                 if error.errno != errno.EAFNOSUPPORT:
                     raise
