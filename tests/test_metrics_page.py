@@ -103,7 +103,7 @@ def test_the_page_lists_every_metric_and_no_other(daemon: str, registry: Collect
 
 
 @pytest.mark.parametrize(
-    "module", ["speaker/wire/announcer.py", "speaker/wire/informer.py", "speaker/protocol/protocol.py"]
+    "module", ["speaker/wire/announcer.py", "speaker/wire/informer.py", "speaker/protocol/drops.py"]
 )
 def test_what_the_announcer_counts_is_explained(module: str) -> None:
     counted = re.findall(r"""(?:_counters\[|_count\()f?["']([a-z_]+)""", (ROOT / module).read_text())

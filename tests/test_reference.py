@@ -24,9 +24,9 @@ from controller.changes import NOT_DELIVERED
 from controller.nodeip.companion import DELIVERED, Obstacle
 from speaker.api.events import ON_NODE, ON_SERVICES
 from speaker.api.records import CONFIGURATION, HEALTH
+from speaker.protocol.drops import STRANGE
 from speaker.protocol.heartbeat import LONGEST_SAID
 from speaker.protocol.mirrors import MAX_ALL_CLAIMS
-from speaker.protocol.protocol import STRANGE
 from speaker.protocol.settings import Settings
 from tests.pages import ROOT, rows, section
 

@@ -17,7 +17,8 @@ The parts:
   keeps a link silent where this node may not know who has taken over.
 - Who else has an address: ``probes`` asks before it is claimed, ``rivals`` judges what is seen afterwards,
   ``conflicts`` remembers both, and ``foreign`` knows speakers of other clusters.
-- What is said: ``voice`` says when, ``claims`` how a claim set travels, ``heartbeat`` what a datagram is.
+- What is said: ``voice`` says when, ``claims`` how a claim set travels, ``heartbeat`` what a datagram is. ``drops``
+  counts what is dropped of what is heard.
 
 This module combines them. Each part returns its ``News``, and the news go to the parts that they concern.
 
@@ -48,6 +49,7 @@ from speaker.link import LinkName, Mac
 from speaker.plan import Plan, PlanChange
 from speaker.protocol.answers import Answers
 from speaker.protocol.claims import ClaimLog
+from speaker.protocol.drops import Drops
 from speaker.protocol.effects import (
     AnswerChange,
     ConflictView,
@@ -61,7 +63,7 @@ from speaker.protocol.effects import (
 from speaker.protocol.expected import Expected
 from speaker.protocol.fencing import DOUBT_S
 from speaker.protocol.foreign import ForeignSpeakers
-from speaker.protocol.heartbeat import Authenticator, Drop, HeartbeatError
+from speaker.protocol.heartbeat import Authenticator, HeartbeatError
 from speaker.protocol.identity import Identity
 from speaker.protocol.links import OwnLinks
 from speaker.protocol.lives import peer_views, unheard_nodes
@@ -82,14 +84,6 @@ BUSY_HOLDERS = 50  # interval and floor grow beyond
 LATENESS_HALF_LIFE_S = 1.0
 LOST_FRAMES_S = 0.5
 """What is added to D when frames were lost here: some heartbeats of each peer, for the time of a full queue."""
-STRANGE = {
-    Drop.NONSENSE: "MemberNonsense",
-    Drop.OTHER_VERSION: "OtherVersion",
-    Drop.UNKNOWN_FEATURE: "OtherVersion",
-}
-"""What is not understood of somebody who may be one of us, and what is reported."""
-STRANGE_GAP_S = 600.0  # between two decisions about one sender
-MAX_STRANGE = 64  # senders remembered
 NETWORKS_REST_S = 0.0002
 """For each bundle, between looks at where all of them belong: a member may say another subnet in each heartbeat."""
 
@@ -118,10 +112,9 @@ class Protocol:
         self._news = News()
         """What was found out, and not yet carried over."""
         self._answering: frozenset[LinkName] = frozenset()
-        self._strange: dict[AddressText, float] = {}
         self._rivals = Rivals(self._roster, self._ownership.conflicts, self._foreign)
         self._own_trouble = OwnTrouble(self._roster)
-        self._counters: dict[str, int] = {}
+        self._drops = Drops(self._roster)
         self._networks_again_at = LONG_AGO
 
     # ------------------------------------------------------------------------------------------------ inputs
@@ -198,14 +191,14 @@ class Protocol:
         except HeartbeatError as error:
             if error.cluster and mac is not None:
                 self._foreign.hear(mac, error.cluster, now)
-            self._drop(link, source, error, now)
+            self._drops.note(link, source, error, now)
             return False
         news = self._membership.receive(link, source, envelope, now, by_group=by_group)
         self._take_in(news)
         if news.dropped is None:
             self._carry_over(now)
             return True
-        self._drop(link, source, news.dropped, now)
+        self._drops.note(link, source, news.dropped, now)
         if news.networks:
             self._carry_over(now)
         return False
@@ -285,19 +278,6 @@ class Protocol:
                 for nonce, address in suspicion.nonces.items()
             )
         )
-
-    def _drop(self, link: LinkName, source: AddressText, error: HeartbeatError, now: float) -> None:
-        self._count(f"heartbeats_dropped:{error.reason.value}")
-        if error.reason in STRANGE:
-            self._tell_strange(link, source, error, now)
-
-    def _tell_strange(self, link: LinkName, source: AddressText, error: HeartbeatError, now: float) -> None:
-        if now - self._strange.get(source, LONG_AGO) < STRANGE_GAP_S:
-            return
-        self._strange = {who: at for who, at in self._strange.items() if now - at < STRANGE_GAP_S}
-        if len(self._strange) < MAX_STRANGE:
-            self._strange[source] = now
-            self._roster.report(STRANGE[error.reason], link=link, address=source, what=str(error))
 
     def handle_timer(self, now: float) -> None:
         """Do what is due. To be called when ``next_deadline`` has come; calling it early does no harm."""
@@ -406,7 +386,7 @@ class Protocol:
         voice = self._voice
         said = {"sent_heartbeats": voice.heartbeats, "sent_claims": voice.claim_messages}
         refused = self._mirrors.refused
-        return {**self._counters, **said, **({"claims_refused:unknown_feature": refused} if refused else {})}
+        return {**self._drops.counters(), **said, **({"claims_refused:unknown_feature": refused} if refused else {})}
 
     @property
     def ready(self) -> bool:
@@ -490,8 +470,3 @@ class Protocol:
             self._ownership.set_able(False, now)
             self._ownership.give_up("another machine has this node's name", now)
             self._voice.hurry()
-
-    # ------------------------------------------------------------------------------------------------ counting
-
-    def _count(self, name: str) -> None:
-        self._counters[name] = self._counters.get(name, 0) + 1
