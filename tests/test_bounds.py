@@ -25,10 +25,12 @@ OURS = {
     "the Plan": {
         "Arbitration._held", "Arbitration._lost", "Arbitration._open", "Arbitration._won", "Bundles.by_id",
         "Bundles.of", "Choosing._ability", "Claiming._chosen", "Claiming._fresh", "Claiming._given",
-        "Claiming._partial", "Claiming._reasons", "Claiming._unowned", "Giving._arrivals", "Giving._given_to",
+        "Claiming._offered", "Claiming._partial", "Claiming._reasons", "Claiming._unowned",
+        "Giving._arrivals", "Giving._given_to",
+        "HandOvers._in_vain", "HandOvers._offers", "HandOvers._open", "HandOvers._waiting", "Moving._loads",
         "Moving._restless", "Moving._take_backs", "Moving.tenures", "Owners._epochs", "Owners._places",
-        "Ownership._former", "Ownership._former_tenures", "Ownership._to_look_at", "Successors._failed",
-        "Successors._named", "Unserved._since", "Probes._asked", "Probes._found_out", "Probes._new",
+        "Ownership._former", "Ownership._former_tenures", "Ownership._to_look_at", "Successors._named",
+        "Successors._pauses", "Unserved._since", "Probes._asked", "Probes._found_out", "Probes._new",
         "HeldResponder._probed", "Resolver._probed",
     },
     "the node's interfaces, their addresses, and the processes": {

@@ -25,6 +25,7 @@ from controller.nodeip.companion import DELIVERED, Obstacle
 from speaker.api.events import ON_NODE, ON_SERVICES
 from speaker.api.records import CONFIGURATION, HEALTH
 from speaker.protocol.drops import STRANGE
+from speaker.protocol.handing import MAX_ON_OFFER, OFFER_S
 from speaker.protocol.heartbeat import LONGEST_SAID
 from speaker.protocol.mirrors import MAX_ALL_CLAIMS
 from speaker.protocol.settings import Settings
@@ -259,6 +260,8 @@ def test_the_page_on_the_protocol_has_the_constants_of_the_code() -> None:
         "start-up wait": f"{used.start_wait_s:g} s and three intervals",
         "listening on a new link": f"{used.listening_s:g} s",
         "silence on a link that came up": f"{used.link_silence_s:g} s",
+        "offer": f"{OFFER_S * 1000:g} ms",
+        "addresses on offer": f"{MAX_ON_OFFER}",
         "datagram": f"{LONGEST_SAID:,} octets",
         "claims of all peers": f"{MAX_ALL_CLAIMS:,}",
     }

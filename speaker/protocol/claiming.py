@@ -28,6 +28,9 @@ not keep this node from its own. What was just found to be unowned is looked at 
 Loads are those of the beginning of a round, with what was taken and given since. Two nodes that go through the same
 bundles at the same time therefore choose the same for each.
 
+A bundle that its holder *offers* to this node (``handing``) is claimed by a higher claim, if this node's own Plan has
+it as a candidate, and the holder holds it as far as is known here.
+
 On a link where somebody cannot be heard the record in the API has to be won first (``arbitration``).
 
 Not promised: that only one node claims. Two that cannot hear each other both do, and then the claims decide.
@@ -35,6 +38,7 @@ Not promised: that only one node claims. Two that cannot hear each other both do
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import NamedTuple
@@ -45,6 +49,7 @@ from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.arbitration import Arbitration
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.choosing import Choosing, candidate_of
+from speaker.protocol.handing import OFFER_S
 from speaker.protocol.owners import Owners
 from speaker.protocol.probes import Probes
 from speaker.protocol.roster import LinkFamily, Roster
@@ -66,6 +71,14 @@ class ToClaim(NamedTuple):
     why: str
 
 
+class _Kind(enum.Enum):
+    """Why a bundle is looked at."""
+
+    OFFERED = enum.auto()
+    UNOWNED = enum.auto()
+    PARTIAL = enum.auto()
+
+
 class _Round:
     """One look at unowned bundles, in as many calls as it takes."""
 
@@ -73,10 +86,15 @@ class _Round:
         self,
         unowned: Iterable[BundleId],
         partial: Iterable[BundleId],
+        offered: Iterable[BundleId],
         able_since: float,
         loads: dict[NodeName, int],
     ) -> None:
-        self.ids = chain(((id_, False) for id_ in sorted(unowned)), ((id_, True) for id_ in sorted(partial)))
+        self.ids = chain(
+            ((id_, _Kind.OFFERED) for id_ in sorted(offered)),
+            ((id_, _Kind.UNOWNED) for id_ in sorted(unowned)),
+            ((id_, _Kind.PARTIAL) for id_ in sorted(partial)),
+        )
         self.able_since = able_since
         self.loads = loads
         """What each node claimed at first, and with it what it has taken or was given since."""
@@ -106,6 +124,8 @@ class Claiming:
         self._arbitration = arbitration
         self._unowned: dict[BundleId, float] = {}
         self._partial: dict[BundleId, float] = {}
+        self._offered: dict[BundleId, tuple[NodeName, float]] = {}
+        """Bundles that their holders offer to this node: who does, and until when."""
         self._reasons: dict[BundleId, str] = {}
         self._round: _Round | None = None
         self._fresh: dict[BundleId, None] = {}
@@ -137,13 +157,22 @@ class Claiming:
             self._partial.setdefault(bundle.id, now)
         else:
             self._partial.pop(bundle.id, None)
-        if bundle.id in self._unowned or bundle.id in self._partial:
+        if self._is_listed(bundle.id):
             self._fresh[bundle.id] = None
             self._fresh_at = min(self._fresh_at, now)
 
+    def offered(self, bundle: Bundle, by: NodeName, now: float) -> None:
+        """The holder of a bundle names this node as its successor."""
+        self._offered[bundle.id] = by, now + OFFER_S
+        self._fresh[bundle.id] = None
+        self._fresh_at = min(self._fresh_at, now)
+
+    def _is_listed(self, id_: BundleId) -> bool:
+        return id_ in self._unowned or id_ in self._partial or id_ in self._offered
+
     def forget(self, id_: BundleId) -> None:
         """The bundle is gone."""
-        for table in (self._unowned, self._partial, self._reasons, self._fresh):
+        for table in (self._unowned, self._partial, self._offered, self._reasons, self._fresh):
             table.pop(id_, None)
         self._choose_nobody(id_)
 
@@ -170,17 +199,21 @@ class Claiming:
         """What is to be claimed now, each to be claimed before the next is asked for."""
         self._choosing.begin()
         for id_ in self._probes.take_due(now):
-            if id_ in self._unowned or id_ in self._partial:
+            if self._is_listed(id_):
                 self._fresh[id_], self._fresh_at = None, min(self._fresh_at, now)
         if self.able_since is None:
             self._round, self._fresh_at, self._all_at = None, NEVER, NEVER
             return
         round_ = self._round = self._round or self._new_round(self.able_since, now)
         looked = taken = 0
-        for id_, is_partial in islice(round_.ids, LOOKED_AT):
+        turns = {
+            _Kind.OFFERED: self._turn_at_offered,
+            _Kind.UNOWNED: self._turn_at_unowned,
+            _Kind.PARTIAL: self._turn_at_partial,
+        }
+        for id_, kind in islice(round_.ids, LOOKED_AT):
             looked += 1
-            turn = self._turn_at_partial if is_partial else self._turn_at_unowned
-            due = turn(id_, round_, now)
+            due = turns[kind](id_, round_, now)
             if due is not None:
                 yield due
                 taken += 1
@@ -201,11 +234,12 @@ class Claiming:
             self._all_at = NEVER
             self._chosen.clear()
             self._given.clear()
-            return _Round(self._unowned, self._partial, able_since, self._loads())
+            return _Round(self._unowned, self._partial, self._offered, able_since, self._loads())
         for id_ in fresh:
             self._choose_nobody(id_)
-        unowned, partial = ([id_ for id_ in fresh if id_ in those] for those in (self._unowned, self._partial))
-        return _Round(unowned, partial, able_since, self._loads())
+        listed = (self._unowned, self._partial, self._offered)
+        unowned, partial, offered = ([id_ for id_ in fresh if id_ in those] for those in listed)
+        return _Round(unowned, partial, offered, able_since, self._loads())
 
     def _loads(self) -> dict[NodeName, int]:
         """What each node claims, and is to claim."""
@@ -262,6 +296,26 @@ class Claiming:
             node, addresses = chosen
             self._given[node] -= addresses
 
+    def _turn_at_offered(self, id_: BundleId, round_: _Round, now: float) -> ToClaim | None:
+        bundle, offer = self._bundles.by_id.get(id_), self._offered.pop(id_, None)
+        if bundle is None or offer is None or not self._wanted(bundle, now):
+            return None
+        by, until = offer
+        own = candidate_of(bundle, self._roster.node)
+        if own is None or now >= until or not self._may_claim(bundle, now):
+            return None
+        theirs = [a for a in bundle.addresses if self._is_owned_by(a, by, now)]
+        if not theirs:
+            return None
+        permitted_at = self._permitted_at(bundle, now)
+        if permitted_at > now:
+            self._offered[id_] = offer
+            round_.next_at = min(round_.next_at, permitted_at)
+            return None
+        missing = [a for a in bundle.addresses if a not in theirs and self._owners_missing(a, now)]
+        self._give(self._roster.node, bundle, round_)
+        return ToClaim(bundle, own, (*theirs, *missing), f"handed over by {by}")
+
     def _turn_at_partial(self, id_: BundleId, round_: _Round, now: float) -> ToClaim | None:
         bundle, since = self._bundles.by_id.get(id_), self._partial.get(id_)
         if bundle is None or since is None or not self._wanted(bundle, now):
@@ -298,6 +352,11 @@ class Claiming:
 
     def _owners_missing(self, address: AddressText, now: float) -> bool:
         return any(self._owners.owner(address, place.link) is None for place in self._owners.counts(address, now))
+
+    def _is_owned_by(self, address: AddressText, node: NodeName, now: float) -> bool:
+        """Whether a node owns the address somewhere where that counts."""
+        owners = (self._owners.owner(address, place.link) for place in self._owners.counts(address, now))
+        return any(owner is not None and owner.node == node for owner in owners)
 
     def _owned_by_another(self, address: AddressText, me: NodeName, now: float) -> bool:
         owners = [self._owners.owner(address, place.link) for place in self._owners.counts(address, now)]

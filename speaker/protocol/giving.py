@@ -86,7 +86,9 @@ class Giving:
             return later
         if (chosen.tier, chosen.preference) != (own.tier, own.preference):
             return later
-        since = self._successors.able_since(bundle, chosen, places, now)
+        if now < self._successors.nameable_at(bundle.id, chosen.node):
+            return later
+        since = self._successors.able_since(chosen, places, now)
         if since is None or self._arrivals.setdefault((chosen.node, places), since) != since:
             return later  # it is not able, or has been before and had its share
         if not over and not self._choosing.has_room(chosen, bundle, free, now):

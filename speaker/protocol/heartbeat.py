@@ -7,8 +7,8 @@ session is a recording: therefore a session that was never heard before counts o
 
 Layout, big-endian: magic (3) and version (1), cluster (8, digest of the cluster's identity), session (8, random),
 sequence (8), tag (16, over all of the rest), then one message as msgpack. A datagram that is said has at most 1,232
-bytes, so that it is never fragmented. Three messages: ``Heartbeat``, and for claims ``ClaimStep`` (what changed) and
-``ClaimPart`` (a piece of the whole set). ``docs/protocol.md`` has all of it octet by octet.
+bytes, so that it is never fragmented. Four messages: ``Heartbeat``, for claims ``ClaimStep`` (what changed) and
+``ClaimPart`` (a piece of the whole set), and ``Offer``. ``docs/protocol.md`` has all of it octet by octet.
 
 **Growth.** A speaker of a later release may say more than this one knows, while an upgrade rolls through the cluster.
 Elements behind those that are known, of a message or of a claim, are ignored, and so are unknown flags. A message of an
@@ -43,6 +43,10 @@ MAGIC = b"BLB"
 VERSION = b"1"
 FEATURES = 0
 """Those that this release knows, a bit each, of what may be needed to understand a message or a claim."""
+TAKES_OFFERS = 1
+"""A skill, as heartbeats say it: the sender understands an ``Offer``."""
+SKILLS = TAKES_OFFERS
+"""Those of this release."""
 MAX_DATAGRAM = 1400  # what is taken
 LONGEST_SAID = 1280 - 48  # every link that speaks IPv6 carries this (RFC 8200 §5), with the headers of IPv6 and UDP
 MAX_NAME = 253  # bytes; RFC 1123 subdomain, the longest node name
@@ -52,6 +56,8 @@ MAX_CLAIM_LINKS = 8
 MAX_PREFIXES = 8
 MAX_HEARD = 128
 MAX_ASKS = 8
+MAX_OFFERED = 60
+"""Addresses in one message: as many as fit ``LONGEST_SAID``."""
 MAX_PARTS = 600
 """Enough for 20,000 claims on IPv6 addresses."""
 MAX_EPOCH = 1 << 32
@@ -153,6 +159,8 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):
     families: int = FAMILY_BITS[Family.IPV4]
     """Those that the sender's kernel speaks on the sending link: ``pack_families``, ``unpack_families``. A release that
     does not say it answers for IPv4 alone."""
+    skills: int = 0
+    """What the sender understands of what others say only to those that do, a bit each."""
 
 
 class WireClaim(Struct, frozen=True, array_like=True, gc=False):
@@ -193,8 +201,18 @@ class ClaimPart(Struct, frozen=True, array_like=True, tag=2, gc=False):
     links: ClaimLinks = ()
 
 
-Message = Heartbeat | ClaimStep | ClaimPart
-KINDS = (0, 1, 2)
+class Offer(Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """The sender holds these addresses, and names the receiver as its successor: please claim them."""
+
+    to: int
+    """Session of the successor."""
+    addresses: tuple[bytes, ...]
+    """Packed, four octets or sixteen."""
+    must: int = 0
+
+
+Message = Heartbeat | ClaimStep | ClaimPart | Offer
+KINDS = (0, 1, 2, 3)
 MAX_KIND = 1 << 16
 
 
@@ -341,7 +359,11 @@ def _check(message: Message) -> None:
             and 0 <= message.digest < _UNSIGNED_64
             and len(message.asks) <= MAX_ASKS
             and 0 <= message.families < 1 << 16
+            and 0 <= message.skills < 1 << 16
         )
+    elif isinstance(message, Offer):
+        fine = 0 <= message.to < _UNSIGNED_64 and 0 < len(message.addresses) <= MAX_OFFERED
+        fine = fine and all(len(address) in (4, 16) for address in message.addresses)
     else:
         fine = 0 < message.version < _UNSIGNED_64 and all(
             len(claim.address) in (4, 16) and 0 <= claim.epoch < MAX_EPOCH and 0 <= claim.preference < MAX_PREFERENCE

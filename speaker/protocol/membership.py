@@ -34,7 +34,9 @@ from speaker.protocol.heartbeat import (
     Flag,
     Heartbeat,
     HeartbeatError,
+    Offer,
     Unknown,
+    unpack_address,
     unpack_families,
     unpack_heard,
 )
@@ -105,6 +107,10 @@ class Membership:
                 sighting.by_group_at = now
         if isinstance(message, Unknown):
             raise HeartbeatError(Drop.UNKNOWN_KIND, f"kind {message.kind}")
+        if isinstance(message, Offer):
+            if message.to == self._identity.session:
+                self._news.offered.update((unpack_address(address), peer.node) for address in message.addresses)
+            return
         self._news.add(self._mirrors.take(peer, message, now))
 
     def _note_own(self, link: LinkName, message: Heartbeat, now: float) -> bool:
@@ -160,6 +166,7 @@ class Membership:
             self._news.speak = True
             self._news.write_to(link, peer.node, sighting.contacts)  # what we say to the group may not reach it
         self._news.changed |= self._mirrors.note(peer, message, now)
+        peer.skills = message.skills
         if hears or not any(
             other is not peer and theirs.standing is Standing.ALIVE for other, theirs in self._roster.on(link)
         ):

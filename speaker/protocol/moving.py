@@ -1,17 +1,19 @@
-"""Finds the held bundles that this node should step aside from, and when to look at them again.
+"""Finds the held bundles that this node should hand over, to whom, and when to look at them again.
 
-A holder moves a bundle by *stepping aside*: it releases the bundle, and the better candidate claims it. If that one
-does not, the former holder claims again after its rank's delay. Only the holder begins a move, by its own Plan, so two
-Plans cannot fight. It has four reasons:
+Only the holder begins a move, by its own Plan, so two Plans cannot fight. It names a successor, and holds the bundle
+until that one claims it (``handing``). It *steps aside*, so that the next one in turn claims, in two cases: where no
+single node can take the whole bundle, and where the successor is of a release that takes no offers.
 
-- *It is no candidate any more*, and each address has an able one. It waits 0.3 s, since the successor's Plan may lag.
+A holder has four reasons to move a bundle:
+
+- *It is no candidate any more*, and each address has an able one.
 - *Its claim is provisional*: made at a cold start, when nobody was known to have held the bundle before. It gives the
   bundle on once, to a node that arrives (``giving``).
 - *Another node has a higher preference*, and has been healthy for 60 s. That wait doubles each time, up to an hour,
   and counts from the last time, too. The Plan must have said so for five seconds, since the other one's must as well.
 - *No endpoint serves*, for as long as ``unserved`` says.
 
-A node that was named and did not claim is not named again (``successors``).
+A node that was named and did not claim is not named again for a while (``successors``).
 
 **Work is bounded.** ``review`` looks at 500 bundles, and asks to be called again.
 """
@@ -22,17 +24,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from cluster.objects import AddressText
+from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.choosing import Choosing, candidate_of
 from speaker.protocol.giving import PROVISIONAL, Giving
+from speaker.protocol.handing import HandOvers
 from speaker.protocol.owners import Owners
 from speaker.protocol.roster import LinkFamily, Roster
 from speaker.protocol.successors import Successors
 from speaker.protocol.tenure import REVIEW_S, Move, Tenure
 
+PREFERENCE = "preference"  # the reason of such a move
 MISFIT_WAIT_S = 0.3  # before stepping aside as no candidate: the successor's Plan may lag
 AGREED_S = 5.0  # of a Plan that prefers another, until that one's Plan is believed to say so, too
 LONGEST_TAKE_BACK_S = 3600.0
@@ -48,7 +52,9 @@ class _Waiting:
 
 
 class Moving:
-    def __init__(self, roster: Roster, bundles: Bundles, owners: Owners, choosing: Choosing) -> None:
+    def __init__(
+        self, roster: Roster, bundles: Bundles, owners: Owners, choosing: Choosing, hand_overs: HandOvers
+    ) -> None:
         self.tenures: dict[BundleId, Tenure] = {}
         self._restless: dict[BundleId, None] = {}
         """The bundles held that may have to move, whatever becomes of it; most may not."""
@@ -57,7 +63,10 @@ class Moving:
         self._bundles = bundles
         self._owners = owners
         self._choosing = choosing
+        self._hand_overs = hand_overs
         self._successors = Successors(roster)
+        self._loads: dict[NodeName, int] = {}
+        """What each node claims, and what was given to it since, in the present round."""
         self._giving = Giving(roster, choosing, self._successors)
         self._take_backs: dict[BundleId, _Waiting] = {}
         self._round: Iterator[BundleId] | None = None
@@ -91,17 +100,34 @@ class Moving:
         """Another node has claimed a bundle."""
         self._successors.claimed(id_)
 
-    def moved(self, id_: BundleId, move: Move, now: float) -> None:
-        """A bundle was released for the reason given."""
-        if move.to is not None:
-            self._successors.name(id_, move.to)
-        if move.why == "preference":
+    def released(self, id_: BundleId, to: NodeName | None) -> None:
+        """A bundle was released: for another node, where one is named."""
+        if to is not None:
+            self._successors.name(id_, to)
+
+    def let_go(self, id_: BundleId) -> None:
+        """This node claims nothing of a bundle any more."""
+        self.tenures.pop(id_, None)
+        self._hand_overs.end(id_)
+
+    def outclaimed(self, id_: BundleId, by: NodeName, now: float) -> None:
+        """It claims nothing of it any more, since another node's claim is higher: perhaps as it was asked to."""
+        self._successors.took(id_, by)
+        if self._hand_overs.why(id_) == PREFERENCE:
             times = self._take_backs[id_].times if id_ in self._take_backs else 0
             self._take_backs[id_] = _Waiting(times + 1, now)
+        self.let_go(id_)
+
+    def offered_in_vain(self, id_: BundleId, node: NodeName, now: float) -> None:
+        """The node that was named for a bundle did not claim."""
+        self._successors.offered_in_vain(id_, node, now)
+        if id_ in self.tenures:
+            self._restless[id_] = None
+            self._look_at(now)
 
     def forget(self, id_: BundleId) -> None:
         """The bundle is gone."""
-        self.tenures.pop(id_, None)
+        self.let_go(id_)
         self._take_backs.pop(id_, None)
         self._successors.forget(id_)
 
@@ -123,6 +149,7 @@ class Moving:
             self._round, self._next_at = iter(sorted(self._restless)), NEVER
             held = ((self.tenures.get(id_), self._bundles.by_id.get(id_)) for id_ in self._restless)
             self._giving.begin(bundle for tenure, bundle in held if bundle and tenure and tenure.provisional)
+            self._loads = self._choosing.loads()
         self._choosing.begin()
         looked = 0
         for id_ in islice(self._round, LOOKED_AT):
@@ -131,12 +158,16 @@ class Moving:
             if tenure is None or bundle is None or self._stays(bundle, tenure):
                 self._restless.pop(id_, None)
                 continue
+            if id_ in self._hand_overs:
+                continue
             move = self._reason_to_move(bundle, tenure, now)
             if move is None:
                 continue
             if move.at <= now:
-                if move.to is not None and move.why == PROVISIONAL:
-                    self._giving.gave(bundle, move.to)
+                if move.to is not None:
+                    self._loads[move.to] = self._choosing.load_with(move.to, bundle, self._loads)
+                    if move.why == PROVISIONAL:
+                        self._giving.gave(bundle, move.to)
                 yield bundle, move
             elif move.at < NEVER:
                 self._look_at(max(move.at, now + MISFIT_WAIT_S))
@@ -167,7 +198,7 @@ class Moving:
                 tenure.misfit_since = None
                 return None
             tenure.misfit_since = now if tenure.misfit_since is None else tenure.misfit_since
-            return Move("no candidate any more", tenure.misfit_since + MISFIT_WAIT_S)
+            return self._hand_over(bundle, "no candidate any more", tenure.misfit_since + MISFIT_WAIT_S, places, now)
         tenure.misfit_since = None
         moves = [
             self._giving.give_on(bundle, own, tenure, places, now) if tenure.provisional else None,
@@ -180,6 +211,26 @@ class Moving:
         places = frozenset(self._owners.counts(address, now))
         return not places or any(self._choosing.able(candidate, places) for candidate in bundle.candidates)
 
+    def _hand_over(self, bundle: Bundle, why: str, at: float, places: frozenset[LinkFamily], now: float) -> Move:
+        """Name the node that should have the bundle now: the next one, where that was named in vain. Nobody is named
+        where nobody can take all of it."""
+        chosen = self._choosing.choose(bundle, places, False, self._loads, now)
+        able = [
+            candidate
+            for candidate in dict.fromkeys((*filter(None, (chosen,)), *bundle.candidates))
+            if self._successors.able_since(candidate, places, now) is not None
+        ]
+        for candidate in able:
+            if now >= self._successors.nameable_at(bundle.id, candidate.node):
+                return Move(why, at, candidate.node)
+        if able:
+            return Move(why, min(self._successors.nameable_at(bundle.id, candidate.node) for candidate in able))
+        return Move(why, at)
+
+    def takes_offers(self, node: NodeName) -> bool:
+        """Whether the node claims what is offered to it."""
+        return self._successors.takes_offers(node)
+
     # ------------------------------------------------------------------------------------------------ preference
 
     def _take_back(
@@ -191,9 +242,10 @@ class Moving:
         best: Move | None = None
         for candidate in bundle.candidates[: bundle.candidates.index(own)]:
             if candidate.preference > own.preference and candidate.tier <= own.tier:
-                able_since = self._successors.able_since(bundle, candidate, places, now)
+                able_since = self._successors.able_since(candidate, places, now)
                 if able_since is not None:
                     at = max(max(able_since, last) + wait, tenure.ranked_at + AGREED_S)
-                    move = Move("preference", at, candidate.node)
+                    at = max(at, self._successors.nameable_at(bundle.id, candidate.node))
+                    move = Move(PREFERENCE, at, candidate.node)
                     best = move if best is None or move.at < best.at else best
         return best

@@ -35,6 +35,8 @@ class News:
     """Versions after which peers want our claims."""
     alarm_until: float = LONG_AGO
     """Until then peers look for somebody: heartbeats come quickly."""
+    offered: dict[AddressText, NodeName] = field(default_factory=dict)
+    """Addresses for which a holder names this node as its successor, and that holder."""
     dropped: HeartbeatError | None = None
     """Why the datagram that brought this does not count."""
 
@@ -52,4 +54,5 @@ class News:
         self.unicast.update(other.unicast)
         self.asked.update(other.asked)
         self.alarm_until = max(self.alarm_until, other.alarm_until)
+        self.offered.update(other.offered)
         self.dropped = other.dropped or self.dropped

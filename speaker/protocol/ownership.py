@@ -5,8 +5,9 @@ in one of four ways:
 
 - The speaker releases it: since the address left the Plan, since none of its links speaks the address's family any
   more, since it steps aside (``moving``), or since it ends.
-- A higher claim is heard (``claims.outranks``). The speaker withdraws its own at once and silently. When it hears a
-  lower claim it sends its gratuitous frames again.
+- A higher claim is heard (``claims.outranks``). The speaker withdraws its own at once and silently. So it does when it
+  has named a successor (``handing``) and hears that one claim. When it hears a lower claim it sends its gratuitous
+  frames again.
 - The record in the API names another node, on a link where not everybody can be heard (``arbitration``).
 - The address belongs on other networks altogether than when the claim was made, so that its holders there may not have
   been heard. Or it belongs on interfaces that this node does not have, so that the claim keeps it from others.
@@ -16,7 +17,7 @@ How a change runs through the parts:
 1. ``bundles`` takes over the Plan, and says what changed.
 2. ``owners`` says who owns an address on which link.
 3. ``claiming`` says which bundles without an owner are this node's to claim now; ``choosing`` says who should have one.
-4. ``moving`` says which bundles this node should step aside from.
+4. ``moving`` says which bundles this node should hand over, and ``handing`` says so to the successor.
 5. This module makes the claims, and tells by ``touched`` which addresses to look at.
 
 **Work is bounded.** One call follows 300 bundles of what changed in the Plan or by the links, and judges 500 addresses
@@ -28,8 +29,9 @@ Not promised: one holder among speakers that do not hear each other.
 
 from __future__ import annotations
 
+import random
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import islice
 
@@ -43,8 +45,9 @@ from speaker.protocol.choosing import Choosing
 from speaker.protocol.claiming import Claiming
 from speaker.protocol.claims import Claim, ClaimLog
 from speaker.protocol.conflicts import Conflicts
-from speaker.protocol.effects import RecordAnswer, SendGratuitous
+from speaker.protocol.effects import NeighbourSeen, RecordAnswer, SendGratuitous
 from speaker.protocol.foreign import ForeignSpeakers
+from speaker.protocol.handing import HandOvers
 from speaker.protocol.moving import Moving
 from speaker.protocol.owners import HIGHEST_EPOCH, Owner, Owners
 from speaker.protocol.probes import Probes
@@ -59,7 +62,7 @@ ABLE_SAID_S = 0.05  # until the others know that this node is able: nobody else 
 class Ownership:
     """Sans-IO. ``release_all`` is final."""
 
-    def __init__(self, roster: Roster, log: ClaimLog, foreign: ForeignSpeakers) -> None:
+    def __init__(self, roster: Roster, log: ClaimLog, foreign: ForeignSpeakers, rng: random.Random) -> None:
         self.log = log
         self.touched: dict[AddressText, None] = {}
         """Addresses for which own claims, or where they are answered, may have changed, until the owner of this clears
@@ -76,7 +79,8 @@ class Ownership:
         self._claiming = Claiming(
             roster, self._bundles, self._owners, self._choosing, probes=self.probes, arbitration=self._arbitration
         )
-        self._moving = Moving(roster, self._bundles, self._owners, self._choosing)
+        self.hand_overs = HandOvers(roster, rng)
+        self._moving = Moving(roster, self._bundles, self._owners, self._choosing, self.hand_overs)
         self._heard: dict[AddressText, str] = {}
         """Still to be judged, and why."""
         self._judge_at = NEVER
@@ -129,6 +133,22 @@ class Ownership:
         """Peers' claims on these addresses, or the standing of who made them, changed, and why: judge them."""
         self._heard.update(addresses)
         self._judge(now)
+
+    def offered(self, holders: Mapping[AddressText, NodeName], now: float) -> None:
+        """The holders of these addresses name this node as their successor."""
+        for address, holder in holders.items():
+            bundle = self._bundles.of.get(address)
+            if bundle is not None:
+                self._claiming.offered(bundle, holder, now)
+
+    def receive_neighbour(
+        self, seen: NeighbourSeen, node: NodeName, proves: Callable[[bytes], bool], now: float
+    ) -> None:
+        """A frame of a node may show that it has taken what was offered to it. ``proves`` says whether the frame has
+        what a member makes of a nonce."""
+        bundle = self._bundles.of.get(seen.sender)
+        if bundle is not None and self.hand_overs.is_taken(bundle.id, seen, node, proves):
+            self._release_bundle(bundle, f"{node} answers", now)
 
     def wake(self, now: float) -> None:
         """Something changed that decides who should claim."""
@@ -307,7 +327,8 @@ class Ownership:
         if self._follow_at < NEVER:
             return self._follow_at
         claiming_at = self._claiming.next_deadline if not self._heard else NEVER
-        parts = (self._moving.next_deadline, self.conflicts.next_deadline, self._arbitration.next_deadline())
+        moves_at = min(self._moving.next_deadline, self.hand_overs.next_deadline)
+        parts = (moves_at, self.conflicts.next_deadline, self._arbitration.next_deadline())
         return min(self._judge_at, claiming_at, *parts)
 
     def handle_timer(self, now: float) -> None:
@@ -325,19 +346,26 @@ class Ownership:
             for id_ in self._arbitration.review(partial(self._held, now=now), now):
                 self._release_bundle(self._bundles.by_id[id_], "whose it is by the record is not known", now)
         if now >= self._moving.next_deadline:
-            self._step_aside(now)
+            self._move(now)
+        if now >= self.hand_overs.next_deadline:
+            for id_, node in self.hand_overs.review(now):
+                self._moving.offered_in_vain(id_, node, now)
         if (
             now >= self._claiming.next_deadline and not self._heard
         ):  # or nodes that have judged more would choose others
             self._claim_due(now)
 
-    def _step_aside(self, now: float) -> None:
+    def _move(self, now: float) -> None:
+        """Hand over, or release, what should be another node's."""
         if self._claiming.able_since is None:
             self._moving.pause()
             return
         for bundle, move in self._moving.review(now):
+            if move.to is not None and self._moving.takes_offers(move.to):
+                self.hand_overs.begin(bundle, self._claimed(bundle), move.to, move.why)
+                continue
             self._release(self._claimed(bundle), move.why)
-            self._moving.moved(bundle.id, move, now)
+            self._moving.released(bundle.id, move.to)
             self._claiming.look(bundle, now)
             self._claiming.wake(now)
 
@@ -372,8 +400,8 @@ class Ownership:
                     lost.setdefault(winner.node, []).append((address, winner))
                 elif some_kept:
                     kept.append(address)
-        for theirs in lost.values():
-            self._withdraw(theirs)
+        for node, theirs in lost.items():
+            self._withdraw(theirs, node, now)
         if kept:
             self._roster.emit(SendGratuitous(tuple(kept)))
         for bundle, why in looked.values():
@@ -443,13 +471,14 @@ class Ownership:
         else:
             tenure.made_on |= networks
 
-    def _withdraw(self, lost: list[tuple[AddressText, Owner]]) -> None:
+    def _withdraw(self, lost: list[tuple[AddressText, Owner]], to: NodeName, now: float) -> None:
         for address, winner in lost:
             own = self.log.claims[address]
             self.log.put(address, None)
             theirs = winner.claim.epoch
             self._roster.report("Withdrawn", address=address, to=winner.node, epoch=own.epoch, their_epoch=theirs)
-        self._close([address for address, _ in lost])
+        for id_ in self._close([address for address, _ in lost]):
+            self._moving.outclaimed(id_, to, now)
 
     def _release(self, addresses: list[AddressText], why: str) -> None:
         for address in addresses:
@@ -458,11 +487,11 @@ class Ownership:
                 self._owners.note_epoch(address, epoch)
             self.log.put(address, None)
             self._roster.report("Released", address=address, epoch=epoch, why=why)
-        self._close(addresses)
+        for id_ in self._close(addresses):
+            self._moving.let_go(id_)
 
-    def _close(self, addresses: list[AddressText]) -> None:
-        for address in addresses:
-            bundle = self._bundles.of.get(address)
-            if bundle is not None and not any(other in self.log.claims for other in bundle.addresses):
-                self._moving.tenures.pop(bundle.id, None)
+    def _close(self, addresses: list[AddressText]) -> list[BundleId]:
+        """Returns the bundles of which nothing is claimed any more."""
         self._touch(addresses)
+        bundles = {bundle.id: bundle for address in addresses if (bundle := self._bundles.of.get(address)) is not None}
+        return [bundle.id for bundle in bundles.values() if not self._claimed(bundle)]

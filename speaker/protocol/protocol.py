@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
@@ -101,7 +102,7 @@ class Protocol:
         self._identity = Identity(session, self._roster, self._mirrors)
         self._membership = Membership(self._identity, self._mirrors, self._roster)
         self._foreign = ForeignSpeakers()
-        self._ownership = Ownership(self._roster, self._log, self._foreign)
+        self._ownership = Ownership(self._roster, self._log, self._foreign, rng)
         self._suspicions = Suspicions(self._roster, rng, self._ownership.is_served_on)
         self._links = OwnLinks(self._roster, self._log, self._ownership.links_of)
         self._answers = Answers(self._roster, self._ownership)
@@ -251,6 +252,8 @@ class Protocol:
             look = bool(seen.proof) and self._is_proof(seen, node) and self._witnesses.proved(seen.link, node, now)
         if look:
             self._suspicions.look(now)
+        if node is not None and seen.proof:
+            self._ownership.receive_neighbour(seen, node, partial(self._proves, seen), now)
         node = node or self._expected.whose(seen.sender_mac)
         self._ownership.conflicts.hear(seen, node, now)
         self._ownership.probes.receive(seen, node, now)
@@ -268,16 +271,14 @@ class Protocol:
         sighting = self._roster.sighting(node, seen.link)
         if sighting is None or seen.sender_mac not in {sighting.mac, sighting.other_mac}:
             return False
-        suspicion = sighting.suspicion
-        return (
-            self._voice.authenticator is not None
-            and suspicion is not None
-            and seen.is_reply
-            and any(
-                address == seen.sender and self._voice.authenticator.proves(seen.proof, nonce, seen.sender_mac, address)
-                for nonce, address in suspicion.nonces.items()
-            )
-        )
+        nonces = sighting.suspicion.nonces if sighting.suspicion is not None else {}
+        return any(address == seen.sender and self._proves(seen, nonce) for nonce, address in nonces.items())
+
+    def _proves(self, seen: NeighbourSeen, nonce: bytes) -> bool:
+        """Whether a reply has what a member makes of a question's nonce."""
+        authenticator = self._voice.authenticator
+        proved = authenticator is not None and authenticator.proves(seen.proof, nonce, seen.sender_mac, seen.sender)
+        return seen.is_reply and proved
 
     def handle_timer(self, now: float) -> None:
         """Do what is due. To be called when ``next_deadline`` has come; calling it early does no harm."""
@@ -429,6 +430,7 @@ class Protocol:
         self._news.changed |= news.changed
         self._news.networks |= news.networks
         self._news.claims.update(news.claims)
+        self._news.offered.update(news.offered)
 
     def _carry_over(self, now: float) -> None:
         """Have all parts do what follows from the news."""
@@ -455,6 +457,10 @@ class Protocol:
         if news.claims:
             claims, news.claims = news.claims, {}
             ownership.heard(claims, now)
+        if news.offered:
+            offered, news.offered = news.offered, {}
+            ownership.offered(offered, now)
+        self._voice.offer(ownership.hand_overs.take_offers(), now)
         self._voice.tell_changes(now)
 
     # ------------------------------------------------------------------------------------------------ trouble

@@ -147,6 +147,8 @@ class Peer:
     """Since when we lack some of its claims."""
     claimed_at: float = LONG_AGO
     """When we last heard that it claims something more."""
+    skills: int = 0
+    """What it understands, as its heartbeats say."""
     ignored: bool = False
     """It claimed more than anybody can hold: its claims count no more."""
     suspicions: dict[int, int] = field(default_factory=dict)

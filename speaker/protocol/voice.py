@@ -10,7 +10,8 @@ come earlier:
   whole again.
 
 **Claims.** Each change of the claim set is said at once, and with the next two heartbeats. What a peer asks for is said
-once in an interval. Claim messages go out in bursts of forty, so that no socket buffer overflows.
+once in an interval. Offers are said as ``handing`` wants. All these go out in bursts of forty, so that no socket buffer
+overflows.
 
 All of it goes to the group, and by unicast to those whom the group does not reach. Heartbeats go to those, too, who are
 expected and were not heard (``expected``).
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import chain
 
 from msgspec.structs import replace
@@ -36,12 +37,14 @@ from speaker.protocol.heartbeat import (
     MAX_ASKS,
     MAX_HEARD,
     MAX_PREFIXES,
+    SKILLS,
     Authenticator,
     ClaimPart,
     ClaimStep,
     Flag,
     Heartbeat,
     Message,
+    Offer,
     pack_families,
     pack_heard,
 )
@@ -54,6 +57,8 @@ BURST = 40  # claim messages at once: a peer's socket buffer holds at least as m
 BURST_GAP_S = 0.01
 CUT_OFF_S = 10.0  # for which an isolated node speaks more often
 CUT_OFF_PACE = 4
+
+_Key = tuple[type, int, int | bytes]
 
 
 class Voice:
@@ -111,9 +116,9 @@ class Voice:
         """Until then peers look for somebody."""
         self._idle_said = SAID
         self._repeats: deque[tuple[ClaimStep, int]] = deque()
-        self._outbox: dict[tuple[type, int, int], Message] = {}
+        self._outbox: dict[_Key, Message] = {}
         self._outbox_at = NEVER
-        self._sent_to_asker: dict[tuple[type, int, int], float] = {}
+        self._sent_to_asker: dict[_Key, float] = {}
 
     # ------------------------------------------------------------------------------------------------ what to say
 
@@ -160,6 +165,12 @@ class Voice:
             self._in_a_hurry = False
             gap = self._settings.early_gap_s if self._interval() >= self._announced_s else 0.0
             self._soon_at = min(self._soon_at, max(now, self._spoke_at + gap))
+
+    def offer(self, offers: Iterable[Offer], now: float) -> None:
+        """Say what this node offers to others, now."""
+        for offer in offers:
+            self._queue(offer, now)
+        self._empty_outbox(now)
 
     def handle_timer(self, now: float) -> None:
         self._now = now
@@ -266,6 +277,7 @@ class Voice:
             self._log.digest,
             tuple(self._roster.asks(now)[:MAX_ASKS]),
             families=pack_families(self._subnets.families_at(here.state.name, now)),
+            skills=SKILLS,
         )
         room = min((LONGEST_SAID - 8 - authenticator.size(message)) // HEARD_BYTES, MAX_HEARD)
         if len(heard) > room:
@@ -280,7 +292,7 @@ class Voice:
         self._sequence += 1
         return authenticator.encode(self._session, self._sequence, message)
 
-    def _queue(self, message: ClaimStep | ClaimPart, now: float) -> None:
+    def _queue(self, message: ClaimStep | ClaimPart | Offer, now: float) -> None:
         self._outbox[_key(message)] = message
         self._outbox_at = min(self._outbox_at, now)
 
@@ -313,6 +325,8 @@ class Voice:
         self._outbox_at = now + BURST_GAP_S if self._outbox else NEVER
 
 
-def _key(message: ClaimStep | ClaimPart) -> tuple[type, int, int]:
+def _key(message: ClaimStep | ClaimPart | Offer) -> _Key:
     """What is the same for two messages that say the same."""
+    if isinstance(message, Offer):
+        return Offer, message.to, message.addresses[0]
     return type(message), message.version, message.index if isinstance(message, ClaimPart) else 0

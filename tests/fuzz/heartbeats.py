@@ -25,6 +25,7 @@ from speaker.protocol.heartbeat import (
     Heartbeat,
     HeartbeatError,
     Message,
+    Offer,
     Unknown,
     WireClaim,
     pack_address,
@@ -178,11 +179,12 @@ class Hearer:
         self.protocol.receive_datagram(link, SOURCE, data, self.now, by_group=bool(how >> 5 & 1))
 
     def step(self, octets: Octets) -> None:
-        kind = octets.number() % 10
+        kind = octets.number() % 11
         link = (ETH0, ETH1)[octets.number() % 2]
         steps: Sequence[Callable[[], None]] = (
             lambda: self.hear(octets, _heartbeat(octets)),
             lambda: self.hear(octets, _claims(octets)),
+            lambda: self.hear(octets, _offer(octets)),
             lambda: self.hear(octets, octets.take(octets.number())),
             lambda: self.pass_time(octets.number() / 100),
             lambda: self.protocol.receive_neighbour(_neighbour(octets, link), self.now),
@@ -215,7 +217,13 @@ def _heartbeat(octets: Octets) -> Heartbeat:
         digest=_odd_number(octets),
         asks=tuple((octets.number() % 12, _odd_number(octets)) for _ in range(octets.number() % 4)),
         families=octets.number(),
+        skills=octets.number(),
     )
+
+
+def _offer(octets: Octets) -> Offer:
+    addresses = tuple(pack_address(AddressText(octets.one_of(ADDRESSES))) for _ in range(1 + octets.number() % 3))
+    return Offer(OUR_SESSION + octets.number() % 2, addresses)
 
 
 def _claims(octets: Octets) -> ClaimStep | ClaimPart:

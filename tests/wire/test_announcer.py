@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import select
 import signal
@@ -18,6 +19,7 @@ from speaker.wire.arp.frames import READ_OCTETS, ArpFrame, Operation
 from speaker.wire.heartbeats.port import HEARTBEAT_PORT
 from tests.arp_frames import gratuitous, request
 from tests.waiting import ended, wait_until
+from tests.wire.asking import Asker
 from tests.wire.network import Wire, WireHost
 from tests.wire.opened import arp_resolver, mac_of
 from tests.wire.speakers import CREDENTIALS, Speaker, Start, bundle
@@ -72,6 +74,26 @@ def test_terminated_announcer_releases_and_exits_with_zero(wire: Wire, start: St
     first.signal(signal.SIGTERM)
     assert ended(first.process, 2.0) == 0
     wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 2)
+
+
+def test_holder_hands_over_and_answers_until_its_successor_does(wire: Wire, start: Start) -> None:
+    """Questions go on all the while; a gap would be longer where the holder released first and the other lagged."""
+    first, second, client = holder_and_spare(wire, start)
+    asker = Asker(client, VIP)
+    for speaker in (first, second):
+        speaker.plan(2, bundle("a", (VIP,), "node-2"))
+    wait_until(lambda: second.holds(VIP) and first.holds(), 5, "nothing was handed over")
+    wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 5)
+    answers = asker.end()
+    assert {answer.mac for answer in answers} == {first.host.mac(), second.host.mac()}
+    pauses = [after.at - before.at for before, after in itertools.pairwise(answers)]
+    print(f"longest pause between answers: {max(pauses) * 1000:.1f} ms of questions each 10 ms")  # noqa: T201
+    made = {decision.reason for decision in first.decisions}
+    assert made >= {"Offered", "Withdrawn"}
+    assert not made & {"Released", "NotTaken"}
+    (claimed,) = [decision for decision in second.decisions if decision.reason == "Claimed"]
+    assert claimed.fields["why"] == "handed over by node-1"
+    assert client.answerers(VIP) == {second.host.mac()}
 
 
 def test_paused_announcer_answers_nothing_that_was_asked_meanwhile(wire: Wire, start: Start) -> None:

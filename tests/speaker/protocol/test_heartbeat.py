@@ -15,12 +15,15 @@ from cluster.objects import AddressText
 from speaker.protocol.heartbeat import (
     BY_GROUP,
     LONGEST_INTERVAL_MS,
+    LONGEST_SAID,
     MAX_AGE_MS,
     MAX_DATAGRAM,
     MAX_EPOCH,
+    MAX_OFFERED,
     MAX_PARTS,
     MAX_PREFERENCE,
     SUSPECTED,
+    TAKES_OFFERS,
     Authenticator,
     ClaimPart,
     ClaimStep,
@@ -29,6 +32,7 @@ from speaker.protocol.heartbeat import (
     Heartbeat,
     HeartbeatError,
     Message,
+    Offer,
     ReplayWindow,
     Unknown,
     WireClaim,
@@ -76,6 +80,13 @@ parts = st.builds(
     st.integers(1, MAX_PARTS // 2),
     claims,
 )
+offers = st.builds(
+    Offer,
+    to=WORDS,
+    addresses=st.lists(
+        st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16), min_size=1, max_size=MAX_OFFERED
+    ).map(tuple),
+)
 
 
 def example(**changes: object) -> Heartbeat:
@@ -89,7 +100,7 @@ def reason(data: bytes, by: Authenticator = OURS) -> Drop:
     return caught.value.reason
 
 
-@given(st.one_of(heartbeats, steps, parts), WORDS, WORDS)
+@given(st.one_of(heartbeats, steps, parts, offers), WORDS, WORDS)
 def test_what_is_said_is_what_is_heard(message: Message, session: int, sequence: int) -> None:
     envelope = OURS.parse(OURS.encode(session, sequence, message))
     assert (envelope.session, envelope.sequence, envelope.message) == (session, sequence, message)
@@ -138,6 +149,8 @@ def test_the_former_key_is_still_accepted_and_a_third_is_not() -> None:
         {"version": -1},
         {"asks": ((1, 1),) * 9},
         {"families": 1 << 16},
+        {"skills": 1 << 16},
+        {"skills": -1},
         {"families": -1},
     ],
 )
@@ -154,6 +167,10 @@ def test_a_heartbeat_out_of_bounds_is_nonsense(changes: dict[str, object]) -> No
         ClaimStep(1, (WireClaim(b"1234", 1, -1),)),
         ClaimPart(1, 2, 2, ()),
         ClaimPart(1, 0, MAX_PARTS + 1, ()),
+        Offer(1, ()),
+        Offer(1, (b"123",)),
+        Offer(-1, (b"1234",)),
+        Offer(1, (b"1234",) * (MAX_OFFERED + 1)),
     ],
 )
 def test_claims_out_of_bounds_are_nonsense(message: Message) -> None:
@@ -162,6 +179,12 @@ def test_claims_out_of_bounds_are_nonsense(message: Message) -> None:
 
 def test_a_datagram_too_long_is_malformed() -> None:
     assert reason(OURS.encode(1, 1, example()) + bytes(MAX_DATAGRAM)) is Drop.MALFORMED
+
+
+def test_as_much_is_offered_at_once_as_fits_a_datagram() -> None:
+    assert (
+        len(OURS.encode((1 << 64) - 1, (1 << 64) - 1, Offer((1 << 64) - 1, (bytes(16),) * MAX_OFFERED))) <= LONGEST_SAID
+    )
 
 
 def test_fifty_peers_fit_one_datagram() -> None:
@@ -202,10 +225,10 @@ LAST = LastAuthenticator("cluster-1", (b"a" * 32,))
 ONE = WireClaim(b"1234", 2, 0)
 
 
-@given(st.one_of(heartbeats, steps, parts), WORDS, WORDS)
+@given(st.one_of(heartbeats, steps, parts, offers), WORDS, WORDS)
 def test_what_a_later_release_says_besides_is_ignored(message: Message, session: int, sequence: int) -> None:
     heard = OURS.parse(NEXT.encode(session, sequence, message)).message
-    assert isinstance(heard, Heartbeat | ClaimStep | ClaimPart)
+    assert isinstance(heard, Heartbeat | ClaimStep | ClaimPart | Offer)
     if isinstance(message, Heartbeat):
         message = msgspec.structs.replace(message, flags=message.flags | 1 << 15)
     assert heard == message
@@ -217,7 +240,7 @@ def test_the_last_release_and_this_one_understand_each_other(message: Message, s
     assert OURS.parse(LAST.encode(session, sequence, message)).message == message
 
 
-@pytest.mark.parametrize("message", [[3, "anything"], [64], [99, {}, [], None]])
+@pytest.mark.parametrize("message", [[4, "anything"], [64], [99, {}, [], None]])
 def test_a_message_of_another_kind_is_unknown_and_nothing_worse(message: list[object]) -> None:
     assert OURS.parse(NEXT.seal(1, 1, message)).message == Unknown(message[0])  # type: ignore[arg-type]  # a kind
 
@@ -263,7 +286,7 @@ def test_a_release_that_does_not_say_families_answers_for_ipv4_alone() -> None:
 
 def test_the_examples_of_the_documentation_are_what_is_said() -> None:
     blocks = Path("docs/protocol.md").read_text().split("```\n")[1::2]
-    heartbeat, step = (bytes.fromhex(block) for block in blocks)
+    heartbeat, step, offer = (bytes.fromhex(block) for block in blocks)
     speaker = Authenticator("11111111-2222-3333-4444-555555555555", (bytes(range(32)),))
     assert speaker.parse(heartbeat).message == Heartbeat(
         "node-1",
@@ -278,7 +301,11 @@ def test_the_examples_of_the_documentation_are_what_is_said() -> None:
         0x0123456789ABCDEF,
         (),
         families=pack_families(frozenset(Family)),
+        skills=TAKES_OFFERS,
     )
     claimed = ClaimStep(3, (WireClaim(pack_address(AddressText("192.0.2.200")), 2, 0),))
     assert speaker.parse(step).message == claimed
     assert speaker.encode(0x0102030405060708, 2, claimed) == step
+    offered = Offer(0x1122334455667788, (pack_address(AddressText("192.0.2.200")),))
+    assert speaker.parse(offer).message == offered
+    assert speaker.encode(0x0102030405060708, 3, offered) == offer

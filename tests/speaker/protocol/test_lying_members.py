@@ -28,6 +28,7 @@ from speaker.protocol.heartbeat import (
     Flag,
     Heartbeat,
     Message,
+    Offer,
     WireClaim,
     pack_address,
     pack_heard,
@@ -130,6 +131,16 @@ class Member:
     def claims_and_releases(self, turn: int) -> None:
         epoch = 0 if turn % 2 else MAX_EPOCH - 1
         self.say(claims(turn, epoch, (held((turn // 2 * CLAIMS + number) % MANY) for number in range(CLAIMS))))
+
+    def offers_what_it_does_not_hold(self, turn: int) -> None:
+        self.say(Offer(OUR_SESSION, tuple(pack_address(held((turn + number) % MANY)) for number in range(CLAIMS))))
+
+    def takes_and_offers(self, turn: int) -> None:
+        some = [held((turn // 2 * CLAIMS + number) % MANY) for number in range(CLAIMS)]
+        if turn % 2:
+            self.say(claims(turn // 2 + 1, 100 + 4 * turn, iter(some)))
+        else:
+            self.say(Offer(OUR_SESSION, tuple(map(pack_address, some))))
 
     def speaks_of_steps_that_are_not_there(self, turn: int) -> None:
         self.say(ClaimStep(10 + 2 * turn, ()))

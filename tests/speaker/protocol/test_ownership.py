@@ -54,7 +54,7 @@ def test_a_higher_preference_takes_back_after_a_minute_and_waits_longer_the_next
         assert world.owner(A) == "n2"
         world.run(8.0)
         assert world.owner(A) == "n1"
-    assert reasons(world, "Released") == ["preference", "preference"]
+    assert reasons(world, "Offered") == ["preference", "preference"]
 
 
 def test_a_holder_steps_aside_for_a_higher_preference_when_that_ones_plan_says_so_too() -> None:
@@ -69,7 +69,7 @@ def test_a_holder_steps_aside_for_a_higher_preference_when_that_ones_plan_says_s
     world.set_bundles([preferring("b1", A, n0=50, n1=0)])
     world.run(10.0)
     assert world.owner(A) == "n0"
-    assert reasons(world, "Released") == ["preference"]
+    assert reasons(world, "Offered") == ["preference"]
 
 
 def test_a_later_tier_is_used_only_when_the_earlier_one_is_gone() -> None:
@@ -90,14 +90,14 @@ def test_becoming_less_suited_moves_nothing() -> None:
     assert world.owner(A) == owner
 
 
-def test_a_holder_that_is_no_candidate_any_more_steps_aside_for_one_that_is() -> None:
+def test_a_holder_that_is_no_candidate_any_more_hands_over_to_one_that_is() -> None:
     world = world_of([bundle_of("b1", [A], ["n0", "n1", "n2"])])
     owner = world.owner(A)
     others = [name for name in world.nodes if name != owner]
     world.set_bundles([bundle_of("b1", [A], others)])
     world.run(2.0)
     assert world.owner(A) in others
-    assert reasons(world, "Released") == ["no candidate any more"]
+    assert reasons(world, "Offered") == ["no candidate any more"]
 
 
 def test_a_holder_stays_while_nobody_else_is_a_candidate() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from speaker.protocol import heartbeat
-from speaker.protocol.heartbeat import Authenticator, Envelope, HeartbeatError, Message
+from speaker.protocol.heartbeat import Authenticator, Envelope, Heartbeat, HeartbeatError, Message, Offer
 
 ROOT = Path(__file__).parents[3]
 LAST = "892d4a45ead606ffe67eef65f5978d44221d1afb"
@@ -80,9 +80,9 @@ class NextAuthenticator(Authenticator):
 
     def encode(self, session: int, sequence: int, message: Message) -> bytes:
         said = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
-        if said[0] == 0:
+        if isinstance(message, Heartbeat):
             said[3] |= 1 << 15
-        else:
+        elif not isinstance(message, Offer):
             claims = next(each for each in said if isinstance(each, list))
             claims[:] = [[*claim, "until", {"seconds": 60}] for claim in claims]
         return self.seal(session, sequence, [*said, {"more": [1, 2]}, "and more"])

@@ -16,12 +16,13 @@ G4  Nothing of this needs the API: schedules freeze it.
     higher preference.
     A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long
     as somebody there knows by its own Plan that it served lately, and by having heard the owner that it had one.
-G5  Nobody claims what a living node answers for, whatever else is broken: whose claim was heard once is not taken for
-    dead as long as ARP passes between the two from then on, though no datagram does. Parts of a bundle that two hold
-    come together; an address of several networks may be taken from who is not on all of them; and a machine that shares
-    its name is not told the claims of those who know the other one. Nor is it promised where frames are lost as well,
-    since two questions are all that D has time for; nor where a firewall answers "port unreachable" and frames are
-    late: that, and a question unanswered for 50 ms, is what a dead speaker looks like.
+G5  Nobody claims what a living node answers for, unless that node has just named it as its successor, and whatever else
+    is broken: whose claim was heard once is not taken for dead as long as ARP passes between the two from then on,
+    though no datagram does. Parts of a bundle that two hold come together; an address of several networks may be taken
+    from who is not on all of them; and a machine that shares its name is not told the claims of those who know the
+    other one. Nor is it promised where frames are lost as well, since two questions are all that D has time for; nor
+    where a firewall answers "port unreachable" and frames are late: that, and a question unanswered for 50 ms, is what
+    a dead speaker looks like.
 G6  Nobody answers for an address on a network where it does not belong, who is or was on the one where it does, or
     hears somebody who is.
 G8  Nobody answers for an address on an interface that does not speak its family.
@@ -59,6 +60,8 @@ KNOWN_S = 0.5  # of hearing an owner, until its claim is known for certain
 SETTLED_S = 2.5  # after it, no owner changes: a provisional claim moves a second after its better candidate is able
 JOINED_S = 1.0  # for the holder of a part to claim the rest
 TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
+MOVES = {"Offered", "Released"}
+OFFERED_S = 1.0  # before a claim: it may be on its way for as long
 FOR_ANOTHER = {"preference", "no candidate any more"}
 TOLD_S = 2.0  # of hearing somebody on the address's own subnet, until that is known
 BUSY_S = 2.0  # of a node that claims one after the other, until others claim what it might have
@@ -377,25 +380,25 @@ class Invariants:
         for released, _, decision in reversed(self.world.decisions):
             if released < self._ready_at:
                 break
-            moved += decision.reason == "Released" and (decision.fields["address"], decision.fields["why"]) == (
+            moved += decision.reason in MOVES and (decision.fields["address"], decision.fields["why"]) == (
                 address,
                 "provisional",
             )
+            moved -= decision.reason == "NotTaken" and decision.fields["address"] == address
         over_at = self._ready_at + self.world.settings.cold_start_s + SETTLED_S
         return moved == 1 and at <= max(over_at, self.world.resumed_at + SETTLED_S)
 
     def _was_taken_back(self, address: AddressText, at: float) -> bool:
         return any(
-            decision.reason == "Released"
-            and (decision.fields["address"], decision.fields["why"]) == (address, "preference")
-            for decision in self._latest(at - DEAF_S)
+            decision.reason in MOVES and (decision.fields["address"], decision.fields["why"]) == (address, "preference")
+            for _, decision in self._latest(at - DEAF_S)
         )
 
-    def _latest(self, since: float) -> Iterator[Decision]:
+    def _latest(self, since: float) -> Iterator[tuple[float, Decision]]:
         for at, _, decision in reversed(self.world.decisions):
             if at < since:
                 return
-            yield decision
+            yield at, decision
 
     # ---------------------------------------------------------------------------------------------- G5, G6, G7
 
@@ -409,8 +412,19 @@ class Invariants:
                 self._claimed_at[name] = at
                 self._check_promise(at, name, decision)
             joins = decision.reason == "Claimed" and decision.fields["why"] == "joined bundle"
+            if decision.reason == "Claimed" and self._was_handed_over(at, name, decision):
+                continue
             if decision.reason == "Claimed" and not joins and name not in self._hearing.twins:
                 self._check_claim(views, at, name, decision)
+
+    def _was_handed_over(self, at: float, claimer: str, claim: Decision) -> bool:
+        """Whether the holder has offered that to the claimer just now."""
+        known_as = self.world.nodes[claimer].known_as
+        wanted = {"address": claim.fields["address"], "to": known_as}
+        return str(claim.fields["why"]).startswith("handed over by") and any(
+            each.reason == "Offered" and wanted.items() <= each.fields.items()
+            for _, each in self._latest(at - OFFERED_S)
+        )
 
     def _check_promise(self, at: float, name: str, decision: Decision) -> None:
         """Whether the claimer has just released that for another, who did not take it."""

@@ -109,4 +109,4 @@ def test_nobody_steps_aside_for_a_preferred_node_that_cannot_claim(
     world.run(60.0)
     assert world.owner(VIP) not in {None, preferred}, world.story()
     assert len(world.owner_changes) == 1, world.story()
-    assert not decisions_of(world, "Released")
+    assert not decisions_of(world, "Released", "Offered")

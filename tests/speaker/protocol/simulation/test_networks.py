@@ -55,7 +55,7 @@ def test_a_better_candidate_is_one_on_all_networks_of_the_address() -> None:
         world.set_bundles([replace(bundle, candidates=tuple(preferring))])
         world.run(200.0)
         assert (world.owner(ROUTED), world.owner(ROUTED, storage)) == (holder, holder), world.story()
-        assert not decisions_of(world, "Released"), world.story()
+        assert not decisions_of(world, "Released", "Offered"), world.story()
 
 
 @pytest.mark.parametrize(("nodes", "bundles"), [(2, 1), (2, 4), (4, 8)])
@@ -259,7 +259,7 @@ def test_a_better_candidate_is_one_on_the_networks_of_all_addresses(
     world.run(3.0)
     world.set_bundles([preferring(bundle, other)])
     world.run(200.0)
-    assert not decisions_of(world, "Released"), world.story()
+    assert not decisions_of(world, "Released", "Offered"), world.story()
     assert world.owner(ON_LAN) == world.owner(ON_STORAGE, storage) == holder, world.story()
 
 
