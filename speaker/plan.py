@@ -22,6 +22,9 @@ from speaker.link import LinkName
 
 BundleId = NewType("BundleId", str)
 
+READY_TIER = 0
+NOT_READY_TIER = 1
+
 
 class Candidate(Struct, frozen=True, array_like=True, gc=False):
     """One node that may hold a bundle."""
@@ -52,6 +55,11 @@ class Bundle(Struct, frozen=True, array_like=True, gc=False):
     """Some endpoint of some Service of it can serve. Without one it is not claimed, and held on to only for a while."""
     withheld: bool = False
     """By the record, somebody else was found to have one of its addresses before that was ever announced."""
+    unfit: tuple[NodeName, ...] = ()
+    """The nodes that are preferred, and are no candidates only because they lack a network, or an endpoint that serves.
+    One that becomes a candidate has come back by itself; any other was made one by a person (``regards``)."""
+    local: bool = False
+    """Some Service of it wants to be announced by nodes with an endpoint (``externalTrafficPolicy: Local``)."""
 
 
 class Plan(Struct, frozen=True, array_like=True, gc=False):

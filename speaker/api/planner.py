@@ -193,6 +193,8 @@ class Planner:
                 interfaces=self._ranking.interfaces(requirements),
                 serving=bool(serving),
                 withheld=any(is_withheld(ours.service) for ours in group),
+                unfit=self._ranking.unfit(requirements),
+                local=any(each.requirement.local is not None for each in announced),
             )
 
     def _announced(self, ours: OurService) -> _Announced | None:

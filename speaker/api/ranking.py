@@ -6,6 +6,9 @@ A node may hold a bundle when all of this is so:
 2. Its network is available, and it is not excluded from load balancers.
 3. With ``externalTrafficPolicy: Local``, an endpoint on it can serve.
 
+People decide the first, and the label that excludes a node. The rest a node may lack by itself, and have again. Of the
+nodes that are preferred it is told which ones are lacking so (``unfit``).
+
 The nodes that may are in this order:
 
 1. By tier: a node that is NotReady comes after all that are Ready. It is never left out, since every node is NotReady
@@ -23,7 +26,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
@@ -34,10 +37,7 @@ from cluster.nodes import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT, is_ready
 from cluster.objects import Node, NodeName
 from cluster.selectors import matches, matches_any
 from speaker.link import LinkName
-from speaker.plan import BundleId, Candidate
-
-READY_TIER = 0
-NOT_READY_TIER = 1
+from speaker.plan import NOT_READY_TIER, READY_TIER, BundleId, Candidate
 
 MAX_SUITABILITIES = 1024  # distinct (advertisements, local endpoints) kept ready: beyond it they are made anew
 MAX_CANDIDATES = 16_384  # distinct (node, tier, preference, interfaces) shared between bundles
@@ -60,7 +60,10 @@ class NodeFacts:
     """What matters here about a Node. Most of what a kubelet writes does not."""
 
     labels: Mapping[str, str]
-    usable: bool
+    permitted: bool
+    """No person has excluded it from load balancers."""
+    connected: bool
+    """Its network is available."""
     tier: int
 
     @staticmethod
@@ -72,7 +75,8 @@ class NodeFacts:
         out_of_service = any(taint.key == OUT_OF_SERVICE_TAINT for taint in node.spec.taints)
         return NodeFacts(
             labels=node.metadata.labels,
-            usable=not unavailable and not excluded,
+            permitted=not excluded,
+            connected=not unavailable,
             tier=READY_TIER if is_ready(node) and not out_of_service else NOT_READY_TIER,
         )
 
@@ -84,6 +88,8 @@ class Suitability(NamedTuple):
     """The candidates, those of one tier and preference together: within a level the hash alone decides."""
     interfaces: tuple[LinkName, ...]
     """Of the own node, candidate or not."""
+    unfit: tuple[NodeName, ...]
+    """Nodes that are preferred, and that people permit, and which lack a network or an endpoint; by name."""
 
 
 class Rendezvous:
@@ -186,6 +192,10 @@ class Ranking:
         """Where this speaker's own node announces; empty: everywhere."""
         return self._suitability(requirements).interfaces
 
+    def unfit(self, requirements: tuple[Requirement, ...]) -> tuple[NodeName, ...]:
+        """The nodes that are preferred, and no candidates only because they lack a network or an endpoint; by name."""
+        return self._suitability(requirements).unfit
+
     def forget(self, bundle: BundleId) -> None:
         """The bundle is gone."""
         self._rendezvous.forget(bundle)
@@ -199,13 +209,11 @@ class Ranking:
         return suitability
 
     def _new_suitability(self, requirements: tuple[Requirement, ...]) -> Suitability:
-        eligible: frozenset[NodeName] = frozenset()
-        for requirement in requirements:
-            nodes = frozenset[NodeName]().union(*map(self._weights_of, requirement.advertisements))
-            if requirement.local is not None:
-                nodes &= requirement.local
-            # Services that share an address but no node: the older one is served, for nobody can serve both.
-            eligible = (eligible & nodes or eligible) if eligible else nodes
+        permitted = _common(self._nodes_of(each) for each in requirements)
+        fit = {name for name, facts in self._nodes.items() if facts.connected}
+        eligible = _common(
+            self._nodes_of(each) & (fit if each.local is None else fit & each.local) for each in requirements
+        )
         names = sorted(frozenset[str]().union(*(requirement.advertisements for requirement in requirements)))
         weights = [self._weights_of(name) for name in names]
         levels: dict[tuple[int, int], dict[NodeName, Candidate]] = {}
@@ -213,7 +221,13 @@ class Ranking:
             tier, preference = self._nodes[node].tier, sum(each.get(node, 0) for each in weights)
             candidate = Candidate(node, tier, preference, self._interfaces(node, names))
             levels.setdefault((tier, -preference), {})[node] = self._shared(candidate)
-        return Suitability(tuple(levels[each] for each in sorted(levels)), self._interfaces(self._own, names))
+        unfit = sorted(node for node in permitted - eligible if any(each.get(node) for each in weights))
+        ordered = tuple(levels[each] for each in sorted(levels))
+        return Suitability(ordered, self._interfaces(self._own, names), tuple(unfit))
+
+    def _nodes_of(self, requirement: Requirement) -> frozenset[NodeName]:
+        """The nodes that its advertisements permit."""
+        return frozenset[NodeName]().union(*map(self._weights_of, requirement.advertisements))
 
     def _shared(self, candidate: Candidate) -> Candidate:
         """One object for all equal ones: bundles then share them, and comparing two bundles is quick."""
@@ -240,7 +254,16 @@ class Ranking:
                     if matches(preferred.preference, facts.labels)
                 )
                 for node, facts in self._nodes.items()
-                if facts.usable
+                if facts.permitted
                 and (not advertisement.node_selectors or matches_any(advertisement.node_selectors, facts.labels))
             }
         return weights
+
+
+def _common(each: Iterable[frozenset[NodeName]]) -> frozenset[NodeName]:
+    """The nodes that suit all of these. Services that share an address but no node: the older one is served, for nobody
+    can serve both."""
+    common = frozenset[NodeName]()
+    for nodes in each:
+        common = (common & nodes or common) if common else nodes
+    return common

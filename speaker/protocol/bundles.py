@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from cluster.objects import AddressText
+from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
-from speaker.plan import Bundle, BundleId, Plan, PlanChange
+from speaker.plan import Bundle, BundleId, Candidate, Plan, PlanChange
 from speaker.protocol.unserved import Unserved
 
 RECOUNT_S = 1.0
@@ -80,3 +80,13 @@ class Bundles:
                 self._served += sign * len(bundle.addresses)
             else:
                 self._counted_at = LONG_AGO
+
+
+def suits(candidate: Candidate) -> tuple[int, int]:
+    """How well a candidate suits a bundle, the least is the best."""
+    return candidate.tier, -candidate.preference
+
+
+def candidate_of(bundle: Bundle, node: NodeName) -> Candidate | None:
+    """The node's candidacy for the bundle."""
+    return next((candidate for candidate in bundle.candidates if candidate.node == node), None)

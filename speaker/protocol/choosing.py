@@ -141,8 +141,3 @@ class Choosing:
     def load_with(self, node: NodeName, bundle: Bundle, loads: Mapping[NodeName, int]) -> int:
         load = loads.get(node)
         return (self.load(node) if load is None else load) + len(bundle.addresses)
-
-
-def candidate_of(bundle: Bundle, node: NodeName) -> Candidate | None:
-    """The node's candidacy for the bundle."""
-    return next((candidate for candidate in bundle.candidates if candidate.node == node), None)

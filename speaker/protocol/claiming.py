@@ -28,8 +28,8 @@ not keep this node from its own. What was just found to be unowned is looked at 
 Loads are those of the beginning of a round, with what was taken and given since. Two nodes that go through the same
 bundles at the same time therefore choose the same for each.
 
-A bundle that its holder *offers* to this node (``handing``) is claimed by a higher claim, if this node's own Plan has
-it as a candidate, and the holder holds it as far as is known here.
+A bundle that its holder *offers* to this node (``handing``) is claimed by a higher claim, if the holder holds it as far
+as is known here, and this node is a candidate by its own Plan, and not a worse one than the holder.
 
 On a link where somebody cannot be heard the record in the API has to be won first (``arbitration``).
 
@@ -47,8 +47,8 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.arbitration import Arbitration
-from speaker.protocol.bundles import Bundles
-from speaker.protocol.choosing import Choosing, candidate_of
+from speaker.protocol.bundles import Bundles, candidate_of, suits
+from speaker.protocol.choosing import Choosing
 from speaker.protocol.handing import OFFER_S
 from speaker.protocol.owners import Owners
 from speaker.protocol.probes import Probes
@@ -301,8 +301,10 @@ class Claiming:
         if bundle is None or offer is None or not self._wanted(bundle, now):
             return None
         by, until = offer
-        own = candidate_of(bundle, self._roster.node)
+        own, holder = candidate_of(bundle, self._roster.node), candidate_of(bundle, by)
         if own is None or now >= until or not self._may_claim(bundle, now):
+            return None
+        if holder is not None and suits(holder) < suits(own):
             return None
         theirs = [a for a in bundle.addresses if self._is_owned_by(a, by, now)]
         if not theirs:

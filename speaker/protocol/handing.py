@@ -2,7 +2,7 @@
 
 1. The holder offers a bundle to the node that ``moving`` names: it says an ``Offer`` at once, and again after 100 ms
    and 200 ms.
-2. The successor claims, if its own Plan has it as a candidate (``claiming``). Its claim is higher than the holder's, as
+2. The successor claims, if its own Plan agrees (``claiming``). Its claim is higher than the holder's, as
    each later claim is, so the holder withdraws on hearing it. Somebody answers all the while, and both do for as long
    as the claim is on its way.
 3. A successor that is not heard to claim within 300 ms was named in vain. ``moving`` names another node, if there is

@@ -9,13 +9,18 @@ A holder has four reasons to move a bundle:
 - *It is no candidate any more*, and each address has an able one.
 - *Its claim is provisional*: made at a cold start, when nobody was known to have held the bundle before. It gives the
   bundle on once, to a node that arrives (``giving``).
-- *Another node has a higher preference*, and has been healthy for 60 s. That wait doubles each time, up to an hour,
-  and counts from the last time, too. The Plan must have said so for five seconds, since the other one's must as well.
+- *Another node has a higher preference.* Where a person decided that, it acts at once. A node that came back by itself
+  (``regards``) has to be healthy for 60 s first. That wait doubles each time, up to an hour, and counts from the last
+  time, too. A decision acts once: a bundle that comes back to this node all the same waits as for any other.
 - *No endpoint serves*, for as long as ``unserved`` says.
 
 A node that was named and did not claim is not named again for a while (``successors``).
 
-**Work is bounded.** ``review`` looks at 500 bundles, and asks to be called again.
+Where a Plan changes, 0.3 s are waited for, since the successor's may come later.
+
+**Work is bounded.** ``review`` looks at 500 bundles, and asks to be called again. A round over all that may have to
+move begins when something changed for many of them, and once a second at most. What changed in the Plan is looked at in
+a round of its own.
 """
 
 from __future__ import annotations
@@ -27,18 +32,19 @@ from itertools import islice
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.plan import Bundle, BundleId, Candidate
-from speaker.protocol.bundles import Bundles
-from speaker.protocol.choosing import Choosing, candidate_of
+from speaker.protocol.bundles import Bundles, candidate_of
+from speaker.protocol.choosing import Choosing
 from speaker.protocol.giving import PROVISIONAL, Giving
 from speaker.protocol.handing import HandOvers
 from speaker.protocol.owners import Owners
+from speaker.protocol.regards import UNKNOWN
 from speaker.protocol.roster import LinkFamily, Roster
 from speaker.protocol.successors import Successors
 from speaker.protocol.tenure import REVIEW_S, Move, Tenure
 
-PREFERENCE = "preference"  # the reason of such a move
-MISFIT_WAIT_S = 0.3  # before stepping aside as no candidate: the successor's Plan may lag
-AGREED_S = 5.0  # of a Plan that prefers another, until that one's Plan is believed to say so, too
+PREFERENCE, DECISION = "preference", "decision"
+"""The reasons of moves to a higher preference: by a node that came back by itself, or by a person."""
+PLANS_S = 0.3  # after a change of the Plan: the successor's may lag
 LONGEST_TAKE_BACK_S = 3600.0
 LOOKED_AT = 500  # bundles in one call
 
@@ -69,14 +75,18 @@ class Moving:
         """What each node claims, and what was given to it since, in the present round."""
         self._giving = Giving(roster, choosing, self._successors)
         self._take_backs: dict[BundleId, _Waiting] = {}
+        self._fresh: dict[BundleId, None] = {}
+        """Those of them that are not what they were."""
         self._round: Iterator[BundleId] | None = None
-        self._review_at = NEVER
-        self._next_at = NEVER
-        """When the round after the present one begins."""
+        self._over_all = False
+        """The round looks at all."""
+        self._goes_on_at = NEVER
+        self._fresh_at = NEVER
+        self._all_at = NEVER
 
     @property
     def next_deadline(self) -> float:
-        return self._review_at
+        return self._goes_on_at if self._round is not None else min(self._fresh_at, self._all_at)
 
     def wake(self, now: float) -> None:
         """Something changed that decides who should hold."""
@@ -86,9 +96,14 @@ class Moving:
     def consider(self, bundle: Bundle, now: float) -> None:
         """A bundle that is held is not what it was."""
         tenure = self.tenures.get(bundle.id)
-        if tenure is not None and not self._stays(bundle, tenure):
+        if tenure is None:
+            return
+        tenure.follow(bundle, self._roster.node, now)
+        if not self._stays(bundle, tenure):
             self._restless[bundle.id] = None
-            self._look_at(now + REVIEW_S)
+            self._look_soon(bundle.id, now + PLANS_S)
+            if tenure.provisional:
+                self._look_at(now + REVIEW_S)
 
     def claimed(self, bundle: Bundle, tenure: Tenure, now: float) -> None:
         """This node has claimed a bundle, or more of one."""
@@ -123,7 +138,7 @@ class Moving:
         self._successors.offered_in_vain(id_, node, now)
         if id_ in self.tenures:
             self._restless[id_] = None
-            self._look_at(now)
+            self._look_soon(id_, now)
 
     def forget(self, id_: BundleId) -> None:
         """The bundle is gone."""
@@ -133,26 +148,24 @@ class Moving:
 
     def pause(self) -> None:
         """Review nothing until something changes."""
-        self._review_at, self._round = NEVER, None
+        self._fresh_at, self._all_at, self._round = NEVER, NEVER, None
 
     def _look_at(self, at: float) -> None:
-        if self._round is None:
-            self._review_at = min(self._review_at, at)
-        else:
-            self._next_at = min(self._next_at, at)
+        """At all."""
+        self._all_at = min(self._all_at, at)
+
+    def _look_soon(self, id_: BundleId, at: float) -> None:
+        self._fresh[id_] = None
+        self._fresh_at = min(self._fresh_at, at)
 
     # ------------------------------------------------------------------------------------------------ review
 
     def review(self, now: float) -> Iterator[tuple[Bundle, Move]]:
-        """What is to be released now, each to be released before the next is asked for."""
-        if self._round is None:
-            self._round, self._next_at = iter(sorted(self._restless)), NEVER
-            held = ((self.tenures.get(id_), self._bundles.by_id.get(id_)) for id_ in self._restless)
-            self._giving.begin(bundle for tenure, bundle in held if bundle and tenure and tenure.provisional)
-            self._loads = self._choosing.loads()
+        """What is to be moved now, each before the next is asked for."""
+        self._round = round_ = self._round or self._new_round(now)
         self._choosing.begin()
         looked = 0
-        for id_ in islice(self._round, LOOKED_AT):
+        for id_ in islice(round_, LOOKED_AT):
             looked += 1
             tenure, bundle = self.tenures.get(id_), self._bundles.by_id.get(id_)
             if tenure is None or bundle is None or self._stays(bundle, tenure):
@@ -169,39 +182,45 @@ class Moving:
                     if move.why == PROVISIONAL:
                         self._giving.gave(bundle, move.to)
                 yield bundle, move
+            elif move.at <= now + PLANS_S:
+                self._look_soon(id_, move.at)
             elif move.at < NEVER:
-                self._look_at(max(move.at, now + MISFIT_WAIT_S))
+                self._look_at(move.at)
         if looked == LOOKED_AT:
-            self._review_at = now
+            self._goes_on_at = now
         else:
-            self._round, self._review_at = None, self._next_at
+            self._round = None
+
+    def _new_round(self, now: float) -> Iterator[BundleId]:
+        self._loads = self._choosing.loads()
+        self._over_all = now >= self._all_at
+        if self._over_all:
+            self._all_at = NEVER
+            held = ((self.tenures.get(id_), self._bundles.by_id.get(id_)) for id_ in self._restless)
+            self._giving.begin(bundle for tenure, bundle in held if bundle and tenure and tenure.provisional)
+            return iter(sorted(self._restless))
+        fresh, self._fresh, self._fresh_at = self._fresh, {}, NEVER
+        return iter(sorted(fresh.keys() & self._restless.keys()))
 
     def _stays(self, bundle: Bundle, tenure: Tenure) -> bool:
         """Whether nothing but a change of the bundle could move it."""
         own = candidate_of(bundle, self._roster.node)
         if own is None or tenure.provisional or not bundle.serving:
             return False
-        tenure.misfit_since = None
         return not any(candidate.preference > own.preference for candidate in bundle.candidates)
 
     def _reason_to_move(self, bundle: Bundle, tenure: Tenure, now: float) -> Move | None:
         """Why the bundle should move, and from when on; or that nothing is to be expected before a change."""
-        if tenure.ranked != bundle.candidates:
-            tenure.ranked, tenure.ranked_at = bundle.candidates, now
         if not bundle.serving:
-            tenure.misfit_since = None
             return Move("no endpoint serves", self._bundles.unserved.release_at(bundle))
         places = self._owners.places_of_any(bundle.addresses, now)
         own = candidate_of(bundle, self._roster.node)
         if own is None:
             if not places or not all(self._can_be_taken(address, bundle, now) for address in bundle.addresses):
-                tenure.misfit_since = None
                 return None
-            tenure.misfit_since = now if tenure.misfit_since is None else tenure.misfit_since
-            return self._hand_over(bundle, "no candidate any more", tenure.misfit_since + MISFIT_WAIT_S, places, now)
-        tenure.misfit_since = None
+            return self._hand_over(bundle, "no candidate any more", tenure.misfit_since + PLANS_S, places, now)
         moves = [
-            self._giving.give_on(bundle, own, tenure, places, now) if tenure.provisional else None,
+            self._giving.give_on(bundle, own, tenure, places, now) if tenure.provisional and self._over_all else None,
             self._take_back(bundle, own, tenure, places, now),
         ]
         return min((move for move in moves if move is not None), key=lambda move: move.at, default=None)
@@ -244,8 +263,13 @@ class Moving:
             if candidate.preference > own.preference and candidate.tier <= own.tier:
                 able_since = self._successors.able_since(candidate, places, now)
                 if able_since is not None:
-                    at = max(max(able_since, last) + wait, tenure.ranked_at + AGREED_S)
+                    regard = tenure.regards.get(candidate.node, UNKNOWN)
+                    since = max(able_since, regard.fit_since)
+                    if regard.decided_at >= max(since, tenure.claimed_at):
+                        why, at = DECISION, regard.decided_at + PLANS_S
+                    else:
+                        why, at = PREFERENCE, max(since, last, tenure.claimed_at) + wait
                     at = max(at, self._successors.nameable_at(bundle.id, candidate.node))
-                    move = Move(PREFERENCE, at, candidate.node)
+                    move = Move(why, at, candidate.node)
                     best = move if best is None or move.at < best.at else best
         return best

@@ -32,6 +32,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -270,7 +271,8 @@ class Ownership:
             if address in self.log.claims:
                 self._owners.note_epoch(address, self.log.claims[address].epoch)
                 if bundle.id not in self._moving.tenures:
-                    self._moving.tenures[bundle.id] = self._former_tenures.get(address) or self._tenure(bundle, now)
+                    former = self._former_tenures.get(address)
+                    self._moving.tenures[bundle.id] = replace(former) if former else self._tenure(bundle, now)
         self._say_links(bundle, now)
         self._keep_or_give_up(bundle, now, complete=complete)
         self._moving.consider(bundle, now)

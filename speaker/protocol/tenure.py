@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cluster.objects import NodeName
 from cluster.times import NEVER
-from speaker.plan import Candidate
+from speaker.plan import Bundle
+from speaker.protocol.bundles import candidate_of
+from speaker.protocol.regards import Regard, regards
 from speaker.protocol.roster import Network
 
 REVIEW_S = 1.0  # between looks at bundles that may have a better holder
@@ -24,10 +26,22 @@ class Tenure:
     """Claimed at a cold start: it is given on to nodes that arrive."""
     awaited: frozenset[NodeName] = frozenset()
     """Candidates that were absent then."""
-    misfit_since: float | None = None
-    ranked: tuple[Candidate, ...] = ()
-    ranked_at: float = NEVER
-    """The candidates as this node's Plan has them, and since when it has."""
+    seen: Bundle | None = None
+    """As it was when it was looked at last."""
+    misfit_since: float = NEVER
+    """Since when this node is no candidate, or should be none."""
+    regards: dict[NodeName, Regard] = field(default_factory=dict)
+    """What is known of other candidates, where some of them are preferred to this node."""
+
+    def follow(self, bundle: Bundle, own: NodeName, now: float) -> None:
+        """The bundle is like this by now."""
+        if self.seen is not None and self.seen != bundle:
+            self.regards = regards(self.regards, self.seen, bundle, own, now)
+        self.seen = bundle
+        if candidate_of(bundle, own) is not None:
+            self.misfit_since = NEVER
+        elif self.misfit_since == NEVER:
+            self.misfit_since = now
 
 
 class Move(NamedTuple):

@@ -375,6 +375,16 @@ def test_readiness_outranks_preference() -> None:
     assert [each.node for each in bundles(nodes=nodes, config=config)[0].candidates] == ["node-2", "node-1"]
 
 
+@pytest.mark.parametrize("policy", ["Cluster", "Local"])
+def test_a_bundle_names_the_preferred_nodes_that_lack_an_endpoint(policy: str) -> None:
+    preferred = PreferredNodeSelector(100, LabelSelector(match_labels={"nic": "fast"}))
+    config = a_config(an_advertisement(spec=L2AdvertisementSpec(preferred_node_selectors=(preferred,))))
+    nodes = [a_node("node-1", labels={"nic": "fast"}), a_node("node-2")]
+    services = [a_service("web", "192.0.2.1", policy=policy)]
+    (bundle,) = bundles(services, slices=[a_slice("web", "node-2")], nodes=nodes, config=config)
+    assert (bundle.unfit, bundle.local) == ((("node-1",), True) if policy == "Local" else ((), False))
+
+
 def test_interfaces_are_those_named_for_the_own_node_unless_an_advertisement_names_none() -> None:
     def named(name: str, *interfaces: str, rack: str = "a") -> L2Advertisement:
         selector = LabelSelector(match_labels={"rack": rack})

@@ -52,21 +52,21 @@ ANYWHERE = Requirement(frozenset({"all"}), None)
 
 
 @pytest.mark.parametrize(
-    ("node", "usable", "tier"),
+    ("node", "permitted", "connected", "tier"),
     [
-        (a_node("n"), True, 0),
-        (a_node("n", ready=False), True, 1),
-        (a_node("n", network_unavailable=True), False, 0),
-        (a_node("n", labels={EXCLUDE_LABEL: ""}), False, 0),
-        (a_node("n", taints=(Taint(OUT_OF_SERVICE_TAINT),)), True, 1),
-        (a_node("n", taints=(Taint("other"),)), True, 0),
-        (Node(ObjectMeta(name="n")), True, 1),
+        (a_node("n"), True, True, 0),
+        (a_node("n", ready=False), True, True, 1),
+        (a_node("n", network_unavailable=True), True, False, 0),
+        (a_node("n", labels={EXCLUDE_LABEL: ""}), False, True, 0),
+        (a_node("n", taints=(Taint(OUT_OF_SERVICE_TAINT),)), True, True, 1),
+        (a_node("n", taints=(Taint("other"),)), True, True, 0),
+        (Node(ObjectMeta(name="n")), True, True, 1),
     ],
     ids=["ready", "not ready", "no network", "excluded", "out of service", "another taint", "nothing is known of it"],
 )
-def test_what_matters_about_a_node(node: Node, usable: bool, tier: int) -> None:
-    assert (facts(node).usable, facts(node).tier) == (usable, tier)
-    assert facts(node, ignore_exclude=True).usable is (usable or EXCLUDE_LABEL in node.metadata.labels)
+def test_what_matters_about_a_node(node: Node, permitted: bool, connected: bool, tier: int) -> None:
+    assert (facts(node).permitted, facts(node).connected, facts(node).tier) == (permitted, connected, tier)
+    assert facts(node, ignore_exclude=True).permitted is True
 
 
 THREE = {A: a_node(A, labels={"tier": "gold"}), B: a_node(B), C: a_node(C, ready=False, labels={"tier": "gold"})}
@@ -127,6 +127,26 @@ def test_the_order_of_nodes(
     assert tiers(found, *requirements) == levels
     if len(requirements) == 1:
         assert found.possible(requirements[0]) is bool(levels)
+
+
+@pytest.mark.parametrize(
+    ("node", "local", "unfit"),
+    [
+        (a_node(A, labels={"tier": "gold"}), None, ()),
+        (a_node(A, labels={"tier": "gold"}, network_unavailable=True), None, (A,)),
+        (a_node(A, labels={"tier": "gold"}), frozenset({B}), (A,)),
+        (a_node(A, labels={"tier": "gold", EXCLUDE_LABEL: ""}, network_unavailable=True), None, ()),
+        (a_node(A, network_unavailable=True), None, ()),
+        (a_node(A, labels={"tier": "gold"}, ready=False), None, ()),
+    ],
+    ids=["fit", "no network", "no endpoint", "excluded", "not preferred", "a candidate, though not ready"],
+)
+def test_which_preferred_nodes_are_lacking_by_themselves(
+    node: Node, local: frozenset[NodeName] | None, unfit: tuple[NodeName, ...]
+) -> None:
+    gold = L2AdvertisementSpec(preferred_node_selectors=(PreferredNodeSelector(5, GOLD),))
+    found = ranking({A: node, B: a_node(B)}, all=gold)
+    assert found.unfit((Requirement(frozenset({"all"}), local),)) == unfit
 
 
 @pytest.mark.parametrize(

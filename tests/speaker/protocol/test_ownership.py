@@ -57,7 +57,7 @@ def test_a_higher_preference_takes_back_after_a_minute_and_waits_longer_the_next
     assert reasons(world, "Offered") == ["preference", "preference"]
 
 
-def test_a_holder_steps_aside_for_a_higher_preference_when_that_ones_plan_says_so_too() -> None:
+def test_a_holder_hands_over_to_a_higher_preference_when_that_ones_plan_says_so_too() -> None:
     """It claimed again at once, since the other did not, and took that for a promise that would never be kept."""
     world = World(1, 2, settings=Settings(take_back_s=1.0))
     Invariants(world, owners_stay=False)
@@ -69,7 +69,9 @@ def test_a_holder_steps_aside_for_a_higher_preference_when_that_ones_plan_says_s
     world.set_bundles([preferring("b1", A, n0=50, n1=0)])
     world.run(10.0)
     assert world.owner(A) == "n0"
-    assert reasons(world, "Offered") == ["preference"]
+    assert set(reasons(world, "Offered")) == {"decision"}
+    assert [why for why in reasons(world, "Claimed") if "handed over" in why] == ["handed over by n1"]
+    assert reasons(world, "Released") == []
 
 
 def test_a_later_tier_is_used_only_when_the_earlier_one_is_gone() -> None:

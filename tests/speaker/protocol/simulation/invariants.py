@@ -62,7 +62,8 @@ JOINED_S = 1.0  # for the holder of a part to claim the rest
 TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
 MOVES = {"Offered", "Released"}
 OFFERED_S = 1.0  # before a claim: it may be on its way for as long
-FOR_ANOTHER = {"preference", "no candidate any more"}
+PREFERRED = {"preference", "decision"}
+FOR_ANOTHER = {*PREFERRED, "no candidate any more"}
 TOLD_S = 2.0  # of hearing somebody on the address's own subnet, until that is known
 BUSY_S = 2.0  # of a node that claims one after the other, until others claim what it might have
 TAKE_OVER_S = 50.0  # after the last endpoint: for so long a lost owner of a bundle is replaced
@@ -390,7 +391,7 @@ class Invariants:
 
     def _was_taken_back(self, address: AddressText, at: float) -> bool:
         return any(
-            decision.reason in MOVES and (decision.fields["address"], decision.fields["why"]) == (address, "preference")
+            decision.reason in MOVES and decision.fields["address"] == address and decision.fields["why"] in PREFERRED
             for _, decision in self._latest(at - DEAF_S)
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 from msgspec.structs import replace
 
-from cluster.objects import AddressText
+from cluster.objects import AddressText, NodeName
 from speaker.plan import Bundle
 from speaker.protocol.handing import ASK_S, MAX_ON_OFFER, OFFER_S
 from speaker.protocol.heartbeat import Authenticator
@@ -207,3 +207,124 @@ def test_a_holder_steps_aside_for_a_successor_whose_release_takes_no_offers(
     assert owner_of(world) == other
     made = "Offered" if codec is Authenticator else "Released"
     assert [each.fields["why"] for each in decisions_of(world, made, since=since)] == ["no candidate any more"]
+
+
+# ------------------------------------------------------------------------ what people decide, and what comes back
+
+
+def unfit(bundle: Bundle, *nodes: str) -> Bundle:
+    """As when these nodes lack an endpoint or a network."""
+    return replace(without(bundle, *nodes), unfit=tuple(NodeName(node) for node in nodes))
+
+
+def not_ready(bundle: Bundle, *nodes: str) -> Bundle:
+    candidates = [replace(each, tier=int(each.node in nodes)) for each in bundle.candidates]
+    return replace(bundle, candidates=tuple(sorted(candidates, key=lambda each: (each.tier, -each.preference))))
+
+
+ALL = bundle_of("b0000", [VIP], ["n0", "n1", "n2"])
+PREFERRED = preferring(ALL, "n1", 50)
+ACTS_S = 1.0
+"""For a decision to act; two are promised, with what the API takes."""
+EXCLUDED, UNPREFERRED, OTHERS_PREFERRED, ELSEWHERE = (
+    without(PREFERRED, "n1"),
+    ALL,
+    preferring(ALL, "n2", 60),
+    replace(PREFERRED, candidates=tuple(replace(each, interfaces=()) for each in preferring(ALL, "n0").candidates)),
+)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [EXCLUDED, UNPREFERRED, OTHERS_PREFERRED, ELSEWHERE],
+    ids=["excluded", "not preferred", "another preferred more", "another preferred alone"],
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_person_decides_acts_at_once_each_time_both_ways(seed: int, meanwhile: Bundle) -> None:
+    world = settled(seed)
+    world.set_bundles([PREFERRED])
+    world.run(ACTS_S)
+    assert owner_of(world) == "n1", world.story()
+    for _ in range(4):
+        since = world.now
+        world.set_bundles([meanwhile])
+        world.run(ACTS_S)
+        holder = owner_of(world)
+        assert holder == meanwhile.candidates[0].node if meanwhile is not ALL else holder == "n1", world.story()
+        world.set_bundles([PREFERRED])
+        world.run(ACTS_S)
+        assert owner_of(world) == "n1", world.story()
+        assert max(overlaps(world, since), default=0.0) < ROUND_TRIP_S + LOOP_S
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "gone", [unfit(PREFERRED, "n1"), not_ready(PREFERRED, "n1")], ids=["without endpoint or network", "not Ready"]
+)
+def test_a_preferred_node_that_comes_back_by_itself_is_held_down_and_longer_each_time(seed: int, gone: Bundle) -> None:
+    world = settled(seed)
+    world.set_bundles([PREFERRED])
+    world.run(ACTS_S)
+    for wait in (60.0, 120.0):
+        world.set_bundles([gone])
+        world.run(ACTS_S)
+        if owner_of(world) == "n1":  # NotReady alone moves nothing
+            world.power_cut("n1")
+            world.run(2.0)
+            world.start("n1")
+            world.run(2.0)
+        assert owner_of(world) != "n1", world.story()
+        world.set_bundles([PREFERRED])
+        world.run(wait - 2.0)
+        assert owner_of(world) != "n1", world.story()
+        world.run(5.0)
+        assert owner_of(world) == "n1", world.story()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_decision_about_a_node_that_is_away_does_not_spare_it_the_wait(seed: int) -> None:
+    """It is included again while it reboots, and has come back by itself after that."""
+    world = settled(seed)
+    world.set_bundles([PREFERRED])
+    world.run(ACTS_S)
+    world.set_bundles([EXCLUDED])
+    world.run(ACTS_S)
+    world.power_cut("n1")
+    world.set_bundles([not_ready(PREFERRED, "n1")])
+    world.run(5.0)
+    world.start("n1")
+    world.run(3.0)
+    world.set_bundles([PREFERRED])
+    world.run(57.0)
+    assert owner_of(world) != "n1", world.story()
+    world.run(6.0)
+    assert owner_of(world) == "n1", world.story()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_two_plans_that_disagree_for_ever_do_not_fight(seed: int) -> None:
+    """Each of two nodes prefers the other one: a decision acts once, and then the waits double."""
+    world = settled(seed, 2)
+    world.set_bundles([preferring(ALL, "n1", 1)])
+    world.run(ACTS_S)
+    assert owner_of(world) == "n1"
+    world.nodes["n0"].lag = float("inf")
+    world.set_bundles([preferring(ALL, "n0", 2)])
+    changes = len(world.owner_changes)
+    world.run(600.0)
+    assert len(world.owner_changes) - changes <= 2 * 6, world.story()
+
+
+def test_a_hold_down_outlives_what_is_decided_about_others() -> None:
+    world = settled(2)
+    world.set_bundles([PREFERRED])
+    world.run(ACTS_S)
+    world.power_cut("n1")
+    world.run(2.0)
+    world.start("n1")
+    world.run(5.0)
+    holder = owner_of(world)
+    (third,) = {"n0", "n2"} - {holder}
+    world.set_bundles([without(PREFERRED, third)])
+    world.run(30.0)
+    assert owner_of(world) == holder, "n1 has not been well for a minute"
