@@ -53,6 +53,8 @@ class Options:
     """What the interfaces receive while they are announced on."""
     ignore_exclude: bool = False
     """Announce also from nodes that are excluded from load balancers."""
+    drain_cordoned: bool = False
+    """Drain nodes that are cordoned, as those that a person drains."""
     liveness_only: bool = False
     """Announce nothing, and report which nodes are silent, by ordinary datagrams."""
     observe: bool = False
@@ -79,6 +81,7 @@ def parse(arguments: list[str]) -> Options:
         probes=not given.no_address_probes,
         reception=Reception(given.receive),
         ignore_exclude=given.ignore_exclude_lb,
+        drain_cordoned=given.drain_cordoned,
         liveness_only=given.liveness_only,
         observe=given.observe,
     )
@@ -129,6 +132,11 @@ def parser() -> OneLineParser:
         "--ignore-exclude-lb",
         action="store_true",
         help="announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too",
+    )
+    arguments.add_argument(
+        "--drain-cordoned",
+        action="store_true",
+        help="move addresses away from nodes that are cordoned too, as from those with the annotation berthlb.io/drain",
     )
     arguments.add_argument(
         "--liveness-only",

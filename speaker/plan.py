@@ -24,6 +24,7 @@ BundleId = NewType("BundleId", str)
 
 READY_TIER = 0
 NOT_READY_TIER = 1
+DRAINED_TIER = 2
 
 
 class Candidate(Struct, frozen=True, array_like=True, gc=False):

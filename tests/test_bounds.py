@@ -27,10 +27,11 @@ OURS = {
         "Bundles.of", "Choosing._ability", "Claiming._chosen", "Claiming._fresh", "Claiming._given",
         "Claiming._offered", "Claiming._partial", "Claiming._reasons", "Claiming._unowned",
         "Giving._arrivals", "Giving._given_to",
-        "HandOvers._in_vain", "HandOvers._offers", "HandOvers._open", "HandOvers._waiting", "Moving._loads",
+        "HandOvers._in_vain", "HandOvers._offers", "HandOvers._open", "HandOvers._waiting",
+        "Moving._fresh", "Moving._loads",
         "Moving._restless", "Moving._take_backs", "Moving.tenures", "Owners._epochs", "Owners._places",
         "Ownership._former", "Ownership._former_tenures", "Ownership._to_look_at", "Successors._named",
-        "Successors._pauses", "Unserved._since", "Probes._asked", "Probes._found_out", "Probes._new",
+        "Successors._pauses", "Tenure.regards", "Unserved._since", "Probes._asked", "Probes._found_out", "Probes._new",
         "HeldResponder._probed", "Resolver._probed",
     },
     "the node's interfaces, their addresses, and the processes": {

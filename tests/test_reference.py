@@ -136,7 +136,7 @@ def troubles() -> set[str]:
 TOLD_OF_A_NODE = {*ON_NODE, *troubles()}
 EVENTS: dict[str, Iterable[str]] = {
     ".reason.value": {"Contested"},
-    "reason": (),  # in Publisher.warn: its callers are looked at
+    "reason": (),  # in Publisher.warn and tell_of_node: their callers are looked at
     ".reason": {*ON_SERVICES, *TOLD_OF_A_NODE},
     ".obstacle.value": {each.value for each in Obstacle},
 }
@@ -154,6 +154,8 @@ def events_of(program: str) -> set[tuple[str, str]]:
                 found |= {(type_.value, word) for word in words(where, reason, EVENTS)}
         if named(call) == "warn" and len(call.args) > 1:
             found |= {("Warning", word) for word in words(where, call.args[1], EVENTS)}
+        if named(call) == "tell_of_node":
+            found |= {("Normal", word) for word in words(where, call.args[0], EVENTS)}
         if named(call) == "warn_of_node":
             found |= {("Warning", word) for word in words(where, call.args[0], EVENTS)}
     return found
@@ -169,7 +171,7 @@ def test_the_page_lists_every_event_and_no_other(program: str, heading: str) -> 
 
 def test_what_a_speaker_says_on_a_node_is_said_to_be_there() -> None:
     told = rows(section(REFERENCE / "events.md", "From the speakers"))
-    assert {row[0].strip("`") for row in told if row[2] == "Node"} == TOLD_OF_A_NODE
+    assert {row[0].strip("`") for row in told if row[1:3] == ["Warning", "Node"]} == TOLD_OF_A_NODE
 
 
 def test_what_keeps_a_speaker_from_its_part_is_explained() -> None:

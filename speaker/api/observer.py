@@ -49,7 +49,12 @@ class SilentSpeaker:
     def __init__(self, client: ApiClient, options: Options, registry: CollectorRegistry) -> None:
         self._inbox = Inbox()
         self._stopping = threading.Event()
-        self._planner = Planner(options.node, lb_class=options.lb_class, ignore_exclude=options.ignore_exclude)
+        self._planner = Planner(
+            options.node,
+            lb_class=options.lb_class,
+            ignore_exclude=options.ignore_exclude,
+            drain_cordoned=options.drain_cordoned,
+        )
         self._comparison = Comparison(self._planner, options.node)
         self._differences = Differences(KINDS, PATIENCE_S)
         self._configuration = ConfigReader()

@@ -50,9 +50,12 @@ class _Announced(NamedTuple):
 class Planner:
     """The inputs as they are now, and the Plan that follows from them."""
 
-    def __init__(self, node: NodeName, *, lb_class: str | None = None, ignore_exclude: bool = False) -> None:
+    def __init__(
+        self, node: NodeName, *, lb_class: str | None = None, ignore_exclude: bool = False, drain_cordoned: bool = False
+    ) -> None:
         self._node = node
         self._ignore_exclude = ignore_exclude
+        self._drain_cordoned = drain_cordoned
         self._config = Config()
         self._ranking = Ranking(node)
         self._components = Components(lb_class, self._in_play)
@@ -77,7 +80,8 @@ class Planner:
 
     def set_node(self, key: str, node: Node | None) -> None:
         """A Node as it is now; None when it is gone. ``key`` is its name."""
-        facts = NodeFacts.of(node, ignore_exclude=self._ignore_exclude) if node else None
+        ignore, cordoned = self._ignore_exclude, self._drain_cordoned
+        facts = NodeFacts.of(node, ignore_exclude=ignore, drain_cordoned=cordoned) if node else None
         if self._ranking.set_node(NodeName(key), facts):
             self._all_touched = True
         own = _addresses(node) if node else frozenset[AddressText]()

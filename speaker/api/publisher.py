@@ -240,6 +240,12 @@ class Publisher:
         if self._own_node is not None:
             self.warn(self._own_node, reason, message, at)
 
+    def tell_of_node(self, reason: str, message: str) -> None:
+        """A Normal Event on our own Node, once that is known."""
+        if (node := self._own_node) is not None:
+            work = WriteEvent(node, "Normal", reason, message)
+            self._orders.place(Order(f"{reason}/{node.uid}/{message}", work, news=True, urgent=True))
+
     def _tell_assigned(self, announced: Announced) -> None:
         namespace, _, name = announced.service.partition("/")
         about = About("Service", namespace, name, announced.uid)

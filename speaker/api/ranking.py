@@ -11,8 +11,8 @@ nodes that are preferred it is told which ones are lacking so (``unfit``).
 
 The nodes that may are in this order:
 
-1. By tier: a node that is NotReady comes after all that are Ready. It is never left out, since every node is NotReady
-   when the API server is cut off.
+1. By tier: a node that is NotReady comes after all that are Ready, and one that is drained (``drain``) after these. It
+   is never left out, since every node is NotReady when the API server is cut off, and people may drain all of them.
 2. By the sum of preference weights, the highest first.
 3. By rendezvous hash, which spreads bundles evenly and moves as few as possible when a node comes or goes.
 
@@ -33,11 +33,12 @@ from itertools import chain
 from typing import NamedTuple
 
 from cluster.config import Advertisement, Config
-from cluster.nodes import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT, is_ready
+from cluster.nodes import EXCLUDE_LABEL, is_ready
 from cluster.objects import Node, NodeName
 from cluster.selectors import matches, matches_any
+from speaker.api.drain import drained_by
 from speaker.link import LinkName
-from speaker.plan import NOT_READY_TIER, READY_TIER, BundleId, Candidate
+from speaker.plan import DRAINED_TIER, NOT_READY_TIER, READY_TIER, BundleId, Candidate
 
 MAX_SUITABILITIES = 1024  # distinct (advertisements, local endpoints) kept ready: beyond it they are made anew
 MAX_CANDIDATES = 16_384  # distinct (node, tier, preference, interfaces) shared between bundles
@@ -67,17 +68,17 @@ class NodeFacts:
     tier: int
 
     @staticmethod
-    def of(node: Node, *, ignore_exclude: bool) -> NodeFacts:
+    def of(node: Node, *, ignore_exclude: bool, drain_cordoned: bool) -> NodeFacts:
         unavailable = any(
             each.type == "NetworkUnavailable" and each.status == "True" for each in node.status.conditions
         )
         excluded = EXCLUDE_LABEL in node.metadata.labels and not ignore_exclude
-        out_of_service = any(taint.key == OUT_OF_SERVICE_TAINT for taint in node.spec.taints)
+        tier = READY_TIER if is_ready(node) else NOT_READY_TIER
         return NodeFacts(
             labels=node.metadata.labels,
             permitted=not excluded,
             connected=not unavailable,
-            tier=READY_TIER if is_ready(node) and not out_of_service else NOT_READY_TIER,
+            tier=DRAINED_TIER if drained_by(node, cordon=drain_cordoned) else tier,
         )
 
 

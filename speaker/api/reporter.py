@@ -58,6 +58,7 @@ class Reporter:
         self._stranded_gate = EventGate()
         self._findings = Findings()
         self._namespace_look_at = 0.0
+        self._drain = ""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -69,6 +70,18 @@ class Reporter:
             for problem in problems:
                 logger.warning("configuration problem", extra={"problem": problem.text})
             self._say(replace(self._findings, problems=problems))
+
+    def set_drain(self, why: str) -> None:
+        """Why people have taken this node out of use; empty where they have not."""
+        if why == self._drain:
+            return
+        self._drain = why
+        if why:
+            message = f"addresses of Services move to other nodes, as far as these can hold them: {why}"
+            self._publisher.tell_of_node("Draining", shortened(message))
+        else:
+            self._publisher.tell_of_node("DrainOver", "the node may hold addresses of Services again")
+        logger.info("drain", extra={"why": why})
 
     def set_interfaces(self, config: Config, labels: Mapping[str, str], links: frozenset[LinkName]) -> None:
         """What advertisements demand of this node, which has these labels, and what it has to announce on."""

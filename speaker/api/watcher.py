@@ -34,6 +34,7 @@ from cluster.objects import ConfigMap, ConfigurationState, Lease, Node, NodeName
 from speaker.api.authentication import Authentication
 from speaker.api.configuration import ConfigReader
 from speaker.api.directory import Directory
+from speaker.api.drain import drained_by
 from speaker.api.exclusions import ExcludedByName
 from speaker.api.feed import PlanFeed
 from speaker.api.inbox import Inbox
@@ -81,7 +82,12 @@ class Watcher:
         self._authentication = Authentication(options.key, namespace)
         self._excluded = ExcludedByName()
         self._configuration = ConfigReader()
-        self._planner = Planner(node, lb_class=options.lb_class, ignore_exclude=options.ignore_exclude)
+        self._planner = Planner(
+            node,
+            lb_class=options.lb_class,
+            ignore_exclude=options.ignore_exclude,
+            drain_cordoned=options.drain_cordoned,
+        )
         self._feed = PlanFeed(self._planner, self._configuration)
 
         self._statistics = Statistics(_boottime())
@@ -214,6 +220,7 @@ class Watcher:
             self._lease.set_node(node.metadata.uid, time.monotonic())
             self._listening.set_node(node)
             self._telling.set_labels(node.metadata.labels)
+            self._reporter.set_drain(drained_by(node, cordon=self._options.drain_cordoned))
 
     def _set_lease(self, before: Lease | None, lease: Lease | None) -> None:
         self._directory.set_lease(before, lease, time.monotonic())

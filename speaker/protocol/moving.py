@@ -4,9 +4,10 @@ Only the holder begins a move, by its own Plan, so two Plans cannot fight. It na
 until that one claims it (``handing``). It *steps aside*, so that the next one in turn claims, in two cases: where no
 single node can take the whole bundle, and where the successor is of a release that takes no offers.
 
-A holder has four reasons to move a bundle:
+A holder has five reasons to move a bundle:
 
 - *It is no candidate any more*, and each address has an able one.
+- *It is drained*, and some able node is not.
 - *Its claim is provisional*: made at a cold start, when nobody was known to have held the bundle before. It gives the
   bundle on once, to a node that arrives (``giving``).
 - *Another node has a higher preference.* Where a person decided that, it acts at once. A node that came back by itself
@@ -31,7 +32,7 @@ from itertools import islice
 
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
-from speaker.plan import Bundle, BundleId, Candidate
+from speaker.plan import DRAINED_TIER, Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles, candidate_of
 from speaker.protocol.choosing import Choosing
 from speaker.protocol.giving import PROVISIONAL, Giving
@@ -205,7 +206,7 @@ class Moving:
     def _stays(self, bundle: Bundle, tenure: Tenure) -> bool:
         """Whether nothing but a change of the bundle could move it."""
         own = candidate_of(bundle, self._roster.node)
-        if own is None or tenure.provisional or not bundle.serving:
+        if own is None or own.tier == DRAINED_TIER or tenure.provisional or not bundle.serving:
             return False
         return not any(candidate.preference > own.preference for candidate in bundle.candidates)
 
@@ -218,7 +219,11 @@ class Moving:
         if own is None:
             if not places or not all(self._can_be_taken(address, bundle, now) for address in bundle.addresses):
                 return None
-            return self._hand_over(bundle, "no candidate any more", tenure.misfit_since + PLANS_S, places, now)
+            why, at = "no candidate any more", tenure.misfit_since + PLANS_S
+            return self._hand_over(bundle, why, at, places, now, last_tier=DRAINED_TIER) or Move(why, at)
+        if own.tier == DRAINED_TIER:
+            at = tenure.misfit_since + PLANS_S
+            return self._hand_over(bundle, "drained", at, places, now, last_tier=DRAINED_TIER - 1)
         moves = [
             self._giving.give_on(bundle, own, tenure, places, now) if tenure.provisional and self._over_all else None,
             self._take_back(bundle, own, tenure, places, now),
@@ -230,21 +235,23 @@ class Moving:
         places = frozenset(self._owners.counts(address, now))
         return not places or any(self._choosing.able(candidate, places) for candidate in bundle.candidates)
 
-    def _hand_over(self, bundle: Bundle, why: str, at: float, places: frozenset[LinkFamily], now: float) -> Move:
-        """Name the node that should have the bundle now: the next one, where that was named in vain. Nobody is named
-        where nobody can take all of it."""
+    def _hand_over(
+        self, bundle: Bundle, why: str, at: float, places: frozenset[LinkFamily], now: float, *, last_tier: int
+    ) -> Move | None:
+        """To the node that should have the bundle now, of these tiers: the next one, where that was named in vain;
+        nothing where no node can take all of it."""
         chosen = self._choosing.choose(bundle, places, False, self._loads, now)
-        able = [
-            candidate
-            for candidate in dict.fromkeys((*filter(None, (chosen,)), *bundle.candidates))
-            if self._successors.able_since(candidate, places, now) is not None
-        ]
-        for candidate in able:
-            if now >= self._successors.nameable_at(bundle.id, candidate.node):
-                return Move(why, at, candidate.node)
-        if able:
-            return Move(why, min(self._successors.nameable_at(bundle.id, candidate.node) for candidate in able))
-        return Move(why, at)
+        candidates = dict.fromkeys((*filter(None, (chosen,)), *bundle.candidates))
+        able = (
+            each.node
+            for each in candidates
+            if each.tier <= last_tier and self._successors.able_since(each, places, now) is not None
+        )
+        nameable = {node: self._successors.nameable_at(bundle.id, node) for node in able}
+        for node, since in nameable.items():
+            if now >= since:
+                return Move(why, at, node)
+        return Move(why, min(nameable.values())) if nameable else None
 
     def takes_offers(self, node: NodeName) -> bool:
         """Whether the node claims what is offered to it."""

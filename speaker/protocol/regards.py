@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from cluster.objects import NodeName
 from cluster.times import LONG_AGO
-from speaker.plan import NOT_READY_TIER, Bundle, Candidate
+from speaker.plan import DRAINED_TIER, NOT_READY_TIER, Bundle, Candidate
 
 
 class Regard(NamedTuple):
@@ -64,4 +64,4 @@ def regards(
 
 def _decided(candidate: Candidate) -> tuple[object, ...]:
     """Of a candidate what people decide."""
-    return candidate.preference, candidate.interfaces
+    return candidate.preference, candidate.interfaces, candidate.tier == DRAINED_TIER

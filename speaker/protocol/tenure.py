@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cluster.objects import NodeName
 from cluster.times import NEVER
-from speaker.plan import Bundle
+from speaker.plan import DRAINED_TIER, Bundle
 from speaker.protocol.bundles import candidate_of
 from speaker.protocol.regards import Regard, regards
 from speaker.protocol.roster import Network
@@ -38,7 +38,8 @@ class Tenure:
         if self.seen is not None and self.seen != bundle:
             self.regards = regards(self.regards, self.seen, bundle, own, now)
         self.seen = bundle
-        if candidate_of(bundle, own) is not None:
+        candidate = candidate_of(bundle, own)
+        if candidate is not None and candidate.tier < DRAINED_TIER:
             self.misfit_since = NEVER
         elif self.misfit_since == NEVER:
             self.misfit_since = now

@@ -12,9 +12,9 @@ So the time since a bundle last served decides:
 1. For 60 s its holder holds on to it. For 50 s another node takes it over, if the holder dies.
 2. Then the holder releases it, and nobody claims it until it serves.
 
-The time does not run while no candidate of the bundle is Ready: the pods are not what is in trouble then, and the API
-server may go away again before it has told of anything better. A speaker that never saw a bundle serve cannot tell for
-how long it has not, and takes nothing over.
+The time does not run while all candidates of the bundle are NotReady: the pods are not what is in trouble then, and the
+API server may go away again before it has told of anything better. A speaker that never saw a bundle serve cannot tell
+for how long it has not, and takes nothing over.
 
 Example: a Service is scaled to zero at noon. Its address is answered for until 12:01, and then by nobody.
 """
@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 
 from cluster.objects import AddressText
 from cluster.times import LONG_AGO, NEVER
-from speaker.plan import Bundle, BundleId
+from speaker.plan import NOT_READY_TIER, Bundle, BundleId
 
 UNSERVED_S = 60.0
 """For which a bundle is held on. After an outage of the API server the last kubelet has spoken, and its pods are ready
@@ -33,8 +33,6 @@ again, within half a minute (it writes every 10 s, and backs off while it fails)
 
 TAKE_OVER_S = UNSERVED_S - 10.0
 """For which it is taken over: shorter, so that a release at the end is not answered by a speaker whose Plan lags."""
-
-BEST_TIER = 0
 
 
 class Unserved:
@@ -64,7 +62,7 @@ class Unserved:
         since = max((self._since.get(former.id, now) for former in formers), default=LONG_AGO)
         if since + TAKE_OVER_S <= now:
             return since
-        if bundle.candidates and all(candidate.tier > BEST_TIER for candidate in bundle.candidates):
+        if bundle.candidates and all(candidate.tier == NOT_READY_TIER for candidate in bundle.candidates):
             return NEVER
         return min(since, now)
 

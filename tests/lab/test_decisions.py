@@ -14,11 +14,13 @@ from lab import launch
 from lab.client import Lab
 from lab.layout import lay_out
 from lab.measuring import measure
+from lab.objects import tutorial
 from lab.objects.manifests import api_of
+from speaker.api.drain import DRAIN_ANNOTATION, OUT_OF_SERVICE_TAINT
 from speaker.api.ranking import EXCLUDE_LABEL
 from tests.lab.test_faults import serving, watching
 from tests.real import real_assets
-from tests.waiting import wait_until
+from tests.waiting import crowd, wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("decisions"), pytest.mark.timeout(180)]
 
@@ -27,6 +29,9 @@ logger = logging.getLogger(__name__)
 PREFERRED = "example.com/preferred"
 PREFERENCE = {"weight": 50, "preference": {"matchLabels": {PREFERRED: "yes"}}}
 ACTS_S = 2.0
+DRAINS = 5
+MOMENT_S = 0.3
+"""For a client to learn where an address is, and its request to go there."""
 CLUSTERS = ["embedded", pytest.param("kubernetes", marks=pytest.mark.real)]
 
 
@@ -71,8 +76,44 @@ def test_what_a_person_decides_acts_within_seconds_both_ways(cluster: Lab) -> No
             moves("excluded", there=False)
             label(EXCLUDE_LABEL, None)
             moves("included again", there=True)
+        for where, drained, in_use in (
+            ("annotations", {DRAIN_ANNOTATION: "new disk"}, {DRAIN_ANNOTATION: None}),
+            ("taints", [{"key": OUT_OF_SERVICE_TAINT, "value": "nodeshutdown", "effect": "NoExecute"}], []),
+        ):
+            place = "metadata" if where == "annotations" else "spec"
+            api.patch(NODES, "", chosen.name, {place: {where: drained}})
+            moves(f"drained by its {where}", there=False)
+            api.patch(NODES, "", chosen.name, {place: {where: in_use}})
+            moves("in use again", there=True)
         selectors = [{"matchExpressions": [{"key": PREFERRED, "operator": "DoesNotExist"}]}]
         api.patch(L2_ADVERTISEMENTS, "metallb-system", "empty", {"spec": {"nodeSelectors": selectors}})
         moves("selected no more", there=False)
         api.patch(L2_ADVERTISEMENTS, "metallb-system", "empty", {"spec": {"nodeSelectors": None}})
         moves("selected again", there=True)
+
+
+def test_drains_lose_no_request_but_those_that_are_open_at_that_moment(cluster: Lab) -> None:
+    """Each request is a connection of its own. Where one is open while its address moves, the new node does not know
+    it. The others are lost by nobody."""
+    api = api_of(cluster)
+    (address,) = tutorial.first_addresses(cluster)
+    moved_at: list[float] = []
+    with measure.watching(cluster, address, url=f"http://{address}/", rate=200.0) as watch:
+        for _ in range(DRAINS):
+            holder = measure.steady_holder(watch)
+            node = measure.node_of(cluster, holder)
+            api.patch(NODES, "", node, {"metadata": {"annotations": {DRAIN_ANNOTATION: "new disk"}}})
+
+            def moved(holder: str = holder, before: float = time.monotonic()) -> float | None:
+                return next((each.at for each in watch.answers() if each.at > before and each.mac != holder), None)
+
+            moved_at.append(wait_until(moved, ACTS_S, "nothing moved") or 0.0)
+            measure.steady_holder(watch)
+            api.patch(NODES, "", node, {"metadata": {"annotations": {DRAIN_ANNOTATION: None}}})
+        requests = watch.requests()
+    lost = [each for each in requests if not each.ok]
+    near = MOMENT_S * crowd()
+    logger.info("%d drains: %d requests, %d lost, of which each was open", DRAINS, len(requests), len(lost))
+    assert len(requests) > len(lost)
+    for each in lost:
+        assert any(each.start - near < at < each.end + near for at in moved_at), f"{each} was lost, moves at {moved_at}"

@@ -55,6 +55,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
                 "--receive",
                 "allmulti",
                 "--ignore-exclude-lb",
+                "--drain-cordoned",
                 "--liveness-only",
             ),
         ]
@@ -62,6 +63,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     assert options.kubeconfig == kubeconfig
     assert (options.namespace, options.lb_class, options.listen) == ("lb", "berth", (("::1", 9000), ("", 80)))
     assert (options.key, options.detection_floor_s, options.ignore_exclude) == (b"k" * 32, 0.5, True)
+    assert options.drain_cordoned
     assert (options.gratuitous_limit, options.probes) == (10, False)
     assert options.reception is Reception.ALL_MULTICAST
     assert options.liveness_only

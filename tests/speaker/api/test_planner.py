@@ -315,12 +315,12 @@ def test_excluded_and_disconnected_nodes_are_no_candidates() -> None:
     assert names(bundles(nodes=nodes, ignore_exclude=True)[0]) == {"node-1", "node-3"}
 
 
-def test_nodes_that_are_not_ready_come_last_but_are_never_left_out() -> None:
+def test_nodes_that_are_not_ready_or_drained_come_last_but_are_never_left_out() -> None:
     out_of_service = Taint("node.kubernetes.io/out-of-service", "NoExecute")
     nodes = (a_node("node-1", ready=False), a_node("node-2"), a_node("node-3", taints=(out_of_service,)))
     (bundle,) = bundles(nodes=nodes)
     assert bundle.candidates[0].node == "node-2"
-    assert tiers(bundle) == {"node-2": 0, "node-1": 1, "node-3": 1}
+    assert tiers(bundle) == {"node-2": 0, "node-1": 1, "node-3": 2}
     (bundle,) = bundles(nodes=[a_node(name, ready=False) for name in ("node-1", "node-2")])
     assert names(bundle) == {"node-1", "node-2"}
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from types import EllipsisType
 
 import pytest
+from msgspec.structs import replace
 
 from cluster.nodes import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT
 from cluster.objects import (
@@ -13,12 +15,14 @@ from cluster.objects import (
     LabelSelector,
     Node,
     NodeName,
+    NodeSpec,
     ObjectMeta,
     PreferredNodeSelector,
     Taint,
 )
+from speaker.api.drain import DRAIN_ANNOTATION, drained_by
 from speaker.api.ranking import NodeFacts, Ranking, Rendezvous, Requirement
-from speaker.plan import BundleId
+from speaker.plan import DRAINED_TIER, BundleId
 from tests.speaker.api.test_planner import a_config, a_node, an_advertisement
 
 A, B, C = (NodeName(f"node-{letter}") for letter in "abc")
@@ -27,7 +31,7 @@ GOLD = LabelSelector(match_labels={"tier": "gold"})
 
 
 def facts(node: Node, *, ignore_exclude: bool = False) -> NodeFacts:
-    return NodeFacts.of(node, ignore_exclude=ignore_exclude)
+    return NodeFacts.of(node, ignore_exclude=ignore_exclude, drain_cordoned=False)
 
 
 def ranking(nodes: Mapping[NodeName, Node], **advertisements: L2AdvertisementSpec) -> Ranking:
@@ -58,15 +62,48 @@ ANYWHERE = Requirement(frozenset({"all"}), None)
         (a_node("n", ready=False), True, True, 1),
         (a_node("n", network_unavailable=True), True, False, 0),
         (a_node("n", labels={EXCLUDE_LABEL: ""}), False, True, 0),
-        (a_node("n", taints=(Taint(OUT_OF_SERVICE_TAINT),)), True, True, 1),
+        (a_node("n", taints=(Taint(OUT_OF_SERVICE_TAINT),)), True, True, 2),
+        (a_node("n", ready=False, taints=(Taint(OUT_OF_SERVICE_TAINT),)), True, True, 2),
         (a_node("n", taints=(Taint("other"),)), True, True, 0),
         (Node(ObjectMeta(name="n")), True, True, 1),
     ],
-    ids=["ready", "not ready", "no network", "excluded", "out of service", "another taint", "nothing is known of it"],
+    ids=[
+        "ready",
+        "not ready",
+        "no network",
+        "excluded",
+        "out of service",
+        "out of service, and not ready",
+        "another taint",
+        "nothing is known of it",
+    ],
 )
 def test_what_matters_about_a_node(node: Node, permitted: bool, connected: bool, tier: int) -> None:
     assert (facts(node).permitted, facts(node).connected, facts(node).tier) == (permitted, connected, tier)
     assert facts(node, ignore_exclude=True).permitted is True
+
+
+def annotated(node: Node, **annotations: str) -> Node:
+    return replace(node, metadata=replace(node.metadata, annotations=annotations))
+
+
+@pytest.mark.parametrize(
+    ("node", "why", "why_with_cordon"),
+    [
+        (a_node("n"), "", ""),
+        (annotated(a_node("n"), **{DRAIN_ANNOTATION: "new disk"}), "annotation berthlb.io/drain: new disk", ...),
+        (annotated(a_node("n"), **{DRAIN_ANNOTATION: ""}), "annotation berthlb.io/drain", ...),
+        (a_node("n", taints=(Taint(OUT_OF_SERVICE_TAINT),)), "taint node.kubernetes.io/out-of-service", ...),
+        (Node(ObjectMeta(name="n"), NodeSpec(unschedulable=True)), "", "cordoned"),
+    ],
+    ids=["in use", "annotated", "annotated without a reason", "out of service", "cordoned"],
+)
+def test_why_a_node_is_drained(node: Node, why: str, why_with_cordon: str | EllipsisType) -> None:
+    with_cordon = why if isinstance(why_with_cordon, EllipsisType) else why_with_cordon
+    assert (drained_by(node, cordon=False), drained_by(node, cordon=True)) == (why, with_cordon)
+    for cordon in (False, True):
+        tier = NodeFacts.of(node, ignore_exclude=False, drain_cordoned=cordon).tier
+        assert (tier == DRAINED_TIER) is bool(drained_by(node, cordon=cordon))
 
 
 THREE = {A: a_node(A, labels={"tier": "gold"}), B: a_node(B), C: a_node(C, ready=False, labels={"tier": "gold"})}

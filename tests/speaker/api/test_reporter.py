@@ -221,3 +221,9 @@ def test_a_kernel_that_answers_by_itself_is_a_trouble_as_long_as_it_does(world: 
     assert ("KernelAnswers", "node-1") in world.events()
     world.reporter.take_statistics(msgspec.structs.replace(stats, kernel=()), 1.0)
     assert world.reporter.present == ()
+
+
+def test_a_drain_and_its_end_are_told_once_on_the_node(world: World) -> None:
+    for why in ("", "annotation berthlb.io/drain: new disk", "annotation berthlb.io/drain: new disk", ""):
+        world.reporter.set_drain(why)
+    assert world.events() == [("Draining", "node-1"), ("DrainOver", "node-1")]

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.objects import AddressText, NodeName
-from speaker.plan import Bundle
+from speaker.plan import DRAINED_TIER, Bundle
 from speaker.protocol.handing import ASK_S, MAX_ON_OFFER, OFFER_S
 from speaker.protocol.heartbeat import Authenticator
 from tests.speaker.protocol.simulation.scenes import (
@@ -328,3 +328,79 @@ def test_a_hold_down_outlives_what_is_decided_about_others() -> None:
     world.set_bundles([without(PREFERRED, third)])
     world.run(30.0)
     assert owner_of(world) == holder, "n1 has not been well for a minute"
+
+
+# ------------------------------------------------------------------------ drains
+
+
+def drained(bundle: Bundle, *nodes: str) -> Bundle:
+    candidates = [replace(each, tier=DRAINED_TIER * (each.node in nodes)) for each in bundle.candidates]
+    return replace(bundle, candidates=tuple(sorted(candidates, key=lambda each: (each.tier, -each.preference))))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_drained_node_hands_over_and_has_what_is_preferred_back_at_once(seed: int) -> None:
+    world = settled(seed)
+    world.set_bundles([PREFERRED])
+    world.run(ACTS_S)
+    for _ in range(3):
+        since = world.now
+        world.set_bundles([drained(PREFERRED, "n1")])
+        world.run(ACTS_S)
+        assert owner_of(world) != "n1", world.story()
+        assert [each.fields["why"] for each in decisions_of(world, "Offered", since=since)] == ["drained"]
+        world.set_bundles([PREFERRED])
+        world.run(ACTS_S)
+        assert owner_of(world) == "n1", world.story()
+        assert max(overlaps(world, since)) < ROUND_TRIP_S + LOOP_S
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_drain_of_all_nodes_leaves_every_address_where_it_is(seed: int) -> None:
+    world = settled(seed)
+    holder, changes = owner_of(world), len(world.owner_changes)
+    change(world, lambda bundle: drained(bundle, *world.nodes))
+    world.run(5.0)
+    assert owner_of(world) == holder
+    assert len(world.owner_changes) == changes
+    assert not decisions_of(world, "Released", "Offered"), "nor does it claim again and again"
+    world.power_cut(holder)
+    seconds_until_answered(world, 0.7)
+    other = owner_of(world)
+    (third,) = (node for node in world.nodes if node not in {holder, other})
+    change(world, lambda bundle: drained(bundle, holder, other))
+    world.run(ACTS_S)
+    assert owner_of(world) == third, "one that is in use again takes it"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_drained_node_keeps_what_no_other_can_hold(seed: int) -> None:
+    world = settled(seed)
+    holder = owner_of(world)
+    others = [node for node in world.nodes if node != holder]
+    for node in others:
+        world.unplug(node)
+    world.run(6.0)
+    change(world, lambda bundle: drained(bundle, holder))
+    world.run(3.0)
+    assert owner_of(world) == holder, world.story()
+    assert not decisions_of(world, "Released", "Offered"), "nor does it claim again and again"
+    world.plug(others[0])
+    world.run(8.0)
+    assert owner_of(world) == others[0], world.story()
+
+
+def test_a_node_that_reboots_while_it_is_drained_is_lost_without_a_moment_of_silence() -> None:
+    world = settled(4, bundles=30)
+    holder, since = owner_of(world), world.now
+    had = held_by(world, holder)
+    change(world, lambda bundle: drained(bundle, holder))
+    world.run(ACTS_S)
+    world.leave(holder)
+    world.run(1.0)
+    world.start(holder)
+    world.run(5.0)
+    change(world, drained)
+    world.run(5.0)
+    assert not held_by(world, holder), "equal nodes keep what they have"
+    assert max(overlaps(world, since, had)) < ROUND_TRIP_S + 10 * LOOP_S
