@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
-from speaker.plan import Bundle, Candidate
+from speaker.plan import DRAINED_TIER, Bundle, Candidate
 from speaker.protocol.effects import NeighbourSeen
 from speaker.protocol.settings import Settings
 from tests.speaker.protocol.simulation.liar import Liar
@@ -242,12 +242,16 @@ class StrangeSchedule(Schedule):
             world.fault("storage is parted")
 
     def _change_candidates(self) -> None:
-        """Some bundle prefers one of its candidates."""
+        """Some bundle prefers one of its candidates, and one may be drained."""
         if not self.bundles:
             return
         i = self.strange.randrange(len(self.bundles))
         preferred = NodeName(self.strange.choice(self.world.names()))
-        candidates = [replace(each, preference=int(each.node == preferred)) for each in self.bundles[i].candidates]
+        drained = NodeName(self.strange.choice([*self.world.names(), ""]))
+        candidates = [
+            replace(each, preference=int(each.node == preferred), tier=DRAINED_TIER * (each.node == drained))
+            for each in self.bundles[i].candidates
+        ]
         candidates.sort(key=lambda each: (each.tier, -each.preference))
         self.bundles[i] = replace(self.bundles[i], candidates=tuple(candidates))
         self.world.set_bundles(self.bundles)
