@@ -54,6 +54,7 @@ MAX_LINK_NAME = 60  # octets, whatever the encoding: IFNAMSIZ is 16
 MAX_CLAIM_LINKS = 8
 """Names in one claim."""
 MAX_PREFIXES = 8
+MAX_LOST_LINKS = 8
 MAX_HEARD = 128
 MAX_ASKS = 8
 MAX_OFFERED = 60
@@ -161,6 +162,8 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):
     does not say it answers for IPv4 alone."""
     skills: int = 0
     """What the sender understands of what others say only to those that do, a bit each."""
+    lost: tuple[str, ...] = ()
+    """Names of the sender's links that were up and are not any more: it answers nothing there."""
 
 
 class WireClaim(Struct, frozen=True, array_like=True, gc=False):
@@ -360,6 +363,8 @@ def _check(message: Message) -> None:
             and len(message.asks) <= MAX_ASKS
             and 0 <= message.families < 1 << 16
             and 0 <= message.skills < 1 << 16
+            and len(message.lost) <= MAX_LOST_LINKS
+            and _are_link_names(message.lost)
         )
     elif isinstance(message, Offer):
         fine = 0 <= message.to < _UNSIGNED_64 and 0 < len(message.addresses) <= MAX_OFFERED
@@ -371,7 +376,8 @@ def _check(message: Message) -> None:
         )
         fine = fine and all(0 <= place < len(message.claims) and must >= 0 for place, must in message.marks)
         fine = fine and all(
-            0 <= place < len(message.claims) and _are_link_names(names) for place, names in message.links
+            0 <= place < len(message.claims) and 0 < len(names) <= MAX_CLAIM_LINKS and _are_link_names(names)
+            for place, names in message.links
         )
         if isinstance(message, ClaimPart):
             fine = fine and 0 <= message.index < message.total <= MAX_PARTS
@@ -382,7 +388,7 @@ def _check(message: Message) -> None:
 
 
 def _are_link_names(names: tuple[str, ...]) -> bool:
-    return 0 < len(names) <= MAX_CLAIM_LINKS and all(0 < len(name) <= MAX_LINK_NAME for name in names)
+    return all(0 < len(name) <= MAX_LINK_NAME for name in names)
 
 
 class ReplayWindow:

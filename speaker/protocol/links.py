@@ -4,11 +4,15 @@ A link is known by its index; under another name it goes on as what it was. A li
 flow, or that came up, is fenced (``fencing``) and listened on. So is every link after a stall of the loop, without the
 listening. A link that speaks a family more than before is listened on, since others may be heard there that were not.
 After an absence, whatever its cause, nobody's silence from before counts. A link that is down declares nobody dead.
+
+A link that goes down, or is gone, is said at once on the links that are left, and for as long as it is so: peers that
+are heard on one of them, too, need not wait for a silence. A link that is up again before anything was said is not
+mentioned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from cluster.objects import AddressText
 from cluster.times import LONG_AGO, NEVER
@@ -16,6 +20,7 @@ from speaker.link import LinkName
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.effects import LinkState, SendGratuitous
 from speaker.protocol.fencing import DOUBT_S, Fence, FenceEvent, FenceOutcome
+from speaker.protocol.heartbeat import MAX_LOST_LINKS
 from speaker.protocol.news import News
 from speaker.protocol.roster import Link, Roster, claims_of
 from speaker.protocol.standing import Sign, Standing
@@ -44,6 +49,7 @@ class OwnLinks:
         kept = [(state, former.pop(state.index, None)) for state in states]
         gone = [link.state.name for link in former.values()]
         names = {link.state.name: state.name for state, link in kept if link is not None}
+        news.speak = self._note_lost(states, names)
         news.claims = self._name_links(gone, names)
         roster.links = {}
         any_up = False
@@ -66,6 +72,16 @@ class OwnLinks:
                 self.listen(state.name, now)
                 any_up = True
         return news, any_up
+
+    def _note_lost(self, states: Iterable[LinkState], names: Mapping[LinkName, LinkName]) -> bool:
+        """Keep the list of lost links; ``names`` says what known links are called by now. Returns whether another one
+        was lost."""
+        roster, up = self._roster, {state.name for state in states if state.up}
+        were_up = (names.get(name, name) for name, link in roster.links.items() if link.state.up)
+        lost = [name for name in were_up if name not in up]
+        all_lost = dict.fromkeys(name for name in (*roster.lost, *lost) if name not in up)
+        roster.lost = tuple(all_lost)[-MAX_LOST_LINKS:]
+        return bool(lost)
 
     def stall(self, now: float) -> News:
         """The loop was away for long."""

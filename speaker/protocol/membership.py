@@ -15,6 +15,10 @@ it heard this node all the while: if neither heard the other, the network was cu
 **Several links.** A peer lives on each link by itself, and its claims are taken from any. It speaks on all its links at
 once: one that speaks often on one link is expected to speak as often on all. Where a peer has two interfaces on one
 segment, the first one counts as long as it speaks.
+
+**Lost links.** A peer that loses one of its links says so on the others. It is dead at once on this node's link to that
+segment, unless it has another interface there. What it said before the loss and comes later is no life. Not promised:
+that a second loss within half a second is believed; then the silence tells.
 """
 
 from __future__ import annotations
@@ -43,11 +47,12 @@ from speaker.protocol.heartbeat import (
 from speaker.protocol.identity import Identity
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
-from speaker.protocol.roster import Peer, Roster, Sighting, claims_of
+from speaker.protocol.roster import NO_MAC, Peer, Roster, Sighting, claims_of
 from speaker.protocol.standing import Sign, Standing
 from speaker.protocol.subnets import Subnets
 
-REST_S = 0.5  # between changes of a peer's families or interface on a link: all of its claims are judged anew for each
+REST_S = 0.5
+"""Between changes of a peer's families or interface on a link, or losses of it: all of its claims are judged anew."""
 ABLE, STARTING, LEAVING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING)
 ANSWER, CUT_OFF, YIELDS = int(Flag.ANSWER), int(Flag.CUT_OFF), int(Flag.YIELDS)
 
@@ -95,6 +100,8 @@ class Membership:
             elif not self._fresh(peer, link, envelope.sequence, now):
                 return
             self._hear(peer, link, source, message, now, by_group=by_group)
+            if message.lost:
+                self._note_lost(peer, link, message, envelope.sequence, now)
             return
         if peer is None:
             raise HeartbeatError(Drop.UNKNOWN_SESSION)
@@ -223,6 +230,17 @@ class Membership:
         self._news.changed = True
         claims = claims_of(peer, f"change of families of {peer.node}")
         self._news.claims.update((address, why) for address, why in claims.items() if family_of(address) in changed)
+
+    def _note_lost(self, peer: Peer, link: LinkName, message: Heartbeat, sequence: int, now: float) -> None:
+        """What the peer says on one link of others that it has lost, if it says nothing newer by one of those."""
+        for name, theirs in peer.sightings.items():
+            gone = theirs.link in message.lost and theirs.other_mac == NO_MAC and theirs.newest < sequence
+            if name == link or not gone or theirs.standing is Standing.DEAD or now < theirs.lost_at + REST_S:
+                continue
+            theirs.lost_at, theirs.newest = now, sequence
+            silent_ms = int((now - theirs.life_at) * 1000)
+            self._news.add(self._roster.change_standing(peer, name, Sign.LOSS, f"death of {peer.node}", now))
+            self._roster.report("PeerDead", node=peer.node, link=name, proof="lost its link", silent_ms=silent_ms)
 
     def _asked(self, message: Heartbeat) -> dict[int, None]:
         """The versions of our claims that the sender has, if it lacks later ones. They are said to anybody who has

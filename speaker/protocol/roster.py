@@ -81,6 +81,8 @@ class Sighting:
     """When it was last heard from there."""
     renamed_at: float = LONG_AGO
     """When it was heard from another one for the last time."""
+    lost_at: float = LONG_AGO
+    """When it was last believed to have lost that one."""
     other_mac: Mac = NO_MAC
     """Of another interface that it has on this segment."""
     by_group_at: float = LONG_AGO
@@ -235,6 +237,8 @@ class Roster:
         """By how much intervals and the floor of D are longer than usual, since more than 50 speakers hold something;
         ``protocol`` counts them."""
         self.links: dict[LinkName, Link] = {}
+        self.lost: tuple[LinkName, ...] = ()
+        """Own links that were up and are down or gone, the one that was lost last at the end. Of eight it is known."""
         self.peers: dict[NodeName, Peer] = {}
         self.pending: dict[int, Pending] = {}
         self.by_mac: dict[Mac, NodeName] = {}

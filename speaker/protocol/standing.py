@@ -1,17 +1,18 @@
 """Whether a peer lives on a link, and what changes that.
 
-A peer has a standing on each link on which it was ever heard; its standings on two links are independent. Four signs
+A peer has a standing on each link on which it was ever heard; its standings on two links are independent. Five signs
 change a standing. Each cell of the table names the standing afterwards, and what is done:
 
-| standing  | life          | silence          | proof                   | excuse        |
-|-----------|---------------|------------------|-------------------------|---------------|
-| alive     | alive         | suspected; opens | alive                   | alive         |
-| suspected | alive; closes | suspected        | dead; closes and weighs | alive; closes |
-| dead      | alive; weighs | dead             | dead                    | dead          |
+| standing  | life          | silence          | proof                   | loss                    | excuse        |
+|-----------|---------------|------------------|-------------------------|-------------------------|---------------|
+| alive     | alive         | suspected; opens | alive                   | dead; weighs            | alive         |
+| suspected | alive; closes | suspected        | dead; closes and weighs | dead; closes and weighs | alive; closes |
+| dead      | alive; weighs | dead             | dead                    | dead                    | dead          |
 
 - *Life* is a heartbeat of a peer that can hear (``membership``).
 - *Silence* has lasted for 2.5 of the peer's intervals, or the peer has ignored two questions (``suspicion``).
 - *Proof* is all that a death needs (``suspicion``). Only a suspect can be proved dead.
+- *Loss*: the peer says on another link that it has lost its own link to this one (``membership``).
 - *Excuse*: this node could not have heard the peer, since it was away or could not speak itself (``links``).
 
 *Opens* begins a ``Suspicion``, which gathers the questions and what they brought; *closes* ends it. *Weighs* means that
@@ -41,6 +42,7 @@ class Sign(enum.Enum):
     LIFE = "life"
     SILENCE = "silence"
     PROOF = "proof"
+    LOSS = "loss"
     EXCUSE = "excuse"
 
 
@@ -61,14 +63,17 @@ TRANSITIONS: Mapping[tuple[Standing, Sign], tuple[Standing, Upshot]] = MappingPr
         (ALIVE, Sign.LIFE): (ALIVE, NOTHING),
         (ALIVE, Sign.SILENCE): (SUSPECTED, OPENS),
         (ALIVE, Sign.PROOF): (ALIVE, NOTHING),
+        (ALIVE, Sign.LOSS): (DEAD, WEIGHS),
         (ALIVE, Sign.EXCUSE): (ALIVE, NOTHING),
         (SUSPECTED, Sign.LIFE): (ALIVE, CLOSES),
         (SUSPECTED, Sign.SILENCE): (SUSPECTED, NOTHING),
         (SUSPECTED, Sign.PROOF): (DEAD, CLOSES | WEIGHS),
+        (SUSPECTED, Sign.LOSS): (DEAD, CLOSES | WEIGHS),
         (SUSPECTED, Sign.EXCUSE): (ALIVE, CLOSES),
         (DEAD, Sign.LIFE): (ALIVE, WEIGHS),
         (DEAD, Sign.SILENCE): (DEAD, NOTHING),
         (DEAD, Sign.PROOF): (DEAD, NOTHING),
+        (DEAD, Sign.LOSS): (DEAD, NOTHING),
         (DEAD, Sign.EXCUSE): (DEAD, NOTHING),
     }
 )

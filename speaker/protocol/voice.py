@@ -278,6 +278,7 @@ class Voice:
             tuple(self._roster.asks(now)[:MAX_ASKS]),
             families=pack_families(self._subnets.families_at(here.state.name, now)),
             skills=SKILLS,
+            lost=self._roster.lost,
         )
         room = min((LONGEST_SAID - 8 - authenticator.size(message)) // HEARD_BYTES, MAX_HEARD)
         if len(heard) > room:

@@ -218,6 +218,7 @@ def _heartbeat(octets: Octets) -> Heartbeat:
         asks=tuple((octets.number() % 12, _odd_number(octets)) for _ in range(octets.number() % 4)),
         families=octets.number(),
         skills=octets.number(),
+        lost=tuple(octets.one_of(LINKS) for _ in range(octets.number() % 3)),
     )
 
 

@@ -116,7 +116,7 @@ def announced_on(*interfaces: LinkName) -> Bundle:
 def test_node_whose_interfaces_are_all_out_gives_its_addresses_up_at_once(
     wire: Wire, start: Start, stack: ExitStack
 ) -> None:
-    """It is heard on another LAN all the while."""
+    """It is heard on another LAN all the while, and says there what it lost: nobody has to wait for its silence."""
     lan = TwoLans(wire, start)
     elsewhere = WireHost("elsewhere")
     stack.callback(elsewhere.end)
@@ -158,6 +158,9 @@ def test_node_whose_interfaces_are_all_out_gives_its_addresses_up_at_once(
         undo(host)
         lan.until_all_are_whole()
         assert lan.holders == [taker], f"{name}: over, and nothing moves back"
+    proofs = [each.fields["proof"] for one in lan.speakers for each in one.decisions if each.reason == "PeerDead"]
+    # Of a speaker that stood still for the detection time at that moment the silence tells: not seven times.
+    assert "lost its link" in proofs
 
 
 def test_interface_that_is_excluded_is_given_up_and_one_that_is_excluded_no_more_is_announced(

@@ -152,6 +152,9 @@ def test_the_former_key_is_still_accepted_and_a_third_is_not() -> None:
         {"skills": 1 << 16},
         {"skills": -1},
         {"families": -1},
+        {"lost": ("eth0",) * 9},
+        {"lost": ("",)},
+        {"lost": ("e" * 61,)},
     ],
 )
 def test_a_heartbeat_out_of_bounds_is_nonsense(changes: dict[str, object]) -> None:
@@ -288,7 +291,7 @@ def test_the_examples_of_the_documentation_are_what_is_said() -> None:
     blocks = Path("docs/protocol.md").read_text().split("```\n")[1::2]
     heartbeat, step, offer = (bytes.fromhex(block) for block in blocks)
     speaker = Authenticator("11111111-2222-3333-4444-555555555555", (bytes(range(32)),))
-    assert speaker.parse(heartbeat).message == Heartbeat(
+    said = Heartbeat(
         "node-1",
         100,
         int(Flag.ABLE),
@@ -302,8 +305,11 @@ def test_the_examples_of_the_documentation_are_what_is_said() -> None:
         (),
         families=pack_families(frozenset(Family)),
         skills=TAKES_OFFERS,
+        lost=("eth1",),
     )
+    assert speaker.parse(heartbeat).message == said
     claimed = ClaimStep(3, (WireClaim(pack_address(AddressText("192.0.2.200")), 2, 0),))
+    assert speaker.encode(0x0102030405060708, 1, said) == heartbeat
     assert speaker.parse(step).message == claimed
     assert speaker.encode(0x0102030405060708, 2, claimed) == step
     offered = Offer(0x1122334455667788, (pack_address(AddressText("192.0.2.200")),))

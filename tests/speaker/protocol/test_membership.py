@@ -62,10 +62,10 @@ class Hearing:
         version: int = 0,
         sequence: int | None = None,
         asks: tuple[tuple[int, int], ...] = (),
+        lost: tuple[LinkName, ...] = (),
     ) -> News:
-        message = Heartbeat(
-            B, due_ms, int(flags), link, mac_of(B, link), ("10.0.0.2/16",), (), pack_heard(heard), version, 0, asks
-        )
+        mac, packed = mac_of(B, link), pack_heard(heard)
+        message = Heartbeat(B, due_ms, int(flags), link, mac, ("10.0.0.2/16",), (), packed, version, 0, asks, lost=lost)
         return self.take(message, now, link, sequence)
 
     def come_back(self, link: LinkName, said_on: LinkName, now: float) -> News:
@@ -251,3 +251,59 @@ def test_our_own_words_on_another_link_say_that_both_are_one_segment() -> None:
     told = [hearing.come_back(ETH0, said_on=ETH1, now=now).networks for now in (1.0, 2.0)]
     assert told == [True, False]
     assert (hearing.roster.links[ETH0].also, hearing.roster.links[ETH1].also) == ({ETH1: 2.0}, {ETH0: 2.0})
+
+
+# ---------------------------------------------------------------------------------------------- links that peers lost
+
+
+def heard_on_both() -> Hearing:
+    """A peer that claims an address lives on two links."""
+    hearing = Hearing()
+    hearing.hear(0.0, link=ETH0)
+    hearing.hear(0.0, link=ETH1)
+    hearing.company.claims(hearing.roster.peers[B])
+    return hearing
+
+
+def test_a_peer_that_says_that_it_lost_a_link_is_dead_there_at_once_and_lives_elsewhere() -> None:
+    hearing = heard_on_both()
+    news = hearing.hear(0.01, link=ETH0, lost=(ETH1,))
+    assert (hearing.seen(ETH0).standing, hearing.seen(ETH1).standing) == (ALIVE, DEAD)
+    assert (news.claims, news.changed) == ({VIP: "death of b"}, True)
+    hearing.hear(0.1, link=ETH1)
+    assert hearing.seen(ETH1).standing is ALIVE, "it is back"
+
+
+def test_what_a_peer_said_before_it_lost_a_link_and_comes_later_is_no_life_and_an_older_loss_is_none() -> None:
+    hearing = heard_on_both()
+    hearing.hear(0.01, link=ETH0, lost=(ETH1,), sequence=6)
+    hearing.hear(0.02, link=ETH1, sequence=5)
+    assert hearing.seen(ETH1).standing is DEAD
+    hearing.hear(1.0, link=ETH1, sequence=9)
+    hearing.hear(1.1, link=ETH0, lost=(ETH1,), sequence=8)
+    assert hearing.seen(ETH1).standing is ALIVE
+
+
+def test_a_peer_with_a_second_interface_on_the_segment_lives_there_without_the_first() -> None:
+    hearing = heard_on_both()
+    other = Heartbeat(B, 100, 0, "eth2", mac_of(B, LinkName("eth2")), (), (), pack_heard(((OUR_SESSION, 0),)), 0, 0, ())
+    hearing.take(other, 0.01, ETH1)
+    hearing.hear(0.02, link=ETH0, lost=(ETH1,))
+    assert hearing.seen(ETH1).standing is ALIVE
+
+
+def test_what_a_peer_says_by_a_link_that_it_says_to_have_lost_is_heard() -> None:
+    hearing = heard_on_both()
+    hearing.hear(0.01, link=ETH0, lost=(ETH0,))
+    assert hearing.seen(ETH0).standing is ALIVE
+
+
+def test_losses_that_follow_each_other_closely_are_not_believed() -> None:
+    """All claims of the peer are judged anew for each."""
+    hearing = heard_on_both()
+    judged = 0
+    for turn in range(100):
+        at = turn / 100
+        judged += bool(hearing.hear(at, link=ETH0, lost=(ETH1,)).claims)
+        hearing.hear(at, link=ETH1)
+    assert 1 <= judged <= 2

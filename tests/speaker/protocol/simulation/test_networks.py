@@ -16,6 +16,7 @@ from tests.speaker.protocol.simulation.scenes import (
     decisions_of,
     held_by,
     owner_of,
+    seconds_until_answered,
     settle,
     with_storage,
 )
@@ -317,3 +318,45 @@ def test_a_bundle_is_joined_also_where_its_holders_lack_one_of_its_networks(firs
         world.set_bundles([replace(bundle_of("b1", addresses, ()), candidates=candidates)])
         world.run(5.0)
         assert world.owner(own, storage) == world.owner(theirs, storage) == "n0", world.story()
+
+
+# ------------------------------------------------------------------------ links that are lost, of nodes with several
+
+LOSSES = {
+    "carrier": lambda world, node: world.unplug(node),
+    "gone": lambda world, node: world.lose_link(node, world.nodes[node].lan),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("nodes", [2, 3])
+def test_a_link_that_a_holder_lost_is_said_on_its_other_links_and_nobody_waits_for_the_silence(
+    loss: str, nodes: int
+) -> None:
+    for seed in SEEDS:
+        world, _, _ = of_both(seed, (ON_LAN, ON_STORAGE), nodes)
+        holder = owner_of(world, ON_LAN)
+        LOSSES[loss](world, holder)
+        assert seconds_until_answered(world, address=ON_LAN) < 0.1, world.story()
+        world.run(3.0)
+        assert_each_is_answered_by_one(world)
+
+
+@pytest.mark.parametrize("network", ["LAN", "storage"])
+@pytest.mark.parametrize("away_s", [0.0, 0.01, 0.04, 0.15, 0.6])
+def test_a_link_that_is_lost_and_back_in_a_moment_has_one_holder(away_s: float, network: str) -> None:
+    """The invariants watch for two all the while; here also at every step, since the last fault was just now."""
+    for seed in SEEDS:
+        world, storage, _ = of_both(seed, (ON_LAN, ON_STORAGE))
+        place = storage if network == "storage" else world.network
+        address = ON_STORAGE if network == "storage" else ON_LAN
+        for _ in range(3):
+            holder = owner_of(world, address, place)
+            world.unplug(holder, place)
+            world.run(away_s)
+            world.plug(holder, place)
+            for _ in range(300):
+                world.run(0.005)
+                assert len(place.answerers.get(address, ())) < 2, world.story()
+            world.run(2.0)
+            assert_each_is_answered_by_one(world, place)
