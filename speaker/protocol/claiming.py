@@ -49,7 +49,7 @@ from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.arbitration import Arbitration
 from speaker.protocol.bundles import Bundles, candidate_of, suits
 from speaker.protocol.choosing import Choosing
-from speaker.protocol.handing import OFFER_S
+from speaker.protocol.handing import OFFER_S, HandOvers
 from speaker.protocol.owners import Owners
 from speaker.protocol.probes import Probes
 from speaker.protocol.roster import LinkFamily, Roster
@@ -110,6 +110,7 @@ class Claiming:
         bundles: Bundles,
         owners: Owners,
         choosing: Choosing,
+        hand_overs: HandOvers,
         *,
         probes: Probes,
         arbitration: Arbitration,
@@ -122,6 +123,7 @@ class Claiming:
         self._choosing = choosing
         self._probes = probes
         self._arbitration = arbitration
+        self._hand_overs = hand_overs
         self._unowned: dict[BundleId, float] = {}
         self._partial: dict[BundleId, float] = {}
         self._offered: dict[BundleId, tuple[NodeName, float]] = {}
@@ -369,7 +371,10 @@ class Claiming:
         return any(self._roster.may_claim(place.link, now) for place in places)
 
     def _wanted(self, bundle: Bundle, now: float) -> bool:
-        """Whether it is to be claimed if nobody holds it: it serves, or did until lately and was held."""
+        """Whether it is to be claimed if nobody is heard to hold it: it serves, or did until lately and was held; and
+        nobody has taken it unheard."""
+        if self._hand_overs.is_away(bundle.id):
+            return False
         return bundle.serving or (self._bundles.unserved.lately(bundle, now) and not self._owners.is_cold(bundle))
 
     def _turn(

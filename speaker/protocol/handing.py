@@ -9,6 +9,8 @@
    one (``successors``).
 4. A node that was named in vain may have claimed all the same, where nothing of it arrives here any more. So two
    seconds after it was named it is asked for the address. If it proves that it answers, the holder releases the bundle.
+5. It is asked again each second, since its answers are all that is known of its claim. This node claims the bundle
+   again only when two questions were left unanswered, or another node's claim was heard and has ended.
 
 **Work is bounded.** At most 500 addresses are on offer at a time, or one bundle. The others wait until these are taken.
 """
@@ -19,6 +21,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from cluster.addresses import family_of
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.plan import Bundle, BundleId
@@ -31,6 +34,7 @@ SAY_GAP_S = 0.1
 MAX_ON_OFFER = 500  # addresses at a time
 ASK_S = 2.0  # after which a node that was named in vain is asked for the address
 ANSWER_S = 1.0  # for its answer
+UNANSWERED = 2  # questions, after which a node that took a bundle is believed to have it no more
 
 
 @dataclass(slots=True)
@@ -56,6 +60,18 @@ class _InVain:
     """Of the question."""
 
 
+@dataclass(slots=True)
+class _Taken:
+    """A bundle that a node has taken, as its answers alone show."""
+
+    node: NodeName
+    address: AddressText
+    next_at: float
+    nonce: bytes = b""
+    unanswered: int = 0
+    """Questions since its last answer."""
+
+
 class HandOvers:
     """Sans-IO; emits ``AskAddress`` and ``Decision``."""
 
@@ -69,6 +85,7 @@ class HandOvers:
         self._on_offer = 0
         """Addresses."""
         self._in_vain: dict[BundleId, dict[NodeName, _InVain]] = {}
+        self._taken: dict[BundleId, _Taken] = {}
         self._offers: list[Offer] = []
         self._next_at = NEVER
 
@@ -130,6 +147,7 @@ class HandOvers:
         self._ask(now)
         times = [min(each.next_at, each.until) for each in self._open.values()]
         times += [each.next_at for nodes in self._in_vain.values() for each in nodes.values()]
+        times += [each.next_at for each in self._taken.values()]
         self._next_at = min(times, default=NEVER)
         return in_vain
 
@@ -155,22 +173,55 @@ class HandOvers:
                 if asked.nonce:
                     del nodes[node]
                     continue
-                asked.nonce, asked.next_at = (
-                    self._rng.getrandbits(8 * NONCE_OCTETS).to_bytes(NONCE_OCTETS),
-                    now + ANSWER_S,
-                )
-                peer = self._roster.peers.get(node)
-                for link, sighting in peer.sightings.items() if peer is not None else ():
-                    if link in self._roster.links and self._roster.links[link].answering:
-                        self._roster.emit(AskAddress(link, asked.address, sighting.mac, asked.nonce))
+                asked.nonce, asked.next_at = self._ask_node(node, asked.address), now + ANSWER_S
             if not nodes:
                 del self._in_vain[id_]
 
-    def is_taken(self, bundle: BundleId, seen: NeighbourSeen, node: NodeName, proves: Callable[[bytes], bool]) -> bool:
+    def _ask_node(self, node: NodeName, address: AddressText) -> bytes:
+        """Ask a node whether it answers for an address, wherever it was heard. Returns the question's nonce."""
+        nonce = self._rng.getrandbits(8 * NONCE_OCTETS).to_bytes(NONCE_OCTETS)
+        peer = self._roster.peers.get(node)
+        for name, sighting in peer.sightings.items() if peer is not None else ():
+            link = self._roster.links.get(name)
+            if link is not None and link.answering and family_of(address) in link.state.families:
+                self._roster.emit(AskAddress(name, address, sighting.mac, nonce))
+        return nonce
+
+    def note_answer(
+        self, id_: BundleId, seen: NeighbourSeen, node: NodeName, proves: Callable[[bytes], bool], now: float
+    ) -> bool:
         """Whether a frame shows that a node that was named in vain answers for a bundle's address. ``proves`` says
         whether the frame has what a member makes of a nonce."""
-        asked = self._in_vain.get(bundle, {}).get(node)
-        return asked is not None and bool(asked.nonce) and seen.sender == asked.address and proves(asked.nonce)
+        taken = self._taken.get(id_)
+        if taken is not None and taken.nonce and (node, seen.sender) == (taken.node, taken.address):
+            taken.unanswered = 0 if proves(taken.nonce) else taken.unanswered
+        asked = self._in_vain.get(id_, {}).get(node)
+        if asked is None or not asked.nonce or seen.sender != asked.address or not proves(asked.nonce):
+            return False
+        self._taken[id_] = _Taken(node, asked.address, now + ANSWER_S)
+        self._next_at = min(self._next_at, now + ANSWER_S)
+        return True
+
+    # ------------------------------------------------------------------------------------------------ taken unheard
+
+    def is_away(self, id_: BundleId) -> bool:
+        """Whether a node has the bundle, as its answers alone show."""
+        return id_ in self._taken
+
+    def heard(self, id_: BundleId) -> None:
+        """Another node's claim on it was heard: from now on that tells whose it is."""
+        self._taken.pop(id_, None)
+
+    def ask_again(self, now: float) -> bool:
+        """Ask those who have taken a bundle. Returns whether of some nobody answers any more."""
+        back = [id_ for id_, each in self._taken.items() if now >= each.next_at and each.unanswered >= UNANSWERED]
+        for id_ in back:
+            del self._taken[id_]
+        for taken in self._taken.values():
+            if now >= taken.next_at:
+                taken.nonce, taken.next_at = self._ask_node(taken.node, taken.address), now + ANSWER_S
+                taken.unanswered += 1
+        return bool(back)
 
 
 def _in_datagrams(said: dict[int, list[AddressText]]) -> Iterator[Offer]:

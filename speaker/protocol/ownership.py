@@ -77,11 +77,10 @@ class Ownership:
         self._arbitration = Arbitration(roster)
         self.degraded: frozenset[LinkName] = frozenset()
         """Links on which somebody cannot be heard, as of the last ``confirm``."""
-        self._claiming = Claiming(
-            roster, self._bundles, self._owners, self._choosing, probes=self.probes, arbitration=self._arbitration
-        )
         self.hand_overs = HandOvers(roster, rng)
-        self._moving = Moving(roster, self._bundles, self._owners, self._choosing, self.hand_overs)
+        tables = (roster, self._bundles, self._owners, self._choosing, self.hand_overs)
+        self._claiming = Claiming(*tables, probes=self.probes, arbitration=self._arbitration)
+        self._moving = Moving(*tables)
         self._heard: dict[AddressText, str] = {}
         """Still to be judged, and why."""
         self._judge_at = NEVER
@@ -145,10 +144,9 @@ class Ownership:
     def receive_neighbour(
         self, seen: NeighbourSeen, node: NodeName, proves: Callable[[bytes], bool], now: float
     ) -> None:
-        """A frame of a node may show that it has taken what was offered to it. ``proves`` says whether the frame has
-        what a member makes of a nonce."""
+        """A frame of a node may show that it has taken what was offered to it. ``proves`` tells by a nonce."""
         bundle = self._bundles.of.get(seen.sender)
-        if bundle is not None and self.hand_overs.is_taken(bundle.id, seen, node, proves):
+        if bundle is not None and self.hand_overs.note_answer(bundle.id, seen, node, proves, now):
             self._release_bundle(bundle, f"{node} answers", now)
 
     def wake(self, now: float) -> None:
@@ -350,6 +348,8 @@ class Ownership:
         if now >= self._moving.next_deadline:
             self._move(now)
         if now >= self.hand_overs.next_deadline:
+            if self.hand_overs.ask_again(now):
+                self._claiming.wake(now)
             for id_, node in self.hand_overs.review(now):
                 self._moving.offered_in_vain(id_, node, now)
         if (
@@ -396,6 +396,7 @@ class Ownership:
                     self.probes.forget(address)
                     self.conflicts.withhold_no_more(address)
                     self._moving.taken(bundle.id)
+                    self.hand_overs.heard(bundle.id)
             if address in self.log.claims:
                 winner, some_kept = self._owners.rivals(address, now)
                 if winner is not None:

@@ -9,7 +9,7 @@ import pytest
 from cluster.objects import AddressText
 from speaker.plan import Bundle, BundleId
 from speaker.protocol.effects import AskAddress, Decision, NeighbourSeen
-from speaker.protocol.handing import ANSWER_S, ASK_S, MAX_ON_OFFER, OFFER_S, SAY_GAP_S, HandOvers
+from speaker.protocol.handing import ANSWER_S, ASK_S, MAX_ON_OFFER, OFFER_S, SAY_GAP_S, UNANSWERED, HandOvers
 from speaker.protocol.heartbeat import MAX_OFFERED, pack_address
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, VIP, B, C, Company, mac_of
@@ -108,7 +108,12 @@ def test_who_was_named_in_vain_is_asked_and_believed_by_its_proof(
     (question,) = holder.questions()
     assert (question.target, question.mac, len(question.nonce)) == (VIP, mac_of(B), 8)
     seen = NeighbourSeen(ETH0, sender, mac_of(B), VIP, is_reply=True, proof=b"p" * 12)
-    found = holder.made.is_taken(id_, seen, B if node == B else C, lambda nonce: proves and nonce == question.nonce)
-    assert found is taken
-    holder.made.review(ASK_S + ANSWER_S)
+    found = holder.made.note_answer(
+        id_, seen, B if node == B else C, lambda nonce: proves and nonce == question.nonce, ASK_S
+    )
+    assert (found, holder.made.is_away(id_)) == (taken, taken)
+    for number in range(1, UNANSWERED + 2):
+        assert holder.made.is_away(id_) is taken
+        assert holder.made.ask_again(ASK_S + number * ANSWER_S) is (taken and number > UNANSWERED)
+        holder.made.review(ASK_S + number * ANSWER_S)
     assert holder.made.next_deadline == float("inf"), "and then it is forgotten"

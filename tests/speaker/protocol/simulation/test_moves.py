@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText, NodeName
 from speaker.plan import DRAINED_TIER, Bundle
-from speaker.protocol.handing import ASK_S, MAX_ON_OFFER, OFFER_S
+from speaker.protocol.handing import ANSWER_S, ASK_S, MAX_ON_OFFER, OFFER_S, UNANSWERED
 from speaker.protocol.heartbeat import Authenticator
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
@@ -134,6 +134,28 @@ def test_a_successor_that_claims_and_is_not_heard_is_asked_and_answers(seed: int
     assert holder not in world.answerers[VIP], world.story()
     gone_at = next(when for when, what, who in world.owner_changes if what == VIP and when > at and holder not in who)
     assert gone_at - at < ASK_S + 0.1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_successor_known_by_its_answers_alone_keeps_what_it_took_until_it_answers_no_more(seed: int) -> None:
+    """The former holder is a candidate still, and would take the address back since it hears nobody claim it. It hears
+    nothing at all."""
+    world = settled(seed)
+    holder = owner_of(world)
+    change(world, lambda bundle: drained(bundle, holder))
+    while not decisions_of(world, "Offered"):
+        world.run(0.0005)
+    successor = str(decisions_of(world, "Offered")[0].fields["to"])
+    world.network.firewalled |= {(other, holder) for other in world.nodes if other != holder}
+    world.fault("the holder hears nobody any more")
+    world.run(ASK_S + 0.5)
+    assert world.answerers[VIP] == {successor}, world.story()
+    world.run(20.0)
+    assert world.answerers[VIP] == {successor}, world.story()
+    for name in world.nodes:
+        if name != holder:
+            world.power_cut(name)
+    assert seconds_until_answered(world) < UNANSWERED * ANSWER_S + 1.5, world.story()
 
 
 @pytest.mark.parametrize("who", ["holder", "successor"])
