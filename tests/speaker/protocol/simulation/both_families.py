@@ -9,7 +9,6 @@ and is there again.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -19,6 +18,7 @@ from speaker.link import LinkName
 from speaker.plan import Bundle, Candidate
 from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode
 from tests.speaker.protocol.simulation.network import SimulatedNetwork
+from tests.speaker.protocol.simulation.schedules import WHOLE, Fault, Without
 from tests.speaker.protocol.simulation.strange import StrangeSchedule
 from tests.speaker.protocol.simulation.world import LINK, World
 
@@ -30,9 +30,21 @@ SUBNETS6 = {"10.0.9": "fd10", "10.1.9": "fd11", "192.0.2": "2001:db8"}
 
 
 class FamilySchedule(StrangeSchedule):
-    def __init__(self, seed: int, *, nodes: int | None = None, loss: float | None = None, faults: int = 8) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        nodes: int | None = None,
+        loss: float | None = None,
+        faults: int = 8,
+        without: Without = WHOLE,
+    ) -> None:
         self.families = random.Random(seed * 4243 + 3)
-        super().__init__(seed, nodes=nodes, loss=loss, faults=faults)
+        super().__init__(seed, nodes=nodes, loss=loss, faults=faults, without=without)
+
+    def draw_for(self, step: int) -> None:
+        super().draw_for(step)
+        self.families.seed(f"families {self.seed} {step}")
 
     def make_world(self, seed: int, count: int, *, gateway: bool, client: bool) -> World:
         world = super().make_world(seed, count, gateway=gateway, client=client)
@@ -62,12 +74,11 @@ class FamilySchedule(StrangeSchedule):
         """Advertisements name other interfaces for other nodes."""
         return replace(candidate, interfaces=self.families.choice(((LINK,), (LINK,), (STORAGE,), (LINK, STORAGE), ())))
 
-    def _strange_faults(self) -> list[Callable[[], None]]:
-        faults, world, rng = super()._strange_faults(), self.world, self.families
-        node = rng.choice(list(world.nodes.values()))
-        interface = rng.choice(node.interfaces)
+    def _strange_faults(self) -> list[Fault]:
+        faults, node = super()._strange_faults(), self.some_node()
+        interface = self.families.choice(node.interfaces)
         if interface.present:
-            faults += [lambda: self._change_families(node, interface)] * 8
+            faults.append(Fault("families", 8, lambda: self._change_families(node, interface)))
         return faults
 
     def _change_families(self, node: SimulatedNode, interface: SimulatedInterface) -> None:

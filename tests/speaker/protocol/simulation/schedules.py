@@ -1,39 +1,112 @@
-"""Random schedules of faults, each determined by its seed."""
+"""Random schedules of faults, each determined by its seed.
+
+What happens in a step is drawn for that step alone, and of what could happen each has its own lot: so what is left out
+of a schedule (``Without``) changes little of the rest, and a schedule that fails can be made smaller (``shrinking``).
+"""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from cluster.addresses import family_of
-from speaker.plan import Bundle
-from tests.speaker.protocol.simulation.invariants import Invariants
+from speaker.plan import DRAINED_TIER, Bundle
+from tests.speaker.protocol.simulation.invariants import BrokenPromiseError, Invariants
+from tests.speaker.protocol.simulation.machines import SimulatedNode
 from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
 CALM_S = 6.0  # at the end, everything healed, until everything must be as it should be
+LONGEST_LOSS = 0.05  # of which a network that is healed may go on losing frames
+ENDED_S = 0.4  # after a speaker was told to end, until it has
+
+
+class Fault(NamedTuple):
+    name: str
+    weight: float
+    """Of its lot, beside those of the others."""
+    happen: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Without:
+    """What is left out of a schedule."""
+
+    steps: frozenset[int] = frozenset()
+    nodes: frozenset[str] = frozenset()
+    bundles: frozenset[int] = frozenset()
+    """Of the first ones."""
+    weather: bool = False
+    """No frame is lost, doubled or late."""
+    lags: bool = False
+    """All see a Plan at once."""
+    spread: bool = False
+    """All start at once."""
+    luck: int = 0
+    """Which frames are lost, and who is early, is drawn anew where this is another number."""
+
+
+WHOLE = Without()
 
 
 class Schedule:
     """Some seconds of faults on some speakers, and the calm after them."""
 
-    def __init__(self, seed: int, *, nodes: int | None = None, loss: float | None = None, faults: int = 8) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        nodes: int | None = None,
+        loss: float | None = None,
+        faults: int = 8,
+        without: Without = WHOLE,
+    ) -> None:
         rng = random.Random(seed * 7919)
-        count = nodes if nodes is not None else rng.choice((2, 2, 3, 3, 3, 4, 5))
+        count = nodes if nodes is not None else self.node_count(rng)
         gateway = rng.random() < 0.7
-        self.world = self.make_world(seed, count, gateway=gateway, client=gateway or rng.random() < 0.5)
+        self.seed = seed
+        self.without = without
+        self.world = self.make_world(
+            seed + without.luck * 1_000_003, count, gateway=gateway, client=gateway or rng.random() < 0.5
+        )
         self.rng = rng
         self.faults = faults
-        lossy = loss if loss is not None else rng.choice((0.0, 0.0, 0.0, 0.01, 0.05))
+        lossy = loss if loss is not None else rng.choice((0.0, 0.0, 0.0, 0.01, 0.05, 0.2))
         straggling = rng.choice((0.0, 0.0, 0.1))
-        self.world.network.weather = Weather(lossy, (0.0002, 0.002), rng.choice((0.0, 0.05)), straggling)
+        weather = Weather(lossy, (0.0002, 0.002), rng.choice((0.0, 0.05)), straggling)
         for node in self.world.nodes.values():
             node.lag = rng.choice((0.0, 0.05, rng.uniform(0.0, 2.0)))
-        self.bundles = self._first_bundles(rng.randint(1, 6))
+        self._leave_out(weather)
+        self.drained: set[str] = set()
+        self.bundles = self._first_bundles(rng.randint(1, self.most_bundles()))
         self.made = len(self.bundles)
+        self.bundles = [bundle for i, bundle in enumerate(self.bundles) if i not in without.bundles]
+        self.first_bundles = self.made
         self.invariants = Invariants(self.world)
+
+    def node_count(self, rng: random.Random) -> int:
+        return rng.choice((2, 2, 3, 3, 3, 4, 5))
+
+    def most_bundles(self) -> int:
+        """At the start."""
+        return 6
+
+    def _leave_out(self, weather: Weather) -> None:
+        world, without = self.world, self.without
+        if without.weather:
+            for network in world.networks:
+                network.weather = Weather()
+        else:
+            world.network.weather = weather
+        for name in without.nodes:
+            del world.nodes[name]
+        for node in world.nodes.values() if without.lags else ():
+            node.lag = 0.0
 
     def make_world(self, seed: int, count: int, *, gateway: bool, client: bool) -> World:
         return World(seed, count, gateway=gateway, client=client)
@@ -47,19 +120,53 @@ class Schedule:
 
     def run(self) -> World:
         world, rng = self.world, self.rng
-        world.set_bundles(self.bundles)
-        world.start_all(spread=self.start_takes())
+        self.publish()
+        spread = self.start_takes()
+        world.start_all(spread=0.0 if self.without.spread else spread)
         world.run(rng.uniform(1.0, 4.5))
         if rng.random() < 0.3:
             world.api_frozen_at = world.now
             world.note("--- the API is gone")
-        for _ in range(self.faults):
-            rng.choice(self._faults())()
-            world.run(rng.choice((rng.uniform(0.0, 0.5), rng.uniform(0.3, 2.0), rng.uniform(2.0, 4.0))))
+        for step in range(self.faults):
+            self.draw_for(step)
+            if step not in self.without.steps:
+                self._step()
+        self.draw_for(self.faults)
         self.heal()
         world.run(CALM_S + max(node.lag for node in world.nodes.values()))
         self.check_end()
         return world
+
+    def draw_for(self, step: int) -> None:
+        """From now on all that is drawn depends on the step alone."""
+        self.rng.seed(f"{self.seed} {step}")
+
+    def _step(self) -> None:
+        rng = self.rng
+        faults, lot = self._faults(), rng.random()
+        waits = rng.choice((rng.uniform(0.0, 0.5), rng.uniform(0.3, 2.0), rng.uniform(2.0, 4.0)))
+        min(faults, key=lambda fault: -math.log(random.Random(f"{lot} {fault.name}").random()) / fault.weight).happen()
+        self.world.run(waits)
+
+    def some_node(self) -> SimulatedNode:
+        return self.some_nodes()[0]
+
+    def some_nodes(self) -> list[SimulatedNode]:
+        """All, in an order that chance gives."""
+        lot = self.rng.random()
+        return sorted(self.world.nodes.values(), key=lambda node: random.Random(f"{lot} {node.name}").random())
+
+    def publish(self) -> None:
+        """The API has the bundles, with the nodes that are drained."""
+        self.world.set_bundles([self._with_drained(bundle) for bundle in self.bundles])
+
+    def _with_drained(self, bundle: Bundle) -> Bundle:
+        if not self.drained:
+            return bundle
+        candidates = [
+            replace(each, tier=DRAINED_TIER) if each.node in self.drained else each for each in bundle.candidates
+        ]
+        return replace(bundle, candidates=tuple(sorted(candidates, key=lambda each: each.tier)))
 
     def start_takes(self) -> float:
         """Seconds within which all speakers start for the first time."""
@@ -67,33 +174,70 @@ class Schedule:
 
     # ---------------------------------------------------------------------------------------------- faults
 
-    def _faults(self) -> list[Callable[[], None]]:
+    def _faults(self) -> list[Fault]:
+        """What may happen now."""
         world, rng = self.world, self.rng
-        node = rng.choice(list(world.nodes.values()))
-        other = rng.choice([n for n in world.nodes.values() if n is not node])
-        name = node.name
-        faults: list[Callable[[], None]] = [self._change_plan, self._partition, self._heal_network]
-        faults += [self._change_endpoints] * 2
-        if node.powered:
-            faults += [lambda: world.power_cut(name)]
-            if name in world.network.unplugged:
-                faults += [lambda: world.plug(name)] * 3
-            else:
-                faults += [lambda: world.unplug(name)]
-        if node.running:
-            faults += [
-                lambda: world.kill(name),
-                lambda: world.pause(name, rng.choice((rng.uniform(0.05, 0.4), rng.uniform(0.2, 3.0)))),
-                lambda: world.leave(name),
-            ]
-        else:
-            faults += [lambda: world.start(name)] * 4
-        faults += [
-            lambda: self._cut(f"{name} cannot hear", [(o, name) for o in world.hosts() - {name}]),
-            lambda: self._cut(f"{name} cannot be heard", [(name, o) for o in world.hosts() - {name}]),
-            lambda: self._cut(f"{name} does not reach {other.name}", [(name, other.name)]),
+        node, other = self.some_nodes()[:2] if len(world.nodes) > 1 else self.some_nodes() * 2
+        name, seconds = node.name, rng.choice((rng.uniform(0.05, 0.4), rng.uniform(0.2, 3.0)))
+        faults = [
+            Fault("plan", 1, self._change_plan),
+            Fault("endpoints", 2, self._change_endpoints),
+            Fault("drain", 2, lambda: self._drain(node)),
+            Fault("partition", 1, self._partition),
+            Fault("heal", 1, self._heal_network),
+            Fault("deaf", 1, lambda: self._cut(f"{name} cannot hear", [(o, name) for o in world.hosts() - {name}])),
+            Fault("mute", 1, lambda: self._cut(f"{name} is not heard", [(name, o) for o in world.hosts() - {name}])),
+            Fault("one way", 1, lambda: self._cut(f"{name} does not reach {other.name}", [(name, other.name)])),
+            Fault("rolling restart", 0.5, self._restart_all),
+            Fault("site", 0.5, self._cut_power_of_all),
         ]
+        if node.powered:
+            faults.append(Fault("power", 1, lambda: world.power_cut(name)))
+            if name in world.network.unplugged:
+                faults.append(Fault("plug", 3, lambda: world.plug(name)))
+            else:
+                faults.append(Fault("unplug", 1, lambda: world.unplug(name)))
+        if not node.running:
+            faults.append(Fault("start", 4, lambda: world.start(name)))
+            return faults
+        faults += [
+            Fault("kill", 1, lambda: world.kill(name)),
+            Fault("pause", 1, lambda: world.pause(name, seconds)),
+            Fault("leave", 1, lambda: world.leave(name)),
+        ]
+        if math.isinf(node.lag):
+            faults.append(Fault("watcher", 2, lambda: world.restart_watcher(name)))
+        else:
+            faults.append(Fault("no watcher", 0.5, lambda: world.lose_watcher(name)))
         return faults
+
+    def _drain(self, node: SimulatedNode) -> None:
+        """A node is drained, or not any more."""
+        self.drained ^= {node.known_as}
+        self.world.note(f"--- drained: {' '.join(sorted(self.drained)) or 'nobody'}")
+        self.publish()
+
+    def _restart_all(self) -> None:
+        """As a rolling update of the DaemonSet does: one speaker ends and starts after the other."""
+        world, rng = self.world, self.rng
+        for node in self.some_nodes():
+            if node.running:
+                world.leave(node.name)
+                world.run(ENDED_S)
+            if node.powered and not node.running:
+                world.start(node.name)
+                world.run(rng.choice((0.1, 2.5)))
+
+    def _cut_power_of_all(self) -> None:
+        """The whole site loses power, and has it back."""
+        world, rng = self.world, self.rng
+        for node in self.some_nodes():
+            if node.powered:
+                world.power_cut(node.name)
+        world.run(rng.uniform(0.1, 3.0))
+        for node in self.some_nodes():
+            world.start(node.name)
+            world.run(rng.uniform(0.0, 0.5))
 
     def _cut(self, what: str, pairs: list[tuple[str, str]]) -> None:
         for source, target in pairs:
@@ -102,7 +246,8 @@ class Schedule:
 
     def _partition(self) -> None:
         world = self.world
-        side = {name for name in sorted(world.hosts()) if self.rng.random() < 0.5}
+        lot = self.rng.random()
+        side = {name for name in world.hosts() if random.Random(f"{lot} {name}").random() < 0.5}
         world.network.partition(side, world.hosts())
         world.fault(f"partition: {' '.join(sorted(side))}")
 
@@ -121,7 +266,7 @@ class Schedule:
             i = self.rng.randrange(len(self.bundles))
             tiers = {name: self.rng.choice((0, 0, 1)) for name in self.world.names()}
             self.bundles[i] = bundle_of(self.bundles[i].id, self.bundles[i].addresses, self.world.names(), tiers)
-        self.world.set_bundles(self.bundles)
+        self.publish()
 
     def _change_endpoints(self) -> None:
         """Endpoints vanish, of some bundles or, as after an outage of the API server, of all; or all are back."""
@@ -142,7 +287,11 @@ class Schedule:
     def heal(self) -> None:
         world = self.world
         self._heal_network()
-        world.run(0.4)  # who was told to end has ended
+        world.network.weather.loss = min(world.network.weather.loss, LONGEST_LOSS)
+        world.run(ENDED_S)  # who was told to end has
+        for name in world.nodes:
+            if math.isinf(world.nodes[name].lag):
+                world.restart_watcher(name)
         for name in sorted(world.network.unplugged):
             world.plug(name)
         for name in world.names():
@@ -163,7 +312,8 @@ class Schedule:
         if world.api_frozen_at == float("inf"):
             answerers = [pair for network in world.networks for pair in network.answerers.items()]
             left = {address for address, nodes in answerers if nodes} - held
-            assert not left, f"{left} are answered although no Service has them\n{world.story()}"
+            if left:
+                raise BrokenPromiseError("END", f"{sorted(left)} are answered although no Service has them", world)
 
     def _check_bundle(self, bundle: Bundle, network: SimulatedNetwork) -> None:
         """One node answers for each address on each network where it belongs and somebody can, and one for all of them
@@ -181,4 +331,5 @@ class Schedule:
         on_one = all(len(world.networks_of(address)) == 1 for address in bundle.addresses)
         one_for_all = on_one or len({family_of(address) for address in bundle.addresses}) == 1
         if any(len(nodes) != 1 for nodes in owners) or (of_all and one_for_all and len(set(owners)) != 1):
-            raise AssertionError(f"{bundle.id} is held on {network.name} by {owners} at the end\n{world.story()}")
+            shown = "; ".join("+".join(sorted(nodes)) or "nobody" for nodes in owners)
+            raise BrokenPromiseError("END", f"{bundle.id} is held on {network.name} by {shown}", world)

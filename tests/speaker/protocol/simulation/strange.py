@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace as replaced
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -23,19 +25,35 @@ from tests.speaker.protocol.simulation.liar import Liar
 from tests.speaker.protocol.simulation.loop import Work
 from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode, Stranger
 from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
-from tests.speaker.protocol.simulation.schedules import CALM_S, Schedule
-from tests.speaker.protocol.simulation.world import LINK, World
+from tests.speaker.protocol.simulation.schedules import CALM_S, WHOLE, Fault, Schedule, Without
+from tests.speaker.protocol.simulation.world import CLIENT, LINK, World
 
 TWIN_SILENCE_S = 6.0  # after which nobody yields to a twin that has gone any more
 FORGED_S = 0.1  # between unasked replies in another's name
+RIVAL_MAC = Mac(bytes([2, 0, 0, 0, 4, 2]))
+RIVAL_S = 0.7  # between its frames
+STORM = 500  # hosts
+STORM_S = 0.2
 
 
 class StrangeSchedule(Schedule):
-    def __init__(self, seed: int, *, nodes: int | None = None, loss: float | None = None, faults: int = 8) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        nodes: int | None = None,
+        loss: float | None = None,
+        faults: int = 8,
+        without: Without = WHOLE,
+    ) -> None:
         self.strange = random.Random(seed * 6007 + 5)
         self.storage: SimulatedNetwork | None = None
         self.renewed = 0
-        super().__init__(seed, nodes=nodes, loss=loss, faults=faults)
+        super().__init__(seed, nodes=nodes, loss=loss, faults=faults, without=without)
+
+    def draw_for(self, step: int) -> None:
+        super().draw_for(step)
+        self.strange.seed(f"strange {self.seed} {step}")
 
     def make_world(self, seed: int, count: int, *, gateway: bool, client: bool) -> World:
         rng = self.strange
@@ -77,34 +95,38 @@ class StrangeSchedule(Schedule):
     def _demand(self, candidate: Candidate) -> Candidate:
         return replace(candidate, interfaces=(LINK,))
 
-    def _faults(self) -> list[Callable[[], None]]:
+    def _faults(self) -> list[Fault]:
         usual = super()._faults()
         strange = self._strange_faults()
         return usual if self.rng.random() < 0.4 else strange
 
     # ---------------------------------------------------------------------------------------------- faults
 
-    def _strange_faults(self) -> list[Callable[[], None]]:
+    def _strange_faults(self) -> list[Fault]:
         world, rng = self.world, self.strange
-        node = rng.choice(list(world.nodes.values()))
+        node = self.some_node()
+        interface = rng.choice(node.interfaces)
         faults = [
-            lambda: self._firewall(node),
-            lambda: self._firewall(node),
-            self._stop_forwarding_groups,
-            lambda: self._block_port(node),
-            self._heal_network,
-            self._let_strangers_sleep,
-            lambda: self._answer_for(node),
-            self._change_candidates,
-            lambda: self._run_twin(node),
-            self._lie,
+            Fault("firewall", 2, lambda: self._firewall(node)),
+            Fault("groups", 1, self._stop_forwarding_groups),
+            Fault("port", 1, lambda: self._block_port(node)),
+            Fault("heal", 1, self._heal_network),
+            Fault("sleep", 1, self._let_strangers_sleep),
+            Fault("answers", 1, lambda: self._answer_for(node)),
+            Fault("rival", 1, lambda: self._meet_rival(node)),
+            Fault("storm", 1, self._storm),
+            Fault("candidates", 1, self._change_candidates),
+            Fault("twin", 1, lambda: self._run_twin(node)),
+            Fault("lie", 1, self._lie),
         ]
         if node.running:
-            interface = rng.choice(node.interfaces)
-            faults += [lambda: self._renew(node, interface)] * 4
-            faults += [lambda: self._refuse(node, interface), lambda: self._lose(node, interface)]
-        if self.storage is not None:
-            faults += [lambda: self._break_storage(node)] * 3
+            faults += [
+                Fault("renew", 4, lambda: self._renew(node, interface)),
+                Fault("refuse", 1, lambda: self._refuse(node, interface)),
+                Fault("lose", 1, lambda: self._lose(node, interface)),
+            ]
+        if self.storage is not None and len(world.nodes) > 1:
+            faults.append(Fault("storage", 3, lambda: self._break_storage(node)))
         return faults
 
     def _renew(self, node: SimulatedNode, interface: SimulatedInterface) -> None:
@@ -203,6 +225,42 @@ class StrangeSchedule(Schedule):
         if world.now < until:
             world.clock.after(FORGED_S, lambda: self._forge(mac, addresses, until))
 
+    def _meet_rival(self, node: SimulatedNode) -> None:
+        """A stranger uses an address that a node holds, and says so now and then."""
+        world, rng = self.world, self.strange
+        interface = next(node.on(world.network), None)
+        addresses = sorted(interface.answers) if interface is not None else []
+        if addresses:
+            address = rng.choice(addresses)
+            rival = world.strangers["rival"] = Stranger("rival", RIVAL_MAC, {address: RIVAL_MAC})
+            world.note(f"--- a stranger uses {address}")
+            self._announce(rival, address, world.now + rng.uniform(0.5, 4.0))
+
+    def _announce(self, rival: Stranger, address: AddressText, until: float) -> None:
+        world = self.world
+        self._show_all(NeighbourSeen(LINK, address, rival.mac, address, False))
+        if world.now < until and world.strangers.get("rival") is rival:
+            world.clock.after(RIVAL_S, lambda: self._announce(rival, address, until))
+        elif world.strangers.get("rival") is rival:
+            del world.strangers["rival"]
+
+    def _storm(self) -> None:
+        """Hundreds of hosts ask for each other."""
+        world, rng = self.world, self.strange
+        for i in range(STORM):
+            mac = Mac(bytes([2, 0, 0, 1, i // 250, i % 250]))
+            seen = NeighbourSeen(LINK, AddressText(f"10.0.{100 + i // 250}.{1 + i % 250}"), mac, CLIENT, False)
+            world.clock.after(rng.uniform(0.0, STORM_S), partial(self._show_all, seen))
+        world.note(f"--- {STORM} hosts ask for each other")
+
+    def _show_all(self, seen: NeighbourSeen) -> None:
+        """An ARP frame that reaches every machine on the LAN whose cable is in."""
+        world = self.world
+        for node in world.nodes.values():
+            for interface in node.on(world.network):
+                if interface.known_as is not None and node.name not in world.network.unplugged:
+                    world.wire.see(node, interface, replaced(seen, link=interface.known_as))
+
     def _run_twin(self, node: SimulatedNode) -> None:
         """Another machine starts with the node's name; or it goes away again."""
         world = self.world
@@ -254,13 +312,14 @@ class StrangeSchedule(Schedule):
         ]
         candidates.sort(key=lambda each: (each.tier, -each.preference))
         self.bundles[i] = replace(self.bundles[i], candidates=tuple(candidates))
-        self.world.set_bundles(self.bundles)
+        self.publish()
 
     # ---------------------------------------------------------------------------------------------- the end
 
     def heal(self) -> None:
         world = self.world
         world.strangers.pop("proxy", None)
+        world.strangers.pop("rival", None)
         world.network.unplugged -= {"gateway", "client"}
         for network in world.networks[1:]:
             network.heal()
