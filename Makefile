@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV = .venv/bin
 export PYTHON
 
-.PHONY: help venv demo check test test-long fuzz lint assets engine images faults lock
+.PHONY: help venv demo check test test-long schedules fuzz lint assets engine images faults lock
 
 help: ## what each target does
 	@awk -F ':.* ## |: ## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,11 @@ images: engine ## both images, their sizes and how fast they start
 
 test-long: assets ## faults repeated, and Kubernetes' own defaults
 	$(VENV)/pytest -m long tests
+	$(VENV)/python -m tests.speaker.protocol.simulation
+
+schedules: ## a hundred thousand random schedules of faults in the simulation (SCHEDULES_ARGS="--from 4000 --count 1000")
+	@scripts/setup dev
+	$(VENV)/python -m tests.speaker.protocol.simulation $(SCHEDULES_ARGS)
 
 fuzz: ## a million made-up inputs for each parser, and a hundred thousand lying members (FUZZ_ARGS="--runs 1000 arp")
 	@scripts/setup dev

@@ -72,6 +72,18 @@ DETECTION_S = 0.35  # D, where nothing is late
 ASKED_S = 0.5  # of ARP that passes: some questions to a suspect and their answers
 
 
+PROMISES = {
+    "G1": "at most one of two speakers that hear each other answers for an address",
+    "G2": "somebody answers for every address that is promised one",
+    "G4": "an owner stays while nothing happens",
+    "G5": "nobody claims what a living node answers for",
+    "G6": "nobody answers on a network where the address does not belong",
+    "G7": "nobody takes again what it released for another",
+    "G8": "nobody answers on an interface that does not speak the address's family",
+    "END": "when everything is healed, one node answers for each address, and nobody for any other",
+}
+
+
 def family_of(address: AddressText) -> Family:
     return Family.IPV6 if ":" in address else Family.IPV4
 

@@ -263,14 +263,7 @@ def test_an_address_of_no_subnet_has_a_holder_on_each_network_that_does_not_hear
         assert world.owner(address, storage) in {"n2", "n3"}, world.story()
 
 
-@pytest.mark.parametrize(("first", "last"), batches("BERTHLB_FAMILIES", "0:60"))
+@pytest.mark.parametrize(("first", "last"), batches(60))
 def test_promises_hold_under_random_faults_on_networks_of_both_families(first: int, last: int) -> None:
-    for seed in range(first, last):
-        FamilySchedule(seed).run()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("first", "last"), [(start, start + 20) for start in range(1000, 4000, 20)])
-def test_promises_hold_under_thousands_of_schedules_on_networks_of_both_families(first: int, last: int) -> None:
     for seed in range(first, last):
         FamilySchedule(seed).run()

@@ -22,6 +22,7 @@ from speaker.protocol.settings import Settings
 from tests.speaker.protocol.simulation.loop import BusyLoop, Loop, Work
 from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode, Stranger
 from tests.speaker.protocol.simulation.network import Clock, SimulatedNetwork
+from tests.speaker.protocol.simulation.timeline import Entry, decided
 from tests.speaker.protocol.simulation.wire import Wire
 
 LINK = LinkName("eth0")
@@ -91,7 +92,7 @@ class World:
         """A member of the cluster says what is not so."""
         self.resumed_at = float("-inf")
         """When a speaker last saw that a bundle serves again."""
-        self.trace: list[str] = []
+        self.trace: list[Entry] = []
         self.answerers = self.network.answerers
         self.owner_changes = self.network.owner_changes
         self.decisions = self.wire.decisions
@@ -137,7 +138,7 @@ class World:
     # ---------------------------------------------------------------------------------------------- telling
 
     def note(self, text: str) -> None:
-        self.trace.append(f"{self.clock.now:9.4f}  {text}")
+        self.trace.append(Entry(self.clock.now, text))
 
     def fault(self, text: str) -> None:
         """Something that the promises' clocks start from."""
@@ -145,7 +146,7 @@ class World:
         self.note(f"--- {text}")
 
     def story(self, last: int = 120) -> str:
-        return "\n".join([f"seed {self.seed}, {len(self.nodes)} nodes", *self.trace[-last:]])
+        return "\n".join([f"seed {self.seed}, {len(self.nodes)} nodes", *map(str, self.trace[-last:])])
 
     @property
     def now(self) -> float:
@@ -192,8 +193,7 @@ class World:
                 self._follow(node, held)
             for effect in effects:
                 if isinstance(effect, Decision):
-                    fields = " ".join(f"{key}={value}" for key, value in effect.fields.items())
-                    self.note(f"{node.name} {effect.reason} {fields}")
+                    self.trace.append(decided(self.clock.now, node.name, effect))
                 self.wire.carry_out(node, effect)
 
         if self.work is None:
@@ -368,7 +368,8 @@ class World:
         if quiet:
             self.quiet_plans.add(len(self.plans) - 1)
         idle = " ".join(bundle.id for bundle in self.plans[-1][1] if not bundle.serving)
-        self._plan_event(len(self.plans) - 1, f"the API has {len(self.plans[-1][1])} bundles; not serving: {idle}")
+        which = f", of which do not serve: {idle}" if idle else ""
+        self._plan_event(len(self.plans) - 1, f"the API has {len(self.plans[-1][1])} bundles{which}")
         for node in self.nodes.values():
             if node.lag < float("inf"):
                 self.clock.after(node.lag, lambda node=node: self._see_plan(node))  # type: ignore[misc]
