@@ -25,9 +25,15 @@ class EndpointConditions(View, frozen=True):
         return self.ready is not False
 
     @property
-    def is_serving(self) -> bool:
-        """So may one that is ending: kube-proxy sends traffic to it where no endpoint is ready (KEP-1669)."""
-        return self.serving is True
+    def is_ending(self) -> bool:
+        """Its pod is being deleted, and it takes traffic until then. kube-proxy sends traffic to it where no endpoint
+        is ready (KEP-1669). Where the Service publishes what is not ready, one that ends counts as ready for it."""
+        return self.terminating is True and (self.is_ready or self.serving is not False)
+
+    @property
+    def is_staying(self) -> bool:
+        """It takes traffic, and nothing says that it will not."""
+        return self.is_ready and self.terminating is not True
 
 
 class Endpoint(View, frozen=True):

@@ -38,6 +38,9 @@ class Candidate(Struct, frozen=True, array_like=True, gc=False):
     """Sum of the matching advertisements' preference weights, said in claims: a higher one may take back."""
     interfaces: tuple[LinkName, ...] = ()
     """Interfaces that the advertisements name for this node; empty means any. A node with none of them cannot."""
+    ending: bool = False
+    """The policy is Local, all endpoints on this node that serve are ending, and others elsewhere stay. Such a node
+    comes after all others, whatever its tier, and hands over what it holds while its endpoints still serve."""
 
 
 class Bundle(Struct, frozen=True, array_like=True, gc=False):
@@ -49,7 +52,8 @@ class Bundle(Struct, frozen=True, array_like=True, gc=False):
     services: tuple[str, ...]
     """``namespace/name``, sorted."""
     candidates: tuple[Candidate, ...]
-    """In order of rank: by tier, then preference descending, then rendezvous hash of node and bundle id."""
+    """In order of rank: those that are not ``ending`` first, then by tier, then preference descending, then rendezvous
+    hash of node and bundle id."""
     interfaces: tuple[LinkName, ...] = ()
     """Interfaces to announce on from the Plan's own node; empty means every announced one."""
     serving: bool = True

@@ -1,7 +1,7 @@
-"""Which nodes serve a Service with ``externalTrafficPolicy: Local``: those with a ready endpoint.
+"""Which nodes serve a Service with ``externalTrafficPolicy: Local``: those with a ready endpoint that stays.
 
-Where no endpoint is ready, those count that are ending and still serve: kube-proxy sends traffic to them as well
-(KEP-1669), and a roll-out of a single Pod leaves the status as it is.
+Where there is none, those count that are ending and still serve: kube-proxy sends traffic to them as well (KEP-1669),
+and a roll-out of a single Pod leaves the status as it is.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from sys import intern
 from cluster.objects import NodeName
 from cluster.slices import Endpoint, EndpointConditions, EndpointSlice, with_endpoints
 
-_READY = EndpointConditions(ready=True)
-_ENDING = EndpointConditions(ready=False, serving=True)
+_STAYING = EndpointConditions(ready=True)
+_ENDING = EndpointConditions(ready=False, serving=True, terminating=True)
 
 Nodes = frozenset[NodeName]
 
@@ -23,7 +23,7 @@ Nodes = frozenset[NodeName]
 class _Slices:
     """Of one Service, by their keys."""
 
-    ready: dict[str, Nodes] = field(default_factory=dict)
+    staying: dict[str, Nodes] = field(default_factory=dict)
     ending: dict[str, Nodes] = field(default_factory=dict)
 
 
@@ -45,15 +45,15 @@ class Endpoints:
         if service is not None and endpoint_slice is not None:
             self._service_of[key] = service
             slices = self._services.setdefault(service, _Slices())
-            slices.ready[key] = _ready(endpoint_slice)
-            slices.ending[key] = _serving(endpoint_slice)
+            slices.staying[key] = _staying(endpoint_slice)
+            slices.ending[key] = _ending(endpoint_slice)
         return {each for each in concerned if self.nodes(each) != nodes[each]}
 
     def _drop(self, key: str, service: str) -> None:
         del self._service_of[key]
         slices = self._services[service]
-        del slices.ready[key], slices.ending[key]
-        if not slices.ready:
+        del slices.staying[key], slices.ending[key]
+        if not slices.staying:
             del self._services[service]
 
     def nodes(self, service: str) -> Nodes:
@@ -61,27 +61,27 @@ class Endpoints:
         slices = self._services.get(service)
         if slices is None:
             return frozenset()
-        return frozenset().union(*slices.ready.values()) or frozenset().union(*slices.ending.values())
+        return frozenset().union(*slices.staying.values()) or frozenset().union(*slices.ending.values())
 
 
 def kept_slice(endpoint_slice: EndpointSlice) -> EndpointSlice:
     """The slice with what is read here: one endpoint for each node."""
-    ready, serving = _ready(endpoint_slice), _serving(endpoint_slice)
+    staying, ending = _staying(endpoint_slice), _ending(endpoint_slice)
     return with_endpoints(
         endpoint_slice,
         (
-            *(Endpoint(conditions=_READY, node_name=node) for node in sorted(ready)),
-            *(Endpoint(conditions=_ENDING, node_name=node) for node in sorted(serving - ready)),
+            *(Endpoint(conditions=_STAYING, node_name=node) for node in sorted(staying)),
+            *(Endpoint(conditions=_ENDING, node_name=node) for node in sorted(ending - staying)),
         ),
     )
 
 
-def _ready(endpoint_slice: EndpointSlice) -> Nodes:
-    return _nodes_of(each for each in endpoint_slice.endpoints or () if each.conditions.is_ready)
+def _staying(endpoint_slice: EndpointSlice) -> Nodes:
+    return _nodes_of(each for each in endpoint_slice.endpoints or () if each.conditions.is_staying)
 
 
-def _serving(endpoint_slice: EndpointSlice) -> Nodes:
-    return _nodes_of(each for each in endpoint_slice.endpoints or () if each.conditions.is_serving)
+def _ending(endpoint_slice: EndpointSlice) -> Nodes:
+    return _nodes_of(each for each in endpoint_slice.endpoints or () if each.conditions.is_ending)
 
 
 def _nodes_of(endpoints: Iterable[Endpoint]) -> Nodes:

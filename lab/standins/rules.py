@@ -88,7 +88,7 @@ def _rules_in(family: Family, service: Service, address: str, slices: Iterable[E
         protocol = port.protocol.lower()
         service_port = f"{protocol}/{port.name or port.port}"
         name = f"{service.metadata.namespace}/{service.metadata.name}/{family.text}/{service_port}"
-        targets = _targets(family, slices, port, node)
+        targets, local = _targets(family, slices, port, node)
         inner, outer = f"service-{name}", f"external-{name}"
         cluster_ip = f"{protocol} . {address} . {port.port}"
         outside = [(SERVICES, REFUSED, key) for key in _outside_addresses(family, service, protocol, port)]
@@ -99,7 +99,8 @@ def _rules_in(family: Family, service: Service, address: str, slices: Iterable[E
             elements.update({(refused, family, key): "goto refuse" for _, refused, key in outside})
             continue
         affinity = _affinity_seconds(service)
-        for target in targets:
+        reached = (*targets, *local) if spec.external_traffic_policy == "Local" else targets
+        for target in dict.fromkeys(reached):
             chains[_endpoint(name, target)] = _endpoint_chain(name, target, protocol, affinity)
             if affinity:
                 sets[_affinity(name, target, affinity)] = (
@@ -111,7 +112,6 @@ def _rules_in(family: Family, service: Service, address: str, slices: Iterable[E
         if not outside:
             continue
         if spec.external_traffic_policy == "Local":
-            local = [target for target in targets if target.local]
             inside = (f"{ip} saddr {{ {POD_NETWORKS[family]}, {node.addresses[family]} }} goto {inner}",)
             chains[outer] = inside + (_choice(name, local, affinity) if local else ())
             if not local:  # after routing: a node's own packets have been sent to endpoints elsewhere by then
@@ -122,8 +122,11 @@ def _rules_in(family: Family, service: Service, address: str, slices: Iterable[E
     return Rules(chains, elements, sets)
 
 
-def _targets(family: Family, slices: Iterable[EndpointSlice], port: ServicePort, node: Host) -> list[_Target]:
-    """The endpoints that get traffic: those that are ready; where none is, those that still serve while they end."""
+def _targets(
+    family: Family, slices: Iterable[EndpointSlice], port: ServicePort, node: Host
+) -> tuple[list[_Target], list[_Target]]:
+    """The endpoints that get traffic: those that are ready; where none is, those that still serve while they end. And
+    those of this node, chosen likewise among themselves (kube-proxy's ``CategorizeEndpoints``)."""
     ready: set[_Target] = set()
     ending: set[_Target] = set()
     for each in slices:
@@ -140,7 +143,13 @@ def _targets(family: Family, slices: Iterable[EndpointSlice], port: ServicePort,
                 ready |= found
             elif conditions.serving is not False and conditions.terminating:
                 ending |= found
-    return sorted(ready or ending, key=lambda target: (target.address, target.port))
+    mine = {target for target in ready if target.local} or {target for target in ending if target.local}
+    of_cluster, of_node = (sorted(each, key=_place) for each in (ready or ending, mine))
+    return of_cluster, of_node
+
+
+def _place(target: _Target) -> tuple[str, int]:
+    return target.address, target.port
 
 
 def _outside_addresses(family: Family, service: Service, protocol: str, port: ServicePort) -> Iterator[str]:

@@ -74,7 +74,8 @@ class Comparison:
         """About a Service that this node announces; ``bundle`` is None where nobody would."""
         if bundle is None:
             return Difference(NOT_ANNOUNCED, service, self._node, "", self._why_not(service))
-        best = [each.node for each in bundle.candidates if each.tier == bundle.candidates[0].tier]
+        first = bundle.candidates[0]
+        best = [each.node for each in bundle.candidates if (each.ending, each.tier) == (first.ending, first.tier)]
         if self._node in best:
             return None
         known = any(each.node == self._node for each in bundle.candidates)

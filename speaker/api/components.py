@@ -26,7 +26,7 @@ from cluster.record import ADDRESS_ASSIGNED, recorded_texts
 from cluster.rightful import Age, Contender, age_of, titles
 from cluster.sharing import read_sharer
 from cluster.slices import EndpointSlice
-from speaker.api.kept import AS_SHOWN, can_serve, one
+from speaker.api.kept import AS_SHOWN, one
 
 
 class NamedAddress(NamedTuple):
@@ -57,12 +57,24 @@ class OurService(NamedTuple):
         return tuple(dict.fromkeys((*self.shown, *self.given)))
 
 
-class _Serving(NamedTuple):
+Places = frozenset[NodeName | None]
+"""Where endpoints are; None stands for those on no node."""
+
+
+class Serving(NamedTuple):
+    """Where endpoints are that can serve."""
+
+    staying: Places
+    ending: Places
+    """Where all that can serve are ending."""
+
+
+class _OfSlice(NamedTuple):
     """What matters about an EndpointSlice."""
 
     service: str
-    nodes: frozenset[NodeName | None]
-    """Where its endpoints that can serve are; None stands for those on no node."""
+    staying: Places
+    ending: Places
 
 
 class Components:
@@ -75,7 +87,7 @@ class Components:
         self._in_play = in_play
         self._services: dict[str, OurService] = {}
         self._contenders: dict[NamedAddress, tuple[str, ...]] = {}
-        self._slices: dict[str, _Serving] = {}
+        self._slices: dict[str, _OfSlice] = {}
         self._slices_of: dict[str, tuple[str, ...]] = {}
         self._touched: set[str] = set()
 
@@ -114,7 +126,7 @@ class Components:
     def set_slice(self, key: str, endpoint_slice: EndpointSlice | None) -> None:
         """An EndpointSlice as it is now; None when it is gone."""
         before = self._slices.pop(key, None)
-        now = _serving(endpoint_slice) if endpoint_slice else None
+        now = _of_slice(endpoint_slice) if endpoint_slice else None
         if now:
             self._slices[key] = now
         if now == before:
@@ -156,10 +168,11 @@ class Components:
             return ()
         return tuple(key for key in self._contenders.get(place, ()) if place in self._services[key].shown)
 
-    def serving_nodes(self, service: str) -> frozenset[NodeName | None]:
-        """Where endpoints of a Service are that can serve; None stands for those on no node."""
-        slices = self._slices_of.get(service, ())
-        return frozenset[NodeName | None]().union(*(self._slices[each].nodes for each in slices))
+    def serving(self, service: str) -> Serving:
+        """Where endpoints of a Service are that can serve."""
+        slices = [self._slices[each] for each in self._slices_of.get(service, ())]
+        staying = Places().union(*(each.staying for each in slices))
+        return Serving(staying, Places().union(*(each.ending for each in slices)) - staying)
 
     def component(self, key: str) -> set[str]:
         """The Services that have an address in common with this one, directly or through others; and itself."""
@@ -223,12 +236,14 @@ def _age(ours: OurService) -> Age:
     return ours.age
 
 
-def _serving(endpoint_slice: EndpointSlice) -> _Serving | None:
+def _of_slice(endpoint_slice: EndpointSlice) -> _OfSlice | None:
     service = endpoint_slice.service_key
     if service is None:
         return None
-    nodes = frozenset(each.node_name for each in endpoint_slice.endpoints or () if can_serve(each))
-    return _Serving(service, one(nodes))
+    endpoints = endpoint_slice.endpoints or ()
+    staying = frozenset(each.node_name for each in endpoints if each.conditions.is_staying)
+    ending = frozenset(each.node_name for each in endpoints if each.conditions.is_ending)
+    return _OfSlice(service, one(staying), one(ending))
 
 
 def _rightful(members: Iterable[OurService]) -> list[OurService]:

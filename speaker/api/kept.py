@@ -22,6 +22,7 @@ from cluster.objects import (
     Condition,
     LoadBalancerIngress,
     LoadBalancerStatus,
+    NodeName,
     Service,
     ServiceL2Interface,
     ServiceL2Status,
@@ -44,7 +45,8 @@ MAX_COPIES = 4096
 """Values of which one copy is had; beyond it they are gathered anew."""
 
 _WITHHELD = (Condition(ADDRESS_CONFLICT, reason=WITHHELD),)
-_SERVES = EndpointConditions(ready=True)
+_STAYS = EndpointConditions(ready=True)
+_ENDS = EndpointConditions(ready=False, serving=True, terminating=True)
 _copies: dict[Hashable, Hashable] = {}
 
 H = TypeVar("H", bound=Hashable)
@@ -89,15 +91,16 @@ def kept_service(service: Service) -> Service:
 
 
 def kept_slice(endpoint_slice: EndpointSlice) -> EndpointSlice:
-    """Of its endpoints those that can serve, one for each node: no more is read."""
-    nodes = {each.node_name for each in endpoint_slice.endpoints or () if can_serve(each)}
-    serving = tuple(Endpoint(conditions=_SERVES, node_name=node) for node in sorted(nodes, key=lambda node: node or ""))
+    """Of its endpoints those that can serve, one for each node, and of a node one that stays: no more is read."""
+    endpoints = endpoint_slice.endpoints or ()
+    best = {each.node_name: _ENDS for each in endpoints if each.conditions.is_ending}
+    best |= {each.node_name: _STAYS for each in endpoints if each.conditions.is_staying}
+    serving = tuple(Endpoint(conditions=best[node], node_name=node) for node in sorted(best, key=_by_name))
     return with_endpoints(endpoint_slice, one(serving))
 
 
-def can_serve(endpoint: Endpoint) -> bool:
-    """What is ending and serves still does."""
-    return endpoint.conditions.is_ready or endpoint.conditions.is_serving
+def _by_name(node: NodeName | None) -> str:
+    return node or ""
 
 
 def kept_record(record: ServiceL2Status) -> ServiceL2Status:

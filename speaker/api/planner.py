@@ -1,7 +1,8 @@
 """Which Services are announced, what must move together, and by whom: Services, slices, nodes and Config -> Plan.
 
 1. A Service is announced when it is of our class, has an address of a pool that an advertisement announces, some
-   endpoint of it can serve, and some node may hold it. An address of no IPAddressPool, as in node-IP mode, is never
+   endpoint of it can serve, and some node may hold it. What serves is what kube-proxy sends traffic to: an endpoint
+   that is ready, or one that is ending and serves. An address of no IPAddressPool, as in node-IP mode, is never
    announced; neither is one that a Node has in its status, whatever pool contains it: that node answers for it.
 2. Where several Services show one address and may not share it, the address is announced for the one whose it is
    (``cluster.rightful``) and for no other, whatever the controller does about it; also where the status of that one
@@ -211,14 +212,15 @@ class Planner:
                 addresses.append(address)
         if not addresses:
             return None
-        nodes = self._components.serving_nodes(ours.service.key)
-        local = None
+        staying, ending = self._components.serving(ours.service.key)
+        requirement = Requirement(advertisements, None)
         if ours.service.spec.external_traffic_policy == "Local":
-            local = frozenset(node for node in nodes if node is not None)
-        requirement = Requirement(advertisements, local)
-        if not self._ranking.possible(requirement if nodes else Requirement(advertisements, None)):
+            local, leaving = (frozenset(filter(None, nodes)) for nodes in (staying | ending, ending))
+            requirement = Requirement(advertisements, local, leaving)
+        serving = bool(staying or ending)
+        if not self._ranking.possible(requirement if serving else Requirement(advertisements, None)):
             return None
-        return _Announced(ours.service.key, tuple(addresses), requirement, bool(nodes))
+        return _Announced(ours.service.key, tuple(addresses), requirement, serving)
 
     def _advertisements(self, place: NamedAddress, service: Service) -> Advertisements:
         """The advertisements that select a Service and the pool of its address."""

@@ -4,17 +4,19 @@ A node may hold a bundle when all of this is so:
 
 1. One of the advertisements that select the bundle's Services matches the node.
 2. Its network is available, and it is not excluded from load balancers.
-3. With ``externalTrafficPolicy: Local``, an endpoint on it can serve.
+3. With ``externalTrafficPolicy: Local``, an endpoint on it can serve. One that is ending still does.
 
 People decide the first, and the label that excludes a node. The rest a node may lack by itself, and have again. Of the
 nodes that are preferred it is told which ones are lacking so (``unfit``).
 
 The nodes that may are in this order:
 
-1. By tier: a node that is NotReady comes after all that are Ready, and one that is drained (``drain``) after these. It
+1. Where an endpoint stays, and last where all of them are ending: these nodes serve for some seconds more. Where there
+   are no others, that makes no difference.
+2. By tier: a node that is NotReady comes after all that are Ready, and one that is drained (``drain``) after these. It
    is never left out, since every node is NotReady when the API server is cut off, and people may drain all of them.
-2. By the sum of preference weights, the highest first.
-3. By rendezvous hash, which spreads bundles evenly and moves as few as possible when a node comes or goes.
+3. By the sum of preference weights, the highest first.
+4. By rendezvous hash, which spreads bundles evenly and moves as few as possible when a node comes or goes.
 
 Whether a node is on the address's own subnet is not known here. Live speakers know it, and say it in their heartbeats.
 
@@ -41,7 +43,7 @@ from speaker.link import LinkName
 from speaker.plan import DRAINED_TIER, NOT_READY_TIER, READY_TIER, BundleId, Candidate
 
 MAX_SUITABILITIES = 1024  # distinct (advertisements, local endpoints) kept ready: beyond it they are made anew
-MAX_CANDIDATES = 16_384  # distinct (node, tier, preference, interfaces) shared between bundles
+MAX_CANDIDATES = 16_384  # distinct ones, shared between bundles
 
 Advertisements = frozenset[str]
 """Names of L2Advertisements."""
@@ -54,6 +56,8 @@ class Requirement(NamedTuple):
     """Those that select the Service and one of its pools."""
     local: frozenset[NodeName] | None
     """Nodes with an endpoint that can serve, where the traffic policy is Local; None where any node will do."""
+    ending: frozenset[NodeName] = frozenset()
+    """Those of them whose endpoints are all ending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class Suitability(NamedTuple):
     """What all bundles with the same requirements have in common."""
 
     levels: tuple[dict[NodeName, Candidate], ...]
-    """The candidates, those of one tier and preference together: within a level the hash alone decides."""
+    """The candidates, those that are equally suited together: within a level the hash alone decides."""
     interfaces: tuple[LinkName, ...]
     """Of the own node, candidate or not."""
     unfit: tuple[NodeName, ...]
@@ -212,17 +216,18 @@ class Ranking:
     def _new_suitability(self, requirements: tuple[Requirement, ...]) -> Suitability:
         permitted = _common(self._nodes_of(each) for each in requirements)
         fit = {name for name, facts in self._nodes.items() if facts.connected}
-        eligible = _common(
-            self._nodes_of(each) & (fit if each.local is None else fit & each.local) for each in requirements
-        )
+        able = [self._nodes_of(each) & (fit if each.local is None else fit & each.local) for each in requirements]
+        eligible = _common(able)
+        staying = _common(nodes - each.ending or nodes for nodes, each in zip(able, requirements, strict=True))
         names = sorted(frozenset[str]().union(*(requirement.advertisements for requirement in requirements)))
         weights = [self._weights_of(name) for name in names]
-        levels: dict[tuple[int, int], dict[NodeName, Candidate]] = {}
-        for node in eligible:
+        levels: dict[tuple[bool, int, int], dict[NodeName, Candidate]] = {}
+        for node in eligible | staying:
             tier, preference = self._nodes[node].tier, sum(each.get(node, 0) for each in weights)
-            candidate = Candidate(node, tier, preference, self._interfaces(node, names))
-            levels.setdefault((tier, -preference), {})[node] = self._shared(candidate)
-        unfit = sorted(node for node in permitted - eligible if any(each.get(node) for each in weights))
+            ending = node not in staying
+            candidate = Candidate(node, tier, preference, self._interfaces(node, names), ending)
+            levels.setdefault((ending, tier, -preference), {})[node] = self._shared(candidate)
+        unfit = sorted(node for node in permitted - eligible - staying if any(each.get(node) for each in weights))
         ordered = tuple(levels[each] for each in sorted(levels))
         return Suitability(ordered, self._interfaces(self._own, names), tuple(unfit))
 

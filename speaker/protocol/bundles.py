@@ -82,9 +82,9 @@ class Bundles:
                 self._counted_at = LONG_AGO
 
 
-def suits(candidate: Candidate) -> tuple[int, int]:
+def suits(candidate: Candidate) -> tuple[bool, int, int]:
     """How well a candidate suits a bundle, the least is the best."""
-    return candidate.tier, -candidate.preference
+    return candidate.ending, candidate.tier, -candidate.preference
 
 
 def candidate_of(bundle: Bundle, node: NodeName) -> Candidate | None:

@@ -5,7 +5,7 @@ A bundle goes to the first candidate in the Plan's order that is able, unless th
 1. Candidates count that are able on some link of the bundle, as their heartbeats say. Of these the ones count that can
    hold most of its addresses, and of these the ones on the own subnets of most of them. So a bundle of both families
    goes to a node that speaks both, if there is one.
-2. Of the first tier and preference among them, the first candidate is chosen whose load stays within 1.25 × a fair
+2. Of those among them that suit best (``suits``), the first candidate is chosen whose load stays within 1.25 × a fair
    share with the bundle: first a share of all candidates in the Plan, then one of those that are able.
 3. Where none stays within it, the first one is chosen.
 
@@ -23,7 +23,7 @@ from math import ceil
 
 from cluster.objects import NodeName
 from speaker.plan import Bundle, Candidate
-from speaker.protocol.bundles import Bundles
+from speaker.protocol.bundles import Bundles, suits
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.owners import Owners
 from speaker.protocol.roster import LinkFamily, Roster
@@ -77,7 +77,7 @@ class Choosing:
         least_bound = ceil(LOAD_BOUND * total / max(len(bundle.candidates), 1))
         equals: list[Candidate] = []
         for candidate in self._fittest(bundle, places, cold, now):
-            if equals and (candidate.tier, candidate.preference) != (equals[0].tier, equals[0].preference):
+            if equals and suits(candidate) != suits(equals[0]):
                 break
             if self.able(candidate, places, cold):
                 if not equals and self.load_with(candidate.node, bundle, loads) <= least_bound:

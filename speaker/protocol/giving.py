@@ -21,6 +21,7 @@ from math import ceil
 from cluster.objects import NodeName
 from cluster.times import LONG_AGO
 from speaker.plan import Bundle, Candidate
+from speaker.protocol.bundles import suits
 from speaker.protocol.choosing import Choosing
 from speaker.protocol.roster import LinkFamily, Roster
 from speaker.protocol.successors import Successors
@@ -84,7 +85,7 @@ class Giving:
         chosen = self._choosing.choose(bundle, places, False, free, now)
         if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:
             return later
-        if (chosen.tier, chosen.preference) != (own.tier, own.preference):
+        if suits(chosen) != suits(own):
             return later
         if now < self._successors.nameable_at(bundle.id, chosen.node):
             return later

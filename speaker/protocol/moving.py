@@ -4,9 +4,12 @@ Only the holder begins a move, by its own Plan, so two Plans cannot fight. It na
 until that one claims it (``handing``). It *steps aside*, so that the next one in turn claims, in two cases: where no
 single node can take the whole bundle, and where the successor is of a release that takes no offers.
 
-A holder has five reasons to move a bundle:
+A holder has six reasons to move a bundle:
 
 - *It is no candidate any more*, and each address has an able one.
+- *Its endpoints are ending* (``Candidate.ending``), and those of some able node stay. It moves the bundle while they
+  still serve, and to a node that has got an endpoint lately, if there is one: an update of the pods has been there, and
+  will not come again. That node's kube-proxy has two seconds to know of the endpoint.
 - *It is drained*, and some able node is not.
 - *Its claim is provisional*: made at a cold start, when nobody was known to have held the bundle before. It gives the
   bundle on once, to a node that arrives (``giving``).
@@ -26,7 +29,7 @@ a round of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -45,7 +48,10 @@ from speaker.protocol.tenure import REVIEW_S, Move, Tenure
 
 PREFERENCE, DECISION = "preference", "decision"
 """The reasons of moves to a higher preference: by a node that came back by itself, or by a person."""
+ENDING = "its endpoints are ending"
 PLANS_S = 0.3  # after a change of the Plan: the successor's may lag
+PROXY_S = 2.0  # for a node's kube-proxy to know of an endpoint there: it writes rules once a second by its defaults
+UPDATED_S = 600.0  # for which an update of the pods is taken not to come to a node again
 LONGEST_TAKE_BACK_S = 3600.0
 LOOKED_AT = 500  # bundles in one call
 
@@ -206,7 +212,7 @@ class Moving:
     def _stays(self, bundle: Bundle, tenure: Tenure) -> bool:
         """Whether nothing but a change of the bundle could move it."""
         own = candidate_of(bundle, self._roster.node)
-        if own is None or own.tier == DRAINED_TIER or tenure.provisional or not bundle.serving:
+        if own is None or own.ending or own.tier == DRAINED_TIER or tenure.provisional or not bundle.serving:
             return False
         return not any(candidate.preference > own.preference for candidate in bundle.candidates)
 
@@ -220,10 +226,14 @@ class Moving:
             if not places or not all(self._can_be_taken(address, bundle, now) for address in bundle.addresses):
                 return None
             why, at = "no candidate any more", tenure.misfit_since + PLANS_S
-            return self._hand_over(bundle, why, at, places, now, last_tier=DRAINED_TIER) or Move(why, at)
+            known = [each for each in bundle.candidates if not each.ending and _proxied_at(each, tenure) <= now]
+            return self._hand_over(bundle, why, at, places, now, among=bundle.candidates, first=known) or Move(why, at)
+        if own.ending:
+            return self._leave_ending(bundle, tenure, places, now)
         if own.tier == DRAINED_TIER:
             at = tenure.misfit_since + PLANS_S
-            return self._hand_over(bundle, "drained", at, places, now, last_tier=DRAINED_TIER - 1)
+            in_use = [each for each in bundle.candidates if each.tier < DRAINED_TIER and not each.ending]
+            return self._hand_over(bundle, "drained", at, places, now, among=in_use, first=in_use)
         moves = [
             self._giving.give_on(bundle, own, tenure, places, now) if tenure.provisional and self._over_all else None,
             self._take_back(bundle, own, tenure, places, now),
@@ -235,18 +245,31 @@ class Moving:
         places = frozenset(self._owners.counts(address, now))
         return not places or any(self._choosing.able(candidate, places) for candidate in bundle.candidates)
 
+    def _leave_ending(self, bundle: Bundle, tenure: Tenure, places: frozenset[LinkFamily], now: float) -> Move | None:
+        """To a node with an endpoint that stays, and rather to one that has got it lately."""
+        staying = [each for each in bundle.candidates if not each.ending]
+        updated = {each: at for each in staying if (at := _proxied_at(each, tenure)) > now - UPDATED_S}
+        at = tenure.misfit_since + PLANS_S
+        at = max(at, min(updated.values(), default=at))
+        known = [each for each, proxied_at in updated.items() if proxied_at <= max(at, now)]
+        return self._hand_over(bundle, ENDING, at, places, now, among=staying, first=known or staying)
+
     def _hand_over(
-        self, bundle: Bundle, why: str, at: float, places: frozenset[LinkFamily], now: float, *, last_tier: int
+        self,
+        bundle: Bundle,
+        why: str,
+        at: float,
+        places: frozenset[LinkFamily],
+        now: float,
+        *,
+        among: Iterable[Candidate],
+        first: Collection[Candidate],
     ) -> Move | None:
-        """To the node that should have the bundle now, of these tiers: the next one, where that was named in vain;
-        nothing where no node can take all of it."""
+        """To the one of these nodes that should have the bundle now, rather to one of the ``first``: the next one,
+        where that was named in vain; nothing where no node can take all of it."""
         chosen = self._choosing.choose(bundle, places, False, self._loads, now)
-        candidates = dict.fromkeys((*filter(None, (chosen,)), *bundle.candidates))
-        able = (
-            each.node
-            for each in candidates
-            if each.tier <= last_tier and self._successors.able_since(each, places, now) is not None
-        )
+        candidates = sorted(among, key=lambda each: (each not in first, each != chosen))
+        able = (each.node for each in candidates if self._successors.able_since(each, places, now) is not None)
         nameable = {node: self._successors.nameable_at(bundle.id, node) for node in able}
         for node, since in nameable.items():
             if now >= since:
@@ -280,3 +303,8 @@ class Moving:
                     move = Move(why, at, candidate.node)
                     best = move if best is None or move.at < best.at else best
         return best
+
+
+def _proxied_at(candidate: Candidate, tenure: Tenure) -> float:
+    """When a node's kube-proxy knows of the endpoints there, as far as this node saw them come."""
+    return tenure.regards.get(candidate.node, UNKNOWN).serving_since + PROXY_S

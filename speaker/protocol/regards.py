@@ -5,7 +5,8 @@ A Plan that ranks a node higher than the last one did has one of two reasons:
 - *A person decided it*: by a preference, a node selector or the interfaces of an advertisement, by a label of a node,
   by taking a node out of use or back, or by a Service's traffic policy. That acts at once.
 - *The node came back by itself*: it is Ready again, its network is available again, or an endpoint on it can serve
-  again. It may go again in a moment. So it has to stay well for a while before it takes anything back.
+  again, or one that is not ending. It may go again in a moment. So it has to stay well for a while before it takes
+  anything back.
 
 A Plan says which is which, without any history: ``Bundle.unfit`` names the nodes that are lacking by themselves. So two
 Plans tell them apart, one after the other.
@@ -31,6 +32,8 @@ class Regard(NamedTuple):
     """When people last decided how it is ranked beside this node."""
     fit_since: float = LONG_AGO
     """Since when it is Ready, has a network, and an endpoint where it needs one."""
+    serving_since: float = LONG_AGO
+    """With the policy Local, since when it has an endpoint that stays: an update of the pods has been there since."""
 
 
 UNKNOWN = Regard()
@@ -52,11 +55,14 @@ def regards(
             decided = not returned
         else:
             returned = there.tier == NOT_READY_TIER and candidate.tier < NOT_READY_TIER
+            returned |= there.ending and not candidate.ending
             decided = _decided(there) != _decided(candidate)
         if returned:
             regard = regard._replace(fit_since=now)
         if decided or all_decided:
             regard = regard._replace(decided_at=now)
+        if bundle.local and not candidate.ending and (there is None or there.ending):
+            regard = regard._replace(serving_since=now)
         if regard != UNKNOWN:
             found[candidate.node] = regard
     return found

@@ -31,7 +31,7 @@ class Tenure:
     misfit_since: float = NEVER
     """Since when this node is no candidate, or should be none."""
     regards: dict[NodeName, Regard] = field(default_factory=dict)
-    """What is known of other candidates, where some of them are preferred to this node."""
+    """What is known of other candidates, beyond that they are."""
 
     def follow(self, bundle: Bundle, own: NodeName, now: float) -> None:
         """The bundle is like this by now."""
@@ -39,7 +39,7 @@ class Tenure:
             self.regards = regards(self.regards, self.seen, bundle, own, now)
         self.seen = bundle
         candidate = candidate_of(bundle, own)
-        if candidate is not None and candidate.tier < DRAINED_TIER:
+        if candidate is not None and candidate.tier < DRAINED_TIER and not candidate.ending:
             self.misfit_since = NEVER
         elif self.misfit_since == NEVER:
             self.misfit_since = now

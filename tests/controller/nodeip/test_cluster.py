@@ -29,6 +29,17 @@ READY_AT = "2026-01-01T00:00:00Z"
 BEGAN = 1767225600.0  # that moment
 
 
+CONDITIONS: dict[str, dict[str, bool]] = {
+    "ready": {"ready": True, "serving": True, "terminating": False},
+    "ending": {"ready": False, "serving": True, "terminating": True},
+    "published": {"ready": True, "serving": False, "terminating": False},
+    "leaving": {"ready": True, "serving": True, "terminating": True},
+    "gone": {"ready": False, "serving": False, "terminating": True},
+}
+"""Of endpoints. Those published though not ready are of a Service with ``publishNotReadyAddresses``, and so are
+those that are leaving."""
+
+
 class Cluster:
     """What a controller is told of, with a clock."""
 
@@ -84,12 +95,13 @@ class Cluster:
         }
         self.pools.set_service(f"default/{name}", msgspec.convert(body, Service))
 
-    def slice(self, name: str, of: str, ready: str = "", ending: str = "") -> None:
+    def slice(self, name: str, of: str, **nodes: str) -> None:
         body = {
             "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": of}},
             "endpoints": [
-                *({"nodeName": each, "conditions": {"ready": True}} for each in ready.split()),
-                *({"nodeName": each, "conditions": {"ready": False, "serving": True}} for each in ending.split()),
+                {"nodeName": node, "conditions": CONDITIONS[kind]}
+                for kind, names in nodes.items()
+                for node in names.split()
             ],
         }
         self.pools.set_slice(name, msgspec.convert(body, EndpointSlice))
@@ -348,6 +360,12 @@ def test_local_services_are_told_where_they_are_served() -> None:
     assert cluster.pools.view is view
     cluster.pools.set_slice("local-1", None)
     assert cluster.pools.view.local_nodes("default/local") == {"b"}
+    cluster.slice("local-2", "local", ending="b", published="c d")
+    assert cluster.pools.view.local_nodes("default/local") == {"c", "d"}
+    cluster.slice("local-2", "local", ready="d", leaving="c")
+    assert cluster.pools.view.local_nodes("default/local") == {"d"}, "of what is published, what ends is left"
+    cluster.slice("local-2", "local", leaving="c", gone="d")
+    assert cluster.pools.view.local_nodes("default/local") == {"c"}
     cluster.pools.set_service("default/local", None)
     assert dict(cluster.pools.view.serving) == {}
 

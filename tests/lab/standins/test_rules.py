@@ -64,6 +64,17 @@ def test_endpoints_that_end_but_still_serve_are_the_last_resort() -> None:
     ready = an_endpoint("10.244.1.2", ready=True)
     assert targets(rules_of(a_service(), [a_slice(ending, ready)], NODE)) == {"10.244.1.2:8080"}
     assert targets(rules_of(a_service(), [a_slice(ending)], NODE)) == {"10.244.1.3:8080"}
+    elsewhere = an_endpoint("10.244.2.2", "node-2", ready=True)
+    assert targets(rules_of(a_service(), [a_slice(ending, elsewhere)], NODE)) == {"10.244.2.2:8080"}
+
+
+def test_with_the_policy_local_an_ending_endpoint_of_the_node_serves_whatever_there_is_elsewhere() -> None:
+    ending = an_endpoint("10.244.1.3", ready=False, serving=True, terminating=True)
+    elsewhere = an_endpoint("10.244.2.2", "node-2", ready=True)
+    rules = rules_of(a_service(externalTrafficPolicy="Local"), [a_slice(ending, elsewhere)], NODE)
+    assert (REFUSED, V4, f"tcp . {ADDRESS} . 80") not in rules.elements
+    (choice,) = rules.chains["external-default/web/IPv4/tcp/80"][1:]
+    assert choice == ("numgen random mod 1 vmap { 0 : goto endpoint-default/web/IPv4/tcp/80/10.244.1.3/8080 }")
 
 
 def test_without_endpoints_every_address_is_refused() -> None:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText, Condition, Service, ServiceStatus
 from speaker.api.components import Components
-from tests.speaker.api.test_planner import a_service, a_slice
+from tests.speaker.api.test_planner import ENDS, STAYS, a_service, a_slice, a_slice_of
 
 A, B, C = (AddressText(f"192.0.2.{number}") for number in (1, 2, 3))
 
@@ -129,13 +129,15 @@ def test_endpoints_touch_their_service_only_where_it_makes_a_difference() -> Non
     for after, touches in (
         (a_slice("a", "node-1"), False),
         (a_slice("a", "node-2"), True),
+        (a_slice_of({"node-2": [ENDS]}, "a"), True),
+        (a_slice_of({"node-2": [ENDS, STAYS]}, "a"), True),
         (a_slice("a", "node-2", ready=False), True),
         (None, True),
         (None, False),
     ):
         found.set_slice(key, after)
         assert found.take_touched() == (named("a") if touches else set())
-    assert found.serving_nodes("default/a") == frozenset()
+    assert not any(found.serving("default/a"))
 
 
 @pytest.mark.parametrize(("address", "services"), [(A, ["a"]), (B, ["b", "c"]), (C, []), ("nonsense", [])])

@@ -111,6 +111,25 @@ def a_slice(service: str = "web", *nodes: str, ready: bool | None = True, servin
     )
 
 
+STAYS, ENDS = EndpointConditions(True, True, False), EndpointConditions(False, True, True)
+
+
+def a_slice_of(
+    endpoints: Mapping[str, Sequence[EndpointConditions]], service: str = "web", part: str = "abc"
+) -> EndpointSlice:
+    """With endpoints on nodes; an empty name stands for no node."""
+    found = a_slice(service)
+    return replace(
+        found,
+        metadata=replace(found.metadata, name=f"{service}-{part}"),
+        endpoints=tuple(
+            Endpoint(("10.244.1.1",), each, NodeName(node) if node else None)
+            for node, conditions in endpoints.items()
+            for each in conditions
+        ),
+    )
+
+
 def a_config(*objects: IPAddressPool | L2Advertisement) -> Config:
     pools = [each for each in objects if isinstance(each, IPAddressPool)]
     advertisements = [each for each in objects if isinstance(each, L2Advertisement)]
@@ -151,6 +170,10 @@ def bundles(
 
 def names(bundle: Bundle) -> set[str]:
     return {candidate.node for candidate in bundle.candidates}
+
+
+def ending(bundle: Bundle) -> dict[str, bool]:
+    return {candidate.node: candidate.ending for candidate in bundle.candidates}
 
 
 def tiers(bundle: Bundle) -> dict[str, int]:
@@ -234,22 +257,100 @@ def test_with_a_class_only_services_of_that_class_are_ours() -> None:
     assert [each.services for each in bundles([ours, plain], slices, lb_class="berth")] == [("default/ours",)]
 
 
+CONDITIONS = [
+    (True, True, False, "stays"),
+    (None, None, None, "stays"),
+    (None, False, None, "stays"),
+    (True, False, False, "stays"),  # publishNotReadyAddresses
+    (True, True, True, "ends"),  # the same, and the pod is being deleted
+    (True, False, True, "ends"),
+    (None, None, True, "ends"),
+    (False, True, True, "ends"),
+    (False, None, True, "ends"),
+    (False, True, False, "no"),
+    (False, True, None, "no"),
+    (False, False, True, "no"),
+    (False, None, None, "no"),
+]
+"""Of an endpoint ready, serving and terminating, and whether kube-proxy sends traffic to it and will go on."""
+
+
+@pytest.mark.parametrize(("ready", "serving", "terminating", "serves"), CONDITIONS)
+def test_what_serves_is_what_kube_proxy_sends_traffic_to(
+    ready: bool | None, serving: bool | None, terminating: bool | None, serves: str
+) -> None:
+    conditions = EndpointConditions(ready, serving, terminating)
+    (bundle,) = bundles(slices=[a_slice_of({"node-1": [conditions]})])
+    assert bundle.serving is (serves != "no")
+    (local,) = bundles([a_service(policy="Local")], [a_slice_of({"node-1": [conditions], "node-2": [STAYS]})])
+    assert ending(local) == {"node-2": False} | ({} if serves == "no" else {"node-1": serves == "ends"})
+    assert local.candidates[0].node == "node-2" or serves == "stays"
+
+
 @pytest.mark.parametrize(
-    ("ready", "serving", "can_serve"),
+    ("endpoints", "found"),
     [
-        (True, True, True),
-        (None, None, True),
-        (None, False, True),
-        (False, True, True),
-        (False, False, False),
-        (False, None, False),
+        ({"node-1": "stay end", "node-2": "end"}, {"node-1": False, "node-2": True}),
+        ({"node-1": "end end", "node-2": "end"}, {"node-1": False, "node-2": False}),
+        ({"node-1": "end", "node-2": "gone"}, {"node-1": False}),
+        ({"node-1": "end", "": "stay"}, {"node-1": False}),
+        ({"node-1": "end", "node-9": "stay"}, {"node-1": False}),
+        ({"node-1": "end", "node-2": "stay", "node-3": "stay"}, {"node-1": True, "node-2": False, "node-3": False}),
+    ],
+    ids=[
+        "one of several on a node ends",
+        "all of them end everywhere",
+        "what is gone is none",
+        "one that stays is on no node",
+        "one that stays is where nobody may announce",
+        "others stay",
     ],
 )
-def test_an_endpoint_serves_when_ready_or_of_unknown_readiness_or_serving_while_it_ends(
-    ready: bool | None, serving: bool | None, can_serve: bool
+def test_a_node_is_ending_where_all_endpoints_end_and_others_stay_elsewhere(
+    endpoints: Mapping[str, str], found: Mapping[str, bool]
 ) -> None:
-    (bundle,) = bundles(slices=[a_slice(ready=ready, serving=serving)])
-    assert bundle.serving is can_serve
+    kinds = {"stay": STAYS, "end": ENDS, "gone": EndpointConditions(False, False, True)}
+    given = {node: [kinds[each] for each in text.split()] for node, text in endpoints.items()}
+    (bundle,) = bundles([a_service(policy="Local")], [a_slice_of(given)])
+    assert ending(bundle) == found
+    assert [each.ending for each in bundle.candidates] == sorted(found.values())
+    (anywhere,) = bundles(slices=[a_slice_of(given)])
+    assert not any(ending(anywhere).values()), "with the policy Cluster it does not matter where endpoints are"
+
+
+def test_slices_of_one_service_say_together_whether_a_node_is_ending() -> None:
+    parts = [a_slice_of({"node-1": [ENDS], "node-2": [STAYS]}), a_slice_of({"node-1": [STAYS]}, part="def")]
+    (bundle,) = bundles([a_service(policy="Local")], parts)
+    assert ending(bundle) == {"node-1": False, "node-2": False}
+
+
+@pytest.mark.parametrize(
+    ("web", "db", "found"),
+    [
+        (
+            {"node-1": [ENDS], "node-2": [STAYS]},
+            {"node-1": [STAYS], "node-2": [STAYS]},
+            {"node-1": True, "node-2": False},
+        ),
+        ({"node-1": [ENDS]}, {"node-1": [STAYS], "node-2": [STAYS]}, {"node-1": False}),
+        ({"node-1": [STAYS]}, {"node-1": [ENDS], "node-2": [STAYS]}, {"node-1": False}),
+        ({"node-1": [STAYS], "node-2": [ENDS]}, {"node-2": [STAYS]}, {"node-1": False, "node-2": True}),
+    ],
+    ids=[
+        "one of them ends, and both are served elsewhere",
+        "one of them ends everywhere: it is served for as long as it can be",
+        "what stays of the other one is where the older is not served",
+        "the older one is served, for nobody can serve both for long",
+    ],
+)
+def test_services_with_one_address_and_different_endpoints(
+    web: Mapping[str, list[EndpointConditions]], db: Mapping[str, list[EndpointConditions]], found: Mapping[str, bool]
+) -> None:
+    older = a_service("web", policy="Local", share="k")
+    younger = a_service("db", policy="Local", share="k", port=81, created="2026-02-01T00:00:00Z")
+    older, younger = (replace(each, spec=replace(each.spec, selector={"app": "both"})) for each in (older, younger))
+    (bundle,) = bundles([older, younger], [a_slice_of(web), a_slice_of(db, "db")])
+    assert ending(bundle) == found
 
 
 @pytest.mark.parametrize("slices", [[], [a_slice("another")], [a_slice(ready=False)]])

@@ -19,7 +19,8 @@ def bundle(*candidates: Candidate, unfit: tuple[NodeName, ...] = (), local: bool
 
 
 MINE, THEIRS = Candidate(ME, 0, 1), Candidate(B, 0, 50)
-BOTH = bundle(THEIRS, MINE)
+BOTH, LOCAL = bundle(THEIRS, MINE), bundle(THEIRS, MINE, local=True)
+ENDING = replace(THEIRS, ending=True)
 DECIDED, CAME_BACK, NEITHER = Regard(decided_at=7.0), Regard(fit_since=7.0), None
 
 
@@ -39,6 +40,10 @@ DECIDED, CAME_BACK, NEITHER = Regard(decided_at=7.0), Regard(fit_since=7.0), Non
         (BOTH, bundle(MINE, unfit=(B,)), NEITHER),
         (BOTH, replace(BOTH, serving=False), NEITHER),
         (bundle(MINE, replace(THEIRS, tier=1, preference=0)), BOTH, Regard(7.0, 7.0)),
+        (bundle(MINE, ENDING, local=True), LOCAL, Regard(fit_since=7.0, serving_since=7.0)),
+        (bundle(MINE, unfit=(B,), local=True), LOCAL, Regard(fit_since=7.0, serving_since=7.0)),
+        (LOCAL, bundle(MINE, ENDING, local=True), NEITHER),
+        (bundle(MINE, unfit=(B,), local=True), bundle(MINE, ENDING, local=True), CAME_BACK),
     ],
     ids=[
         "permitted",
@@ -54,6 +59,10 @@ DECIDED, CAME_BACK, NEITHER = Regard(decided_at=7.0), Regard(fit_since=7.0), Non
         "unfit",
         "no endpoint serves",
         "preferred, and Ready again",
+        "an endpoint there that is not ending",
+        "an endpoint there again",
+        "ending",
+        "an endpoint there again, which is ending",
     ],
 )
 def test_what_changed_and_why(former: Bundle, now: Bundle, found: Regard | None) -> None:
