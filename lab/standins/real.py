@@ -6,7 +6,8 @@ the embedded one:
 - They renew the Lease of their Node, by whose silence kube-controller-manager notices that a node is dead.
 - They give our daemons the tokens of their ServiceAccounts, which have the permissions of ``deploy/`` and no others.
 - They say again what kube-controller-manager has said otherwise meanwhile.
-- They confirm that a deleted pod has ended.
+- They confirm that a deleted pod has ended, after the sleep of its ``preStop`` hook if it has one.
+- They say which node a pod goes to that names none, in the scheduler's place (``placing``).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from lab.shipped.installed import installed
 from lab.shipped.kinds import BUILT_IN, CRDS, Whole, all_kinds, by_word
 from lab.standins.kubelets import Kubelets
 from lab.standins.nodes import NodeState
+from lab.standins.placing import place
 from lab.standins.views import PODS, Pod
 
 LOOK_S = 0.1  # between looks at an API server that does not answer yet
@@ -42,6 +44,7 @@ LEASE_NAMESPACE = "kube-node-lease"
 OUR_NAMESPACE = "metallb-system"
 PERMISSIONS = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 SERVICE_ACCOUNTS = by_word("serviceaccount")
+BINDINGS = Resource("", "v1", "bindings", "Binding", True, Whole)
 DEFINITIONS = Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False, Whole
 )
@@ -56,6 +59,10 @@ class RealKubelets(Kubelets):
         super().__init__(client, keeper, spec.layout, float("inf"))  # that a node is lost, another says
         self.spec = spec
         self.node_objects = Reflector(client, NODES, on_change=self.node_changed)
+        self.bound: dict[str, str] = {}
+        """The nodes of pods, by uid, that do not show it yet."""
+        self.end_at: dict[str, float] = {}
+        """When the servers of pods end that are deleted, by uid."""
         self.contradicted: set[str] = set()
         """Nodes, by name, and pods, by uid, of which the API says that they are not ready."""
         self.renewal_s = spec.node_grace / RENEWALS_PER_GRACE
@@ -83,6 +90,8 @@ class RealKubelets(Kubelets):
         if change.new is not None and any(each.type == "Ready" and each.status != "True" for each in conditions):
             self.contradicted.add(change.new.metadata.name)
             self.wake()
+        if _cordoned(change.old) != _cordoned(change.new):
+            self.wake()
 
     def pod_changed(self, change: Change[Pod]) -> None:
         if change.new is not None and not change.new.status.ready:
@@ -98,12 +107,37 @@ class RealKubelets(Kubelets):
 
     def run_pods(self, pods: Mapping[str, Pod]) -> None:
         super().run_pods(pods)
+        uids = {pod.metadata.uid for pod in pods.values()}
+        self.bound = {uid: node for uid, node in self.bound.items() if uid in uids}
+        self.end_at = {uid: at for uid, at in self.end_at.items() if uid in uids}
         for key, pod in pods.items():
             node = self.nodes.get(pod.spec.node_name)
-            if node is not None and node.connected and pod.metadata.deletion_timestamp is not None:
+            if pod.metadata.deletion_timestamp is None:
+                if not pod.spec.node_name and pod.metadata.uid not in self.bound:
+                    self.attempt(self.bind, pod, pods)
+            elif node is not None and node.connected:
+                left = self.end_at.setdefault(pod.metadata.uid, time.monotonic() + pod.serves_on_s) - time.monotonic()
+                if key in node.running and left > 0:
+                    self.look_again(left)
+                    continue
                 if key in node.addresses:
                     self.stop_pod(node, key)
                 self.attempt(self.confirm_end, pod)
+
+    def bind(self, pod: Pod, pods: Mapping[str, Pod]) -> None:
+        objects = self.node_objects.items()
+        nodes = [
+            name
+            for name, node in self.nodes.items()
+            if node.connected and name in objects and not objects[name].spec.unschedulable
+        ]
+        chosen = place(pod, pods.values(), nodes, self.bound)
+        if chosen is None:
+            return
+        meta = pod.metadata
+        body = {"metadata": {"name": meta.name}, "target": {"apiVersion": "v1", "kind": "Node", "name": chosen}}
+        self.client.create(BINDINGS, meta.namespace, body)
+        self.bound[meta.uid] = chosen
 
     def confirm_end(self, pod: Pod) -> None:
         meta = pod.metadata
@@ -148,6 +182,10 @@ class RealKubelets(Kubelets):
         while True:
             time.sleep(0.8 * LIFETIME_S)
             _until_it_works(self._give_tokens)
+
+
+def _cordoned(node: Node | None) -> bool:
+    return node is not None and node.spec.unschedulable
 
 
 # ------------------------------------------------------------------------ what a lab begins with

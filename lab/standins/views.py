@@ -14,10 +14,23 @@ class ContainerPort(View, frozen=True):
     protocol: str = "TCP"
 
 
+class Sleep(View, frozen=True):
+    seconds: int = 0
+
+
+class LifecycleHandler(View, frozen=True):
+    sleep: Sleep = Sleep()
+
+
+class Lifecycle(View, frozen=True):
+    pre_stop: LifecycleHandler = LifecycleHandler()
+
+
 class PodContainer(View, frozen=True):
     name: str = ""
     image: str = ""
     ports: tuple[ContainerPort, ...] = ()
+    lifecycle: Lifecycle = Lifecycle()
 
 
 class PodSpec(View, frozen=True):
@@ -54,6 +67,11 @@ class Pod(Object, frozen=True):
     @property
     def ports(self) -> tuple[ContainerPort, ...]:
         return tuple(port for container in self.spec.containers for port in container.ports)
+
+    @property
+    def serves_on_s(self) -> float:
+        """For how long its server goes on once the pod is deleted (KEP-3960)."""
+        return float(max((each.lifecycle.pre_stop.sleep.seconds for each in self.spec.containers), default=0))
 
 
 PODS = Resource("", "v1", "pods", "Pod", True, Pod)
