@@ -28,6 +28,8 @@ class HttpRequest(Struct, frozen=True):
     ok: bool
     node: str | None = None
     error: str | None = None
+    connection: int | None = None
+    """The number of the connection that stays open and carried it; None: one of its own."""
 
 
 class Outage(Struct, frozen=True):
@@ -44,7 +46,9 @@ class Outage(Struct, frozen=True):
     """From the fault to the start of the first request after the last lost one; 0 when none was lost."""
     requests: int
     lost: int
-    """Requests started after the fault (or under way at it) that got no answer."""
+    """Requests started after the fault (or under way at it) that got no answer. Each had a connection of its own."""
+    broken: int
+    """Connections that were open, and broke after the fault."""
 
 
 def answers_again(answers: Sequence[NeighbourAnswer], fault_at: float) -> tuple[float | None, str | None]:
@@ -83,10 +87,37 @@ def answered_by_two(answers: Sequence[NeighbourAnswer], window: float) -> int:
     return count
 
 
+def two_answer(answers: Sequence[NeighbourAnswer], window: float) -> float:
+    """Seconds in which two MACs answered for an address; of several addresses, the most. Two answer where a MAC answers
+    after another one did, and had itself answered less than ``window`` seconds before."""
+    by_address: dict[str, list[NeighbourAnswer]] = {}
+    for answer in answers:
+        by_address.setdefault(answer.address, []).append(answer)
+    return max((_contested(each, window) for each in by_address.values()), default=0.0)
+
+
+def _contested(answers: Sequence[NeighbourAnswer], window: float) -> float:
+    """Seconds in which two MACs answered, of the answers for one address."""
+    seconds, counted = 0.0, float("-inf")
+    last: dict[str, float] = {}
+    changed_at = float("-inf")
+    """When the MAC answered first that answers now, without another one between."""
+    for earlier, answer in itertools.pairwise(answers):
+        last[earlier.mac] = earlier.at
+        if answer.mac == earlier.mac:
+            continue
+        since = last.get(answer.mac, float("-inf"))
+        if since > answer.at - window:
+            seconds += answer.at - max(counted, changed_at)
+            counted = answer.at
+        changed_at = answer.at
+    return seconds
+
+
 def outage(answers: Sequence[NeighbourAnswer], requests: Sequence[HttpRequest], fault_at: float) -> Outage:
     """The figures of one fault; both sequences in order of time."""
     again, by = answers_again(answers, fault_at)
-    after = sorted((r for r in requests if r.end > fault_at), key=lambda r: r.start)
+    after = sorted((r for r in requests if r.end > fault_at and r.connection is None), key=lambda r: r.start)
     lost = [r for r in after if not r.ok]
     succeeds = 0.0
     if lost:
@@ -100,4 +131,5 @@ def outage(answers: Sequence[NeighbourAnswer], requests: Sequence[HttpRequest], 
         succeeds_again_s=max(0.0, succeeds),
         requests=len(after),
         lost=len(lost),
+        broken=sum(not r.ok for r in requests if r.end > fault_at and r.connection is not None),
     )

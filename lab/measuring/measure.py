@@ -86,8 +86,11 @@ def _lines(file: IO[bytes]) -> list[bytes]:
 
 
 @contextmanager
-def watching(lab: Lab, *addresses: str, url: str | None = None, rate: float = 50.0) -> Iterator[ClientWatch]:
-    """Watch addresses of any family, and with ``url`` make ``rate`` requests a second, for as long as the block lasts.
+def watching(
+    lab: Lab, *addresses: str, url: str | Sequence[str] = (), rate: float = 50.0, connections: int = 0
+) -> Iterator[ClientWatch]:
+    """Watch addresses of any family for as long as the block lasts. With ``url``, which may be several, make ``rate``
+    requests a second to them in turn, and others over so many ``connections`` to each that stay open.
 
     Raises ``LabError`` where the programs do not start.
     """
@@ -103,7 +106,9 @@ def watching(lab: Lab, *addresses: str, url: str | None = None, rate: float = 50
             return lines
 
         answers = begin("lab.measuring.resolve", INTERFACE, *addresses)
-        requests = begin("lab.measuring.load", url, "--rate", str(rate)) if url else None
+        urls = [url] if isinstance(url, str) else url
+        load = ("lab.measuring.load", *urls, f"--rate={rate}", f"--connections={connections}")
+        requests = begin(*load) if urls else None
         watch = ClientWatch(addresses, commands, answers, requests)
         wait_for(watch.ready, START_S, "the programs that watch")
         yield watch

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lab.measuring.figures import HttpRequest, NeighbourAnswer, answered_by_two, longest_silence, outage
+from lab.measuring.figures import (
+    HttpRequest,
+    NeighbourAnswer,
+    answered_by_two,
+    longest_silence,
+    outage,
+    two_answer,
+)
 
 OLD, NEW = "02:00:00:00:00:01", "02:00:00:00:00:02"
 ADDRESS, SECOND = "172.18.255.200", "fd00:b1b::255:200"
@@ -64,3 +71,33 @@ def test_of_two_addresses_the_later_one_counts() -> None:
     assert result.silence_s == pytest.approx(0.5)
     half = outage([*before, first, answer(10.5, OLD, SECOND)], [], fault_at=10.0)
     assert half.answers_again_s is None, "the second one has not moved"
+
+
+def test_a_change_of_the_mac_is_no_time_in_which_two_answer() -> None:
+    assert two_answer([answer(1.0, OLD), answer(1.01, NEW), answer(1.02, NEW)], window=0.05) == 0
+    assert two_answer([answer(1.0, OLD), answer(1.01, NEW), answer(1.5, NEW), answer(1.51, OLD)], window=0.05) == 0
+
+
+def test_two_answer_from_the_first_answer_of_the_second_to_the_last_of_the_first() -> None:
+    over = [answer(1.0, OLD), answer(1.01, NEW), answer(1.011, OLD), answer(1.02, NEW), answer(1.03, NEW)]
+    assert two_answer(over, window=0.05) == pytest.approx(0.01)
+    once = [answer(1.0, OLD), answer(1.01, NEW), answer(1.012, OLD), answer(1.02, OLD)]
+    assert two_answer(once, window=0.05) == pytest.approx(0.002)
+    apart = [answer(1.0, OLD), answer(1.001, NEW, SECOND), answer(1.01, OLD), answer(1.011, NEW, SECOND)]
+    assert two_answer(apart, window=0.05) == 0, "each address has one"
+
+
+def test_two_that_answer_for_a_while_are_counted_for_that_while() -> None:
+    both = [answer(1 + tick / 100 + late, mac) for tick in range(100) for mac, late in ((OLD, 0.0), (NEW, 0.001))]
+    assert two_answer(both, window=0.05) == pytest.approx(0.99, abs=0.02)
+
+
+def test_connections_that_stay_open_break_and_are_no_lost_requests() -> None:
+    requests = [
+        HttpRequest(start=9.8, end=9.9, ok=False, error="before the fault", connection=1),
+        HttpRequest(start=9.9, end=10.5, ok=False, error="reset", connection=1),
+        HttpRequest(start=10.1, end=10.2, ok=True, connection=2),
+        HttpRequest(start=10.2, end=10.3, ok=True),
+    ]
+    found = outage([], requests, fault_at=10.0)
+    assert (found.requests, found.lost, found.broken) == (1, 0, 1)
