@@ -231,6 +231,14 @@ class Lab:
     def plug_link(self, host: str) -> None:
         self._ask(messages.Cable(host, up=True), messages.Done)
 
+    def drop(self, *frames: str) -> None:
+        """Have the LAN's switch drop these frames, and no others any more: rules of nftables without their verdict.
+
+        ``iifname "node-1"`` is all that this host sends, ``oifname "gw"`` all that is sent to that one, and ``numgen
+        random mod 100 < 5`` one frame of twenty. ``drop()`` drops nothing.
+        """
+        self._ask(messages.Drop(frames), messages.Done)
+
     def speaker(
         self, node: str, action: Action, process: SpeakerProcess = "both", seconds: float | None = None
     ) -> None:

@@ -120,6 +120,12 @@ class Cable(ToKeeper, frozen=True):
     up: bool
 
 
+class Drop(ToKeeper, frozen=True):
+    """Have the LAN's switch drop frames: rules of nftables without their verdict, in place of those of before."""
+
+    frames: tuple[str, ...]
+
+
 class Act(ToKeeper, frozen=True):
     """Act on a process of a host. ``stop`` is SIGTERM, answered when the process has ended; ``start`` starts again what
     the lab itself runs there, and has ended."""
@@ -141,7 +147,7 @@ class Down(ToKeeper, frozen=True):
     """End the lab."""
 
 
-AnyRequest = GetStatus | Exec | Signal | Socket | Power | Cable | Act | LetGo | Down
+AnyRequest = GetStatus | Exec | Signal | Socket | Power | Cable | Drop | Act | LetGo | Down
 
 
 # ------------------------------------------------------------------------ answers

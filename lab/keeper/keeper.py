@@ -34,6 +34,7 @@ from lab.control.messages import (
     Cable,
     Done,
     Down,
+    Drop,
     Ended,
     Exec,
     GetStatus,
@@ -194,6 +195,9 @@ class Keeper:
             case Cable(host=host_name, up=up):
                 self.set_link(self.powered(host_name), up=up)
                 connection.answer(Done())
+            case Drop(frames=frames):
+                self.drop(frames)
+                connection.answer(Done())
             case Act(host=host_name):
                 self.powered(host_name)
                 self.acts.carry_out(request, connection.answer)
@@ -303,3 +307,9 @@ class Keeper:
                 self.tell_node_up(host)
             else:
                 self.tell(NodeDown(host.name, power=True))
+
+    def drop(self, frames: tuple[str, ...]) -> None:
+        try:
+            self.hosts.drop(frames)
+        except ValueError as error:
+            raise RefusedError(str(error)) from error

@@ -71,6 +71,12 @@ class Hosts:
             self.lan.pull(host)
             self._unplugged.add(host.name)
 
+    def drop(self, frames: Sequence[str]) -> None:
+        """As ``network.drop``."""
+        from lab.machines.network import drop  # noqa: PLC0415 (as in build_lan)
+
+        drop(frames)
+
     def cut_power(self, host: Host) -> None:
         self.lan.pull(host)
         namespace = self._namespaces.pop(host.name)

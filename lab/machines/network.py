@@ -3,7 +3,7 @@ public side, another bridge with the gateway and the host ``outside``.
 
 The bridge is a plain learning switch. It has no spanning tree and no forwarding delay, so that a port forwards as soon
 as it is up. It does not snoop on multicast and sends it to every port. Of the switches that people have, some snoop
-and some do not; heartbeats must not depend on it.
+and some do not; heartbeats must not depend on it. It drops nothing but what it is told to (``drop``).
 
 A host speaks the lab's families on the LAN and no other: its kernel has no IPv4 address there in an IPv6-only lab, and
 in an IPv4-only lab IPv6 is off there, link-local addresses included. IPv6 addresses are used without duplicate address
@@ -14,6 +14,7 @@ host that forwards would not listen (``accept_ra`` 1 means: unless forwarding): 
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from lab.machines import nat
 from lab.machines.namespaces import inside
 
 BRIDGE, PUBLIC_BRIDGE = "lan", "public"
+SWITCH = "bridge lab-switch"  # a table of nftables
 BR_STATE_FORWARDING = 3  # linux/if_bridge.h
 IFA_F_NODAD = 0x02  # linux/if_addr.h
 RT_SCOPE_LINK = 253  # linux/rtnetlink.h
@@ -186,6 +188,21 @@ class Lan:
 
 def _add_address(netlink: IPRoute, index: int, address: str, length: int) -> None:
     netlink.addr("add", index=index, address=address, prefixlen=length, flags=IFA_F_NODAD if ":" in address else 0)
+
+
+def drop(frames: Iterable[str]) -> None:
+    """Have the bridges drop the frames that match one of these, instead of those that they dropped before.
+
+    Each is a rule of nftables without its verdict (nft(8)). ``iifname`` is the host that a frame comes from, and
+    ``oifname`` one that it goes to: a frame to several hosts is looked at once for each. It is done in the namespace of
+    the process that keeps the lab. Raises ``ValueError`` with what nft says.
+    """
+    rules = "\n".join(f"add rule {SWITCH} forward {each} drop" for each in frames)
+    chain = f"add chain {SWITCH} forward {{ type filter hook forward priority 0; }}"
+    script = f"add table {SWITCH}\ndelete table {SWITCH}\nadd table {SWITCH}\n{chain}\n{rules}\n"
+    told = subprocess.run(["nft", "-f", "-"], input=script, text=True, capture_output=True, check=False)
+    if told.returncode != 0:
+        raise ValueError(told.stderr.strip().partition("\n")[0])
 
 
 def set_pod_addresses(namespace: int, addresses: Iterable[str], *, present: bool) -> None:

@@ -13,6 +13,7 @@ import pytest
 from cluster.addresses import Family
 from cluster.resources import NODES
 from lab.client import Lab
+from lab.errors import LabError
 from lab.layout import STATUS_PORT, Families, Host, url_host
 from lab.objects.manifests import api_of
 from tests.lab.conftest import end, make
@@ -85,3 +86,24 @@ def test_the_node_says_its_addresses_in_the_api_and_the_lab_on_its_command_line(
     told = json.loads(subprocess.run([*argv, "--json"], capture_output=True, text=True, cwd=ROOT, check=True).stdout)
     assert [each["family"] for each in told["networks"]] == [family.text for family in layout.families]
     assert told["hosts"][0]["addresses"] == list(layout.control_plane.addresses.values())
+
+
+def test_the_switch_drops_what_it_is_told_to_and_nothing_else(lab: Lab) -> None:
+    (node,) = lab.status().layout.nodes
+    url = f"http://{url_host(node.address)}:{STATUS_PORT}/metrics"
+
+    def reaches(host: str) -> bool:
+        return lab.run(host, ["curl", "--silent", "--max-time", "1", url]).code == 0
+
+    wait_until(lambda: reaches("client") and reaches("gw"), 20)
+    lab.drop('iifname "client" oifname "node-1"')
+    assert not reaches("client")
+    wait_until(lambda: reaches("gw"))
+    with pytest.raises(LabError, match="nonsense"):
+        lab.drop("nonsense")
+    assert not reaches("client"), "what is refused changes nothing"
+    lab.drop('iifname "node-1" oifname "gw"')
+    wait_until(lambda: reaches("client"))
+    assert not reaches("gw")
+    lab.drop()
+    wait_until(lambda: reaches("gw"))
