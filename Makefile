@@ -56,9 +56,14 @@ fuzz: ## a million made-up inputs for each parser, and a hundred thousand lying 
 	@scripts/setup fuzz
 	$(VENV)/python -m tests.fuzz $(FUZZ_ARGS)
 
-faults: ## the failover figures, repeated
+# FAULTS=power-cut,drain REPEAT=5 NODES=3 make faults: fewer of them. What JSON has already is not measured again.
+FAULTS ?=
+REPEAT ?= 20
+NODES ?= 3,10
+JSON ?= faults.json
+faults: ## the table of faults: each one REPEAT times, in clusters of so many NODES
 	@scripts/setup dev
-	$(VENV)/python -m bench.faults $(FAULTS_ARGS)
+	$(VENV)/python -m bench.faults --faults "$(FAULTS)" --repeat $(REPEAT) --nodes $(NODES) --json $(JSON) $(FAULTS_ARGS)
 
 # Of what the official client depends on, only its asynchronous half, its watches' websockets and calendars use these;
 # the daemons use neither, and their images go without.

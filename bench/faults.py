@@ -1,157 +1,122 @@
-"""What each fault costs a client: every fault repeated, with the least, the median and the most.
+"""The table of faults: what a client notices of each, over and over, in clusters of different sizes.
 
-    python -m bench.faults [SCENARIO…] [--families ipv6] [--runs 20] [--busy 4] [--json FILE]
+    python -m bench.faults [--faults power-cut,drain] [--repeat 20] [--nodes 3,10] [--json FILE]
 
-Without a name all scenarios run. Each has a lab of its own, in which a client asks for the Service's address every
-10 ms, by ARP or by Neighbour Discovery. In a dual-stack lab it asks for both, and the later one counts. The time of a
-fault is read before the fault is caused. The daemons have the rights that ``deploy/berthlb.yaml`` gives them: change it
-to see what other rights would bring. ``--busy 4`` keeps four processes busy meanwhile.
+Each fault has a lab of its own at each size. A client asks for the addresses of a Service every 10 ms, by ARP and by
+Neighbour Discovery. Meanwhile it makes 200 requests a second, each over a connection of its own, and keeps five
+connections to each address open. The time of a fault is read before the fault is caused, and a request is lost that has
+no answer within a second. The row ``calm`` is what the machine does to the figures by itself.
+
+Progress is told while it runs. ``--json FILE`` is written after every run, and what a file of before has is not
+measured again: so a table that was interrupted goes on where it was. The daemons have the rights that
+``deploy/berthlb.yaml`` gives them: change it to see what other rights would bring. ``--busy 4`` keeps four processes
+busy beside, and ``--lasting 600 --faults loss-5`` has the network lose frames for ten minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
-from bench.report import arguments, progress, show, write
-from cluster.api.client import SERVICES, connect
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from bench.report import arguments, progress
+from cluster.api.client import SERVICES
 from lab import launch
 from lab.client import Lab
+from lab.errors import LabError
+from lab.faults.fault import Fault, Move, Promise
+from lab.faults.run import CONNECTIONS, run
+from lab.faults.seen import Seen, broken_promises
+from lab.faults.table import CALM, FAULTS
 from lab.layout import Families, lay_out
-from lab.measuring import measure
-from lab.measuring.figures import NeighbourAnswer, answered_by_two, answers_again, longest_silence
 from lab.measuring.measure import wait_for
 from lab.objects import tutorial
+from lab.objects.manifests import api_of
 from lab.objects.workloads import start_workload
-from lab.readiness import await_ready
 
-WATCHED_S = 2.0  # watched after each fault
-UNPLUGGED_S = 3.0  # a cable is out for so long, and watched for as long again
-TWO_WINDOW_S = 0.05  # answers of two nodes so close together are answers by two
-
-Where = tuple[Lab, list[str]]
-"""A lab, and the addresses of its Service."""
-Seconds = list[float]
-Result = dict[str, Seconds]
+ROWS = (CALM, *FAULTS)
+BY_NAME = {fault.name: fault for fault in ROWS}
+GRACE_S = 2.0
+"""A silent node's endpoints stay ready for so long."""
 
 
-@contextmanager
-def cluster(scenario: str, families: Families, *, nodes: int = 3, gateway: bool = True) -> Iterator[Where]:
-    """A lab with one Service that answers; the lab and the Service's addresses."""
-    layout = lay_out(nodes, gateway=gateway, families=families)
-    with launch.up(launch.Recipe(f"faults-{scenario}", layout)) as lab:
+class Setting(msgspec.Struct, frozen=True):
+    """What a run was measured in. Runs of one setting are one row."""
+
+    fault: str
+    nodes: int
+    families: Families
+    policy: str
+    busy: int
+    lasting: float | None
+
+
+class Run(msgspec.Struct, frozen=True):
+    setting: Setting
+    seen: Seen | None
+    """None where it failed."""
+    broken: list[str]
+    """Promises that were broken, or why it failed."""
+
+
+def read(file: Path | None) -> list[Run]:
+    """What was measured before."""
+    return msgspec.json.decode(file.read_bytes(), type=list[Run]) if file is not None and file.exists() else []
+
+
+def write(file: Path | None, runs: Sequence[Run]) -> None:
+    if file is not None:
+        beside = file.with_name(file.name + ".new")
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(runs), indent=2))
+        beside.replace(file)
+
+
+class Bench:
+    """The lab of one setting, made when it is needed, and made anew after a run that failed."""
+
+    def __init__(self, setting: Setting, stack: ExitStack) -> None:
+        self._setting, self._stack = setting, stack
+        self._lab: Lab | None = None
+
+    def run(self) -> Run:
+        fault = BY_NAME[self._setting.fault]
+        try:
+            lab = self._lab or self._made()
+            seen = run(lab, fault, tutorial.first_addresses(lab), self._setting.lasting)
+        except (LabError, TimeoutError) as error:
+            self._stack.close()
+            self._lab = None
+            return Run(self._setting, None, [str(error).partition("\n")[0]])
+        return Run(self._setting, seen, broken_promises(fault.promise, seen))
+
+    def _made(self) -> Lab:
+        """A lab with one Service that answers."""
+        layout = lay_out(self._setting.nodes, families=self._setting.families)
+        name = f"faults-{self._setting.fault}"
+        lab = self._stack.enter_context(launch.up(launch.Recipe(name, layout, node_grace=GRACE_S)))
         tutorial.apply_pool(lab)
-        start_workload(lab, "nginx", replicas=nodes, namespace=tutorial.NAMESPACE, port=80)
+        start_workload(lab, "nginx", replicas=self._setting.nodes, namespace=tutorial.NAMESPACE, port=80)
         tutorial.apply_service(lab)
-        client = connect(lab.kubeconfig, user_agent="berthlb-bench")
+        api = api_of(lab)
+        policy = {"spec": {"externalTrafficPolicy": self._setting.policy}}
+        api.patch(SERVICES, tutorial.NAMESPACE, tutorial.SERVICE_NAME, policy)
 
-        def addresses() -> list[str]:
-            service = client.get(SERVICES, tutorial.NAMESPACE, tutorial.SERVICE_NAME)
-            return [ingress.ip for ingress in service.status.load_balancer.ingress]
+        def assigned() -> bool:
+            service = api.get(SERVICES, tutorial.NAMESPACE, tutorial.SERVICE_NAME)
+            found = [ingress.ip for ingress in service.status.load_balancer.ingress]
+            return found == tutorial.first_addresses(lab)
 
-        yield lab, wait_for(addresses, 10, "the Service's addresses")
-
-
-def holder_of(lab: Lab, watch: measure.ClientWatch) -> tuple[str, str]:
-    mac = measure.steady_holder(watch)
-    return mac, measure.node_of(lab, mac)
-
-
-def repeat(where: Where, runs: int, fault: Callable[[str], None], mend: Callable[[str], None]) -> Result:
-    """Cause the fault at whichever node holds the addresses, measure, mend, and again."""
-    lab, addresses = where
-    result: Result = {}
-    for run in range(runs):
-        with measure.watching(lab, *addresses) as watch:
-            _, holder = holder_of(lab, watch)
-            at = time.monotonic()
-            fault(holder)
-            time.sleep(WATCHED_S)
-            again = wait_for(lambda: answers_again(watch.answers(), at)[0], 60, "somebody answers")
-            result.setdefault("answers again", []).append(again)
-            result.setdefault("answered by two", []).append(answered_by_two(watch.answers(), TWO_WINDOW_S))
-            progress.print(f"  run {run + 1} of {runs}: {holder}, answers again after {again:.3f} s")
-            mend(holder)
-            await_ready(lab)
-    return result
-
-
-def power_cut(runs: int, families: Families) -> Result:
-    """The holder loses power; three nodes and a gateway."""
-    with cluster("power-cut", families) as where:
-        return repeat(where, runs, where[0].stop_node, where[0].start_node)
-
-
-def two_nodes(runs: int, families: Families) -> Result:
-    """The holder loses power; two nodes, no gateway, so that the survivor hears nobody else."""
-    with cluster("two-nodes", families, nodes=2, gateway=False) as where:
-        return repeat(where, runs, where[0].stop_node, where[0].start_node)
-
-
-def announcer_killed(runs: int, families: Families) -> Result:
-    """The holder's announcer is killed with SIGKILL; its node lives."""
-    with cluster("announcer", families) as where:
-        lab = where[0]
-        return repeat(
-            where,
-            runs,
-            lambda node: lab.speaker(node, "kill", "announcer"),
-            lambda node: lab.speaker(node, "start"),
-        )
-
-
-def watcher_killed(runs: int, families: Families) -> Result:
-    """The holder's watcher is killed with SIGKILL: nothing may happen on the wire."""
-    result: Result = {}
-    with cluster("watcher", families) as (lab, addresses):
-        for _ in range(runs):
-            with measure.watching(lab, *addresses) as watch:
-                mac, holder = holder_of(lab, watch)
-                at = time.monotonic()
-                lab.speaker(holder, "kill", "watcher")
-                time.sleep(WATCHED_S)
-                answers = watch.answers()
-                result.setdefault("longest silence", []).append(longest_silence(answers, at, answers[-1].at))
-                others = sum(1 for a in answers if a.mac != mac)
-                result.setdefault("answers by another node", []).append(others)
-            await_ready(lab)
-    return result
-
-
-def cable(runs: int, families: Families) -> Result:
-    """The holder's cable is pulled, and put back three seconds later."""
-    result: Result = {}
-    with cluster("cable", families) as (lab, addresses):
-        for run in range(runs):
-            with measure.watching(lab, *addresses) as watch:
-                _, holder = holder_of(lab, watch)
-                at = time.monotonic()
-                lab.pull_link(holder)
-                time.sleep(UNPLUGGED_S)
-                again = wait_for(lambda: answers_again(watch.answers(), at)[0], 60, "somebody answers")
-                back = time.monotonic()
-                lab.plug_link(holder)
-                time.sleep(UNPLUGGED_S)
-                after = [a for a in watch.answers() if a.at > back]
-                result.setdefault("pulled: answers again", []).append(again)
-                result.setdefault("put back: one node answers after", []).append(last_change(after, back))
-                result.setdefault("put back: answered by two", []).append(answered_by_two(after, TWO_WINDOW_S))
-                result.setdefault("put back: longest silence", []).append(longest_silence(after, back, after[-1].at))
-                progress.print(f"  run {run + 1} of {runs}: {holder}, answers again after {again:.3f} s")
-            await_ready(lab)
-    return result
-
-
-def last_change(answers: list[NeighbourAnswer], since: float) -> float:
-    """Seconds from ``since`` until the same MAC has answered ever after."""
-    for earlier, later in reversed(list(pairwise(answers))):
-        if earlier.mac != later.mac:
-            return later.at - since
-    return answers[0].at - since
+        wait_for(assigned, 20, "the Service's addresses", 0.1)
+        self._lab = lab
+        return lab
 
 
 def burn() -> None:
@@ -173,69 +138,113 @@ def busy(count: int) -> Iterator[None]:
             process.kill()
 
 
-def calm(minutes: float, families: Families) -> Result:
-    """No fault: two busy processes per core, and nothing may move."""
-    with cluster("calm", families) as (lab, addresses), measure.watching(lab, *addresses) as watch:
-        mac, _ = holder_of(lab, watch)
-        with busy(2 * multiprocessing.cpu_count()):
-            began = time.monotonic()
-            time.sleep(60 * minutes)
-            answers = [a for a in watch.answers() if a.at > began]
-        return {
-            "answers by another node": [sum(1 for a in answers if a.mac != mac)],
-            "longest silence": [longest_silence(answers, began, answers[-1].at)],
-        }
+def measure(settings: Sequence[Setting], repeat: int, runs: list[Run], file: Path | None) -> None:
+    """Add what is missing to the runs, and to the file after each."""
+    missing = {each: repeat - sum(one.setting == each for one in runs) for each in settings}
+    to_do = sum(max(0, count) for count in missing.values())
+    began, done = time.monotonic(), 0
+    for setting, count in missing.items():
+        with ExitStack() as stack:
+            bench = Bench(setting, stack)
+            for number in range(repeat - count, repeat):
+                runs.append(bench.run())
+                write(file, runs)
+                done += 1
+                left = (time.monotonic() - began) / done * (to_do - done)
+                where = f"{setting.fault}, {setting.nodes} nodes, run {number + 1} of {repeat}"
+                progress.print(
+                    f"{where}: {in_words(runs[-1])}; {done} of {to_do}, {left / 60:.0f} min left", soft_wrap=True
+                )
 
 
-def memory(_: int, families: Families) -> Result:
-    """Proportional set size of each of our processes, MiB, with one Service."""
-    with cluster("memory", families) as (lab, _addresses):
-        processes = lab.status(memory=True).processes
-        return {
-            f"{process.host} {process.name}": [process.pss_kib / 1024]
-            for process in processes
-            if process.pss_kib is not None
-        }
+def in_words(found: Run) -> str:
+    if found.seen is None:
+        return f"[red]failed: {found.broken[0]}[/]"
+    seen = found.seen
+    silence = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in seen.silence_s.items())
+    told = f"{silence}, {seen.lost} lost, {seen.broken} broken, {'moved' if seen.moved else 'stayed'}"
+    return told + (f" [red]({'; '.join(found.broken)})[/]" if found.broken else "")
 
 
-SCENARIOS: dict[str, Callable[[int, Families], Result]] = {
-    "power-cut": power_cut,
-    "two-nodes": two_nodes,
-    "announcer-killed": announcer_killed,
-    "watcher-killed": watcher_killed,
-    "cable": cable,
-    "memory": memory,
-}
+def table(nodes: int, runs: Sequence[Run]) -> Table:
+    """Medians and maxima; what is promised stands behind the bar."""
+    titles = ("fault", "runs", "no answer: ARP, s", "NS, s", "requests again, s", "lost", "broken", "two answer, s")
+    shown = Table(*titles, "moved", "not as promised", title=f"{nodes} nodes: median / maximum | promised", box=None)
+    for setting in dict.fromkeys(each.setting for each in runs if each.setting.nodes == nodes):
+        mine = [each for each in runs if each.setting == setting]
+        shown.add_row(*row(setting, mine, BY_NAME[setting.fault].promise))
+    return shown
+
+
+def row(setting: Setting, runs: Sequence[Run], promise: Promise) -> list[str]:
+    seen = [each.seen for each in runs if each.seen is not None]
+
+    def cell(figure: Callable[[Seen], float | None], promised: float | None = None) -> str:
+        values = [value for each in seen if (value := figure(each)) is not None]
+        if not values:
+            return ""
+        told = f"{number(statistics.median(values))} / {number(max(values))}"
+        return told if promised is None else f"{told} | {number(promised)}"
+
+    moved = f"{sum(each.moved for each in seen)} of {len(seen)}"
+    per_run = f"{setting.fault}" + (f", {setting.policy}" if setting.policy != "Local" else "")
+    return [
+        per_run,
+        str(len(runs)),
+        cell(lambda each: each.silence_s.get("ARP"), promise.silence_s),
+        cell(lambda each: each.silence_s.get("NS"), promise.silence_s),
+        cell(lambda each: each.succeeds_again_s),
+        cell(lambda each: each.lost, promise.lost),
+        cell(lambda each: each.broken, promise.broken),
+        cell(lambda each: each.two_answer_s, promise.two_answer_s),
+        moved if promise.move is Move.EITHER else f"{moved} | {promise.move}",
+        str(sum(bool(each.broken) for each in runs) or ""),
+    ]
+
+
+def number(value: float) -> str:
+    return f"{value:.0f}" if value == int(value) else f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def chosen(names: str) -> list[Fault]:
+    """The faults of these names, or all of them. Raises ``argparse.ArgumentTypeError``."""
+    unknown = [name for name in names.split(",") if name and name not in BY_NAME]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such fault: {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
+    return [BY_NAME[name] for name in names.split(",") if name] or list(ROWS)
+
+
+def sizes(numbers: str) -> list[int]:
+    return [int(each) for each in numbers.split(",")]
 
 
 def main() -> None:
     parser = arguments("faults", __doc__)
-    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join([*SCENARIOS, 'calm'])}")
+    parser.add_argument("--faults", type=chosen, default=list(ROWS), metavar="NAME,…", help="only these (all)")
+    parser.add_argument("--repeat", type=int, default=20, metavar="N", help="runs of each fault (%(default)s)")
+    parser.add_argument("--nodes", type=sizes, default=[3, 10], metavar="N,…", help="of the clusters (3,10)")
     parser.add_argument(
-        "--families", type=Families, choices=list(Families), default=Families.IPV4, help="of the labs (%(default)s)"
+        "--families", type=Families, choices=list(Families), default=Families.DUAL, help="of the labs (%(default)s)"
     )
-    parser.add_argument("--runs", type=int, default=20, metavar="N", help="of each fault (%(default)s)")
+    parser.add_argument(
+        "--policy", choices=["Local", "Cluster"], default="Local", help="the Service's externalTrafficPolicy (Local)"
+    )
     parser.add_argument("--busy", type=int, default=0, metavar="N", help="processes that are busy beside (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=5, help="of calm (%(default)s)")
+    parser.add_argument("--lasting", type=float, metavar="SECONDS", help="of faults that last, instead of their own")
     args = parser.parse_args()
-    unknown = [each for each in args.scenario if each not in SCENARIOS and each != "calm"]
-    if unknown:
-        parser.error(f"no such scenario: {', '.join(unknown)}")
-    results: dict[str, Result] = {}
-    for name in args.scenario or [*SCENARIOS, "calm"]:
-        progress.print(f"[bold]{name}[/]")
-        with busy(args.busy):
-            if name == "calm":
-                results[name] = calm(args.minutes, args.families)
-            else:
-                results[name] = SCENARIOS[name](args.runs, args.families)
-    for name, result in results.items():
-        rows = {
-            figure: (len(values), min(values), statistics.median(values), max(values))
-            for figure, values in result.items()
-        }
-        show(["figure", "runs", "min", "median", "max"], rows, title=name)
-    write(args.json, results)
+    settings = [
+        Setting(fault.name, nodes, args.families, args.policy, args.busy, args.lasting)
+        for nodes in args.nodes
+        for fault in args.faults
+    ]
+    runs = read(args.json)
+    with busy(args.busy):
+        measure(settings, args.repeat, runs, args.json)
+    runs = [each for each in runs if each.setting in settings]
+    open_now = CONNECTIONS * len(args.families.each)
+    print(f"Of lost requests, 200 were made a second; {open_now} connections were open.")
+    for nodes in args.nodes:
+        Console(width=190).print(table(nodes, runs))
 
 
 if __name__ == "__main__":
