@@ -10,7 +10,8 @@
 
 3. Nodes are left out that listen on a port of the Service themselves, or on which another Service has it; and with
    ``externalTrafficPolicy: Local`` those without a ready endpoint.
-4. The Service gets the first of the combinations of families that would do, of which each family has a node.
+4. The Service gets the first of the combinations of families that would do, of which each family has a node. Nodes
+   that are drained are left out where the others have all these families.
 5. Of more than ``spec.maxNodes`` nodes those are chosen that have the most of these families, then by rendezvous hash
    of the Service and the node. Where these would all lack a family, the last makes way for the first that has it. A
    node that comes replaces at most one other; one that goes is replaced by one.
@@ -102,6 +103,8 @@ class NodesOfPool:
     """Of each selected node the families of which it gives nothing."""
     delivered: Mapping[Address, Delivery] = field(default_factory=dict)
     """By what a selected node may show, whether it does at present or not."""
+    drained: frozenset[NodeName] = frozenset()
+    """Selected nodes that people have taken out of use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,8 @@ def nodes_of_pool(
             else:
                 left_out.setdefault(node.name, {})[family] = node.why_not(family)
     delivered = {address: delivery for each in admitted for address, delivery in each.deliveries()}
-    return NodesOfPool(pool, shown, counting, left_out, delivered)
+    drained = frozenset(each.name for each in selected if each.drained)
+    return NodesOfPool(pool, shown, counting, left_out, delivered, drained)
 
 
 class _Admitted:
@@ -228,6 +232,10 @@ def choose(
         else:
             serving[name] = shown
     families = next((each for each in want.families if _can_have(each, serving, pool.max_nodes)), None)
+    in_use = {name: shown for name, shown in serving.items() if name not in of_pool.drained}
+    if families is not None and _can_have(families, in_use, pool.max_nodes):
+        left_out |= dict.fromkeys(serving.keys() - in_use.keys(), LeftOut.DRAINED)
+        serving = in_use
     asked = families or want.families[0]
     for name, reasons in of_pool.left_out.items():
         if name not in left_out and not any(family in serving.get(name, {}) for family in asked):

@@ -456,11 +456,15 @@ def _matters(pool: NodePool, before: NodeOffer | None, after: NodeOffer | None) 
         return any(selected) or (one is not None and bool(one.own or one.found))
     if (before.own, before.found) != (after.own, after.found) or selected[0] != selected[1]:
         return True
-    return selected[0] and (before.absence, before.unreadable) != (after.absence, after.unreadable)
+    said = [(each.absence, each.unreadable, each.drained) for each in (before, after)]
+    return selected[0] and said[0] != said[1]
 
 
 def _left_out(gives: NodesOfPool) -> Iterator[tuple[NodeName, LeftOut]]:
-    """The nodes that give nothing, and why: by the first family that the pool gives out."""
+    """The nodes that give nothing, and why: by the first family that the pool gives out. Those that are drained give
+    nothing where others do."""
+    if gives.shown.keys() - gives.drained:
+        yield from ((name, LeftOut.DRAINED) for name in sorted(gives.drained & gives.shown.keys()))
     for name in sorted(gives.left_out):
         if name not in gives.shown:
             reasons = gives.left_out[name]

@@ -8,7 +8,8 @@ between them; a label cannot, since Kubernetes allows neither comma nor colon in
 as unreadable, so that a condition can name it. A host name under ``status.addresses`` is of another type, and a text
 there that is no address is unreadable too.
 
-Cordoned nodes (``unschedulable``) stay: they serve what they have.
+Cordoned nodes (``unschedulable``) stay: they serve what they have. One that is drained (``cluster.drain``) may be shown
+where no other node can be.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cluster.addresses import Address, AddressError, parse_address
+from cluster.drain import drained_by
 from cluster.node_pools import AddressSource
 from cluster.nodes import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT, is_ready
 from cluster.objects import Node, NodeName
@@ -44,6 +46,8 @@ class NodeOffer:
     """The sources that have a text that is no address."""
     own: frozenset[Address] = frozenset()
     """Every address in ``status.addresses``, whatever its type."""
+    drained: bool = False
+    """People have taken it out of use."""
 
 
 def read_node(node: Node, sources: Iterable[AddressSource]) -> NodeOffer:
@@ -65,6 +69,7 @@ def read_node(node: Node, sources: Iterable[AddressSource]) -> NodeOffer:
         found=found,
         unreadable=tuple(unreadable),
         own=frozenset(_read(each.address for each in node.status.addresses)),
+        drained=bool(drained_by(node, cordon=False)),
     )
 
 

@@ -40,6 +40,8 @@ class LeftOut(Enum):
     PORT_IN_USE = "PortInUse"
     """Something on the node listens on a port of the Service, or another Service has it there."""
     NO_ENDPOINT = "NoLocalEndpoint"
+    DRAINED = "Drained"
+    """People have drained it, and others have what the Service needs."""
     BEYOND_MAX = "BeyondMaxNodes"
 
 

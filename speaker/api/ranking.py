@@ -13,8 +13,9 @@ The nodes that may are in this order:
 
 1. Where an endpoint stays, and last where all of them are ending: these nodes serve for some seconds more. Where there
    are no others, that makes no difference.
-2. By tier: a node that is NotReady comes after all that are Ready, and one that is drained (``drain``) after these. It
-   is never left out, since every node is NotReady when the API server is cut off, and people may drain all of them.
+2. By tier: a node that is NotReady comes after all that are Ready, and one that is drained (``cluster.drain``) after
+   these. It is never left out, since every node is NotReady when the API server is cut off, and people may drain all of
+   them.
 3. By the sum of preference weights, the highest first.
 4. By rendezvous hash, which spreads bundles evenly and moves as few as possible when a node comes or goes.
 
@@ -35,10 +36,10 @@ from itertools import chain
 from typing import NamedTuple
 
 from cluster.config import Advertisement, Config
+from cluster.drain import drained_by
 from cluster.nodes import EXCLUDE_LABEL, is_ready
 from cluster.objects import Node, NodeName
 from cluster.selectors import matches, matches_any
-from speaker.api.drain import drained_by
 from speaker.link import LinkName
 from speaker.plan import DRAINED_TIER, NOT_READY_TIER, READY_TIER, BundleId, Candidate
 

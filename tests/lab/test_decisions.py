@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 
 from cluster.api.client import L2_ADVERTISEMENTS, NODES
+from cluster.drain import DRAIN_ANNOTATION
 from cluster.nodes import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT
 from lab import launch
 from lab.client import Lab
@@ -17,7 +18,6 @@ from lab.layout import lay_out
 from lab.measuring import measure
 from lab.objects import tutorial
 from lab.objects.manifests import api_of
-from speaker.api.drain import DRAIN_ANNOTATION
 from tests.lab.test_faults import serving, watching
 from tests.real import real_assets
 from tests.waiting import crowd, wait_until

@@ -28,6 +28,7 @@ def node_body(
     label: str = "",
     annotation: str = "",
     labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
     taints: tuple[str, ...] = (),
     ready: str = "True",
     since: str | None = None,
@@ -38,7 +39,7 @@ def node_body(
         "metadata": {
             "name": name,
             "labels": (labels or {}) | ({LABEL.key: label} if label else {}),
-            "annotations": {ANNOTATION.key: annotation} if annotation else {},
+            "annotations": (annotations or {}) | ({ANNOTATION.key: annotation} if annotation else {}),
             "deletionTimestamp": "2026-01-01T00:00:00Z" if deleted else None,
         },
         "spec": {"taints": [{"key": key, "effect": "NoExecute"} for key in taints]},

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.addresses import Family, parse_address, parse_range
+from cluster.drain import DRAIN_ANNOTATION
 from cluster.node_pools import AddressSource, NodePool
 from cluster.objects import LabelSelector, Node, NodeName
 from controller.nodeip.choice import NodeAddresses, NodePoolRefusal, NodeRequest, NodesOfPool, choose
@@ -57,6 +58,38 @@ def test_one_source_counts_for_all_nodes_and_the_order_is_numeric() -> None:
     found = chosen(read_all(pool_of(), *TWO_KINDS))
     assert addresses(found) == ["203.0.113.9", "203.0.113.10"]
     assert left_out(found) == {"b": LeftOut.OTHER_SOURCE}
+
+
+def drained(name: str, **fields: Any) -> Node:
+    return node(name, annotations={DRAIN_ANNOTATION: "new disk"}, **fields)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "local", "shown", "without"),
+    [
+        ((drained("a", external="203.0.113.1"), node("b", external="203.0.113.2")), None, ["203.0.113.2"], "a"),
+        ((drained("a", external="203.0.113.1"), drained("b", external="203.0.113.2")), None,
+         ["203.0.113.1", "203.0.113.2"], ""),
+        ((drained("a", external="203.0.113.1"), node("b", external="203.0.113.2")), "a", ["203.0.113.1"], ""),
+        ((drained("a", external="203.0.113.1"), node("b", internal="10.0.0.2")), None, ["203.0.113.1"], ""),
+        ((drained("a", external="203.0.113.1"), node("b", external="203.0.113.2", ready="Unknown")), None,
+         ["203.0.113.1"], ""),
+    ],
+    ids=["others can", "all are", "the only one with a pod", "the only one with the source", "the only one ready"],
+)  # fmt: skip
+def test_a_drained_node_is_left_out_where_others_have_what_the_service_needs(
+    nodes: tuple[Node, ...], local: str | None, shown: list[str], without: str
+) -> None:
+    found = chosen(read_all(pool_of(), *nodes), local=local)
+    assert addresses(found) == shown
+    assert {name for name, why in left_out(found).items() if why is LeftOut.DRAINED} == set(without)
+
+
+def test_a_drained_node_gives_the_family_that_no_other_has() -> None:
+    both = drained("a", external="203.0.113.1 2001:db8::1"), node("b", external="203.0.113.2")
+    assert addresses(chosen(read_all(pool_of(), *both), (V4, V6))) == ["203.0.113.1", "203.0.113.2", "2001:db8::1"]
+    assert addresses(chosen(read_all(pool_of(), *both), (V4,))) == ["203.0.113.2"]
+    assert addresses(chosen(read_all(pool_of(max_nodes=1), *both), (V4, V6), (V4,))) == ["203.0.113.1", "2001:db8::1"]
 
 
 def test_mixing_is_explicit() -> None:

@@ -9,6 +9,7 @@ from types import EllipsisType
 import pytest
 from msgspec.structs import replace
 
+from cluster.drain import DRAIN_ANNOTATION, drained_by
 from cluster.nodes import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT
 from cluster.objects import (
     L2AdvertisementSpec,
@@ -20,7 +21,6 @@ from cluster.objects import (
     PreferredNodeSelector,
     Taint,
 )
-from speaker.api.drain import DRAIN_ANNOTATION, drained_by
 from speaker.api.ranking import NodeFacts, Ranking, Rendezvous, Requirement
 from speaker.plan import DRAINED_TIER, BundleId
 from tests.speaker.api.test_planner import a_config, a_node, an_advertisement

@@ -6,9 +6,8 @@ A node is *drained* by any of these:
 2. The taint ``node.kubernetes.io/out-of-service``: somebody says that the node is down for good (KEP-2268).
 3. ``kubectl cordon``, if the speakers have ``--drain-cordoned``.
 
-A drained node comes after all others in the ranking (``ranking``), and hands over what it holds (``moving``). It keeps
-what no other node can hold. The label that excludes a node from load balancers is stronger: such a node is no
-candidate.
+A drained node hands over what other nodes can hold, and keeps the rest. The label that excludes a node from load
+balancers is stronger: such a node keeps nothing that another node can hold, and takes nothing over.
 
 Not promised: anything about the node's pods. Take ``kubectl drain`` for these.
 """
