@@ -400,6 +400,7 @@ class ServiceL2StatusStatus(View, frozen=True):
     service_name: str = ""
     service_namespace: str = ""
     interfaces: tuple[ServiceL2Interface, ...] = ()
+    kept: str = ""
 
 
 class ServiceL2Status(Object, frozen=True):

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple
 
+from cluster.listing import first_few
 from cluster.objects import AddressText
 from speaker.api.planner import Planner
 from speaker.channel import Holding
@@ -38,12 +39,15 @@ class Announced(NamedTuple):
     """Those that this node holds."""
     interfaces: tuple[LinkName, ...]
     """Where an advertisement names interfaces, those of them that can be announced on; empty otherwise."""
+    kept: str = ""
+    """Where this node is drained and announces the Service all the same: why it is drained, and why no other node takes
+    the Service; empty otherwise."""
 
 
 class TransitionKind(Enum):
     GAINED = "gained"
     CHANGED = "changed"
-    """Announced before and now, with other addresses or interfaces."""
+    """Announced before and now, with other addresses or interfaces, or kept by a drained node."""
     LOST = "lost"
     """The Service is still to be announced, by another node."""
     ENDED = "ended"
@@ -63,6 +67,7 @@ class Announcements:
         self.suspended: frozenset[LinkName] = frozenset()
         """Links on which nothing is answered now, whatever is held there."""
         self._links: frozenset[LinkName] | None = None
+        self._drain = ""
         self.announced: dict[str, Announced] = {}
         """The Services announced here, by key."""
 
@@ -85,6 +90,12 @@ class Announcements:
     def set_links(self, links: frozenset[LinkName]) -> list[Transition]:
         """What changed with these links, which are those that can be announced on."""
         self._links = links
+        return self._consider(tuple(self.announced))
+
+    def set_drain(self, why: str) -> list[Transition]:
+        """What changed with this: why people drained this node, long enough ago for what another node can hold to be
+        gone; empty where they did not."""
+        self._drain = why
         return self._consider(tuple(self.announced))
 
     def answered(self) -> Iterator[tuple[str, AddressText]]:
@@ -123,7 +134,17 @@ class Announcements:
         if bundle is None or service is None:
             return None
         addresses = tuple(each for each in self._planner.addresses_of(key) if each in self._claims)
-        return Announced(key, service.metadata.uid, addresses, self._usable(bundle)) if addresses else None
+        if not addresses:
+            return None
+        kept = self._why_kept(bundle) if self._drain else ""
+        return Announced(key, service.metadata.uid, addresses, self._usable(bundle), kept)
+
+    def _why_kept(self, bundle: Bundle) -> str:
+        others = [each.node for each in bundle.candidates if each.node != self._planner.node]
+        why = "no other node may announce it"
+        if others:
+            why = f"none of the others that may announce it takes it: {first_few(sorted(others))}"
+        return f"{self._drain}; {why}"
 
     def _usable(self, bundle: Bundle) -> tuple[LinkName, ...]:
         """Of the interfaces that are named for the bundle those that there are. Where none is, nobody answers here, and

@@ -114,6 +114,7 @@ def kept_record(record: ServiceL2Status) -> ServiceL2Status:
                 service_name=intern(status.service_name),
                 service_namespace=intern(status.service_namespace),
                 interfaces=one(tuple(ServiceL2Interface(intern(each.name)) for each in status.interfaces)),
+                kept=intern(status.kept),
             )
         ),
     )

@@ -54,7 +54,8 @@ class Planner:
     def __init__(
         self, node: NodeName, *, lb_class: str | None = None, ignore_exclude: bool = False, drain_cordoned: bool = False
     ) -> None:
-        self._node = node
+        self.node = node
+        """The one that this speaker runs on."""
         self._ignore_exclude = ignore_exclude
         self._drain_cordoned = drain_cordoned
         self._config = Config()
@@ -116,7 +117,7 @@ class Planner:
 
     def plan(self) -> Plan:
         """The Plan as of the last change taken, whole."""
-        return Plan(self._revision, self._node, tuple(self._bundles[each] for each in sorted(self._bundles)))
+        return Plan(self._revision, self.node, tuple(self._bundles[each] for each in sorted(self._bundles)))
 
     def bundle_of(self, service: str) -> Bundle | None:
         """The bundle that announces a Service, as of the last change taken."""

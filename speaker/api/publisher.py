@@ -156,14 +156,19 @@ class Publisher:
             logger.info("announcement", extra=extra)
             name = status_name(announced.uid)
             if kind in {TransitionKind.GAINED, TransitionKind.CHANGED}:
+                before = self._wanted.get(name)
                 self._wanted[name] = announced
                 self._place_status(name)
+                if announced.kept and not (before and before.kept):
+                    self._tell_kept(announced)
                 recorded = self._recorded.get(name)
                 if kind is TransitionKind.GAINED and not (recorded and names(recorded, self._node)):
                     self._tell_assigned(announced)
             else:
-                self._wanted.pop(name, None)
+                before = self._wanted.pop(name, None)
                 self._orders.withdraw(f"assigned/{announced.uid}")
+                if before and before.kept:
+                    self._orders.withdraw(f"kept/{announced.uid}")
                 self._place_status(name, delay_s=SUCCESSOR_S if kind is TransitionKind.LOST else 0.0)
 
     def recorded(self, change: Change[ServiceL2Status]) -> None:
@@ -254,6 +259,12 @@ class Publisher:
         if not self._orders.place(Order(f"assigned/{announced.uid}", work, news=True)):
             self._merged += 1
             self._orders.place(Order("merged", WriteMerged()))
+
+    def _tell_kept(self, announced: Announced) -> None:
+        namespace, _, name = announced.service.partition("/")
+        message = f'announcing from node "{self._node}", which people have drained: {announced.kept}'
+        work = WriteEvent(About("Service", namespace, name, announced.uid), "Warning", "KeptByDrainedNode", message)
+        self._orders.place(Order(f"kept/{announced.uid}", work, news=True))
 
     # -------------------------------------------------------------------- configuration
 

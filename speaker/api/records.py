@@ -110,11 +110,16 @@ def wanted_status(announced: Announced, node: NodeName) -> WantedObject[ServiceL
 
     def holds(present: ServiceL2Status) -> bool:
         status = present.status
-        return (status.node, status.service_name, status.service_namespace) == (node, name, namespace) and tuple(
-            each.name for each in status.interfaces
-        ) == announced.interfaces
+        said = (status.node, status.service_name, status.service_namespace, status.kept)
+        interfaces = tuple(each.name for each in status.interfaces)
+        return said == (node, name, namespace, kept) and interfaces == announced.interfaces
 
-    status = {
+    def status(present: ServiceL2Status) -> Body:
+        """A field that is not there any more is taken away by null (RFC 7396)."""
+        return {**said_always, **({"kept": kept or None} if kept or present.status.kept else {})}
+
+    kept = shortened(announced.kept)
+    said_always = {
         "node": node,
         "serviceName": name,
         "serviceNamespace": namespace,
@@ -123,7 +128,7 @@ def wanted_status(announced: Announced, node: NodeName) -> WantedObject[ServiceL
     return WantedObject(
         name=status_name(announced.uid),
         labels={NODE_LABEL: node, SERVICE_NAME_LABEL: name, SERVICE_NAMESPACE_LABEL: namespace},
-        status=lambda _: status,
+        status=status,
         holds=holds,
     )
 

@@ -16,10 +16,11 @@ Nothing is written where nothing has changed. Times are monotonic seconds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from cluster.config import Config, Problem
+from cluster.listing import first_few
 from cluster.objects import AddressConflict, NodeName
 from speaker.api.events import EventGate, conflict_message, event_of
 from speaker.api.planner import Planner
@@ -82,6 +83,15 @@ class Reporter:
         else:
             self._publisher.tell_of_node("DrainOver", "the node may hold addresses of Services again")
         logger.info("drain", extra={"why": why})
+
+    def tell_drained(self, announced: Collection[str], why: str) -> None:
+        """What people drained this node for is done, but for these Services."""
+        if not announced:
+            self._publisher.tell_of_node("Drained", f"the node announces no Service any more: {shortened(why)}")
+            return
+        which = first_few(sorted(announced))
+        message = f"the node still announces {len(announced)} Services, since no other node takes them: {which} ({why})"
+        self._publisher.tell_of_node("DrainIncomplete", shortened(message))
 
     def set_interfaces(self, config: Config, labels: Mapping[str, str], links: frozenset[LinkName]) -> None:
         """What advertisements demand of this node, which has these labels, and what it has to announce on."""

@@ -7,6 +7,8 @@ passes to ``Publisher`` and ``Reporter`` what follows:
 2. A watcher that starts anew learns from the cache of status objects what its node announced before, and repeats no
    Event of it. That cache is waited for, and no longer than ``RECORDS_WAIT_S``: it only saves Events that are no news.
 3. Until then claims gather. From then on each change of claims, Plan or links is told as it comes.
+4. A node that is drained hands over what others can hold. What it announces ``KEPT_S`` later it keeps, and that is told
+   of each Service and of the node.
 
 Times are monotonic seconds.
 """
@@ -26,6 +28,7 @@ from speaker.channel import Claims, ClaimsChange, Holding
 from speaker.link import LinkName
 
 RECORDS_WAIT_S = 5.0  # for the status objects' cache
+KEPT_S = 10.0  # for a drained node to hand over what others can hold: thousands of addresses take a second or two
 
 
 class Telling:
@@ -47,6 +50,9 @@ class Telling:
         self._spoken: Links | None = None
         self._spoken_told: Links | None = None
         self._labels: dict[str, str] | None = None
+        self._drain = ""
+        self._drain_told_at: float | None = None
+        """When to tell what became of the drain, or that it is over; None: that was told."""
         self._demand: tuple[Config, dict[str, str], frozenset[LinkName]] | None = None
         """What advertisements demanded of which node, when this was told last."""
 
@@ -74,6 +80,12 @@ class Telling:
         """Those of this node."""
         self._labels = labels
 
+    def set_drain(self, why: str, now: float) -> None:
+        """Why people have drained this node; empty where they have not."""
+        if why != self._drain:
+            self._drain_told_at = now + KEPT_S if why else now
+            self._drain = why
+
     def plan_sent(self, now: float) -> None:
         """The first Plan is out, or the change of it that was last taken from the planner."""
         if self._begun:
@@ -86,7 +98,7 @@ class Telling:
 
     def next_deadline(self) -> float | None:
         """When to call ``advance``; None: not before something happens."""
-        return self._begins_at
+        return self._drain_told_at if self._begun else self._begins_at
 
     def advance(self, config: Config | None, now: float, *, recorded: bool) -> None:
         """Tell what has changed. ``recorded``: it is known which status objects name this node."""
@@ -99,6 +111,11 @@ class Telling:
         if self._begun and self._spoken is not None and self._spoken != self._spoken_told:
             self._spoken_told = self._spoken
             self._reporter.tell_stranded(self._stranded.set_links(self._spoken), now)
+        if self._begun and self._drain_told_at is not None and now >= self._drain_told_at:
+            self._drain_told_at = None
+            self._publisher.tell(self.announcements.set_drain(self._drain))
+            if self._drain:
+                self._reporter.tell_drained(self.announcements.announced, self._drain)
         if config is not None and self._labels is not None and self._links is not None:
             demand, before = (config, self._labels, self._links), self._demand
             if before is None or config is not before[0] or demand[1:] != before[1:]:

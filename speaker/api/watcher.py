@@ -29,12 +29,12 @@ from cluster.api.client import NAMESPACES, ApiClient, ClientConfigError, Forbidd
 from cluster.api.server_version import VersionCheck
 from cluster.daemon.command_line import EXIT_USAGE, complain
 from cluster.daemon.http_status import CannotListenError, StatusServer
+from cluster.drain import drained_by
 from cluster.nodes import is_ready
 from cluster.objects import ConfigMap, ConfigurationState, Lease, Node, NodeName, Service
 from speaker.api.authentication import Authentication
 from speaker.api.configuration import ConfigReader
 from speaker.api.directory import Directory
-from speaker.api.drain import drained_by
 from speaker.api.exclusions import ExcludedByName
 from speaker.api.feed import PlanFeed
 from speaker.api.inbox import Inbox
@@ -220,7 +220,9 @@ class Watcher:
             self._lease.set_node(node.metadata.uid, time.monotonic())
             self._listening.set_node(node)
             self._telling.set_labels(node.metadata.labels)
-            self._reporter.set_drain(drained_by(node, cordon=self._options.drain_cordoned))
+            drain = drained_by(node, cordon=self._options.drain_cordoned)
+            self._reporter.set_drain(drain)
+            self._telling.set_drain(drain, time.monotonic())
 
     def _set_lease(self, before: Lease | None, lease: Lease | None) -> None:
         self._directory.set_lease(before, lease, time.monotonic())

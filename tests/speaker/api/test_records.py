@@ -61,7 +61,7 @@ def applied(step: Write, present: Object | None, kind: type[Any]) -> Any:
         merged = dict(body.get(key, {}))
         for name, inner in value.items():
             merged[name] = {**merged.get(name, {}), **inner} if isinstance(inner, dict) else inner
-        body[key] = merged
+        body[key] = {name: inner for name, inner in merged.items() if inner is not None}
     return msgspec.convert(body, kind)
 
 
@@ -256,3 +256,17 @@ def test_a_record_that_is_missing_is_made_with_its_holder_and_epoch() -> None:
     assert step.body["metadata"]["annotations"] == {EPOCH_ANNOTATION: "6"}
     made = ServiceL2Status(ObjectMeta(name="x", labels=step.body["metadata"]["labels"]))
     assert (announced_service(made), announcing_node(made)) == ("default/web", "node-1")
+
+
+@pytest.mark.parametrize("then", [ANNOUNCED, ANNOUNCED._replace(kept="drained; no other node may announce it")])
+@pytest.mark.parametrize("first", [ANNOUNCED, ANNOUNCED._replace(kept="drained; none of the others takes it: node-2")])
+def test_a_status_says_why_a_drained_node_keeps_a_service_and_not_longer_than_it_does(
+    first: Announced, then: Announced
+) -> None:
+    present = led(wanted_status(first, NODE), None)
+    assert present is not None
+    assert present.status.kept == first.kept
+    for node in (NODE, NodeName("node-2")):  # this one, or the one that takes over
+        found = led(wanted_status(then, node), present)
+        assert found is not None
+        assert (found.status.kept, found.status.node) == (then.kept, node)

@@ -12,7 +12,7 @@ from cluster.objects import AddressText, L2AdvertisementSpec
 from speaker.api.planner import Planner
 from speaker.api.publisher import Order, Publisher, WriteConfigurationState, WriteEvent, WriteStatus
 from speaker.api.reporter import Reporter
-from speaker.api.telling import RECORDS_WAIT_S, Telling
+from speaker.api.telling import KEPT_S, RECORDS_WAIT_S, Telling
 from speaker.channel import Claims, ClaimsChange, Holding
 from speaker.link import LinkName
 from tests.speaker.api.test_planner import OWN, THREE, a_config, a_service, a_slice, an_advertisement
@@ -37,7 +37,7 @@ class Side:
             self.planner.set_slice(f"default/{name}-abc", a_slice(name))
         self.planner.take_change()
         self.writer = RecordingWriter()
-        publisher = Publisher(self.writer, OWN)
+        self.publisher = publisher = Publisher(self.writer, OWN)
         self.reporter = Reporter(publisher, self.planner, OWN, "metallb-system", lambda: frozenset(ETH0))
         self.telling = Telling(self.planner, publisher, self.reporter, OWN)
         self.now = 1000.0
@@ -181,3 +181,72 @@ def test_what_advertisements_demand_is_told_when_node_links_or_configuration_cha
     side.telling.set_links({LinkName("eth1"): frozenset(Family)}, side.now)
     side.advance()
     assert "state" in side.recorded()
+
+
+# ------------------------------------------------------------------------ drains
+
+WHY = "annotation berthlb.io/drain: new disk"
+
+
+def test_what_a_drained_node_still_announces_after_a_while_is_told_with_the_reasons() -> None:
+    side = begun()
+    side.planner.set_node("node-2", THREE[1])
+    side.planner.set_slice("default/db-abc", a_slice("db", "node-2"))
+    side.planner.set_service("default/web", a_service("web", WEB, policy="Local"))
+    side.planner.take_change()
+    side.telling.plan_sent(side.now)
+    side.claims(web=True, db=True)
+    side.writer.take()
+    side.telling.set_drain(WHY, side.now)
+    assert side.telling.next_deadline() == side.now + KEPT_S
+    side.advance()
+    assert side.recorded() == [], "it has time to hand over"
+    side.now += KEPT_S
+    side.advance()
+    assert {key: each.kept for key, each in side.telling.announcements.announced.items()} == {
+        "default/web": f"{WHY}; no other node may announce it",
+        "default/db": f"{WHY}; none of the others that may announce it takes it: node-2",
+    }
+    assert side.recorded().count("KeptByDrainedNode") == 2
+    assert side.telling.next_deadline() is None
+    side.claims(db=False)
+    side.telling.set_drain("", side.now)
+    side.advance()
+    assert {each.kept for each in side.telling.announcements.announced.values()} == {""}
+    assert "KeptByDrainedNode" not in side.recorded()
+
+
+@pytest.mark.parametrize(("kept", "reason"), [((), "Drained"), (("web",), "DrainIncomplete")])
+def test_the_node_says_when_its_drain_is_done(kept: tuple[str, ...], reason: str) -> None:
+    side = begun()
+    side.publisher.set_own_node("uid-node")
+    side.claims(web=True, db=True)
+    side.writer.take()
+    side.telling.set_drain(WHY, side.now)
+    side.claims(**dict.fromkeys({"web", "db"} - {*kept}, False))
+    side.writer.take()
+    side.now += KEPT_S
+    side.advance()
+    assert [each for each in side.recorded() if each.startswith("Drain")] == [reason]
+
+
+def test_a_drained_node_that_takes_over_for_want_of_others_says_so_at_once() -> None:
+    side = begun()
+    side.telling.set_drain(WHY, side.now)
+    side.now += KEPT_S
+    side.advance()
+    side.writer.take()
+    side.claims(web=True)
+    assert {"KeptByDrainedNode", "nodeAssigned"} < set(side.recorded())
+
+
+def test_a_drain_is_told_of_only_once_it_has_begun() -> None:
+    side = Side()
+    side.telling.set_drain(WHY, side.now)
+    side.claims(web=True)
+    side.now += 2 * KEPT_S
+    side.advance()
+    assert side.telling.next_deadline() is None, "nothing is waited for, so that nothing spins"
+    side.telling.plan_sent(side.now)
+    side.advance()
+    assert "KeptByDrainedNode" in side.recorded()
