@@ -10,7 +10,7 @@ NODE_LABEL = "metallb.io/node"
 SERVICE_NAME_LABEL = "metallb.io/service-name"
 SERVICE_NAMESPACE_LABEL = "metallb.io/service-namespace"
 EPOCH_ANNOTATION = "berthlb.io/epoch"
-"""Of the claim for which the node won the record, where records decide: a decimal number."""
+"""Of the claim with which the node holds the Service, or for which it won the record: a decimal number."""
 
 
 def status_name(uid: str) -> str:

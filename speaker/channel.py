@@ -1,10 +1,10 @@
 """What the speaker's two processes say to each other, and how it is framed on the socketpair between them.
 
-The watcher sends `Credentials` and `ExcludedInterfaces`, then the Plan (`WholePlan`) and changes of it (`PlanChange`),
-and beside it where other speakers are (`DirectoryChange`) and whether nodes' lives matter (`Brisk`). The announcer says
-what it holds (`Claims`) and changes of that (`ClaimsChange`), which nodes are silent (`Unheard`), its decisions
-(`Decision`), and each second its statistics (`Stats`). Where the record in the API decides it asks for that
-(`AskRecord`), and is answered (`RecordAnswer`), or not.
+The watcher sends `Credentials` and `ExcludedInterfaces`, who held what by the records (`FormerHolders`), then the Plan
+(`WholePlan`) and changes of it (`PlanChange`), and beside it where other speakers are (`DirectoryChange`) and whether
+nodes' lives matter (`Brisk`). The announcer says what it holds (`Claims`) and changes of that (`ClaimsChange`), which
+nodes are silent (`Unheard`), its decisions (`Decision`), and each second its statistics (`Stats`). Where the record in
+the API decides it asks for that (`AskRecord`), and is answered (`RecordAnswer`), or not.
 
 1. A message is a msgpack value behind a 4-byte big-endian length.
 2. Neither side ever waits for the other. Each reads what is there, and what cannot be written now is queued.
@@ -31,8 +31,8 @@ from cluster.objects import AddressText, NodeName
 from speaker.directory import DirectoryChange, ListedLink
 from speaker.link import LinkName
 from speaker.passes import NO_PASSES
-from speaker.plan import Plan, PlanChange
-from speaker.protocol.effects import AskRecord, ConflictView, Decision, PeerView, RecordAnswer
+from speaker.plan import BundleId, Plan, PlanChange
+from speaker.protocol.effects import AskRecord, ConflictView, Decision, FormerHolder, PeerView, RecordAnswer
 
 # ------------------------------------------------------------------------------------------------ watcher -> announcer
 
@@ -60,6 +60,13 @@ class Brisk(Struct, frozen=True, tag=True):
     within a second. Sent when that changes; at first they do not."""
 
     wanted: bool
+
+
+class FormerHolders(Struct, frozen=True, tag=True):
+    """Who held bundles by their records, as far as was read when the watcher began: some or all. Sent before the first
+    Plan, or when it is known."""
+
+    holders: dict[BundleId, FormerHolder]
 
 
 class WholePlan(Struct, frozen=True, tag=True):
@@ -151,7 +158,9 @@ class Stats(Struct, frozen=True, tag=True):
 MAX_CONFLICTS = 32
 """Told each second, and by the ConfigurationState."""
 
-ToAnnouncer = Credentials | ExcludedInterfaces | Brisk | WholePlan | PlanChange | DirectoryChange | RecordAnswer
+ToAnnouncer = (
+    Credentials | ExcludedInterfaces | Brisk | FormerHolders | WholePlan | PlanChange | DirectoryChange | RecordAnswer
+)
 ToWatcher = Claims | ClaimsChange | Unheard | Stats | Decision | AskRecord
 
 Sends = TypeVar("Sends", bound=ToAnnouncer | ToWatcher)

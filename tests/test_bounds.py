@@ -26,7 +26,7 @@ OURS = {
         "Arbitration._held", "Arbitration._lost", "Arbitration._open", "Arbitration._won", "Bundles.by_id",
         "Bundles.of", "Choosing._ability", "Claiming._chosen", "Claiming._fresh", "Claiming._given",
         "Claiming._offered", "Claiming._partial", "Claiming._reasons", "Claiming._unowned",
-        "Giving._arrivals", "Giving._given_to",
+        "Former._holders", "Giving._arrivals", "Giving._given_to",
         "HandOvers._in_vain", "HandOvers._offers", "HandOvers._open", "HandOvers._waiting",
         "Moving._fresh", "Moving._loads",
         "Moving._restless", "Moving._take_backs", "Moving.tenures", "Owners._epochs", "Owners._places",

@@ -258,6 +258,7 @@ def test_the_page_on_the_protocol_has_the_constants_of_the_code() -> None:
         "D, floor": f"{used.detection_floor_s * 1000:g} ms",
         "D, ceiling": f"{used.detection_ceiling_s:g} s",
         "turn": f"{used.rank_delay_s * 1000:g} ms",
+        "left to a former holder": f"{used.former_s:g} s",
         "more for a cold address": f"{used.plan_lag_s * 1000:g} ms",
         "start-up wait": f"{used.start_wait_s:g} s and three intervals",
         "listening on a new link": f"{used.listening_s:g} s",

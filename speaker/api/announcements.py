@@ -7,12 +7,12 @@ them. It returns transitions, from which Events, status objects and log lines fo
 2. A change of claims concerns the Services that have these addresses; a change of the Plan, those that it was worked
    out for; a change of links, those that are announced.
 3. A Service whose announcement is the same as before makes no transition, however often its state is said. Endpoints
-   that are away for a moment change nothing.
+   that are away for a moment change nothing. An address that is claimed with another epoch does: the epoch is recorded.
 
 What is announced may not be answered: an address whose cable is out is held, and ``answered`` leaves it out.
 
-Example: ``web`` and ``secure`` share 192.0.2.1. A claim to it makes two transitions, and the same claim with a higher
-epoch makes none.
+Example: ``web`` and ``secure`` share 192.0.2.1. A claim to it makes two transitions, and the same claim said again
+makes none.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Announced(NamedTuple):
     """Those that this node holds."""
     interfaces: tuple[LinkName, ...]
     """Where an advertisement names interfaces, those of them that can be announced on; empty otherwise."""
+    epoch: int
+    """The highest of this node's claims on these addresses."""
     kept: str = ""
     """Where this node is drained and announces the Service all the same: why it is drained, and why no other node takes
     the Service; empty otherwise."""
@@ -47,7 +49,7 @@ class Announced(NamedTuple):
 class TransitionKind(Enum):
     GAINED = "gained"
     CHANGED = "changed"
-    """Announced before and now, with other addresses or interfaces, or kept by a drained node."""
+    """Announced before and now, with other addresses, interfaces or epoch, or kept by a drained node."""
     LOST = "lost"
     """The Service is still to be announced, by another node."""
     ENDED = "ended"
@@ -75,7 +77,8 @@ class Announcements:
         """What changed with these claims of the announcer; ``None`` for an address that it holds no more."""
         altered: list[AddressText] = []
         for address, holding in changes.items():
-            if (holding is None) is (address in self._claims):
+            former = self._claims.get(address)
+            if (holding and holding.epoch) != (former and former.epoch):
                 altered.append(address)
             if holding is None:
                 self._claims.pop(address, None)
@@ -137,7 +140,8 @@ class Announcements:
         if not addresses:
             return None
         kept = self._why_kept(bundle) if self._drain else ""
-        return Announced(key, service.metadata.uid, addresses, self._usable(bundle), kept)
+        epoch = max(self._claims[each].epoch for each in addresses)
+        return Announced(key, service.metadata.uid, addresses, self._usable(bundle), epoch, kept)
 
     def _why_kept(self, bundle: Bundle) -> str:
         others = [each.node for each in bundle.candidates if each.node != self._planner.node]

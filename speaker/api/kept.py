@@ -12,12 +12,14 @@ A Plan made of what is kept is equal to one made of whole objects.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import lru_cache
 from sys import intern
 from typing import TypeVar
 
 from msgspec.structs import replace
 
 from cluster.annotations import ALLOW_SHARED_IP, DEPRECATED_PREFIX, PREFIX
+from cluster.l2status import EPOCH_ANNOTATION
 from cluster.objects import (
     Condition,
     LoadBalancerIngress,
@@ -107,7 +109,11 @@ def kept_record(record: ServiceL2Status) -> ServiceL2Status:
     """All that we write into one."""
     meta, status = record.metadata, record.status
     return ServiceL2Status(
-        kept_meta(meta, {key: intern(value) for key, value in meta.labels.items()}),
+        kept_meta(
+            meta,
+            {key: intern(value) for key, value in meta.labels.items()},
+            _epoch_alone(meta.annotations.get(EPOCH_ANNOTATION, "")),
+        ),
         one(
             ServiceL2StatusStatus(
                 node=intern(status.node),
@@ -118,3 +124,9 @@ def kept_record(record: ServiceL2Status) -> ServiceL2Status:
             )
         ),
     )
+
+
+@lru_cache(MAX_COPIES)
+def _epoch_alone(epoch: str) -> dict[str, str]:
+    """The annotations of the records with this epoch."""
+    return {EPOCH_ANNOTATION: epoch} if epoch else {}

@@ -12,6 +12,9 @@ Status objects are brought to where they should be, from whatever they are, each
 3. Two nodes that both hold a Service, each on its side of a partition, each write once, when they gain it, and then
    leave the other's word alone. The one that goes on holding it looks after ``LOOK_S`` whether its word is wanted
    again, and then ever more seldom: the one that gives it up removes the object that names it, and tells nobody.
+4. What names this node from before it began is left alone until its announcer can claim, and as long as the Service has
+   no endpoint that serves. After a power failure of the whole site that takes minutes, and the record tells whose the
+   Service was (``speaker.protocol.former``). Then it is as with 2.
 
 What is known of an object is taken from the cache, without asking for it; a write that is wrong by that finds out, and
 is tried again. A Warning, what is wrong with the configuration, and the Lease are urgent. The Event of a Service that
@@ -23,12 +26,13 @@ Not promised: that what is written is so at every moment. It is read by people, 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
 from cluster.api.listwatch import Change
-from cluster.l2status import status_name
+from cluster.l2status import announced_service, status_name
 from cluster.objects import NodeName, ServiceL2Status
 from speaker.api.announcements import Announced, Transition, TransitionKind
 from speaker.api.own_lease import WrittenLease
@@ -140,6 +144,10 @@ class Publisher:
         self._own_node: About | None = None
         self._wanted: dict[str, Announced] = {}
         self._recorded: dict[str, ServiceL2Status] = {}
+        self._left: dict[str, set[str]] = {}
+        """Those of them that are from before, and left alone: their names, by Service."""
+        self._start_over = False
+        """What is from before was reviewed."""
         self._often_there = False
         """Whether the last status object that was not on record with us was another node's: the next one probably is,
         too, for a take-over concerns many at a time, and new Services come in numbers as well."""
@@ -155,6 +163,7 @@ class Publisher:
             extra = {"service": announced.service, "addresses": list(announced.addresses), "turn": kind.value}
             logger.info("announcement", extra=extra)
             name = status_name(announced.uid)
+            self._left.pop(announced.service, None)
             if kind in {TransitionKind.GAINED, TransitionKind.CHANGED}:
                 before = self._wanted.get(name)
                 self._wanted[name] = announced
@@ -176,12 +185,27 @@ class Publisher:
         name = change.key.rpartition("/")[2]
         if change.new:
             self._recorded[name] = change.new
-            if name not in self._wanted:
+            if name in self._wanted:
+                return
+            if self._start_over:
                 self._place_status(name, delay_s=SUCCESSOR_S)
+            else:
+                self._left.setdefault(announced_service(change.new), set()).add(name)
         else:
-            self._recorded.pop(name, None)
+            former = self._recorded.pop(name, None)
+            if former is not None:
+                self._left.get(announced_service(former), set()).discard(name)
             if name in self._wanted:  # somebody deleted it, or another node writes itself into it
                 self._place_look(name, LOOK_S)
+
+    def review_left(self, services: Iterable[str] | None, may_serve_later: Callable[[str], bool]) -> None:
+        """Have the status objects from before removed that still name this node, and whose Services do not merely lack
+        an endpoint that serves: those of these ``services``, ``namespace/name``; None: all, the announcer can claim."""
+        self._start_over = True
+        for service in tuple(self._left) if services is None else services:
+            if service in self._left and not may_serve_later(service):
+                for name in sorted(self._left.pop(service)):
+                    self._place_status(name, delay_s=SUCCESSOR_S)
 
     def _place_status(self, name: str, *, delay_s: float = 0.0) -> None:
         self._orders.place(Order(f"status/{name}", WriteStatus(name), delay_s))

@@ -1,21 +1,23 @@
 """The objects that a speaker writes, as they should be, and the next write that leads there.
 
-1. A ``ServiceL2Status`` tells which node announces a Service. There is one for each Service, named after its UID, so
-   that the next holder finds and changes the same object. It belongs to no pod, whose end would take it along.
+1. A ``ServiceL2Status`` tells which node announces a Service, and with which epoch. There is one for each Service,
+   named after its UID, so that the next holder finds and changes the same object. It belongs to no pod, whose end would
+   take it along.
 2. A ``ConfigurationState`` tells what a speaker finds wrong with the configuration and with itself.
 3. An Event tells what happened.
 
 ``next_write`` compares an object as it is with the object as it should be, and gives one step: create it, set its
-labels, set its status. Metadata and status are separate writes, as the API wants it. A patch or a deletion names the
-version that it was made from, so that it fails where somebody else was faster.
+labels and annotations, set its status. Metadata and status are separate writes, as the API wants it. A patch or a
+deletion names the version that it was made from, so that it fails where somebody else was faster.
 
-All of it is written after the fact and read by people. What is announced never depends on it.
+All of it is written after the fact and read by people. Speakers read ServiceL2Status objects where nobody can be asked:
+when a whole cluster starts (``former_holder``), and where something blocks datagrams (``next_record_write``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from cluster.components import COMPONENT_LABEL, NODE_NAME_LABEL
@@ -39,7 +41,7 @@ from cluster.objects import (
 )
 from speaker.api.announcements import Announced
 from speaker.api.troubles import Trouble
-from speaker.protocol.effects import AskRecord, RecordAnswer
+from speaker.protocol.effects import AskRecord, FormerHolder, RecordAnswer
 
 MAX_EPOCH_DIGITS = 10
 MAX_SUMMARY = 1024  # characters of what is said in one place
@@ -83,6 +85,7 @@ class WantedObject(Generic[P]):
     """What its status should be, from the object as it is."""
     holds: Callable[[P], bool]
     """Whether an object that exists already says this in its status."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 def next_write(wanted: WantedObject[P], present: P | None) -> Create | Patch | None:
@@ -91,14 +94,20 @@ def next_write(wanted: WantedObject[P], present: P | None) -> Create | Patch | N
     Metadata and status are separate writes: the API ignores the status when an object is made.
     """
     if present is None:
-        return Create({"metadata": {"name": wanted.name, "labels": dict(wanted.labels)}})
+        return Create({"metadata": {"name": wanted.name, **_marks(wanted)}})
     meta = present.metadata
     guard = {"resourceVersion": meta.resource_version}
-    if any(meta.labels.get(key) != value for key, value in wanted.labels.items()):
-        return Patch({"metadata": {**guard, "labels": dict(wanted.labels)}})
+    if not (wanted.labels.items() <= meta.labels.items() and wanted.annotations.items() <= meta.annotations.items()):
+        return Patch({"metadata": {**guard, **_marks(wanted)}})
     if not wanted.holds(present):
         return Patch({"metadata": guard, "status": wanted.status(present)}, "status")
     return None
+
+
+def _marks(wanted: WantedObject[P]) -> dict[str, dict[str, str]]:
+    """Its labels and annotations, as its metadata has them."""
+    annotations = {"annotations": dict(wanted.annotations)} if wanted.annotations else {}
+    return {"labels": dict(wanted.labels), **annotations}
 
 
 # ------------------------------------------------------------------------ ServiceL2Status
@@ -130,6 +139,7 @@ def wanted_status(announced: Announced, node: NodeName) -> WantedObject[ServiceL
         labels={NODE_LABEL: node, SERVICE_NAME_LABEL: name, SERVICE_NAMESPACE_LABEL: namespace},
         status=status,
         holds=holds,
+        annotations={EPOCH_ANNOTATION: str(announced.epoch)},
     )
 
 
@@ -167,6 +177,13 @@ def next_record_write(
     if present is None:
         return Create({"metadata": {"name": status_name(question.bundle), **metadata}})
     return Patch({"metadata": {"resourceVersion": present.metadata.resource_version, **metadata}})
+
+
+def former_holder(record: ServiceL2Status) -> FormerHolder | None:
+    """Who held the Service's bundle when the record was written, and with which epoch; None: it names nobody. The label
+    names the node, since it is written together with the epoch. A record of an earlier release has no epoch."""
+    node = record.metadata.labels.get(NODE_LABEL, "") or record.status.node
+    return FormerHolder(NodeName(node), _epoch(record)) if node else None
 
 
 def _epoch(present: ServiceL2Status | None) -> int:

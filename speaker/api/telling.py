@@ -9,6 +9,8 @@ passes to ``Publisher`` and ``Reporter`` what follows:
 3. Until then claims gather. From then on each change of claims, Plan or links is told as it comes.
 4. A node that is drained hands over what others can hold. What it announces ``KEPT_S`` later it keeps, and that is told
    of each Service and of the node.
+5. Once the announcer can claim, what was left over from before is reviewed with each change of the Plan
+   (``Publisher.review_left``).
 
 Times are monotonic seconds.
 """
@@ -36,12 +38,15 @@ class Telling:
 
     def __init__(self, planner: Planner, publisher: Publisher, reporter: Reporter, node: NodeName) -> None:
         self.announcements = Announcements(planner)
+        self._planner = planner
         self._stranded = StrandedServices(planner, node)
         self._publisher = publisher
         self._reporter = reporter
         self._begins_at: float | None = None
         """When it begins at the latest; None: no Plan is out, or it has begun."""
         self._begun = False
+        self._ready = self._reviewed = False
+        """The announcer can claim; what is left over from before was reviewed."""
         self._claims: dict[AddressText, Holding | None] = {}
         """Changes of the announcer's claims that were not told yet."""
         self._links: frozenset[LinkName] | None = None
@@ -76,6 +81,10 @@ class Telling:
             self._reporter.troubles.set_links(names, now)
         self._spoken = self._families.seen(links, now)
 
+    def announcer_ready(self) -> None:
+        """The announcer can claim."""
+        self._ready = True
+
     def set_labels(self, labels: dict[str, str]) -> None:
         """Those of this node."""
         self._labels = labels
@@ -90,6 +99,8 @@ class Telling:
         """The first Plan is out, or the change of it that was last taken from the planner."""
         if self._begun:
             self._publisher.tell(self.announcements.plan_changed())
+            if self._reviewed:
+                self._publisher.review_left(self._planner.reconsidered, self._may_serve_later)
             self._reporter.tell_stranded(self._stranded.plan_changed(), now)
         elif self._begins_at is None:
             self._begins_at = now + RECORDS_WAIT_S
@@ -105,6 +116,9 @@ class Telling:
         if self._begins_at is not None and (recorded or now >= self._begins_at):
             self._begins_at, self._begun = None, True
             self._tell_claims()
+        if self._begun and self._ready and not self._reviewed:
+            self._reviewed = True
+            self._publisher.review_left(None, self._may_serve_later)
         if self._begun and self._links is not None and self._links != self._links_told:
             self._links_told = self._links
             self._publisher.tell(self.announcements.set_links(self._links))
@@ -121,6 +135,11 @@ class Telling:
             if before is None or config is not before[0] or demand[1:] != before[1:]:
                 self._demand = demand
                 self._reporter.set_interfaces(*demand)
+
+    def _may_serve_later(self, service: str) -> bool:
+        """Whether endpoints are all that a Service lacks."""
+        bundle = self._planner.bundle_of(service)
+        return bundle is not None and not bundle.serving
 
     def _tell_claims(self) -> None:
         if self._begun and self._claims:

@@ -21,11 +21,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from cluster.addresses import Family
-from cluster.api.client import NAMESPACES, ApiClient, ClientConfigError, Forbidden, NotFound, connect
+from cluster.api.client import (
+    NAMESPACES,
+    SERVICE_L2_STATUSES,
+    ApiClient,
+    ClientConfigError,
+    Forbidden,
+    NotFound,
+    connect,
+)
 from cluster.api.server_version import VersionCheck
 from cluster.daemon.command_line import EXIT_USAGE, complain
 from cluster.daemon.http_status import CannotListenError, StatusServer
@@ -37,6 +46,7 @@ from speaker.api.configuration import ConfigReader
 from speaker.api.directory import Directory
 from speaker.api.exclusions import ExcludedByName
 from speaker.api.feed import PlanFeed
+from speaker.api.former import FormerRecords, holders_by_name
 from speaker.api.inbox import Inbox
 from speaker.api.listening import Listening
 from speaker.api.liveness import LivenessWatcher
@@ -65,7 +75,7 @@ from speaker.channel import (
 )
 from speaker.link import LinkName
 from speaker.options import Options
-from speaker.protocol.effects import AskRecord, Decision, RecordAnswer
+from speaker.protocol.effects import AskRecord, Decision, FormerHolder, RecordAnswer
 
 
 class Watcher:
@@ -89,6 +99,7 @@ class Watcher:
             drain_cordoned=options.drain_cordoned,
         )
         self._feed = PlanFeed(self._planner, self._configuration)
+        self._former = FormerRecords()
 
         self._statistics = Statistics(_boottime())
         self._writer = Writer()
@@ -129,6 +140,7 @@ class Watcher:
         """Watch, plan and publish until the announcer ends or ``stop`` is called."""
         self._writer.start()
         self._writer.submit("cluster identity", self._learn_cluster, urgent=True)
+        self._writer.submit("former holders", self._read_records, urgent=True)
         self._sources.start()
         self._version_check.start()
         threading.Thread(target=self._sources.wait_synced, args=(self._inbox.wake,), name="synced", daemon=True).start()
@@ -164,7 +176,7 @@ class Watcher:
             self._channel.send(excluded)
         if listed and self._loop.reads and (directory := self._directory.take(now)):
             self._channel.send(directory)
-        self._send_plan(now, synced=synced)
+        self._send_plan(now, synced=synced and not self._former.awaited(now, synced=synced))
         if pools_known:
             self._report.pools_known()
         if listed and (brisk := self._report.take_wanted()) is not None:
@@ -180,6 +192,7 @@ class Watcher:
     def _deadlines(self) -> tuple[float | None, ...]:
         return (
             self._feed.next_deadline(reads=self._loop.reads),
+            None if self._feed.begun else self._former.next_deadline(),
             self._telling.next_deadline(),
             self._excluded.next_deadline(),
             self._directory.next_deadline() if self._loop.reads else None,
@@ -190,6 +203,9 @@ class Watcher:
     def _send_plan(self, now: float, *, synced: bool) -> None:
         begun = self._feed.begun
         parts = self._feed.take(now, synced=synced, reads=self._loop.reads)
+        if self._feed.begun:
+            for former in self._former.take(self._planner):
+                self._channel.send(former)
         if parts is None:
             return
         for part in parts:
@@ -242,6 +258,14 @@ class Watcher:
         uid = self._client.get(NAMESPACES, None, "kube-system").metadata.uid
         self._inbox.put(lambda: self._authentication.set_cluster(uid))
 
+    def _read_records(self) -> None:
+        """On the writer's thread, which repeats it until it works. Where there are none, nobody held anything."""
+        read: dict[str, FormerHolder] = {}
+        with suppress(NotFound, Forbidden):
+            for page in self._client.list_pages(SERVICE_L2_STATUSES, self._options.namespace):
+                read.update(holders_by_name(page.items))
+        self._inbox.put(lambda: self._former.tell(read))
+
     def _learn_of_namespace(self) -> None:
         """On the writer's thread. A speaker that is not allowed to look does not know."""
         exists = True
@@ -271,6 +295,8 @@ class Watcher:
                 self._report.set_unheard(nodes, now)
             case Stats():
                 self._statistics.add(message)
+                if message.ready:
+                    self._telling.announcer_ready()
                 if message.links is not None:
                     spoken = {name: frozenset(message.families.get(name, Family)) for name in message.links}
                     self._telling.set_links(spoken, now)

@@ -31,6 +31,8 @@ bundles at the same time therefore choose the same for each.
 A bundle that its holder *offers* to this node (``handing``) is claimed by a higher claim, if the holder holds it as far
 as is known here, and this node is a candidate by its own Plan, and not a worse one than the holder.
 
+Where the whole cluster started, who held a bundle before goes first (``former``).
+
 On a link where somebody cannot be heard the record in the API has to be won first (``arbitration``).
 
 Not promised: that only one node claims. Two that cannot hear each other both do, and then the claims decide.
@@ -49,6 +51,7 @@ from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.arbitration import Arbitration
 from speaker.protocol.bundles import Bundles, candidate_of, suits
 from speaker.protocol.choosing import Choosing
+from speaker.protocol.former import Former
 from speaker.protocol.handing import OFFER_S, HandOvers
 from speaker.protocol.owners import Owners
 from speaker.protocol.probes import Probes
@@ -92,7 +95,7 @@ class _Round:
     ) -> None:
         self.ids = chain(
             ((id_, _Kind.OFFERED) for id_ in sorted(offered)),
-            ((id_, _Kind.UNOWNED) for id_ in sorted(unowned)),
+            ((id_, _Kind.UNOWNED) for id_ in unowned),
             ((id_, _Kind.PARTIAL) for id_ in sorted(partial)),
         )
         self.able_since = able_since
@@ -114,6 +117,7 @@ class Claiming:
         *,
         probes: Probes,
         arbitration: Arbitration,
+        former: Former,
     ) -> None:
         self.able_since: float | None = None
         """Since when this node may claim at all: started, not leaving, with a Plan that is kept up to date."""
@@ -124,6 +128,7 @@ class Claiming:
         self._probes = probes
         self._arbitration = arbitration
         self._hand_overs = hand_overs
+        self._former = former
         self._unowned: dict[BundleId, float] = {}
         self._partial: dict[BundleId, float] = {}
         self._offered: dict[BundleId, tuple[NodeName, float]] = {}
@@ -236,12 +241,13 @@ class Claiming:
             self._all_at = NEVER
             self._chosen.clear()
             self._given.clear()
-            return _Round(self._unowned, self._partial, self._offered, able_since, self._loads())
+            unowned = self._former.first(self._unowned)
+            return _Round(unowned, self._partial, self._offered, able_since, self._loads())
         for id_ in fresh:
             self._choose_nobody(id_)
         listed = (self._unowned, self._partial, self._offered)
         unowned, partial, offered = ([id_ for id_ in fresh if id_ in those] for those in listed)
-        return _Round(unowned, partial, offered, able_since, self._loads())
+        return _Round(self._former.first(unowned), partial, offered, able_since, self._loads())
 
     def _loads(self) -> dict[NodeName, int]:
         """What each node claims, and is to claim."""
@@ -259,6 +265,9 @@ class Claiming:
         vacant = self._owners.vacant(bundle, now)
         cold = self._owners.is_cold(bundle)
         chosen = self._choosing.choose(bundle, vacant, cold, round_.loads, now)
+        begins_at = LONG_AGO
+        if cold:
+            chosen, begins_at = self._former.turn(bundle, chosen, vacant, round_.able_since, now)
         if chosen is None:
             return None
         own = candidate_of(bundle, self._roster.node)
@@ -266,7 +275,7 @@ class Claiming:
         due = NEVER
         free: tuple[AddressText, ...] = ()
         if mine:
-            since = max(self._unowned[id_], round_.able_since)
+            since = max(self._unowned[id_], round_.able_since, begins_at)
             due = self._turn(bundle, chosen, vacant, since, now)
             if due <= now:
                 due = self._permitted_at(bundle, now)

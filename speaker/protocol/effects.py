@@ -162,6 +162,14 @@ class RecordAnswer(Struct, frozen=True, tag=True):
     holder: NodeName
 
 
+class FormerHolder(Struct, frozen=True, array_like=True, gc=False):
+    """Who held a bundle, by its record in the API."""
+
+    node: NodeName
+    epoch: int
+    """Of the claim; 0 where the record has none, as those of earlier releases."""
+
+
 class Decision(Struct, frozen=True, tag=True):
     """What the protocol decided and somebody may ask about later. It is one structured log line, it counts in
     ``berthlb_speaker_decisions_total``, and it goes to the watcher, where one that people must see becomes an Event

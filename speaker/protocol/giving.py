@@ -1,5 +1,9 @@
 """Gives provisional claims on: what the first node claimed at a cold start goes to the nodes that arrive.
 
+A claim on what nobody was heard to hold, made within 30 s of this node's start, is provisional. What another node held
+before (``former``) goes back to that one, whatever its load is, and to nobody else for 120 s; such a claim is
+provisional also if it is made within 120 s. What this node held before it keeps. The rest is shared.
+
 One round looks at all provisional claims of this node, in order of id:
 
 1. All provisional claims are taken to be free. ``choosing`` says who should have each, with what was given before in
@@ -10,6 +14,8 @@ One round looks at all provisional claims of this node, in order of id:
    30 s, or 120 s after the claim, it has room for a share of those that are there.
 4. A claim is final when its time is over, and a round gave nothing to anybody.
 
+A bundle that had a former holder is shared in the same way when that one has not come.
+
 Others give at the same time, each in proportion to what it has. The node that has most begins.
 """
 
@@ -19,23 +25,29 @@ from collections.abc import Iterable
 from math import ceil
 
 from cluster.objects import NodeName
-from cluster.times import LONG_AGO
+from cluster.times import LONG_AGO, NEVER
 from speaker.plan import Bundle, Candidate
 from speaker.protocol.bundles import suits
 from speaker.protocol.choosing import Choosing
+from speaker.protocol.former import Former
 from speaker.protocol.roster import LinkFamily, Roster
 from speaker.protocol.successors import Successors
 from speaker.protocol.tenure import REVIEW_S, Move, Tenure
 
-PROVISIONAL = "provisional"  # the reason of such a move
+PROVISIONAL, RETURNED = "provisional", "its former holder is back"
+"""The reasons of such moves."""
 STEADY_S = 1.0  # ability of a node before a claim is given to it
 
 
 class Giving:
-    def __init__(self, roster: Roster, choosing: Choosing, successors: Successors) -> None:
+    def __init__(self, roster: Roster, choosing: Choosing, successors: Successors, former: Former) -> None:
         self._roster = roster
         self._choosing = choosing
         self._successors = successors
+        self._former = former
+        self._started_at = NEVER
+        """When this node first became able to claim."""
+        self._absent: frozenset[NodeName] = frozenset()
         self._arrivals: dict[tuple[NodeName, frozenset[LinkFamily]], float] = {}
         """When each node was first seen to be able at these places, of those that were awaited."""
         self._given_to: dict[NodeName, int] = {}
@@ -50,6 +62,27 @@ class Giving:
         """This node's load as far as the present round has come: all that is final, and what is kept of the rest."""
         self._arrived_at = LONG_AGO
         """When a speaker last became able."""
+
+    def started(self, now: float) -> None:
+        """This node is able to claim."""
+        self._started_at = min(self._started_at, now)
+
+    def enter(self, bundle: Bundle, tenure: Tenure, now: float) -> None:
+        """A bundle is claimed that nobody was known to hold."""
+        settings = self._roster.settings
+        lasts_s = settings.cold_start_s if self._former.candidate(bundle) is None else settings.provisional_s
+        if self._former.is_own(bundle) or now - self._started_at >= lasts_s:
+            self._former.forget(bundle.id)
+            return
+        absent = (each for each in bundle.candidates if not self._choosing.can_hold_all(each, bundle, now))
+        tenure.provisional = True
+        tenure.awaited = self._shared(frozenset(each.node for each in absent))
+
+    def _shared(self, absent: frozenset[NodeName]) -> frozenset[NodeName]:
+        """One object for all equal ones: thousands of claims at a start await the same nodes."""
+        if absent != self._absent:
+            self._absent = absent
+        return self._absent
 
     def begin(self, provisional: Iterable[Bundle]) -> None:
         """Begin a round over these bundles."""
@@ -69,19 +102,25 @@ class Giving:
     def give_on(
         self, bundle: Bundle, own: Candidate, tenure: Tenure, places: frozenset[LinkFamily], now: float
     ) -> Move | None:
-        """To whoever would be chosen if all provisional claims were free, in order of id: then everybody chooses the
-        same, this node included."""
+        """To the former holder; or to whoever would be chosen if all provisional claims were free, in order of id: then
+        everybody chooses the same, this node included."""
         settings, me = self._roster.settings, self._roster.node
+        former = self._former.candidate(bundle)
         arrived_at = max(self._arrived_at, tenure.claimed_at)
-        over_at = min(tenure.claimed_at + settings.provisional_s, arrived_at + settings.cold_start_s)
+        over_at = tenure.claimed_at + settings.provisional_s
+        if former is None:
+            over_at = min(over_at, arrived_at + settings.cold_start_s)
         over = now >= over_at
         if over and not self._gave_before and not self._given_to:
             tenure.provisional = False
+            self._former.forget(bundle.id)
         later = Move(PROVISIONAL, max(over_at, now + REVIEW_S)) if tenure.provisional else None
         addresses = len(bundle.addresses)
         free = {node: self._choosing.load(node) + self._gifts(node, addresses) for node in tenure.awaited}
         free[me] = self._kept
         self._kept += addresses
+        if former is not None and not over:
+            return self._give_back(bundle, former, own, places, now) or later
         chosen = self._choosing.choose(bundle, places, False, free, now)
         if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:
             return later
@@ -95,6 +134,15 @@ class Giving:
         if not over and not self._choosing.has_room(chosen, bundle, free, now):
             return later  # a share of what is still others', who may arrive
         return Move(PROVISIONAL, since + STEADY_S, chosen.node)
+
+    def _give_back(
+        self, bundle: Bundle, former: Candidate, own: Candidate, places: frozenset[LinkFamily], now: float
+    ) -> Move | None:
+        """To the former holder, when that has been able for a second."""
+        since = self._successors.able_since(former, places, now)
+        if since is None or suits(former) > suits(own):
+            return None
+        return Move(RETURNED, max(since + STEADY_S, self._successors.nameable_at(bundle.id, former.node)), former.node)
 
     def _gifts(self, node: NodeName, addresses: int) -> int:
         """What all may give to a node in this round, once this one gives so many more addresses, without these."""

@@ -11,8 +11,8 @@ A holder has six reasons to move a bundle:
   still serve, and to a node that has got an endpoint lately, if there is one: an update of the pods has been there, and
   will not come again. That node's kube-proxy has two seconds to know of the endpoint.
 - *It is drained*, and some able node is not.
-- *Its claim is provisional*: made at a cold start, when nobody was known to have held the bundle before. It gives the
-  bundle on once, to a node that arrives (``giving``).
+- *Its claim is provisional*: made at a cold start, when nobody was known to hold the bundle. It gives the bundle on
+  once, to a node that arrives, or back to the one that held it before (``giving``).
 - *Another node has a higher preference.* Where a person decided that, it acts at once. A node that came back by itself
   (``regards``) has to be healthy for 60 s first. That wait doubles each time, up to an hour, and counts from the last
   time, too. A decision acts once: a bundle that comes back to this node all the same waits as for any other.
@@ -38,7 +38,8 @@ from cluster.times import LONG_AGO, NEVER
 from speaker.plan import DRAINED_TIER, Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles, candidate_of
 from speaker.protocol.choosing import Choosing
-from speaker.protocol.giving import PROVISIONAL, Giving
+from speaker.protocol.former import Former
+from speaker.protocol.giving import PROVISIONAL, RETURNED, Giving
 from speaker.protocol.handing import HandOvers
 from speaker.protocol.owners import Owners
 from speaker.protocol.regards import UNKNOWN
@@ -66,7 +67,14 @@ class _Waiting:
 
 class Moving:
     def __init__(
-        self, roster: Roster, bundles: Bundles, owners: Owners, choosing: Choosing, hand_overs: HandOvers
+        self,
+        roster: Roster,
+        bundles: Bundles,
+        owners: Owners,
+        choosing: Choosing,
+        hand_overs: HandOvers,
+        *,
+        former: Former,
     ) -> None:
         self.tenures: dict[BundleId, Tenure] = {}
         self._restless: dict[BundleId, None] = {}
@@ -80,7 +88,7 @@ class Moving:
         self._successors = Successors(roster)
         self._loads: dict[NodeName, int] = {}
         """What each node claims, and what was given to it since, in the present round."""
-        self._giving = Giving(roster, choosing, self._successors)
+        self.giving = Giving(roster, choosing, self._successors, former)
         self._take_backs: dict[BundleId, _Waiting] = {}
         self._fresh: dict[BundleId, None] = {}
         """Those of them that are not what they were."""
@@ -186,8 +194,8 @@ class Moving:
             if move.at <= now:
                 if move.to is not None:
                     self._loads[move.to] = self._choosing.load_with(move.to, bundle, self._loads)
-                    if move.why == PROVISIONAL:
-                        self._giving.gave(bundle, move.to)
+                    if move.why in {PROVISIONAL, RETURNED}:
+                        self.giving.gave(bundle, move.to)
                 yield bundle, move
             elif move.at <= now + PLANS_S:
                 self._look_soon(id_, move.at)
@@ -204,7 +212,7 @@ class Moving:
         if self._over_all:
             self._all_at = NEVER
             held = ((self.tenures.get(id_), self._bundles.by_id.get(id_)) for id_ in self._restless)
-            self._giving.begin(bundle for tenure, bundle in held if bundle and tenure and tenure.provisional)
+            self.giving.begin(bundle for tenure, bundle in held if bundle and tenure and tenure.provisional)
             return iter(sorted(self._restless))
         fresh, self._fresh, self._fresh_at = self._fresh, {}, NEVER
         return iter(sorted(fresh.keys() & self._restless.keys()))
@@ -235,7 +243,7 @@ class Moving:
             in_use = [each for each in bundle.candidates if each.tier < DRAINED_TIER and not each.ending]
             return self._hand_over(bundle, "drained", at, places, now, among=in_use, first=in_use)
         moves = [
-            self._giving.give_on(bundle, own, tenure, places, now) if tenure.provisional and self._over_all else None,
+            self.giving.give_on(bundle, own, tenure, places, now) if tenure.provisional and self._over_all else None,
             self._take_back(bundle, own, tenure, places, now),
         ]
         return min((move for move in moves if move is not None), key=lambda move: move.at, default=None)

@@ -16,10 +16,11 @@ Two kinds of links count for less. One that is down counts for nothing. One on w
 a bridge for containers, counts only where all links of the address are such: the address is answered for there by its
 holder, and nobody claims it because of that link.
 
-**Epochs.** A claim has the next even epoch above all that were heard of the address. A claim made while nothing proves
-that this node can hear (``Link.alone``) has an odd epoch below the claim that it stands in for: if that one's holder
-lives after all, its claim stays. At the end of the range epochs stay where they are, and preference and name decide. A
-member that claims the highest epoch can hold an address, but keeps nobody from claiming it afterwards.
+**Epochs.** A claim has the next even epoch above all that were heard of the address, or read of it at a start. A claim
+made while nothing proves that this node can hear (``Link.alone``) has an odd epoch below the claim that it stands in
+for: if that one's holder lives after all, its claim stays. At the end of the range epochs stay where they are, and
+preference and name decide. A member that claims the highest epoch can hold an address, but keeps nobody from claiming
+it afterwards.
 """
 
 from __future__ import annotations
@@ -250,9 +251,10 @@ class Owners:
         """Whether nobody is known to have held any of it."""
         return all(self.never_held(address) for address in bundle.addresses)
 
-    def next_epoch(self, bundle: Bundle, alone: bool) -> int:
-        """For a claim on the bundle: ``alone``, where nothing proves that we can hear."""
-        highest = max((self._epochs.get(address, 0) for address in bundle.addresses), default=0)
+    def next_epoch(self, bundle: Bundle, alone: bool, above: int = 0) -> int:
+        """For a claim on the bundle: ``alone``, where nothing proves that we can hear; ``above`` an epoch that was read
+        of it, too."""
+        highest = max((above, *(self._epochs.get(address, 0) for address in bundle.addresses)))
         if alone:
             return max(1, highest - 1 if highest % 2 == 0 else highest - 2)
         return min(highest - highest % 2 + 2, HIGHEST_EPOCH)

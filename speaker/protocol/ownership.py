@@ -48,6 +48,7 @@ from speaker.protocol.claims import Claim, ClaimLog
 from speaker.protocol.conflicts import Conflicts
 from speaker.protocol.effects import NeighbourSeen, RecordAnswer, SendGratuitous
 from speaker.protocol.foreign import ForeignSpeakers
+from speaker.protocol.former import Former
 from speaker.protocol.handing import HandOvers
 from speaker.protocol.moving import Moving
 from speaker.protocol.owners import HIGHEST_EPOCH, Owner, Owners
@@ -78,9 +79,10 @@ class Ownership:
         self.degraded: frozenset[LinkName] = frozenset()
         """Links on which somebody cannot be heard, as of the last ``confirm``."""
         self.hand_overs = HandOvers(roster, rng)
+        self.recorded = Former(roster, self._choosing)
         tables = (roster, self._bundles, self._owners, self._choosing, self.hand_overs)
-        self._claiming = Claiming(*tables, probes=self.probes, arbitration=self._arbitration)
-        self._moving = Moving(*tables)
+        self._claiming = Claiming(*tables, probes=self.probes, arbitration=self._arbitration, former=self.recorded)
+        self._moving = Moving(*tables, former=self.recorded)
         self._heard: dict[AddressText, str] = {}
         """Still to be judged, and why."""
         self._judge_at = NEVER
@@ -91,10 +93,8 @@ class Ownership:
         self._to_look_at: dict[BundleId, bool] = {}
         """Bundles that are not what they were, or whose links are not; and whether none of these is on its way."""
         self._follow_at = NEVER
-        self._started_at = NEVER
         self._planned = False
         """There was a Plan already."""
-        self._absent: frozenset[NodeName] = frozenset()
 
     # ------------------------------------------------------------------------------------------------ inputs
 
@@ -124,7 +124,7 @@ class Ownership:
         """Whether this node may claim at all: started, and not leaving."""
         if able and self._claiming.able_since is None:
             self._claiming.able_since = now + ABLE_SAID_S
-            self._started_at = min(self._started_at, now)
+            self._moving.giving.started(now)
             self.wake(now)
         elif not able:
             self._claiming.able_since = None
@@ -259,6 +259,7 @@ class Ownership:
         if former.id not in self._bundles.by_id:
             self._claiming.forget(former.id)
             self._moving.forget(former.id)
+            self.recorded.forget(former.id)
             self._arbitration.forget(former.id)
 
     def _look_at(self, bundle: Bundle, now: float, *, complete: bool) -> None:
@@ -352,9 +353,7 @@ class Ownership:
                 self._claiming.wake(now)
             for id_, node in self.hand_overs.review(now):
                 self._moving.offered_in_vain(id_, node, now)
-        if (
-            now >= self._claiming.next_deadline and not self._heard
-        ):  # or nodes that have judged more would choose others
+        if now >= self._claiming.next_deadline and not self._heard:  # or who has judged more would choose others
             self._claim_due(now)
 
     def _move(self, now: float) -> None:
@@ -397,6 +396,8 @@ class Ownership:
                     self.conflicts.withhold_no_more(address)
                     self._moving.taken(bundle.id)
                     self.hand_overs.heard(bundle.id)
+                    if bundle.id not in self._moving.tenures:
+                        self.recorded.forget(bundle.id)
             if address in self.log.claims:
                 winner, some_kept = self._owners.rivals(address, now)
                 if winner is not None:
@@ -426,13 +427,10 @@ class Ownership:
 
     def _claim(self, bundle: Bundle, preference: int, addresses: Iterable[AddressText], why: str, now: float) -> None:
         tenure = self._tenure(bundle, now)
-        cold = all(self._owners.never_held(address) for address in addresses)
-        if cold and now - self._started_at < self._roster.settings.cold_start_s:
-            absent = (each for each in bundle.candidates if not self._choosing.can_hold_all(each, bundle, now))
-            tenure.provisional = True
-            tenure.awaited = self._shared(frozenset(each.node for each in absent))
         alone = any(self._roster.links[place.link].alone for place in self._owners.places_of_any(addresses, now))
-        epoch = self._owners.next_epoch(bundle, alone)
+        epoch = self._owners.next_epoch(bundle, alone, above=self.recorded.epoch(bundle))
+        if all(self._owners.never_held(address) for address in addresses):
+            self._moving.giving.enter(bundle, tenure, now)
         claim = Claim(epoch, preference, self._owners.claimed_for(bundle, now))
         for address in addresses:
             self._owners.note_epoch(address, epoch)
@@ -442,12 +440,6 @@ class Ownership:
         self._moving.claimed(bundle, tenure, now)
         self._touch(addresses)
         self._claiming.look(bundle, now)
-
-    def _shared(self, absent: frozenset[NodeName]) -> frozenset[NodeName]:
-        """One object for all equal ones: thousands of claims at a start await the same nodes."""
-        if absent != self._absent:
-            self._absent = absent
-        return self._absent
 
     # ------------------------------------------------------------------------------------------------ letting go
 

@@ -13,7 +13,8 @@ The parts:
   they are, ``mirrors`` with the claims of others, ``links`` with this node's links, ``witnesses`` with other frames.
 - Who should be there, by the API, and is not heard: ``expected``.
 - Who lives: ``suspicion`` finds it out, and ``standing`` says what that changes.
-- Who holds what, and who answers: ``ownership`` claims and releases, ``answers`` tells the responder, and ``fencing``
+- Who holds what, and who answers: ``ownership`` claims and releases, ``former`` knows who held it before a start of the
+  whole cluster, ``answers`` tells the responder, and ``fencing``
   keeps a link silent where this node may not know who has taken over.
 - Who else has an address: ``probes`` asks before it is claimed, ``rivals`` judges what is seen afterwards,
   ``conflicts`` remembers both, and ``foreign`` knows speakers of other clusters.
@@ -47,7 +48,7 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.directory import DirectoryChange
 from speaker.link import LinkName, Mac
-from speaker.plan import Plan, PlanChange
+from speaker.plan import BundleId, Plan, PlanChange
 from speaker.protocol.answers import Answers
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.drops import Drops
@@ -56,6 +57,7 @@ from speaker.protocol.effects import (
     ConflictView,
     Decision,
     Effect,
+    FormerHolder,
     LinkState,
     NeighbourSeen,
     PeerView,
@@ -139,6 +141,12 @@ class Protocol:
     def change_directory(self, change: DirectoryChange, now: float) -> None:
         """What changed in what the API says of where speakers are."""
         self._take_in(self._expected.change(change, now))
+        self._carry_over(now)
+
+    def set_former_holders(self, holders: Mapping[BundleId, FormerHolder], now: float) -> None:
+        """Who held these bundles when they were recorded last. It matters where nobody holds them."""
+        self._ownership.recorded.tell(holders)
+        self._ownership.wake(now)
         self._carry_over(now)
 
     def answer_record(self, answer: RecordAnswer, now: float) -> None:

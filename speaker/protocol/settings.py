@@ -39,6 +39,9 @@ class Settings:
     cold_start_s: float = 30.0
     """Claims made this soon after one's own start, where nobody held before, are provisional. A start is over when
     no speaker has arrived for as long."""
+    former_s: float = 5.0
+    """Of ability, in which a node leaves a bundle to its former holder, where a whole cluster starts. Speakers that are
+    started together come within that."""
     alone_s: float = 3.5
     """Without a frame of anybody, although others were known: then whoever has carrier takes over."""
     take_back_s: float = 60.0

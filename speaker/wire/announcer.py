@@ -40,7 +40,7 @@ from typing import assert_never
 from cluster.daemon import logs
 from cluster.daemon.command_line import EXIT_USAGE
 from cluster.objects import NodeName
-from speaker.channel import Brisk, Credentials, ExcludedInterfaces
+from speaker.channel import Brisk, Credentials, ExcludedInterfaces, FormerHolders
 from speaker.child import Child
 from speaker.directory import DirectoryChange
 from speaker.exclusion import Exclusion
@@ -299,6 +299,8 @@ class Announcer:
                 case ExcludedInterfaces(patterns):
                     self._netlink.table.exclusion = Exclusion(patterns)
                     self._look_at_links(now)
+                case FormerHolders(holders):
+                    self._protocol.set_former_holders(holders, now)
                 case Plan():
                     self._protocol.set_plan(message, now)
                 case RecordAnswer():

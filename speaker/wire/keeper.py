@@ -20,6 +20,7 @@ from speaker.channel import (
     ChannelError,
     Credentials,
     ExcludedInterfaces,
+    FormerHolders,
     ToWatcher,
     WholePlan,
     announcer_end,
@@ -35,7 +36,7 @@ LONGEST_PAUSE_S = 30.0
 LASTING_S = 60.0
 """Seconds after which a watcher counts as working: the next pause is the first again."""
 
-Said = Credentials | ExcludedInterfaces | Brisk | Plan | PlanChange | DirectoryChange | RecordAnswer
+Said = Credentials | ExcludedInterfaces | Brisk | FormerHolders | Plan | PlanChange | DirectoryChange | RecordAnswer
 """What a watcher says, each whole."""
 
 logger = logging.getLogger(__name__)

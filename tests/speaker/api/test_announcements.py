@@ -72,7 +72,18 @@ def test_a_claim_to_an_address_announces_every_service_that_has_it() -> None:
     announcements = Announcements(planner)
     transitions = announcements.change_claims({WEB: HELD})
     assert told(transitions) == [(TransitionKind.GAINED, "default/secure"), (TransitionKind.GAINED, "default/web")]
-    assert announcements.change_claims({WEB: Holding(2)}) == []
+    assert announcements.change_claims({WEB: HELD}) == []
+
+
+def test_another_epoch_is_recorded() -> None:
+    planner = a_planner()
+    set_service(planner, a_service("web", WEB, DB))
+    announcements = Announcements(planner)
+    announcements.change_claims({WEB: Holding(2), DB: Holding(4)})
+    assert announcements.announced["default/web"].epoch == 4
+    assert announcements.change_claims({WEB: Holding(4)}) == [], "it is not the highest"
+    (transition,) = announcements.change_claims({WEB: Holding(6)})
+    assert (transition.kind, transition.announced.epoch) == (TransitionKind.CHANGED, 6)
 
 
 def test_a_service_that_joins_a_held_address_is_announced() -> None:

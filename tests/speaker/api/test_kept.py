@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import msgspec
+from msgspec.structs import replace
 
 from cluster.objects import (
     NodeName,
@@ -72,6 +73,9 @@ def test_a_slice_of_a_thousand_endpoints_is_as_many_nodes() -> None:
 def test_a_record_still_says_what_we_write_into_one() -> None:
     labels = {"metallb.io/node": "node-1", "metallb.io/service-name": "web"}
     status = ServiceL2StatusStatus("node-1", "web", "dev", (ServiceL2Interface("eth0"),))
-    record = ServiceL2Status(ObjectMeta(name="l2-1", uid="u", resource_version="7", labels=labels), status)
+    meta = ObjectMeta(name="l2-1", uid="u", resource_version="7", labels=labels)
+    with_epoch = ServiceL2Status(replace(meta, annotations={"berthlb.io/epoch": "6"}), status)
+    assert kept_record(with_epoch) == with_epoch
+    record = ServiceL2Status(meta, status)
     assert kept_record(record) == record
     assert names(kept_record(record), NodeName("node-1"))

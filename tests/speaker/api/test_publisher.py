@@ -27,7 +27,7 @@ from speaker.api.publisher import (
 from speaker.api.records import About, Findings
 
 NODE, OTHER = NodeName("node-1"), NodeName("node-2")
-WEB = Announced("default/web", "uid-web", (AddressText("192.0.2.1"),), ())
+WEB = Announced("default/web", "uid-web", (AddressText("192.0.2.1"),), (), 2)
 NAME = status_name("uid-web")
 STATUS = Order(f"status/{NAME}", WriteStatus(NAME))
 LATER = replace(STATUS, delay_s=SUCCESSOR_S)
@@ -66,7 +66,7 @@ class RecordingWriter:
 def record(node: NodeName) -> ServiceL2Status:
     return ServiceL2Status(
         ObjectMeta(name=NAME, namespace="metallb-system", uid="u", labels={NODE_LABEL: node}),
-        ServiceL2StatusStatus(node=node),
+        ServiceL2StatusStatus(node, "web", "default"),
     )
 
 
@@ -89,6 +89,14 @@ def see(change: Change[ServiceL2Status]) -> Callable[[Publisher], None]:
 GAINED, CHANGED, LOST, ENDED = (tell(kind) for kind in TransitionKind)
 
 
+def review(services: list[str] | None, *, idle: bool) -> Callable[[Publisher], None]:
+    return lambda publisher: publisher.review_left(services, lambda _: idle)
+
+
+READY, READY_IDLE = review(None, idle=False), review(None, idle=True)
+SERVES = review(["default/web", "default/other"], idle=False)
+
+
 @pytest.mark.parametrize(
     ("before", "happens", "ordered"),
     [
@@ -107,7 +115,15 @@ GAINED, CHANGED, LOST, ENDED = (tell(kind) for kind in TransitionKind)
         pytest.param([GAINED], see(appeared(NODE)), [], id="our own word is seen, and all is well"),
         pytest.param([GAINED], see(vanished()), [LOOK], id="somebody deleted it, or another node wrote over it"),
         pytest.param([], see(vanished()), [], id="an object that is not ours any more is none of our business"),
-        pytest.param([], see(appeared(NODE)), [LATER], id="what was left over is removed, if it still names us then"),
+        pytest.param([], see(appeared(NODE)), [], id="what is from before is left alone, until this node can claim"),
+        pytest.param([see(appeared(NODE))], READY, [LATER], id="then it is removed, if it still names us by then"),
+        pytest.param([READY], see(appeared(NODE)), [LATER], id="so is what names us later"),
+        pytest.param([see(appeared(NODE))], READY_IDLE, [], id="not while the Service only lacks endpoints"),
+        pytest.param(
+            [see(appeared(NODE)), READY_IDLE], SERVES, [LATER], id="somebody announces it, now that it serves"
+        ),
+        pytest.param([see(appeared(NODE)), READY_IDLE, see(vanished())], SERVES, [], id="another node has taken it"),
+        pytest.param([see(appeared(NODE)), READY_IDLE, GAINED], SERVES, [], id="this node announces it again"),
         pytest.param(
             [GAINED, LOST], GAINED, [STATUS, ASSIGNED], id="what is gained again is told again, the object being gone"
         ),

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cluster.config import Problem
 from cluster.l2status import EPOCH_ANNOTATION, NODE_LABEL, announced_service, announcing_node, status_name
@@ -33,6 +34,7 @@ from speaker.api.records import (
     WantedObject,
     Write,
     event,
+    former_holder,
     next_record_write,
     next_status_write,
     next_write,
@@ -43,10 +45,10 @@ from speaker.api.records import (
 from speaker.api.troubles import Trouble
 from speaker.link import LinkName
 from speaker.plan import BundleId
-from speaker.protocol.effects import AskRecord, RecordAnswer
+from speaker.protocol.effects import AskRecord, FormerHolder, RecordAnswer
 
 NODE = NodeName("node-1")
-ANNOUNCED = Announced("default/web", "uid-web", (AddressText("192.0.2.1"),), ())
+ANNOUNCED = Announced("default/web", "uid-web", (AddressText("192.0.2.1"),), (), 6)
 NOW, LATER = "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"
 
 
@@ -76,14 +78,21 @@ def led(wanted: WantedObject[Any] | None, present: ServiceL2Status | None) -> Se
 
 
 PRESENT = st.none() | st.builds(
-    lambda node, label, interfaces, uid: ServiceL2Status(
-        ObjectMeta(name=status_name("uid-web"), uid=uid, resource_version="7", labels={"metallb.io/node": label}),
+    lambda node, label, interfaces, uid, annotations: ServiceL2Status(
+        ObjectMeta(
+            name=status_name("uid-web"),
+            uid=uid,
+            resource_version="7",
+            labels={"metallb.io/node": label},
+            annotations=annotations,
+        ),
         ServiceL2StatusStatus(node, "web", "default", tuple(ServiceL2Interface(each) for each in interfaces)),
     ),
     st.sampled_from(["", "node-1", "node-2"]),
     st.sampled_from(["node-1", "node-2"]),
     st.lists(st.sampled_from(["eth0", "eth1"]), unique=True),
     st.sampled_from(["u1", "u2"]),
+    st.sampled_from([{}, {"berthlb.io/epoch": "4"}, {"berthlb.io/epoch": "6", "their.own/note": "x"}]),
 )
 
 
@@ -97,6 +106,7 @@ def test_whatever_is_there_the_writes_lead_to_the_wanted_status(
     assert reached.metadata.name == status_name("uid-web")
     assert reached.metadata.labels["metallb.io/node"] == NODE
     assert reached.metadata.labels["metallb.io/service-name"] == "web"
+    assert reached.metadata.annotations["berthlb.io/epoch"] == "6"
     assert reached.status == ServiceL2StatusStatus(
         NODE, "web", "default", tuple(ServiceL2Interface(each) for each in interfaces)
     )
@@ -213,6 +223,25 @@ def test_making_an_object_says_its_labels_at_once() -> None:
     step = next_status_write(wanted_status(ANNOUNCED, NODE), None, NODE)
     assert isinstance(step, Create)
     assert step.body["metadata"]["labels"]["metallb.io/node"] == NODE
+
+
+def test_holder_and_epoch_are_written_together() -> None:
+    """Or somebody could read the one's node with the other's epoch."""
+    step = next_status_write(wanted_status(ANNOUNCED, NODE), record("node-2", "4"), NODE)
+    assert isinstance(step, Patch)
+    assert step.subresource is None
+    assert step.body["metadata"]["labels"][NODE_LABEL] == NODE
+    assert step.body["metadata"]["annotations"] == {EPOCH_ANNOTATION: "6"}
+
+
+def test_who_held_a_service_before_is_who_its_record_names() -> None:
+    won = replace(record("node-2", "8"), status=ServiceL2StatusStatus(node="node-1"))
+    assert former_holder(won) == FormerHolder(NodeName("node-2"), 8), "the label is written with the epoch"
+    assert former_holder(record("node-1")) == FormerHolder(NodeName("node-1"), 0), "as an earlier release wrote it"
+    assert former_holder(record("node-1", "-1")) == FormerHolder(NodeName("node-1"), 0)
+    by_status = ServiceL2Status(ObjectMeta(name="x"), ServiceL2StatusStatus(node="node-3"))
+    assert former_holder(by_status) == FormerHolder(NodeName("node-3"), 0)
+    assert former_holder(record("")) is None
 
 
 def record(node: str, epoch: str = "") -> ServiceL2Status:

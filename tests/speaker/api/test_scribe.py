@@ -29,7 +29,7 @@ NODE, OTHER = NodeName("node-1"), NodeName("node-2")
 OWN = "/apis/metallb.io/v1beta1/namespaces/metallb-system"
 STATUSES = f"{OWN}/servicel2statuses"
 EVENTS = "/api/v1/namespaces/default/events"
-WEB = Announced("default/web", "uid-web", (AddressText("192.0.2.1"),), (LinkName("eth0"),))
+WEB = Announced("default/web", "uid-web", (AddressText("192.0.2.1"),), (LinkName("eth0"),), 2)
 NAME = status_name("uid-web")
 RIGHT = ({"metallb.io/node": NODE, "metallb.io/service-name": "web", "metallb.io/service-namespace": "default"}, NODE)
 """Labels and node of the object as it should be."""

@@ -221,6 +221,7 @@ def test_the_status_object_goes_with_its_service_and_with_what_was_left_over(
     _, announcer = start()
     wait_until(lambda: announcer.announced() == {WEB})
     announcer.hold(WEB)
+    announcer.report()
     wait_until(lambda: cluster.statuses() == {"web": "node-1"})
     cluster.delete_service("web")
     wait_until(lambda: announcer.announced() == set())

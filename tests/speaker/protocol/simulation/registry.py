@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from cluster.l2status import NODE_LABEL
+from cluster.l2status import EPOCH_ANNOTATION, NODE_LABEL
 from cluster.objects import Lease, LeaseSpec, ObjectMeta, ServiceL2Status
 from speaker.api.directory import Directory
 from speaker.api.own_lease import LINKS_ANNOTATION, OwnLease, lease_body, lease_name
-from speaker.api.records import next_record_write
+from speaker.api.records import former_holder, next_record_write
 from speaker.directory import DirectoryChange, ListedLink
 from speaker.plan import BundleId
 from speaker.protocol.effects import AskRecord, RecordAnswer
@@ -35,8 +35,10 @@ class _Watcher:
     directory: Directory
     seen: dict[str, Lease] = field(default_factory=dict)
     links_at: float = 0.0
-    told: set[BundleId] = field(default_factory=set)
-    """Bundles that the speaker holds, as was recorded last."""
+    told: dict[BundleId, int] = field(default_factory=dict)
+    """Bundles that the speaker holds, with their epochs, as was recorded last."""
+    read: bool = False
+    """The records were read."""
 
 
 class Registry:
@@ -89,6 +91,9 @@ class Registry:
                 watcher.directory.set_lease(before, there, now)
         watcher.seen = dict(self.leases)
         self._record(node, watcher)
+        if not watcher.read:
+            watcher.read = True
+            self._tell_former(node)
         if change := watcher.directory.take(now):
             self._tell(node, change)
 
@@ -97,10 +102,15 @@ class Registry:
         of its any more."""
         claims = node.protocol.claims() if node.protocol is not None else {}
         bundles = self._world.plans[-1][1]
-        held = {bundle.id for bundle in bundles if any(address in claims for address in bundle.addresses)}
-        for id_ in held - watcher.told:
-            self._write(id_, node, self.records.get(id_))
-        for id_ in watcher.told - held:
+        held = {
+            bundle.id: max(claims[address] for address in bundle.addresses if address in claims)
+            for bundle in bundles
+            if not claims.keys().isdisjoint(bundle.addresses)
+        }
+        for id_, epoch in held.items():
+            if watcher.told.get(id_) != epoch:
+                self._write(id_, node, epoch)
+        for id_ in watcher.told.keys() - held.keys():
             if self._holder(id_) == node.known_as:
                 del self.records[id_]
         watcher.told = held
@@ -108,10 +118,17 @@ class Registry:
     def _holder(self, id_: str) -> str:
         return self.records[id_].metadata.labels[NODE_LABEL] if id_ in self.records else ""
 
-    def _write(self, id_: str, node: SimulatedNode, before: ServiceL2Status | None) -> None:
-        annotations = before.metadata.annotations if before is not None else {}
+    def _write(self, id_: str, node: SimulatedNode, epoch: int) -> None:
+        annotations = {EPOCH_ANNOTATION: str(epoch)}
         meta = ObjectMeta(name="", labels={NODE_LABEL: node.known_as}, annotations=annotations)
         self.records[id_] = ServiceL2Status(meta)
+
+    def _tell_former(self, node: SimulatedNode) -> None:
+        protocol = node.protocol
+        read = {BundleId(id_): former_holder(record) for id_, record in self.records.items()}
+        holders = {id_: holder for id_, holder in read.items() if holder is not None}
+        if protocol is not None and node.loop is not None:
+            node.loop.receive(lambda: protocol.set_former_holders(holders, self._world.now))
 
     def _win(self, node: SimulatedNode, question: AskRecord) -> None:
         """Two requests, between which others may write."""
