@@ -15,7 +15,8 @@ from tests.pages import ROOT
 CONTAINERS = {"dict", "set", "list", "OrderedDict", "deque", "Counter", "defaultdict"}
 OURS = {
     "what is held, and where": {
-        "Answering._links_of", "Answers._changes", "Answers._claim_changes", "Answers._told_claims", "Answers.where",
+        "Answering._links_of", "Answering._macs_of", "Answers._changes", "Answers._claim_changes",
+        "Answers._told_claims", "Answers.where",
         "ClaimLog._steps", "ClaimLog._uncommitted", "ClaimLog.claims", "HeldFilter._addresses", "HeldFilter._missing",
         "HeldFilter._neighbourhoods", "HeldResponder._held", "Informer._untold", "Informer.claims",
         "Informer.gratuitous", "LinkChange.gained", "LinkChange.lost", "Ownership.touched", "Voice._repeats",

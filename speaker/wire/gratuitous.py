@@ -13,8 +13,9 @@ every other round, one or more frames each); here is when. Each link has these q
    Beyond 12,000 addresses the period grows instead.
 
 An answer to a rival is one round in every form, ahead of everything else. An address that is not held any more drops
-out of all queues at once. Nothing is sent on a link that is down, or where others may hold by now what is held here
-(`Answering.quiet`), and what was to be sent there lapses.
+out of all queues at once. One of a node that is stood in for is in none: everybody knows at which MAC it is. Nothing is
+sent on a link that is down, or where others may hold by now what is held here (`Answering.quiet`), and what was to be
+sent there lapses.
 
 Where a *limit* is given, all of these together stay below it on each link, in any second. Nothing is left out for it:
 what cannot be said yet waits, in the same order. (Some switches inspect ARP and shut a port that sends more than some
@@ -233,8 +234,9 @@ class GratuitousSchedule:
             if link is None:
                 link = self._links[name] = _LinkSchedule(state, self._resolutions, self._limit, now)
                 link.quiet = name in self._answering.quiet
-                for address in self._answering.on(name):
-                    link.hold(address, now)
+                for address, mac in self._answering.on(name):
+                    if mac is None:
+                        link.hold(address, now)
             if link.up != state.up:
                 link.cancel(now)
             link.up = state.up
@@ -247,8 +249,11 @@ class GratuitousSchedule:
         """What the ledger says from now on; what is not held any more falls silent."""
         for name, difference in differences.items():
             if link := self._links.get(name):
-                for address in difference.gained:
-                    link.hold(address, now)
+                for address, mac in difference.gained.items():
+                    if mac is None:
+                        link.hold(address, now)
+                    else:
+                        link.release(address)
                 for address in difference.lost:
                     link.release(address)
         for name, link in self._links.items():

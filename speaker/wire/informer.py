@@ -95,7 +95,7 @@ class Informer:
                 self.claims[address] = epoch
         self._untold.update(dict.fromkeys(claims))
         if held is not None:
-            self._untold.update(dict.fromkeys(held.links))
+            self._untold.update(dict.fromkeys(address for address in held.links if address in self.claims))
 
     def decide(self, decisions: Iterable[Decision]) -> None:
         """Decisions that are taken now."""

@@ -30,7 +30,8 @@ from speaker.wire.addresses import WireAddress
 from speaker.wire.groups import Groups
 
 Prove = Callable[[bytes, Mac, AddressText], bytes]
-"""Nonce, own MAC, address that is answered for -> the proof that we answer for it, or nothing while there is no key."""
+"""Nonce, MAC that is answered with, address that is answered for -> the proof that we answer for it, or nothing while
+there is no key."""
 Round = tuple[Callable[[WireAddress, Mac], bytes], ...]
 """What makes the frames of one gratuitous announcement, one frame each, from the address and the own MAC."""
 
@@ -46,6 +47,8 @@ class DropReason(Enum):
     BAD_SENDER = "bad_sender"
     """The sender's MAC is a group's or nothing, or its address is no host's."""
     NOT_HELD = "not_held"
+    STOOD_IN_FOR = "stood_in_for"
+    """Sent by the node with whose MAC we answer for the address: it asks for its own, or says what we say."""
 
 
 class Filter(Protocol):
@@ -82,13 +85,14 @@ class Responder(Protocol):
         """The groups to which questions for the addresses go: none, where they go to everybody."""
 
     def set_macs(self, mac: Mac, own: frozenset[Mac]) -> None:
-        """Answer with ``mac`` from now on; frames from any of ``own`` are our own."""
+        """Send from ``mac``, and answer with it for what is our own, from now on; frames from any of ``own`` are our
+        own."""
 
     def suspend(self, suspended: bool) -> None:
         """Answer nothing, or what is answered for again."""
 
-    def hold(self, address: WireAddress) -> None:
-        """Answer for an address."""
+    def hold(self, address: WireAddress, mac: Mac | None = None) -> None:
+        """Answer for an address: that it is at ``mac``, another node's, or else at our own."""
 
     def release(self, address: WireAddress) -> None:
         """Answer for it no more."""

@@ -45,8 +45,8 @@ class Responders:
         """Answer for what the ledger says from now on."""
         for link, difference in differences.items():
             if responders := self._links.get(link):
-                for address in difference.gained:
-                    responders[address.family].hold(address)
+                for address, mac in difference.gained.items():
+                    responders[address.family].hold(address, mac)
                 for address in difference.lost:
                     responders[address.family].release(address)
         for link, responders in self._links.items():
@@ -67,8 +67,8 @@ class Responders:
             family: resolution.responder(state.name, state.mac, self._prove)
             for family, resolution in self._resolutions.items()
         }
-        for address in self._answering.on(state.name):
-            made[address.family].hold(address)
+        for address, mac in self._answering.on(state.name):
+            made[address.family].hold(address, mac)
         self._suspend(state.name, made)
         return made
 

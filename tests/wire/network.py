@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import json
 import re
 import socket
@@ -223,6 +224,41 @@ class Wire:
         """The hosts to which the switch forwards what goes to a group."""
         (found,) = json.loads(self._switch.run("bridge", "-json", "mdb", "show", "dev", "br0"))
         return {entry["port"].removesuffix("-eth0") for entry in found["mdb"] if entry["grp"] == group}
+
+    @contextlib.contextmanager
+    def learning(self) -> Iterator[Callable[[str], set[str]]]:
+        """Watch what the switch learns; what says of a MAC behind which hosts' ports it was learnt since."""
+        monitor = self._switch.start("bridge", "monitor", "fdb", stdout=subprocess.PIPE)
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(map(bytes.decode, monitor.stdout or ())))
+        reader.start()
+        numbers = itertools.count()
+
+        def catch_up() -> None:
+            """Until a change that is made now was told, and with it all before."""
+            marks: set[str] = set()
+
+            def told() -> bool:
+                number = next(numbers)
+                mark, port = f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}", f"{self.hosts[0].name}-eth0"
+                self._switch.run("bridge", "fdb", "replace", mark, "dev", port, "master", "static")
+                marks.add(mark)
+                return any(line.split()[0] in marks for line in lines)
+
+            wait_until(told, 10, "the switch does not tell what it learns", every=0.05)
+
+        def learnt(mac: str) -> set[str]:
+            catch_up()
+            found = (re.match(rf"{mac} dev (\S+)-eth0 ", line) for line in lines)
+            return {match[1] for match in found if match}
+
+        try:
+            catch_up()
+            yield learnt
+        finally:
+            monitor.terminate()
+            reader.join(10)
+            monitor.communicate(timeout=10)
 
     def second_network(self, hosts: list[WireHost]) -> None:
         """Join hosts by another bridge too: 198.51.100.0/24 on ``eth1``."""

@@ -53,7 +53,7 @@ class ArpFrame:
     destination: Mac
     """Ethernet destination."""
     source: Mac
-    """Ethernet source. Usually, and in our own frames always, the same as ``sender_mac``."""
+    """Ethernet source. The same as ``sender_mac``, save in the answers of somebody who stands in for another."""
     operation: Operation
     sender_mac: Mac
     sender: WireAddress
@@ -119,10 +119,11 @@ def request(target: WireAddress, sender: WireAddress, mac: Mac, to: Mac = BROADC
     return ArpFrame(to, mac, Operation.REQUEST, mac, sender, NO_MAC, target, nonce)
 
 
-def reply_to(question: ArpFrame, mac: Mac, proof: bytes = b"") -> ArpFrame:
-    """The answer of RFC 826: the asked-for address is at ``mac``, said to the asker alone."""
+def reply_to(question: ArpFrame, mac: Mac, proof: bytes = b"", source: Mac | None = None) -> ArpFrame:
+    """The answer of RFC 826: the asked-for address is at ``mac``, said to the asker alone, by ``mac`` itself or by
+    ``source`` in its place."""
     asker_mac, asker = question.sender_mac, question.sender
-    return ArpFrame(asker_mac, mac, Operation.REPLY, mac, question.target, asker_mac, asker, proof=proof)
+    return ArpFrame(asker_mac, source or mac, Operation.REPLY, mac, question.target, asker_mac, asker, proof=proof)
 
 
 def proof_trailer(proof: bytes) -> bytes:

@@ -22,7 +22,6 @@ nobody's or our own, and an address that is no host's.
 
 from __future__ import annotations
 
-from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import NeighbourSeen
 from speaker.wire.arp import frames
@@ -45,8 +44,8 @@ class _PreparedReply(Prepared):
 
     __slots__ = ("middle",)
 
-    def prepare(self, mac: Mac) -> None:
-        self.middle = mac + _REPLY_FIELDS + mac + self.address
+    def prepare(self, source: Mac) -> None:
+        self.middle = source + _REPLY_FIELDS + self.mac + self.address
 
 
 class ArpResponder(HeldResponder[_PreparedReply]):
@@ -67,6 +66,8 @@ class ArpResponder(HeldResponder[_PreparedReply]):
         asker = frame[22:28]
         if ready is None or frame[22] & 1 or asker in self._no_askers or frame[28:32] in self._ready:
             return self._judge(frame)
+        if asker == ready.mac:
+            return DropReason.STOOD_IN_FOR
         if _NO_HOSTS[frame[28]] and frame[28:32] != _NO_ADDRESS:
             return DropReason.BAD_SENDER
         if not ready.answered:
@@ -74,7 +75,7 @@ class ArpResponder(HeldResponder[_PreparedReply]):
         ready.answered += 1
         reply = asker + ready.middle + frame[22:32]
         if frame[_TRAILER_MAGIC] == _NONCE_MAGIC and now >= self._proofs_at:
-            return reply + self._proof(frame[frames.NONCE], ready.address.text, now)
+            return reply + self._proof(frame[frames.NONCE], ready, now)
         return reply
 
     def asker(self, frame: bytes) -> NeighbourSeen | None:
@@ -92,13 +93,13 @@ class ArpResponder(HeldResponder[_PreparedReply]):
             proof=parsed.proof,
         )
 
-    def _proof(self, nonce: bytes, address: AddressText, now: float) -> bytes:
+    def _proof(self, nonce: bytes, ready: _PreparedReply, now: float) -> bytes:
         """What the reply to a question with this nonce ends in."""
         allowed = self._proofs.take(1, now)
         self._proofs_at = self._proofs.ready_at(1)
         if not allowed or len(nonce) != frames.NONCE_OCTETS:
             return b""
-        proof = self._prove(nonce, self._mac, address)
+        proof = self._prove(nonce, ready.mac, ready.address.text)
         return frames.proof_trailer(proof) if proof else b""
 
     def _receive_other(self, frame: bytes) -> NeighbourSeen | DropReason:
@@ -117,6 +118,9 @@ class ArpResponder(HeldResponder[_PreparedReply]):
             return DropReason.OWN_FRAME
         if is_group(seen.sender_mac) or seen.sender_mac == NO_MAC or (_NO_HOSTS[frame[28]] and seen.is_reply):
             return DropReason.BAD_SENDER
-        answers_us = seen.is_reply and frame[:6] == self._mac
-        claims_held = frame[28:32] in self._ready
-        return seen if answers_us or claims_held else DropReason.NOT_HELD
+        if seen.is_reply and frame[:6] == self._mac:
+            return seen  # the answer to a question of ours
+        claimed = frame[28:32]
+        if self._is_stood_in_for(claimed, seen.sender_mac):
+            return DropReason.STOOD_IN_FOR
+        return seen if claimed in self._ready else DropReason.NOT_HELD

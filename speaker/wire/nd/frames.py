@@ -181,13 +181,24 @@ def probe(target: WireAddress, mac: Mac) -> NeighbourSolicitation:
     return NeighbourSolicitation(group_mac(group), mac, NO_ADDRESS, group, target)
 
 
-def answer_to(question: NeighbourSolicitation, mac: Mac, proof: bytes = b"") -> NeighbourAdvertisement:
-    """The answer that the asked-for address is at ``mac`` (RFC 4861 §7.2.4)."""
+def answer_to(
+    question: NeighbourSolicitation, mac: Mac, proof: bytes = b"", source: Mac | None = None
+) -> NeighbourAdvertisement:
+    """The answer that the asked-for address is at ``mac`` (RFC 4861 §7.2.4), by ``mac`` itself or by ``source`` in its
+    place."""
     asker_mac = question.sender_mac or question.source
     probed = question.sender == NO_ADDRESS
     to = ALL_NODES if probed else question.sender
     return NeighbourAdvertisement(
-        asker_mac, mac, question.target, to, question.target, mac, solicited=not probed, override=True, proof=proof
+        asker_mac,
+        source or mac,
+        question.target,
+        to,
+        question.target,
+        mac,
+        solicited=not probed,
+        override=True,
+        proof=proof,
     )
 
 

@@ -65,9 +65,9 @@ class _PreparedAnswer(Prepared):
 
     __slots__ = ("before", "behind", "checksum", "group", "question_sum", "question_sum_by_group")
 
-    def prepare(self, mac: Mac) -> None:
+    def prepare(self, source: Mac) -> None:
         nobody = NeighbourAdvertisement(
-            NO_MAC, mac, self.address, NO_ADDRESS, self.address, mac, solicited=True, override=True
+            NO_MAC, source, self.address, NO_ADDRESS, self.address, self.mac, solicited=True, override=True
         )
         answer = nobody.encode()
         self.before, self.behind = answer[6:38], answer[58:]
@@ -87,10 +87,10 @@ class NdResponder(HeldResponder[_PreparedAnswer]):
     def __init__(self, link: LinkName, mac: Mac, prove: Prove = no_proof) -> None:
         super().__init__(link, mac, prove, NdFilter(), _PreparedAnswer)
 
-    def hold(self, address: WireAddress) -> None:
+    def hold(self, address: WireAddress, mac: Mac | None = None) -> None:
         if address not in self._held:
-            super().hold(address)
             self.groups.want(solicited_node(address))
+        super().hold(address, mac)
 
     def release(self, address: WireAddress) -> None:
         if address in self._held:
@@ -111,6 +111,7 @@ class NdResponder(HeldResponder[_PreparedAnswer]):
             or _NO_HOSTS[asker[0]]
             or asker_mac[0] & 1
             or asker_mac in self._no_askers
+            or asker_mac == prepared.mac
             or asker in ready
             or (not destination[0] & 1 and destination != self._mac)
         ):
@@ -151,12 +152,14 @@ class NdResponder(HeldResponder[_PreparedAnswer]):
         asker_mac = question.sender_mac or question.source
         if prepared is None or is_group(asker_mac) or asker_mac in self._no_askers or question.sender in self._ready:
             return None
+        if asker_mac == prepared.mac:
+            return None
         if _NO_HOSTS[question.sender[0]] and question.sender != NO_ADDRESS:
             return None
         self._count(prepared)
         proved = question.nonce and self._proofs.take(1, now)
-        proof = self._prove(question.nonce, self._mac, question.target.text) if proved else b""
-        return frames.answer_to(question, self._mac, proof).encode()
+        proof = self._prove(question.nonce, prepared.mac, question.target.text) if proved else b""
+        return frames.answer_to(question, prepared.mac, proof, self._mac).encode()
 
     def _judge(self, message: NeighbourSolicitation | NeighbourAdvertisement) -> NeighbourSeen | DropReason:
         """A well-formed frame that gets no answer."""
@@ -169,8 +172,13 @@ class NdResponder(HeldResponder[_PreparedAnswer]):
         answers_us = (
             isinstance(message, NeighbourAdvertisement) and message.solicited and message.destination == self._mac
         )
-        concerns_us = claimed in self._ready or claimed in self._probed
-        return self._seen(message) if answers_us or concerns_us else DropReason.NOT_HELD
+        if answers_us or claimed in self._probed:
+            return self._seen(message)
+        if self._is_stood_in_for(claimed, mac):
+            return DropReason.STOOD_IN_FOR
+        if claimed in self._ready:
+            return self._seen(message)
+        return DropReason.STOOD_IN_FOR if self._is_stood_in_for(message.target, mac) else DropReason.NOT_HELD
 
     def _seen(self, message: NeighbourSolicitation | NeighbourAdvertisement) -> NeighbourSeen:
         claimed, mac = _claim(message)

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from cluster.addresses import Family
 from cluster.objects import AddressText
-from speaker.link import LinkName
+from speaker.link import LinkName, Mac
 from speaker.protocol.effects import AnswerChange
 from speaker.wire.addresses import WireAddress
 from speaker.wire.answering import Answering
 from tests.arp_frames import on_wire
 
+X, Y = Mac(bytes.fromhex("0200000000f1")), Mac(bytes.fromhex("0200000000f2"))
 ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
 VIP, OTHER, SIX = AddressText("192.0.2.200"), AddressText("192.0.2.201"), AddressText("2001:db8::1")
 NOWHERE = frozenset[LinkName]()
@@ -32,13 +33,14 @@ def test_followers_of_the_differences_have_what_is_answered(
         held.update(step)
         for link, difference in ledger.change(AnswerChange(step)).items():
             gained, lost = set(difference.gained), set(difference.lost)
+            assert not any(difference.gained.values()), "all with the link's own MAC"
             assert not gained & followed[link], "what is there is not said again"
             assert lost <= followed[link]
             assert gained or lost
             followed[link] = followed[link] - lost | gained
     for link, has in followed.items():
         assert has == {on_wire(a) for a, links in held.items() if link in links and (both or a != SIX)}
-        assert set(ledger.on(link)) == has, "who begins to follow now begins with the same"
+        assert dict(ledger.on(link)) == dict.fromkeys(has), "who begins to follow now begins with the same"
     for address, links in held.items():
         assert ledger.links_of(address) == links
 
@@ -59,3 +61,21 @@ def test_address_of_a_family_without_a_room_is_on_record_and_nobody_follows_it()
     assert ledger.links_of(SIX) == {ETH0}
     ledger.change(AnswerChange({SIX: NOWHERE}))
     assert ledger.links_of(SIX) == NOWHERE
+
+
+def test_another_mac_is_news_on_the_links_where_it_is_another() -> None:
+    """A node is stood in for, and its address is taken over in the end."""
+    ledger, both = Answering([Family.IPV4]), frozenset((ETH0, ETH1))
+    steps: list[tuple[dict[LinkName, Mac], dict[LinkName, dict[WireAddress, Mac | None]]]] = [
+        ({ETH0: X, ETH1: Y}, {ETH0: {on_wire(VIP): X}, ETH1: {on_wire(VIP): Y}}),
+        ({ETH0: X, ETH1: Y}, {}),
+        ({ETH0: Y, ETH1: Y}, {ETH0: {on_wire(VIP): Y}}),
+        ({ETH0: Y}, {ETH1: {on_wire(VIP): None}}),
+        ({}, {ETH0: {on_wire(VIP): None}}),
+    ]
+    for macs, news in steps:
+        differences = ledger.change(AnswerChange({VIP: both}, macs={VIP: macs} if macs else {}))
+        assert {link: difference.gained for link, difference in differences.items()} == news
+        assert dict(ledger.on(ETH0)) == {on_wire(VIP): macs.get(ETH0)}
+    gone = ledger.change(AnswerChange({VIP: NOWHERE}))
+    assert {link: difference.lost for link, difference in gone.items()} == {link: [on_wire(VIP)] for link in both}

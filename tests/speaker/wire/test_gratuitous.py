@@ -315,3 +315,27 @@ def test_only_held_addresses_are_said_whatever_happens(steps: list[tuple[float, 
             assert frame.address.text in holding
             now = max(now, at)
         now += wait
+
+
+def test_what_is_stood_in_for_is_never_said_unasked_until_it_is_taken_over() -> None:
+    made, here = schedule(OTHER), frozenset((ETH0,))
+    away = {VIP: {ETH0: SECOND}}
+    made.change_answers(AnswerChange({VIP: here}, macs=away), 0.0)
+    made.announce([VIP])
+    made.announce([VIP], defend=True)
+    assert {frame.address.text for _, frame in run(made, 3 * SLOW_PERIOD_S)} == {OTHER}
+    made.set_links([link(mac=Mac(bytes.fromhex("020000000009")))], 1000.0)
+    assert {frame.address.text for frame in made.handle_timer(1000.0)} == {OTHER}, "nor with another MAC of our own"
+    made.change_answers(AnswerChange({VIP: here}), 1001.0)
+    made.announce([VIP])
+    first = [frame for frame in made.handle_timer(1001.0) if frame.address.text == VIP]
+    assert [ArpFrame.parse(frame.data).sender_mac for frame in first] == [bytes.fromhex("020000000009")]
+    made.change_answers(AnswerChange({VIP: here}, macs=away), 1001.1)
+    assert VIP not in {frame.address.text for _, frame in run(made, 1001.1 + 2 * SLOW_PERIOD_S, 1001.1)}, "it is back"
+
+
+def test_link_that_is_new_begins_with_what_is_its_own() -> None:
+    made, here = Schedule(), frozenset((ETH0,))
+    made.change_answers(AnswerChange({VIP: here, OTHER: here}, macs={VIP: {ETH0: SECOND}}), 0.0)
+    made.set_links([link()], 0.0)
+    assert {frame.address.text for _, frame in run(made, 2 * SLOW_PERIOD_S)} == {OTHER}

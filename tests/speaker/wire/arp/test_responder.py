@@ -313,3 +313,77 @@ def test_suspended_link_answers_nothing_hands_nobody_on_and_goes_on_as_before() 
     made.change_answers(AnswerChange({}))
     for address in (VIP, OTHER):
         assert isinstance(made.on(ETH0).receive(request(address, ASKER, CLIENT).encode(), 0.0), bytes)
+
+
+# ------------------------------------------------------------------------------------------------ standing in
+
+AWAY = Mac(bytes.fromhex("0200000000ff"))
+"""The node that is stood in for."""
+
+
+def standing_in(*own: AddressText) -> World:
+    """``VIP`` is answered with the MAC of the node that is away, and ``own`` with the link's own."""
+    here = frozenset((ETH0,))
+    return responder_after(AnswerChange(dict.fromkeys((VIP, *own), here), macs={VIP: {ETH0: AWAY}}))
+
+
+def responder_after(change: AnswerChange) -> World:
+    made = responder({})
+    made.change_answers(change)
+    return made
+
+
+@given(mac=asking_macs.filter(lambda mac: mac != AWAY), asker=askers, asks_for_proof=st.booleans())
+def test_stand_in_answers_with_the_others_mac_from_its_own(mac: Mac, asker: AddressText, asks_for_proof: bool) -> None:
+    question = request(VIP, asker, mac, nonce=NONCE if asks_for_proof else b"")
+    reply = standing_in().on(ETH0).receive(question.encode(), NOW)
+    assert isinstance(reply, bytes)
+    said = ArpFrame.parse(reply)
+    assert (said.source, said.sender_mac, said.destination) == (OWN, AWAY, mac)
+    assert said.proof == (prove(NONCE, AWAY, VIP) if asks_for_proof else b""), "over the MAC that is answered with"
+    assert reply == frames.reply_to(question, AWAY, said.proof, OWN).encode()
+
+
+def test_taking_over_and_giving_back_changes_the_next_answer() -> None:
+    made, question = standing_in(OTHER), request(VIP, ASKER, CLIENT)
+    other = request(OTHER, ASKER, CLIENT)
+    assert made.on(ETH0).receive(other.encode(), NOW) == frames.reply_to(other, OWN).encode()
+    new = Mac(bytes.fromhex("020000000099"))
+    made.set_links([link(mac=new)])
+    assert made.on(ETH0).receive(question.encode(), NOW) == frames.reply_to(question, AWAY, source=new).encode()
+    made.change_answers(AnswerChange({VIP: frozenset((ETH0,))}))
+    assert made.on(ETH0).receive(question.encode(), NOW) == frames.reply_to(question, new).encode()
+    made.change_answers(AnswerChange({VIP: frozenset((ETH0,))}, macs={VIP: {ETH0: AWAY}}))
+    made.change_answers(AnswerChange({VIP: frozenset()}))
+    assert made.on(ETH0).receive(question.encode(), NOW) is DropReason.NOT_HELD
+    assert made.take_answered() == {VIP: 2, OTHER: 1}
+
+
+def test_node_that_is_stood_in_for_is_no_rival_and_gets_no_answer() -> None:
+    """Its returned speaker announces; or its own kernel asks, which would send to itself what it sent there."""
+    made = standing_in(OTHER)
+    for agrees in (
+        *(gratuitous(operation, VIP, AWAY) for operation in Operation),
+        request(OTHER, VIP, AWAY),
+        request(VIP, ASKER, AWAY),
+        request(VIP, AddressText("0.0.0.0"), AWAY),
+    ):
+        assert made.on(ETH0).receive(agrees.encode(), NOW) is DropReason.STOOD_IN_FOR
+    question = request(OTHER, ASKER, AWAY)
+    assert made.on(ETH0).receive(question.encode(), NOW) == frames.reply_to(question, OWN).encode(), "what is ours"
+
+
+def test_who_else_claims_what_is_stood_in_for_is_a_rival() -> None:
+    made = standing_in(OTHER)
+    for operation in Operation:
+        assert isinstance(made.on(ETH0).receive(gratuitous(operation, VIP, CLIENT).encode(), NOW), NeighbourSeen)
+        rival = made.on(ETH0).receive(gratuitous(operation, OTHER, AWAY).encode(), NOW)
+        assert isinstance(rival, NeighbourSeen), "it claims what is ours"
+
+
+def test_answer_of_another_that_stands_in_comes_from_who_it_says_and_not_from_us() -> None:
+    """On the node itself, when it is back: the stand-in's answer to all carries the node's own MAC."""
+    answer = frames.reply_to(request(VIP, ASKER, CLIENT), OWN, source=CLIENT)
+    assert responder().on(ETH0).receive(answer.encode(), NOW) is DropReason.NOT_FOR_US
+    to_all = ArpFrame(BROADCAST, CLIENT, Operation.REPLY, OWN, on_wire(VIP), BROADCAST, on_wire(VIP))
+    assert responder().on(ETH0).receive(to_all.encode(), NOW) is DropReason.OWN_FRAME

@@ -331,3 +331,82 @@ def test_suspended_responder_answers_nothing_hands_nobody_on_and_goes_on_as_befo
     made.suspend(False)
     for each in (VIP, OTHER):
         assert isinstance(made.receive(frames.solicit(each, ASKER, CLIENT).encode(), NOW), bytes)
+
+
+# ------------------------------------------------------------------------------------------------ standing in
+
+AWAY = Mac(bytes.fromhex("0200000000ff"))
+"""The node that is stood in for."""
+
+
+def standing_in(*own: WireAddress) -> NdResponder:
+    """``VIP`` is answered with the MAC of the node that is away, and ``own`` with the link's own."""
+    made = responder(*own, VIP)
+    made.hold(VIP, AWAY)
+    return made
+
+
+@given(question=questions(st.just(VIP)), padding=st.binary(max_size=8))
+def test_stand_in_answers_with_the_others_mac_from_its_own(question: NeighbourSolicitation, padding: bytes) -> None:
+    verdict = standing_in().receive(question.encode() + padding, NOW)
+    if may_ask(question) and AWAY not in (question.sender_mac, question.source):
+        proof = prove(question.nonce, AWAY, VIP.text) if question.nonce else b""
+        assert verdict == frames.answer_to(question, AWAY, proof, OWN).encode()
+        said = frames.parse(verdict)
+        assert isinstance(said, NeighbourAdvertisement)
+        assert (said.source, said.target_mac, said.sender) == (OWN, AWAY, VIP)
+
+
+def test_taking_over_and_giving_back_changes_the_next_answer_and_no_membership() -> None:
+    made, question = standing_in(OTHER), frames.solicit(VIP, ASKER, CLIENT)
+    other = frames.solicit(OTHER, ASKER, CLIENT)
+    assert made.receive(other.encode(), NOW) == frames.answer_to(other, OWN).encode()
+    steps = []
+    while (step := made.groups.next_step()) is not None:
+        steps.append(step)
+        made.groups.done(step)
+    assert {step.group for step in steps} == {frames.solicited_node(each) for each in (VIP, OTHER)}
+    new = Mac(bytes.fromhex("020000000099"))
+    made.set_macs(new, frozenset((new,)))
+    assert made.receive(question.encode(), NOW) == frames.answer_to(question, AWAY, source=new).encode()
+    made.hold(VIP)
+    assert made.receive(question.encode(), NOW) == frames.answer_to(question, new).encode()
+    made.hold(VIP, AWAY)
+    assert made.groups.next_step() is None, "a member it is already"
+    made.release(VIP)
+    leaves = made.groups.next_step()
+    assert leaves is not None
+    assert (leaves.joins, leaves.group) == (False, frames.solicited_node(VIP))
+
+
+def test_node_that_is_stood_in_for_is_no_rival_and_gets_no_answer() -> None:
+    """Its returned speaker announces; or its own kernel asks, which would send to itself what it sent there."""
+    made = standing_in(OTHER)
+    for agrees in (
+        frames.unsolicited(VIP, AWAY),
+        frames.solicit(OTHER, VIP, AWAY),
+        frames.solicit(VIP, ASKER, AWAY),
+        frames.probe(VIP, AWAY),
+        replace(frames.solicit(VIP, ASKER, AWAY), sender_mac=None, destination=OWN),
+    ):
+        assert made.receive(agrees.encode(), NOW) is DropReason.STOOD_IN_FOR
+    question = frames.solicit(OTHER, ASKER, AWAY)
+    assert made.receive(question.encode(), NOW) == frames.answer_to(question, OWN).encode(), "what is ours"
+
+
+def test_who_else_claims_what_is_stood_in_for_is_a_rival() -> None:
+    made = standing_in(OTHER)
+    for rival in (
+        frames.unsolicited(VIP, CLIENT),
+        frames.solicit(OTHER, VIP, CLIENT),
+        frames.unsolicited(OTHER, AWAY),
+        frames.solicit(VIP, OTHER, AWAY),
+    ):
+        assert isinstance(made.receive(rival.encode(), NOW), NeighbourSeen)
+
+
+def test_answer_to_a_prober_by_another_that_stands_in_for_us_is_ours() -> None:
+    """It goes to all nodes, and so to the node itself, which may be back already."""
+    answer = frames.answer_to(frames.probe(VIP, CLIENT), OWN, source=CLIENT)
+    to_all = replace(answer, destination=frames.ALL_NODES_MAC)
+    assert responder().receive(to_all.encode(), NOW) is DropReason.OWN_FRAME
