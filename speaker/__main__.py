@@ -76,6 +76,7 @@ def main() -> int:
         detection_floor_s=options.detection_floor_s,
         gratuitous_limit=options.gratuitous_limit,
         probes=options.probes,
+        restart_mode=options.restart_mode,
         reception=options.reception,
     )
     return run(options.node, settings, first, partial(child.spawn, watch), liveness_only=options.liveness_only)

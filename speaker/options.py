@@ -16,7 +16,7 @@ from cluster.daemon.listen import DEFAULT, Listen, add_listen
 from cluster.objects import NodeName
 from speaker.keys import BadKeyError, checked_key
 from speaker.link import Reception
-from speaker.protocol.settings import LEAST_GRATUITOUS_LIMIT
+from speaker.protocol.settings import LEAST_GRATUITOUS_LIMIT, RestartMode
 
 DETECTION_FLOOR_S = 0.35
 DETECTION_CEILING_S = 3.0  # docs/protocol.md, rule 6
@@ -49,6 +49,8 @@ class Options:
     """Gratuitous ARP frames that go out on an interface in a second at most; None: as many as there are reasons for."""
     probes: bool = True
     """Ask whether anybody has a newly assigned address, before it is announced."""
+    restart_mode: RestartMode = RestartMode.STAND_IN
+    """What becomes of this node's addresses when the speaker is told to end."""
     reception: Reception = Reception.FILTERED
     """What the interfaces receive while they are announced on."""
     ignore_exclude: bool = False
@@ -79,6 +81,7 @@ def parse(arguments: list[str]) -> Options:
         detection_floor_s=given.detection_floor,
         gratuitous_limit=given.gratuitous_limit,
         probes=not given.no_address_probes,
+        restart_mode=RestartMode(given.restart_mode),
         reception=Reception(given.receive),
         ignore_exclude=given.ignore_exclude_lb,
         drain_cordoned=given.drain_cordoned,
@@ -121,6 +124,12 @@ def parser() -> OneLineParser:
         "--no-address-probes",
         action="store_true",
         help="announce newly assigned addresses at once, without asking first whether somebody on the LAN has them",
+    )
+    arguments.add_argument(
+        "--restart-mode",
+        choices=[each.value for each in RestartMode],
+        default=RestartMode.STAND_IN.value,
+        help="while it restarts, others answer with its node's MAC, or its addresses move (default: %(default)s)",
     )
     arguments.add_argument(
         "--receive",

@@ -112,7 +112,7 @@ def test_everything_that_can_be_turned_on_is_on() -> None:
         assert template["spec"]["runtimeClassName"] == "runc"
     speaker = pods(objects)["speaker"]["spec"]["containers"][0]
     assert speaker["securityContext"]["capabilities"]["add"] == ["NET_RAW", "SYS_NICE", "IPC_LOCK"]
-    assert {"--gratuitous-limit=10", "--no-address-probes"} <= set(speaker["args"])
+    assert {"--gratuitous-limit=10", "--no-address-probes", "--restart-mode=release"} <= set(speaker["args"])
     assert only(objects, "DaemonSet")["spec"]["updateStrategy"] == {"type": "OnDelete"}
     assert only(objects, "DaemonSet")["metadata"]["name"] == "lan-berth-speaker"
     rules = only(objects, "PrometheusRule")["spec"]["groups"][0]["rules"]
@@ -225,6 +225,7 @@ BAD = [
     ("prometheus.metricsPort=metrics", "/prometheus/metricsPort"),
     ("controller.image.pullPolicy=Sometimes", "/controller/image/pullPolicy"),
     ("controller.logLevel=loud", "/controller/logLevel"),
+    ("speaker.restartMode=never", "/speaker/restartMode"),
     ("speaker.extraCapabilities={NET_ADMIN}", "/speaker/extraCapabilities/0"),
     ("speaker.extraArgs={gratuitous-limit=10}", "/speaker/extraArgs/0"),
     ("fullnameOverride=Berth LB", "/fullnameOverride"),

@@ -14,6 +14,7 @@ from cluster.objects import ObjectMeta, Secret
 from speaker.keys import BadKeyError, keys_of
 from speaker.link import Reception
 from speaker.options import parse
+from speaker.protocol.settings import RestartMode
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,8 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
                 "--gratuitous-limit",
                 "10",
                 "--no-address-probes",
+                "--restart-mode",
+                "release",
                 "--receive",
                 "allmulti",
                 "--ignore-exclude-lb",
@@ -66,6 +69,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     assert options.drain_cordoned
     assert (options.gratuitous_limit, options.probes) == (10, False)
     assert options.reception is Reception.ALL_MULTICAST
+    assert options.restart_mode is RestartMode.RELEASE
     assert options.liveness_only
 
 
@@ -89,6 +93,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
         (["--node-name", "n", "--gratuitous-limit", "-5"], "--gratuitous-limit"),
         (["--node-name", "n", "--gratuitous-limit", "1.5"], "not a number of frames"),
         (["--node-name", "n", "--receive", "everything"], "--receive"),
+        (["--node-name", "n", "--restart-mode", "never"], "--restart-mode"),
         (["--node-name", "n", "--key-file", "pyproject.toml"], "a key has 16 to 64"),
         (["--node-name", "n", "--liveness-only", "--observe"], "--liveness-only and --observe are given"),
         (["--node-name", "n", "--colour", "blue"], "--colour"),

@@ -36,6 +36,7 @@ from speaker.link import LinkName, Reception
 from speaker.parts import plan_in_parts
 from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.effects import Decision
+from speaker.protocol.settings import RestartMode
 from tests.wire.network import WireHost
 
 ROOT = Path(__file__).parents[2]
@@ -57,13 +58,13 @@ if stands_for_watcher == 0:
     os._exit(0)
 
 from speaker.link import Reception
-from speaker.protocol.settings import Settings
+from speaker.protocol.settings import RestartMode, Settings
 from speaker.wire import announcer
 
 def spawn():
     raise OSError("this test has one watcher only")
 
-settings = Settings(reception=Reception(sys.argv[3]))
+settings = Settings(reception=Reception(sys.argv[3]), restart_mode=RestartMode(sys.argv[4]))
 watcher = Child(stands_for_watcher, channel)
 liveness_only = "liveness-only" in sys.argv
 sys.exit(announcer.run(NodeName(sys.argv[1]), settings, watcher, spawn, liveness_only=liveness_only))
@@ -74,7 +75,12 @@ class Speaker:
     """One announcer, with the rights of its container, and the test's end of its channel."""
 
     def __init__(
-        self, host: WireHost, reception: Reception = Reception.FILTERED, *, liveness_only: bool = False
+        self,
+        host: WireHost,
+        reception: Reception = Reception.FILTERED,
+        *,
+        restart_mode: RestartMode = RestartMode.STAND_IN,
+        liveness_only: bool = False,
     ) -> None:
         self.host = host
         self.node = NodeName(host.name)
@@ -92,7 +98,7 @@ class Speaker:
         self._lock = threading.Lock()
         self.process = host.start(
             *confined(LIVENESS_RIGHTS if liveness_only else RIGHTS),
-            sys.executable, "-c", _PROGRAM, self.node, str(theirs.fileno()), reception.value,
+            sys.executable, "-c", _PROGRAM, self.node, str(theirs.fileno()), reception.value, restart_mode.value,
             *(("liveness-only",) if liveness_only else ()),
             pass_fds=(theirs.fileno(),),
             cwd=ROOT,
