@@ -5,9 +5,10 @@ groups IGMP, RFC 3376), at once, when the interface comes up, and whenever a que
 interface by its index, lives through its going down and up and being renamed, and ends with the socket, however the
 process ends.
 
-What is to be done for thousands of addresses is done in pieces of some milliseconds. While the interface has no IPv6
-(``disable_ipv6``, an MTU below 1,280), nothing can be joined; that is tried once a second. An interface that was
-without IPv6 for a moment has lost its memberships, and the sockets do not know: `rejoin`.
+What is to be done for thousands of addresses is done in pieces of some milliseconds. As long as many groups are not
+joined, the network card passes what goes to any group, so that no question waits for its group's turn. While the
+interface has no IPv6 (``disable_ipv6``, an MTU below 1,280), nothing can be joined; that is tried once a second. An
+interface that was without IPv6 for a moment has lost its memberships, and the sockets do not know: `rejoin`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ import errno
 import logging
 import socket
 import struct
+from contextlib import suppress
 from typing import NamedTuple
 
 from cluster.addresses import Family
-from speaker.link import LinkName
+from speaker.link import LinkName, Reception
 from speaker.wire.groups import Groups, MembershipStep
+from speaker.wire.reception import WiderReception
 
 STEPS_AT_ONCE = 16
 """Joins take 0.1 to 0.4 ms each where there are thousands."""
+MANY = 64
+"""Groups that are not joined: the interface is to receive everything that goes to any group."""
 TRY_AGAIN_S = 1.0
 
 
@@ -69,6 +74,8 @@ class Memberships:
         self._index = index
         self._groups = groups
         self._sockets: list[socket.socket] = []
+        self._wider: WiderReception | None = None
+        """While many groups are not joined."""
         self._due_at = 0.0
         """When the next step may be taken, at the earliest."""
         self.refused = ""
@@ -84,11 +91,13 @@ class Memberships:
         if now < self._due_at:
             return
         self._due_at = now
+        self._widen()
         for _ in range(STEPS_AT_ONCE):
             step = self._groups.next_step() if now >= self._due_at else None
             if step is None:
-                return
+                break
             self._take(step, now)
+        self._widen()
 
     def rejoin(self) -> None:
         """Begin with none. The kernel lost the memberships, or another plan had them."""
@@ -98,8 +107,22 @@ class Memberships:
 
     def close(self) -> None:
         """Leave all groups."""
+        self._narrow()
         while self._sockets:
             self._sockets.pop().close()
+
+    def _widen(self) -> None:
+        """Have the interface receive what goes to any group, if many are not joined, and no longer when all are."""
+        if not self._groups.missing:
+            self._narrow()
+        elif self._wider is None and self._groups.missing >= MANY:
+            with suppress(OSError):  # the interface has gone
+                self._wider = WiderReception(self._index, Reception.ALL_MULTICAST)
+
+    def _narrow(self) -> None:
+        if self._wider is not None:
+            self._wider.close()
+            self._wider = None
 
     def _take(self, step: MembershipStep, now: float) -> None:
         try:

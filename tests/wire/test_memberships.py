@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.wire.addresses import WireAddress
 from speaker.wire.groups import Groups
-from speaker.wire.memberships import TRY_AGAIN_S, Memberships
+from speaker.wire.memberships import MANY, STEPS_AT_ONCE, TRY_AGAIN_S, Memberships
 from speaker.wire.nd.frames import solicited_node
 from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
@@ -95,6 +96,32 @@ def test_more_groups_than_a_socket_holds_are_joined_and_left_again(wire: Wire, o
         node.hold(*addresses[100:200])
         assert node.joined == texts(addresses[:200])
     assert node.joined == set(), "the sockets' end is the memberships' end"
+
+
+def test_while_many_groups_are_not_joined_the_interface_passes_all_of_them(wire: Wire) -> None:
+    """A network card drops what goes to groups that it was not told of, and joining takes seconds for thousands."""
+    host = wire.host("node")
+    with node_on(host) as node:
+        before = passes_all(host)
+        node.hold(*many(MANY - 1))
+        assert passes_all(host) == before
+        addresses = many(2 * MANY + STEPS_AT_ONCE)
+        for address in addresses[MANY - 1 :]:
+            node.groups.want(solicited_node(address))
+        as_speaker(host, lambda: node.memberships.handle_timer(node.now))
+        assert node.joined != texts(addresses)
+        assert passes_all(host) == before + 1
+        node.carry_out()
+        assert node.joined == texts(addresses)
+        assert passes_all(host) == before
+        node.release(*addresses)
+        assert passes_all(host) == before, "leaving needs nothing"
+
+
+def passes_all(host: WireHost) -> int:
+    """How many want the interface to pass what goes to any group, as the kernel counts them."""
+    (found,) = json.loads(host.run("ip", "-json", "-details", "link", "show", "dev", "eth0"))
+    return int(found["allmulti"])
 
 
 def test_switch_that_listens_forwards_questions_to_the_member_alone(wire: Wire) -> None:

@@ -76,6 +76,7 @@ def test_groups_of_what_is_held_are_joined_in_the_end_and_no_others(
             case "forget":
                 kernel.sockets.clear()
                 groups.forget()
+        assert groups.missing == len({solicited_node(each) for each in held} - kernel.groups)
     kernel.able = True
     kernel.carry_out(groups)
     assert groups.next_step() is None
