@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cluster.times import NEVER
+from cluster.times import LONG_AGO, NEVER
 from speaker.wire.gratuitous import SLACK_S
 
 LOOK_AGAIN_S = 0.002
@@ -37,9 +37,17 @@ class Agenda:
 
     # ---------------------------------------------------------------- what there is to do
 
-    def set_protocol(self, deadline: float | None) -> None:
-        """When the protocol has something to do; ``None``: never."""
-        self._protocol_at = NEVER if deadline is None else deadline
+    def set_protocol(self, deadline: float | None, now: float) -> None:
+        """When the protocol has something to do; ``None``: never. ``LONG_AGO``: at once, which is owed since this was
+        first said, until the protocol has judged (`judged`)."""
+        if deadline == LONG_AGO:
+            self._protocol_at = min(self._protocol_at, now)
+        else:
+            self._protocol_at = NEVER if deadline is None else deadline
+
+    def judged(self) -> None:
+        """The protocol has done what it had to do by now."""
+        self._protocol_at = NEVER
 
     def rest_now(self) -> None:
         """Something of the rest may have to be done earlier than was known: look in this pass."""

@@ -172,6 +172,7 @@ class Announcer:
                 self._receiver.all_that_tells_of_peers(link, DATAGRAMS_BEFORE_JUDGING)
             now = boottime()
         if self._agenda.may_judge(self._receiver.unread, now):
+            self._agenda.judged()
             self._protocol.handle_timer(now)
             self._obey(now)
 
@@ -235,7 +236,7 @@ class Announcer:
         sending = self._sender.take_changes()
         for link, error in sending:
             self._protocol.set_sending(link, not error, now, error)
-        self._agenda.set_protocol(now if sending else self._protocol.next_deadline())
+        self._agenda.set_protocol(now if sending else self._protocol.next_deadline(), now)
         if self._agenda.ending:
             self._agenda.rest_now()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cluster.times import LONG_AGO
 from speaker.wire.agenda import FAREWELL_S, HOUSEKEEPING_S, JUDGING_LATE_S, LOOK_AGAIN_S, Agenda
 from speaker.wire.gratuitous import SLACK_S
 
@@ -23,24 +24,37 @@ def test_loop_begins_at_once_and_is_awake_for_the_earliest_of_all() -> None:
     assert made.deadline() == NOW + HOUSEKEEPING_S
     made.set_rest([NOW + 0.5, None, NOW + 0.7])
     assert made.deadline() == NOW + 0.5
-    made.set_protocol(NOW + 0.1)
+    made.set_protocol(NOW + 0.1, NOW)
     assert made.deadline() == NOW + 0.1
-    made.set_protocol(None)
+    made.set_protocol(None, NOW)
     assert made.deadline() == NOW + 0.5
+
+
+def test_what_is_to_be_done_at_once_is_owed_since_it_was_said_and_is_no_lateness_for_ever() -> None:
+    """A speaker that took up again what its node held ended: its loop was late by infinity."""
+    made = resting()
+    made.set_protocol(NOW + 0.1, NOW)
+    made.set_protocol(LONG_AGO, NOW)
+    assert made.deadline() == NOW
+    made.set_protocol(LONG_AGO, NOW + 0.06)
+    assert made.may_judge(unread=True, now=NOW + 0.06), "a flood does not hold it off for ever"
+    made.judged()
+    made.set_protocol(LONG_AGO, NOW + 0.3)
+    assert made.lateness(NOW + 0.3) == 0.0, "each piece is on time"
 
 
 def test_pass_that_begins_within_the_limit_is_on_time_and_a_later_one_is_told_by_how_much() -> None:
     made = resting()
-    made.set_protocol(NOW)
+    made.set_protocol(NOW, NOW)
     assert made.lateness(NOW + LATE_S - 0.01) == 0.0
     assert made.lateness(NOW + 3.0) == 3.0
-    made.set_protocol(None)
+    made.set_protocol(None, NOW)
     assert made.lateness(NOW + 0.5) == 0.0, "woken by a socket before anything was due"
 
 
 def test_protocol_judges_nobody_before_what_has_arrived_is_read() -> None:
     made = resting()
-    made.set_protocol(NOW)
+    made.set_protocol(NOW, NOW)
     assert not made.protocol_is_due(NOW - 0.01)
     assert made.protocol_is_due(NOW)
     assert not made.must_read_first(NOW, False, NOW + LOOK_AGAIN_S / 2)
