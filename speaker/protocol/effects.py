@@ -7,7 +7,7 @@ the announcer carries out in order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from msgspec import Struct
 
@@ -200,6 +200,9 @@ class AnswerChange:
     suspended: frozenset[LinkName] = frozenset()
     """Links on which nothing is answered now, and nothing gratuitous sent, whatever ``links`` says: this node does not
     know who has taken over there. Ten thousand addresses are suspended at the cost of one."""
+    macs: Mapping[AddressText, Mapping[LinkName, Mac]] = field(default_factory=dict)
+    """Of addresses in ``links``: the MAC that answers name, on those links where that is not this node's own. This node
+    stands in there for a speaker that restarts: nothing gratuitous is sent, and another node holds the address."""
 
 
 class PeerView(Struct, frozen=True, array_like=True, gc=False):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from speaker.link import Reception
 
 LEAST_GRATUITOUS_LIMIT = 3
 """Frames a second: a Request and a Reply together, and something to gather for the next."""
+
+
+class RestartMode(enum.Enum):
+    """What becomes of the addresses of a speaker that is told to end."""
+
+    STAND_IN = "stand-in"
+    """They stay this node's: another speaker answers for them with this node's MAC, until this node's next speaker
+    does, for 60 s at most."""
+    RELEASE = "release"
+    """They are released, and other nodes claim them: for networks on which no host may name another one's MAC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,5 +67,6 @@ class Settings:
     """A gateway or neighbour not heard for longer is no third party any more."""
     gratuitous_limit: int | None = None
     """Gratuitous frames that go out on a link in a second at most; ``None``: as many as there are reasons for."""
+    restart_mode: RestartMode = RestartMode.STAND_IN
     reception: Reception = Reception.FILTERED
     """What the interfaces receive while they are announced on."""
