@@ -28,7 +28,7 @@ OURS = {
         "Bundles.of", "Choosing._ability", "Claiming._chosen", "Claiming._fresh", "Claiming._given",
         "Claiming._offered", "Claiming._partial", "Claiming._reasons", "Claiming._unowned",
         "Former._holders", "Giving._arrivals", "Giving._given_to",
-        "HandOvers._in_vain", "HandOvers._offers", "HandOvers._open", "HandOvers._waiting",
+        "HandOvers._in_vain", "HandOvers._offers", "HandOvers._open", "HandOvers._taken", "HandOvers._waiting",
         "Moving._fresh", "Moving._loads",
         "Moving._restless", "Moving._take_backs", "Moving.tenures", "Owners._epochs", "Owners._places",
         "Ownership._former", "Ownership._former_tenures", "Ownership._to_look_at", "Successors._named",
