@@ -70,7 +70,7 @@ class Contender(NamedTuple, Generic[W]):
     leaving: bool = False
     """Whether it is being deleted."""
     on_nodes: Sharer | None = None
-    """On which terms it shares addresses that are in no pool; None: on the same as others."""
+    """On which terms it shares addresses of nodes; None: on the same as others."""
 
     def sharer_of(self, address: Address, is_of_nodes: Callable[[Address], bool]) -> Sharer:
         return self.sharer if self.on_nodes is None or not is_of_nodes(address) else self.on_nodes

@@ -10,9 +10,9 @@ Services share an address if
 Services that agree in 1 and 2 are of one ``company``. An address of theirs is shared on ``Terms``: the company, and the
 ports that are not free any more.
 
-An address that is in no IPAddressPool is a node's, as far as it is anything (``NodeIPPool``, and other programs that
-show nodes' addresses). There all Services are of one company (``read_node_sharer``), and only 3 counts: the node has
-one set of ports for all of them.
+On an address of a node (``NodeIPPool``, and other programs that show nodes' addresses) all Services are of one company
+(``read_node_sharer``), and only 3 counts: the node has one set of ports for all of them. One that an IPAddressPool
+contains is shared as the pool's.
 
 Not promised: that those who have an address agree. An API object may be changed afterwards, and may be written by
 somebody else. Then nobody can join them.
@@ -110,11 +110,12 @@ class Sharers:
     @property
     def terms(self) -> Terms | None:
         """None: they do not agree with each other, and nobody else can join them."""
-        company = self._company if self._agreed else None
+        company = self.company if self._agreed else None
         return None if company is None else Terms(company, frozenset(self._users))
 
     @property
-    def _company(self) -> Company | None:
+    def company(self) -> Company | None:
+        """Of the first, and so of all, as long as they agree."""
         return next(iter(self._by_service.values())).company
 
     def __len__(self) -> int:
@@ -130,7 +131,7 @@ class Sharers:
 
     def conflict(self, asking: Sharer) -> Sharer | None:
         """One of the others, with which ``asking`` cannot share; None: it can join them."""
-        if self._by_service and self._agreed and asking.company is not None and asking.company == self._company:
+        if self._by_service and self._agreed and asking.company is not None and asking.company == self.company:
             users = self._users
             if all(users.get(port, asking.service) == asking.service for port in asking.ports):
                 return None

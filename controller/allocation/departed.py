@@ -25,7 +25,7 @@ class DepartedPools:
         self._until: dict[PoolName, float | None] = {}
         """None: since a moment ago, the time is not known yet."""
         self._ranges: dict[PoolName, tuple[Range, ...]] = {}
-        """Of those that were in force; a NodeIPPool has none."""
+        """Of the IPAddressPools among them, as far as they were in force here."""
 
     @property
     def names(self) -> frozenset[PoolName]:
@@ -36,11 +36,6 @@ class DepartedPools:
         """What the IPAddressPools among them contained, as far as that is known."""
         return tuple(block for blocks in self._ranges.values() for block in blocks)
 
-    @property
-    def any_unknown(self) -> bool:
-        """Whether it is not known of all what they contained."""
-        return len(self._ranges) < len(self._until)
-
     def configured(self, before: Config, after: Config) -> None:
         """The configuration changed: what is not in it any more departs, what is in it again is there."""
         there = after.pool_names
@@ -48,8 +43,6 @@ class DepartedPools:
             self._until[name] = None
             if name in before.pools:
                 self._ranges[name] = before.pools[name].ranges
-            elif name in before.node_pools:
-                self._ranges[name] = ()
         for name in there & self._until.keys():
             self._forget(name)
 

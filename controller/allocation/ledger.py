@@ -21,16 +21,16 @@ table, and is taken in whichever pool comes to contain it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Set
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from cluster.addresses import Address, Family, Range, RangeMap
 from cluster.config import Pool, is_buggy
 from cluster.objects import PoolName
-from cluster.sharing import Company, Port, Sharer, Sharers, Terms
+from cluster.sharing import ON_A_NODE, Company, Port, Sharer, Sharers, Terms
 from controller.allocation.intervals import IntervalSet, SortedIntegers
-from controller.allocation.reserved import Reserved, Use
+from controller.allocation.reserved import Reserved
 
 _Entry = str | Sharer | Sharers
 """Who has an address. Most share with nobody, and then the Service's name says everything and weighs the least."""
@@ -118,11 +118,9 @@ class Ledger:
         self.reserved: RangeMap[Reserved] = RangeMap()
         """What is never given out; set by ``set_pools``."""
         self.departed: tuple[Range, ...] = ()
-        """What pools contained that were deleted a moment ago. This and the next two are set by the caller."""
-        self.pools_unknown = False
-        """Whether there are pools, or were a moment ago, of which nobody knows what they contain."""
-        self.node_addresses: Set[Address] = frozenset()
-        """What NodeIPPools give. It matters only while ``pools_unknown``."""
+        """What pools contained that were deleted a moment ago. This and the next are set by the caller."""
+        self.node_addresses: Container[object] = frozenset()
+        """Those that are known to be nodes'."""
         self._given_last: set[Address] = set()
         self.set_pools(pools)
 
@@ -285,15 +283,19 @@ class Ledger:
         at = bisect_right(index.lows, address.value) - 1
         return index.places[at][0].pool if at >= 0 and address.value <= index.highs[at] else None
 
+    def is_in_pool(self, address: Address) -> bool:
+        """Whether a pool contains the address, or one did that was deleted a moment ago."""
+        return self.pool_around(address) is not None or any(address in block for block in self.departed)
+
     def is_of_nodes(self, address: Address) -> bool:
-        """Whether the address is shared as one of a node (``cluster.sharing``): no pool contains it, nor one that was
-        deleted a moment ago. Where it is not known what all pools contain, it must be known to be a node's too."""
-        if self.pool_around(address) is not None or any(address in block for block in self.departed):
-            return False
-        if not self.pools_unknown or address in self.node_addresses:
-            return True
-        withheld = self.withheld(address)
-        return withheld is not None and withheld.use is Use.NODE
+        """Whether the address is shared as one of a node (``cluster.sharing``): it is in no pool, and is known to be a
+        node's, or was when it was taken. So those who share the address of a node that goes leave it, and none of them
+        is in another's way."""
+        if address not in self.node_addresses:
+            entry = self._entries[address.family].get(address.value)
+            if entry is None or isinstance(entry, str) or entry.company != ON_A_NODE:
+                return False
+        return not self.is_in_pool(address)
 
     def sharer(self, address: Address, service: str) -> Sharer | None:
         """On which terms the Service has the address; None: it has not."""

@@ -42,12 +42,12 @@ class NodeNeed:
 
 
 class NodeSupply:
-    """See the module's docstring. ``is_of_nodes``: ``Ledger.is_of_nodes``, which says the same as long as this one is
+    """See the module's docstring. ``is_in_pool``: ``Ledger.is_in_pool``, which says the same as long as this one is
     used."""
 
-    def __init__(self, view: NodeView, is_of_nodes: Callable[[Address], bool]) -> None:
+    def __init__(self, view: NodeView, is_in_pool: Callable[[Address], bool]) -> None:
         self.view = view
-        self._is_of_nodes = is_of_nodes
+        self._is_in_pool = is_in_pool
         self._pools: dict[PoolName, NodesOfPool] = {}
 
     def of(self, pool: PoolName) -> NodesOfPool | None:
@@ -65,7 +65,7 @@ class NodeSupply:
         for name, by_family in of_pool.shown.items():
             passed: dict[Family, tuple[Address, ...]] = {}
             for family, addresses in by_family.items():
-                if free := tuple(each for each in addresses if self._is_of_nodes(each)):
+                if free := tuple(each for each in addresses if not self._is_in_pool(each)):
                     passed[family] = free
                 else:
                     left_out.setdefault(name, {})[family] = LeftOut.IN_ADDRESS_POOL

@@ -14,6 +14,7 @@ where no other node can be.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from cluster.nodes import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT, is_ready
 from cluster.objects import Node, NodeName
 from controller.nodeip.reasons import LeftOut
 
+_LIKE_AN_ADDRESS = re.compile(r"\s*[0-9A-Fa-f:]{1,39}[.:][0-9A-Fa-f:.]{0,44}\s*").fullmatch
+"""Most of what labels and annotations say is not."""
 TO_BE_DELETED_TAINT = "ToBeDeletedByClusterAutoscaler"
 """The cluster autoscaler drains the node, and then deletes its machine."""
 
@@ -71,6 +74,14 @@ def read_node(node: Node, sources: Iterable[AddressSource]) -> NodeOffer:
         own=frozenset(_read(each.address for each in node.status.addresses)),
         drained=bool(drained_by(node, cordon=False)),
     )
+
+
+def named_by(node: Node) -> frozenset[Address]:
+    """Every address that it names, by whatever source."""
+    meta = node.metadata
+    written = (text for value in (*meta.labels.values(), *meta.annotations.values()) for text in value.split(","))
+    texts = (*(each.address for each in node.status.addresses), *written)
+    return frozenset(_read(filter(_LIKE_AN_ADDRESS, texts)))
 
 
 def absence_of(node: Node) -> LeftOut | None:

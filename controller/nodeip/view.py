@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cluster.addresses import Address
 from cluster.objects import NodeName, PoolName
 from controller.nodeip.choice import NodesOfPool
 from controller.nodeip.guards import NODE_PORTS, Listeners, ServiceProxy
@@ -37,17 +36,6 @@ class NodeView:
     def of(self, pool: PoolName) -> NodesOfPool | None:
         """What the pool's nodes give to any Service; None: the pool is not in force, or nothing is known."""
         return self.pools.get(pool) if self.known else None
-
-    @property
-    def addresses(self) -> frozenset[Address]:
-        """All that NodeIPPools give."""
-        return frozenset(
-            address
-            for of_pool in self.pools.values()
-            for shown in of_pool.shown.values()
-            for addresses in shown.values()
-            for address in addresses
-        )
 
     def local_nodes(self, service: str) -> frozenset[NodeName]:
         """Where a Service with ``externalTrafficPolicy: Local`` is served. ``service``: ``namespace/name``."""

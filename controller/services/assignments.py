@@ -28,15 +28,16 @@ to show.
 What a Service had when it was released is remembered until it shows an address again. Which pools have something more
 to give, or to share, is noted for the Services that wait; and so are the addresses of nodes on which ports came free.
 
-On which terms a Service shares an address depends on whether any pool contains it (``cluster.sharing``). Where the
-pools come to be others, what the Services have of it is entered anew (``reenter``).
+On which terms a Service shares an address depends on whether it is a node's and whether a pool contains it
+(``cluster.sharing``). Where pools or nodes come to be others, what the Services have of it is entered anew
+(``reenter``).
 
 Not decided here: which addresses a Service shall have (``judgement``), and what is written (``decisions``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cluster.addresses import Address
@@ -328,11 +329,12 @@ class Assignments:
 
     # -------------------------------------------------------------------- on which terms
 
-    def reenter(self, everybody: Mapping[str, Assignment]) -> set[str]:
-        """The pools are other ones: enter anew what is shared on other terms now. Returns the Services that have or
-        show some of it; what they show is to be noted again."""
+    def reenter(self, everybody: Mapping[str, Assignment], affected: Iterable[str]) -> set[str]:
+        """Enter anew what the ``affected`` Services share on other terms than they did. Returns the Services that have
+        or show some of it; what they show is to be noted again."""
         changed: dict[str, set[Address]] = {}
-        for key, one in everybody.items():
+        for key in affected:
+            one = everybody[key]
             for address in (*one.assigned, *one.retiring, *one.strays):
                 sharer = self._ledger.sharer(address, key)
                 if sharer is not None and (sharer.company == ON_A_NODE) is not self._ledger.is_of_nodes(address):

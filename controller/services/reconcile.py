@@ -46,6 +46,7 @@ from cluster.objects import (
 from cluster.record import ADDRESS_ASSIGNED
 from controller.allocation.departed import DepartedPools
 from controller.allocation.ledger import Ledger
+from controller.allocation.node_addresses import AddressesOfNodes
 from controller.allocation.node_allocation import NodeSupply
 from controller.allocation.outcomes import Reason
 from controller.allocation.releases import Releases
@@ -99,6 +100,7 @@ class Reconciler:
         )
         self._queue = JudgingQueue(self._rank_of)
         self._view = NodeView()
+        self._of_nodes = self.ledger.node_addresses = AddressesOfNodes()
 
     # -------------------------------------------------------------------- what is observed
 
@@ -118,19 +120,17 @@ class Reconciler:
         self.ledger.set_pools(config.pools)
         self._mind_departed()
 
-    def _share_anew(self) -> None:
-        """Pools may contain other addresses than they did, and it depends on that on which terms one is shared."""
-        self._know_pools()
-        changed = self._assignments.reenter(self._tracked)
+    def _know_pools(self) -> None:
+        """Pools contain other addresses than they did, or other ones may come back."""
+        self.ledger.departed = self._departed.ranges
+        self._decisions.nodes = NodeSupply(self._view, self.ledger.is_in_pool)
+
+    def _share_anew(self, affected: Collection[str]) -> None:
+        """Of these Services some may share what they have on other terms now."""
+        changed = self._assignments.reenter(self._tracked, affected)
         for key in sorted(changed, key=lambda each: self._tracked[each].age):
             self._enter(self._tracked[key])
-
-    def _know_pools(self) -> None:
-        """Tell the ledger what is known of pools that it does not have."""
-        unknown = bool(self._decisions.config.unreadable) or self._departed.any_unknown
-        self.ledger.departed, self.ledger.pools_unknown = self._departed.ranges, unknown
-        self.ledger.node_addresses = self._view.addresses if unknown else frozenset()
-        self._decisions.nodes = NodeSupply(self._view, self.ledger.is_of_nodes)
+        self._queue.add(*changed)
 
     def set_node_view(
         self, view: NodeView, affected_pools: Collection[PoolName], affected_services: Collection[str]
@@ -140,10 +140,7 @@ class Reconciler:
         judged that have or wait for something of a NodeIPPool."""
         if view is not self._view:
             self._view = view
-            if self.ledger.pools_unknown:
-                self._share_anew()
-            else:
-                self._know_pools()
+            self._decisions.nodes = NodeSupply(view, self.ledger.is_in_pool)
         concerned = self._decisions.concerned.of(affected_pools)
         if affected_services:
             concerned |= self._decisions.concerned.of(self._decisions.config.node_pools) & set(affected_services)
@@ -152,7 +149,8 @@ class Reconciler:
     def _mind_departed(self) -> None:
         """Other pools are there now, or may come back, than before."""
         self._decisions.config = replace(self._decisions.config, departed=self._departed.names)
-        self._share_anew()
+        self._know_pools()
+        self._share_anew(self._tracked)
         self.releases.regroup(self._decisions.config.pool_of, self._decisions.config.departed)
         self._queue.add(*self._tracked)
 
@@ -163,8 +161,6 @@ class Reconciler:
             return
         self._reserved = reserved
         affected = self.ledger.set_pools(self._decisions.config.pools, reserved)
-        if self.ledger.pools_unknown:
-            self._share_anew()
         self._queue.add(*(self._tracked if affected else self._decisions.waiting))
 
     def set_namespace(self, name: str, labels: Mapping[str, str] | None) -> None:
@@ -187,6 +183,8 @@ class Reconciler:
     def set_node(self, name: str, node: Node | None) -> None:
         """A node; None: it is gone."""
         self._conflicts_changed(self._decisions.conflicts.set_node(name, node))
+        come = self._of_nodes.set_node(name, node)
+        self._share_anew({sharer.service for address in come for sharer in self.ledger.having(address)})
 
     def set_not_delivered(self, key: str, condition: Condition | None) -> None:
         """What a Service is to say of its companion."""

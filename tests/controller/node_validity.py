@@ -17,15 +17,22 @@ GUARDED = {("TCP", 22), ("UDP", 53)}
 
 
 def are_nodes(*worlds: World) -> Callable[[Address, Body, Body], bool]:
-    """Whether for two Services an address is one of a node: no pool contains it for either of them."""
+    """Whether for two Services an address is one of a node: a Node names it, and for neither of them a pool contains
+    it."""
     installations = {world.load_balancer_class: world for each in worlds for world in each.installations}
 
     def tell(address: Address, one: Body, other: Body) -> bool:
         classes = {each["spec"].get("loadBalancerClass") for each in (one, other)}
         theirs = [installations[each] for each in classes if each in installations]
-        return any(each.ever_of_nodes for each in theirs) and not any(is_in_a_pool(each, address) for each in theirs)
+        return all(address in addresses_of_nodes(each) for each in theirs)
 
     return tell
+
+
+def addresses_of_nodes(world: World) -> set[Address]:
+    """Those that some Node names and no IPAddressPool contains."""
+    named = {each for body in world.node_bodies.values() for each in nodes.named_by(body)}
+    return {each for each in named if not is_in_a_pool(world, each)}
 
 
 def is_in_a_pool(world: World, address: Address) -> bool:

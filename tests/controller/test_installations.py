@@ -132,6 +132,45 @@ def test_a_status_falsified_in_one_installation_moves_nobody_in_the_other() -> N
         assert (plain.ip("plain"), plain.ip("dmz")) == ("10.41.0.2", "10.41.0.1")
 
 
+def test_an_address_of_another_installations_pool_is_not_shared_by_ports() -> None:
+    """No pool of ours contains it, and that alone makes it no node's."""
+    plain = World({"lan": RANGE})
+    dmz = World({"dmz": "10.42.0.1/32"}, DMZ, beside=plain)
+    for each in (plain, dmz):
+        each.start()
+    put(plain, "dmz", ports=[{"port": 80}])
+    put(plain, "plain", ports=[{"port": 443}])
+    rest(plain, dmz)
+    for _ in range(10):
+        put(plain, "plain", status={"loadBalancer": {"ingress": [{"ip": "10.42.0.1"}]}})
+        rest(plain, dmz)
+        plain.time += 1.1
+        rest(plain, dmz)
+        assert (plain.ip("plain"), plain.ip("dmz")) == ("10.41.0.1", "10.42.0.1")
+
+
+def test_a_node_that_goes_is_left_by_all_who_share_its_address_and_nobody_is_told_of_another() -> None:
+    plain = World({})
+    dmz = World({}, DMZ, beside=plain)
+    for each in (plain, dmz):
+        each.configure_nodes(nodes={})
+        for number in (1, 2):
+            each.machine(f"n{number}", internal=f"10.0.0.{number}")
+        each.start()
+    put(plain, "dmz", ports=[{"port": 80}])
+    rest(plain, dmz)
+    put(plain, "plain", ports=[{"port": 443}])
+    rest(plain, dmz)
+    assert plain.ip("plain") == plain.ip("dmz") == "10.0.0.1,10.0.0.2"
+    for each in (plain, dmz):
+        each.take_events(), each.take_writes()
+        each.machine_goes("n1")
+    rest(plain, dmz)
+    assert plain.ip("plain") == plain.ip("dmz") == "10.0.0.2"
+    for each in (plain, dmz):
+        assert (each.take_events(), len(each.take_writes())) == ([], 1)
+
+
 def test_what_another_installation_has_is_kept_for_it_while_its_status_is_falsified_or_emptied() -> None:
     plain, dmz = install("10.41.0.1-10.41.0.2")
     put(plain, "dmz")

@@ -95,12 +95,12 @@ class World:
         self.namespaces: dict[str, dict[str, str]] = {}
         self.nodes: dict[str, tuple[str, ...]] = {}
         """The addresses and Pod ranges of each."""
+        self.node_bodies: dict[str, dict[str, Any]] = {}
+        """As the API has them."""
         self.service_ranges: tuple[str, ...] = ()
         self.reservations = Reservations()
         self.pools: dict[str, Any] = {"kind": KIND_POOL} if pools is None else dict(pools)
         self.node_pools: dict[str, Any] = {}
-        self.ever_of_nodes = False
-        """Whether there was ever a NodeIPPool."""
         self.machines = Machines()
         """The nodes as NodeIPPools see them."""
         self.in_force: dict[str, PoolSpec] = {}
@@ -178,7 +178,6 @@ class World:
     def configure_nodes(self, **node_pools: Any) -> None:
         """Replace the NodeIPPools."""
         self.node_pools = node_pools
-        self.ever_of_nodes |= bool(node_pools)
         self._load()
 
     def _load(self) -> None:
@@ -190,14 +189,23 @@ class World:
     def machine(self, name: str, **fields: Any) -> None:
         """A node as NodeIPPools see it (``nodeip.bodies.node_body``)."""
         self.machines.put(name, **fields)
-        addresses = f"{fields.get('external', '')} {fields.get('internal', '')}".split()
-        self.node(name, *addresses)
+        self.nodes[name] = tuple(f"{fields.get('external', '')} {fields.get('internal', '')}".split())
+        self._tell_node(name, self.machines.bodies[name])
         self.tell_nodes()
 
     def machine_goes(self, name: str) -> None:
         self.machines.remove(name)
         self.node(name)
         self.tell_nodes()
+
+    def _tell_node(self, name: str, body: dict[str, Any] | None) -> None:
+        self.node_bodies.pop(name, None)
+        if body is not None:
+            self.node_bodies[name] = body
+        node = None if body is None else decode(msgspec.json.encode(body), Node)
+        self.reservations.set_node(name, node)
+        self.controller.set_node(name, node)
+        self._tell_reserved()
 
     def tell_nodes(self) -> None:
         """What changed of the nodes, as the controller's shell tells it."""
@@ -211,10 +219,8 @@ class World:
         """A node with these addresses and Pod ranges; with neither, it is gone."""
         status = {"addresses": [{"type": "InternalIP", "address": each} for each in addresses]}
         body = {"metadata": {"name": name}, "spec": {"podCIDRs": pods}, "status": status}
-        gone = not addresses and not pods
         self.nodes[name] = (*addresses, *pods)
-        self.reservations.set_node(name, None if gone else decode(msgspec.json.encode(body), Node))
-        self._tell_reserved()
+        self._tell_node(name, body if addresses or pods else None)
 
     def service_range(self, name: str, *cidrs: str) -> None:
         body = {"metadata": {"name": name}, "spec": {"cidrs": cidrs}}
@@ -238,6 +244,8 @@ class World:
         self.in_force = in_force(self.pools, {})
         self.config = config_of(self.pools, None, self.node_pools)
         self.controller.set_config(self.config)
+        for name, body in self.node_bodies.items():
+            self.controller.set_node(name, decode(msgspec.json.encode(body), Node))
         self.tell_nodes()
         self.controller.set_reserved(self.reservations.ranges)
         for name, labels in self.namespaces.items():

@@ -57,6 +57,14 @@ def written(node: Body, source: tuple[str, str]) -> list[Address]:
     return [address for text in texts if (address := read_address(text)) is not None]
 
 
+def named_by(node: Body) -> set[Address]:
+    """The addresses that the Node names: in its status, in a label or in an annotation."""
+    meta = node["metadata"]
+    values = (*meta.get("labels", {}).values(), *meta.get("annotations", {}).values())
+    texts = [text for value in values for text in value.split(",")]
+    return {each for each in (*_own(node), *map(read_address, texts)) if each is not None}
+
+
 def is_forbidden(spec: NodePoolSpec, nodes: Mapping[str, Body], name: str, address: Address) -> bool:
     """Whether no Service may show the address for the node of that name."""
     if any(address in network for network in NEVER_SHOWN):

@@ -586,6 +586,30 @@ def test_a_pool_that_is_away_at_a_restart_costs_nobody_an_address_of_a_node(away
     assert {name: world.ip(name) for name in before} == before
 
 
+@pytest.mark.parametrize("away", [{}, {"nodes": {"addresses": [{"type": "Label", "key": "no key"}]}}])
+def test_an_address_that_only_a_label_names_is_shared_by_ports_whatever_becomes_of_node_and_pool(
+    away: dict[str, Any],
+) -> None:
+    pool = {"addresses": [{"type": "Label", "key": "node-public-ip"}], "allowedCIDRs": ["203.0.113.0/24"]}
+    world = World({})
+    world.configure_nodes(nodes=pool)
+    for number in (1, 2):
+        world.machine(f"n{number}", internal=f"10.0.0.{number}", label=f"203.0.113.{number}")
+    world.start()
+    assigned(world, web={"ports": HTTP}, secure={"ports": HTTPS})
+    world.machine("n1", internal="10.0.0.1", label="203.0.113.1", ready="False")
+    world.settle()
+    world.machine("n1", internal="10.0.0.1", label="203.0.113.1")
+    world.settle()
+    written(world)
+    world.configure_nodes(**away)
+    world.start()
+    world.rest()
+    world.configure_nodes(nodes=pool)
+    world.settle()
+    assert (world.ip("web"), world.ip("secure"), written(world)) == (*["203.0.113.1,203.0.113.2"] * 2, [])
+
+
 def test_who_changes_the_terms_leaves_also_where_a_restart_forgot_what_the_pool_contained() -> None:
     key = {"annotations": {"metallb.io/allow-shared-ip": "key"}}
     world = cluster(1, {"lan": "192.0.2.1/32"}, nodes={"autoAssign": False})
