@@ -120,6 +120,18 @@ class NodeHistories(Histories):
                     assert "Proxy" not in [each["ipMode"] for each in service["status"]["loadBalancer"]["ingress"]]
 
 
+def test_a_pool_that_is_made_around_shared_nodes_parts_those_who_share_them_when_that_is_decided() -> None:
+    history = NodeHistories()
+    history.writers_have_room(room=1)
+    history.share_nodes(keys=["default/u", "default/v"], ports=(80, 443))
+    history.rest_on_nodes()
+    history.no_address_is_shown_twice()
+    history.configure_around_nodes(whose=None, pools={"a": "10.0.0.1/32", "n": "10.0.1.2-10.0.1.3"})
+    history.no_address_is_shown_twice()
+    history.a_moment_passes()
+    history.teardown()
+
+
 QUICK = settings(ANY, max_examples=300, stateful_step_count=30, derandomize=True)
 LONG = settings(ANY, max_examples=30_000, stateful_step_count=80)
 
