@@ -3,7 +3,8 @@
 ``nodeip.companion`` says what a companion should be and gives the next request. This one knows the Services and the
 companions that there are, and when a request may be sent.
 
-1. A companion is looked at again when it, its Service, or what the Service's pool delivers has changed.
+1. A companion is looked at again when it, its Service, or what the Service's pool delivers has changed; and while a
+   node waits to join, when anything has by which the node may be shown.
 2. Of one companion at most one request is under way. After a failure, and after conflicts in a row, the next one waits.
 3. A request that says what the last one said is a *repair*: somebody has changed or deleted the companion. Repairs have
    an allowance of their own (``REPAIRS``), all others that of a Service's addresses.
@@ -21,6 +22,7 @@ Times are monotonic seconds.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -37,6 +39,7 @@ from cluster.times import LONG_AGO
 from controller.changes import NOT_DELIVERED, Change, Deletion, EventNote, Moment, Read, Tell, Write
 from controller.nodeip.companion import (
     DELIVERED_CLASS,
+    Ahead,
     Companion,
     Holder,
     NotDelivered,
@@ -200,6 +203,8 @@ class Companions:
         changed = False
         for name in before.pools.keys() | nodes.pools.keys():
             was, now = before.of(name), nodes.of(name)
+            if before.joining.get(name) != nodes.joining.get(name):
+                self._look_at_all(name)
             if was is not now and (was is None or now is None or was.delivered != now.delivered):
                 self._look_at_all(name)
                 changed = True
@@ -210,6 +215,13 @@ class Companions:
                     for address in delivery.addresses:
                         self._delivering.setdefault(address, set()).add(name)
                         self._sent_to.setdefault(address, set()).add(public)
+
+    def nodes_changed(self, pools: Iterable[PoolName], services: Iterable[str]) -> None:
+        """Of these pools, and of these Services, other nodes may come to be shown."""
+        for pool in pools:
+            self._look_at_all(pool)
+        for key in services:
+            self._look_at(key)
 
     def _look_at_all(self, pool: PoolName) -> None:
         for key in self._of_pool.get(pool, ()):
@@ -276,9 +288,11 @@ class Companions:
         troubles, self._troubles = self._troubles, {}
         return troubles
 
-    def decide(self, config: Config, nodes: NodeView, holder: Holder, now: Moment, room: Room) -> list[Change | Tell]:
+    def decide(
+        self, config: Config, nodes: NodeView, now: Moment, room: Room, *, holder: Holder, ahead: Ahead
+    ) -> list[Change | Tell]:
         """What is to be carried out, as far as there is ``room``; the rest stays due. ``config``, ``nodes``: what is in
-        force; ``holder``: who has addresses beside companions."""
+        force; ``holder``: who has addresses beside companions; ``ahead``: what a Service is to show."""
         self._set_config(config)
         self._set_nodes(nodes)
         self._due.update(dict.fromkeys(self._alarms.due(now.monotonic)))
@@ -288,13 +302,15 @@ class Companions:
                 break
             del self._due[key]
             pair = self._pairs.get(key)
-            if pair is not None and not pair.in_flight and (change := self._decide(key, pair, holder, now)) is not None:
+            if pair is None or pair.in_flight:
+                continue
+            if (change := self._decide(key, pair, holder, ahead, now)) is not None:
                 pair.in_flight = True
                 made.append(change)
         tells, self._tells = self._tells, []
         return made + tells
 
-    def _decide(self, key: str, pair: _Pair, holder: Holder, now: Moment) -> Change | None:
+    def _decide(self, key: str, pair: _Pair, holder: Holder, ahead: Ahead, now: Moment) -> Change | None:
         """The next request about one companion."""
         self._alarms.set(key, None)
         service = self._services.get(pair.service)
@@ -304,7 +320,9 @@ class Companions:
             of_pool = self._nodes.of(_pool(service))
             if of_pool is None:
                 return None  # nothing is known of it
-            wanted, trouble = companion_of(service, of_pool, lambda *asked: holder(*asked) or self._older(*asked))
+            wanted, trouble = companion_of(
+                service, ahead(service), of_pool, lambda *asked: holder(*asked) or self._older(*asked)
+            )
             if wanted is not None and pair.present is None and pair.look_at == LONG_AGO and _says_taken(service):
                 return self._look_again(key, pair, now)  # after a restart: it may be so still
         mine = pair.present is not None and served_by_companion(pair.present) == _name(pair.service)

@@ -275,7 +275,7 @@ class Core:
 
         config, nodes = self._reports.in_force.config, self._node_pools.view
         left = Room(max(0, room.requests - len(orders.changes)), room.services)
-        for each in self._companions.decide(config, nodes, holder, now, left):
+        for each in self._companions.decide(config, nodes, now, left, holder=holder, ahead=self._services.ahead):
             if isinstance(each, Tell):
                 orders.tells.append(each)
             else:
@@ -288,7 +288,9 @@ class Core:
         nodes = self._node_pools
         nodes.set_pools(self._reports.in_force.config.node_pools)
         nodes.handle_timer(now)
-        self._services.set_node_view(nodes.view, nodes.take_affected(), nodes.take_affected_services())
+        view, pools, services = nodes.view, nodes.take_affected(), nodes.take_affected_services()
+        self._services.set_node_view(view, pools, services)
+        self._companions.nodes_changed(pools & view.joining.keys(), services if view.joining else ())
 
     def orphans_due(self, now: float) -> bool:
         """Whether ``clear`` has anything to do."""

@@ -45,7 +45,7 @@ from controller.nodeip.liveness import FRESH_S, Hearing, next_stale_at, unheard_
 from controller.nodeip.nodes import NodeOffer, absence_of, read_node, ready_since
 from controller.nodeip.pods import PodOnNode, read_pod
 from controller.nodeip.proxies import service_proxy
-from controller.nodeip.reasons import LeftOut
+from controller.nodeip.reasons import WAITING, LeftOut
 from controller.nodeip.view import NodeView
 
 SHOWN_FOR = NEVER
@@ -75,6 +75,8 @@ class _PoolState:
     offers: dict[NodeName, NodeOffer]
     gives: NodesOfPool | None = None
     """None: not computed yet."""
+    joining: NodesOfPool | None = None
+    """What it will give when the nodes have joined that wait for it; None: none does, or nobody asks (``NodeView``)."""
     left_out: Mapping[NodeName, LeftOut] = field(default_factory=dict)
     selected: int = 0
 
@@ -278,6 +280,9 @@ class NodePools:
                 pools=MappingProxyType(
                     {name: state.gives for name, state in self._pools.items() if state.gives is not None}
                 ),
+                joining=MappingProxyType(
+                    {name: state.joining for name, state in self._pools.items() if state.joining is not None}
+                ),
                 listeners=MappingProxyType(dict(self._listening)),
                 proxy=self._proxy,
                 serving=MappingProxyType(dict(self._serving)),
@@ -329,8 +334,9 @@ class NodePools:
         for name in self._stale:
             state = self._pools[name]
             gives = nodes_of_pool(state.pool, state.offers.values(), absences, ranges)
-            if gives != state.gives:
-                state.gives = gives
+            joining = _when_joined(state, absences, ranges)
+            if gives != state.gives or joining != state.joining:
+                state.gives, state.joining = gives, joining
                 state.left_out = MappingProxyType(dict(_left_out(gives)))
                 state.selected = len(gives.shown.keys() | gives.left_out.keys())
                 self._affected.add(name)
@@ -458,6 +464,14 @@ def _matters(pool: NodePool, before: NodeOffer | None, after: NodeOffer | None) 
         return True
     said = [(each.absence, each.unreadable, each.drained) for each in (before, after)]
     return selected[0] and said[0] != said[1]
+
+
+def _when_joined(state: _PoolState, absences: Mapping[NodeName, LeftOut], ranges: ClusterRanges) -> NodesOfPool | None:
+    rest = {name: why for name, why in absences.items() if why not in WAITING}
+    waiting = (offer for name in absences.keys() - rest.keys() if (offer := state.offers.get(name)) is not None)
+    if not state.pool.delivered or not any(state.pool.selects(offer.labels) for offer in waiting):
+        return None
+    return nodes_of_pool(state.pool, state.offers.values(), rest, ranges)
 
 
 def _left_out(gives: NodesOfPool) -> Iterator[tuple[NodeName, LeftOut]]:

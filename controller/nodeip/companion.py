@@ -22,15 +22,20 @@ A companion whose owner reference has another UID belonged to an earlier Service
 it must not show, change its specification, show the addresses, delete it. So it can be killed between any two. A
 Service that is being deleted gets nothing made any more: what deletes it deletes the companion, perhaps first.
 
+**Ahead.** A companion shows also where the addresses are delivered that its Service is to show: those that were decided
+and are not written yet, and those of nodes that wait to join. So kube-proxy has its rules before a client hears of the
+address.
+
 Example: ``default/web`` shows 203.0.113.1, the ExternalIP of a node with the InternalIP 10.0.0.1. The companion
 ``default/web-berthlb-delivered`` shows 10.0.0.1.
 
-Not promised: that there is no moment with one and not the other. The companion follows what its Service shows.
+Not promised: that there is no moment with one and not the other. The companion of a Service that showed nothing is
+made after the Service shows its first addresses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
@@ -111,6 +116,10 @@ Holder = Callable[[Address, Service], str | None]
 """Which other Service has the address and uses a port of this one, as ``namespace/name``."""
 
 
+Ahead = Callable[[Service], Collection[Address]]
+"""What a Service is to show, as far as that can be told."""
+
+
 def companion_name(service: str) -> str:
     """Of the companion of a Service of this name."""
     if len(service) + len(_SUFFIX) <= _LONGEST:
@@ -153,18 +162,20 @@ def _owner(view: Service) -> OwnerReference | None:
 
 
 def companion_of(
-    service: Service, of_pool: NodesOfPool, holder: Holder
+    service: Service, ahead: Iterable[Address], of_pool: NodesOfPool, holder: Holder
 ) -> tuple[Companion | None, NotDelivered | None]:
-    """The companion that the Service should have, if any; and what stands in the way of a better one."""
+    """The companion that the Service should have, if any; and what stands in the way of a better one. ``ahead``: what
+    the Service is to show; nobody is told of what stands in its way yet."""
     pairs: list[tuple[str, tuple[Address, ...]]] = []
     forbidden: list[str] = []
     taken: list[str] = []
-    shown = dict.fromkeys(addresses_in_status(service))
+    now = addresses_in_status(service)
+    shown = dict.fromkeys((*now, *sorted(ahead)))
     for public in shown:
         delivery = of_pool.delivered.get(public)
         if delivery is None:
             continue
-        if delivery.refused is not None:
+        if delivery.refused is not None and public in now:
             forbidden.append(f"{public.text} (node {delivery.node}: {delivery.refused.value})")
         free = []
         for address in delivery.addresses:
@@ -172,7 +183,7 @@ def companion_of(
                 continue
             if (other := holder(address, service)) is None:
                 free.append(address)
-            else:
+            elif public in now:
                 taken.append(f"{public.text}, which 1:1 NAT delivers at {address.text}: {other} has a port there")
         if free:
             pairs.append((public.text, tuple(free)))

@@ -6,6 +6,7 @@ A value of either kind is the one word of the decision: in conditions, Events, l
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 
 class LeftOut(Enum):
@@ -43,6 +44,10 @@ class LeftOut(Enum):
     DRAINED = "Drained"
     """People have drained it, and others have what the Service needs."""
     BEYOND_MAX = "BeyondMaxNodes"
+
+
+WAITING: Final = frozenset({LeftOut.JOINING, LeftOut.FLAPPING})
+"""Of a node that joins when it stays as it is."""
 
 
 class NodePoolRefusalReason(Enum):

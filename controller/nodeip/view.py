@@ -12,7 +12,7 @@ loses one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cluster.objects import NodeName, PoolName
 from controller.nodeip.choice import NodesOfPool
@@ -27,6 +27,9 @@ class NodeView:
     """Whether everything that the rest says is so; False: nothing is to be decided by it."""
     pools: Mapping[PoolName, NodesOfPool] = field(default_factory=dict)
     """What the nodes of each NodeIPPool in force give."""
+    joining: Mapping[PoolName, NodesOfPool] = field(default_factory=dict)
+    """What they will give when the nodes have joined that wait for it, of those pools of which one does and that are
+    behind 1:1 NAT."""
     listeners: Listeners = field(default_factory=dict)
     proxy: ServiceProxy = ServiceProxy.OTHER
     node_ports: range = NODE_PORTS
@@ -36,6 +39,11 @@ class NodeView:
     def of(self, pool: PoolName) -> NodesOfPool | None:
         """What the pool's nodes give to any Service; None: the pool is not in force, or nothing is known."""
         return self.pools.get(pool) if self.known else None
+
+    @property
+    def joined(self) -> NodeView:
+        """As it will be when all nodes have joined that wait for it."""
+        return replace(self, pools={**self.pools, **self.joining}, joining={}) if self.joining else self
 
     def local_nodes(self, service: str) -> frozenset[NodeName]:
         """Where a Service with ``externalTrafficPolicy: Local`` is served. ``service``: ``namespace/name``."""

@@ -21,12 +21,14 @@ from dataclasses import replace
 from cluster.addresses import Address
 from cluster.annotations import ALLOCATED_FROM_POOL, PREFIX, annotation
 from cluster.config import Config
-from cluster.objects import Condition, PoolName, Service, find_condition
+from cluster.objects import Condition, NodeName, PoolName, Service, find_condition
 from cluster.record import ADDRESS_ASSIGNED, RECORD_LIMIT, addresses_in_status, recorded, recorded_pool, recorded_texts
 from cluster.resources import SERVICE_OWNERS, SERVICES
+from cluster.sharing import Port, ports_of
 from controller.allocation.allocator import NOTHING_KNOWN
 from controller.allocation.ledger import Ledger
-from controller.allocation.outcomes import Reason, Refusal
+from controller.allocation.node_allocation import from_nodes
+from controller.allocation.outcomes import Allocation, Reason, Refusal
 from controller.allocation.releases import Releases
 from controller.changes import MESSAGE_LIMIT, EventNote, Moment, Patch, service_patch, shortened
 from controller.services import events, vocabulary
@@ -35,7 +37,7 @@ from controller.services.api_requests import ApiRequests
 from controller.services.assignments import Assignments
 from controller.services.contest import Contest, Shown, shown, shown_of_nodes
 from controller.services.interests import Interests
-from controller.services.judgement import Judgement, as_said_before, condition, judge, may_be_believed
+from controller.services.judgement import Judgement, as_said_before, condition, either_family, judge, may_be_believed
 from controller.services.reading import bears_our_mark, is_ours, read_request
 from controller.services.reminders import Reminders
 from controller.services.tracked import Decided, Tracked
@@ -60,10 +62,12 @@ class ServiceDecisions:
         """What is in force; set by the caller …"""
         self.namespaces: dict[str, Mapping[str, str]] = {}
         """… and so are the namespaces' labels."""
-        self.nodes = NOTHING_KNOWN
-        """What nodes give; set by the caller."""
+        self.nodes = self.joined = NOTHING_KNOWN
+        """What nodes give, and what they will give when those have joined that wait for it; set by the caller."""
         self.concerned: Interests[PoolName] = Interests()
         """Services that have, or wait for, something of a NodeIPPool."""
+        self._ports: Interests[Port] = Interests()
+        """The ports of these Services."""
         self.denied: Interests[Address] = Interests()
         """Services that would have addresses of nodes, if other Services had other ports."""
         self.conflicts = AddressConflicts()
@@ -88,6 +92,7 @@ class ServiceDecisions:
         self.waiting.discard(key)
         self.contested.discard(key)
         self.concerned.note(key, ())
+        self._ports.note(key, ())
         self.denied.note(key, ())
 
     def decide(self, tracked: Tracked, now: Moment) -> bool:
@@ -156,7 +161,9 @@ class ServiceDecisions:
             if refusal is not None and node_pools:
                 pools.update(each.pool for each in refusal.pools)
                 denied |= refusal.denied
-        self.concerned.note(tracked.view.key, pools & node_pools.keys())
+        concerned = pools & node_pools.keys()
+        self.concerned.note(tracked.view.key, concerned)
+        self._ports.note(tracked.view.key, ports_of(tracked.view) if concerned else ())
         self.denied.note(tracked.view.key, denied)
 
     def _explain(self, tracked: Tracked, why: tuple[EventNote, ...], told: tuple[EventNote, ...], now: Moment) -> None:
@@ -208,6 +215,30 @@ class ServiceDecisions:
         if not present and on_display and may_be_believed(self.config, self._ledger, reading, on_display):
             present = on_display
         return judge(self.config, self._ledger, reading, present, pool, nodes=self.nodes)
+
+    def ahead(self, tracked: Tracked) -> set[Address]:
+        """The addresses that the Service has, whether its status shows them yet or not; of a NodeIPPool behind 1:1 NAT
+        also those that it will have when the nodes have joined that wait for it. A node that another Service of a
+        NodeIPPool may have then for one of the ports is left out until it has joined."""
+        addresses, view = set(tracked.assigned), tracked.view
+        pool = self.config.node_pools.get(tracked.pool) if tracked.pool is not None else None
+        if pool is None or pool.name not in self.nodes.view.joining or view.metadata.deletion_timestamp is not None:
+            return addresses
+        want = read_request(view, self.namespaces.get(view.metadata.namespace, {})).request
+        found = from_nodes(self.joined, self._ledger, pool, want.node_need, either_family(want))
+        gives = self.joined.of(pool.name)
+        if isinstance(found, Allocation) and gives is not None:
+            contested = self._contested_nodes(view)
+            of_nodes = (shown for node, shown in gives.shown.items() if node not in contested)
+            free = {address for shown in of_nodes for given in shown.values() for address in given}
+            addresses |= free & set(found.addresses)
+        return addresses
+
+    def _contested_nodes(self, view: Service) -> set[NodeName]:
+        """Those of the NodeIPPools of others that have or wait for a port of this Service."""
+        rivals = self._ports.of(ports_of(view)) - {view.key}
+        pools = {pool for rival in rivals for pool in self.concerned.noted(rival)}
+        return {node for pool in pools if (gives := self.joined.of(pool)) is not None for node in gives.shown}
 
     def _with_remarks(self, judgement: Judgement, tracked: Tracked) -> Judgement:
         if unread := vocabulary.remark(tracked.view):

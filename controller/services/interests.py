@@ -34,6 +34,10 @@ class Interests(Generic[T]):
         else:
             del self._of[service]
 
+    def noted(self, service: str) -> frozenset[T]:
+        """What the Service is interested in."""
+        return self._of.get(service, frozenset())
+
     def of(self, things: Iterable[T]) -> set[str]:
         """The Services that are interested in any of these."""
         return {service for each in things for service in self._in.get(each, ())}

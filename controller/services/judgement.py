@@ -136,8 +136,7 @@ def _of_nodes(
         refusal = outcome
     if nodes.of(pool.name) is None:
         return Judgement(present, pool.name, refusal, of_nodes=True)
-    either = tuple((family,) for family in want.families[0])
-    found = from_nodes(nodes, ledger, pool, want.node_need, tuple(dict.fromkeys((*want.families, *either))))
+    found = from_nodes(nodes, ledger, pool, want.node_need, either_family(want))
     if isinstance(found, PoolRefusal):
         return _from_nothing(config, ledger, reading, refusal_of((found,)).message, nodes=nodes)
     judgement = _judgement(config, ledger, want, found, None, nodes=nodes)
@@ -146,6 +145,11 @@ def _of_nodes(
     return (
         judgement if refusal is None else replace(judgement, refusal=refusal, denied=judgement.denied | refusal.denied)
     )
+
+
+def either_family(want: AddressRequest) -> tuple[tuple[Family, ...], ...]:
+    """The families of which a Service has addresses of nodes once it has some, best first."""
+    return tuple(dict.fromkeys((*want.families, *((family,) for family in want.families[0]))))
 
 
 def may_be_believed(config: Config, ledger: Ledger, reading: Reading, shown: tuple[Address, ...]) -> bool:

@@ -123,7 +123,12 @@ class Reconciler:
     def _know_pools(self) -> None:
         """Pools contain other addresses than they did, or other ones may come back."""
         self.ledger.departed = self._departed.ranges
+        self._know_nodes()
+
+    def _know_nodes(self) -> None:
+        """What nodes give is other than it was, or what pools keep from it."""
         self._decisions.nodes = NodeSupply(self._view, self.ledger.is_in_pool)
+        self._decisions.joined = NodeSupply(self._view.joined, self.ledger.is_in_pool)
 
     def _share_anew(self, affected: Collection[str]) -> None:
         """Of these Services some may share what they have on other terms now."""
@@ -140,7 +145,7 @@ class Reconciler:
         judged that have or wait for something of a NodeIPPool."""
         if view is not self._view:
             self._view = view
-            self._decisions.nodes = NodeSupply(view, self.ledger.is_in_pool)
+            self._know_nodes()
         concerned = self._decisions.concerned.of(affected_pools)
         if affected_services:
             concerned |= self._decisions.concerned.of(self._decisions.config.node_pools) & set(affected_services)
@@ -389,6 +394,11 @@ class Reconciler:
         # On a node that comes back the older Service has its ports first, as it had when the node went.
         waits = not tracked.assigned and (tracked.refusal is None or tracked.refusal.reason is not Reason.PORT_IN_USE)
         return (not waits, tracked.age)
+
+    def ahead(self, service: Service) -> set[Address]:
+        """The addresses that its status shows next, as far as that can be told (``ServiceDecisions.ahead``)."""
+        tracked = self._tracked.get(service.key)
+        return set() if tracked is None else self._decisions.ahead(tracked)
 
     @property
     def backlog(self) -> int:

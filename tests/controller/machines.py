@@ -50,7 +50,7 @@ class Machines:
         for name, pool in pools.items():
             offers = [read_node(msgspec.convert(each, Node), pool.all_sources) for each in self.bodies.values()]
             found[name] = nodes_of_pool(pool, offers, self.absences, ClusterRanges())
-        now = NodeView(self.known, found, self.listeners, self.proxy, serving=self.serving)
+        now = NodeView(self.known, found, listeners=self.listeners, proxy=self.proxy, serving=self.serving)
         general = [(each.known, each.listeners, each.proxy) for each in (before, now)]
         affected = {
             name

@@ -387,8 +387,6 @@ class World:
         if change.subresource is None:
             patch.pop("status", None)
         changed = merge(body, patch)
-        for ingress in changed["status"].get("loadBalancer", {}).get("ingress", ()):
-            ingress.setdefault("ipMode", "VIP")
         self.writes.append(change)
         self.events += [(change.key, note) for note in change.events]
         self._store(change.key, changed)
@@ -396,6 +394,9 @@ class World:
     def _store(self, key: str, body: dict[str, Any]) -> Service:
         self._table.version += 1
         left = key in self.services and self.services[key]["spec"]["type"] == "LoadBalancer"
+        for ingress in (body["status"].get("loadBalancer") or {}).get("ingress") or ():
+            if "ip" in ingress:
+                ingress.setdefault("ipMode", "VIP")
         self.services[key] = merge(body, {"metadata": {"resourceVersion": str(self._table.version)}})
         if left or self.services[key]["spec"]["type"] == "LoadBalancer":
             for world in self._table.worlds:

@@ -77,6 +77,8 @@ class CompanionsWorld:
         self.events: list[tuple[str, EventNote]] = []
         self.troubles: dict[str, Condition] = {}
         """What Services are to say."""
+        self.coming: dict[str, str] = {}
+        """What Services are to show, by name."""
         self.forbidden = ""
         """Why the API makes no Service at present."""
         self.deliver_at(node="203.0.113.1 10.0.0.1")
@@ -145,7 +147,10 @@ class CompanionsWorld:
 
     def decide(self, requests: int = 1000, services: int = 1000) -> None:
         self.time += 0.001
-        for each in self.controller.decide(self.config, self.nodes, self.holder, self.now, Room(requests, services)):
+        room = Room(requests, services)
+        for each in self.controller.decide(
+            self.config, self.nodes, self.now, room, holder=self.holder, ahead=self.ahead
+        ):
             if isinstance(each, Tell):
                 self.events += [(each.about.key, note) for note in each.events]
                 continue
@@ -241,6 +246,9 @@ class CompanionsWorld:
     def trouble(self, name: str = "web") -> str | None:
         said = self.troubles.get(f"default/{name}")
         return None if said is None else said.reason
+
+    def ahead(self, asking: Service) -> set[Address]:
+        return {parse_address(each) for each in self.coming.get(asking.metadata.name, "").split()}
 
     def holder(self, address: Address, asking: Service) -> str | None:
         ports = {(port.protocol, port.port) for port in asking.spec.ports}

@@ -81,6 +81,12 @@ class Histories(RuleBasedStateMachine):
         if self.has(name) and self.world.services[f"default/{name}"]["spec"]["type"] == "LoadBalancer":
             self.world.show(name, *addresses)
 
+    @rule(name=NAMES, addresses=st.lists(st.sampled_from(PUBLIC), unique=True))
+    def nodes_wait(self, name: str, addresses: list[str]) -> None:
+        """What the Service is to show when these nodes have joined."""
+        self.world.coming[name] = " ".join(addresses)
+        self.world.controller.nodes_changed((), [f"default/{name}"])
+
     @rule(name=NAMES, spec=st.sampled_from(SPECS))
     def service_changes(self, name: str, spec: Body) -> None:
         if self.has(name):
@@ -264,7 +270,8 @@ class Histories(RuleBasedStateMachine):
         """What the companion is to show, in order."""
         if service is None or not self.is_ours(service):
             return []
-        public = shown(service).split(",")
+        name = service["metadata"]["name"]
+        public = [*shown(service).split(","), *self.world.coming.get(name, "").split()]
         found = set()
         for line in self.map.values():
             address, to = line.split()
