@@ -5,6 +5,9 @@ and pydantic: 0.60 CPU seconds and 42 MiB. What a daemon in a pod needs of it (c
 service account) takes 0.13 s and 24 MiB, most of that urllib3 and ssl. Reading a kubeconfig needs OAuth and pydantic
 again (0.55 s, 38 MiB), so that module is imported only when there is a kubeconfig to read. (kubernetes 37.0.2, Python
 3.11.)
+
+What the official package keeps, it keeps for the whole process: its modules, and the files into which it puts
+certificates. So of several threads one at a time is in it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import importlib.util
 import re
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,24 +32,29 @@ REFRESH_S = 10.0
 """Seconds for which a token is sent without asking whether there is a newer one."""
 
 
+_OFFICIAL = threading.RLock()
+"""Held by who imports parts of the official package, or lets it read credentials."""
+
+
 @contextmanager
 def bare_packages(*names: str) -> Iterator[None]:
     """While this lasts, the named packages can be imported from, but their ``__init__`` does not run.
 
     Afterwards the packages are forgotten, not what was imported from them: an ``import kubernetes`` elsewhere runs the
-    real ``__init__`` and finds the same modules.
+    real ``__init__`` and finds the same modules. That import must not be in another thread meanwhile.
     """
-    added = [name for name in names if name not in sys.modules]
-    for name in added:
-        spec = importlib.util.find_spec(name)
-        if spec is None:
-            raise ModuleNotFoundError(f"the package {name} is not installed", name=name)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        yield
-    finally:
+    with _OFFICIAL:
+        added = [name for name in names if name not in sys.modules]
         for name in added:
-            del sys.modules[name]
+            spec = importlib.util.find_spec(name)
+            if spec is None:
+                raise ModuleNotFoundError(f"the package {name} is not installed", name=name)
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            yield
+        finally:
+            for name in added:
+                del sys.modules[name]
 
 
 with bare_packages("kubernetes", "kubernetes.config"):
@@ -59,7 +68,7 @@ def load(kubeconfig: Path | None) -> Any:
 
     Tokens that expire are refreshed by the official client's hook, asked every ten seconds: a service account's file is
     read again every minute, an exec plugin is run again. A kubeconfig's token file it would read once; here it is read
-    again too. Raises ``ClientConfigError``.
+    again too. From any thread. Raises ``ClientConfigError``.
     """
     configuration = Configuration(host="")
     if kubeconfig is None:
@@ -90,15 +99,23 @@ class Authorization:
 
         Raises ``Unauthorized`` when a token file that was there at the start cannot be read any more.
         """
-        now = time.monotonic()
-        if now >= self._asked_at + REFRESH_S:
-            try:
-                token: str | None = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-            except (ConfigException, OSError) as error:
-                raise Unauthorized(0, "NoCredentials", f"the token cannot be refreshed: {error}") from error
-            self._header = token.strip() if token else None
-            self._asked_at = now
+        if self._is_due():
+            with _OFFICIAL:
+                if self._is_due():  # else another thread has just asked
+                    self._ask()
         return self._header
+
+    def _is_due(self) -> bool:
+        return time.monotonic() >= self._asked_at + REFRESH_S
+
+    def _ask(self) -> None:
+        now = time.monotonic()
+        try:
+            token: str | None = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        except (ConfigException, OSError) as error:
+            raise Unauthorized(0, "NoCredentials", f"the token cannot be refreshed: {error}") from error
+        self._header = token.strip() if token else None
+        self._asked_at = now
 
 
 def _load_kubeconfig(path: Path, configuration: Any) -> None:
@@ -116,7 +133,8 @@ def _load_kubeconfig(path: Path, configuration: Any) -> None:
     with bare_packages("kubernetes", "kubernetes.config"):
         from kubernetes.config.kube_config import load_kube_config  # noqa: PLC0415 -- see the module's docstring
     try:
-        load_kube_config(config_file=str(path), client_configuration=configuration, persist_config=False)
+        with _OFFICIAL:
+            load_kube_config(config_file=str(path), client_configuration=configuration, persist_config=False)
         user = _current_user(document)
         runs_plugin = "exec" in user
     except (ConfigException, OSError) as error:

@@ -108,7 +108,7 @@ def run_proxy_pod(lab: Lab, node: str, mode: str, name: str = "kube-proxy") -> N
 
 @cache
 def client_of(lab: Lab) -> ApiClient:
-    """One for all threads: to make one is slow, and nothing for two threads at once."""
+    """One for all threads: to make one is slow."""
     return api_of(lab)
 
 

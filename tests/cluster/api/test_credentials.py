@@ -8,6 +8,7 @@ import os
 import ssl
 import stat
 import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -109,6 +110,65 @@ def test_an_exec_plugin_gives_the_token_and_is_asked_again_when_it_expires(
     assert first.startswith("Bearer t-")
     assert first != second
     assert second == third
+
+
+# -------------------------------------------------------------------- several threads
+
+
+AT_ONCE = """
+import pathlib, sys, threading
+from cluster.api import credentials
+
+sys.setswitchinterval(1e-6)
+found = []
+
+def load(start, path):
+    start.wait()
+    try:
+        found.append(credentials.load(path).host)
+    except BaseException as error:
+        found.append(repr(error))
+
+for each in map(pathlib.Path, sys.argv[1:]):
+    start = threading.Barrier(4)
+    threads = [threading.Thread(target=load, args=(start, each)) for _ in range(4)]
+    [each.start() for each in threads]
+    [each.join() for each in threads]
+print(*sorted(set(found)), sep="\\n")
+print(*[name for name in ("kubernetes", "kubernetes.config", "kubernetes.client.api") if name in sys.modules])
+"""
+
+
+def test_several_threads_may_load_at_once_and_the_first_may_be_among_them(keys: Path, tmp_path: Path) -> None:
+    """What they import, and the files that certificates are put into, are there once for the whole process."""
+    paths, authority = [], (keys / "ca.crt").read_bytes()
+    for number in range(30):
+        other = base64.b64encode(authority + b"\n" * number).decode()  # in another file
+        name, server = tmp_path / f"config-{number}", "https://192.0.2.1"
+        paths.append(write_kubeconfig(name, server, {"token": "t"}, certificate_authority_data=other))
+    program = [sys.executable, "-c", AT_ONCE, *map(str, paths)]
+    done = subprocess.run(program, check=False, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["https://192.0.2.1", ""], done.stdout + done.stderr
+
+
+def test_a_token_that_has_to_be_renewed_is_asked_for_by_one_thread(
+    script: Script, tmp_path: Path, refresh_due: Callable[[], None]
+) -> None:
+    status = '{"token": "t", "expirationTimestamp": "2020-01-01T00:00:00Z"}'
+    credential = '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": ' + status + "}"
+    runs = tmp_path / "runs"
+    user = plugin(tmp_path / "plugin", f"echo run >> {runs}\nsleep 0.2\necho '{credential}'")
+    authorization = credentials.Authorization(credentials.load(script.kubeconfig(tmp_path / "config", user)))
+    authorization.header()
+    before = len(runs.read_text().splitlines())
+    refresh_due()
+    found: list[str | None] = []
+    threads = [threading.Thread(target=lambda: found.append(authorization.header())) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert (found, len(runs.read_text().splitlines())) == (["Bearer t"] * 4, before + 1)
 
 
 # -------------------------------------------------------------------- kubeconfigs that cannot be used
