@@ -24,6 +24,7 @@ from typing import IO, Any, TypeVar
 from lab.control import channel, directory, messages
 from lab.control.messages import Action, AnyAnswer, LabStatus, SpeakerProcess, ToKeeper
 from lab.errors import LabError
+from lab.machines import wall_clock
 
 ANSWER_S = 10.0  # the keeper answers in milliseconds; a speaker has 5 s to stop
 DOWN_S = 10.0
@@ -237,7 +238,11 @@ class Lab:
         ``iifname "node-1"`` is all that this host sends, ``oifname "gw"`` all that is sent to that one, and ``numgen
         random mod 100 < 5`` one frame of twenty. ``drop()`` drops nothing.
         """
-        self._ask(messages.Drop(frames), messages.Done)
+        self._ask(messages.DropFrames(frames), messages.Done)
+
+    def step_clock(self, host: str, seconds: float) -> None:
+        """Set the wall clock of our daemons on a host so much ahead of the machine's, or behind it."""
+        wall_clock.step(self.directory, host, seconds)
 
     def speaker(
         self, node: str, action: Action, process: SpeakerProcess = "both", seconds: float | None = None

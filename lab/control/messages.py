@@ -120,7 +120,7 @@ class Cable(ToKeeper, frozen=True):
     up: bool
 
 
-class Drop(ToKeeper, frozen=True):
+class DropFrames(ToKeeper, frozen=True):
     """Have the LAN's switch drop frames: rules of nftables without their verdict, in place of those of before."""
 
     frames: tuple[str, ...]
@@ -147,7 +147,7 @@ class Down(ToKeeper, frozen=True):
     """End the lab."""
 
 
-AnyRequest = GetStatus | Exec | Signal | Socket | Power | Cable | Drop | Act | LetGo | Down
+AnyRequest = GetStatus | Exec | Signal | Socket | Power | Cable | DropFrames | Act | LetGo | Down
 
 
 # ------------------------------------------------------------------------ answers

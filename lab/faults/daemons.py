@@ -52,6 +52,15 @@ def roll(scene: Scene) -> None:
         await_ready(scene.lab)
 
 
+def step_clock(seconds: float) -> Deed:
+    """The wall clock of the holder's speaker."""
+
+    def cause(scene: Scene) -> None:
+        scene.lab.step_clock(scene.holder, seconds)
+
+    return cause
+
+
 def kill_all(scene: Scene) -> None:
     """SIGKILL to every speaker, and all start together."""
     for name in scene.nodes:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from lab.client import Lab
 
 
-class Move(StrEnum):
+class Movement(StrEnum):
     """Whether another node answers for an address because of a fault, and goes on doing so."""
 
     STAYS = "stays"
@@ -27,7 +27,7 @@ class Move(StrEnum):
 class Promise:
     """What a client may count on. None: nothing is promised."""
 
-    move: Move
+    move: Movement
     silence_s: float | None = None
     """Longest time without an answer for an address, from the fault until it is over."""
     two_answer_s: float | None = None

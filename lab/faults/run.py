@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from lab.client import Lab
-from lab.faults.fault import Fault, Move, Scene
+from lab.faults.fault import Fault, Movement, Scene
 from lab.faults.seen import Episode, Seen, judge
 from lab.layout import url_host
 from lab.measuring import measure
@@ -39,7 +39,7 @@ def run(lab: Lab, fault: Fault, addresses: Sequence[str], lasts_s: float | None 
         try:
             fault.cause(scene)
             time.sleep(max(0.0, began + (fault.lasts_s if lasts_s is None else lasts_s) - time.monotonic()))
-            if fault.promise.move is not Move.STAYS:
+            if fault.promise.move is not Movement.STAYS:
                 wait_for(lambda: _answered(watch, began), OVER_S, "somebody answers", EACH_S)
             time.sleep(WATCHED_S)
         finally:

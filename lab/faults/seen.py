@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from lab.faults.fault import Move, Promise
+from lab.faults.fault import Movement, Promise
 from lab.measuring.figures import HttpRequest, NeighbourAnswer, longest_silence, outage, two_answer
 
 TWO_WINDOW_S = 0.05
@@ -76,6 +76,6 @@ def broken_promises(promise: Promise, seen: Seen) -> list[str]:
     for name, (value, limit) in limits.items():
         if limit is not None and value > limit:
             found.append(f"{name}: {value:g} instead of {limit:g}")
-    if promise.move is not Move.EITHER and seen.moved is not (promise.move is Move.MOVES):
+    if promise.move is not Movement.EITHER and seen.moved is not (promise.move is Movement.MOVES):
         found.append(f"the address {'moved' if seen.moved else 'stayed'}")
     return found

@@ -8,7 +8,7 @@ answer until the claim is heard. That no request is lost and no connection break
 from __future__ import annotations
 
 from lab.faults import daemons, power, wire
-from lab.faults.fault import Fault, Move, Promise, nothing
+from lab.faults.fault import Fault, Movement, Promise, nothing
 
 D_S = 0.35
 """The floor of the detection time (``--detection-floor``)."""
@@ -17,18 +17,19 @@ AT_ONCE_S = 0.05
 START_S = 10.0
 """For an interpreter to start, for the caches, for the second and three intervals in which a speaker listens."""
 PAUSE_S = 2.0
+CLOCK_S = 3600.0
 DEAF_S = 2.5 + D_S + 0.3
 """The others may be idle and speak once a second. So long it takes a deaf one to find out that it hears nobody."""
 
-TAKEN_OVER = Promise(Move.MOVES, silence_s=D_S + 0.3, two_answer_s=AT_ONCE_S)
+TAKEN_OVER = Promise(Movement.MOVES, silence_s=D_S + 0.3, two_answer_s=AT_ONCE_S)
 """Its holder is gone, and that has to be found out."""
-HANDED_OVER = Promise(Move.MOVES, silence_s=AT_ONCE_S, two_answer_s=AT_ONCE_S)
-UNNOTICED = Promise(Move.STAYS, silence_s=AT_ONCE_S, two_answer_s=0.0, lost=0, broken=0)
-STARTED = Promise(Move.EITHER, silence_s=START_S, two_answer_s=AT_ONCE_S)
+HANDED_OVER = Promise(Movement.MOVES, silence_s=AT_ONCE_S, two_answer_s=AT_ONCE_S)
+UNNOTICED = Promise(Movement.STAYS, silence_s=AT_ONCE_S, two_answer_s=0.0, lost=0, broken=0)
+STARTED = Promise(Movement.EITHER, silence_s=START_S, two_answer_s=AT_ONCE_S)
 """All speakers were gone."""
-RESTARTED = Promise(Move.EITHER, silence_s=D_S + 0.3, two_answer_s=AT_ONCE_S)
+RESTARTED = Promise(Movement.EITHER, silence_s=D_S + 0.3, two_answer_s=AT_ONCE_S)
 """The speaker went and its node lives."""
-NOTHING_FALSE = Promise(Move.STAYS, two_answer_s=0.0)
+NOTHING_FALSE = Promise(Movement.STAYS, two_answer_s=0.0)
 """Frames are lost, answers among them, and nobody is taken for dead."""
 
 CALM = Fault("calm", "nothing", nothing, UNNOTICED, lasts_s=5.0)
@@ -52,7 +53,7 @@ FAULTS = (
         "paused",
         f"the holder's speaker stands still for {PAUSE_S:g} s (SIGSTOP)",
         daemons.pause(PAUSE_S),
-        Promise(Move.EITHER, silence_s=D_S + 0.3, two_answer_s=AT_ONCE_S),
+        Promise(Movement.EITHER, silence_s=D_S + 0.3, two_answer_s=AT_ONCE_S),
         lasts_s=PAUSE_S + 2.0,
     ),
     Fault(
@@ -67,7 +68,7 @@ FAULTS = (
         "loss-20",
         "the LAN loses 20% of all frames",
         wire.lose(20),
-        Promise(Move.EITHER),
+        Promise(Movement.EITHER),
         wire.heal,
         lasts_s=5.0,
     ),
@@ -76,7 +77,7 @@ FAULTS = (
         "deaf",
         "nothing arrives at the holder",
         wire.deafen,
-        Promise(Move.MOVES, silence_s=DEAF_S, two_answer_s=AT_ONCE_S),
+        Promise(Movement.MOVES, silence_s=DEAF_S, two_answer_s=AT_ONCE_S),
         wire.heal,
         lasts_s=DEAF_S,
     ),
@@ -84,7 +85,7 @@ FAULTS = (
         "mute-to-nodes",
         "nothing that the holder sends arrives at other nodes; clients hear it",
         wire.mute_to_nodes,
-        Promise(Move.MOVES, silence_s=AT_ONCE_S, two_answer_s=AT_ONCE_S),
+        Promise(Movement.MOVES, silence_s=AT_ONCE_S, two_answer_s=AT_ONCE_S),
         wire.heal,
         lasts_s=3.0,
     ),
@@ -92,7 +93,7 @@ FAULTS = (
         "deaf-to-nodes",
         "nothing that other nodes send arrives at the holder; it hears clients",
         wire.deafen_to_nodes,
-        Promise(Move.EITHER),
+        Promise(Movement.EITHER),
         wire.heal,
         lasts_s=3.0,
     ),
@@ -116,7 +117,7 @@ FAULTS = (
         "rival",
         "another machine answers for the addresses, too",
         wire.rival,
-        Promise(Move.STAYS, silence_s=AT_ONCE_S),
+        Promise(Movement.STAYS, silence_s=AT_ONCE_S),
         wire.end_rival,
         lasts_s=3.0,
     ),
@@ -124,7 +125,15 @@ FAULTS = (
         "storm",
         f"{wire.STORM_FRAMES_S:,} questions a second, for {wire.STORM_S:g} s",
         wire.storm,
-        Promise(Move.STAYS, two_answer_s=0.0),
+        Promise(Movement.STAYS, two_answer_s=0.0),
+    ),
+    Fault(
+        "clock-stepped",
+        f"the clock of the holder is {CLOCK_S / 3600:g} h ahead, and right again",
+        daemons.step_clock(CLOCK_S),
+        UNNOTICED,
+        daemons.step_clock(0.0),
+        lasts_s=3.0,
     ),
     Fault("all-started", "all speakers are killed, and start together", daemons.kill_all, STARTED, daemons.start),
     Fault(

@@ -73,7 +73,7 @@ def end_rival(scene: Scene) -> None:
 
 
 def _ip(scene: Scene, action: str, address: str, *flags: str) -> None:
-    scene.lab.run(GATEWAY, ["ip", "address", action, address, "dev", INTERFACE, *flags])
+    scene.lab.run(GATEWAY, ["ip", "address", action, address, "dev", INTERFACE, *flags], check=action == "add")
 
 
 def storm(scene: Scene) -> None:

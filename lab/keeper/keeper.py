@@ -34,7 +34,7 @@ from lab.control.messages import (
     Cable,
     Done,
     Down,
-    Drop,
+    DropFrames,
     Ended,
     Exec,
     GetStatus,
@@ -195,7 +195,7 @@ class Keeper:
             case Cable(host=host_name, up=up):
                 self.set_link(self.powered(host_name), up=up)
                 connection.answer(Done())
-            case Drop(frames=frames):
+            case DropFrames(frames=frames):
                 self.drop(frames)
                 connection.answer(Done())
             case Act(host=host_name):

@@ -11,6 +11,7 @@ from lab.control.messages import SPEAKER, SPEC, Spec
 from lab.controlplane import commands
 from lab.controlplane.credentials import kubeconfig_of
 from lab.layout import API_PORT, CONTROL_PLANE, Host
+from lab.machines import wall_clock
 from lab.machines.children import Children
 from lab.machines.hosts import Hosts, listen
 from lab.shipped.rights import DaemonName
@@ -94,10 +95,12 @@ class Starter:
             self._start_daemon(node.name, SPEAKER, "speaker", f"--node-name={node.name}", *self.spec.speaker_args)
 
     def _start_daemon(self, host: str, name: str, module: DaemonName, *arguments: str) -> None:
-        """Start one of ours with the rights of its container and, on a real API server, of its ServiceAccount."""
+        """Start one of ours with the rights of its container and, on a real API server, of its ServiceAccount. Its wall
+        clock is its host's."""
         kubeconfig = self.children.kubeconfig
         if self.spec.control_plane == "kubernetes":
             kubeconfig = str(kubeconfig_of(self.spec, f"berthlb-{module}"))
-        all_arguments = (f"--kubeconfig={kubeconfig}", *arguments)
-        rights = self.spec.rights[module]
-        self._start(host, name, lambda: self.children.start_module(host, name, module, *all_arguments, rights=rights))
+        clock = str(wall_clock.clock_file(Path(self.spec.directory), host))
+        all_arguments = (clock, module, f"--kubeconfig={kubeconfig}", *arguments)
+        rights, program = self.spec.rights[module], wall_clock.__name__
+        self._start(host, name, lambda: self.children.start_module(host, name, program, *all_arguments, rights=rights))
