@@ -1,7 +1,9 @@
-"""Each fault once, seen from a client on the LAN: who answers for a Service's address, and does it carry traffic.
+"""Each fault of ``lab.faults.table`` once, seen from a client on the LAN: who answers for a Service's addresses, and do
+they carry traffic. How long it takes is what ``make faults`` measures.
 
-One lab for all of them in each family, and one that speaks both, whose Service has two addresses: each fault moves both
-to one node. Every test leaves its lab as it found it: three nodes, all speakers ready, the addresses answered.
+The lab speaks both families, and the Service has an address of each: a fault moves both to one node. One lab is for all
+faults, and another one, a real control plane, for those in which Kubernetes has a part. Every test leaves its lab as it
+found it: three nodes, all speakers ready, the addresses answered. In one family alone the same is in ``test_families``.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ import json
 import logging
 import os
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from ipaddress import ip_address
@@ -23,9 +24,11 @@ from cluster.resources import Resource
 from cluster.taken import ADDRESS_CONFLICT
 from lab import launch
 from lab.client import Lab
+from lab.faults.fault import Fault, Movement, Scene
+from lab.faults.table import FAULTS, UNNOTICED
 from lab.layout import STATUS_PORT, Families, lay_out, url_host
 from lab.measuring import measure
-from lab.measuring.figures import NeighbourAnswer, answered_by_two
+from lab.measuring.figures import NeighbourAnswer
 from lab.objects import tutorial
 from lab.objects.manifests import api_of
 from lab.objects.workloads import start_workload
@@ -48,22 +51,32 @@ ADDRESS = "172.18.255.200"
 SETTLED_S = 1.0
 
 
-CLUSTERS = [
-    pytest.param(("embedded", Families.IPV4), id="embedded"),
-    pytest.param(("embedded", Families.IPV6), id="embedded-ipv6", marks=pytest.mark.xdist_group("ipv6")),
-    pytest.param(("embedded", Families.DUAL), id="embedded-dual", marks=pytest.mark.xdist_group("dual")),
-    pytest.param(("kubernetes", Families.DUAL), id="kubernetes-dual", marks=pytest.mark.real),
-]
+WITH_KUBERNETES = ("power-cut", "api-away", "site-power-cut")
+"""The faults in which Kubernetes has a part."""
+in_kubernetes_group = pytest.mark.xdist_group("faults-kubernetes")
 
 
-@pytest.fixture(scope="module", params=CLUSTERS)
-def cluster(request: pytest.FixtureRequest) -> Iterator[Lab]:
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Lab]:
     """Three nodes, and the tutorial's Service at the first address of each family's pool."""
-    control_plane, families = request.param
-    assets = real_assets() if control_plane == "kubernetes" else None
-    layout = lay_out(3, families=families)
-    with serving(launch.Recipe(f"faults-test-{os.getpid()}", layout, node_grace=2.0, assets=assets)) as lab:
+    layout = lay_out(3, families=Families.DUAL)
+    with serving(launch.Recipe(f"faults-test-{os.getpid()}", layout, node_grace=2.0)) as lab:
         yield lab
+
+
+@pytest.fixture(scope="module")
+def kubernetes() -> Iterator[Lab]:
+    """The same on a real control plane."""
+    layout, assets = lay_out(3, families=Families.DUAL), real_assets()
+    with serving(launch.Recipe(f"faults-real-{os.getpid()}", layout, node_grace=2.0, assets=assets)) as lab:
+        yield lab
+
+
+@pytest.fixture(params=["embedded", pytest.param("kubernetes", marks=[pytest.mark.real, in_kubernetes_group])])
+def cluster(request: pytest.FixtureRequest) -> Lab:
+    """Each of them."""
+    lab: Lab = request.getfixturevalue(request.param)
+    return lab
 
 
 @contextmanager
@@ -93,10 +106,6 @@ def addresses(api: ApiClient, name: str) -> list[str]:
     return [ingress.ip for ingress in api.get(SERVICES, "dev", name).status.load_balancer.ingress]
 
 
-def families_of(lab: Lab) -> Families:
-    return next(each for each in Families if each.each == lab.status().layout.families)
-
-
 def new_mac(watch: measure.ClientWatch, old: str, since: float) -> str:
     """The MAC of another node that alone answers for every address, some time after a fault."""
 
@@ -121,6 +130,11 @@ def still_answers_alone(watch: measure.ClientWatch, mac: str, since: float, seco
     everything = set(watch.addresses)
     wait_until(lambda: {a.address for a in answers() if a.at > since + seconds} == everything, seconds + 5)
     assert {a.mac for a in answers()} == {mac}
+
+
+def answered(watch: measure.ClientWatch, since: float) -> bool:
+    """Whether every address was answered for, by anybody, after that time."""
+    return {a.address for a in watch.answers() if a.at > since} == set(watch.addresses)
 
 
 def announcing(lab: Lab) -> list[str]:
@@ -148,69 +162,41 @@ def page_from_client(lab: Lab) -> str:
     return node
 
 
-def test_power_cut_moves_the_address_and_its_return_does_not(cluster: Lab) -> None:
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_one_node_answers_after_each_fault_and_the_same_one_if_nothing_may_move(embedded: Lab, fault: Fault) -> None:
+    cause_and_mend(embedded, fault)
+
+
+@pytest.mark.real
+@in_kubernetes_group
+@pytest.mark.parametrize("name", WITH_KUBERNETES)
+def test_one_node_answers_after_faults_in_which_kubernetes_has_a_part(kubernetes: Lab, name: str) -> None:
+    cause_and_mend(kubernetes, next(fault for fault in FAULTS if fault.name == name))
+
+
+def cause_and_mend(cluster: Lab, fault: Fault) -> None:
+    """A fault at whichever node holds the addresses, and what has to be so meanwhile and afterwards."""
     with watching(cluster) as watch:
         old = measure.steady_holder(watch)
-        node = measure.node_of(cluster, old)
-        cut = time.monotonic()
-        cluster.stop_node(node)
-        new = new_mac(watch, old, cut)
-        wait_until(lambda: page_from_client(cluster) not in {"", node}, 20)
-        cluster.start_node(node)
+        scene = Scene(cluster, measure.node_of(cluster, old), tuple(watch.addresses))
+        began = time.monotonic()
+        try:
+            fault.cause(scene)
+            if fault.promise == UNNOTICED:
+                still_answers_alone(watch, old, began, max(fault.lasts_s, 2.0))
+            elif fault.promise.move is Movement.MOVES:
+                new_mac(watch, old, began)
+                wait_until(lambda: page_from_client(cluster), 20)
+            else:
+                passed = max(fault.lasts_s, SETTLED_S)
+                wait_until(lambda: answered(watch, began + passed), passed + 20, "nobody answers")
+        finally:
+            fault.mend(scene)
         await_ready(cluster)
-        back = time.monotonic()
-        still_answers_alone(watch, new, back, 2.0)
-        assert answered_by_two(watch.answers(), 0.05) == 0
-
-
-def test_a_killed_announcer_is_replaced_by_another_node(cluster: Lab) -> None:
-    with watching(cluster) as watch:
-        old = measure.steady_holder(watch)
-        node = measure.node_of(cluster, old)
-        killed = time.monotonic()
-        cluster.speaker(node, "kill", "announcer")
-        new = new_mac(watch, old, killed)
-        still_answers_alone(watch, new, killed + SETTLED_S, 2.0)
-    cluster.speaker(node, "start")
-    await_ready(cluster)
-
-
-def test_a_killed_watcher_is_not_noticed_on_the_wire(cluster: Lab) -> None:
-    with watching(cluster) as watch:
-        mac = measure.steady_holder(watch)
-        killed = time.monotonic()
-        cluster.speaker(measure.node_of(cluster, mac), "kill", "watcher")
-        still_answers_alone(watch, mac, killed, 2.0)
-    await_ready(cluster)
-
-
-def test_a_stopped_speaker_releases_its_addresses_at_once(cluster: Lab) -> None:
-    with watching(cluster) as watch:
-        old = measure.steady_holder(watch)
-        node = measure.node_of(cluster, old)
-        stopped = time.monotonic()
-        cluster.speaker(node, "stop")
-        ended = time.monotonic()
-        new_mac(watch, old, stopped)
-        assert not [a for a in watch.answers() if a.mac == old and a.at > ended]
-        assert answered_by_two([a for a in watch.answers() if a.at > ended], 0.05) == 0
-    cluster.speaker(node, "start")
-    await_ready(cluster)
-
-
-def test_a_pulled_cable_moves_the_address_and_one_node_answers_when_it_is_back(cluster: Lab) -> None:
-    with watching(cluster) as watch:
-        old = measure.steady_holder(watch)
-        node = measure.node_of(cluster, old)
-        pulled = time.monotonic()
-        cluster.pull_link(node)
-        new = new_mac(watch, old, pulled)
-        wait_until(lambda: announcing(cluster) == [measure.node_of(cluster, new)])
-        plugged = time.monotonic()
-        cluster.plug_link(node)
-        still_answers_alone(watch, new, plugged, 3.0)
-    await_ready(cluster)
-    wait_until(lambda: page_from_client(cluster), 20)
+        new = measure.steady_holder(watch)
+        assert new == old or fault.promise != UNNOTICED
+    wait_until(lambda: announcing(cluster) == [measure.node_of(cluster, new)], 20)
+    wait_until(lambda: page_from_client(cluster), 30)
 
 
 def test_the_client_s_neighbour_table_follows_the_addresses(cluster: Lab) -> None:
@@ -243,38 +229,6 @@ def test_the_client_s_neighbour_table_follows_the_addresses(cluster: Lab) -> Non
         assert measure.steady_holder(watch) == new
     cluster.start_node(node)
     await_ready(cluster)
-
-
-def test_addresses_fail_over_while_the_api_server_is_away(cluster: Lab) -> None:
-    """G4: running speakers need no API server."""
-    status = cluster.status()
-    server = next(process for process in status.processes if process.name == "apiserver")
-
-    def fail(failing: bool) -> None:
-        """The real one stands still, as with a disk that does not answer; the embedded one drops every request."""
-        if status.control_plane == "kubernetes":
-            cluster.run("cp", ["kill", "-STOP" if failing else "-CONT", str(server.pid)], check=True)
-            return
-        rules = [{"drop": True, "path": "/api"}, {"closeWatches": True}]
-        body = json.dumps(rules).encode() if failing else None
-        headers, method = {"Content-Type": "application/json"}, "POST" if failing else "DELETE"
-        request = urllib.request.Request(f"{status.api_server}/lab/faults", body, headers, method=method)
-        urllib.request.urlopen(request, timeout=5).close()
-
-    with watching(cluster) as watch:
-        old = measure.steady_holder(watch)
-        node = measure.node_of(cluster, old)
-        fail(True)
-        try:
-            cut = time.monotonic()
-            cluster.stop_node(node)
-            new = new_mac(watch, old, cut)
-            still_answers_alone(watch, new, cut + SETTLED_S, 2.0)
-        finally:
-            fail(False)
-        cluster.start_node(node)
-        await_ready(cluster)
-        still_answers_alone(watch, new, time.monotonic(), 1.0)
 
 
 @pytest.mark.parametrize("families", Families)
@@ -349,7 +303,7 @@ def test_a_pool_and_its_advertisement_that_are_made_again_are_not_missed_on_the_
 
 
 def test_two_labs_do_not_know_of_each_other(cluster: Lab) -> None:
-    layout = lay_out(2, families=families_of(cluster))
+    layout = lay_out(2, families=Families.DUAL)
     with (
         serving(launch.Recipe(f"other-test-{os.getpid()}", layout, node_grace=2.0)) as other,
         watching(cluster) as ours,
