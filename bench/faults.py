@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,9 +32,9 @@ from bench.report import arguments, progress
 from cluster.api.client import SERVICES
 from lab import launch
 from lab.client import Lab
-from lab.errors import LabError
-from lab.faults.fault import Fault, Move, Promise
-from lab.faults.run import CONNECTIONS, run
+from lab.errors import LabError, UnusableError
+from lab.faults.fault import Fault, Movement, Promise
+from lab.faults.run import CONNECTIONS, RATE, run
 from lab.faults.seen import Seen, broken_promises
 from lab.faults.table import CALM, FAULTS
 from lab.layout import Families, lay_out
@@ -79,7 +80,7 @@ def write(file: Path | None, runs: Sequence[Run]) -> None:
         beside.replace(file)
 
 
-class Bench:
+class Series:
     """The lab of one setting, made when it is needed, and made anew after a run that failed."""
 
     def __init__(self, setting: Setting, stack: ExitStack) -> None:
@@ -91,6 +92,8 @@ class Bench:
         try:
             lab = self._lab or self._made()
             seen = run(lab, fault, tutorial.first_addresses(lab), self._setting.lasting)
+        except UnusableError:
+            raise
         except (LabError, TimeoutError) as error:
             self._stack.close()
             self._lab = None
@@ -100,7 +103,7 @@ class Bench:
     def _made(self) -> Lab:
         """A lab with one Service that answers."""
         layout = lay_out(self._setting.nodes, families=self._setting.families)
-        name = f"faults-{self._setting.fault}"
+        name = f"faults-{self._setting.fault}-{os.getpid()}"
         lab = self._stack.enter_context(launch.up(launch.Recipe(name, layout, node_grace=GRACE_S)))
         tutorial.apply_pool(lab)
         start_workload(lab, "nginx", replicas=self._setting.nodes, namespace=tutorial.NAMESPACE, port=80)
@@ -145,9 +148,9 @@ def measure(settings: Sequence[Setting], repeat: int, runs: list[Run], file: Pat
     began, done = time.monotonic(), 0
     for setting, count in missing.items():
         with ExitStack() as stack:
-            bench = Bench(setting, stack)
+            series = Series(setting, stack)
             for number in range(repeat - count, repeat):
-                runs.append(bench.run())
+                runs.append(series.run())
                 write(file, runs)
                 done += 1
                 left = (time.monotonic() - began) / done * (to_do - done)
@@ -172,11 +175,11 @@ def table(nodes: int, runs: Sequence[Run]) -> Table:
     shown = Table(*titles, "moved", "not as promised", title=f"{nodes} nodes: median / maximum | promised", box=None)
     for setting in dict.fromkeys(each.setting for each in runs if each.setting.nodes == nodes):
         mine = [each for each in runs if each.setting == setting]
-        shown.add_row(*row(setting, mine, BY_NAME[setting.fault].promise))
+        shown.add_row(setting.fault, *row(mine, BY_NAME[setting.fault].promise))
     return shown
 
 
-def row(setting: Setting, runs: Sequence[Run], promise: Promise) -> list[str]:
+def row(runs: Sequence[Run], promise: Promise) -> list[str]:
     seen = [each.seen for each in runs if each.seen is not None]
 
     def cell(figure: Callable[[Seen], float | None], promised: float | None = None) -> str:
@@ -187,9 +190,7 @@ def row(setting: Setting, runs: Sequence[Run], promise: Promise) -> list[str]:
         return told if promised is None else f"{told} | {number(promised)}"
 
     moved = f"{sum(each.moved for each in seen)} of {len(seen)}"
-    per_run = f"{setting.fault}" + (f", {setting.policy}" if setting.policy != "Local" else "")
     return [
-        per_run,
         str(len(runs)),
         cell(lambda each: each.silence_s.get("ARP"), promise.silence_s),
         cell(lambda each: each.silence_s.get("NS"), promise.silence_s),
@@ -197,7 +198,7 @@ def row(setting: Setting, runs: Sequence[Run], promise: Promise) -> list[str]:
         cell(lambda each: each.lost, promise.lost),
         cell(lambda each: each.broken, promise.broken),
         cell(lambda each: each.two_answer_s, promise.two_answer_s),
-        moved if promise.move is Move.EITHER else f"{moved} | {promise.move}",
+        moved if promise.move is Movement.EITHER else f"{moved} | {promise.move}",
         str(sum(bool(each.broken) for each in runs) or ""),
     ]
 
@@ -238,11 +239,16 @@ def main() -> None:
         for fault in args.faults
     ]
     runs = read(args.json)
-    with busy(args.busy):
-        measure(settings, args.repeat, runs, args.json)
+    try:
+        with busy(args.busy):
+            measure(settings, args.repeat, runs, args.json)
+    except UnusableError as error:
+        parser.exit(2, f"faults: {error}\n")
+    except KeyboardInterrupt:
+        progress.print("interrupted; what was measured follows")
     runs = [each for each in runs if each.setting in settings]
     open_now = CONNECTIONS * len(args.families.each)
-    print(f"Of lost requests, 200 were made a second; {open_now} connections were open.")
+    print(f"{RATE:g} requests were made a second, and {open_now} connections were open.")
     for nodes in args.nodes:
         Console(width=190).print(table(nodes, runs))
 

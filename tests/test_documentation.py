@@ -29,6 +29,8 @@ RUN_ELSEWHERE = {
     "make images": "tests/docker, but for the figures",
     "docker build --file Dockerfile.speaker --tag berthlb/speaker:0.1.0 .": "tests/docker, by scripts/images",
     "make test": "this run",
+    "make faults": "tests/bench/test_benchmarks.py, once with two nodes",
+    "make faults FAULTS=power-cut,drain REPEAT=5 NODES=3": "tests/bench/test_benchmarks.py, likewise",
     ".venv/bin/pytest -m long --log-cli-level=INFO tests/lab/test_failover_figures.py": "a part of make test-long",
     ".venv/bin/python -m controller --kubeconfig FILE": "tests/lab/test_clone.py",
     ".venv/bin/python -m speaker --kubeconfig FILE --node-name NODE": "tests/lab/test_clone.py",

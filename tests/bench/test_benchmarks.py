@@ -58,13 +58,16 @@ def test_answers_of_the_speaker_and_the_kernel_are_measured(name: str, foreign: 
 
 
 @pytest.mark.lab
-def test_faults_cuts_the_power_of_the_holder_and_leaves_another_cluster_in_peace(tmp_path: Path) -> None:
-    words = ("power-cut", "calm", "--runs=1", "--minutes=0.02", "--busy=1")
-    found, shown = run("faults", *words, figures=tmp_path)
-    (again,) = found["power-cut"]["answers again"]
-    assert 0 < again < 60
-    assert found["calm"]["longest silence"][0] > 0
-    assert "answers again" in shown
+def test_faults_goes_on_with_what_a_file_lacks(tmp_path: Path) -> None:
+    words = ("--faults=power-cut", "--nodes=2", "--busy=1")
+    (first,), shown = run("faults", *words, "--repeat=1", figures=tmp_path)
+    assert "power-cut" in shown
+    assert set(first["seen"]["silence_s"]) == {"ARP", "NS"}
+    assert all(0 < seconds < 60 for seconds in first["seen"]["silence_s"].values())
+    assert first["seen"]["moved"]
+    assert first["seen"]["requests"] > 0
+    again, _ = run("faults", *words, "--repeat=1", figures=tmp_path)
+    assert again == [first]
 
 
 @pytest.mark.lab
