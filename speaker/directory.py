@@ -15,7 +15,7 @@ from msgspec import Struct
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName
 
-MAX_LISTED = 256
+MAX_LISTED = 1024
 """Speakers, as many as there may be peers."""
 MAX_LISTED_LINKS = 16
 """Of one speaker."""

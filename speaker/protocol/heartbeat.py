@@ -69,7 +69,7 @@ RETURNED = 0x2000
 BY_GROUP = 0x4000
 SUSPECTED = 0x8000
 LONGEST_INTERVAL_MS = 6_000
-"""Of 256 speakers that all hold something, when they are idle. A member that says more is wrong."""
+"""Three times that of a thousand speakers. A member that says more is wrong."""
 NONCE_OCTETS = 8
 PROOF_OCTETS = 12
 
@@ -251,6 +251,21 @@ def unpack_heard(packed: bytes) -> Iterator[Heard]:
 
 
 HEARD_BYTES = _HEARD.size
+_ALL_HOWS = tuple(struct.Struct(">" + "8xH" * count) for count in range(MAX_HEARD + 1))
+
+
+def all_hows(packed: bytes) -> tuple[int, ...]:
+    """How each is heard. ``packed`` must have passed ``parse``."""
+    return _ALL_HOWS[len(packed) // HEARD_BYTES].unpack(packed)
+
+
+def how_heard(packed: bytes, session: int) -> int | None:
+    """How one session is heard, if it is among them. ``packed`` must have passed ``parse``."""
+    wanted = session.to_bytes(8)
+    at = packed.find(wanted)
+    while at >= 0 and at % HEARD_BYTES:
+        at = packed.find(wanted, at + 1)
+    return int.from_bytes(packed[at + 8 : at + HEARD_BYTES]) if at >= 0 else None
 
 
 def pack_families(families: frozenset[Family]) -> int:

@@ -28,15 +28,15 @@ from speaker.protocol.heartbeat import (
     Heartbeat,
     HeartbeatError,
     ReplayWindow,
-    unpack_heard,
+    how_heard,
 )
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.roster import Peer, Pending, Roster
 from speaker.protocol.standing import Standing
 
-MAX_PEERS = 256
-MAX_PENDING = 256
+MAX_PEERS = 1024
+MAX_PENDING = 1024
 MAX_RETIRED = 4096
 PENDING_S = 5.0  # an unconfirmed session not heard for longer is forgotten
 TWIN_S = 5.0  # of silence, until a node that has our name is believed to be gone
@@ -85,7 +85,7 @@ class Identity:
         if not pending.window.accept(envelope.sequence):
             raise HeartbeatError(Drop.REPLAYED)
         pending.link, pending.address, pending.heard_at = link, source, now
-        names_us = any(session == self.session for session, _ in unpack_heard(message.heard))
+        names_us = how_heard(message.heard, self.session) is not None
         if not names_us:
             news.speak = True
             return None, news

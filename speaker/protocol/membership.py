@@ -40,6 +40,8 @@ from speaker.protocol.heartbeat import (
     HeartbeatError,
     Offer,
     Unknown,
+    all_hows,
+    how_heard,
     unpack_address,
     unpack_families,
     unpack_heard,
@@ -265,7 +267,7 @@ class Membership:
 
     def _interval(self, message: Heartbeat) -> float:
         """Seconds until the peer's next heartbeat as it says, but no longer than anybody's may be."""
-        return min(message.due_ms / 1000, self._roster.settings.idle_interval_s * max(self._roster.scale, 1.0))
+        return min(message.due_ms / 1000, self._roster.longest_interval_s)
 
     def _read_heard(
         self, peer: Peer, link: LinkName, sighting: Sighting, packed: bytes, now: float
@@ -273,17 +275,23 @@ class Membership:
         """Take what the peer says about us and about those whom anybody suspects. Returns whether it shows that its
         sender can hear: everybody answers a suspicion at once, so who says one and has heard nobody for 2.5 short
         intervals hears nobody. And whether it shows that the sender has heard *us* all along."""
+        ours = how_heard(packed, self._identity.session)
+        heard_us = False
+        if ours is not None:
+            age_s = (ours & MAX_AGE_MS) / 1000
+            sighting.hears_us_at = max(sighting.hears_us_at, now - age_s)
+            heard_us = not ours & RETURNED and age_s < self._roster.detection(sighting, now)
+            if ours & BY_GROUP:
+                sighting.hears_group_at = now
+        hows = all_hows(packed)
+        if not self._roster.suspects and not peer.suspicions and max(hows, default=0) < SUSPECTED:
+            return bool(hows), heard_us  # nobody suspects anybody, as is usual
         suspicions: dict[int, int] = {}
         youngest_ms = MAX_AGE_MS + 1
-        heard_us = False
         for session, how in unpack_heard(packed):
             age_ms = how & MAX_AGE_MS
-            if session == self._identity.session:
-                sighting.hears_us_at = max(sighting.hears_us_at, now - age_ms / 1000)
-                heard_us = not how & RETURNED and age_ms / 1000 < self._roster.detection(sighting, now)
-                if how & BY_GROUP:
-                    sighting.hears_group_at = now
-            elif self._roster.suspects and (suspect := self._roster.suspects.get(session)) is not None:
+            suspect = self._roster.suspects.get(session)
+            if suspect is not None and age_ms < MAX_AGE_MS:  # a greater age is not told
                 theirs = suspect.sightings.get(link)
                 if theirs is not None and theirs.suspicion is not None:
                     theirs.suspicion.told_at = max(theirs.suspicion.told_at, now - age_ms / 1000)

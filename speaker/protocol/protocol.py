@@ -51,6 +51,7 @@ from speaker.link import LinkName, Mac
 from speaker.plan import BundleId, Plan, PlanChange
 from speaker.protocol.answers import Answers
 from speaker.protocol.claims import ClaimLog
+from speaker.protocol.crowd import ASKED_S, scale_of
 from speaker.protocol.drops import Drops
 from speaker.protocol.effects import (
     AnswerChange,
@@ -83,7 +84,6 @@ from speaker.protocol.voice import Voice
 from speaker.protocol.witnesses import Witnesses
 
 STARTING_INTERVALS = 3
-BUSY_HOLDERS = 50  # interval and floor grow beyond
 LATENESS_HALF_LIFE_S = 1.0
 LOST_FRAMES_S = 0.5
 """What is added to D when frames were lost here: some heartbeats of each peer, for the time of a full queue."""
@@ -418,6 +418,7 @@ class Protocol:
 
     def _may_start(self, now: float) -> bool:
         wait = self._settings.start_wait_s + STARTING_INTERVALS * self._settings.interval_s
+        patience = DOUBT_S + len(self._roster.peers) / ASKED_S
         return (
             not self._voice.leaving
             and self._voice.planned
@@ -425,7 +426,7 @@ class Protocol:
             and now >= self._speaking_since + wait
             and not self._identity.yields(now)
             and any(link.open(now) for link in self._roster.links.values())
-            and not any(self._roster.behind(link, now, DOUBT_S) for link in self._roster.links)
+            and not any(self._roster.behind(link, now, patience) for link in self._roster.links)
             and not self._expected.awaited(now)
         )
 
@@ -461,7 +462,7 @@ class Protocol:
             news.changed = False
             ownership.wake(now)
             holders = sum(bool(peer.mirror.claims) for peer in roster.peers.values()) + bool(self._log.claims)
-            roster.scale = max(1.0, holders / BUSY_HOLDERS)
+            roster.scale = scale_of(holders)
         if news.claims:
             claims, news.claims = news.claims, {}
             ownership.heard(claims, now)

@@ -18,6 +18,7 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
 from speaker.protocol.claims import Claim, ClaimMirror
+from speaker.protocol.crowd import idle_interval, rounds
 from speaker.protocol.detector import SUSPICION_INTERVALS, Detector
 from speaker.protocol.effects import Decision, Effect, LinkState
 from speaker.protocol.fencing import Fence, Fencing
@@ -147,6 +148,8 @@ class Peer:
     mirror: ClaimMirror = field(default_factory=ClaimMirror)
     behind_since: float | None = None
     """Since when we lack some of its claims."""
+    asked_at: float = LONG_AGO
+    """When we last asked for them."""
     claimed_at: float = LONG_AGO
     """When we last heard that it claims something more."""
     skills: int = 0
@@ -298,7 +301,10 @@ class Roster:
         peer = self.peers.get(node)
         seen = [peer.sightings[link] for link in links if link in peer.sightings] if peer is not None else []
         slack = self.settings.idle_interval_s
-        return any(now - sighting.hears_us_at < sighting.detector.suspicion() + slack for sighting in seen)
+        return any(
+            now - sighting.hears_us_at < sighting.detector.suspicion() + slack + self._listed_late(sighting)
+            for sighting in seen
+        )
 
     def latest_able(self) -> float:
         """When a peer last became able to claim, of those that are."""
@@ -359,7 +365,7 @@ class Roster:
         def entry(session: int, at: float, how: int) -> Heard:
             return session, min(max(int((now - at) * 1000), 0), MAX_AGE_MS) | how
 
-        lately = now - SUSPICION_INTERVALS * self.settings.idle_interval_s * self.scale
+        lately = now - SUSPICION_INTERVALS * self.longest_interval_s
         entries = [
             entry(session, pending.heard_at, 0)
             for session, pending in self.pending.items()
@@ -382,7 +388,8 @@ class Roster:
             contact
             for _, sighting in self.on(link)
             if sighting.standing is not Standing.DEAD
-            and now - sighting.hears_group_at > SUSPICION_INTERVALS * interval + sighting.detector.interval
+            and now - sighting.hears_group_at
+            > SUSPICION_INTERVALS * interval + sighting.detector.interval + self._listed_late(sighting)
             for contact in sighting.contacts
         ]
         waiting = (
@@ -390,15 +397,29 @@ class Roster:
         )
         return late + [(pending.address, pending.mac) for pending, _ in zip(waiting, range(NEIGHBOURS), strict=False)]
 
-    def asks(self, now: float) -> list[tuple[int, int]]:
-        """(session, version) of the peers whose claims we lack for more than a moment."""
-        return [
-            (peer.session, peer.mirror.version)
+    def _listed_late(self, sighting: Sighting) -> float:
+        """For how many seconds a peer on the link may list others than us, though it hears us."""
+        return (rounds(len(self.peers)) - 1) * sighting.detector.interval
+
+    @property
+    def longest_interval_s(self) -> float:
+        """Between heartbeats of anybody."""
+        return idle_interval(self.settings.idle_interval_s, self.settings, self.scale, len(self.peers) + 1)
+
+    def awaited(self) -> set[int]:
+        """Sessions that somebody waits to see listed in our heartbeats: they have just come, or are suspected."""
+        return set(self.pending).union(*(peer.suspicions for peer in self.peers.values()))
+
+    def to_ask(self, now: float) -> list[Peer]:
+        """The peers whose claims we lack for more than a moment, those first who were asked longest ago."""
+        lacking = [
+            peer
             for peer in self.peers.values()
             if peer.behind_since is not None
             and (now - peer.behind_since >= self.settings.early_gap_s or self._doubts(peer))
             and any(sighting.standing is not Standing.DEAD for sighting in peer.sightings.values())
         ]
+        return sorted(lacking, key=lambda peer: peer.asked_at)
 
     def _doubts(self, peer: Peer) -> bool:
         return any(peer.session in link.fencing.doubted for link in self.links.values())

@@ -55,6 +55,8 @@ from speaker.protocol.standing import Sign, Standing
 SLOW_QUESTIONS_S = 3.0  # a suspicion older than this is asked about once a second
 WAITING_S = 0.2  # between questions to third parties while fenced or isolated: everything waits for their answer
 LONGEST_WAIT_S = 5.0  # between looks, whatever happens
+REST_S = 0.001  # between looks
+REST_OF_EACH_S = 0.00002  # the same, for each peer that is looked at
 LOOKED_AT = 1000  # claims of a suspect, to find one to ask for
 NONCES = 4  # of the latest questions to a suspect: an answer to an older one is no news
 BLOCKED_S = 1.0  # of a suspect that proves to be alive, until it is reported that its datagrams do not arrive
@@ -95,7 +97,7 @@ class Suspicions:
             if judges:
                 deadlines.append(self._check_link(name, link, now))
             self._watch(name, link, judges and (link.unproven or link.came_up))
-        self._look_at = max(min(deadlines), now + 0.001)
+        self._look_at = max(min(deadlines), now + max(REST_S, REST_OF_EACH_S * len(self._roster.peers)))
         news.look_at = NEVER  # all is judged
         return news
 

@@ -30,6 +30,7 @@ from cluster.objects import NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
 from speaker.protocol.claims import ClaimLog
+from speaker.protocol.crowd import Turns, idle_interval
 from speaker.protocol.effects import SendHeartbeat, SendUnicast
 from speaker.protocol.heartbeat import (
     HEARD_BYTES,
@@ -119,6 +120,7 @@ class Voice:
         self._outbox: dict[_Key, Message] = {}
         self._outbox_at = NEVER
         self._sent_to_asker: dict[_Key, float] = {}
+        self._turns: dict[LinkName, Turns] = {}
 
     # ------------------------------------------------------------------------------------------------ what to say
 
@@ -202,11 +204,11 @@ class Voice:
 
     def _interval(self) -> float:
         """What the next heartbeat announces."""
+        scale = self._roster.scale
         if self._active:
-            base = self._settings.interval_s
-        else:
-            base = self._settings.brisk_interval_s if self.brisk else self._settings.idle_interval_s
-        return base * self._roster.scale
+            return self._settings.interval_s * scale
+        usual = self._settings.brisk_interval_s if self.brisk else self._settings.idle_interval_s
+        return idle_interval(usual, self._settings, scale, len(self._roster.peers) + 1)
 
     def _pace(self, interval: float) -> float:
         """When the next heartbeat follows. Who becomes idle says so several times, since one may be lost."""
@@ -262,8 +264,11 @@ class Voice:
             flags |= Flag.CUT_OFF
         if self.yields:
             flags |= Flag.YIELDS
-        heard = self._roster.heard(here.state.name, now)
-        self._rng.shuffle(heard)
+        heard, lacking = self._roster.heard(here.state.name, now), self._roster.to_ask(now)
+        for peer in lacking[:MAX_ASKS]:
+            peer.asked_at = now
+        if len(lacking) > MAX_ASKS and lacking[MAX_ASKS].asked_at == LONG_AGO:
+            self._in_a_hurry = True
         message = Heartbeat(
             self._roster.node,
             max(1, round(interval * 1000)),
@@ -275,7 +280,7 @@ class Voice:
             b"",
             self._log.version,
             self._log.digest,
-            tuple(self._roster.asks(now)[:MAX_ASKS]),
+            tuple((peer.session, peer.mirror.version) for peer in lacking[:MAX_ASKS]),
             families=pack_families(self._subnets.families_at(here.state.name, now)),
             skills=SKILLS,
             lost=self._roster.lost,
@@ -283,7 +288,8 @@ class Voice:
         room = min((LONGEST_SAID - 8 - authenticator.size(message)) // HEARD_BYTES, MAX_HEARD)
         if len(heard) > room:
             message = replace(message, flags=int(flags | Flag.MORE))
-        return self._encode(authenticator, replace(message, heard=pack_heard(heard[:room])))
+            heard = self._turns.setdefault(here.state.name, Turns()).choose(heard, self._roster.awaited(), room)
+        return self._encode(authenticator, replace(message, heard=pack_heard(heard)))
 
     def _elsewhere(self, here: Link) -> tuple[str, ...]:
         others = (s.state.prefixes for s in self._roster.links.values() if s is not here)

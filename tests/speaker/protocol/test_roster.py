@@ -177,7 +177,7 @@ def test_claims_that_are_lacking_are_asked_for(
     peer.behind_since = behind_since
     if doubted:
         link.fencing.doubt(peer.session, 0.99)
-    assert company.roster.asks(1.0) == ([(peer.session, 0)] if asks else [])
+    assert company.roster.to_ask(1.0) == ([peer] if asks else [])
 
 
 def test_whoever_claims_is_known_by_the_address_until_the_last_one_claims_no_more() -> None:

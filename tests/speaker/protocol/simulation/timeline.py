@@ -8,6 +8,7 @@ left out.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -56,8 +57,10 @@ class Entry(NamedTuple):
 
 def decided(at: float, node: str, decision: Decision) -> Entry:
     """The entry of a speaker's decision."""
-    words = WORDS.get(decision.reason)
-    text = words.format(**decision.fields) if words else f"{decision.reason} {decision.fields}"
+    words = WORDS.get(
+        decision.reason, f"{decision.reason} {dict(decision.fields)}".replace("{", "{{").replace("}", "}}")
+    )
+    text = words.format_map(defaultdict(lambda: "somebody", decision.fields))
     return Entry(at, f"{node} {text}", decision, node)
 
 
