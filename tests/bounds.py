@@ -15,7 +15,7 @@ HEADING = "What the LAN can make grow"
 
 @cache
 def listed() -> Mapping[str, int | str]:
-    """The most of each table, as the page says: ``Roster.peers`` -> 1024; in words, where it grows with what is ours."""
+    """The most of each table, as the page says: ``Roster.peers`` -> 1024; words, where it grows with what is ours."""
     told = rows(section(PAGE, HEADING))
     numbers = {name.strip("`"): most.replace(",", "") for name, _, most, _ in told}
     return {name: int(most) if most.isdigit() else most for name, most in numbers.items()}

@@ -59,14 +59,13 @@ class Choosing:
 
     def load(self, node: NodeName) -> int:
         """How many addresses a node claims."""
-        if node == self._roster.node:
-            return len(self._log.claims)
-        peer = self._roster.peers.get(node)
-        return len(peer.mirror.claims) if peer is not None else 0
+        load = self._roster.load(node)
+        return max(load, len(self._log.claims)) if node == self._roster.node else load
 
     def loads(self) -> dict[NodeName, int]:
         """How many each node claims, this one included."""
-        return {node: self.load(node) for node in (self._roster.node, *self._roster.peers)}
+        nodes = (self._roster.node, *self._roster.peers, *self._roster.absences)
+        return {node: self.load(node) for node in nodes}
 
     def choose(
         self, bundle: Bundle, places: frozenset[LinkFamily], cold: bool, loads: Mapping[NodeName, int], now: float

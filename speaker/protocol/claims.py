@@ -135,6 +135,14 @@ class ClaimLog:
         self._steps: deque[ClaimStep] = deque(maxlen=LOG_STEPS)
         self._whole: tuple[ClaimPart, ...] = ()
 
+    @classmethod
+    def of(cls, mirror: ClaimMirror) -> ClaimLog:
+        """The log of another session, as it was heard: for who goes on with it."""
+        log = cls()
+        log.claims = dict(mirror.claims)
+        log.version, log.digest = mirror.version, mirror.digest
+        return log
+
     def put(self, address: AddressText, claim: Claim | None) -> None:
         """Claim (or, with ``None``, release) an address; said with the next ``commit``."""
         before = self.claims.pop(address, None)
@@ -191,6 +199,10 @@ class ClaimMirror:
     def in_step(self) -> bool:
         """Whether this is what the peer last said that it claims."""
         return self.version >= self._announced
+
+    @property
+    def digest(self) -> int:
+        return self._digest
 
     @property
     def waiting(self) -> int:

@@ -249,7 +249,11 @@ class Expected:
         return due
 
     def _hears(self, node: NodeName, link: LinkName, now: float) -> bool:
-        """Whether datagrams of the speaker arrive, or did until now."""
+        """Whether datagrams of the speaker arrive, or did until now, or another speaker stands in for it."""
+        absence = self._roster.absences.get(node)
+        away = absence.peer.sightings.get(link) if absence is not None else None
+        if away is not None and away.standing is not Standing.DEAD:
+            return True
         sighting = self._roster.sighting(node, link)
         if sighting is None or sighting.standing is Standing.DEAD:
             return False

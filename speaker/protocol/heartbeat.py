@@ -7,8 +7,9 @@ session is a recording: therefore a session that was never heard before counts o
 
 Layout, big-endian: magic (3) and version (1), cluster (8, digest of the cluster's identity), session (8, random),
 sequence (8), tag (16, over all of the rest), then one message as msgpack. A datagram that is said has at most 1,232
-bytes, so that it is never fragmented. Four messages: ``Heartbeat``, for claims ``ClaimStep`` (what changed) and
-``ClaimPart`` (a piece of the whole set), and ``Offer``. ``docs/protocol.md`` has all of it octet by octet.
+bytes, so that it is never fragmented. Five messages: ``Heartbeat``, for claims ``ClaimStep`` (what changed) and
+``ClaimPart`` (a piece of the whole set), ``Offer``, and ``OnBehalf`` (a step or part of a session that the sender
+stands in for). ``docs/protocol.md`` has all of it octet by octet.
 
 **Growth.** A speaker of a later release may say more than this one knows, while an upgrade rolls through the cluster.
 Elements behind those that are known, of a message or of a claim, are ignored, and so are unknown flags. A message of an
@@ -45,7 +46,9 @@ FEATURES = 0
 """Those that this release knows, a bit each, of what may be needed to understand a message or a claim."""
 TAKES_OFFERS = 1
 """A skill, as heartbeats say it: the sender understands an ``Offer``."""
-SKILLS = TAKES_OFFERS
+STANDS_IN = 2
+"""A skill: the sender stands in for sessions that restart, and counts the claims of those that are stood in for."""
+SKILLS = TAKES_OFFERS | STANDS_IN
 """Those of this release."""
 MAX_DATAGRAM = 1400  # what is taken
 LONGEST_SAID = 1280 - 48  # every link that speaks IPv6 carries this (RFC 8200 §5), with the headers of IPv6 and UDP
@@ -57,6 +60,10 @@ MAX_PREFIXES = 8
 MAX_LOST_LINKS = 8
 MAX_HEARD = 128
 MAX_ASKS = 8
+MAX_STOOD_IN = 16
+"""Sessions that one speaker stands in for."""
+STOOD_IN_OCTETS = 600
+"""Of one heartbeat, for what it says of these."""
 MAX_OFFERED = 60
 """Addresses in one message: as many as fit ``LONGEST_SAID``."""
 MAX_PARTS = 600
@@ -126,10 +133,32 @@ class Flag(enum.IntFlag):
     """Its link has just come up: it was as silent as it seemed."""
     YIELDS = 64
     """Another machine has its name, and it is the one that is silent."""
+    RESTARTING = 128
+    """It is told to end, and names its stand-in; with ``LEAVING``: it ends now, and that one stands in for it. Or it
+    has started, and does not hold everything yet that its former session held."""
 
 
 FAMILY_BITS: Mapping[Family, int] = MappingProxyType({Family.IPV4: 1, Family.IPV6: 2})
 """How a heartbeat says which families its link speaks."""
+
+
+class StoodIn(Struct, frozen=True, array_like=True, gc=False):
+    """A session that the sender stands in for on the link that the heartbeat goes out on."""
+
+    session: int
+    node: str
+    version: int
+    """Of its claim set, which the sender keeps for it."""
+    digest: int
+    """Over that."""
+    link: str
+    """As it was heard there: the name that its link has on its node."""
+    mac: bytes
+    """Of that: what answers for its addresses name."""
+    families: int
+    """Those that its kernel speaks there."""
+    addresses: tuple[bytes, ...]
+    """Where its kernel is reached there: one of each family at most, packed."""
 
 
 class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):
@@ -164,6 +193,10 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=0, gc=False):
     """What the sender understands of what others say only to those that do, a bit each."""
     lost: tuple[str, ...] = ()
     """Names of the sender's links that were up and are not any more: it answers nothing there."""
+    stand_in: int = 0
+    """While the sender restarts: the session that it wants to stand in for it."""
+    stood_in: tuple[StoodIn, ...] = ()
+    """The sessions that the sender stands in for here. One that is missing is stood in for by the sender no more."""
 
 
 class WireClaim(Struct, frozen=True, array_like=True, gc=False):
@@ -214,8 +247,16 @@ class Offer(Struct, frozen=True, array_like=True, tag=3, gc=False):
     must: int = 0
 
 
-Message = Heartbeat | ClaimStep | ClaimPart | Offer
-KINDS = (0, 1, 2, 3)
+class OnBehalf(Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """What a session would say of its claims, by the one that stands in for it."""
+
+    session: int
+    said: ClaimStep | ClaimPart
+    must: int = 0
+
+
+Message = Heartbeat | ClaimStep | ClaimPart | Offer | OnBehalf
+KINDS = (0, 1, 2, 3, 4)
 MAX_KIND = 1 << 16
 
 
@@ -362,44 +403,78 @@ def _tag(key: bytes, signed: bytes, payload: bytes) -> bytes:
 
 def _check(message: Message) -> None:
     if isinstance(message, Heartbeat):
-        fine = (
-            0 < len(message.node.encode()) <= MAX_NAME
-            and 0 < message.due_ms <= LONGEST_INTERVAL_MS
-            and 0 <= message.flags < 1 << 16
-            and 0 < len(message.link) <= MAX_LINK_NAME
-            and len(message.mac) == 6
-            and len(message.prefixes) <= MAX_PREFIXES
-            and len(message.elsewhere) <= MAX_PREFIXES
-            and all(len(prefix) <= 64 for prefix in (*message.prefixes, *message.elsewhere))
-            and len(message.heard) % HEARD_BYTES == 0
-            and len(message.heard) <= MAX_HEARD * HEARD_BYTES
-            and 0 <= message.version < _UNSIGNED_64
-            and 0 <= message.digest < _UNSIGNED_64
-            and len(message.asks) <= MAX_ASKS
-            and 0 <= message.families < 1 << 16
-            and 0 <= message.skills < 1 << 16
-            and len(message.lost) <= MAX_LOST_LINKS
-            and _are_link_names(message.lost)
-        )
+        fine = _is_fine_heartbeat(message)
     elif isinstance(message, Offer):
         fine = 0 <= message.to < _UNSIGNED_64 and 0 < len(message.addresses) <= MAX_OFFERED
         fine = fine and all(len(address) in (4, 16) for address in message.addresses)
+    elif isinstance(message, OnBehalf):
+        fine = 0 <= message.session < _UNSIGNED_64 and _are_fine_claims(message.said)
+        _check_features(message.said.must)
     else:
-        fine = 0 < message.version < _UNSIGNED_64 and all(
+        fine = _are_fine_claims(message)
+    _check_features(message.must)
+    if not fine:
+        raise HeartbeatError(Drop.NONSENSE, "out of bounds")
+
+
+def _check_features(must: int) -> None:
+    if must & ~FEATURES:
+        raise HeartbeatError(Drop.UNKNOWN_FEATURE, f"features {must:#x}")
+
+
+def _is_fine_heartbeat(message: Heartbeat) -> bool:
+    return (
+        0 < len(message.node.encode()) <= MAX_NAME
+        and 0 < message.due_ms <= LONGEST_INTERVAL_MS
+        and 0 <= message.flags < 1 << 16
+        and 0 < len(message.link) <= MAX_LINK_NAME
+        and len(message.mac) == 6
+        and len(message.prefixes) <= MAX_PREFIXES
+        and len(message.elsewhere) <= MAX_PREFIXES
+        and all(len(prefix) <= 64 for prefix in (*message.prefixes, *message.elsewhere))
+        and len(message.heard) % HEARD_BYTES == 0
+        and len(message.heard) <= MAX_HEARD * HEARD_BYTES
+        and 0 <= message.version < _UNSIGNED_64
+        and 0 <= message.digest < _UNSIGNED_64
+        and len(message.asks) <= MAX_ASKS
+        and 0 <= message.families < 1 << 16
+        and 0 <= message.skills < 1 << 16
+        and len(message.lost) <= MAX_LOST_LINKS
+        and _are_link_names(message.lost)
+        and 0 <= message.stand_in < _UNSIGNED_64
+        and len(message.stood_in) <= MAX_STOOD_IN
+        and all(map(_is_fine_stood_in, message.stood_in))
+    )
+
+
+def _is_fine_stood_in(entry: StoodIn) -> bool:
+    return (
+        0 <= entry.session < _UNSIGNED_64
+        and 0 < len(entry.node.encode()) <= MAX_NAME
+        and 0 < entry.version < _UNSIGNED_64
+        and 0 <= entry.digest < _UNSIGNED_64
+        and _are_link_names((entry.link,))
+        and len(entry.mac) == 6
+        and 0 <= entry.families < 1 << 16
+        and 0 < len(entry.addresses) <= 2
+        and all(len(address) in (4, 16) for address in entry.addresses)
+    )
+
+
+def _are_fine_claims(message: ClaimStep | ClaimPart) -> bool:
+    return (
+        0 < message.version < _UNSIGNED_64
+        and all(
             len(claim.address) in (4, 16) and 0 <= claim.epoch < MAX_EPOCH and 0 <= claim.preference < MAX_PREFERENCE
             for claim in message.claims
         )
-        fine = fine and all(0 <= place < len(message.claims) and must >= 0 for place, must in message.marks)
-        fine = fine and all(
+        and all(0 <= place < len(message.claims) and must >= 0 for place, must in message.marks)
+        and all(
             0 <= place < len(message.claims) and 0 < len(names) <= MAX_CLAIM_LINKS and _are_link_names(names)
             for place, names in message.links
         )
-        if isinstance(message, ClaimPart):
-            fine = fine and 0 <= message.index < message.total <= MAX_PARTS
-    if message.must & ~FEATURES:
-        raise HeartbeatError(Drop.UNKNOWN_FEATURE, f"features {message.must:#x}")
-    if not fine:
-        raise HeartbeatError(Drop.NONSENSE, "out of bounds")
+        and (not isinstance(message, ClaimPart) or 0 <= message.index < message.total <= MAX_PARTS)
+    )
 
 
 def _are_link_names(names: tuple[str, ...]) -> bool:

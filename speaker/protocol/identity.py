@@ -2,7 +2,8 @@
 
 A peer is a node with one session. Another session of the same node counts only once one of its heartbeats names *this
 node's* present session, which no recording from before can do. What the former session has said never counts again;
-neither does what it says later, if both come from one place.
+neither does what it says later, if both come from one place. What the former session claims goes on counting while
+another speaker stands in for it (``absences``).
 
 **Two machines with one name.** Another session waits while the former one lives in another place. The machine that was
 there first stays the peer, unless it says that it yields.
@@ -10,17 +11,15 @@ there first stays the peer, unless it says that it yields.
 **Two machines with our name.** The one that is able stays; of two such the one with the lower session. The other one
 yields: it answers for nothing until its twin has been silent for five seconds. Both say so (``DuplicateNode``).
 
-**Bounds**, also against a member that has the key: 256 nodes, 256 sessions that have not named ours, 4,096 sessions
-that never count again.
+**Bounds**, also against a member that has the key: 256 nodes, 256 sessions that have not named ours.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName, Mac
+from speaker.protocol.absences import Absences
 from speaker.protocol.heartbeat import (
     Drop,
     Envelope,
@@ -33,39 +32,30 @@ from speaker.protocol.heartbeat import (
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.roster import Peer, Pending, Roster
+from speaker.protocol.sessions import FOREVER, Sessions
 from speaker.protocol.standing import Standing
 
 MAX_PEERS = 1024
 MAX_PENDING = 1024
-MAX_RETIRED = 4096
 PENDING_S = 5.0  # an unconfirmed session not heard for longer is forgotten
 TWIN_S = 5.0  # of silence, until a node that has our name is believed to be gone
-FOREVER = (1 << 64) - 1
 ABLE, YIELDS = int(Flag.ABLE), int(Flag.YIELDS)
 
 
 class Identity:
     """Admits sessions to the roster, and removes them."""
 
-    def __init__(self, session: int, roster: Roster, mirrors: Mirrors) -> None:
+    def __init__(
+        self, session: int, roster: Roster, *, sessions: Sessions, mirrors: Mirrors, absences: Absences
+    ) -> None:
         self.session = session
         """Our own."""
-        self.able = False
-        """Whether we can claim, as we say on links that are open."""
         self._roster = roster
+        self._sessions = sessions
         self._mirrors = mirrors
-        self._by_session: dict[int, Peer] = {}
-        self._retired: OrderedDict[int, int] = OrderedDict()
-        """Session -> its datagrams up to this sequence never count again."""
+        self._absences = absences
         self._duplicate_reported_at = LONG_AGO
         self._yields_until = LONG_AGO
-
-    def peer(self, session: int) -> Peer | None:
-        """Whose session it is, of those that count."""
-        return self._by_session.get(session)
-
-    def is_retired(self, session: int, sequence: int) -> bool:
-        return sequence <= self._retired.get(session, -1)
 
     def introduce(
         self, link: LinkName, source: AddressText, envelope: Envelope, message: Heartbeat, now: float
@@ -79,7 +69,9 @@ class Identity:
             self._forget_pending(now)
             if len(self._roster.pending) >= MAX_PENDING:
                 raise HeartbeatError(Drop.TABLE_FULL)
-            pending = Pending(NodeName(message.node), ReplayWindow(), link, source, Mac(message.mac), now, now)
+            away = self._absences.peer(session)
+            window = away.window if away is not None else ReplayWindow()
+            pending = Pending(NodeName(message.node), window, link, source, Mac(message.mac), now, now)
             self._roster.pending[session] = pending
             news.speak = True
         if not pending.window.accept(envelope.sequence):
@@ -93,7 +85,10 @@ class Identity:
             self._meet_twin(session, pending, message, now)
             news.changed = True
             return None, news
-        former = self._roster.peers.get(pending.node)
+        former, away = self._roster.peers.get(pending.node), self._absences.peer(session)
+        if away is not None and former is None and away.node == pending.node:
+            del self._roster.pending[session]
+            return away, self._absences.revoke(away, link, now)
         if former is not None and self._lives_elsewhere(former, pending, now, yields=bool(message.flags & YIELDS)):
             return None, news
         if former is None and len(self._roster.peers) >= MAX_PEERS:
@@ -101,26 +96,21 @@ class Identity:
         del self._roster.pending[session]
         if former is not None:
             elsewhere = not any(sighting.is_at(source, Mac(message.mac)) for sighting in former.sightings.values())
-            news.add(self.remove(former, now, retire_at=former.window.newest if elsewhere else FOREVER))
-            self._roster.report("PeerDead", node=former.node, proof="new session")
+            if not elsewhere and self._absences.may_begin(former, now):
+                news.add(self._absences.begin(former, "new session", now, ended=True))
+            else:
+                news.add(self.remove(former, now, retire_at=former.window.newest if elsewhere else FOREVER))
+                self._roster.report("PeerDead", node=former.node, proof="new session")
         peer = Peer(pending.node, session, pending.window)
-        self._roster.peers[peer.node] = peer
-        self._by_session[session] = peer
+        self._sessions.add(peer)
         return peer, news
 
     def remove(self, peer: Peer, now: float, retire_at: int = FOREVER) -> News:
         """Its session's datagrams up to this sequence never count again."""
-        for sighting in peer.sightings.values():
-            self._roster.end_suspicion(peer, sighting)
-            self._roster.by_mac.pop(sighting.mac, None)
-            self._roster.by_mac.pop(sighting.other_mac, None)
-        self._roster.suspects.pop(peer.session, None)
-        del self._roster.peers[peer.node]
-        del self._by_session[peer.session]
+        self._sessions.remove(peer)
+        self._sessions.forget_macs(peer)
+        self._sessions.retire(peer.session, retire_at)
         self._mirrors.trust(peer)
-        self._retired[peer.session] = retire_at
-        while len(self._retired) > MAX_RETIRED:
-            self._retired.popitem(last=False)
         news = self._mirrors.forget(peer, f"death of {peer.node}")
         news.changed, news.look_at = True, now
         return news
@@ -148,7 +138,7 @@ class Identity:
     def _meet_twin(self, session: int, twin: Pending, message: Heartbeat, now: float) -> None:
         """Another machine has our name. One of the two is able and stays; if both are, the one of the lower session.
         Able is who says so, on both sides. Nobody yields to one that says that it yields itself."""
-        able, own = bool(message.flags & ABLE), self.able and self._roster.links[twin.link].open(now)
+        able, own = bool(message.flags & ABLE), self._roster.able and self._roster.links[twin.link].open(now)
         if message.flags & YIELDS:
             stays = not self.yields(now) or self.session < session
         else:

@@ -161,7 +161,7 @@ class OwnLinks:
         """Forget who was heard on links that are gone, and know the others by the names that their links have now.
         Returns the claims that count for something else than before, and why."""
         claims: dict[AddressText, str] = {}
-        for peer in self._roster.peers.values():
+        for peer in self._roster.all_sessions():
             for name in gone:
                 if name in peer.sightings:
                     self._roster.end_suspicion(peer, peer.sightings[name])

@@ -19,6 +19,9 @@ segment, the first one counts as long as it speaks.
 **Lost links.** A peer that loses one of its links says so on the others. It is dead at once on this node's link to that
 segment, unless it has another interface there. What it said before the loss and comes later is no life. Not promised:
 that a second loss within half a second is believed; then the silence tells.
+
+**Restarts.** What a heartbeat says of who stands in for whom goes to ``absences``. What a stand-in says on behalf of a
+session counts as long as it stands in for it.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from cluster.addresses import Family, family_of
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName, Mac
+from speaker.protocol.absences import Absences
 from speaker.protocol.detector import SUSPICION_INTERVALS, Detector
 from speaker.protocol.heartbeat import (
     BY_GROUP,
@@ -39,6 +43,7 @@ from speaker.protocol.heartbeat import (
     Heartbeat,
     HeartbeatError,
     Offer,
+    OnBehalf,
     Unknown,
     all_hows,
     how_heard,
@@ -50,21 +55,26 @@ from speaker.protocol.identity import Identity
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.roster import NO_MAC, Peer, Roster, Sighting, claims_of
+from speaker.protocol.sessions import Sessions
 from speaker.protocol.standing import Sign, Standing
 from speaker.protocol.subnets import Subnets
 
 REST_S = 0.5
 """Between changes of a peer's families or interface on a link, or losses of it: all of its claims are judged anew."""
 ABLE, STARTING, LEAVING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING)
-ANSWER, CUT_OFF, YIELDS = int(Flag.ANSWER), int(Flag.CUT_OFF), int(Flag.YIELDS)
+ANSWER, CUT_OFF, YIELDS, RESTARTING = int(Flag.ANSWER), int(Flag.CUT_OFF), int(Flag.YIELDS), int(Flag.RESTARTING)
 
 
 class Membership:
     """Sans-IO: fills the roster with what datagrams say."""
 
-    def __init__(self, identity: Identity, mirrors: Mirrors, roster: Roster) -> None:
+    def __init__(
+        self, identity: Identity, roster: Roster, *, sessions: Sessions, mirrors: Mirrors, absences: Absences
+    ) -> None:
         self._identity = identity
+        self._sessions = sessions
         self._mirrors = mirrors
+        self._absences = absences
         self._subnets = Subnets(roster)
         self._roster = roster
         self._news = News()
@@ -85,15 +95,15 @@ class Membership:
         if session == self._identity.session:
             self._news.networks = isinstance(message, Heartbeat) and self._note_own(link, message, now)
             raise HeartbeatError(Drop.OWN)
-        if self._identity.is_retired(session, envelope.sequence):
+        if self._sessions.is_retired(session, envelope.sequence):
             raise HeartbeatError(Drop.REPLAYED)
-        peer = self._identity.peer(session)
+        peer = self._sessions.peer(session)
         if isinstance(message, Heartbeat):
             if peer is None:
                 peer, introduced = self._identity.introduce(link, source, envelope, message, now)
                 self._news.add(introduced)
                 if peer is None:
-                    self._news.asked.update(self._asked(message))
+                    self._note_asked(message)
                     if not by_group:  # nor may what we say to the group reach it
                         self._news.write_to(link, NodeName(message.node), ((source, Mac(message.mac)),))
                     return
@@ -119,6 +129,11 @@ class Membership:
         if isinstance(message, Offer):
             if message.to == self._identity.session:
                 self._news.offered.update((unpack_address(address), peer.node) for address in message.addresses)
+            return
+        if isinstance(message, OnBehalf):
+            absent = self._absences.spoken_for(message.session, session)
+            if absent is not None:
+                self._news.add(self._mirrors.take(absent, message.said, now))
             return
         self._news.add(self._mirrors.take(peer, message, now))
 
@@ -168,14 +183,14 @@ class Membership:
         self._note_link(link, sighting, message if first else None, now)
         hears, heard_all_along = self._read_heard(peer, link, sighting, message.heard, now)
         if message.flags & LEAVING:
-            self._news.add(self._identity.remove(peer, now))
-            self._roster.report("PeerDead", node=peer.node, link=link, proof="left")
+            self._leave(peer, link, message, now)
             return
         if message.flags & ANSWER or (sighting.standing is Standing.DEAD and not hears):
             self._news.speak = True
             self._news.write_to(link, peer.node, sighting.contacts)  # what we say to the group may not reach it
-        self._news.changed |= self._mirrors.note(peer, message, now)
+        self._news.changed |= self._mirrors.note(peer, message.version, message.digest, now)
         peer.skills = message.skills
+        peer.restarting, peer.stand_in = bool(message.flags & RESTARTING), message.stand_in
         if hears or not any(
             other is not peer and theirs.standing is Standing.ALIVE for other, theirs in self._roster.on(link)
         ):
@@ -186,8 +201,17 @@ class Membership:
             self._news.changed = True
         if first:
             self._note_families(peer, sighting, unpack_families(message.families), now)
+            self._news.add(self._absences.heard(link, peer.session, message.stood_in, now))
         sighting.starting, sighting.yields = bool(message.flags & STARTING), bool(message.flags & YIELDS)
-        self._news.asked.update(self._asked(message))
+        self._note_asked(message)
+
+    def _leave(self, peer: Peer, link: LinkName, message: Heartbeat, now: float) -> None:
+        """It ends: having released everything, or with another speaker that stands in for it."""
+        if message.stand_in and self._absences.may_begin(peer, now):
+            self._news.add(self._absences.begin(peer, "restarts", now, ended=True))
+            return
+        self._news.add(self._identity.remove(peer, now))
+        self._roster.report("PeerDead", node=peer.node, link=link, proof="left")
 
     def _sight(
         self, peer: Peer, link: LinkName, source: AddressText, message: Heartbeat, now: float
@@ -244,10 +268,14 @@ class Membership:
             self._news.add(self._roster.change_standing(peer, name, Sign.LOSS, f"death of {peer.node}", now))
             self._roster.report("PeerDead", node=peer.node, link=name, proof="lost its link", silent_ms=silent_ms)
 
-    def _asked(self, message: Heartbeat) -> dict[int, None]:
-        """The versions of our claims that the sender has, if it lacks later ones. They are said to anybody who has
-        heard us: also to a machine that is no peer yet, since another one has had its name."""
-        return dict.fromkeys(version for session, version in message.asks if session == self._identity.session)
+    def _note_asked(self, message: Heartbeat) -> None:
+        """The versions that the sender has, of claims of which it lacks later ones: ours, and others'. They are said to
+        anybody who has heard us: also to a machine that is no peer yet, since another one has had its name."""
+        for session, version in message.asks:
+            if session == self._identity.session:
+                self._news.asked[version] = None
+            else:
+                self._news.asked_of[session] = min(version, self._news.asked_of.get(session, version))
 
     def _note_interface(self, peer: Peer, sighting: Sighting, source: AddressText, message: Heartbeat) -> bool:
         """The interface by which the peer is on this link. Another one of its on the same segment counts only when

@@ -13,7 +13,7 @@ before them. Where there are more claims, the peer with the most of them claims 
 
 from __future__ import annotations
 
-from speaker.protocol.heartbeat import ClaimPart, ClaimStep, Drop, Heartbeat, HeartbeatError
+from speaker.protocol.heartbeat import ClaimPart, ClaimStep, Drop, HeartbeatError
 from speaker.protocol.news import News
 from speaker.protocol.roster import Peer, Roster, claims_of
 
@@ -33,11 +33,11 @@ class Mirrors:
         self._waiting = 0
         """Claim messages of all peers that wait for others."""
 
-    def note(self, peer: Peer, message: Heartbeat, now: float) -> bool:
-        """What a heartbeat says of its sender's claims. Returns whether the peer is doubted no more on some link."""
+    def note(self, peer: Peer, version: int, digest: int, now: float) -> bool:
+        """What a heartbeat says of a session's claims. Returns whether the peer is doubted no more on some link."""
         if peer.ignored:
             return False
-        peer.mirror.note(message.version, message.digest)
+        peer.mirror.note(version, digest)
         return self._note_behind(peer, now)
 
     def take(self, peer: Peer, message: ClaimStep | ClaimPart, now: float) -> News:
@@ -55,23 +55,24 @@ class Mirrors:
         self.refused += max(0, len(mirror.strange) - strange)
         self._waiting += mirror.waiting - waited
         for address, claim in changes.items():
-            self._roster.note_claimant(address, peer.node, claim is not None)
+            self._roster.note_claimant(address, peer.node)
             news.claims[address] = f"released by {peer.node}"
             if claim is not None:
                 peer.claimed_at = now
         if self._claims > MAX_ALL_CLAIMS:
-            news.add(self._ignore(max(self._roster.peers.values(), key=lambda other: other.mirror.size)))
+            news.add(self._ignore(max(self._roster.all_sessions(), key=lambda other: other.mirror.size)))
         news.changed |= self._note_behind(peer, now)
         return news
 
     def forget(self, peer: Peer, why: str) -> News:
         """It claims nothing any more, and why."""
         news = News(claims=claims_of(peer, why))
-        for address in peer.mirror.claims:
-            self._roster.note_claimant(address, peer.node, False)
+        claimed = list(peer.mirror.claims)
         self._claims -= peer.mirror.size
         self._waiting -= peer.mirror.waiting
         peer.mirror.clear()
+        for address in claimed:
+            self._roster.note_claimant(address, peer.node)
         return news
 
     def trust(self, peer: Peer) -> bool:

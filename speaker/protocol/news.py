@@ -33,6 +33,8 @@ class News:
     """Which peers are to get that heartbeat by unicast too, and where."""
     asked: dict[int, None] = field(default_factory=dict)
     """Versions after which peers want our claims."""
+    asked_of: dict[int, int] = field(default_factory=dict)
+    """Other sessions whose claims somebody wants, and the lowest version after which."""
     alarm_until: float = LONG_AGO
     """Until then peers look for somebody: heartbeats come quickly."""
     offered: dict[AddressText, NodeName] = field(default_factory=dict)
@@ -53,6 +55,8 @@ class News:
         self.speak |= other.speak
         self.unicast.update(other.unicast)
         self.asked.update(other.asked)
+        for session, version in other.asked_of.items():
+            self.asked_of[session] = min(version, self.asked_of.get(session, version))
         self.alarm_until = max(self.alarm_until, other.alarm_until)
         self.offered.update(other.offered)
         self.dropped = other.dropped or self.dropped

@@ -10,7 +10,8 @@ other claim is higher. Two examples:
 A node is the owner only where it can answer. Its kernel serves an address only where it speaks the address's family,
 and advertisements may name interfaces. So an address has no links on this node that do not speak its family, wherever
 it belongs. A claim of another node does not count where that one's heartbeats do not say the family, nor on segments of
-other links than the claim says (``Roster.claim_on``).
+other links than the claim says (``Roster.claim_of``). What an absent session claims counts as long as another speaker
+stands in for it (``absences``).
 
 Two kinds of links count for less. One that is down counts for nothing. One on which no other speaker was ever heard, as
 a bridge for containers, counts only where all links of the address are such: the address is answered for there by its
@@ -37,7 +38,6 @@ from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import Claim, ClaimLog, outranks
 from speaker.protocol.heartbeat import MAX_CLAIM_LINKS, MAX_EPOCH
 from speaker.protocol.roster import LinkFamily, Network, Roster
-from speaker.protocol.standing import Standing
 from speaker.protocol.subnets import Subnets, networks_of
 
 HIGHEST_EPOCH = MAX_EPOCH - 2
@@ -158,15 +158,12 @@ class Owners:
     # ------------------------------------------------------------------------------------------------ owners
 
     def rival(self, address: AddressText, link: LinkName) -> Owner | None:
-        """The highest claim of another node that lives on the link."""
+        """The highest claim on the link that is none of this session: of another node that lives there, or of one, this
+        node included, for whose former session another speaker stands in."""
         best: Owner | None = None
         for node in self._roster.claimants.get(address, ()):
-            peer = self._roster.peers[node]
-            sighting = peer.sightings.get(link)
-            if sighting is None or sighting.standing is Standing.DEAD:
-                continue
-            claim = self._roster.claim_on(peer, address, link)
-            if claim is None:
+            claim = self._roster.claim_of(node, address, link)
+            if claim is None or (node == self._roster.node and address in self._log.claims):
                 continue
             if best is None or outranks(claim, node, best.claim, best.node):
                 best = Owner(node, claim)
@@ -224,8 +221,9 @@ class Owners:
     def note_epochs(self, address: AddressText) -> None:
         """Remember the highest epoch that is claimed by anybody."""
         for node in self._roster.claimants.get(address, ()):
-            claim = self._roster.peers[node].mirror.claims[address]
-            self._epochs[address] = max(claim.epoch, self._epochs.get(address, 0))
+            claims = (peer.mirror.claims.get(address) for peer in self._roster.sessions(node))
+            highest = max((claim.epoch for claim in claims if claim is not None), default=0)
+            self._epochs[address] = max(highest, self._epochs.get(address, 0))
 
     def note_epoch(self, address: AddressText, epoch: int) -> None:
         self._epochs[address] = max(epoch, self._epochs.get(address, 0))

@@ -41,7 +41,7 @@ from cluster.times import NEVER
 from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
 from speaker.protocol.arbitration import Arbitration, Held, Verdict
-from speaker.protocol.bundles import Bundles, Changed
+from speaker.protocol.bundles import Bundles, Changed, candidate_of
 from speaker.protocol.choosing import Choosing
 from speaker.protocol.claiming import Claiming
 from speaker.protocol.claims import Claim, ClaimLog
@@ -252,6 +252,7 @@ class Ownership:
             self._former_tenures.update(dict.fromkeys(former.addresses, tenure))
         gone = [address for address in former.addresses if address not in of]
         self._release([address for address in gone if address in self.log.claims], "left the Plan")
+        self._touch(gone)
         for address in gone:
             self._owners.forget(address)
             self.probes.forget(address)
@@ -315,10 +316,62 @@ class Ownership:
     def is_served_on(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
         """Whether the address is in the Plan, can be asked for on the link, and the peer answers for it there if it
         holds it."""
+        return address in self._bundles.of and self.answers_there(address, link, peer, now)
+
+    def answers_there(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
+        """Whether the address can be asked for on the link, and the peer answers for it there if it holds it."""
         claim = self._roster.claim_on(peer, address, link)
-        if claim is None or address not in self._bundles.of or not self._owners.speaks(link, address):
+        if claim is None or not self._owners.speaks(link, address):
             return False
         return bool(claim.links) or link in self._owners.links_of_unnamed(address, now)
+
+    def owner_node(self, address: AddressText, link: LinkName) -> NodeName | None:
+        """Whose the address is on the link."""
+        owner = self._owners.owner(address, link)
+        return owner.node if owner is not None else None
+
+    def bundle_of(self, address: AddressText) -> Bundle | None:
+        return self._bundles.of.get(address)
+
+    def can_be_taken_from(self, address: AddressText, node: NodeName, now: float) -> bool:
+        """Whether another node could hold the address that is ranked before this one, or this one is not ranked."""
+        bundle = self._bundles.of.get(address)
+        if bundle is None:
+            return False
+        places, ranked = frozenset(self._owners.counts(address, now)), candidate_of(bundle, node)
+        self._choosing.begin()
+        return any(
+            self._choosing.able(each, places)
+            for each in bundle.candidates
+            if each.node != node and (ranked is None or each.tier < ranked.tier)
+        )
+
+    # ------------------------------------------------------------------------------------------------ a restart
+
+    def resume(self, claims: Mapping[AddressText, Claim], now: float) -> list[AddressText]:
+        """Claim at the same epochs what this node's former session claimed, as far as the Plan still has it and no
+        other node's claim is higher. Returns what is claimed."""
+        resumed: list[AddressText] = []
+        bundles: dict[BundleId, Bundle] = {}
+        for address, claim in claims.items():
+            bundle = self._bundles.of.get(address)
+            if bundle is None or address in self.log.claims or self._owners.is_unspoken(address, now):
+                continue
+            self.log.put(address, claim._replace(links=self._owners.claimed_for(bundle, now)))
+            winner, _ = self._owners.rivals(address, now)
+            if winner is not None:
+                self.log.put(address, None)
+                continue
+            self._owners.note_epoch(address, claim.epoch)
+            self.probes.forget(address)
+            self._roster.report("Claimed", address=address, epoch=claim.epoch, why="resumed")
+            resumed.append(address)
+            bundles[bundle.id] = bundle
+        for bundle in bundles.values():
+            self._moving.claimed(bundle, self._tenure(bundle, now), now)
+            self._claiming.look(bundle, now)
+        self._touch(resumed)
+        return resumed
 
     def held_on(self, address: AddressText, now: float) -> frozenset[LinkName]:
         """Where the address is this node's to answer for now, unless answering is suspended there."""

@@ -13,6 +13,8 @@ The parts:
   they are, ``mirrors`` with the claims of others, ``links`` with this node's links, ``witnesses`` with other frames.
 - Who should be there, by the API, and is not heard: ``expected``.
 - Who lives: ``suspicion`` finds it out, and ``standing`` says what that changes.
+- Who restarts: ``absences`` knows whose claims count although they are not heard, ``standing_in`` answers for others,
+  ``restarting`` ends this speaker, and ``resuming`` has it hold again what it held.
 - Who holds what, and who answers: ``ownership`` claims and releases, ``former`` knows who held it before a start of the
   whole cluster, ``answers`` tells the responder, and ``fencing``
   keeps a link silent where this node may not know who has taken over.
@@ -49,6 +51,7 @@ from cluster.times import LONG_AGO, NEVER
 from speaker.directory import DirectoryChange
 from speaker.link import LinkName, Mac
 from speaker.plan import BundleId, Plan, PlanChange
+from speaker.protocol.absences import Absences
 from speaker.protocol.answers import Answers
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.crowd import ASKED_S, scale_of
@@ -76,9 +79,13 @@ from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.own_trouble import OwnTrouble
 from speaker.protocol.ownership import Ownership
+from speaker.protocol.restarting import End, Restarting
+from speaker.protocol.resuming import Resuming
 from speaker.protocol.rivals import Rivals
 from speaker.protocol.roster import Roster
+from speaker.protocol.sessions import Sessions
 from speaker.protocol.settings import Settings
+from speaker.protocol.standing_in import StandIns
 from speaker.protocol.suspicion import Suspicions
 from speaker.protocol.voice import Voice
 from speaker.protocol.witnesses import Witnesses
@@ -101,15 +108,35 @@ class Protocol:
         self._roster = Roster(node, settings, self._effects.append)
         self._witnesses = Witnesses(self._roster)
         self._mirrors = Mirrors(self._roster)
-        self._identity = Identity(session, self._roster, self._mirrors)
-        self._membership = Membership(self._identity, self._mirrors, self._roster)
+        sessions = Sessions(self._roster)
+        self._absences = Absences(session, self._roster, sessions, self._mirrors)
+        self._identity = Identity(
+            session, self._roster, sessions=sessions, mirrors=self._mirrors, absences=self._absences
+        )
+        self._membership = Membership(
+            self._identity, self._roster, sessions=sessions, mirrors=self._mirrors, absences=self._absences
+        )
         self._foreign = ForeignSpeakers()
         self._ownership = Ownership(self._roster, self._log, self._foreign, rng)
-        self._suspicions = Suspicions(self._roster, rng, self._ownership.is_served_on)
+        self._stand_ins = StandIns(
+            session, self._roster, self._ownership, mirrors=self._mirrors, absences=self._absences
+        )
+        self._suspicions = Suspicions(self._roster, rng, self._ownership.is_served_on, self._absences)
         self._links = OwnLinks(self._roster, self._log, self._ownership.links_of)
-        self._answers = Answers(self._roster, self._ownership)
+        self._answers = Answers(self._roster, self._ownership, self._stand_ins)
+        self._restarting = Restarting(
+            session,
+            self._roster,
+            self._log,
+            absences=self._absences,
+            stand_ins=self._stand_ins,
+            answered_on=self._answers.own_links,
+        )
+        self._resuming = Resuming(self._roster, self._ownership)
         self._expected = Expected(self._roster)
-        self._voice = Voice(session, self._roster, self._log, rng, now, missing=self._expected.due)
+        self._voice = Voice(
+            session, self._roster, self._log, rng, now, stand_ins=self._stand_ins, missing=self._expected.due
+        )
         self._speaking_since: float | None = None
         self._timer_at = now
         self._news = News()
@@ -206,6 +233,8 @@ class Protocol:
         self._take_in(news)
         if news.dropped is None:
             self._carry_over(now)
+            if self._restarting.active:
+                self._end(self._restarting.review(now), now)
             return True
         self._drops.note(link, source, news.dropped, now)
         if news.networks:
@@ -257,6 +286,7 @@ class Protocol:
         if node is None:
             look = self._witnesses.neighbour(seen, now)
         else:
+            self._witnesses.kernel(seen, node, now)
             look = bool(seen.proof) and self._is_proof(seen, node) and self._witnesses.proved(seen.link, node, now)
         if look:
             self._suspicions.look(now)
@@ -306,8 +336,18 @@ class Protocol:
             self._ownership.set_able(True, now)
             self._voice.hurry()
         self._ownership.handle_timer(now)
+        self._review_restarts(now)
         self._carry_over(now)
         self._voice.handle_timer(now)
+
+    def _review_restarts(self, now: float) -> None:
+        """Who is away, who stands in, and whether this node ends or resumes."""
+        self._take_in(self._absences.review(now))
+        self._take_in(self._stand_ins.review(now))
+        if self._resuming.review(now):
+            self._voice.hurry()
+        if self._restarting.active:
+            self._end(self._restarting.review(now), now)
 
     def loop_late(self, seconds: float, now: float) -> None:
         """The loop was away for that long beyond its deadline. If that is half the detection floor or more, everything
@@ -318,26 +358,44 @@ class Protocol:
         self._effects[:] = [effect for effect in self._effects if isinstance(effect, Decision)]
         self._timer_at = now
         self._ownership.discard_answers(now)
+        self._stand_ins.excuse(now)
         self._take_in(self._links.stall(now))
         self._fenced("LoopLate", seconds)
         self._voice.begin(now)
         self._carry_over(now)
 
-    def release_all(self, now: float) -> None:
-        """Release every claim, say so three times, and claim nothing more. ``released`` tells when it was said."""
-        if self._voice.leaving:
+    def end(self, now: float) -> None:
+        """End this speaker: with another one that stands in for it, or by releasing every claim. Nothing is claimed any
+        more. ``ended`` tells when all was said."""
+        if self._voice.leaving or self._restarting.active:
+            return
+        self._voice.ready = self._roster.able = False
+        self._ownership.set_able(False, now)
+        self._answers.note(now)
+        self._end(self._restarting.begin(now), now)
+        self._carry_over(now)
+
+    def _end(self, how: End, now: float) -> None:
+        """Go on with the end, or come to it."""
+        named, self._voice.stand_in = self._voice.stand_in, self._restarting.stand_in
+        self._voice.restarting = how is not End.RELEASES
+        if how is End.NAMES:
+            if self._voice.stand_in != named:
+                self._voice.speak(now)
             return
         self._voice.leave()
-        self._voice.ready = False
-        self._ownership.release_all(now)
-        self._carry_over(now)
+        if how is End.RELEASES:
+            self._stand_ins.close_all()
+            self._ownership.release_all(now)
+            self._carry_over(now)
         self._voice.speak(now)
 
     # ------------------------------------------------------------------------------------------------ outputs
 
     def next_deadline(self) -> float | None:
         """When ``handle_timer`` should be called next; ``None`` if nothing is due ever."""
-        deadlines = [self._suspicions.next_deadline(), self._ownership.next_deadline(), self._voice.next_deadline()]
+        parts = (self._suspicions, self._ownership, self._voice, self._absences, self._stand_ins)
+        deadlines = [part.next_deadline() for part in (*parts, self._restarting, self._resuming)]
         if self._voice.authenticator is not None:
             deadlines.append(self._links.next_deadline())
         if self._news.networks:
@@ -355,6 +413,10 @@ class Protocol:
         """Each address that is answered for now, and on which links."""
         self._answers.note(self._timer_at)
         return self._answers.answered()
+
+    def named(self) -> Mapping[AddressText, Mapping[LinkName, Mac]]:
+        """The MACs of other nodes that answers name, for some of these addresses and links."""
+        return self._answers.named()
 
     def take_answers(self) -> AnswerChange | None:
         """What to answer for from now on, as far as it changed since the last call; ``None`` when nothing did. To be
@@ -403,8 +465,8 @@ class Protocol:
         return self._voice.ready
 
     @property
-    def released(self) -> bool:
-        """``release_all`` was called and has been said often enough to go."""
+    def ended(self) -> bool:
+        """``end`` was called, and what follows has been said often enough to go."""
         return self._voice.has_left
 
     # ------------------------------------------------------------------------------------------------ starting
@@ -421,6 +483,7 @@ class Protocol:
         patience = DOUBT_S + len(self._roster.peers) / ASKED_S
         return (
             not self._voice.leaving
+            and not self._restarting.active
             and self._voice.planned
             and self._speaking_since is not None
             and now >= self._speaking_since + wait
@@ -446,7 +509,7 @@ class Protocol:
         roster, ownership, news = self._roster, self._ownership, self._news
         if news.changed and ownership.degraded:
             self._take_in(self._expected.review(now, at_once=True))
-        self._identity.able = self._voice.ready
+        roster.able = self._voice.ready
         self._voice.yields = self._identity.yields(now)
         answering = frozenset(name for name, link in roster.links.items() if link.answering)
         known = news.networks and now >= self._networks_again_at
@@ -461,14 +524,20 @@ class Protocol:
         if news.changed:
             news.changed = False
             ownership.wake(now)
+            self._absences.look(now)
+            self._stand_ins.look(now)
             holders = sum(bool(peer.mirror.claims) for peer in roster.peers.values()) + bool(self._log.claims)
             roster.scale = scale_of(holders)
         if news.claims:
             claims, news.claims = news.claims, {}
             ownership.heard(claims, now)
+            self._take_in(self._stand_ins.follow(claims, now))
         if news.offered:
             offered, news.offered = news.offered, {}
             ownership.offered(offered, now)
+        self._take_in(self._stand_ins.follow(ownership.touched, now))
+        if not self._voice.stand_in:
+            self._voice.restarting = self._resuming.restarting
         self._voice.offer(ownership.hand_overs.take_offers(), now)
         self._voice.tell_changes(now)
 

@@ -1,16 +1,20 @@
 """The tables of who and what is known: links, peers, and what each peer was last seen to do on each link.
 
 Each fact is in one place, and nothing is decided here. ``membership``, ``identity`` and ``mirrors`` fill the tables
-with what datagrams say, ``links`` with what netlink says, ``witnesses`` with what other frames show, and ``suspicion``
-with what time and silence show. All parts ask them.
+with what datagrams say, ``links`` with what netlink says, ``witnesses`` with what other frames show, ``suspicion`` with
+what time and silence show, and ``absences`` with who stands in for whom. All parts ask them.
+
+A node has one peer, the speaker that is heard there, or one *absence*, a session that another speaker stands in for; or
+both, when a speaker has started again and does not yet hold everything that its former session held.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from cluster.addresses import Family, family_of
@@ -94,6 +98,8 @@ class Sighting:
     """When it was found to be no more dead."""
     refused_at: float = LONG_AGO
     """While it was suspected its kernel refused a datagram."""
+    kernel_at: float = LONG_AGO
+    """When its kernel last answered a question of ours for its own address."""
     able_since: float | None = None
     starting: bool = False
     yields: bool = False
@@ -154,10 +160,30 @@ class Peer:
     """When we last heard that it claims something more."""
     skills: int = 0
     """What it understands, as its heartbeats say."""
+    restarting: bool = False
+    """It is about to end, or has started and does not hold everything yet that it held."""
+    stand_in: int = 0
+    """The session that it wants to stand in for it; 0: none."""
     ignored: bool = False
     """It claimed more than anybody can hold: its claims count no more."""
     suspicions: dict[int, int] = field(default_factory=dict)
     """Session that it suspects -> how often we answered that."""
+
+
+@dataclass(slots=True)
+class Absence:
+    """A session that is not heard any more, while its node's kernel lives. Its claims count on the links on which its
+    standing is not dead: another speaker stands in for it there, or is about to."""
+
+    peer: Peer
+    since: float
+    by: dict[LinkName, dict[int, None]] = field(default_factory=dict)
+    """The sessions that say that they stand in for it on each link."""
+    orphaned: dict[LinkName, float] = field(default_factory=dict)
+    """Links on which nobody does who should, and since when."""
+    over_at: dict[LinkName, float] = field(default_factory=dict)
+    """Links on which nobody does any more, and when its claims end there: the node's new speaker may have claims that
+    were not heard yet."""
 
 
 @dataclass(slots=True)
@@ -234,6 +260,8 @@ class Roster:
         self.node = node
         self.settings = settings
         self.emit = emit
+        self.able = False
+        """Whether this node can claim, as it says on links that are open."""
         self.own_lateness = 0.0
         """How late this node's own loop runs, in seconds; ``protocol`` measures it."""
         self.scale = 1.0
@@ -243,6 +271,7 @@ class Roster:
         self.lost: tuple[LinkName, ...] = ()
         """Own links that were up and are down or gone, the one that was lost last at the end. Of eight it is known."""
         self.peers: dict[NodeName, Peer] = {}
+        self.absences: dict[NodeName, Absence] = {}
         self.pending: dict[int, Pending] = {}
         self.by_mac: dict[Mac, NodeName] = {}
         """Each peer's, on all links."""
@@ -295,6 +324,39 @@ class Roster:
         if sighting is None or claim is None or family_of(address) not in sighting.families:
             return None
         return claim if not claim.links or sighting.link in claim.links else None
+
+    def sessions(self, node: NodeName) -> Iterator[Peer]:
+        """Those of the node whose claims may count: of the speaker that is heard, and of one that is stood in for."""
+        if (peer := self.peers.get(node)) is not None:
+            yield peer
+        if (absence := self.absences.get(node)) is not None:
+            yield absence.peer
+
+    def all_sessions(self) -> Iterator[Peer]:
+        """All those whose claims may count."""
+        return chain(self.peers.values(), (absence.peer for absence in self.absences.values()))
+
+    def claim_of(self, node: NodeName, address: AddressText, link: LinkName) -> Claim | None:
+        """Another node's claim on an address, if it counts on the link now."""
+        for peer in self.sessions(node):
+            sighting = peer.sightings.get(link)
+            if sighting is not None and sighting.standing is not Standing.DEAD:
+                claim = self.claim_on(peer, address, link)
+                if claim is not None:
+                    return claim
+        return None
+
+    def load(self, node: NodeName) -> int:
+        """How many addresses another node claims, as far as is heard."""
+        return max((len(peer.mirror.claims) for peer in self.sessions(node)), default=0)
+
+    def all_have(self, skill: int) -> bool:
+        """Whether all peers that live have a skill."""
+        return all(
+            peer.skills & skill
+            for peer in self.peers.values()
+            if any(sighting.standing is not Standing.DEAD for sighting in peer.sightings.values())
+        )
 
     def is_heard_by(self, node: NodeName, links: Iterable[LinkName], now: float) -> bool:
         """Whether the peer hears us on any of the links, as it says."""
@@ -355,8 +417,9 @@ class Roster:
         return any(
             peer.behind_since is not None
             and now - peer.behind_since < patience
+            and (sighting := peer.sightings.get(link)) is not None
             and sighting.standing is not Standing.DEAD
-            for peer, sighting in self.on(link)
+            for peer in self.all_sessions()
         )
 
     def heard(self, link: LinkName, now: float) -> list[Heard]:
@@ -411,10 +474,10 @@ class Roster:
         return set(self.pending).union(*(peer.suspicions for peer in self.peers.values()))
 
     def to_ask(self, now: float) -> list[Peer]:
-        """The peers whose claims we lack for more than a moment, those first who were asked longest ago."""
+        """The sessions whose claims we lack for more than a moment, those first who were asked longest ago."""
         lacking = [
             peer
-            for peer in self.peers.values()
+            for peer in self.all_sessions()
             if peer.behind_since is not None
             and (now - peer.behind_since >= self.settings.early_gap_s or self._doubts(peer))
             and any(sighting.standing is not Standing.DEAD for sighting in peer.sightings.values())
@@ -475,8 +538,9 @@ class Roster:
         if all(theirs.suspicion is None for theirs in peer.sightings.values()):
             self.suspects.pop(peer.session, None)
 
-    def note_claimant(self, address: AddressText, node: NodeName, claims: bool) -> None:
-        if claims:
+    def note_claimant(self, address: AddressText, node: NodeName) -> None:
+        """Some session of the node claims the address, or does not any more."""
+        if any(address in peer.mirror.claims for peer in self.sessions(node)):
             self.claimants.setdefault(address, {})[node] = None
             return
         claimants = self.claimants.get(address)

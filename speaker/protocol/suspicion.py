@@ -23,8 +23,9 @@ questions. A suspect that goes on proving that it answers is alive though its da
   anybody but a suspect. Where no peer, gateway or neighbour was heard in the last five minutes, carrier is the proof,
   but not on a link that has just come up.
 
-One thing shortens it: a datagram that the suspect's kernel refuses and one such question that stays unanswered are a
-death at once.
+One thing shortens it: a datagram that the suspect's kernel refuses and one such question that stays unanswered show at
+once that the process has ended. If the kernel answers for its own address, and another speaker can stand in, the
+session is absent from then on (``absences``). Otherwise it is dead.
 
 **Isolation** is a suspicion without the last proof. This node may be the one that is cut off, and claims nothing. When
 the isolation ends, silence counts from then, since the first frame through a healed network may be the gateway's. After
@@ -46,6 +47,7 @@ from cluster.addresses import family_of
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
+from speaker.protocol.absences import Absences, ask_kernel
 from speaker.protocol.effects import AskAddress, WatchFrames
 from speaker.protocol.heartbeat import NONCE_OCTETS
 from speaker.protocol.news import News
@@ -67,9 +69,14 @@ class Suspicions:
     """Judges the roster when somebody was silent for long enough, or something was found out about a suspect."""
 
     def __init__(
-        self, roster: Roster, rng: random.Random, serves: Callable[[AddressText, LinkName, Peer, float], bool]
+        self,
+        roster: Roster,
+        rng: random.Random,
+        serves: Callable[[AddressText, LinkName, Peer, float], bool],
+        absences: Absences,
     ) -> None:
         self._roster = roster
+        self._absences = absences
         self._rng = rng
         self._serves = serves
         """Whether a peer that claims an address is to answer for it on a link now."""
@@ -190,6 +197,7 @@ class Suspicions:
             self._roster.emit(AskAddress(link, address, nonce=nonce))
             suspicion.asked_at = now
             suspicion.first_asked_at = min(suspicion.first_asked_at, now)
+            ask_kernel(self._roster, sighting, link)
         others = [
             theirs for other, theirs in self._roster.on(link) if other is not peer and theirs.standing is Standing.ALIVE
         ]
@@ -216,7 +224,10 @@ class Suspicions:
         if sighting.refused_at > sighting.life_at and suspicion.served_at < suspicion.since:
             unanswered_at = suspicion.first_asked_at + self._roster.settings.question_gap_s
             if now >= unanswered_at:
-                self._bury(peer, link, sighting, "refused by its kernel", now)
+                if sighting.kernel_at >= suspicion.since and self._absences.may_begin(peer, now):
+                    self._news.add(self._absences.begin(peer, "refused by its kernel", now))
+                else:
+                    self._bury(peer, link, sighting, "refused by its kernel", now)
                 return now, False
             if unanswered_at < NEVER:
                 return unanswered_at, False

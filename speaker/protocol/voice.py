@@ -10,7 +10,8 @@ come earlier:
   whole again.
 
 **Claims.** Each change of the claim set is said at once, and with the next two heartbeats. What a peer asks for is said
-once in an interval. Offers are said as ``handing`` wants. All these go out in bursts of forty, so that no socket buffer
+once in an interval; so is what somebody lacks of the claims of a session that this node stands in for. Offers are said
+as ``handing`` wants. All these go out in bursts of forty, so that no socket buffer
 overflows.
 
 All of it goes to the group, and by unicast to those whom the group does not reach. Heartbeats go to those, too, who are
@@ -39,6 +40,7 @@ from speaker.protocol.heartbeat import (
     MAX_HEARD,
     MAX_PREFIXES,
     SKILLS,
+    STANDS_IN,
     Authenticator,
     ClaimPart,
     ClaimStep,
@@ -46,11 +48,14 @@ from speaker.protocol.heartbeat import (
     Heartbeat,
     Message,
     Offer,
+    OnBehalf,
     pack_families,
     pack_heard,
 )
 from speaker.protocol.news import Contact, News
 from speaker.protocol.roster import Link, Roster
+from speaker.protocol.settings import RestartMode
+from speaker.protocol.standing_in import StandIns
 from speaker.protocol.subnets import Subnets, one_of_each_subnet
 
 SAID = 3  # times that each change of the claim set is said, and that a node says that it leaves
@@ -59,7 +64,7 @@ BURST_GAP_S = 0.01
 CUT_OFF_S = 10.0  # for which an isolated node speaks more often
 CUT_OFF_PACE = 4
 
-_Key = tuple[type, int, int | bytes]
+_Key = tuple[type | int | bytes, ...]
 
 
 class Voice:
@@ -73,6 +78,7 @@ class Voice:
         rng: random.Random,
         now: float,
         *,
+        stand_ins: StandIns,
         missing: Callable[[LinkName, float], list[Contact]],
     ) -> None:
         """``missing`` says who is to get the heartbeat of a link that goes out now, since they were not heard there."""
@@ -84,6 +90,10 @@ class Voice:
         """The start-up wait is over."""
         self.yields = False
         """Another machine has our name, and we are silent for it."""
+        self.restarting = False
+        """This node is to end and waits for a stand-in, or has started and does not hold yet what it held."""
+        self.stand_in = 0
+        """The session that is to stand in for this one; 0: none."""
         self.brisk = False
         """Whoever hears us wants to know within a second when this node dies, though it holds nothing."""
         self.heartbeats = 0
@@ -95,6 +105,7 @@ class Voice:
         self._subnets = Subnets(roster)
         self._settings = roster.settings
         self._log = log
+        self._stand_ins = stand_ins
         self._missing = missing
         self._rng = rng
         self._emit = roster.emit
@@ -116,7 +127,9 @@ class Voice:
         self._alarm_until = LONG_AGO
         """Until then peers look for somebody."""
         self._idle_said = SAID
-        self._repeats: deque[tuple[ClaimStep, int]] = deque()
+        self._asked_of: dict[int, int] = {}
+        """Sessions that this node stands in for, and versions after which peers want their claims."""
+        self._repeats: deque[tuple[ClaimStep | OnBehalf, int]] = deque()
         self._outbox: dict[_Key, Message] = {}
         self._outbox_at = NEVER
         self._sent_to_asker: dict[_Key, float] = {}
@@ -137,6 +150,8 @@ class Voice:
         self._in_a_hurry |= news.speak
         self._unicast.update(news.unicast)
         self._asked.update(news.asked)
+        for session, version in news.asked_of.items():
+            self._asked_of[session] = min(version, self._asked_of.get(session, version))
         self._alarm_until = max(self._alarm_until, news.alarm_until)
 
     def leave(self) -> None:
@@ -155,9 +170,15 @@ class Voice:
         """Say what changed in the claim set, what peers asked for, and a heartbeat if somebody waits for one."""
         self._now = now
         if self._asked:
-            self._answer(min(self._asked), now)  # what comes after one version comes after all later ones
+            # what comes after one version comes after all later ones
+            self._answer(self._log.after(min(self._asked)), now)
             self._asked.clear()
-        steps = self._log.commit()
+        asked_of, self._asked_of = self._asked_of, {}
+        for session, version in asked_of.items():
+            if (log := self._stand_ins.log_of(session)) is not None:
+                self._answer((OnBehalf(session, said) for said in log.after(version)), now)
+        steps: list[ClaimStep | OnBehalf] = [*self._log.commit()]
+        steps += [OnBehalf(session, step) for session, step in self._stand_ins.take_steps()]
         if steps:
             for step in steps:
                 self._queue(step, now)
@@ -198,8 +219,10 @@ class Voice:
             or (self.planned and not self.ready)
             or self._repeats
             or self._leaving
+            or self.restarting
+            or self._stand_ins
             or any(link.fencing.suspended and link.state.up for link in roster.links.values())
-            or any(peer.behind_since is not None for peer in roster.peers.values())
+            or any(peer.behind_since is not None for peer in roster.all_sessions())
         )
 
     def _interval(self) -> float:
@@ -252,11 +275,13 @@ class Voice:
 
     def _heartbeat(self, authenticator: Authenticator, here: Link, interval: float, now: float) -> bytes:
         flags = Flag(0)
+        if self.restarting:
+            flags |= Flag.RESTARTING
         if self._leaving:
             flags |= Flag.LEAVING
         elif self.ready and here.open(now):
             flags |= Flag.ABLE
-        elif self.planned and not self.ready:
+        elif self.planned and not self.ready and not self.stand_in:
             flags |= Flag.STARTING
         if here.fencing.suspended or self._spoke_at == LONG_AGO:
             flags |= Flag.ANSWER
@@ -282,8 +307,10 @@ class Voice:
             self._log.digest,
             tuple((peer.session, peer.mirror.version) for peer in lacking[:MAX_ASKS]),
             families=pack_families(self._subnets.families_at(here.state.name, now)),
-            skills=SKILLS,
+            skills=SKILLS if self._settings.restart_mode is RestartMode.STAND_IN else SKILLS & ~STANDS_IN,
             lost=self._roster.lost,
+            stand_in=self.stand_in,
+            stood_in=self._stand_ins.said_on(here.state.name),
         )
         room = min((LONGEST_SAID - 8 - authenticator.size(message)) // HEARD_BYTES, MAX_HEARD)
         if len(heard) > room:
@@ -299,15 +326,15 @@ class Voice:
         self._sequence += 1
         return authenticator.encode(self._session, self._sequence, message)
 
-    def _queue(self, message: ClaimStep | ClaimPart | Offer, now: float) -> None:
+    def _queue(self, message: ClaimStep | ClaimPart | Offer | OnBehalf, now: float) -> None:
         self._outbox[_key(message)] = message
         self._outbox_at = min(self._outbox_at, now)
 
-    def _answer(self, version: int, now: float) -> None:
+    def _answer(self, messages: Iterable[ClaimStep | ClaimPart | OnBehalf], now: float) -> None:
         """What a peer lacks, but the same message not twice within an interval."""
         recently = now - self._settings.interval_s / 2
         self._sent_to_asker = {key: at for key, at in self._sent_to_asker.items() if at > recently}
-        for message in self._log.after(version):
+        for message in messages:
             key = _key(message)
             if key not in self._sent_to_asker:
                 self._sent_to_asker[key] = now
@@ -332,8 +359,10 @@ class Voice:
         self._outbox_at = now + BURST_GAP_S if self._outbox else NEVER
 
 
-def _key(message: ClaimStep | ClaimPart | Offer) -> _Key:
+def _key(message: ClaimStep | ClaimPart | Offer | OnBehalf) -> _Key:
     """What is the same for two messages that say the same."""
+    if isinstance(message, OnBehalf):
+        return OnBehalf, message.session, *_key(message.said)
     if isinstance(message, Offer):
         return Offer, message.to, message.addresses[0]
     return type(message), message.version, message.index if isinstance(message, ClaimPart) else 0

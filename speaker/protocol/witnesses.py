@@ -4,6 +4,7 @@
   link are remembered, so that they can be asked.
 - A frame of any kind shows both, unless it is a suspect's own: a suspect's kernel sends some without its speaker.
 - A proof that a suspect answers for its address shows that it lives.
+- An answer of a speaker's kernel for the node's own address shows that the kernel lives.
 - The word of a suspect's kernel that nobody listens on the port shows that its speaker does not.
 
 ``suspicion`` says what follows.
@@ -42,6 +43,13 @@ class Witnesses:
             return False
         sighting.suspicion.served_at = now
         return True
+
+    def kernel(self, seen: NeighbourSeen, node: NodeName, now: float) -> None:
+        """Take a frame of a speaker's node: perhaps its kernel's answer to a question for the node's own address."""
+        for peer in self._roster.sessions(node) if seen.is_reply else ():
+            sighting = peer.sightings.get(seen.link)
+            if sighting is not None and sighting.mac == seen.sender_mac and seen.sender in sighting.addresses:
+                sighting.kernel_at = now
 
     def frame(self, link: LinkName, sender: Mac, now: float) -> bool:
         """Take a frame of any kind: unless a suspect's own, it proves that we can hear."""

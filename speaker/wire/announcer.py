@@ -186,7 +186,7 @@ class Announcer:
             link.handle_timer(now)
         if self._agenda.take_housekeeping(now):
             self._keep_house(now)
-        self._ended = self._agenda.is_over(self._protocol.released, now) or self._keeper.unusable_arguments
+        self._ended = self._agenda.is_over(self._protocol.ended, now) or self._keeper.unusable_arguments
         self._watch_channel()
         others = (self._schedule, self._keeper, self._informer, *self._links)
         self._agenda.set_rest(other.next_deadline() for other in others)
@@ -319,7 +319,7 @@ class Announcer:
         now = boottime()
         if self._agenda.end_soon(now):
             logger.info("ending", extra={"claims": len(self._informer.claims)})
-            self._protocol.release_all(now)
+            self._protocol.end(now)
             self._obey(now)
 
     # ---------------------------------------------------------------- links

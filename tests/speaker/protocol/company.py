@@ -62,7 +62,7 @@ class Company:
 
     def claims(self, peer: Peer, address: AddressText = VIP) -> None:
         peer.mirror.claims[address] = Claim(2, 0)
-        self.roster.note_claimant(address, peer.node, True)
+        self.roster.note_claimant(address, peer.node)
 
     def decisions(self) -> list[str]:
         return [effect.reason for effect in self.effects if isinstance(effect, Decision)]

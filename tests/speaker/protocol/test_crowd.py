@@ -7,9 +7,11 @@ import random
 import pytest
 
 from cluster.objects import NodeName
+from speaker.protocol.absences import Absences
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.crowd import HEARTBEATS_S, LISTED, Turns, idle_interval, rounds, scale_of
 from speaker.protocol.effects import Effect, SendHeartbeat
+from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.heartbeat import (
     BY_GROUP,
     LONGEST_INTERVAL_MS,
@@ -24,9 +26,13 @@ from speaker.protocol.heartbeat import (
     pack_heard,
     unpack_heard,
 )
+from speaker.protocol.mirrors import Mirrors
+from speaker.protocol.ownership import Ownership
 from speaker.protocol.roster import Peer
+from speaker.protocol.sessions import Sessions
 from speaker.protocol.settings import Settings
 from speaker.protocol.standing import Standing
+from speaker.protocol.standing_in import StandIns
 from speaker.protocol.voice import Voice
 from tests.speaker.protocol.company import ETH0, Company
 
@@ -87,7 +93,12 @@ class Speaker:
         self.company.roster.emit = self.said.append
         log, rng = ClaimLog(), random.Random(1)
         self.authenticator = Authenticator("cluster", (b"k" * 32,))
-        self.voice = Voice(1, self.company.roster, log, rng, 0.0, missing=lambda _link, _now: [])
+        roster = self.company.roster
+        mirrors, sessions = Mirrors(roster), Sessions(roster)
+        absences = Absences(1, roster, sessions, mirrors)
+        ownership = Ownership(roster, log, ForeignSpeakers(), rng)
+        stand_ins = StandIns(1, roster, ownership, mirrors=mirrors, absences=absences)
+        self.voice = Voice(1, roster, log, rng, 0.0, stand_ins=stand_ins, missing=lambda _link, _now: [])
         self.voice.authenticator = self.authenticator
 
     def add_peer(self, number: int) -> Peer:

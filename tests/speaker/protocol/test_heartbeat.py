@@ -22,8 +22,8 @@ from speaker.protocol.heartbeat import (
     MAX_OFFERED,
     MAX_PARTS,
     MAX_PREFERENCE,
+    SKILLS,
     SUSPECTED,
-    TAKES_OFFERS,
     Authenticator,
     ClaimPart,
     ClaimStep,
@@ -243,7 +243,7 @@ def test_the_last_release_and_this_one_understand_each_other(message: Message, s
     assert OURS.parse(LAST.encode(session, sequence, message)).message == message
 
 
-@pytest.mark.parametrize("message", [[4, "anything"], [64], [99, {}, [], None]])
+@pytest.mark.parametrize("message", [[5, "anything"], [64], [99, {}, [], None]])
 def test_a_message_of_another_kind_is_unknown_and_nothing_worse(message: list[object]) -> None:
     assert OURS.parse(NEXT.seal(1, 1, message)).message == Unknown(message[0])  # type: ignore[arg-type]  # a kind
 
@@ -304,7 +304,7 @@ def test_the_examples_of_the_documentation_are_what_is_said() -> None:
         0x0123456789ABCDEF,
         (),
         families=pack_families(frozenset(Family)),
-        skills=TAKES_OFFERS,
+        skills=SKILLS,
         lost=("eth1",),
     )
     assert speaker.parse(heartbeat).message == said

@@ -6,11 +6,13 @@ import pytest
 
 from cluster.objects import AddressText, NodeName
 from speaker.link import Mac
+from speaker.protocol.absences import Absences
 from speaker.protocol.heartbeat import Drop, Envelope, Flag, Heartbeat, HeartbeatError, pack_heard
 from speaker.protocol.identity import MAX_PEERS, MAX_PENDING, TWIN_S, Identity
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.roster import Peer
+from speaker.protocol.sessions import Sessions
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ME, B, Company
 
@@ -25,7 +27,10 @@ class Door:
     def __init__(self) -> None:
         self.company = Company()
         self.company.link(ETH0, "10.0.0.1/16")
-        self.identity = Identity(OUR_SESSION, self.company.roster, Mirrors(self.company.roster))
+        roster = self.company.roster
+        mirrors, self.sessions = Mirrors(roster), Sessions(roster)
+        absences = Absences(OUR_SESSION, roster, self.sessions, mirrors)
+        self.identity = Identity(OUR_SESSION, roster, sessions=self.sessions, mirrors=mirrors, absences=absences)
         self.sequence = 0
 
     def knock(
@@ -83,8 +88,8 @@ def test_another_session_of_a_node_waits_while_the_former_one_lives_elsewhere(
     first.sightings[ETH0].mac = Mac(bytes((2, 0, 0, 0, 0, int(HERE[-1]))))
     second, _ = door.knock(8, source=source, flags=flags)
     assert (second is not None) is taken
-    assert door.identity.is_retired(7, sequence=1) is taken
-    assert door.identity.is_retired(7, sequence=1_000_000) is (taken and source in {HERE, HERE6})
+    assert door.sessions.is_retired(7, sequence=1) is taken
+    assert door.sessions.is_retired(7, sequence=1_000_000) is (taken and source in {HERE, HERE6})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +106,7 @@ def test_another_session_of_a_node_waits_while_the_former_one_lives_elsewhere(
 )
 def test_one_of_two_machines_with_our_name_yields(able: bool, theirs: Flag, session: int, yields: bool) -> None:
     door = Door()
-    door.identity.able = able
+    door.company.roster.able = able
     assert door.knock(session, ME, flags=theirs)[0] is None
     assert door.identity.yields(TWIN_S - 0.1) is yields
     assert not door.identity.yields(TWIN_S)  # it has been silent for so long
@@ -114,8 +119,8 @@ def test_a_session_that_is_removed_never_counts_again() -> None:
     assert peer is not None
     news = door.identity.remove(peer, 1.0)
     assert news.changed
-    assert door.identity.peer(7) is None
-    assert door.identity.is_retired(7, sequence=1_000_000)
+    assert door.sessions.peer(7) is None
+    assert door.sessions.is_retired(7, sequence=1_000_000)
 
 
 @pytest.mark.parametrize(("names_us", "most"), [(False, MAX_PENDING), (True, MAX_PEERS)])

@@ -183,9 +183,9 @@ def test_a_member_fills_every_table_to_its_bound_and_no_further(lie: Callable[[M
 
 
 FILLS: list[tuple[Callable[[Member, int], None], int, set[str]]] = [
-    (Member.is_another_node_each_time, 1100, {"Roster.peers", "Identity._by_session"}),
+    (Member.is_another_node_each_time, 1100, {"Roster.peers", "Sessions._peers"}),
     (Member.is_another_session_that_has_not_heard_us, 1100, {"Roster.pending"}),
-    (Member.is_another_session_each_time, 4200, {"Identity._retired"}),
+    (Member.is_another_session_each_time, 4200, {"Sessions._retired"}),
     (Member.alternates_subnets, 100, {"Roster.elsewhere", "Link.networks"}),
     (Member.suspects_everybody, 2, {"Peer.suspicions"}),
     (Member.speaks_of_steps_that_are_not_there, 1100, {"ClaimMirror._buffered"}),

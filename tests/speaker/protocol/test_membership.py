@@ -7,6 +7,7 @@ import pytest
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
+from speaker.protocol.absences import Absences
 from speaker.protocol.heartbeat import (
     BY_GROUP,
     RETURNED,
@@ -24,6 +25,7 @@ from speaker.protocol.membership import Membership
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.roster import Sighting
+from speaker.protocol.sessions import Sessions
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ETH1, ME, VIP, B, C, Company, address_of, link_local_of, mac_of
 
@@ -40,8 +42,10 @@ class Hearing:
         self.roster = self.company.roster
         self.company.link(ETH0, "10.0.0.1/16")
         self.company.link(ETH1, "10.1.0.1/16")
-        mirrors = Mirrors(self.roster)
-        self.membership = Membership(Identity(OUR_SESSION, self.roster, mirrors), mirrors, self.roster)
+        mirrors, sessions = Mirrors(self.roster), Sessions(self.roster)
+        absences = Absences(OUR_SESSION, self.roster, sessions, mirrors)
+        identity = Identity(OUR_SESSION, self.roster, sessions=sessions, mirrors=mirrors, absences=absences)
+        self.membership = Membership(identity, self.roster, sessions=sessions, mirrors=mirrors, absences=absences)
         self.sequence = 0
         self.source = address_of(B)
         """From which the peer is heard."""

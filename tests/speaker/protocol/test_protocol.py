@@ -11,7 +11,7 @@ from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.effects import Decision, Effect, LinkState, NeighbourSeen, SendHeartbeat, SendUnicast
 from speaker.protocol.heartbeat import Authenticator, Flag, Heartbeat, pack_heard
 from speaker.protocol.protocol import Protocol
-from speaker.protocol.settings import Settings
+from speaker.protocol.settings import RestartMode, Settings
 
 CLUSTER, KEYS = "cluster", (b"k" * 32,)
 ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
@@ -35,14 +35,14 @@ def link(name: LinkName, node: int, *prefixes: str, up: bool = True) -> LinkStat
 class Pair:
     """Two speakers with two links each, on a wire that loses nothing."""
 
-    def __init__(self, *bundles: Bundle) -> None:
+    def __init__(self, *bundles: Bundle, settings: Settings | None = None) -> None:
         self.now = 100.0
         self.decisions: list[Decision] = []
         self.down: set[tuple[str, LinkName]] = set()
         self.alive = set(NODES)
         self.speakers: dict[str, Protocol] = {}
         for i, node in enumerate(NODES):
-            speaker = Protocol(NodeName(node), i + 1, Settings(), random.Random(i), self.now)
+            speaker = Protocol(NodeName(node), i + 1, settings or Settings(), random.Random(i), self.now)
             speaker.set_links(self.links(node), self.now)
             speaker.set_credentials(CLUSTER, KEYS, self.now)
             speaker.set_plan(Plan(1, NodeName(node), bundles), self.now)
@@ -166,15 +166,15 @@ def test_a_lone_speaker_claims_when_the_wait_is_over() -> None:
 
 
 def test_release_is_said_three_times_and_nothing_is_claimed_after_it() -> None:
-    pair = Pair(bundle("b1", "10.0.9.1"))
+    pair = Pair(bundle("b1", "10.0.9.1"), settings=Settings(restart_mode=RestartMode.RELEASE))
     pair.run(2.0)
     (holder,) = pair.answering("10.0.9.1", ETH0)
     speaker = pair.speakers[holder]
-    speaker.release_all(pair.now)
+    speaker.end(pair.now)
     assert not speaker.claims()
     assert not speaker.answered()
     pair.run(0.2)
-    assert speaker.released
+    assert speaker.ended
     pair.run(2.0)
     assert not speaker.claims()
     assert pair.answering("10.0.9.1", ETH0) == sorted(set(NODES) - {holder})

@@ -13,7 +13,7 @@ from speaker.protocol.fencing import Fence
 from speaker.protocol.heartbeat import BY_GROUP, RETURNED, SUSPECTED
 from speaker.protocol.roster import LinkFamily
 from speaker.protocol.standing import Standing
-from tests.speaker.protocol.company import ETH0, ETH1, ME, VIP, B, C, Company, address_of, link_local_of, mac_of
+from tests.speaker.protocol.company import ETH0, ETH1, VIP, B, C, Company, address_of, link_local_of, mac_of
 
 ALIVE, SUSPECT, DEAD = Standing
 BOTH, IPV4 = frozenset(Family), frozenset({Family.IPV4})
@@ -181,11 +181,11 @@ def test_claims_that_are_lacking_are_asked_for(
 
 
 def test_whoever_claims_is_known_by_the_address_until_the_last_one_claims_no_more() -> None:
-    roster = Company().roster
-    for node in (B, C):
-        roster.note_claimant(VIP, node, True)
-    roster.note_claimant(VIP, B, False)
-    assert list(roster.claimants[VIP]) == [C]
-    roster.note_claimant(VIP, C, False)
-    roster.note_claimant(VIP, ME, False)
-    assert not roster.claimants
+    company = Company()
+    roster, peers = company.roster, [company.peer(node) for node in (B, C)]
+    for peer in peers:
+        company.claims(peer)
+    for peer, left in zip(peers, ([C], []), strict=True):
+        peer.mirror.clear()
+        roster.note_claimant(VIP, peer.node)
+        assert list(roster.claimants.get(VIP, ())) == left

@@ -14,10 +14,13 @@ import pytest
 from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
+from speaker.protocol.absences import Absences
 from speaker.protocol.effects import AskAddress
 from speaker.protocol.fencing import Fence
+from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.roster import Peer, Suspicion
+from speaker.protocol.sessions import Sessions
 from speaker.protocol.standing import Standing
 from speaker.protocol.suspicion import Suspicions
 from tests.speaker.protocol.company import (
@@ -50,7 +53,9 @@ class Silence:
         self.company.claims(self.peer)
         self.news = News()
         self.third = self.company.peer(C, eth0=ALIVE).sightings[ETH0] if third else None
-        self.suspicions = Suspicions(self.company.roster, random.Random(1), self._serves)
+        roster = self.company.roster
+        absences = Absences(1, roster, Sessions(roster), Mirrors(roster))
+        self.suspicions = Suspicions(roster, random.Random(1), self._serves, absences)
 
     @staticmethod
     def _serves(_address: AddressText, _link: LinkName, _peer: Peer, _now: float) -> bool:
@@ -206,4 +211,5 @@ def test_third_parties_are_asked_in_the_families_that_the_link_speaks(family: Fa
         silence.link.neighbours[Mac(bytes((2, 0, 0, 0, 9, number)))] = neighbour, 0.0
     silence.check(SUSPECTED_AT)
     asked = {effect.target for effect in silence.company.effects if isinstance(effect, AskAddress)}
-    assert asked - {VIP} == {gateways[not v4], neighbours[not v4]}
+    of_the_suspect = {VIP, address_of(B), link_local_of(B)}
+    assert asked - of_the_suspect == {gateways[not v4], neighbours[not v4]}

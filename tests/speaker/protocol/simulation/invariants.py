@@ -1,17 +1,19 @@
 """The promises of the speaker (``docs/ownership.md``), asserted all the while, on each network on its own.
 
 G1  Of two speakers that hear each other there, at most one answers for an address, from D + 0.3 s after the last fault
-    on.
+    on. Who stands in for another one answers as that one: both name the same MAC.
 G2  On each side of a partition somebody answers for every address in the Plan that belongs there, from D + 100 ms ×
     (better candidates that cannot + 1) + the probes after the last fault on, where it can be proved that one hears; or
     after the first proof of a lone speaker that took itself for isolated meanwhile. Where nobody at all is heard, 3.5 s
-    later; but not on a link that came up less than 41 s ago, whose port a switch may still block.
+    later; but not on a link that came up less than 41 s ago, whose port a switch may still block. Half a second later,
+    where a stand-in was lost with its node.
 G3  At most one on each side: G1 for every pair of that side. After healing: G1.
 G4  Nothing of this needs the API: schedules freeze it.
     While a speaker is starting, an address that nobody is known to have held may wait for it. One whose link has just
     come up is none that can claim, for 1.3 s. An address that belongs on several networks may wait a second longer: for
     who holds it on another one to claim the rest.
     And an owner stays: without a fault nobody becomes or ceases to be one. That endpoints vanish and come back is none.
+    Who does not come back, and is stood in for no more, is no owner any more.
     A claim of the start is given on to who arrives: once, until nobody has arrived for 30 s. And a bundle goes to a
     higher preference.
     A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long
@@ -46,6 +48,7 @@ from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.plan import Bundle
+from speaker.protocol.absences import NOBODY_S
 from speaker.protocol.effects import Decision
 from tests.speaker.protocol.simulation.hearing import Hearing, WhoHearsWhom
 from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
@@ -122,6 +125,8 @@ class Invariants:
         """(node, session, life of its interface, owner, address) -> for how long the owner was heard by it."""
         self._known_at: dict[tuple[str, int, int, str, AddressText], float] = {}
         """And when that was the last time."""
+        self._lent: set[tuple[str, AddressText]] = set()
+        """(network, address) that somebody answers for in another's name, or did until nobody answered."""
         self._holds: dict[tuple[str, AddressText, str], float] = {}
         """(network, address, who) -> since when it answers there."""
         self._asking: dict[tuple[str, ...], float] = {}
@@ -177,6 +182,11 @@ class Invariants:
         for view in views:
             network = view.network
             for address, answerers in network.answerers.items():
+                named = network.named.get(address, {})
+                if any(name != owner for name, owner in named.items()):
+                    self._lent.add((network.name, address))
+                elif named:
+                    self._lent.discard((network.name, address))
                 for owner in answerers:
                     key = (network.name, address, owner)
                     holds[key] = self._holds.get(key, now)
@@ -228,9 +238,10 @@ class Invariants:
             for address, answerers in view.network.answerers.items():
                 if len(answerers) < 2:
                     continue
+                named = view.network.named[address]
                 for one in answerers:
                     for other in answerers:
-                        if one < other and view.mutual(one, other):
+                        if one < other and named[one] != named[other] and view.mutual(one, other):
                             key = (view.network.name, address, one, other)
                             since = doubled[key] = self._doubled.get(key, now)
                             grace = self.detection({one, other}) + 0.3 + SLACK_S
@@ -306,9 +317,8 @@ class Invariants:
     ) -> dict[tuple[str, AddressText, frozenset[str]], float]:
         """Which of its addresses of a family are missing on that side, and since when."""
         missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
-        nobody = frozenset[str]()
         addresses = [address for address in bundle.addresses if family_of(address) is family]
-        answered = {address: view.network.answerers.get(address, nobody) for address in addresses}
+        answered = {address: self._reached(view.network, address) for address in addresses}
         if all(answerers & side for answerers in answered.values()):
             return missing
         now = self.world.now
@@ -336,6 +346,7 @@ class Invariants:
             grace += proof_takes + (DEAF_S if self._hears_beyond(view, side) else 0.0)
             joins = len(self.world.networks_of(address)) > 1 or len({family_of(each) for each in bundle.addresses}) > 1
             grace += JOINED_S if joins else 0.0
+            grace += NOBODY_S if (view.network.name, address) in self._lent else 0.0
             grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
             begins = max(since, self._proof_came(side), self._listened(view, ready), view.noticed_at)
             if len(side) > 1:
@@ -344,6 +355,15 @@ class Invariants:
             if now > max(self._last_fault(), begins) + grace:
                 self._fail("G2", f"{address} has no owner on {view.network.name} among {', '.join(sorted(side))}")
         return missing
+
+    def _reached(self, network: SimulatedNetwork, address: AddressText) -> frozenset[str]:
+        """Who answers for it with the MAC of a machine that is there: a stand-in may name one that has died."""
+        named = network.named.get(address, {})
+        return frozenset(
+            name
+            for name, owner in named.items()
+            if name == owner or (self.world.nodes[owner].powered and owner not in network.unplugged)
+        )
 
     def _was_let_go_unheard(self, view: WhoHearsWhom, ready: list[str], address: AddressText) -> bool:
         """Whether one who has answered for it lives, as its answers for others prove, and is not heard."""
@@ -392,7 +412,7 @@ class Invariants:
             for at, address, _ in changes:
                 longest = max(self.detection({name}) for name in self.world.nodes)
                 calm = self._last_fault() + DEAF_S + max(SETTLED_S, longest + 1.0)
-                if at > calm and not self._was_given_on(address, at) and not self._was_taken_back(address, at):
+                if at > calm and not self._was_given_on(address, at) and not self._may_change(address, at):
                     self._fail("G4", f"the owner of {address} changed without a fault")
 
     def _was_given_on(self, address: AddressText, at: float) -> bool:
@@ -409,6 +429,12 @@ class Invariants:
             moved -= decision.reason == "NotTaken" and decision.fields["address"] == address
         over_at = self._ready_at + self.world.settings.cold_start_s + SETTLED_S
         return moved == 1 and at <= max(over_at, self.world.resumed_at + SETTLED_S)
+
+    def _may_change(self, address: AddressText, at: float) -> bool:
+        return self._was_taken_back(address, at) or any(
+            decision.reason == "StandsInNoMore" and decision.fields["why"] != "it is back"
+            for _, decision in self._latest(at - DEAF_S)
+        )
 
     def _was_taken_back(self, address: AddressText, at: float) -> bool:
         return any(

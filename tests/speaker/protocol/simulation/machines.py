@@ -68,6 +68,8 @@ class SimulatedInterface:
     known_families: frozenset[Family] = frozenset()
     """What the speaker knows of them."""
     answers: set[AddressText] = field(default_factory=set)
+    lent: dict[AddressText, Mac] = field(default_factory=dict)
+    """Of these, the ones that it answers for with another machine's MAC."""
     said: int = 0
     """Datagrams to the group."""
 
@@ -93,6 +95,10 @@ class SimulatedInterface:
         the other."""
         first = Family.IPV4 if self.said % 2 else Family.IPV6
         return self.asks_from(first if first in by else next(iter(by)))
+
+    def mac_for(self, address: AddressText) -> Mac:
+        """What an answer for the address names."""
+        return self.lent.get(address, self.mac)
 
     def asks_from(self, family: Family) -> AddressText:
         return self.address if family is Family.IPV4 else self.link_local

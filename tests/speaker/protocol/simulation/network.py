@@ -73,8 +73,11 @@ class SimulatedNetwork:
     last_loss_fault: float = float("-inf")
     frames: int = 0
     answerers: dict[AddressText, frozenset[str]] = field(default_factory=dict)
-    """Who answers here for each address that was ever answered."""
+    """Which speakers answer here for each address that was ever answered."""
+    named: dict[AddressText, dict[str, str]] = field(default_factory=dict)
+    """Whose MAC each of them names: its own, or that of one for which it stands in."""
     owner_changes: list[tuple[float, AddressText, frozenset[str]]] = field(default_factory=list)
+    """Whose MACs are named, each time that this changed."""
     _losses: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def address(self, index: int) -> AddressText:

@@ -17,7 +17,7 @@ from speaker.link import Mac
 from speaker.protocol.conflicts import LONGEST_GAP_S, PROBE_WAIT_S
 from speaker.protocol.effects import ConflictView
 from speaker.protocol.heartbeat import Authenticator, Heartbeat
-from speaker.protocol.settings import Settings
+from speaker.protocol.settings import RestartMode, Settings
 from tests.speaker.protocol.simulation.both_families import BOTH, IPV4, IPV6
 from tests.speaker.protocol.simulation.machines import Stranger
 from tests.speaker.protocol.simulation.scenes import (
@@ -81,7 +81,7 @@ def test_a_new_address_is_asked_for_once_and_answered_after_fifty_milliseconds()
 
 @pytest.mark.parametrize("fault", [World.power_cut, World.kill, World.leave])
 def test_a_take_over_asks_nobody(fault: Callable[[World, str], None]) -> None:
-    world = running()
+    world = running(settings=Settings(restart_mode=RestartMode.RELEASE))
     assign(world)
     world.run(1.0)
     owner, since = world.owner(VIP), world.now

@@ -65,7 +65,8 @@ class Wire:
             self.gratuitous.append((self._clock.now, node.name, effect))
             for link in node.told.values():
                 if link.present and not link.quiet:
-                    self._send_gratuitous(node, link, [a for a in effect.addresses if a in link.answers])
+                    own = [a for a in effect.addresses if a in link.answers and a not in link.lent]
+                    self._send_gratuitous(node, link, own)
             return
         if isinstance(effect, AskRecord):
             self.on_question(node, effect)
@@ -213,6 +214,8 @@ class Wire:
                 self._show(other, theirs, interface.mac)
                 if ask.target in theirs.answers:
                     self._tell(other, theirs, lambda link: answer(other, theirs, link), ARP_OCTETS)
+                elif other.powered and ask.target in {theirs.address, theirs.link_local}:
+                    network.send(other.name, node.name, lambda: answered(theirs.mac))
 
             return deliver
 
@@ -223,8 +226,9 @@ class Wire:
                 other.protocol.receive_neighbour(
                     NeighbourSeen(link, source, interface.mac, ask.target, False), self._clock.now
                 )
-            proof = other.protocol.prove(ask.nonce, theirs.mac, ask.target) if ask.nonce else b""
-            network.send(other.name, node.name, lambda: answered(theirs.mac, proof))
+            mac = theirs.mac_for(ask.target)
+            proof = other.protocol.prove(ask.nonce, mac, ask.target) if ask.nonce else b""
+            network.send(other.name, node.name, lambda: answered(mac, proof))
 
         for host in self._strangers.values() if network is self._lan else ():
             if ask.target in host.answers:
@@ -256,7 +260,7 @@ class Wire:
                 network.send(node.name, other.name, rival)
 
     def ask_from(self, stranger: Stranger, target: AddressText, heard: Callable[[str], None]) -> None:
-        """A stranger asks everybody for an address: ``heard`` is called with who answers."""
+        """A stranger asks everybody for an address: ``heard`` is called with who answers, whatever MAC it names."""
         network = self._lan
         family = family_of(target)
         source = stranger.source(family)

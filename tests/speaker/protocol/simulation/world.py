@@ -34,6 +34,8 @@ GATEWAY_MAC = Mac(bytes([2, 0, 0, 0, 0, 254]))
 CLIENT_MAC = Mac(bytes([2, 0, 0, 0, 0, 200]))
 CLUSTER = "11111111-2222-3333-4444-555555555555"
 KEYS = (b"k" * 32,)
+LOOK_S = 0.01  # between looks whether a speaker that is told to end has said all
+LONGEST_END_S = 6.0  # then it ends anyway, as the announcer does
 TWINS = 100  # numbers of machines that have another's name begin here
 
 
@@ -258,9 +260,35 @@ class World:
         protocol = node.protocol
         if protocol is not None and node.loop is not None and node.works:
             self.fault(f"{name} is told to end")
-            protocol.release_all(self.clock.now)
+            protocol.end(self.clock.now)
             node.loop.settle()
-            self.clock.after(0.3, lambda: self.kill(name) if node.protocol is protocol else None)
+            self.clock.after(LOOK_S, lambda: self._end_when_all_is_said(node, protocol, self.clock.now + LONGEST_END_S))
+
+    def _end_when_all_is_said(self, node: SimulatedNode, protocol: Protocol, latest: float) -> None:
+        if node.protocol is not protocol:
+            return
+        if protocol.ended or self.clock.now >= latest:
+            self._end(node)
+            self.fault(f"{node.name}'s speaker has ended")
+            self._answering(node)
+        else:
+            self.clock.after(LOOK_S, lambda: self._end_when_all_is_said(node, protocol, latest))
+
+    def restart(self, name: str, away: float = 1.0) -> None:
+        """SIGTERM, and a new process some seconds after the end of the former one."""
+        node = self.nodes[name]
+        sessions = node.sessions
+        self.leave(name)
+
+        def again() -> None:
+            if node.sessions != sessions or not node.powered:
+                return
+            if node.running:
+                self.clock.after(LOOK_S, again)
+            else:
+                self.clock.at(node.ended_at + away, lambda: self.start(name) if node.sessions == sessions else None)
+
+        again()
 
     def twin(self, name: str) -> str:
         """Start another machine with the node's name; returns what it is called here."""
@@ -432,29 +460,47 @@ class World:
         for link, interface in node.told.items():
             for address in sorted(change.links):
                 answers = link in change.links[address] and not interface.suspended and node.works
-                self._answer(node, interface, address, answers)
+                mac = change.macs.get(address, {}).get(link)
+                self._answer(node, interface, address, mac or interface.mac if answers else None)
 
     def _answering(self, node: SimulatedNode) -> None:
         """Answer for all that is held on the links as they are now, by a speaker that may not run any more."""
         held = node.protocol.answered() if node.works and node.protocol is not None else {}
+        named = node.protocol.named() if node.protocol is not None else {}
         for interface in node.interfaces:
             now = {a for a, links in held.items() if interface.present and interface.known_as in links}
-            for address in sorted(interface.answers ^ now):
-                self._answer(node, interface, address, address in now)
+            for address in sorted(interface.answers | now):
+                mac = named.get(address, {}).get(interface.known_as or LINK, interface.mac)
+                self._answer(node, interface, address, mac if address in now else None)
 
-    def _answer(self, node: SimulatedNode, interface: SimulatedInterface, address: AddressText, answers: bool) -> None:
-        if answers is (address in interface.answers):
-            return
-        if answers:
-            interface.answers.add(address)
-        else:
-            interface.answers.remove(address)
+    def _answer(
+        self, node: SimulatedNode, interface: SimulatedInterface, address: AddressText, mac: Mac | None
+    ) -> None:
+        """Answer for an address from now on, naming a MAC, or do so no longer."""
         network = interface.network
-        before = network.answerers.get(address, frozenset())
-        after = before | {node.name} if answers else before - {node.name}
-        network.answerers[address] = after
-        network.owner_changes.append((self.clock.now, address, after))
-        self.note(f"{address} answered{_to(network)} by {'+'.join(sorted(after)) or 'nobody'}")
+        before, macs = network.answerers.get(address, frozenset()), network.named.setdefault(address, {})
+        owners = frozenset(macs.values())
+        if mac is None:
+            interface.answers.discard(address)
+            macs.pop(node.name, None)
+        else:
+            interface.answers.add(address)
+            macs[node.name] = self._whose(mac)
+        if mac is None or mac == interface.mac:
+            interface.lent.pop(address, None)
+        else:
+            interface.lent[address] = mac
+        after = network.answerers[address] = frozenset(macs)
+        if (before, owners) == (after, frozenset(macs.values())):
+            return
+        if owners != frozenset(macs.values()):
+            network.owner_changes.append((self.clock.now, address, frozenset(macs.values())))
+        telling = (name if name == owner else f"{name} for {owner}" for name, owner in sorted(macs.items()))
+        self.note(f"{address} answered{_to(network)} by {', '.join(telling) or 'nobody'}")
+
+    def _whose(self, mac: Mac) -> str:
+        """The machine that has a MAC."""
+        return next(node.name for node in self.nodes.values() if any(each.mac == mac for each in node.interfaces))
 
     def networks_of(self, address: AddressText) -> list[SimulatedNetwork]:
         """Where the address belongs: on its subnet, or on every network that several machines share."""
@@ -478,8 +524,9 @@ class World:
         )
 
     def owner(self, address: str, network: SimulatedNetwork | None = None) -> str | None:
-        answerers = (network or self.network).answerers.get(AddressText(address), frozenset())
-        return next(iter(answerers)) if len(answerers) == 1 else None
+        """The one whose MAC is named, by whatever machine."""
+        owners = set((network or self.network).named.get(AddressText(address), {}).values())
+        return next(iter(owners)) if len(owners) == 1 else None
 
     def see(self, node: SimulatedNode, seen: NeighbourSeen) -> None:
         """An ARP frame on the LAN that concerns a node's speaker."""

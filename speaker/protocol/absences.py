@@ -1,0 +1,352 @@
+"""Sessions that are not heard any more, while their nodes' kernels live: their claims count on, as all others see it.
+
+A speaker that restarts holds what it held: its node goes on forwarding, and its next session claims the same again at
+the same epochs. Meanwhile another speaker *stands in* for the session: it answers for its addresses with the node's MAC
+(``standing_in``), and says so in each heartbeat. The session is *absent*. A session becomes absent when
+
+- it says that it ends and who stands in for it;
+- a new session of the node is heard from the same place before the former one was taken for dead;
+- its node's kernel refuses a datagram and leaves a question for an address unanswered, but answers for the node's own
+  address: the process ended without a word;
+- it is suspected or dead, and another speaker says that it stands in for it.
+
+While it is absent its claims count on each link on which somebody stands in for it, or should. It is able to nothing.
+
+**Who stands in.** Where nobody does, or the stand-in dies, the speakers that could come in an order that is the same
+for all of them: by a hash of both nodes' names. The first asks the node's kernel for the node's own address, and stands
+in if that answers; each next one waits for 100 ms more. Two that stand in do no harm, since their answers are the same.
+If nobody has stood in after half a second, the session is dead there.
+
+**The end.** The absence ends on a link when nobody stands in there any more, and the last one who did lives: then the
+node is dead, or its new session holds everything. If claims of the new session are not known here yet, those of the
+former one count on for a second at most. A datagram of the session itself ends the absence, too: it lives.
+
+**Bounds**, also against a member that has the key: 64 absences. A session that is heard is not absent, whoever says so,
+unless it said so itself. What a member says of a session that was never heard counts only where its node is not heard.
+
+Not promised: that a dead node is not stood in for where a switch answers ARP in its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+
+from cluster.addresses import family_of
+from cluster.objects import NodeName
+from cluster.times import LONG_AGO, NEVER
+from speaker.link import LinkName, Mac
+from speaker.protocol.detector import Detector
+from speaker.protocol.effects import AskAddress
+from speaker.protocol.heartbeat import STANDS_IN, ReplayWindow, StoodIn, unpack_address, unpack_families
+from speaker.protocol.mirrors import Mirrors
+from speaker.protocol.news import News
+from speaker.protocol.roster import Absence, Peer, Roster, Sighting, claims_of
+from speaker.protocol.sessions import FOREVER, Sessions
+from speaker.protocol.settings import RestartMode
+from speaker.protocol.standing import Standing
+
+MAX_ABSENCES = 64
+NOBODY_S = 0.5  # without anybody who stands in, until the session is dead
+KNOWN_S = 1.0  # for the claims of the node's new session to be known
+TURN_S = 0.1  # of each speaker that could stand in, before the next one does
+ASKING = 4  # of those that could, who ask the node's kernel
+ASK_GAP_S = 0.05
+
+
+class Absences:
+    """Keeps the roster's absences. Sans-IO; emits ``AskAddress`` and ``Decision``."""
+
+    def __init__(self, session: int, roster: Roster, sessions: Sessions, mirrors: Mirrors) -> None:
+        self._session = session
+        """Our own."""
+        self._roster = roster
+        self._sessions = sessions
+        self._mirrors = mirrors
+        self._said: dict[tuple[LinkName, int], dict[int, StoodIn]] = {}
+        """By link and speaker, whom it says to stand in for."""
+        self._asked_at: dict[NodeName, float] = {}
+        self._look_at = NEVER
+
+    # ------------------------------------------------------------------------------------------------ questions
+
+    def peer(self, session: int) -> Peer | None:
+        """The absent session."""
+        absent = (each.peer for each in self._roster.absences.values())
+        return next((peer for peer in absent if peer.session == session), None)
+
+    def _all(self) -> list[Absence]:
+        return list(self._roster.absences.values())
+
+    def of(self, node: NodeName) -> Absence | None:
+        return self._roster.absences.get(node)
+
+    def said_of(self, session: int, link: LinkName, by: int) -> StoodIn | None:
+        """What a speaker says on the link of a session that it stands in for."""
+        return self._said.get((link, by), {}).get(session)
+
+    def spoken_for(self, session: int, by: int) -> Peer | None:
+        """The absent session, if a speaker stands in for it."""
+        for absence in self._roster.absences.values():
+            if absence.peer.session == session and any(by in present for present in absence.by.values()):
+                return absence.peer
+        return None
+
+    def stood_in_by(self, session: int) -> list[tuple[Peer, list[LinkName]]]:
+        """The absent sessions that a speaker stands in for, and where."""
+        by = [(each, [link for link, present in each.by.items() if session in present]) for each in self._all()]
+        return [(absence.peer, links) for absence, links in by if links]
+
+    def order(self, node: NodeName, link: LinkName, now: float) -> list[NodeName]:
+        """The nodes whose speakers could stand in for one of another node, the first first."""
+        roster = self._roster
+        able = [
+            peer.node
+            for peer, sighting in roster.on(link)
+            if sighting.standing is Standing.ALIVE
+            and sighting.able_since is not None
+            and peer.skills & STANDS_IN
+            and not peer.restarting
+        ]
+        if self._can_stand_in(link, now):
+            able.append(roster.node)
+        others = (each for each in able if each != node)
+        return sorted(others, key=lambda each: blake2b(f"{node} {each}".encode(), digest_size=8).digest())
+
+    def may_begin(self, peer: Peer, now: float) -> bool:
+        """Whether somebody could stand in for a peer wherever it lives, and all others would know what that means."""
+        roster = self._roster
+        links = [link for link, each in peer.sightings.items() if each.standing is not Standing.DEAD]
+        return (
+            bool(links and peer.mirror.claims and peer.skills & STANDS_IN)
+            and not peer.ignored
+            and roster.settings.restart_mode is RestartMode.STAND_IN
+            and roster.all_have(STANDS_IN)
+            and peer.node not in roster.absences
+            and len(roster.absences) < MAX_ABSENCES
+            and all(self.order(peer.node, link, now) for link in links)
+        )
+
+    def _can_stand_in(self, link: LinkName, now: float) -> bool:
+        here = self._roster.links.get(link)
+        mode = self._roster.settings.restart_mode
+        return self._roster.able and mode is RestartMode.STAND_IN and here is not None and here.open(now)
+
+    # ------------------------------------------------------------------------------------------------ beginning
+
+    def begin(self, peer: Peer, why: str, now: float, *, ended: bool = False) -> News:
+        """The session of a peer is absent from now on; ``ended``: for good, so that nothing of it counts again."""
+        self._sessions.remove(peer)
+        if ended:
+            self._sessions.retire(peer.session)
+        absence = self._roster.absences[peer.node] = Absence(peer, now)
+        peer.restarting, peer.stand_in = False, 0
+        for sighting in peer.sightings.values():
+            sighting.able_since, sighting.starting = None, False
+            if sighting.standing is not Standing.DEAD:
+                sighting.standing = Standing.ALIVE
+        for (link, by), said in self._said.items():
+            if peer.session in said and link in peer.sightings:
+                absence.by.setdefault(link, {})[by] = None
+        self._roster.report("PeerAway", node=peer.node, why=why)
+        self._look_at = now
+        return News(changed=True)
+
+    def heard(self, link: LinkName, by: int, entries: Iterable[StoodIn], now: float) -> News:
+        """A speaker, perhaps this one, says whom it stands in for on the link."""
+        news = News()
+        before, said = self._said.get((link, by), {}), {entry.session: entry for entry in entries}
+        if said:
+            if not before:
+                speaking = {self._session, *(peer.session for peer in self._roster.peers.values())}
+                self._said = {key: each for key, each in self._said.items() if key[1] in speaking}
+            self._said[link, by] = said
+        elif before:
+            del self._said[link, by]
+        for entry in said.values():
+            news.add(self._take(entry, link, by, now))
+        for session in before.keys() - said.keys():
+            absence = self._roster.absences.get(NodeName(before[session].node))
+            if absence is not None and absence.peer.session == session:
+                news.add(self._stop(absence, link, by, now))
+        return news
+
+    def _take(self, entry: StoodIn, link: LinkName, by: int, now: float) -> News:
+        news = News()
+        absence = self._absence_of(entry, now, news)
+        if absence is None:
+            return news
+        peer = absence.peer
+        sighting = peer.sightings.get(link)
+        if sighting is None:
+            addresses = tuple(map(unpack_address, entry.addresses))
+            mac = Mac(entry.mac)
+            sighting = Sighting(
+                addresses[0], mac, Detector(self._roster.settings.interval_s, now), now, LinkName(entry.link)
+            )
+            sighting.other_address = addresses[1] if len(addresses) > 1 else None
+            sighting.families = unpack_families(entry.families)
+            peer.sightings[link] = sighting
+            self._roster.by_mac[mac] = peer.node
+        absence.by.setdefault(link, {})[by] = None
+        absence.orphaned.pop(link, None)
+        absence.over_at.pop(link, None)
+        if sighting.standing is Standing.DEAD:
+            sighting.standing = Standing.ALIVE
+            news.changed = True
+            news.claims.update(claims_of(peer, f"absence of {peer.node}"))
+        news.changed |= self._mirrors.note(peer, entry.version, entry.digest, now)
+        return news
+
+    def _absence_of(self, entry: StoodIn, now: float, news: News) -> Absence | None:
+        """The absence that a speaker tells of, if that may be so."""
+        roster, node = self._roster, NodeName(entry.node)
+        absence = roster.absences.get(node)
+        if absence is not None and absence.peer.session == entry.session:
+            return absence
+        if entry.session == self._session or len(roster.absences) >= MAX_ABSENCES:
+            return None
+        peer = roster.peers.get(node)
+        if peer is not None and peer.session == entry.session:
+            if absence is not None or any(each.standing is Standing.ALIVE for each in peer.sightings.values()):
+                return None
+            news.add(self.begin(peer, "stood in for", now))
+            return roster.absences[node]
+        if absence is not None or self._holds_already(peer, node) or self._sessions.is_retired(entry.session, 0):
+            return None
+        absent = Peer(node, entry.session, ReplayWindow(), skills=STANDS_IN)
+        absence = roster.absences[node] = Absence(absent, now)
+        roster.report("PeerAway", node=node, why="stood in for")
+        return absence
+
+    def _holds_already(self, peer: Peer | None, node: NodeName) -> bool:
+        """Whether the node's present session, this one perhaps, claims by itself."""
+        if node == self._roster.node:
+            return False
+        able = peer is not None and any(
+            each.standing is Standing.ALIVE and each.able_since is not None for each in peer.sightings.values()
+        )
+        return able and peer is not None and not peer.restarting
+
+    # ------------------------------------------------------------------------------------------------ in time
+
+    def look(self, at: float) -> None:
+        self._look_at = min(self._look_at, at)
+
+    def next_deadline(self) -> float:
+        return self._look_at
+
+    def review(self, now: float) -> News:
+        """See who stands in for whom by now, ask the kernels of those for whom nobody does, and end what is over."""
+        news = News()
+        self._look_at = NEVER
+        for absence in self._all():
+            for link, sighting in list(absence.peer.sightings.items()):
+                if sighting.standing is not Standing.DEAD:
+                    news.add(self._review_link(absence, link, now))
+            if absence.orphaned and absence.peer.node in self._roster.absences:
+                self._ask_kernel(absence, now)
+        return news
+
+    def _review_link(self, absence: Absence, link: LinkName, now: float) -> News:
+        present = absence.by.setdefault(link, {})
+        for session in [each for each in present if each != self._session and not self._lives(each, link)]:
+            del present[session]
+            self._said.pop((link, session), None)
+        if link in absence.over_at:
+            successor = self._roster.peers.get(absence.peer.node)
+            if now >= absence.over_at[link] or successor is None or successor.behind_since is None:
+                return self._end_on(absence, link, now)
+            self.look(absence.over_at[link])
+        elif present:
+            absence.orphaned.pop(link, None)
+        else:
+            since = absence.orphaned.setdefault(link, now)
+            if now >= since + NOBODY_S:
+                return self._end_on(absence, link, now)
+            self.look(since + NOBODY_S)
+        return News()
+
+    def _lives(self, session: int, link: LinkName) -> bool:
+        peer = self._sessions.peer(session)
+        sighting = peer.sightings.get(link) if peer is not None else None
+        return sighting is not None and sighting.standing is not Standing.DEAD
+
+    def _ask_kernel(self, absence: Absence, now: float) -> None:
+        """Ask the node's kernel for its own address, if it may soon be this node's turn to stand in."""
+        peer = absence.peer
+        self.look(now + ASK_GAP_S)
+        if now < self._asked_at.get(peer.node, LONG_AGO) + ASK_GAP_S or peer.node == self._roster.node:
+            return
+        self._asked_at = {node: at for node, at in self._asked_at.items() if node in self._roster.absences}
+        self._asked_at[peer.node] = now
+        for link in absence.orphaned:
+            if link in self._roster.links and self._roster.node in self.order(peer.node, link, now)[:ASKING]:
+                ask_kernel(self._roster, peer.sightings[link], link)
+
+    def mine(self, now: float) -> list[tuple[Peer, LinkName]]:
+        """The sessions for which it is this node's turn to stand in, and where."""
+        found = []
+        fresh = now - self._roster.settings.detection_floor_s
+        for absence in self._roster.absences.values():
+            peer = absence.peer
+            for link, since in absence.orphaned.items() if peer.node != self._roster.node else ():
+                order = self.order(peer.node, link, now) if link in self._roster.links else []
+                if self._roster.node not in order or peer.sightings[link].kernel_at < fresh:
+                    continue
+                due = since + order.index(self._roster.node) * TURN_S
+                if now >= due:
+                    found.append((peer, link))
+                self.look(max(due, now))
+        return found
+
+    # ------------------------------------------------------------------------------------------------ ending
+
+    def revoke(self, peer: Peer, link: LinkName, now: float) -> News:
+        """The session is heard: it is a peer again."""
+        del self._roster.absences[peer.node]
+        self._sessions.add(peer)
+        self._roster.report("PeerAlive", node=peer.node, link=link)
+        return News(changed=True, look_at=now, claims=claims_of(peer, f"return of {peer.node}"))
+
+    def _stop(self, absence: Absence, link: LinkName, by: int, now: float) -> News:
+        """Who stood in on the link does so no more."""
+        present = absence.by.get(link, {})
+        if by not in present:
+            return News()
+        del present[by]
+        if not present:
+            absence.over_at[link] = now + KNOWN_S
+        self.look(now)
+        return self._review_link(absence, link, now)
+
+    def _end_on(self, absence: Absence, link: LinkName, now: float) -> News:
+        """Nobody stands in for the session there any more."""
+        peer = absence.peer
+        for table in (absence.by, absence.orphaned, absence.over_at):
+            table.pop(link, None)
+        peer.sightings[link].standing = Standing.DEAD
+        why = f"death of {peer.node}"
+        news = News(changed=True, claims=claims_of(peer, why))
+        returned = peer.node == self._roster.node or peer.node in self._roster.peers
+        if returned:
+            self._roster.report("PeerBack", node=peer.node, link=link, away_ms=int((now - absence.since) * 1000))
+        else:
+            self._roster.report("PeerDead", node=peer.node, link=link, proof="nobody stands in for it")
+        if all(each.standing is Standing.DEAD for each in peer.sightings.values()):
+            del self._roster.absences[peer.node]
+            news.add(self._mirrors.forget(peer, why))
+            self._mirrors.trust(peer)
+            if not self._sessions.is_retired(peer.session, FOREVER):
+                self._sessions.retire(peer.session, peer.window.newest)
+            if not returned:
+                self._sessions.forget_macs(peer)
+        return news
+
+
+def ask_kernel(roster: Roster, sighting: Sighting, link: LinkName) -> None:
+    """Ask a node's kernel alone for the node's own address on the link, in each family in which it was heard."""
+    families = roster.links[link].state.families
+    for address, mac in sighting.contacts:
+        if family_of(address) in families:
+            roster.emit(AskAddress(link, address, mac))

@@ -1,0 +1,67 @@
+"""Has this speaker claim again what its node's former session claimed, at the same epochs.
+
+Another speaker stands in for the former session (``absences``). This one hears so and gets the claims from it while it
+starts. When it is able it claims those whose addresses its Plan still has, 500 at once, and answers for them from then
+on. As long as some are left it says that it restarts. When it does so no more, its stand-in ends. What the Plan has no
+more is nobody's then.
+
+A claim of another node that is higher stays: the address has moved meanwhile. Where the claims do not come, the
+stand-in ends after a minute, and nothing is resumed.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from cluster.times import LONG_AGO, NEVER
+from speaker.protocol.ownership import Ownership
+from speaker.protocol.roster import Peer, Roster
+
+AT_ONCE = 500  # claims in one call
+
+
+class Resuming:
+    """Sans-IO."""
+
+    def __init__(self, roster: Roster, ownership: Ownership) -> None:
+        self._roster = roster
+        self._ownership = ownership
+        self._of: Peer | None = None
+        """The former session that is resumed, or was."""
+        self._version = -1
+        """Of its claims, up to which all are resumed."""
+        self._begun = -1
+        """Of its claims, of which some are resumed: the first ``_done``."""
+        self._done = 0
+
+    @property
+    def restarting(self) -> bool:
+        """Whether a former session of this node holds what this one does not hold yet."""
+        former = self._former()
+        return former is not None and (former is not self._of or self._version != former.mirror.version)
+
+    def next_deadline(self) -> float:
+        """When there is something to do, now or never."""
+        former = self._former()
+        ready = former is not None and former.mirror.in_step and self._roster.able and self.restarting
+        return LONG_AGO if ready else NEVER
+
+    def review(self, now: float) -> bool:
+        """Claim some, if it is time to. Returns whether this was the last of it."""
+        former = self._former()
+        if former is None or self.next_deadline() == NEVER:
+            return False
+        if former is not self._of or self._begun != former.mirror.version:
+            self._of, self._version, self._begun, self._done = former, -1, former.mirror.version, 0
+        claims = former.mirror.claims
+        some = {address: claims[address] for address in islice(claims, self._done, self._done + AT_ONCE)}
+        self._ownership.resume(some, now)
+        self._done += AT_ONCE
+        if self._done < len(claims):
+            return False
+        self._version = self._begun
+        return True
+
+    def _former(self) -> Peer | None:
+        absence = self._roster.absences.get(self._roster.node)
+        return absence.peer if absence is not None else None
