@@ -16,8 +16,8 @@ The parts:
 - Who restarts: ``absences`` knows whose claims count although they are not heard, ``standing_in`` answers for others,
   ``restarting`` ends this speaker, and ``resuming`` has it hold again what it held.
 - Who holds what, and who answers: ``ownership`` claims and releases, ``former`` knows who held it before a start of the
-  whole cluster, ``answers`` tells the responder, and ``fencing``
-  keeps a link silent where this node may not know who has taken over.
+  whole cluster, ``answers`` tells the responder, and ``fencing`` keeps a link silent where this node may not know who
+  has taken over.
 - Who else has an address: ``probes`` asks before it is claimed, ``rivals`` judges what is seen afterwards,
   ``conflicts`` remembers both, and ``foreign`` knows speakers of other clusters.
 - What is said: ``voice`` says when, ``claims`` how a claim set travels, ``heartbeat`` what a datagram is. ``drops``
