@@ -477,6 +477,8 @@ class World:
         self, node: SimulatedNode, interface: SimulatedInterface, address: AddressText, mac: Mac | None
     ) -> None:
         """Answer for an address from now on, naming a MAC, or do so no longer."""
+        if mac is None and address not in interface.answers:
+            return
         network = interface.network
         before, macs = network.answerers.get(address, frozenset()), network.named.setdefault(address, {})
         owners = frozenset(macs.values())
