@@ -29,6 +29,7 @@ from msgspec import Struct
 from cluster.addresses import Family
 from cluster.objects import AddressText, NodeName
 from speaker.directory import DirectoryChange, ListedLink
+from speaker.durations import Durations
 from speaker.link import LinkName
 from speaker.passes import NO_PASSES
 from speaker.plan import BundleId, Plan, PlanChange
@@ -149,6 +150,10 @@ class Stats(Struct, frozen=True, tag=True):
     """Passes of the loop by their length: up to each of ``passes.BOUNDS_S``, and beyond the last."""
     passes_s: float = 0.0
     """Seconds that all of them took together."""
+    lag_s: float = 0.0
+    """By how much the loop has come back late lately."""
+    took: dict[str, Durations] = {}
+    """A bounded set of names, as of the counters: ``takeover:death``."""
     own: tuple[ListedLink, ...] = ()
     """The links with carrier, as other speakers are told of them: some, if there are many."""
     blocked: dict[LinkName, tuple[NodeName, ...]] = {}

@@ -18,9 +18,10 @@ from controller.nodeip.cluster import NodePoolFigures
 from controller.nodeip.reasons import LeftOut
 from controller.services.latency import FirstAddresses
 from speaker.api import comparison
-from speaker.api.metrics import COUNTERS, SpeakerCollector, SpeakerFigures
+from speaker.api.metrics import COUNTERS, DURATIONS, SpeakerCollector, SpeakerFigures
 from speaker.api.statistics import Totals
 from speaker.channel import Stats
+from speaker.durations import Durations
 from speaker.passes import BOUNDS_S
 from speaker.protocol.effects import PeerView
 
@@ -50,13 +51,15 @@ def controller_registry() -> CollectorRegistry:
 def speaker_registry() -> CollectorRegistry:
     counters = {f"{name}:x" if label else name: 1 for name, (_, label) in COUNTERS.items()}
     peer = PeerView(NodeName("node-2"), True, 0.5, 0.1, 1)
-    stats = Stats(1.0, True, counters, peers=(peer,), passes=(1,) * (len(BOUNDS_S) + 1))
+    took = {f"{name}:death": Durations().with_one(0.3) for name in DURATIONS}
+    stats = Stats(1.0, True, counters, peers=(peer,), passes=(1,) * (len(BOUNDS_S) + 1), took=took)
     full = SpeakerFigures(
         NodeName("node-1"),
         stats,
         Totals({ADDRESS: 1}, {ADDRESS: 1}),
         (("default/web", ADDRESS),),
         loop_age_s=0.0,
+        plan_age_s=0.0,
         watch_failures={"services": 0},
         troubles=("NobodyHeard",),
     )

@@ -17,7 +17,7 @@ makes none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -86,7 +86,7 @@ class Announcements:
                 self._claims[address] = holding
         return self._consider(key for each in altered for key in self._planner.services_with(each))
 
-    def claimed(self) -> Iterable[AddressText]:
+    def claimed(self) -> Collection[AddressText]:
         """The addresses that the announcer holds, as far as it was told here."""
         return self._claims.keys()
 

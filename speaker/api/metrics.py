@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -32,7 +33,9 @@ from cluster.objects import AddressText, NodeName
 from speaker.api.backlog import Lag
 from speaker.api.statistics import Totals
 from speaker.channel import Stats
+from speaker.durations import BOUNDS_S as DURATION_BOUNDS_S
 from speaker.passes import BOUNDS_S
+from speaker.protocol.timings import DETECTION, HANDOVER, TAKEOVER
 
 MAX_COUNTERS = 256  # names of counters taken from the announcer
 
@@ -54,6 +57,15 @@ COUNTERS: dict[str, tuple[str, str]] = {
 """What the announcer's counters mean, and the name of their label. It may send others."""
 
 
+DURATIONS: dict[str, str] = {
+    DETECTION: "From the last sign of life of another speaker until this one declared it dead.",
+    HANDOVER: "From when this node offered an address until another one was heard to claim it.",
+    TAKEOVER: "From when an address had no holder until this node claimed it.",
+}
+"""What took how long, in seconds, by cause."""
+_BOUNDS = (*map(str, DURATION_BOUNDS_S), "+Inf")
+
+
 @dataclass(frozen=True, slots=True)
 class SpeakerFigures:
     """What is known when somebody asks."""
@@ -64,8 +76,12 @@ class SpeakerFigures:
     traffic: Totals = field(default_factory=lambda: Totals({}, {}))
     announced: tuple[tuple[str, AddressText], ...] = ()
     """Services, each with an address of its that is answered here."""
+    claims: int = 0
+    """Addresses that the announcer claims."""
     loop_age_s: float | None = None
     plan_revision: int = 0
+    plan_age_s: float | None = None
+    """Since all that it is made of was last followed; None before the first Plan."""
     bundles: int = 0
     updates: int = 0
     """Changes of API objects that were taken in."""
@@ -112,6 +128,13 @@ class SpeakerCollector(Collector):
         if figures.stats:
             yield from _by_address(figures.traffic)
             yield _passes(figures.stats)
+            yield GaugeMetricFamily(
+                "berthlb_speaker_loop_lag_seconds",
+                "How late the announcer's loop has come back lately.",
+                figures.stats.lag_s,
+            )
+            yield GaugeMetricFamily("berthlb_speaker_claims", "Addresses that this speaker claims.", figures.claims)
+            yield from _took(figures.stats)
             yield from _peers(figures.stats)
             yield _conflicts(figures.stats)
             yield from _counters(figures.stats)
@@ -151,6 +174,12 @@ def _single(figures: SpeakerFigures) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "berthlb_speaker_api_oldest_write_seconds", "Age of the write that waits longest.", figures.lag.oldest_s
     )
+    if figures.plan_age_s is not None:
+        yield GaugeMetricFamily(
+            "berthlb_speaker_plan_age_seconds",
+            "Since everything that the Plan is made of was last followed in the API.",
+            figures.plan_age_s,
+        )
     if figures.loop_age_s is not None:
         yield GaugeMetricFamily(
             "berthlb_speaker_loop_age_seconds", "Since the announcer was last heard of.", figures.loop_age_s
@@ -189,6 +218,19 @@ def _passes(stats: Stats) -> Metric:
     )
 
 
+def _took(stats: Stats) -> Iterator[Metric]:
+    families = {
+        name: HistogramMetricFamily(f"berthlb_speaker_{name}_seconds", documentation, labels=["cause"])
+        for name, documentation in DURATIONS.items()
+    }
+    for key, durations in sorted(stats.took.items())[:MAX_COUNTERS]:
+        name, _, cause = key.partition(":")
+        if name in families:
+            buckets = list(zip(_BOUNDS, itertools.accumulate(durations.counts), strict=True))
+            families[name].add_metric([cause], buckets, durations.seconds)
+    yield from families.values()
+
+
 def _peers(stats: Stats) -> Iterator[Metric]:
     alive = GaugeMetricFamily(
         "berthlb_speaker_peer_alive", "1 while another speaker is believed alive.", labels=["peer"]
@@ -202,12 +244,24 @@ def _peers(stats: Stats) -> Iterator[Metric]:
         "berthlb_speaker_peer_lateness_seconds", "How late a speaker's heartbeats are, smoothed.", labels=["peer"]
     )
     claims = GaugeMetricFamily("berthlb_speaker_peer_claims", "Addresses that a speaker claims.", labels=["peer"])
+    heard = CounterMetricFamily(
+        "berthlb_speaker_peer_heartbeats", "Heartbeats of a speaker that were heard in its session.", labels=["peer"]
+    )
+    missed = CounterMetricFamily(
+        "berthlb_speaker_peer_heartbeats_missed", "Heartbeats of a speaker that did not come in time.", labels=["peer"]
+    )
+    peers = GaugeMetricFamily("berthlb_speaker_peers", "Other speakers, by what is believed of them.", labels=["state"])
+    states = Counter("suspected" if peer.suspected else "alive" if peer.alive else "dead" for peer in stats.peers)
+    for state in ("alive", "suspected", "dead"):
+        peers.add_metric([state], states[state])
     for peer in stats.peers:
+        heard.add_metric([peer.node], peer.heartbeats)
+        missed.add_metric([peer.node], peer.missed)
         alive.add_metric([peer.node], int(peer.alive))
         detection.add_metric([peer.node], peer.detection_s)
         lateness.add_metric([peer.node], peer.lateness_s)
         claims.add_metric([peer.node], peer.claims)
-    yield from (alive, detection, lateness, claims)
+    yield from (peers, alive, detection, lateness, claims, heard, missed)
 
 
 def _conflicts(stats: Stats) -> Metric:

@@ -110,6 +110,11 @@ class Sources:
         return known and (self._exclusion is None or self._exclusion.synced or bool(self._exclusion.trouble))
 
     @property
+    def current(self) -> bool:
+        """Whether all that a Plan is made of is followed now."""
+        return not any(each.trouble for each in self._for_plan)
+
+    @property
     def exclusion_known(self) -> bool:
         """Whether it is known which interfaces are excluded."""
         return self._exclusion is not None and self._exclusion.synced

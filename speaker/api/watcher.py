@@ -100,6 +100,8 @@ class Watcher:
         )
         self._feed = PlanFeed(self._planner, self._configuration)
         self._former = FormerRecords()
+        self._current_at: float | None = None
+        """When all that the Plan is made of was last followed."""
 
         self._statistics = Statistics(_boottime())
         self._writer = Writer()
@@ -170,6 +172,8 @@ class Watcher:
         exclusion_known, pools_known = self._sources.exclusion_known, self._sources.node_pools_known
         self._inbox.take_all()  # after looking at ``synced``: whatever it covers is in the inbox by then
         now = time.monotonic()
+        if synced and self._sources.current:
+            self._current_at = now
         if credentials := self._authentication.take():
             self._channel.send(credentials)
         if excluded := self._excluded.take(now, known=exclusion_known):
@@ -345,10 +349,12 @@ class Watcher:
             node=self._options.node,
             stats=self._statistics.latest,
             traffic=self._statistics.totals(),
+            claims=len(self._telling.announcements.claimed()),
             announced=tuple(self._telling.announcements.answered()),
             loop_age_s=self._statistics.loop_age(_boottime()),
             plan_revision=self._planner.revision,
             bundles=self._planner.bundles,
+            plan_age_s=None if self._current_at is None else max(0.0, time.monotonic() - self._current_at),
             updates=self._inbox.taken,
             update_errors=self._sources.errors(),
             config_loaded=self._configuration.config is not None,

@@ -72,6 +72,8 @@ class ToClaim(NamedTuple):
     own: Candidate
     addresses: tuple[AddressText, ...]
     why: str
+    since: float
+    """When it came to be without the holder that it is to have, as far as this node knew."""
 
 
 class _Kind(enum.Enum):
@@ -289,7 +291,7 @@ class Claiming:
             round_.next_at = min(round_.next_at, due)
             return None
         self._give(self._roster.node, bundle, round_)
-        return ToClaim(bundle, own, free, self._reasons.get(id_) or "unowned")
+        return ToClaim(bundle, own, free, self._reasons.get(id_) or "unowned", self._unowned[id_])
 
     def _permitted_at(self, bundle: Bundle, now: float) -> float:
         """When it may be claimed: now, if nobody may hold it whom this node cannot hear, or if the record is this
@@ -327,7 +329,7 @@ class Claiming:
             return None
         missing = [a for a in bundle.addresses if a not in theirs and self._owners_missing(a, now)]
         self._give(self._roster.node, bundle, round_)
-        return ToClaim(bundle, own, (*theirs, *missing), f"handed over by {by}")
+        return ToClaim(bundle, own, (*theirs, *missing), f"handed over by {by}", until - OFFER_S)
 
     def _turn_at_partial(self, id_: BundleId, round_: _Round, now: float) -> ToClaim | None:
         bundle, since = self._bundles.by_id.get(id_), self._partial.get(id_)
@@ -349,7 +351,7 @@ class Claiming:
             round_.next_at = min(round_.next_at, permitted_at)
             return None
         free = self._probes.free(wanted, now, chosen=True)
-        return ToClaim(bundle, own, free, "joined bundle") if free else None
+        return ToClaim(bundle, own, free, "joined bundle", since) if free else None
 
     def _joiner(self, bundle: Bundle, round_: _Round, now: float) -> NodeName | None:
         """Who takes the rest of a bundle that several hold."""

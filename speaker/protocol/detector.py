@@ -6,6 +6,9 @@ lateness, plus four deviations, within a floor and a ceiling. Loss counts as lat
 itself. A silence beyond D that turned out to be none doubles D for ten minutes.
 
 ``suspicion`` decides what silence means.
+
+Heartbeats that were due and did not come are counted when the next one does: one for each interval. One that is late by
+half an interval or more counts as missed.
 """
 
 from __future__ import annotations
@@ -19,11 +22,15 @@ DOUBLED_S = 600.0  # after a false alarm
 class Detector:
     """Of one peer on one link. Times in seconds."""
 
-    __slots__ = ("_doubled_until", "_due_at", "deviation", "interval", "lateness")
+    __slots__ = ("_doubled_until", "_due_at", "deviation", "heartbeats", "interval", "lateness", "missed")
 
     def __init__(self, interval: float, now: float) -> None:
         self.interval = interval
         """What the peer announced last."""
+        self.heartbeats = 0
+        """That were heard."""
+        self.missed = 0
+        """That were not, though they were due."""
         self.lateness = 0.0
         self.deviation = 0.0
         self._due_at = now + interval
@@ -36,6 +43,8 @@ class Detector:
             late = max(late, 0.0)
             self.deviation += (abs(late - self.lateness) - self.deviation) / 4
             self.lateness += (late - self.lateness) / 8
+            self.missed += int(late / self.interval + 0.5)
+        self.heartbeats += 1
         self.skip(interval, now)
 
     def skip(self, interval: float, now: float) -> None:

@@ -212,6 +212,12 @@ class PeerView(Struct, frozen=True, array_like=True, gc=False):
     """D of this peer now: silence longer than this is a death."""
     lateness_s: float
     claims: int
+    suspected: bool = False
+    """On a link, and alive on none without suspicion."""
+    heartbeats: int = 0
+    """That were heard in its present session."""
+    missed: int = 0
+    """That were due then, and were not heard."""
 
 
 class ConflictView(Struct, frozen=True, array_like=True, gc=False):

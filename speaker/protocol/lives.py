@@ -41,13 +41,17 @@ def peer_views(roster: Roster, now: float) -> tuple[PeerView, ...]:
     views = []
     for peer in roster.peers.values():
         seen = peer.sightings.values()
+        standings = {sighting.standing for sighting in seen}
         views.append(
             PeerView(
                 peer.node,
-                any(sighting.standing is not Standing.DEAD for sighting in seen),
-                max((roster.detection(sighting, now) for sighting in seen), default=0.0),
-                max((sighting.detector.lateness for sighting in seen), default=0.0),
-                len(peer.mirror.claims),
+                alive=bool(standings - {Standing.DEAD}),
+                detection_s=max((roster.detection(sighting, now) for sighting in seen), default=0.0),
+                lateness_s=max((sighting.detector.lateness for sighting in seen), default=0.0),
+                claims=len(peer.mirror.claims),
+                suspected=Standing.SUSPECTED in standings and Standing.ALIVE not in standings,
+                heartbeats=sum(sighting.detector.heartbeats for sighting in seen),
+                missed=sum(sighting.detector.missed for sighting in seen),
             )
         )
     return tuple(views)

@@ -43,7 +43,7 @@ from speaker.plan import Bundle, BundleId, Plan, PlanChange
 from speaker.protocol.arbitration import Arbitration, Held, Verdict
 from speaker.protocol.bundles import Bundles, Changed, candidate_of
 from speaker.protocol.choosing import Choosing
-from speaker.protocol.claiming import Claiming
+from speaker.protocol.claiming import Claiming, ToClaim
 from speaker.protocol.claims import Claim, ClaimLog
 from speaker.protocol.conflicts import Conflicts
 from speaker.protocol.effects import NeighbourSeen, RecordAnswer, SendGratuitous
@@ -425,9 +425,9 @@ class Ownership:
 
     def _claim_due(self, now: float) -> None:
         claimed: list[AddressText] = []
-        for bundle, own, addresses, why in self._claiming.evaluate(now):
-            self._claim(bundle, own.preference, addresses, why, now)
-            claimed += addresses
+        for due in self._claiming.evaluate(now):
+            self._claim(due, now)
+            claimed += due.addresses
         if claimed:
             self._roster.emit(SendGratuitous(tuple(claimed)))
 
@@ -478,18 +478,19 @@ class Ownership:
     def _networks(self, bundle: Bundle, now: float) -> frozenset[Network]:
         return frozenset(network for address in bundle.addresses for network in self._owners.networks(address, now))
 
-    def _claim(self, bundle: Bundle, preference: int, addresses: Iterable[AddressText], why: str, now: float) -> None:
+    def _claim(self, due: ToClaim, now: float) -> None:
+        bundle, addresses, after_ms = due.bundle, due.addresses, int((now - due.since) * 1000)
         tenure = self._tenure(bundle, now)
         alone = any(self._roster.links[place.link].alone for place in self._owners.places_of_any(addresses, now))
         epoch = self._owners.next_epoch(bundle, alone, above=self.recorded.epoch(bundle))
         if all(self._owners.never_held(address) for address in addresses):
             self._moving.giving.enter(bundle, tenure, now)
-        claim = Claim(epoch, preference, self._owners.claimed_for(bundle, now))
+        claim = Claim(epoch, due.own.preference, self._owners.claimed_for(bundle, now))
         for address in addresses:
             self._owners.note_epoch(address, epoch)
             self.probes.forget(address)
             self.log.put(address, claim)
-            self._roster.report("Claimed", address=address, epoch=epoch, why=why)
+            self._roster.report("Claimed", address=address, epoch=epoch, why=due.why, after_ms=after_ms)
         self._moving.claimed(bundle, tenure, now)
         self._touch(addresses)
         self._claiming.look(bundle, now)

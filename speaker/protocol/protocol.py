@@ -440,6 +440,11 @@ class Protocol:
     def peers(self) -> tuple[PeerView, ...]:
         return peer_views(self._roster, self._timer_at)
 
+    @property
+    def lateness(self) -> float:
+        """By how many seconds ``handle_timer`` was called late lately; it fades."""
+        return self._roster.own_lateness
+
     def unheard(self) -> frozenset[NodeName]:
         """The nodes whose silence is proved, and is that of the node itself (``lives``)."""
         return unheard_nodes(self._roster)

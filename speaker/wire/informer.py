@@ -27,6 +27,7 @@ from speaker.link import LinkName
 from speaker.passes import Passes
 from speaker.protocol.effects import AnswerChange, AskRecord, Decision, LinkState
 from speaker.protocol.protocol import Protocol
+from speaker.protocol.timings import Timings
 from speaker.wire.addresses import WireAddress
 from speaker.wire.answering import Answering
 from speaker.wire.keeper import WatcherKeeper
@@ -82,6 +83,7 @@ class Informer:
         self._claims_at = 0.0
         self._decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
         self._decisions_at = 0.0
+        self._timings = Timings()
 
     # ---------------------------------------------------------------- what happens
 
@@ -99,8 +101,9 @@ class Informer:
 
     def decide(self, decisions: Iterable[Decision]) -> None:
         """Decisions that are taken now."""
-        now = time.time()
+        now, passed = time.time(), time.monotonic()
         for decision in decisions:
+            self._timings.note(decision, passed)
             self._counters[f"decisions:{decision.reason}"] += 1
             if len(self._decisions) == MAX_DECISIONS:
                 self._counters["reports_dropped"] += 1
@@ -165,6 +168,8 @@ class Informer:
             unusable=dict(unusable),
             passes=self._passes.counts,
             passes_s=self._passes.seconds,
+            lag_s=self._protocol.lateness,
+            took=dict(self._timings.taken),
             own=_listed(links or ()),
             blocked=dict(self._protocol.blocked()),
         )

@@ -8,8 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from cluster.objects import AddressText, NodeName
 from speaker.api.metrics import MAX_COUNTERS, SpeakerCollector, SpeakerFigures
 from speaker.channel import Stats
+from speaker.durations import Durations
 from speaker.link import LinkName
-from speaker.protocol.effects import ConflictView
+from speaker.protocol.effects import ConflictView, PeerView
 
 
 def exposed(view: SpeakerFigures) -> dict[str, float]:
@@ -61,3 +62,29 @@ def test_conflicts_are_counted_by_whether_the_address_is_withheld() -> None:
     samples = exposed(SpeakerFigures(NodeName("node-1"), Stats(1.0, True, {}, conflicts=tuple(found))))
     assert samples["berthlb_speaker_address_conflicts|withheld=true"] == 1
     assert samples["berthlb_speaker_address_conflicts|withheld=false"] == 2
+
+
+def test_peers_are_counted_by_what_is_believed_of_them() -> None:
+    peers = (
+        PeerView(NodeName("a"), True, 0.4, 0.0, 2, heartbeats=90, missed=10),
+        PeerView(NodeName("b"), True, 0.4, 0.0, 0, suspected=True),
+        PeerView(NodeName("c"), False, 0.4, 0.0, 0),
+        PeerView(NodeName("d"), True, 0.4, 0.0, 0),
+    )
+    samples = exposed(SpeakerFigures(NodeName("node-1"), Stats(1.0, True, {}, peers=peers)))
+    states = {state: samples[f"berthlb_speaker_peers|state={state}"] for state in ("alive", "suspected", "dead")}
+    assert states == {"alive": 2, "suspected": 1, "dead": 1}
+    assert samples["berthlb_speaker_peer_heartbeats_total|peer=a"] == 90
+    assert samples["berthlb_speaker_peer_heartbeats_missed_total|peer=a"] == 10
+
+
+def test_what_took_how_long_is_a_histogram_of_each_cause() -> None:
+    took = {"takeover:death": Durations().with_one(0.3).with_one(70.0), "no such:death": Durations()}
+    samples = exposed(SpeakerFigures(NodeName("node-1"), Stats(1.0, True, {}, took=took)))
+    name = "berthlb_speaker_takeover_seconds"
+    assert samples[f"{name}_bucket|cause=death|le=0.25"] == 0
+    assert samples[f"{name}_bucket|cause=death|le=0.5"] == 1
+    assert samples[f"{name}_bucket|cause=death|le=60.0"] == 1
+    assert samples[f"{name}_count|cause=death"] == 2
+    assert samples[f"{name}_sum|cause=death"] == 70.3
+    assert not any("no such" in each for each in samples)

@@ -58,3 +58,20 @@ def test_a_heartbeat_sent_early_to_answer_does_not_make_the_peer_look_late() -> 
 
 def test_suspicion_comes_before_d_for_a_busy_peer() -> None:
     assert steady().suspicion() == 0.25
+
+
+def test_heartbeats_that_did_not_come_are_counted() -> None:
+    punctual = steady(jitter=0.02)
+    assert punctual.heartbeats >= 100
+    assert punctual.missed == 0
+    lossy = steady(seconds=100.0, jitter=0.02, loss=0.2)
+    due = lossy.heartbeats + lossy.missed
+    assert abs(due - 1000) <= 5
+    assert 0.15 < lossy.missed / due < 0.25
+
+
+def test_a_gap_that_was_not_the_peers_fault_is_no_loss() -> None:
+    detector = steady()
+    detector.skip(0.1, 60.0)
+    detector.heard(0.1, 60.1)
+    assert detector.missed == 0
