@@ -120,3 +120,13 @@ def test_images_weighs_both_and_starts_them(tmp_path: Path) -> None:
         assert 0 < container["ready, least, s"] < 60
         assert container["working set, MiB"] > 1
         assert name in shown
+
+
+@pytest.mark.lab
+def test_restarts_has_every_speaker_end_and_begin_under_a_clients_eyes(tmp_path: Path) -> None:
+    found, shown = run("restarts", "--addresses=4", figures=tmp_path)
+    figures = found["wire 4"]
+    assert figures["connections"] == 4
+    assert figures["addresses that nobody answered"] == 0
+    assert 0 < figures["request, ms (median)"] <= figures["request, ms (most)"]
+    assert "a speaker ends, s (most)" in shown
