@@ -87,10 +87,16 @@ def _lines(file: IO[bytes]) -> list[bytes]:
 
 @contextmanager
 def watching(
-    lab: Lab, *addresses: str, url: str | Sequence[str] = (), rate: float = 50.0, connections: int = 0
+    lab: Lab,
+    *addresses: str,
+    url: str | Sequence[str] = (),
+    rate: float = 50.0,
+    connections: int = 0,
+    timeout: float = 1.0,
 ) -> Iterator[ClientWatch]:
     """Watch addresses of any family for as long as the block lasts. With ``url``, which may be several, make ``rate``
-    requests a second to them in turn, and others over so many ``connections`` to each that stay open.
+    requests a second to them in turn, each of which is lost after ``timeout`` seconds, and others over so many
+    ``connections`` to each that stay open.
 
     Raises ``LabError`` where the programs do not start.
     """
@@ -107,7 +113,7 @@ def watching(
 
         answers = begin("lab.measuring.resolve", INTERFACE, *addresses)
         urls = [url] if isinstance(url, str) else url
-        load = ("lab.measuring.load", *urls, f"--rate={rate}", f"--connections={connections}")
+        load = ("lab.measuring.load", *urls, f"--rate={rate}", f"--connections={connections}", f"--timeout={timeout}")
         requests = begin(*load) if urls else None
         watch = ClientWatch(addresses, commands, answers, requests)
         wait_for(watch.ready, START_S, "the programs that watch")
