@@ -3,8 +3,9 @@
 What must hold of any frame:
 
 - A codec reads it or raises `FrameError`, and what it reads it can write and read again.
-- A responder answers only a question for an address that it holds, as the codec would, to one station that is not
-  itself; and it answers and hands on nothing that the filters would have dropped.
+- A responder answers only a question for an address that it holds or stands in for, as the codec would, from itself, to
+  one station that is neither itself nor the one that it stands in for.
+- It answers and hands on nothing that the filters would have dropped.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from tests.speaker.wire.bpf import instructions, passes
 from tests.speaker.wire.nd.messages import resummed
 
 ETH0, NOW = LinkName("eth0"), 100.0
-OWN, CLIENT = Mac(b"\2\0\0\0\0\1"), Mac(b"\2\0\0\0\0\xaa")
+OWN, CLIENT, AWAY = (Mac(b"\2\0\0\0\0" + last) for last in (b"\1", b"\xaa", b"\xff"))
 NONCE, PROOF = b"a nonce!", b"twelveoctets"
 
 
@@ -47,6 +48,8 @@ def _address(text: str) -> WireAddress:
 
 
 VIP, ASKER, HOME = _address("192.0.2.200"), _address("192.0.2.50"), _address("192.0.2.1")
+AWAYS, AWAYS6 = _address("192.0.2.201"), _address("2001:db8::201")
+"""Of the node that is away, with the MAC ``AWAY``."""
 VIP6, ASKER6, HOME6 = _address("2001:db8::200"), _address("2001:db8::50"), _address("fe80::1")
 
 
@@ -77,9 +80,10 @@ def _assert_filters_agree(
         assert passes(questions, frame, kind) or passes(answers, frame, kind), "handed on, and both filters drop it"
 
 
-def _assert_one_other_station(reply: bytes) -> None:
+def _assert_one_other_station(reply: bytes, mac: Mac) -> None:
+    """Neither ourselves nor the ``mac`` that the reply names."""
     assert not reply[0] & 1
-    assert reply[:6] not in {OWN, bytes(6)}
+    assert reply[:6] not in {OWN, mac, bytes(6)}
     assert reply[6:12] == OWN
 
 
@@ -87,6 +91,7 @@ def _assert_one_other_station(reply: bytes) -> None:
 
 _ARP = ArpResponder(ETH0, OWN, prove)
 _ARP.hold(VIP)
+_ARP.hold(AWAYS, AWAY)
 _ARP.filter.tighten()
 _ARP_QUESTIONS, _ARP_ANSWERS = instructions(_ARP.filter.code), instructions(arp_filter.ANSWERS)
 ARP_SEEDS = (
@@ -94,6 +99,9 @@ ARP_SEEDS = (
     arp_codec.request(VIP, ASKER, CLIENT, OWN, NONCE).encode(),
     arp_codec.request(VIP, arp_codec.NO_ADDRESS, CLIENT).encode(),
     arp_codec.gratuitous(Operation.REPLY, VIP, CLIENT).encode(),
+    arp_codec.request(AWAYS, ASKER, CLIENT, nonce=NONCE).encode(),
+    arp_codec.request(AWAYS, ASKER, AWAY).encode(),
+    arp_codec.gratuitous(Operation.REPLY, AWAYS, AWAY).encode(),
     ArpFrame(OWN, CLIENT, Operation.REPLY, CLIENT, ASKER, OWN, HOME, proof=PROOF).encode(),
 )
 
@@ -109,10 +117,11 @@ def arp(frame: bytes) -> None:
         return
     assert ArpFrame.parse(said.encode()) == said
     if isinstance(verdict, bytes):
-        assert (said.operation, said.target) == (Operation.REQUEST, VIP)
-        _assert_one_other_station(verdict)
+        assert said.operation is Operation.REQUEST
+        mac = {VIP: OWN, AWAYS: AWAY}[said.target]
+        _assert_one_other_station(verdict, mac)
         proved = ArpFrame.parse(verdict).proof
-        assert verdict == arp_codec.reply_to(said, OWN, proved).encode()
+        assert verdict == arp_codec.reply_to(said, mac, proved, OWN).encode()
         assert not proved or said.nonce
         _ARP.asker(read)
 
@@ -121,6 +130,7 @@ def arp(frame: bytes) -> None:
 
 _ND = NdResponder(ETH0, OWN, prove)
 _ND.hold(VIP6)
+_ND.hold(AWAYS6, AWAY)
 _ND.filter.tighten()
 _ND_QUESTIONS, _ND_ANSWERS = instructions(_ND.filter.code), instructions(nd_filter.ANSWERS)
 _RESUMMED = b"\1"
@@ -132,6 +142,9 @@ ND_SEEDS = tuple(
         NeighbourSolicitation(OWN, CLIENT, ASKER6, VIP6, VIP6),
         nd_codec.probe(VIP6, CLIENT),
         nd_codec.unsolicited(VIP6, CLIENT),
+        nd_codec.solicit(AWAYS6, ASKER6, CLIENT, nonce=NONCE),
+        nd_codec.solicit(AWAYS6, ASKER6, AWAY),
+        nd_codec.unsolicited(AWAYS6, AWAY),
         nd_codec.answer_to(nd_codec.solicit(ASKER6, HOME6, OWN), CLIENT, PROOF),
     )
 )
@@ -153,11 +166,11 @@ def neighbour_discovery(data: bytes) -> None:
     assert nd_codec.parse(said.encode()) == said
     if isinstance(verdict, bytes):
         assert isinstance(said, NeighbourSolicitation)
-        assert said.target == VIP6
-        _assert_one_other_station(verdict)
+        mac = {VIP6: OWN, AWAYS6: AWAY}[said.target]
+        _assert_one_other_station(verdict, mac)
         reply = nd_codec.parse(verdict)
         assert isinstance(reply, NeighbourAdvertisement)
-        assert verdict == nd_codec.answer_to(said, OWN, reply.proof).encode()
+        assert verdict == nd_codec.answer_to(said, mac, reply.proof, OWN).encode()
         assert not reply.proof or said.nonce
         _ND.asker(read)
 
