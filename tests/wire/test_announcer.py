@@ -13,8 +13,9 @@ from contextlib import ExitStack
 import pytest
 
 from cluster.objects import AddressText
-from speaker.link import LinkName
+from speaker.link import LinkName, Mac
 from speaker.protocol.heartbeat import Authenticator
+from speaker.protocol.settings import RestartMode
 from speaker.wire.arp.frames import READ_OCTETS, ArpFrame, Operation
 from speaker.wire.heartbeats.port import HEARTBEAT_PORT
 from tests.arp_frames import gratuitous, request
@@ -62,18 +63,63 @@ def test_power_cut_moves_the_address_and_the_clients_entry(wire: Wire, start: St
     assert client.answerers(VIP) == {second.host.mac()}
 
 
-def test_killed_announcer_is_replaced_though_its_node_lives(wire: Wire, start: Start) -> None:
+def test_killed_announcer_is_stood_in_for_until_its_node_dies_too(wire: Wire, start: Start) -> None:
     first, second, client = holder_and_spare(wire, start)
     first.process.kill()
-    wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 5)
+    wait_until(lambda: decided(second, "StandsIn"), 10, "nobody stands in")
+    assert client.answerers(VIP) == {first.host.mac()}
+    assert answers_from(client, VIP) == {(mac_of(second.host), mac_of(first.host))}
+    assert not second.claims
+    wire.cable(first.host, "down")
+    wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 10, "the node is dead, and stood in for still")
     assert client.answerers(VIP) == {second.host.mac()}
 
 
-def test_terminated_announcer_releases_and_exits_with_zero(wire: Wire, start: Start) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_restarted_announcer_leaves_no_question_open_and_moves_nothing(
+    wire: Wire, start: Start, number: signal.Signals
+) -> None:
     first, second, client = holder_and_spare(wire, start)
+    epoch = first.claims[VIP].epoch
+    asker = Asker(client, VIP)
+    first.signal(number)
+    assert ended(first.process) == 0
+    assert answers_from(client, VIP) == {(mac_of(second.host), mac_of(first.host))}
+    again = start(first.host)
+    again.plan(1, bundle("a", (VIP,), "node-1", "node-2"))
+    wait_until(lambda: again.holds(VIP) and decided(second, "StandsInNoMore"), 20, "it did not take its address back")
+    assert answers_from(client, VIP) == {(mac_of(first.host), mac_of(first.host))}
+    answers = asker.end()
+    assert {answer.mac for answer in answers} == {first.host.mac()}
+    pauses = [after.at - before.at for before, after in itertools.pairwise(answers)]
+    print(f"longest pause between answers: {max(pauses) * 1000:.1f} ms of questions each 10 ms")  # noqa: T201
+    assert again.claims[VIP].epoch == epoch
+    assert not second.claims
+
+
+def test_announcer_that_is_to_release_does_so_and_exits_with_zero(wire: Wire, stack: ExitStack) -> None:
+    hosts, client = [wire.host("node-1"), wire.host("node-2")], wire.host("client")
+    first, second = (Speaker(host, restart_mode=RestartMode.RELEASE) for host in hosts)
+    for speaker in (first, second):
+        stack.callback(speaker.end)
+        speaker.plan(1, bundle("a", (VIP,), "node-1", "node-2"))
+    wait_until(lambda: first.holds(VIP) and second.ready)
+    assert client.resolve(VIP) == hosts[0].mac()
     first.signal(signal.SIGTERM)
     assert ended(first.process, 2.0) == 0
-    wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 2)
+    wait_until(lambda: client.neighbour(VIP) == hosts[1].mac(), 2)
+
+
+def decided(speaker: Speaker, reason: str) -> bool:
+    return any(decision.reason == reason for decision in speaker.decisions)
+
+
+def answers_from(client: WireHost, address: AddressText) -> set[tuple[Mac, Mac]]:
+    """The Ethernet source of each answer, and the MAC that it names."""
+    with client.listening() as heard:
+        client.answerers(address)
+    answers = [frame for frame in heard if frame.operation is Operation.REPLY and frame.sender.text == address]
+    return {(frame.source, frame.sender_mac) for frame in answers}
 
 
 def test_holder_hands_over_and_answers_until_its_successor_does(wire: Wire, start: Start) -> None:
@@ -226,7 +272,7 @@ def test_interface_that_is_switched_off_and_on_answers_again(wire: Wire, start: 
     wait_until(lambda: client.neighbour(VIP) == second.host.mac(), 5)
     first.host.run("ip", "link", "set", "eth0", "up")
     wait_until(lambda: not first.claims, 10)
-    second.signal(signal.SIGTERM)
+    wire.cable(second.host, "down")
     wait_until(lambda: client.answerers(VIP) == {first.host.mac()}, 10)
 
 

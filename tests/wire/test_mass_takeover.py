@@ -86,6 +86,7 @@ def test_two_thousand_addresses_move_and_nobody_who_lives_is_taken_for_dead(wire
     for speaker in speakers:
         speaker.plan(1, *bundles())
     wait_until(lambda: answering(first) == set(ADDRESSES), PATIENCE_S, "node-1 does not hold everything")
+    wire.cable(first.host, "down")
     first.signal(signal.SIGKILL)
 
     def all_moved() -> bool:

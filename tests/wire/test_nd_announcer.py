@@ -176,6 +176,7 @@ def test_holder_whose_datagrams_are_blocked_proves_by_neighbour_discovery_that_i
     assert first.holds(VIP)
     assert not second.claims
     assert not decided(second, "PeerDead")
+    wire.cable(hosts[0], "down")
     first.process.kill()
     wait_until(lambda: second.holds(VIP), 10, "the holder proves nothing any more")
     assert client.resolve(VIP) == hosts[1].mac()
