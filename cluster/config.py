@@ -36,6 +36,9 @@ from cluster.objects import (
 from cluster.parts import ConfigError, check_allocation, check_distinct, check_selectors
 from cluster.selectors import SelectorError, check, matches_any
 
+FAILBACK_ANNOTATION = "berthlb.io/failback"
+"""Of an L2Advertisement: whether addresses go back to the node that had them, ``true`` or ``false``."""
+
 GRACE_S = 10.0
 """For which an object that was deleted may be about to be made again, as ``kubectl replace --force`` does, and Helm and
 Argo CD with what is a hook. Helm waits for what it deleted, a second or two; Argo CD's hooks follow each other within
@@ -111,6 +114,8 @@ class Advertisement:
     preferred: tuple[PreferredNodeSelector, ...] = ()
     interfaces: tuple[str, ...] = ()
     """Exact names of the interfaces to announce on; none: all."""
+    failback: bool | None = None
+    """Whether addresses go back to the node that had them; None: as the speakers' command line says."""
     pool_names: tuple[str, ...] = ()
     pool_selectors: tuple[LabelSelector, ...] = ()
 
@@ -214,9 +219,16 @@ def parse_advertisement(source: L2Advertisement) -> Advertisement:
         service_selectors=spec.service_selectors,
         preferred=spec.preferred_node_selectors,
         interfaces=spec.interfaces,
+        failback=_failback(source.metadata.annotations.get(FAILBACK_ANNOTATION)),
         pool_names=spec.ip_address_pools,
         pool_selectors=spec.ip_address_pool_selectors,
     )
+
+
+def _failback(value: str | None) -> bool | None:
+    if value not in {None, "true", "false"}:
+        raise ConfigError(f"metadata.annotations[{FAILBACK_ANNOTATION}]", f'"{value}" is neither "true" nor "false"')
+    return None if value is None else value == "true"
 
 
 # ------------------------------------------------------------------------ all of them

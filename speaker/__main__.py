@@ -78,6 +78,7 @@ def main() -> int:
         probes=options.probes,
         restart_mode=options.restart_mode,
         reception=options.reception,
+        rebalance=options.rebalance,
     )
     return run(options.node, settings, first, partial(child.spawn, watch), liveness_only=options.liveness_only)
 

@@ -57,6 +57,10 @@ class Options:
     """Announce also from nodes that are excluded from load balancers."""
     drain_cordoned: bool = False
     """Drain nodes that are cordoned, as those that a person drains."""
+    failback: bool = False
+    """Addresses go back to the node that had them, where no advertisement says otherwise."""
+    rebalance: bool = False
+    """Even out the load of nodes that came back."""
     liveness_only: bool = False
     """Announce nothing, and report which nodes are silent, by ordinary datagrams."""
     observe: bool = False
@@ -85,6 +89,8 @@ def parse(arguments: list[str]) -> Options:
         reception=Reception(given.receive),
         ignore_exclude=given.ignore_exclude_lb,
         drain_cordoned=given.drain_cordoned,
+        failback=given.failback,
+        rebalance=given.rebalance,
         liveness_only=given.liveness_only,
         observe=given.observe,
     )
@@ -146,6 +152,16 @@ def parser() -> OneLineParser:
         "--drain-cordoned",
         action="store_true",
         help="move addresses away from nodes that are cordoned too, as from those with the annotation berthlb.io/drain",
+    )
+    arguments.add_argument(
+        "--failback",
+        action="store_true",
+        help="give addresses back to the node that had them, as MetalLB does, where no advertisement says otherwise",
+    )
+    arguments.add_argument(
+        "--rebalance",
+        action="store_true",
+        help="even out the nodes' numbers of addresses after nodes came back, by one move in ten seconds",
     )
     arguments.add_argument(
         "--liveness-only",

@@ -53,7 +53,7 @@ class Bundle(Struct, frozen=True, array_like=True, gc=False):
     """``namespace/name``, sorted."""
     candidates: tuple[Candidate, ...]
     """In order of rank: those that are not ``ending`` first, then by tier, then preference descending, then rendezvous
-    hash of node and bundle id."""
+    hash of node and bundle id, or where ``failback`` is so by MetalLB's hash of node and address."""
     interfaces: tuple[LinkName, ...] = ()
     """Interfaces to announce on from the Plan's own node; empty means every announced one."""
     serving: bool = True
@@ -65,6 +65,10 @@ class Bundle(Struct, frozen=True, array_like=True, gc=False):
     One that becomes a candidate has come back by itself; any other was made one by a person (``regards``)."""
     local: bool = False
     """Some Service of it wants to be announced by nodes with an endpoint (``externalTrafficPolicy: Local``)."""
+    failback: bool = False
+    """It belongs to the first candidate that is able, and goes back there, whatever that node holds already."""
+    spread: tuple[str, ...] = ()
+    """Groups of bundles that are to be on different nodes, ``namespace/group``, sorted (``spreading``)."""
 
 
 class Plan(Struct, frozen=True, array_like=True, gc=False):

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.api.listwatch import Change
-from cluster.config import GRACE_S, Config, Problem, as_if_there, load
+from cluster.config import FAILBACK_ANNOTATION, GRACE_S, Config, Problem, as_if_there, load
 from cluster.objects import IPAddressPool, L2Advertisement
 
 Name = tuple[str, str]
@@ -29,7 +29,11 @@ Name = tuple[str, str]
 def says_otherwise(change: Change[Any]) -> bool:
     """Whether a pool or an advertisement says something else than before. Most changes of pools are of their status."""
     old, new = change.old, change.new
-    return old is None or new is None or (old.spec, old.metadata.labels) != (new.spec, new.metadata.labels)
+    return old is None or new is None or _says(old) != _says(new)
+
+
+def _says(each: Any) -> tuple[object, ...]:
+    return each.spec, each.metadata.labels, each.metadata.annotations.get(FAILBACK_ANNOTATION)
 
 
 class ConfigReader:

@@ -40,6 +40,8 @@ from cluster.slices import Endpoint, EndpointConditions, EndpointSlice, with_end
 from cluster.taken import ADDRESS_CONFLICT, WITHHELD, is_withheld
 
 SHARING_ANNOTATIONS = (PREFIX + ALLOW_SHARED_IP, DEPRECATED_PREFIX + ALLOW_SHARED_IP)
+SPREAD_ANNOTATION = "berthlb.io/spread"
+"""Of Services that are to be announced by different nodes: the name of their group."""
 AS_SHOWN = (Condition(ADDRESS_ASSIGNED),)
 """Stands for a condition that says of the addresses what the status shows; so it is with nearly all."""
 
@@ -81,9 +83,10 @@ def kept_service(service: Service) -> Service:
     if is_withheld(service):
         conditions += _WITHHELD
     status = ServiceStatus(LoadBalancerStatus(ingress), conditions)
+    group = {SPREAD_ANNOTATION: meta.annotations[SPREAD_ANNOTATION]} if SPREAD_ANNOTATION in meta.annotations else {}
     return Service(
         replace(
-            kept_meta(meta, meta.labels, sharing),
+            kept_meta(meta, meta.labels, sharing | group),
             creation_timestamp=intern(meta.creation_timestamp) if meta.creation_timestamp else None,
             deletion_timestamp=meta.deletion_timestamp,
         ),

@@ -54,6 +54,7 @@ class SilentSpeaker:
             lb_class=options.lb_class,
             ignore_exclude=options.ignore_exclude,
             drain_cordoned=options.drain_cordoned,
+            failback=options.failback,
         )
         self._comparison = Comparison(self._planner, options.node)
         self._differences = Differences(KINDS, PATIENCE_S)

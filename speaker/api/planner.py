@@ -36,6 +36,7 @@ from cluster.selectors import matches_any
 from cluster.slices import EndpointSlice
 from cluster.taken import is_withheld
 from speaker.api.components import Components, NamedAddress, OurService
+from speaker.api.kept import SPREAD_ANNOTATION
 from speaker.api.ranking import Advertisements, NodeFacts, Ranking, Requirement
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
 
@@ -52,14 +53,21 @@ class Planner:
     """The inputs as they are now, and the Plan that follows from them."""
 
     def __init__(
-        self, node: NodeName, *, lb_class: str | None = None, ignore_exclude: bool = False, drain_cordoned: bool = False
+        self,
+        node: NodeName,
+        *,
+        lb_class: str | None = None,
+        ignore_exclude: bool = False,
+        drain_cordoned: bool = False,
+        failback: bool = False,
     ) -> None:
+        """``failback``: addresses go back to the node that had them, where no advertisement says otherwise."""
         self.node = node
         """The one that this speaker runs on."""
         self._ignore_exclude = ignore_exclude
         self._drain_cordoned = drain_cordoned
         self._config = Config()
-        self._ranking = Ranking(node)
+        self._ranking = Ranking(node, failback=failback)
         self._components = Components(lb_class, self._in_play)
         self._pools_of: dict[NamedAddress, PoolName | None] = {}
         self._addresses_of_nodes: dict[NodeName, frozenset[AddressText]] = {}
@@ -195,12 +203,14 @@ class Planner:
                     place.text for place in sorted({place for each in announced for place in each.addresses})
                 ),
                 services=tuple(sorted(each.service for each in announced)),
-                candidates=self._ranking.rank(bundle_id, requirements),
+                candidates=self._ranking.rank(bundle_id, requirements, group[0].shown[0].text),
                 interfaces=self._ranking.interfaces(requirements),
                 serving=bool(serving),
                 withheld=any(is_withheld(ours.service) for ours in group),
                 unfit=self._ranking.unfit(requirements),
                 local=any(each.requirement.local is not None for each in announced),
+                failback=self._ranking.failback(requirements),
+                spread=tuple(sorted({name for ours in group if (name := spread_group(ours.service))})),
             )
 
     def _announced(self, ours: OurService) -> _Announced | None:
@@ -247,6 +257,12 @@ class Planner:
             pool = self._config.pool_of(place.address)
             self._pools_of[place] = pool.name if pool else None
         return self._pools_of[place]
+
+
+def spread_group(service: Service) -> str:
+    """The group of Services of its namespace that are to be on different nodes; empty: none."""
+    name = service.metadata.annotations.get(SPREAD_ANNOTATION, "")
+    return f"{service.metadata.namespace}/{name}" if name else ""
 
 
 def _addresses(node: Node) -> frozenset[AddressText]:

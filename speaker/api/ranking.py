@@ -17,7 +17,9 @@ The nodes that may are in this order:
    these. It is never left out, since every node is NotReady when the API server is cut off, and people may drain all of
    them.
 3. By the sum of preference weights, the highest first.
-4. By rendezvous hash, which spreads bundles evenly and moves as few as possible when a node comes or goes.
+4. By rendezvous hash, which spreads bundles evenly and moves as few as possible when a node comes or goes. Where an
+   address is to go back to the node that had it (``failback``), the hash is MetalLB's, over the node and the first
+   address of the oldest Service: so it is the node that MetalLB would choose.
 
 Whether a node is on the address's own subnet is not known here. Live speakers know it, and say it in their heartbeats.
 
@@ -29,16 +31,16 @@ from __future__ import annotations
 
 from array import array
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 from cluster.config import Advertisement, Config
 from cluster.drain import drained_by
 from cluster.nodes import EXCLUDE_LABEL, is_ready
-from cluster.objects import Node, NodeName
+from cluster.objects import AddressText, Node, NodeName
 from cluster.selectors import matches, matches_any
 from speaker.link import LinkName
 from speaker.plan import DRAINED_TIER, NOT_READY_TIER, READY_TIER, BundleId, Candidate
@@ -95,20 +97,39 @@ class Suitability(NamedTuple):
     interfaces: tuple[LinkName, ...]
     """Of the own node, candidate or not."""
     unfit: tuple[NodeName, ...]
-    """Nodes that are preferred, and that people permit, and which lack a network or an endpoint; by name."""
+    """Nodes that are preferred, and that people permit, and which lack a network or an endpoint; by name. Where
+    ``failback`` is so, preferred or not."""
+    failback: bool
+
+
+class Hasher(Protocol):
+    """As those of ``hashlib``."""
+
+    def copy(self) -> Self: ...
+    def update(self, data: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+def berthlb_hash(node: bytes) -> Hasher:
+    return blake2b(node, digest_size=8)
+
+
+def metallb_hash(node: bytes) -> Hasher:
+    return sha256(node)
 
 
 class Rendezvous:
-    """For each bundle all nodes in order of the hash of both. Nodes are numbered, so that an order takes two octets for
-    each."""
+    """For each key all nodes in order of the hash of both, which is of the text ``node#key``. Nodes are numbered, so
+    that an order takes two octets for each."""
 
-    def __init__(self) -> None:
+    def __init__(self, hash_of: Callable[[bytes], Hasher] = berthlb_hash) -> None:
+        self._hash_of = hash_of
         self._numbers: dict[NodeName, int] = {}
         self._nodes: list[NodeName] = []
         """By number; the name of one that is gone stays until its number is another's."""
-        self._hashers: list[blake2b] = []
+        self._hashers: list[Hasher] = []
         self._free: list[int] = []
-        self._orders: dict[BundleId, array[int]] = {}
+        self._orders: dict[str, array[int]] = {}
 
     def _score(self, number: int, data: bytes) -> tuple[bytes, NodeName]:
         hasher = self._hashers[number].copy()
@@ -116,7 +137,7 @@ class Rendezvous:
         return hasher.digest(), self._nodes[number]
 
     def add(self, node: NodeName) -> None:
-        hasher = blake2b(f"{node}#".encode(), digest_size=8)
+        hasher = self._hash_of(f"{node}#".encode())
         if self._free:
             number = self._free.pop()
             self._nodes[number], self._hashers[number] = node, hasher
@@ -125,8 +146,8 @@ class Rendezvous:
             self._nodes.append(node)
             self._hashers.append(hasher)
         self._numbers[node] = number
-        for bundle, order in self._orders.items():
-            data = bundle.encode()
+        for key, order in self._orders.items():
+            data = key.encode()
             insort(order, number, key=lambda each, data=data: self._score(each, data))  # type: ignore[misc]  # default
 
     def remove(self, node: NodeName) -> None:
@@ -135,31 +156,36 @@ class Rendezvous:
         for order in self._orders.values():
             order.remove(number)
 
-    def order(self, bundle: BundleId) -> Sequence[NodeName]:
+    def order(self, key: str) -> Sequence[NodeName]:
         """Every node, best first."""
-        order = self._orders.get(bundle)
+        order = self._orders.get(key)
         if order is None:
-            data = bundle.encode()
+            data = key.encode()
             scores = [(*self._score(number, data), number) for number in self._numbers.values()]
             scores.sort()
-            order = self._orders[bundle] = array("H", (number for *_, number in scores))
+            order = self._orders[key] = array("H", (number for *_, number in scores))
         return [self._nodes[number] for number in order]
 
-    def forget(self, bundle: BundleId) -> None:
-        self._orders.pop(bundle, None)
+    def forget(self, key: str) -> None:
+        self._orders.pop(key, None)
 
 
 class Ranking:
     """Nodes and advertisements, and from them the candidates of any bundle."""
 
-    def __init__(self, own: NodeName) -> None:
+    def __init__(self, own: NodeName, *, failback: bool = False) -> None:
+        """``failback``: addresses go back to the node that had them, where no advertisement says otherwise."""
         self._own = own
+        self._failback = failback
         self._nodes: dict[NodeName, NodeFacts] = {}
         self._advertisements: Mapping[str, Advertisement] = {}
         self._weights: dict[str, dict[NodeName, int]] = {}
         self._suitabilities: dict[tuple[Requirement, ...], Suitability] = {}
         self._candidates: dict[Candidate, Candidate] = {}
         self._rendezvous = Rendezvous()
+        self._elections = Rendezvous(metallb_hash)
+        self._elected_by: dict[BundleId, AddressText] = {}
+        """The address by which each bundle that goes back is ranked."""
 
     def set_config(self, config: Config) -> None:
         self._advertisements = config.advertisements
@@ -173,10 +199,12 @@ class Ranking:
         if facts is None:
             del self._nodes[name]
             self._rendezvous.remove(name)
+            self._elections.remove(name)
         else:
             self._nodes[name] = facts
             if before is None:
                 self._rendezvous.add(name)
+                self._elections.add(name)
         self._forget_suitabilities()
         return True
 
@@ -188,23 +216,40 @@ class Ranking:
         """Whether any node may announce the Service."""
         return bool(self._suitability((requirement,)).levels)
 
-    def rank(self, bundle: BundleId, requirements: tuple[Requirement, ...]) -> tuple[Candidate, ...]:
-        """Candidates in order of rank; ``requirements`` are those of the bundle's Services, the oldest first."""
-        order = self._rendezvous.order(bundle)
-        levels = self._suitability(requirements).levels
-        return tuple(chain.from_iterable(filter(None, map(level.get, order)) for level in levels))
+    def rank(
+        self, bundle: BundleId, requirements: tuple[Requirement, ...], address: AddressText
+    ) -> tuple[Candidate, ...]:
+        """Candidates in order of rank; ``requirements`` are those of the bundle's Services, the oldest first, and
+        ``address`` is the first one of the oldest."""
+        suitability = self._suitability(requirements)
+        order = self._elected(bundle, address) if suitability.failback else self._rendezvous.order(bundle)
+        return tuple(chain.from_iterable(filter(None, map(level.get, order)) for level in suitability.levels))
+
+    def _elected(self, bundle: BundleId, address: AddressText) -> Sequence[NodeName]:
+        before = self._elected_by.get(bundle)
+        if before is not None and before != address:
+            self._elections.forget(before)
+        self._elected_by[bundle] = address
+        return self._elections.order(address)
 
     def interfaces(self, requirements: tuple[Requirement, ...]) -> tuple[LinkName, ...]:
         """Where this speaker's own node announces; empty: everywhere."""
         return self._suitability(requirements).interfaces
 
     def unfit(self, requirements: tuple[Requirement, ...]) -> tuple[NodeName, ...]:
-        """The nodes that are preferred, and no candidates only because they lack a network or an endpoint; by name."""
+        """The nodes that are preferred, and no candidates only because they lack a network or an endpoint; by name.
+        Where the bundle goes back to the node that had it, preferred or not."""
         return self._suitability(requirements).unfit
+
+    def failback(self, requirements: tuple[Requirement, ...]) -> bool:
+        """Whether the bundle goes back to the node that had it."""
+        return self._suitability(requirements).failback
 
     def forget(self, bundle: BundleId) -> None:
         """The bundle is gone."""
         self._rendezvous.forget(bundle)
+        if bundle in self._elected_by:
+            self._elections.forget(self._elected_by.pop(bundle))
 
     def _suitability(self, requirements: tuple[Requirement, ...]) -> Suitability:
         suitability = self._suitabilities.get(requirements)
@@ -228,9 +273,12 @@ class Ranking:
             ending = node not in staying
             candidate = Candidate(node, tier, preference, self._interfaces(node, names), ending)
             levels.setdefault((ending, tier, -preference), {})[node] = self._shared(candidate)
-        unfit = sorted(node for node in permitted - eligible - staying if any(each.get(node) for each in weights))
+        said = (self._advertisements[name].failback for name in names)
+        failback = any(self._failback if each is None else each for each in said)
+        lacking = permitted - eligible - staying
+        unfit = sorted(node for node in lacking if failback or any(each.get(node) for each in weights))
         ordered = tuple(levels[each] for each in sorted(levels))
-        return Suitability(ordered, self._interfaces(self._own, names), tuple(unfit))
+        return Suitability(ordered, self._interfaces(self._own, names), tuple(unfit), failback)
 
     def _nodes_of(self, requirement: Requirement) -> frozenset[NodeName]:
         """The nodes that its advertisements permit."""

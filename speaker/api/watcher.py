@@ -97,6 +97,7 @@ class Watcher:
             lb_class=options.lb_class,
             ignore_exclude=options.ignore_exclude,
             drain_cordoned=options.drain_cordoned,
+            failback=options.failback,
         )
         self._feed = PlanFeed(self._planner, self._configuration)
         self._former = FormerRecords()

@@ -34,6 +34,8 @@ class Bundles:
         self.by_id: dict[BundleId, Bundle] = {}
         self.of: dict[AddressText, Bundle] = {}
         """Each address's bundle."""
+        self.groups: dict[str, set[BundleId]] = {}
+        """Those of each group that is to be spread."""
         self.unserved = Unserved()
         self._served = 0
         """Addresses of bundles that serve."""
@@ -56,6 +58,10 @@ class Bundles:
         self.unserved.change(self.of, change.changed, change.removed, now)
         for bundle in former:
             del self.by_id[bundle.id]
+            for group in bundle.spread:
+                self.groups[group].discard(bundle.id)
+                if not self.groups[group]:
+                    del self.groups[group]
             for address in bundle.addresses:
                 if self.of.get(address) is bundle:
                     del self.of[address]
@@ -63,6 +69,8 @@ class Bundles:
         for bundle in change.changed:
             self.by_id[bundle.id] = bundle
             self.of.update(dict.fromkeys(bundle.addresses, bundle))
+            for group in bundle.spread:
+                self.groups.setdefault(group, set()).add(bundle.id)
         self._count(change.changed, 1)
         return Changed(change.changed, former, resumed)
 
@@ -80,11 +88,6 @@ class Bundles:
                 self._served += sign * len(bundle.addresses)
             else:
                 self._counted_at = LONG_AGO
-
-
-def suits(candidate: Candidate) -> tuple[bool, int, int]:
-    """How well a candidate suits a bundle, the least is the best."""
-    return candidate.ending, candidate.tier, -candidate.preference
 
 
 def candidate_of(bundle: Bundle, node: NodeName) -> Candidate | None:

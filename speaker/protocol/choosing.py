@@ -5,9 +5,12 @@ A bundle goes to the first candidate in the Plan's order that is able, unless th
 1. Candidates count that are able on some link of the bundle, as their heartbeats say. Of these the ones count that can
    hold most of its addresses, and of these the ones on the own subnets of most of them. So a bundle of both families
    goes to a node that speaks both, if there is one.
-2. Of those among them that suit best (``suits``), the first candidate is chosen whose load stays within 1.25 × a fair
-   share with the bundle: first a share of all candidates in the Plan, then one of those that are able.
-3. Where none stays within it, the first one is chosen.
+2. Of these the ones count whose endpoints stay; of these the ones of the first tier; of a bundle that is to be apart
+   from others (``spreading``) the least crowded ones; then those of the highest preference.
+3. The first of these is chosen whose load stays within 1.25 × a fair share with the bundle: first a share of all
+   candidates in the Plan, then one of those that are able. Where none stays within it, the first one is chosen.
+4. A bundle that goes back to the node that had it (``Bundle.failback``) goes to the first of these, whatever the loads
+   are: the node that it goes back to must not depend on where others are.
 
 Loads are addresses that a node claims, as far as is heard. Two nodes that ask at the same moment about the same claims
 choose the same.
@@ -23,20 +26,23 @@ from math import ceil
 
 from cluster.objects import NodeName
 from speaker.plan import Bundle, Candidate
-from speaker.protocol.bundles import Bundles, suits
+from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.owners import Owners
 from speaker.protocol.roster import LinkFamily, Roster
+from speaker.protocol.spreading import Spreading
 
 LOAD_BOUND = 1.25
+Suits = tuple[bool, int, int, int]
 
 
 class Choosing:
-    def __init__(self, roster: Roster, log: ClaimLog, bundles: Bundles, owners: Owners) -> None:
+    def __init__(self, roster: Roster, log: ClaimLog, bundles: Bundles, owners: Owners, spreading: Spreading) -> None:
         self._roster = roster
         self._log = log
         self._bundles = bundles
         self._owners = owners
+        self.spreading = spreading
         self._ability: dict[tuple[Candidate, frozenset[LinkFamily], bool], bool] = {}
         self._nodes_differ: bool | None = None
 
@@ -52,9 +58,10 @@ class Choosing:
         return able
 
     def begin(self) -> None:
-        """Ask the roster anew who is able, and whether nodes differ: its answers are kept while many bundles are looked
-        at together."""
+        """Ask anew who is able, whether nodes differ, and where the bundles of groups are: the answers are kept while
+        many bundles are looked at together."""
         self._ability.clear()
+        self.spreading.begin()
         self._nodes_differ = None
 
     def load(self, node: NodeName) -> int:
@@ -70,17 +77,21 @@ class Choosing:
     def choose(
         self, bundle: Bundle, places: frozenset[LinkFamily], cold: bool, loads: Mapping[NodeName, int], now: float
     ) -> Candidate | None:
-        """The first equally suited able candidate whose load stays below its bound; the first able one if none is.
-        ``loads`` says for some nodes what to count as their load instead of what they claim now."""
+        """The first equally suited able candidate whose load stays below its bound; the first able one if none is, or
+        if the bundle goes back. ``loads`` says for some nodes what to count as their load instead of what they claim
+        now."""
         total = self._bundles.load(now)
         least_bound = ceil(LOAD_BOUND * total / max(len(bundle.candidates), 1))
         equals: list[Candidate] = []
-        for candidate in self._fittest(bundle, places, cold, now):
-            if equals and suits(candidate) != suits(equals[0]):
+        best: Suits | None = None
+        for candidate in self.in_order(self.fittest(bundle, places, cold, now), bundle, now):
+            if best is not None and self.suits(candidate, bundle, now) != best:
                 break
             if self.able(candidate, places, cold):
-                if not equals and self.load_with(candidate.node, bundle, loads) <= least_bound:
-                    return candidate  # whatever its fair share is, as most are: spares looking at all the others
+                if best is None:
+                    if bundle.failback or self.load_with(candidate.node, bundle, loads) <= least_bound:
+                        return candidate  # whatever its fair share is, as most are: spares looking at all the others
+                    best = self.suits(candidate, bundle, now)
                 equals.append(candidate)
         if len(equals) < 2:
             return equals[0] if equals else None
@@ -90,6 +101,23 @@ class Choosing:
                 if self.load_with(candidate.node, bundle, loads) <= limit:
                     return candidate
         return equals[0]
+
+    def suits(self, candidate: Candidate, bundle: Bundle, now: float) -> Suits:
+        """How well a candidate suits a bundle, the least is the best: by whether its endpoints are ending, by its tier,
+        by how crowded it is, and by its preference."""
+        return (
+            candidate.ending,
+            candidate.tier,
+            self.spreading.crowd(candidate.node, bundle, now),
+            -candidate.preference,
+        )
+
+    def in_order(self, candidates: Sequence[Candidate], bundle: Bundle, now: float) -> Sequence[Candidate]:
+        """In order of how well they suit the bundle. Only where it is to be apart from others may that be another order
+        than the Plan's."""
+        if not bundle.spread:
+            return candidates
+        return sorted(candidates, key=lambda candidate: self.suits(candidate, bundle, now))
 
     def is_among_the_fittest(
         self, candidate: Candidate, bundle: Bundle, places: frozenset[LinkFamily], now: float
@@ -111,7 +139,7 @@ class Choosing:
         least_bound = ceil(LOAD_BOUND * self._bundles.load(now) / max(len(bundle.candidates), 1))
         return self.load_with(candidate.node, bundle, loads) <= least_bound
 
-    def _fittest(self, bundle: Bundle, places: frozenset[LinkFamily], cold: bool, now: float) -> Sequence[Candidate]:
+    def fittest(self, bundle: Bundle, places: frozenset[LinkFamily], cold: bool, now: float) -> Sequence[Candidate]:
         """Of the able candidates those that can hold most of the bundle's addresses, and of these the ones on the
         subnets of most; all candidates, able or not, where nodes do not differ in this."""
         if not self._differ():

@@ -49,7 +49,7 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.arbitration import Arbitration
-from speaker.protocol.bundles import Bundles, candidate_of, suits
+from speaker.protocol.bundles import Bundles, candidate_of
 from speaker.protocol.choosing import Choosing
 from speaker.protocol.former import Former
 from speaker.protocol.handing import OFFER_S, HandOvers
@@ -139,8 +139,7 @@ class Claiming:
         self._round: _Round | None = None
         self._fresh: dict[BundleId, None] = {}
         """Those that no round has looked at since something was found out about them."""
-        self._chosen: dict[BundleId, tuple[NodeName, int]] = {}
-        """Who is to claim which of the unowned, and how many addresses."""
+        self._chosen = choosing.spreading.chosen
         self._given: dict[NodeName, int] = {}
         """How many addresses each node is to claim."""
         self._goes_on_at = NEVER
@@ -301,6 +300,7 @@ class Claiming:
 
     def _give(self, node: NodeName, bundle: Bundle, round_: _Round) -> None:
         round_.loads[node] = self._choosing.load_with(node, bundle, round_.loads)
+        self._choosing.spreading.put(bundle, node)
 
     def _choose_nobody(self, id_: BundleId) -> None:
         """The bundle is not for the one any more who was to claim it."""
@@ -317,7 +317,7 @@ class Claiming:
         own, holder = candidate_of(bundle, self._roster.node), candidate_of(bundle, by)
         if own is None or now >= until or not self._may_claim(bundle, now):
             return None
-        if holder is not None and suits(holder) < suits(own):
+        if holder is not None and self._is_better(holder, own, bundle, now):
             return None
         theirs = [a for a in bundle.addresses if self._is_owned_by(a, by, now)]
         if not theirs:
@@ -330,6 +330,13 @@ class Claiming:
         missing = [a for a in bundle.addresses if a not in theirs and self._owners_missing(a, now)]
         self._give(self._roster.node, bundle, round_)
         return ToClaim(bundle, own, (*theirs, *missing), f"handed over by {by}", until - OFFER_S)
+
+    def _is_better(self, holder: Candidate, own: Candidate, bundle: Bundle, now: float) -> bool:
+        """Whether the bundle would be given back to its holder, by this node's own Plan."""
+        theirs, mine = self._choosing.suits(holder, bundle, now), self._choosing.suits(own, bundle, now)
+        if bundle.failback and theirs == mine:
+            return bundle.candidates.index(holder) < bundle.candidates.index(own)
+        return theirs < mine
 
     def _turn_at_partial(self, id_: BundleId, round_: _Round, now: float) -> ToClaim | None:
         bundle, since = self._bundles.by_id.get(id_), self._partial.get(id_)

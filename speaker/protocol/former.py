@@ -60,8 +60,8 @@ class Former:
         return holder is not None and holder.node == self._roster.node
 
     def candidate(self, bundle: Bundle) -> Candidate | None:
-        """The former holder, if it may hold the bundle now."""
-        holder = self._holders.get(bundle.id)
+        """The former holder, if it may hold the bundle now, and if the bundle has no other place to go back to."""
+        holder = self._holders.get(bundle.id) if not bundle.failback else None
         candidate = candidate_of(bundle, holder.node) if holder is not None else None
         return candidate if candidate is not None and candidate.tier < DRAINED_TIER else None
 

@@ -8,8 +8,8 @@ One round looks at all provisional claims of this node, in order of id:
 
 1. All provisional claims are taken to be free. ``choosing`` says who should have each, with what was given before in
    the round.
-2. A claim goes to the chosen node, if that one was absent when the claim was made, is equally suited, and has been able
-   for a second.
+2. A claim goes to the chosen node, if that one was absent when the claim was made, is equally suited or less crowded
+   (``spreading``), and has been able for a second.
 3. While speakers still arrive, a node has room for a share of all candidates in the Plan. Once none has arrived for
    30 s, or 120 s after the claim, it has room for a share of those that are there.
 4. A claim is final when its time is over, and a round gave nothing to anybody.
@@ -27,7 +27,6 @@ from math import ceil
 from cluster.objects import NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.plan import Bundle, Candidate
-from speaker.protocol.bundles import suits
 from speaker.protocol.choosing import Choosing
 from speaker.protocol.former import Former
 from speaker.protocol.roster import LinkFamily, Roster
@@ -124,7 +123,11 @@ class Giving:
         chosen = self._choosing.choose(bundle, places, False, free, now)
         if chosen is None or chosen.node == me or chosen.node not in tenure.awaited:
             return later
-        if suits(chosen) != suits(own):
+        crowd = self._choosing.spreading.crowd
+        apart = crowd(chosen.node, bundle, now) < crowd(me, bundle, now)
+        if (chosen.ending, chosen.tier) != (own.ending, own.tier) or (
+            chosen.preference != own.preference and not apart
+        ):
             return later
         if now < self._successors.nameable_at(bundle.id, chosen.node):
             return later
@@ -140,7 +143,8 @@ class Giving:
     ) -> Move | None:
         """To the former holder, when that has been able for a second."""
         since = self._successors.able_since(former, places, now)
-        if since is None or suits(former) > suits(own):
+        suits = self._choosing.suits
+        if since is None or suits(former, bundle, now) > suits(own, bundle, now):
             return None
         return Move(RETURNED, max(since + STEADY_S, self._successors.nameable_at(bundle.id, former.node)), former.node)
 

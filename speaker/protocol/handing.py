@@ -103,6 +103,11 @@ class HandOvers:
         over = self._open.get(id_) or self._waiting.get(id_)
         return over.why if over is not None else ""
 
+    def to(self, id_: BundleId) -> NodeName | None:
+        """Whom a bundle is being handed over to."""
+        over = self._open.get(id_) or self._waiting.get(id_)
+        return over.to if over is not None else None
+
     def end(self, id_: BundleId) -> None:
         """The bundle is another node's, or not to be handed over any more."""
         self._waiting.pop(id_, None)

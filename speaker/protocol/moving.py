@@ -4,7 +4,7 @@ Only the holder begins a move, by its own Plan, so two Plans cannot fight. It na
 until that one claims it (``handing``). It *steps aside*, so that the next one in turn claims, in two cases: where no
 single node can take the whole bundle, and where the successor is of a release that takes no offers.
 
-A holder has six reasons to move a bundle:
+A holder has nine reasons to move a bundle:
 
 - *It is no candidate any more*, and each address has an able one.
 - *Its endpoints are ending* (``Candidate.ending``), and those of some able node stay. It moves the bundle while they
@@ -13,10 +13,17 @@ A holder has six reasons to move a bundle:
 - *It is drained*, and some able node is not.
 - *Its claim is provisional*: made at a cold start, when nobody was known to hold the bundle. It gives the bundle on
   once, to a node that arrives, or back to the one that held it before (``giving``).
-- *Another node has a higher preference.* Where a person decided that, it acts at once. A node that came back by itself
-  (``regards``) has to be healthy for 60 s first. That wait doubles each time, up to an hour, and counts from the last
-  time, too. A decision acts once: a bundle that comes back to this node all the same waits as for any other.
+- *Another node has a higher preference.*
+- *It is to be apart from others* of its group (``spreading``), and another node is less crowded.
+- *It goes back to the node that had it* (``Bundle.failback``): to the first of those that are preferred alike, unless
+  this node comes before it. That this node is NotReady is no reason.
+- *It has many, and another node few* (``rebalancing``), where that is wanted.
 - *No endpoint serves*, for as long as ``unserved`` says.
+
+Where a person decided one of these three, it acts at once. A node that came back by itself (``regards``) has to be
+healthy for 60 s first, and for 10 s where the bundle goes back. That wait doubles each time, up to an hour, and counts
+from the last time, too. A decision acts once: a bundle that comes back to this node all the same waits as for any
+other.
 
 A node that was named and did not claim is not named again for a while (``successors``).
 
@@ -42,13 +49,14 @@ from speaker.protocol.former import Former
 from speaker.protocol.giving import PROVISIONAL, RETURNED, Giving
 from speaker.protocol.handing import HandOvers
 from speaker.protocol.owners import Owners
+from speaker.protocol.rebalancing import Rebalancing
 from speaker.protocol.regards import UNKNOWN
 from speaker.protocol.roster import LinkFamily, Roster
 from speaker.protocol.successors import Successors
 from speaker.protocol.tenure import REVIEW_S, Move, Tenure
 
-PREFERENCE, DECISION = "preference", "decision"
-"""The reasons of moves to a higher preference: by a node that came back by itself, or by a person."""
+PREFERENCE, APART, FAILBACK, DECISION = "preference", "apart from its group", "failback", "decision"
+"""The reasons of moves to a better node: that came back by itself, or, the last one, by a person."""
 ENDING = "its endpoints are ending"
 PLANS_S = 0.3  # after a change of the Plan: the successor's may lag
 PROXY_S = 2.0  # for a node's kube-proxy to know of an endpoint there: it writes rules once a second by its defaults
@@ -59,7 +67,7 @@ LOOKED_AT = 500  # bundles in one call
 
 @dataclass(slots=True)
 class _Waiting:
-    """For the next time that a bundle goes to a higher preference."""
+    """For the next time that a bundle goes to a better node."""
 
     times: int
     since: float
@@ -89,6 +97,9 @@ class Moving:
         self._loads: dict[NodeName, int] = {}
         """What each node claims, and what was given to it since, in the present round."""
         self.giving = Giving(roster, choosing, self._successors, former)
+        self._rebalancing = Rebalancing(
+            roster, bundles, owners, choosing, successors=self._successors, hand_overs=hand_overs
+        )
         self._take_backs: dict[BundleId, _Waiting] = {}
         self._fresh: dict[BundleId, None] = {}
         """Those of them that are not what they were."""
@@ -101,10 +112,15 @@ class Moving:
 
     @property
     def next_deadline(self) -> float:
+        return min(self._review_at, self._rebalancing.next_deadline)
+
+    @property
+    def _review_at(self) -> float:
         return self._goes_on_at if self._round is not None else min(self._fresh_at, self._all_at)
 
     def wake(self, now: float) -> None:
         """Something changed that decides who should hold."""
+        self._rebalancing.wake(now)
         if self._restless:
             self._look_at(now + REVIEW_S)
 
@@ -143,7 +159,7 @@ class Moving:
     def outclaimed(self, id_: BundleId, by: NodeName, now: float) -> None:
         """It claims nothing of it any more, since another node's claim is higher: perhaps as it was asked to."""
         self._successors.took(id_, by)
-        if self._hand_overs.why(id_) == PREFERENCE:
+        if self._hand_overs.why(id_) in {PREFERENCE, APART, FAILBACK}:
             times = self._take_backs[id_].times if id_ in self._take_backs else 0
             self._take_backs[id_] = _Waiting(times + 1, now)
         self.let_go(id_)
@@ -164,6 +180,7 @@ class Moving:
     def pause(self) -> None:
         """Review nothing until something changes."""
         self._fresh_at, self._all_at, self._round = NEVER, NEVER, None
+        self._rebalancing.pause()
 
     def _look_at(self, at: float) -> None:
         """At all."""
@@ -177,6 +194,14 @@ class Moving:
 
     def review(self, now: float) -> Iterator[tuple[Bundle, Move]]:
         """What is to be moved now, each before the next is asked for."""
+        if now >= self._review_at:
+            yield from self._review(now)
+        if now >= self._rebalancing.next_deadline:
+            gift = self._rebalancing.review(self.tenures, now)
+            if gift is not None:
+                yield gift
+
+    def _review(self, now: float) -> Iterator[tuple[Bundle, Move]]:
         self._round = round_ = self._round or self._new_round(now)
         self._choosing.begin()
         looked = 0
@@ -194,6 +219,7 @@ class Moving:
             if move.at <= now:
                 if move.to is not None:
                     self._loads[move.to] = self._choosing.load_with(move.to, bundle, self._loads)
+                    self._choosing.spreading.put(bundle, move.to)
                     if move.why in {PROVISIONAL, RETURNED}:
                         self.giving.gave(bundle, move.to)
                 yield bundle, move
@@ -221,6 +247,8 @@ class Moving:
         """Whether nothing but a change of the bundle could move it."""
         own = candidate_of(bundle, self._roster.node)
         if own is None or own.ending or own.tier == DRAINED_TIER or tenure.provisional or not bundle.serving:
+            return False
+        if bundle.spread or (bundle.failback and bundle.candidates[0] is not own):
             return False
         return not any(candidate.preference > own.preference for candidate in bundle.candidates)
 
@@ -276,7 +304,8 @@ class Moving:
         """To the one of these nodes that should have the bundle now, rather to one of the ``first``: the next one,
         where that was named in vain; nothing where no node can take all of it."""
         chosen = self._choosing.choose(bundle, places, False, self._loads, now)
-        candidates = sorted(among, key=lambda each: (each not in first, each != chosen))
+        candidates = self._choosing.in_order(list(among), bundle, now)
+        candidates = sorted(candidates, key=lambda each: (each not in first, each != chosen))
         able = (each.node for each in candidates if self._successors.able_since(each, places, now) is not None)
         nameable = {node: self._successors.nameable_at(bundle.id, node) for node in able}
         for node, since in nameable.items():
@@ -288,29 +317,54 @@ class Moving:
         """Whether the node claims what is offered to it."""
         return self._successors.takes_offers(node)
 
-    # ------------------------------------------------------------------------------------------------ preference
+    # ------------------------------------------------------------------------------------------------ a better node
 
     def _take_back(
         self, bundle: Bundle, own: Candidate, tenure: Tenure, places: frozenset[LinkFamily], now: float
     ) -> Move | None:
         before = self._take_backs.get(bundle.id)
         times, last = (before.times, before.since) if before is not None else (0, LONG_AGO)
-        wait = min(self._settings.take_back_s * 2.0**times, LONGEST_TAKE_BACK_S)
-        best: Move | None = None
-        for candidate in bundle.candidates[: bundle.candidates.index(own)]:
-            if candidate.preference > own.preference and candidate.tier <= own.tier:
-                able_since = self._successors.able_since(candidate, places, now)
-                if able_since is not None:
-                    regard = tenure.regards.get(candidate.node, UNKNOWN)
-                    since = max(able_since, regard.fit_since)
-                    if regard.decided_at >= max(since, tenure.claimed_at):
-                        why, at = DECISION, regard.decided_at + PLANS_S
-                    else:
-                        why, at = PREFERENCE, max(since, last, tenure.claimed_at) + wait
-                    at = max(at, self._successors.nameable_at(bundle.id, candidate.node))
-                    move = Move(why, at, candidate.node)
-                    best = move if best is None or move.at < best.at else best
-        return best
+        healthy_s = self._settings.failback_s if bundle.failback else self._settings.take_back_s
+        wait = min(healthy_s * 2.0**times, LONGEST_TAKE_BACK_S)
+        soonest: Move | None = None
+        for reason, candidate in self._better(bundle, own, places, now):
+            able_since = self._successors.able_since(candidate, places, now)
+            if able_since is not None:
+                regard = tenure.regards.get(candidate.node, UNKNOWN)
+                since = max(able_since, regard.fit_since)
+                if regard.decided_at >= max(since, tenure.claimed_at):
+                    why, at = DECISION, regard.decided_at + PLANS_S
+                else:
+                    why, at = reason, max(since, last, tenure.claimed_at) + wait
+                nameable_at = self._successors.nameable_at(bundle.id, candidate.node)
+                move = Move(why, max(at, nameable_at), candidate.node)
+                if why == DECISION and nameable_at <= at:
+                    return move  # it is the best one: who decides twice at once wants what was decided last
+                soonest = move if soonest is None or move.at < soonest.at else soonest
+        return soonest
+
+    def _better(
+        self, bundle: Bundle, own: Candidate, places: frozenset[LinkFamily], now: float
+    ) -> Iterator[tuple[str, Candidate]]:
+        """The candidates that should have the bundle rather than this node, the best first, each with the reason. That
+        one is Ready and this node is not is none."""
+        crowd = self._choosing.spreading.crowd
+        here = crowd(own.node, bundle, now)
+        behind = False
+        fittest = self._choosing.fittest(bundle, places, False, now)
+        for candidate in self._choosing.in_order(fittest, bundle, now):
+            if candidate is own:
+                behind = True
+            elif candidate.tier <= own.tier and candidate.ending <= own.ending:
+                there = crowd(candidate.node, bundle, now)
+                if there != here:
+                    if there < here:
+                        yield APART, candidate
+                elif candidate.preference != own.preference:
+                    if candidate.preference > own.preference:
+                        yield PREFERENCE, candidate
+                elif bundle.failback and candidate.tier == own.tier and not behind:
+                    yield FAILBACK, candidate
 
 
 def _proxied_at(candidate: Candidate, tenure: Tenure) -> float:

@@ -54,6 +54,7 @@ from speaker.protocol.moving import Moving
 from speaker.protocol.owners import HIGHEST_EPOCH, Owner, Owners
 from speaker.protocol.probes import Probes
 from speaker.protocol.roster import Network, Peer, Roster
+from speaker.protocol.spreading import Spreading
 from speaker.protocol.tenure import Tenure
 
 JUDGED_AT_ONCE = 500  # addresses
@@ -74,11 +75,13 @@ class Ownership:
         self._owners = Owners(roster, log, self._bundles)
         self.conflicts = Conflicts(roster, self._owners.links_of, log.claims.__contains__)
         self.probes = Probes(roster, self._owners, self.conflicts, foreign)
-        self._choosing = Choosing(roster, log, self._bundles, self._owners)
+        self.hand_overs = HandOvers(roster, rng)
+        self._choosing = Choosing(
+            roster, log, self._bundles, self._owners, Spreading(self._bundles, self._owners, self.hand_overs)
+        )
         self._arbitration = Arbitration(roster)
         self.degraded: frozenset[LinkName] = frozenset()
         """Links on which somebody cannot be heard, as of the last ``confirm``."""
-        self.hand_overs = HandOvers(roster, rng)
         self.recorded = Former(roster, self._choosing)
         tables = (roster, self._bundles, self._owners, self._choosing, self.hand_overs)
         self._claiming = Claiming(*tables, probes=self.probes, arbitration=self._arbitration, former=self.recorded)

@@ -3,7 +3,7 @@
 A Plan that ranks a node higher than the last one did has one of two reasons:
 
 - *A person decided it*: by a preference, a node selector or the interfaces of an advertisement, by a label of a node,
-  by taking a node out of use or back, or by a Service's traffic policy. That acts at once.
+  by taking a node out of use or back, by a Service's traffic policy or its group, or by failback. That acts at once.
 - *The node came back by itself*: it is Ready again, its network is available again, or an endpoint on it can serve
   again, or one that is not ending. It may go again in a moment. So it has to stay well for a while before it takes
   anything back.
@@ -46,7 +46,7 @@ def regards(
     was = {candidate.node: candidate for candidate in former.candidates}
     own_was, own_is = was.get(own), next((each for each in bundle.candidates if each.node == own), None)
     own_decided = own_was is not None and own_is is not None and _decided(own_was) != _decided(own_is)
-    all_decided = own_decided or former.local != bundle.local
+    all_decided = own_decided or _asked(former) != _asked(bundle)
     found: dict[NodeName, Regard] = {}
     for candidate in bundle.candidates:
         regard, there = before.get(candidate.node, UNKNOWN), was.get(candidate.node)
@@ -66,6 +66,11 @@ def regards(
         if regard != UNKNOWN:
             found[candidate.node] = regard
     return found
+
+
+def _asked(bundle: Bundle) -> tuple[object, ...]:
+    """Of a bundle what people ask of all nodes."""
+    return bundle.local, bundle.failback, bundle.spread
 
 
 def _decided(candidate: Candidate) -> tuple[object, ...]:

@@ -57,6 +57,10 @@ class Settings:
     """Without a frame of anybody, although others were known: then whoever has carrier takes over."""
     take_back_s: float = 60.0
     """Health of a node of higher preference before the holder steps aside for it; doubles each time."""
+    failback_s: float = 10.0
+    """Health of a node before an address that is to go back goes back to it; doubles each time."""
+    rebalance: bool = False
+    """Whether nodes that announce much give to nodes that announce little."""
     link_silence_s: float = 40.0
     """After a link came up and nobody is heard: a switch may block a new port for 30 s."""
     defence_gap_s: float = 10.0

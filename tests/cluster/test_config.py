@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.addresses import Family, parse_address
-from cluster.config import Config, load, parse_advertisement, parse_pool
+from cluster.config import FAILBACK_ANNOTATION, Config, load, parse_advertisement, parse_pool
 from cluster.objects import (
     IPAddressPool,
     IPAddressPoolSpec,
@@ -80,6 +80,10 @@ def test_a_pool_that_cannot_be_honoured_names_the_field_and_the_reason(broken: I
         (
             advertisement("a", preferred_node_selectors=(PreferredNodeSelector(0),)),
             "spec.preferredNodeSelectors[0].weight",
+        ),
+        (
+            L2Advertisement(ObjectMeta(name="a", annotations={FAILBACK_ANNOTATION: "yes"}), L2AdvertisementSpec()),
+            "metadata.annotations[berthlb.io/failback]",
         ),
     ],
 )

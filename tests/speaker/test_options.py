@@ -59,6 +59,8 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
                 "allmulti",
                 "--ignore-exclude-lb",
                 "--drain-cordoned",
+                "--failback",
+                "--rebalance",
                 "--liveness-only",
             ),
         ]
@@ -67,6 +69,8 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     assert (options.namespace, options.lb_class, options.listen) == ("lb", "berth", (("::1", 9000), ("", 80)))
     assert (options.key, options.detection_floor_s, options.ignore_exclude) == (b"k" * 32, 0.5, True)
     assert options.drain_cordoned
+    assert options.failback
+    assert options.rebalance
     assert (options.gratuitous_limit, options.probes) == (10, False)
     assert options.reception is Reception.ALL_MULTICAST
     assert options.restart_mode is RestartMode.RELEASE

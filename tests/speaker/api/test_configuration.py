@@ -10,7 +10,7 @@ import pytest
 
 from cluster.addresses import parse_address
 from cluster.api.listwatch import Change
-from cluster.config import GRACE_S, Config, load
+from cluster.config import FAILBACK_ANNOTATION, GRACE_S, Config, load
 from cluster.objects import IPAddressPool, IPAddressPoolStatus, L2Advertisement, decode
 from speaker.api.configuration import ConfigReader, Departures, says_otherwise
 
@@ -118,6 +118,19 @@ def a_pool(name: str = "lan", block: str = "10.0.0.0/24", **metadata: Any) -> IP
 )
 def test_which_changes_say_something_else(old: IPAddressPool | None, new: IPAddressPool | None, says: bool) -> None:
     assert says_otherwise(Change("modified", old, new)) is says
+
+
+def test_whether_addresses_go_back_is_something_else() -> None:
+    plain, going_back = (
+        decode(msgspec.json.encode({"metadata": {"name": "l2", "annotations": said}, "spec": {}}), L2Advertisement)
+        for said in ({}, {FAILBACK_ANNOTATION: "true"})
+    )
+    assert says_otherwise(Change("modified", plain, going_back))
+    reader = ConfigReader()
+    reader.set_advertisement("ns/l2", going_back)
+    assert reader.read(100.0).advertisements["l2"].failback is True
+    reader.set_advertisement("ns/l2", plain)
+    assert reader.read(101.0).advertisements["l2"].failback is None
 
 
 def test_nothing_is_read_anew_while_nothing_has_changed() -> None:

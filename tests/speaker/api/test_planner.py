@@ -35,7 +35,7 @@ from cluster.objects import (
 )
 from cluster.slices import Endpoint, EndpointConditions, EndpointSlice
 from cluster.taken import ADDRESS_CONFLICT, RIVAL, WITHHELD
-from speaker.api.kept import kept_service, kept_slice
+from speaker.api.kept import SPREAD_ANNOTATION, kept_service, kept_slice
 from speaker.api.planner import Planner, plan
 from speaker.plan import Bundle, Plan
 from tests.speaker.plans import after
@@ -846,3 +846,66 @@ def test_a_bundle_says_that_an_address_of_it_was_withheld_by_the_record() -> Non
         assert found.withheld is withheld
     (found,) = bundles()
     assert not found.withheld
+
+
+# ------------------------------------------------------------------------ groups
+
+
+def in_group(service: Service, group: str) -> Service:
+    annotations = {**service.metadata.annotations, SPREAD_ANNOTATION: group}
+    return replace(service, metadata=replace(service.metadata, annotations=annotations))
+
+
+def test_a_group_is_of_a_namespace_and_a_bundle_is_in_all_groups_of_its_services() -> None:
+    one = in_group(a_service("one", "192.0.2.1"), "dns")
+    two = in_group(a_service("two", "192.0.2.2", share="x", port=53), "dns")
+    three = in_group(a_service("three", "192.0.2.2", share="x", port=54), "web")
+    none = in_group(a_service("none", "192.0.2.3"), "")
+    elsewhere = replace(one, metadata=replace(one.metadata, namespace="other", uid="uid-else"))
+    elsewhere = replace(elsewhere, status=a_service("x", "192.0.2.4").status)
+    services = (one, two, three, none, elsewhere)
+    slices = [a_slice(each.metadata.name) for each in services[:4]]
+    slices.append(replace(slices[0], metadata=replace(slices[0].metadata, namespace="other", name="else-abc")))
+    found = {each.services[0]: each.spread for each in bundles(services, slices)}
+    assert found == {
+        "default/one": ("default/dns",),
+        "default/three": ("default/dns", "default/web"),
+        "default/none": (),
+        "other/one": ("other/dns",),
+    }
+
+
+def test_a_group_that_is_given_or_taken_changes_the_bundle() -> None:
+    planner = Planner(OWN)
+    planner.set_config(a_config())
+    for node in THREE:
+        planner.set_node(node.key, node)
+    planner.set_slice("default/web-abc", a_slice())
+    seen = []
+    for service in (a_service(), in_group(a_service(), "dns"), a_service()):
+        planner.set_service("default/web", kept_service(service))
+        change = planner.take_change()
+        assert change is not None
+        seen.append(change.changed[0].spread)
+    assert seen == [(), ("default/dns",), ()]
+
+
+def test_what_goes_back_is_ranked_by_the_first_address_whether_or_not_its_service_serves() -> None:
+    """Else an address would move whenever an endpoint of another Service goes."""
+    planner = Planner(OWN, failback=True)
+    planner.set_config(a_config())
+    for node in (*THREE, a_node("node-4"), a_node("node-5")):
+        planner.set_node(node.key, node)
+    old = a_service("old", "192.0.2.1", "192.0.2.2", share="x", created="2025-01-01T00:00:00Z")
+    young = a_service("young", "192.0.2.2", share="x", port=81)
+    for service in (old, young):
+        planner.set_service(service.key, service)
+    orders = []
+    for serving in (True, False):
+        planner.set_slice("default/old-abc", a_slice("old") if serving else None)
+        planner.set_slice("default/young-abc", a_slice("young"))
+        planner.take_change()
+        (bundle,) = planner.plan().bundles
+        assert bundle.failback
+        orders.append([each.node for each in bundle.candidates])
+    assert orders[0] == orders[1]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from hashlib import sha256
 from types import EllipsisType
 
 import pytest
 from msgspec.structs import replace
 
+from cluster.config import FAILBACK_ANNOTATION
 from cluster.drain import DRAIN_ANNOTATION, drained_by
 from cluster.nodes import EXCLUDE_LABEL, OUT_OF_SERVICE_TAINT
 from cluster.objects import (
+    AddressText,
+    L2Advertisement,
     L2AdvertisementSpec,
     LabelSelector,
     Node,
@@ -27,6 +31,7 @@ from tests.speaker.api.test_planner import a_config, a_node, an_advertisement
 
 A, B, C = (NodeName(f"node-{letter}") for letter in "abc")
 BUNDLE = BundleId("uid-web")
+ADDRESS = AddressText("192.0.2.1")
 GOLD = LabelSelector(match_labels={"tier": "gold"})
 
 
@@ -45,7 +50,7 @@ def ranking(nodes: Mapping[NodeName, Node], **advertisements: L2AdvertisementSpe
 def tiers(found: Ranking, *requirements: Requirement) -> list[tuple[int, int, set[NodeName]]]:
     """Tier, preference and nodes, best first."""
     levels: list[tuple[int, int, set[NodeName]]] = []
-    for each in found.rank(BUNDLE, requirements):
+    for each in found.rank(BUNDLE, requirements, ADDRESS):
         if not levels or levels[-1][:2] != (each.tier, each.preference):
             levels.append((each.tier, each.preference, set()))
         levels[-1][2].add(each.node)
@@ -211,7 +216,7 @@ def test_where_a_node_announces(
     found = ranking(THREE, **specs)
     requirement = Requirement(frozenset(specs), None)
     assert found.interfaces((requirement,)) == where
-    assert found.rank(BUNDLE, (requirement,))[0].interfaces == where
+    assert found.rank(BUNDLE, (requirement,), ADDRESS)[0].interfaces == where
 
 
 def test_a_node_changes_candidates_only_by_what_matters() -> None:
@@ -260,3 +265,63 @@ def test_a_bundle_that_is_forgotten_is_hashed_anew_all_the_same() -> None:
     found.forget(BUNDLE)
     found.forget(BundleId("never seen"))
     assert list(found.order(BUNDLE)) == before
+
+
+# ------------------------------------------------------------------------ failback
+
+
+WORKERS = {NodeName(name): a_node(name) for name in ("worker-1", "worker-2", "worker-3")}
+ELECTED = {"192.0.2.1": "worker-1", "192.0.2.2": "worker-3", "192.0.2.7": "worker-1", "2001:db8::1": "worker-2"}
+"""By ``for n in 1 2 3; do printf "worker-$n#192.0.2.1" | sha256sum; done``: the least."""
+
+
+@pytest.mark.parametrize(("address", "first"), ELECTED.items())
+def test_what_goes_back_is_ranked_by_metallbs_election(address: str, first: str) -> None:
+    found = Ranking(A, failback=True)
+    found.set_config(a_config())
+    for name, node in WORKERS.items():
+        found.set_node(name, facts(node))
+    assert found.rank(BUNDLE, (ANYWHERE,), AddressText(address))[0].node == first
+    assert found.failback((ANYWHERE,))
+    found.set_node(NodeName(first), None)
+    others = [node for node in WORKERS if node != first]
+    scores = {node: sha256(f"{node}#{address}".encode()).digest() for node in others}
+    assert [each.node for each in found.rank(BUNDLE, (ANYWHERE,), AddressText(address))] == sorted(
+        others, key=scores.__getitem__
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "said", "failback"),
+    [
+        (False, (None,), False),
+        (True, (None,), True),
+        (True, ("false",), False),
+        (False, ("true",), True),
+        (False, ("true", None), True),
+        (True, ("false", None), True),
+        (True, ("false", "false"), False),
+    ],
+)
+def test_an_advertisement_says_more_than_the_command_line(
+    flag: bool, said: tuple[str | None, ...], failback: bool
+) -> None:
+    found = Ranking(A, failback=flag)
+    advertisements = [
+        L2Advertisement(
+            ObjectMeta(name=f"a{i}", annotations={} if value is None else {FAILBACK_ANNOTATION: value}),
+            L2AdvertisementSpec(),
+        )
+        for i, value in enumerate(said)
+    ]
+    found.set_config(a_config(*advertisements))
+    requirement = Requirement(frozenset(each.metadata.name for each in advertisements), None)
+    assert found.failback((requirement,)) is failback
+
+
+def test_of_what_goes_back_every_node_that_lacks_a_network_is_told() -> None:
+    found = Ranking(A, failback=True)
+    found.set_config(a_config())
+    for name in THREE:
+        found.set_node(name, facts(a_node(name, network_unavailable=name == B)))
+    assert found.unfit((ANYWHERE,)) == (B,)

@@ -44,6 +44,8 @@ DECIDED, CAME_BACK, NEITHER = Regard(decided_at=7.0), Regard(fit_since=7.0), Non
         (bundle(MINE, unfit=(B,), local=True), LOCAL, Regard(fit_since=7.0, serving_since=7.0)),
         (LOCAL, bundle(MINE, ENDING, local=True), NEITHER),
         (bundle(MINE, unfit=(B,), local=True), bundle(MINE, ENDING, local=True), CAME_BACK),
+        (BOTH, replace(BOTH, failback=True), DECIDED),
+        (BOTH, replace(BOTH, spread=("default/dns",)), DECIDED),
     ],
     ids=[
         "permitted",
@@ -63,6 +65,8 @@ DECIDED, CAME_BACK, NEITHER = Regard(decided_at=7.0), Regard(fit_since=7.0), Non
         "an endpoint there again",
         "ending",
         "an endpoint there again, which is ending",
+        "to go back",
+        "to be apart",
     ],
 )
 def test_what_changed_and_why(former: Bundle, now: Bundle, found: Regard | None) -> None:

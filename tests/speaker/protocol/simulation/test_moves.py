@@ -280,6 +280,23 @@ def test_what_a_person_decides_acts_at_once_each_time_both_ways(seed: int, meanw
 
 
 @pytest.mark.parametrize("seed", range(5))
+def test_of_two_decisions_within_a_moment_the_address_follows_both(seed: int) -> None:
+    """As when two advertisements are applied one after the other: it does not stop at the node of the first one."""
+    world = settled(seed)
+    holder = owner_of(world)
+    first, second = {"n0", "n1", "n2"} - {holder}
+    candidates = [
+        replace(each, preference=40 * (each.node == first) + 60 * (each.node == second)) for each in ALL.candidates
+    ]
+    both = replace(ALL, candidates=tuple(sorted(candidates, key=lambda each: -each.preference)))
+    world.set_bundles([preferring(ALL, first, 40)])
+    world.run(0.2)
+    world.set_bundles([both])
+    world.run(ACTS_S)
+    assert owner_of(world) == second, world.story()
+
+
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     "gone", [unfit(PREFERRED, "n1"), not_ready(PREFERRED, "n1")], ids=["without endpoint or network", "not Ready"]
 )
