@@ -62,7 +62,7 @@ def numbered(number: int, net: int) -> AddressText:
     return AddressText(f"10.{net}.{number // 250}.{1 + number % 250}")
 
 
-class Lan:
+class MadeUpLan:
     def __init__(self, nodes: int, holders: int) -> None:
         self.now = 0.0
         self._events: list[tuple[float, int, Action]] = []
@@ -186,7 +186,7 @@ class Lan:
 
 def measure(nodes: int, holders: int, seconds: float) -> Figures:
     began = process_time()
-    lan = Lan(nodes, holders)
+    lan = MadeUpLan(nodes, holders)
     figures = {"settled after, s": lan.settle()}
     first = lan.speakers[0]
     first.usage = usage = Usage()

@@ -79,7 +79,7 @@ class Watching(Protocol):
     def requests(self) -> list[HttpRequest]: ...
 
 
-class Fleet(Protocol):
+class Restarted(Protocol):
     """Three speakers, and what is behind them."""
 
     sample: Sequence[str]
@@ -297,7 +297,7 @@ def service(number: int) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ what is measured
 
 
-def rollout(fleet: Fleet, count: int) -> Figures:
+def rollout(fleet: Restarted, count: int) -> Figures:
     time.sleep(CALM_S + count / 300)  # for the gratuitous frames of so many claims
     with fleet.watching() as watch:
         time.sleep(1.0)  # every address is resolved, and every connection open
@@ -334,7 +334,7 @@ def rollout(fleet: Fleet, count: int) -> Figures:
     }
 
 
-Made = Callable[[int, RestartMode, int, ExitStack], Fleet]
+Made = Callable[[int, RestartMode, int, ExitStack], Restarted]
 FLEETS: dict[str, Made] = {
     "wire": OnTheWire,
     "berthlb": lambda count, mode, _, stack: InACluster(count, mode, stack, metallb=False),

@@ -11,7 +11,7 @@ import msgspec
 from cluster.api import client
 from cluster.daemon import logs
 from lab.control.messages import Spec
-from lab.standins.daemon import StandIns
+from lab.standins.daemon import StandInDaemon
 from lab.standins.real import RealKubelets
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     if spec.control_plane == "kubernetes":
         RealKubelets(api, keeper, spec).run()
     else:
-        StandIns(api, keeper, spec.layout, spec.node_grace).run()
+        StandInDaemon(api, keeper, spec.layout, spec.node_grace).run()
 
 
 if __name__ == "__main__":

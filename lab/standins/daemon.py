@@ -24,7 +24,7 @@ from lab.standins.slices import MANAGED_BY, MANAGER, wanted_slices
 from lab.standins.views import Pod
 
 
-class StandIns(Kubelets):
+class StandInDaemon(Kubelets):
     """All nodes' kubelets and proxies, and the controllers of EndpointSlices and nodes."""
 
     def __init__(self, client: ApiClient, keeper: socket.socket, layout: Layout, grace: float) -> None:

@@ -50,7 +50,7 @@ CANDIDATES_AT_ONCE = 2000  # looked at in one call
 
 
 @dataclass(slots=True)
-class _Given:
+class _Gift:
     """What is known of a node that was given something."""
 
     able_since: float
@@ -78,7 +78,7 @@ class Rebalancing:
         self._hand_overs = hand_overs
         self._round: Iterator[tuple[BundleId, Tenure]] | None = None
         self._begun_at = LONG_AGO
-        self._given: dict[NodeName, _Given] = {}
+        self._given: dict[NodeName, _Gift] = {}
         self._next_at = NEVER
         self._again_at = NEVER
         """When the next round is to begin, as far as the present one has found."""
@@ -150,7 +150,7 @@ class Rebalancing:
             self._successors.nameable_at(bundle.id, taker),
         )
         if at <= now:
-            self._given[taker] = _Given(since[taker], self._absences(taker, since[taker]))
+            self._given[taker] = _Gift(since[taker], self._absences(taker, since[taker]))
         return Move(BALANCE, at, taker)
 
     def _equals(self, bundle: Bundle, own: Candidate, tenure: Tenure, now: float) -> dict[NodeName, float]:

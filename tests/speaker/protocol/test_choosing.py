@@ -71,9 +71,10 @@ class Site:
     def die(self, node: NodeName) -> None:
         peer = self.company.roster.peers[node]
         peer.sightings[ETH0].standing = Standing.DEAD
-        for address in peer.mirror.claims:
-            self.company.roster.note_claimant(address, node, False)
+        claimed = tuple(peer.mirror.claims)
         peer.mirror.claims.clear()
+        for address in claimed:
+            self.company.roster.note_claimant(address, node)
         self.nodes.remove(node)
         self.places = {id_: holder for id_, holder in self.places.items() if holder != node}
 

@@ -48,11 +48,13 @@ from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.plan import Bundle
-from speaker.protocol.absences import NOBODY_S
 from speaker.protocol.effects import Decision
 from tests.speaker.protocol.simulation.hearing import Hearing, WhoHearsWhom
 from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
 from tests.speaker.protocol.simulation.world import World
+
+UNATTENDED_S = 0.5
+"""For which a speaker that restarts may be without a stand-in, until it is taken for dead (rule 16)."""
 
 CHECK_S = 0.05
 DEAF_S = 2.6  # until a speaker that hears nobody knows that: 2.5 intervals of idle peers
@@ -346,7 +348,7 @@ class Invariants:
             grace += proof_takes + (DEAF_S if self._hears_beyond(view, side) else 0.0)
             joins = len(self.world.networks_of(address)) > 1 or len({family_of(each) for each in bundle.addresses}) > 1
             grace += JOINED_S if joins else 0.0
-            grace += NOBODY_S if (view.network.name, address) in self._lent else 0.0
+            grace += UNATTENDED_S if (view.network.name, address) in self._lent else 0.0
             grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
             begins = max(since, self._proof_came(side), self._listened(view, ready), view.noticed_at)
             if len(side) > 1:
