@@ -367,6 +367,9 @@ class Claiming:
         if candidate is None:
             return leader
         places = self._owners.places_of_any(bundle.addresses, now)
+        seen = (self._roster.sighting(candidate.node, place.link) for place in places)
+        if any(sighting is not None and sighting.suspicion is not None for sighting in seen):
+            return leader  # whether it is able will be known in a moment
         if self._choosing.is_among_the_fittest(candidate, bundle, places, now):
             return leader
         chosen = self._choosing.choose(bundle, places, False, round_.loads, now)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName
-from speaker.plan import Bundle, Candidate
+from speaker.plan import DRAINED_TIER, Bundle, Candidate
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.network import SimulatedNetwork
 from tests.speaker.protocol.simulation.scenes import (
@@ -360,3 +360,29 @@ def test_a_link_that_is_lost_and_back_in_a_moment_has_one_holder(away_s: float, 
                 assert len(place.answerers.get(address, ())) < 2, world.story()
             world.run(2.0)
             assert_each_is_answered_by_one(world, place)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_part_is_not_taken_from_a_node_that_is_merely_suspected(seed: int) -> None:
+    """Of an address of two networks one node holds the one part, and who is on the first network alone the other."""
+    world, _ = with_storage(seed)
+    del world.nodes["n1"].interfaces[1]
+    Invariants(world)
+    ranked = bundle_of("b0", [ROUTED], world.nodes, {"n1": 1, "n2": DRAINED_TIER})
+    world.set_bundles([ranked])
+    world.start_all(spread=0.3)
+    world.run(5.0)
+    world.network.partition({"n0"}, world.hosts())
+    world.fault("n0's port is blocked")
+    world.run(3.0)
+    world.network.heal()
+    world.fault("it forwards again")
+    world.run(8.0)
+    assert world.owner(ROUTED) == "n1", world.story()
+    world.network.firewalled |= {("n1", other) for other in world.nodes}
+    suspected = len(decisions_of(world, "PeerSuspected"))
+    world.run(0.5)
+    assert len(decisions_of(world, "PeerSuspected")) > suspected, world.story()
+    world.network.firewalled.clear()
+    world.run(3.0)
+    assert world.owner(ROUTED) == "n1", world.story()
