@@ -53,7 +53,7 @@ from speaker.protocol.heartbeat import (
     pack_heard,
 )
 from speaker.protocol.news import Contact, News
-from speaker.protocol.roster import Link, Roster
+from speaker.protocol.roster import Link, Peer, Roster
 from speaker.protocol.settings import RestartMode
 from speaker.protocol.standing_in import StandIns
 from speaker.protocol.subnets import Subnets, one_of_each_subnet
@@ -251,11 +251,13 @@ class Voice:
                 if left > 1:
                     self._repeats.append((step, left - 1))
         interval = self._interval()
+        lacking = self._roster.to_ask(now)
+        asked, others = lacking[:MAX_ASKS], lacking[MAX_ASKS:]
         unicast, self._unicast = self._unicast, {}
         for name, link in self._roster.links.items():
             if not link.state.up:
                 continue
-            data = self._heartbeat(authenticator, link, interval, now)
+            data = self._heartbeat(authenticator, link, asked, interval, now)
             self._emit(SendHeartbeat(name, data))
             self.heartbeats += 1
             to = dict.fromkeys(self._roster.deaf_to_us(name, now, interval))
@@ -264,7 +266,9 @@ class Voice:
             for address, mac in to:
                 self._emit(SendUnicast(name, address, mac, data))
         self._spoke_at, self._announced_s = now, interval
-        self._soon_at = NEVER
+        self._soon_at = now + self._settings.early_gap_s if others and others[0].asked_at == LONG_AGO else NEVER
+        for peer in asked:
+            peer.asked_at = now
         cut_off = any(s.isolated and now - s.isolated_at < CUT_OFF_S for s in self._roster.links.values())
         pace = self._pace(interval) / (CUT_OFF_PACE if cut_off else 1)
         self._tick_at = now + pace * self._rng.uniform(0.95, 1.0)
@@ -273,7 +277,9 @@ class Voice:
             self._tick_at = now + self._settings.early_gap_s if self._leaving > 0 else now + interval
         self._empty_outbox(now)
 
-    def _heartbeat(self, authenticator: Authenticator, here: Link, interval: float, now: float) -> bytes:
+    def _heartbeat(
+        self, authenticator: Authenticator, here: Link, asked: Iterable[Peer], interval: float, now: float
+    ) -> bytes:
         flags = Flag(0)
         if self.restarting:
             flags |= Flag.RESTARTING
@@ -289,11 +295,7 @@ class Voice:
             flags |= Flag.CUT_OFF
         if self.yields:
             flags |= Flag.YIELDS
-        heard, lacking = self._roster.heard(here.state.name, now), self._roster.to_ask(now)
-        for peer in lacking[:MAX_ASKS]:
-            peer.asked_at = now
-        if len(lacking) > MAX_ASKS and lacking[MAX_ASKS].asked_at == LONG_AGO:
-            self._in_a_hurry = True
+        heard = self._roster.heard(here.state.name, now)
         message = Heartbeat(
             self._roster.node,
             max(1, round(interval * 1000)),
@@ -305,7 +307,7 @@ class Voice:
             b"",
             self._log.version,
             self._log.digest,
-            tuple((peer.session, peer.mirror.version) for peer in lacking[:MAX_ASKS]),
+            tuple((peer.session, peer.mirror.version) for peer in asked),
             families=pack_families(self._subnets.families_at(here.state.name, now)),
             skills=SKILLS if self._settings.restart_mode is RestartMode.STAND_IN else SKILLS & ~STANDS_IN,
             lost=self._roster.lost,
