@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from cluster.times import LONG_AGO
 from speaker.link import LinkName
 from speaker.protocol.effects import AnswerChange, Decision, Effect, SendGratuitous, SendHeartbeat, SendUnicast
 from speaker.protocol.protocol import Protocol
@@ -40,6 +41,8 @@ class Loop:
         self._carry_out = carry_out
         self._missed: list[Action] = []
         self._timer = 0
+        self._owed_at = 0.0
+        """Since when something is to be done at once, if it is."""
 
     def receive(self, action: Action, datagram: tuple[LinkName, int] | None = None) -> None:
         """Something for the protocol: it waits while the process is paused. Of a ``datagram`` the link and octets."""
@@ -53,12 +56,20 @@ class Loop:
         """Carry out what the protocol wants, and call it again when it says."""
         held = self._protocol.take_answers()
         self._carry_out(held, self._protocol.take_effects())
-        deadline = self._protocol.next_deadline()
+        deadline = self._next_deadline()
         self._timer += 1
         if deadline is not None:
             lateness = self._rng.uniform(0.0, 0.001)
             timer = self._timer
             self._clock.at(max(deadline, self._clock.now) + lateness, lambda: self._tick(timer))
+
+    def _next_deadline(self) -> float | None:
+        """The protocol's, which for what is to be done at once is since when it is."""
+        deadline = self._protocol.next_deadline()
+        if deadline == LONG_AGO:
+            return self._owed_at
+        self._owed_at = self._clock.now
+        return deadline
 
     def _tick(self, timer: int) -> None:
         if self._timer == timer and self._works():
@@ -68,7 +79,7 @@ class Loop:
     def resume(self, late_s: float, again: Action) -> None:
         """The process runs again. Where it was away for longer than ``late_s``, what its sockets queued is discarded,
         and what netlink queued is found out ``again``."""
-        deadline = self._protocol.next_deadline()
+        deadline = self._next_deadline()
         late = self._clock.now - deadline if deadline is not None else 0.0
         if late >= late_s:
             self._missed.clear()
@@ -173,7 +184,7 @@ class BusyLoop(Loop):
 
     def _judge(self) -> None:
         """Handle the timer if it is due, after what has arrived until then."""
-        due, now = self._protocol.next_deadline(), self._clock.now
+        due, now = self._next_deadline(), self._clock.now
         if due is None or due > now:
             self._end()
         elif self._queue and now < due + JUDGING_LATE_S:
@@ -184,7 +195,7 @@ class BusyLoop(Loop):
 
     def _end(self) -> None:
         self._turning = False
-        self._deadline = self._protocol.next_deadline()
+        self._deadline = self._next_deadline()
         if self._queue:
             self._turn()
             return
