@@ -45,6 +45,17 @@ def test_responders_time_each_kind_of_frame_of_both_families(tmp_path: Path) -> 
     assert set(found) == {"ARP", "ND"}
 
 
+def test_what_heartbeats_cost_is_measured_for_each_number_of_nodes(tmp_path: Path) -> None:
+    found, shown = run("load", "--nodes", "3", "6", "--seconds=2", figures=tmp_path)
+    assert set(found) == {"3 nodes", "6 nodes"}
+    for nodes, figures in found.items():
+        assert nodes in shown
+        others = int(nodes.split()[0]) - 1
+        assert figures["heartbeats heard/s"] == pytest.approx(10 * others, rel=0.1)
+        assert figures["said by unicast/s"] == 0
+        assert 0 < figures["death: without owner, s"] < 1
+
+
 @pytest.mark.lab
 @pytest.mark.parametrize(("name", "foreign"), [("arp", "datagrams"), ("nd", "packets")])
 def test_answers_of_the_speaker_and_the_kernel_are_measured(name: str, foreign: str, tmp_path: Path) -> None:
