@@ -297,7 +297,7 @@ class Absences:
                 due = since + order.index(self._roster.node) * TURN_S
                 if now >= due:
                     found.append((peer, link))
-                self.look(max(due, now))
+                self.look(due if due > now else now + ASK_GAP_S)
         return found
 
     # ------------------------------------------------------------------------------------------------ ending

@@ -217,6 +217,8 @@ class StandIns:
             if peer.restarting and peer.stand_in == self._session:
                 for other, links in self._absences.stood_in_by(peer.session):
                     self.begin(other, links, f"{peer.node} restarts", now)
+                if peer.session not in self._posts:
+                    self.look(now + self._roster.settings.early_gap_s)  # its claims may be known then
         for peer, link in self._absences.mine(now):
             self.begin(peer, (link,), "nobody stands in for it", now)
         for address in list(islice(self._ahead, AT_ONCE)):

@@ -26,6 +26,8 @@ from speaker.protocol.heartbeat import (
     HeartbeatError,
     Message,
     Offer,
+    OnBehalf,
+    StoodIn,
     Unknown,
     WireClaim,
     pack_address,
@@ -179,7 +181,7 @@ class Hearer:
         self.protocol.receive_datagram(link, SOURCE, data, self.now, by_group=bool(how >> 5 & 1))
 
     def step(self, octets: Octets) -> None:
-        kind = octets.number() % 11
+        kind = octets.number() % 13
         link = (ETH0, ETH1)[octets.number() % 2]
         steps: Sequence[Callable[[], None]] = (
             lambda: self.hear(octets, _heartbeat(octets)),
@@ -193,6 +195,8 @@ class Hearer:
             lambda: self.protocol.set_sending(link, bool(octets.number() % 2), self.now, "ENOBUFS"),
             lambda: self.protocol.loop_late(octets.number() / 100, self.now),
             lambda: self.flip(link),
+            lambda: self.hear(octets, OnBehalf(octets.number() % 12, _claims(octets))),
+            lambda: self.protocol.receive_neighbour(_kernel(octets, link), self.now),
         )
         steps[kind]()
         self.carry_out()
@@ -219,6 +223,21 @@ def _heartbeat(octets: Octets) -> Heartbeat:
         families=octets.number(),
         skills=octets.number(),
         lost=tuple(octets.one_of(LINKS) for _ in range(octets.number() % 3)),
+        stand_in=OUR_SESSION + octets.number() % 4,
+        stood_in=tuple(_stood_in(octets) for _ in range(octets.number() % 3)),
+    )
+
+
+def _stood_in(octets: Octets) -> StoodIn:
+    return StoodIn(
+        session=octets.number() % 12,
+        node=octets.one_of(NODES),
+        version=max(1, _odd_number(octets)),
+        digest=_odd_number(octets),
+        link=octets.one_of(LINKS),
+        mac=bytes((2, 0, 0, 0, 0, octets.number() % 12)),
+        families=octets.number(),
+        addresses=tuple(pack_address(AddressText(octets.one_of(ADDRESSES))) for _ in range(1 + octets.number() % 2)),
     )
 
 
@@ -248,6 +267,13 @@ def _neighbour(octets: Octets, link: LinkName) -> NeighbourSeen:
     sender = AddressText(octets.one_of((*ADDRESSES, "10.0.0.254", "10.0.0.77")))
     proof = octets.take(12) if octets.number() % 2 else b""
     return NeighbourSeen(link, sender, Mac(bytes(5) + octets.take(1)), ADDRESSES[0], bool(octets.number() % 2), proof)
+
+
+def _kernel(octets: Octets, link: LinkName) -> NeighbourSeen:
+    """A member's kernel answers for its own address."""
+    mac = Mac(bytes((2, 0, 0, 0, 0, octets.number() % 12)))
+    sender = AddressText(octets.one_of((SOURCE, *ADDRESSES)))
+    return NeighbourSeen(link, sender, mac, ADDRESSES[0], is_reply=True)
 
 
 def conversation(data: bytes) -> None:

@@ -22,6 +22,7 @@ from speaker.protocol.heartbeat import (
     MAX_OFFERED,
     MAX_PARTS,
     MAX_PREFERENCE,
+    MAX_STOOD_IN,
     SKILLS,
     SUSPECTED,
     Authenticator,
@@ -33,7 +34,9 @@ from speaker.protocol.heartbeat import (
     HeartbeatError,
     Message,
     Offer,
+    OnBehalf,
     ReplayWindow,
+    StoodIn,
     Unknown,
     WireClaim,
     pack_address,
@@ -43,6 +46,7 @@ from speaker.protocol.heartbeat import (
     unpack_families,
     unpack_heard,
 )
+from speaker.protocol.standing_in import ENTRY_OCTETS
 from tests.speaker.protocol.versions import MISSING, LastAuthenticator, NextAuthenticator
 
 OURS = Authenticator("cluster-1", (b"a" * 32, b"b" * 32))
@@ -89,6 +93,10 @@ offers = st.builds(
 )
 
 
+on_behalf = st.builds(OnBehalf, session=WORDS, said=steps | parts)
+STOOD_IN = StoodIn(7, "node-2", 3, 4, "eth0", b"\2\0\0\0\0\2", 3, (b"1234", b"1" * 16))
+
+
 def example(**changes: object) -> Heartbeat:
     plain = Heartbeat("node-1", 100, 1, "eth0", b"\2\0\0\0\0\1", ("192.0.2.11/24",), (), b"", 0, 0, ())
     return msgspec.structs.replace(plain, **changes)
@@ -100,7 +108,7 @@ def reason(data: bytes, by: Authenticator = OURS) -> Drop:
     return caught.value.reason
 
 
-@given(st.one_of(heartbeats, steps, parts, offers), WORDS, WORDS)
+@given(st.one_of(heartbeats, steps, parts, offers, on_behalf), WORDS, WORDS)
 def test_what_is_said_is_what_is_heard(message: Message, session: int, sequence: int) -> None:
     envelope = OURS.parse(OURS.encode(session, sequence, message))
     assert (envelope.session, envelope.sequence, envelope.message) == (session, sequence, message)
@@ -155,6 +163,16 @@ def test_the_former_key_is_still_accepted_and_a_third_is_not() -> None:
         {"lost": ("eth0",) * 9},
         {"lost": ("",)},
         {"lost": ("e" * 61,)},
+        {"stand_in": -1},
+        {"stood_in": (STOOD_IN,) * (MAX_STOOD_IN + 1)},
+        {"stood_in": (msgspec.structs.replace(STOOD_IN, session=-1),)},
+        {"stood_in": (msgspec.structs.replace(STOOD_IN, node=""),)},
+        {"stood_in": (msgspec.structs.replace(STOOD_IN, version=0),)},
+        {"stood_in": (msgspec.structs.replace(STOOD_IN, link="e" * 61),)},
+        {"stood_in": (msgspec.structs.replace(STOOD_IN, mac=b"12345"),)},
+        {"stood_in": (msgspec.structs.replace(STOOD_IN, addresses=()),)},
+        {"stood_in": (msgspec.structs.replace(STOOD_IN, addresses=(b"123",)),)},
+        {"stood_in": (msgspec.structs.replace(STOOD_IN, addresses=(b"1234",) * 3),)},
     ],
 )
 def test_a_heartbeat_out_of_bounds_is_nonsense(changes: dict[str, object]) -> None:
@@ -174,6 +192,9 @@ def test_a_heartbeat_out_of_bounds_is_nonsense(changes: dict[str, object]) -> No
         Offer(1, (b"123",)),
         Offer(-1, (b"1234",)),
         Offer(1, (b"1234",) * (MAX_OFFERED + 1)),
+        OnBehalf(-1, ClaimStep(1, ())),
+        OnBehalf(1, ClaimStep(0, ())),
+        OnBehalf(1, ClaimPart(1, 2, 2, ())),
     ],
 )
 def test_claims_out_of_bounds_are_nonsense(message: Message) -> None:
@@ -188,6 +209,14 @@ def test_as_much_is_offered_at_once_as_fits_a_datagram() -> None:
     assert (
         len(OURS.encode((1 << 64) - 1, (1 << 64) - 1, Offer((1 << 64) - 1, (bytes(16),) * MAX_OFFERED))) <= LONGEST_SAID
     )
+
+
+def test_a_heartbeat_has_room_for_all_that_one_speaker_stands_in_for() -> None:
+    longest = StoodIn(
+        (1 << 64) - 1, "n" * 23, (1 << 64) - 1, (1 << 64) - 1, "e" * 15, bytes(6), 3, (bytes(4), bytes(16))
+    )
+    plain, one = (len(OURS.encode(1, 1, example(stood_in=entries))) for entries in ((), (longest,)))
+    assert one - plain <= ENTRY_OCTETS + len(longest.node)
 
 
 def test_fifty_peers_fit_one_datagram() -> None:
@@ -228,10 +257,10 @@ LAST = LastAuthenticator("cluster-1", (b"a" * 32,))
 ONE = WireClaim(b"1234", 2, 0)
 
 
-@given(st.one_of(heartbeats, steps, parts, offers), WORDS, WORDS)
+@given(st.one_of(heartbeats, steps, parts, offers, on_behalf), WORDS, WORDS)
 def test_what_a_later_release_says_besides_is_ignored(message: Message, session: int, sequence: int) -> None:
     heard = OURS.parse(NEXT.encode(session, sequence, message)).message
-    assert isinstance(heard, Heartbeat | ClaimStep | ClaimPart | Offer)
+    assert isinstance(heard, Heartbeat | ClaimStep | ClaimPart | Offer | OnBehalf)
     if isinstance(message, Heartbeat):
         message = msgspec.structs.replace(message, flags=message.flags | 1 << 15)
     assert heard == message

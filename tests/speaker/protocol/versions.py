@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from speaker.protocol import heartbeat
-from speaker.protocol.heartbeat import Authenticator, Envelope, Heartbeat, HeartbeatError, Message, Offer
+from speaker.protocol.heartbeat import Authenticator, Envelope, Heartbeat, HeartbeatError, Message, Offer, OnBehalf
 
 ROOT = Path(__file__).parents[3]
 LAST = "892d4a45ead606ffe67eef65f5978d44221d1afb"
@@ -83,7 +83,8 @@ class NextAuthenticator(Authenticator):
         if isinstance(message, Heartbeat):
             said[3] |= 1 << 15
         elif not isinstance(message, Offer):
-            claims = next(each for each in said if isinstance(each, list))
+            of_claims = said[2] if isinstance(message, OnBehalf) else said
+            claims = next(each for each in of_claims if isinstance(each, list))
             claims[:] = [[*claim, "until", {"seconds": 60}] for claim in claims]
         return self.seal(session, sequence, [*said, {"more": [1, 2]}, "and more"])
 
