@@ -45,7 +45,7 @@ class Liar:
         self._version = 0
         self._heard: dict[int, None] = {}
         self._ends_at = 0.0
-        world.wire.on_datagram = self._hear
+        world.wire.on_datagram = self.hear
 
     def lie(self, seconds: float, *lies: Callable[[], None], due_ms: int = 100) -> None:
         """Say each of the lies over and over, for so long, between heartbeats."""
@@ -103,7 +103,7 @@ class Liar:
         for name in self._world.nodes:
             self._world.inject(name, self.source, data)
 
-    def _hear(self, _: str, data: bytes) -> None:
+    def hear(self, _: str, data: bytes) -> None:
         try:
             session = self._authenticator.parse(data).session
         except HeartbeatError:

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from cluster.objects import AddressText
 from speaker.protocol.absences import NOBODY_S
+from speaker.protocol.heartbeat import Authenticator, ClaimStep, OnBehalf, StoodIn, WireClaim, pack_address
 from speaker.protocol.settings import RestartMode, Settings
 from tests.speaker.protocol.simulation.invariants import Invariants
+from tests.speaker.protocol.simulation.liar import Liar
 from tests.speaker.protocol.simulation.network import Weather
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
     assert_each_is_answered_by_one,
     decisions_of,
     held_by,
+    numbered,
     owner_of,
     protocol_of,
     seconds_until_answered,
     settle,
 )
-from tests.speaker.protocol.simulation.world import World, bundle_of
+from tests.speaker.protocol.simulation.world import CLUSTER, KEYS, World, bundle_of
+from tests.speaker.protocol.versions import LastAuthenticator
 
 AWAY_S = 1.0
 """Between the end of a speaker and the start of the next one on its node."""
@@ -353,3 +358,57 @@ def test_a_stand_in_that_stands_still_is_replaced() -> None:
     world.run(5.0)
     assert not watched.moved().keys() & theirs, world.story()
     assert all(world.answerers[address] == {name} for address in theirs), world.story()
+
+
+# -------------------------------------------------------------------------------- other releases, and members that lie
+
+
+def test_while_a_speaker_of_a_release_without_the_skill_is_heard_addresses_are_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(30, 4)
+    Invariants(world, owners_stay=False)
+    world.set_bundles(bundle_of(f"b{i:04}", [numbered(i)], world.nodes) for i in range(12))
+    for name in world.nodes:
+        with monkeypatch.context() as patched:
+            if name == "n3":
+                patched.setattr("speaker.protocol.protocol.Authenticator", LastAuthenticator)
+            world.start(name)
+    world.run(COLD_S)
+    world.leave("n0")
+    world.run(0.5)
+    assert not held_by(world, "n0")
+    assert not decisions_of(world, "StandsIn"), world.story()
+    assert_each_is_answered_by_one(world)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_who_lies_that_it_stands_in_for_those_who_live_changes_nothing(seed: int) -> None:
+    world = calm(seed, 3, 9)
+    watched, liar = Watched(world), Liar(world)
+    sessions: dict[str, int] = {}
+
+    def hear(name: str, data: bytes) -> None:
+        sessions[name] = Authenticator(CLUSTER, KEYS).parse(data).session
+
+    world.wire.on_datagram = hear
+    world.run(2.0)
+    world.wire.on_datagram = liar.hear
+
+    def lie() -> None:
+        entries = tuple(
+            StoodIn(session, name, 99, 99, "eth0", liar.mac, 1, (pack_address(AddressText("10.0.3.1")),))
+            for name, session in sessions.items()
+        )
+        strange = tuple(replace(entry, session=entry.session ^ 1) for entry in entries)
+        liar.say(replace(liar.heartbeat(100), stood_in=entries + strange))
+        for session in sessions.values():
+            claims = tuple(WireClaim(pack_address(address), 0, 0) for address in world.answerers)
+            liar.say(OnBehalf(session, ClaimStep(100, claims)))
+
+    liar.lie(5.0, lie)
+    world.run(6.0)
+    assert not watched.moved(), world.story()
+    assert watched.longest_gap() == 0.0, world.story()
+    world.run(10.0)
+    assert not watched.moved(), world.story()
