@@ -39,9 +39,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from bench.probes import make_pool, take_precedence
+from bench.probes import take_precedence
 from bench.report import Figures, arguments, progress, show, write
-from cluster.api.client import L2_ADVERTISEMENTS, SERVICES, connect
+from cluster.api.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, SERVICES, connect
 from cluster.objects import AddressText, NodeName
 from lab import launch
 from lab.assets.gather import gather
@@ -65,7 +65,10 @@ RATE = 100
 """Requests a second, each over a connection of its own."""
 CALM_S = 2.0
 LONG_S = 300.0
+QUIET_S = 3.0
 MOST_SERVICES = 1000
+POOL = "172.18.100.0/22"
+"""On the lab's LAN."""
 BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 SUBNETS = {"10.32.0.0/11": ("-4",), "2001:db8:32::/64": ("-6",)}
 _SERVE = "import sys; from lab.standins.workload import serve; serve(sys.argv[1], 'pod', [int(sys.argv[2])])"
@@ -79,7 +82,7 @@ class Watching(Protocol):
     def requests(self) -> list[HttpRequest]: ...
 
 
-class Restarted(Protocol):
+class ThreeSpeakers(Protocol):
     """Three speakers, and what is behind them."""
 
     sample: Sequence[str]
@@ -124,12 +127,14 @@ class OnTheWire:
             stack.enter_context(serving(name, host, self.sample))
         for subnet, family in SUBNETS.items():
             self._client.run("ip", *family, "route", "add", subnet, "dev", "eth0")
+        self._decided = -1
         self._speakers: dict[str, Speaker] = {}
         stack.callback(self._end)
         for name in NODES:
             self._start(name)
         wait_until(lambda: all(speaker.ready for speaker in self._speakers.values()), LONG_S)
         wait_until(lambda: self._claimed() >= count, LONG_S, "not everything is claimed")
+        wait_until(self._nothing_moves, LONG_S, "addresses go on moving", every=QUIET_S)
 
     def _start(self, name: str) -> None:
         self._speakers[name] = Speaker(self._hosts[name], restart_mode=self._mode)
@@ -141,6 +146,11 @@ class OnTheWire:
 
     def _claimed(self) -> int:
         return sum(len(speaker.claims) for speaker in self._speakers.values())
+
+    def _nothing_moves(self) -> bool:
+        """What was claimed while they all started has gone where it belongs."""
+        before, self._decided = self._decided, sum(len(speaker.decisions) for speaker in self._speakers.values())
+        return before == self._decided
 
     def restart(self, node: str) -> float:
         at = time.monotonic()
@@ -243,7 +253,11 @@ class InACluster:
             stack.callback(self._metallb.stop)
         start_workload(self._lab, "web", replicas=len(NODES), port=80)
         api = connect(self._lab.kubeconfig, user_agent="berthlb-bench")
-        make_pool(api)
+        api.create(
+            IP_ADDRESS_POOLS,
+            "metallb-system",
+            {"metadata": {"name": "bench"}, "spec": {"addresses": [POOL], "avoidBuggyIPs": True}},
+        )
         api.create(L2_ADVERTISEMENTS, "metallb-system", {"metadata": {"name": "bench"}, "spec": {}})
         for number in range(count):
             api.create(SERVICES, "default", service(number))
@@ -297,7 +311,7 @@ def service(number: int) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------ what is measured
 
 
-def rollout(fleet: Restarted, count: int) -> Figures:
+def rollout(fleet: ThreeSpeakers, count: int) -> Figures:
     time.sleep(CALM_S + count / 300)  # for the gratuitous frames of so many claims
     with fleet.watching() as watch:
         time.sleep(1.0)  # every address is resolved, and every connection open
@@ -334,7 +348,7 @@ def rollout(fleet: Restarted, count: int) -> Figures:
     }
 
 
-Made = Callable[[int, RestartMode, int, ExitStack], Restarted]
+Made = Callable[[int, RestartMode, int, ExitStack], ThreeSpeakers]
 FLEETS: dict[str, Made] = {
     "wire": OnTheWire,
     "berthlb": lambda count, mode, _, stack: InACluster(count, mode, stack, metallb=False),
