@@ -25,8 +25,8 @@ TAKEN_OVER = Promise(Movement.MOVES, silence_s=D_S + 0.3, two_answer_s=AT_ONCE_S
 """Its holder is gone, and that has to be found out."""
 HANDED_OVER = Promise(Movement.MOVES, silence_s=AT_ONCE_S, two_answer_s=AT_ONCE_S)
 UNNOTICED = Promise(Movement.STAYS, silence_s=AT_ONCE_S, two_answer_s=0.0, lost=0, broken=0)
-STARTED = Promise(Movement.EITHER, silence_s=START_S, two_answer_s=AT_ONCE_S)
-"""All speakers were gone."""
+STARTED = Promise(Movement.STAYS, silence_s=START_S, two_answer_s=0.0)
+"""All speakers were gone, and the record says who held what."""
 RESTARTED = Promise(Movement.EITHER, silence_s=D_S + 0.3, two_answer_s=AT_ONCE_S)
 """The speaker went and its node lives."""
 NOTHING_FALSE = Promise(Movement.STAYS, two_answer_s=0.0)
