@@ -27,8 +27,10 @@ HANDED_OVER = Promise(Movement.MOVES, silence_s=AT_ONCE_S, two_answer_s=AT_ONCE_
 UNNOTICED = Promise(Movement.STAYS, silence_s=AT_ONCE_S, two_answer_s=0.0, lost=0, broken=0)
 STARTED = Promise(Movement.STAYS, silence_s=START_S, two_answer_s=0.0)
 """All speakers were gone, and the record says who held what."""
-RESTARTED = Promise(Movement.EITHER, silence_s=D_S + 0.3, two_answer_s=AT_ONCE_S)
-"""The speaker went and its node lives."""
+RESTARTED = UNNOTICED
+"""A speaker says that it goes, and another one stands in for it."""
+KILLED = Promise(Movement.STAYS, silence_s=D_S + 0.3, two_answer_s=0.0, lost=0, broken=0)
+"""That a speaker is gone has to be found out; then another one stands in for it."""
 NOTHING_FALSE = Promise(Movement.STAYS, two_answer_s=0.0)
 """Frames are lost, answers among them, and nobody is taken for dead."""
 
@@ -36,9 +38,9 @@ CALM = Fault("calm", "nothing", nothing, UNNOTICED, lasts_s=5.0)
 """What is measured then is the machine's own part in the figures."""
 FAULTS = (
     Fault("power-cut", "the holder loses power", power.cut_power, TAKEN_OVER, power.power_on),
-    Fault("announcer-killed", "SIGKILL to the holder's announcer", daemons.kill("announcer"), RESTARTED, daemons.start),
+    Fault("announcer-killed", "SIGKILL to the holder's announcer", daemons.kill("announcer"), KILLED, daemons.start),
     Fault("watcher-killed", "SIGKILL to the holder's watcher", daemons.kill("watcher"), UNNOTICED),
-    Fault("both-killed", "SIGKILL to both of the holder's processes", daemons.kill("both"), RESTARTED, daemons.start),
+    Fault("both-killed", "SIGKILL to both of the holder's processes", daemons.kill("both"), KILLED, daemons.start),
     Fault("stopped", "SIGTERM to the holder's speaker", daemons.stop, RESTARTED, daemons.start),
     Fault(
         "rolling-restart",
