@@ -51,7 +51,7 @@ def run(lab: Lab, fault: Fault, addresses: Sequence[str], lasts_s: float | None 
         after = measure.steady_holder(watch)
         nodes = {host.mac for host in lab.status().layout.nodes}
         episode = Episode(began, time.monotonic(), before, after, nodes)
-        return judge(episode, watch.answers(), watch.requests())
+        return judge(episode, watch.answers(), watch.requests(), watch.late_questions())
 
 
 def _answered(watch: ClientWatch, since: float) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from lab.faults.fault import Movement, Promise
-from lab.measuring.figures import HttpRequest, NeighbourAnswer, longest_silence, outage, two_answer
+from lab.measuring.figures import HttpRequest, LateQuestion, NeighbourAnswer, longest_silence, outage, two_answer
 
 TWO_WINDOW_S = 0.05
 """Two nodes answer where each does within so short a time."""
@@ -42,7 +42,12 @@ class Episode:
     nodes: Collection[str]
 
 
-def judge(episode: Episode, answers: Sequence[NeighbourAnswer], requests: Sequence[HttpRequest]) -> Seen:
+def judge(
+    episode: Episode,
+    answers: Sequence[NeighbourAnswer],
+    requests: Sequence[HttpRequest],
+    unasked: Sequence[LateQuestion] = (),
+) -> Seen:
     """The figures of one fault."""
     since = [each for each in answers if each.at > episode.began]
     cost = outage(since, requests, episode.began)
@@ -51,7 +56,7 @@ def judge(episode: Episode, answers: Sequence[NeighbourAnswer], requests: Sequen
         by_address[each.address].append(each)
     return Seen(
         silence_s={
-            "NS" if ":" in address else "ARP": longest_silence(theirs, episode.began, episode.over)
+            "NS" if ":" in address else "ARP": longest_silence(theirs, episode.began, episode.over, unasked)
             for address, theirs in sorted(by_address.items(), key=lambda each: ":" in each[0])
         },
         succeeds_again_s=cost.succeeds_again_s,

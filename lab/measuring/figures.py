@@ -20,6 +20,13 @@ class NeighbourAnswer(Struct, frozen=True):
     mac: str
 
 
+class LateQuestion(Struct, frozen=True):
+    """The client asked later than it wanted to: nobody was asked, or heard, ``late`` seconds before ``asked``."""
+
+    asked: float
+    late: float
+
+
 class HttpRequest(Struct, frozen=True):
     """One HTTP request that a client made. Times in seconds of CLOCK_MONOTONIC."""
 
@@ -64,15 +71,25 @@ def answers_again(answers: Sequence[NeighbourAnswer], fault_at: float) -> tuple[
     return last.at - fault_at, last.mac
 
 
-def longest_silence(answers: Sequence[NeighbourAnswer], since: float, until: float) -> float:
-    """Longest time within [since, until] in which no answer came for an address, seconds."""
+def longest_silence(
+    answers: Sequence[NeighbourAnswer], since: float, until: float, unasked: Sequence[LateQuestion] = ()
+) -> float:
+    """Longest time within [since, until] in which no answer came for an address, seconds. What the client itself was
+    late by, in that time, does not count."""
     by_address: dict[str, list[float]] = {answer.address: [since] for answer in answers} or {"": [since]}
     for answer in answers:
         if since < answer.at < until:
             by_address[answer.address].append(answer.at)
     return max(
-        later - earlier for times in by_address.values() for earlier, later in itertools.pairwise([*times, until])
+        later - earlier - _unasked_between(earlier, later, unasked)
+        for times in by_address.values()
+        for earlier, later in itertools.pairwise([*times, until])
     )
+
+
+def _unasked_between(since: float, until: float, unasked: Sequence[LateQuestion]) -> float:
+    """Seconds of these in which the client did not ask."""
+    return sum(max(0.0, min(until, each.asked) - max(since, each.asked - each.late)) for each in unasked)
 
 
 def answered_by_two(answers: Sequence[NeighbourAnswer], window: float) -> int:

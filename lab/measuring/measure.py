@@ -23,12 +23,14 @@ import msgspec
 from lab.client import Command, Lab
 from lab.errors import FailedError, LabError
 from lab.layout import INTERFACE
-from lab.measuring.figures import HttpRequest, NeighbourAnswer, Outage, outage
+from lab.measuring.figures import HttpRequest, LateQuestion, NeighbourAnswer, Outage, outage
 from lab.shipped import ROOT
 
 T = TypeVar("T")
 START_S = 20.0  # for the interpreter of a watcher, on a busy machine
 CLIENT = "client"
+LATE = b'{"asked"'
+"""How a line of ``resolve`` begins that is no answer."""
 
 
 class ClientWatch:
@@ -53,7 +55,14 @@ class ClientWatch:
     def answers(self) -> list[NeighbourAnswer]:
         """Answers so far, of all addresses, in order of time."""
         self._check()
-        return [msgspec.json.decode(line, type=NeighbourAnswer) for line in _lines(self._answers)]
+        lines = (line for line in _lines(self._answers) if not line.startswith(LATE))
+        return [msgspec.json.decode(line, type=NeighbourAnswer) for line in lines]
+
+    def late_questions(self) -> list[LateQuestion]:
+        """When the client asked later than it wanted to, so far."""
+        self._check()
+        lines = (line for line in _lines(self._answers) if line.startswith(LATE))
+        return [msgspec.json.decode(line, type=LateQuestion) for line in lines]
 
     def requests(self) -> list[HttpRequest]:
         """Requests that have ended so far, in order of their start."""

@@ -7,6 +7,9 @@ broadcasts, or by a Neighbour Solicitation to the address's solicited-node group
 becomes one line of JSON: ``{"at": 12.345, "address": "172.18.255.200", "mac": "02:…"}``. ``at`` is seconds of
 CLOCK_MONOTONIC, which all processes of the machine share, so that a line can be compared with the time of a fault. The
 first line is ``{"ready": true}``.
+
+A client that gets no processor for a while does not ask, and hears no answer. So each time that it asks later than it
+wants to becomes a line too: ``{"asked": 12.5, "late": 0.12}``, in seconds.
 """
 
 from __future__ import annotations
@@ -120,6 +123,8 @@ def watch(interface: str, targets: Iterable[Address], interval: float, duration:
         while not stopped and (duration is None or time.monotonic() - began < duration):
             now = time.monotonic()
             if now >= due:
+                if now - due > interval:
+                    print(json.dumps({"asked": round(now, 6), "late": round(now - due, 6)}), flush=True)
                 due = max(due + interval, now)
                 for frame in frames:
                     wire.send(frame)

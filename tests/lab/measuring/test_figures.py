@@ -6,6 +6,7 @@ import pytest
 
 from lab.measuring.figures import (
     HttpRequest,
+    LateQuestion,
     NeighbourAnswer,
     answered_by_two,
     longest_silence,
@@ -56,6 +57,12 @@ def test_requests_still_failing_at_the_end_are_not_called_recovered() -> None:
 def test_silence_is_the_longest_gap_wherever_it_lies() -> None:
     seen = [answer(t, OLD) for t in (1.0, 1.1, 1.6, 1.7)]
     assert longest_silence(seen, since=1.0, until=1.8) == pytest.approx(0.5)
+
+
+def test_what_the_client_was_late_by_is_no_silence() -> None:
+    seen = [answer(t, OLD) for t in (1.0, 1.1, 1.6, 1.7)]
+    late = [LateQuestion(asked=0.9, late=0.5), LateQuestion(asked=1.5, late=0.3), LateQuestion(asked=1.75, late=0.1)]
+    assert longest_silence(seen, since=1.0, until=1.8, unasked=late) == pytest.approx(0.2)
 
 
 def test_answers_of_two_macs_close_together_are_counted() -> None:
