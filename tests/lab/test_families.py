@@ -129,7 +129,6 @@ def test_metrics_are_read_at_every_address_of_a_node_and_of_the_controller(lab: 
 FAULTS: dict[str, tuple[Callable[[Lab, str], None], Callable[[Lab, str], None]]] = {
     "power": (Lab.stop_node, Lab.start_node),
     "cable": (Lab.pull_link, Lab.plug_link),
-    "speaker": (lambda lab, node: lab.speaker(node, "kill"), lambda lab, node: lab.speaker(node, "start")),
 }
 
 
