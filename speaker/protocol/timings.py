@@ -76,15 +76,16 @@ class Timings:
     def note(self, decision: Decision, now: float) -> None:
         """A decision that was taken now, in seconds of any clock that goes on."""
         fields = decision.fields
-        address = str(fields.get("address", ""))
+        address, why = str(fields.get("address", "")), str(fields.get("why", ""))
         match decision.reason:
             case "PeerDead":
-                self._note_death(str(fields["node"]), str(fields["proof"]), _seconds(fields.get("silent_ms", 0)))
+                node, proof = str(fields.get("node", "")), str(fields.get("proof", ""))
+                self._note_death(node, proof, _seconds(fields.get("silent_ms", 0)))
             case "Claimed":
                 self._offered.pop(address, None)
-                self._note_claim(str(fields["why"]), _seconds(fields.get("after_ms", 0)))
+                self._note_claim(why, _seconds(fields.get("after_ms", 0)))
             case "Offered":
-                self._offered.setdefault(address, _Offered(now, HANDOVERS.get(str(fields["why"]), OTHER)))
+                self._offered.setdefault(address, _Offered(now, HANDOVERS.get(why, OTHER)))
             case "Withdrawn" if address in self._offered:
                 offered = self._offered.pop(address)
                 self._count(HANDOVER, offered.cause, now - offered.at)
