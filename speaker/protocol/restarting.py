@@ -6,9 +6,9 @@
    Whom this one stands in for itself, the other has to stand in for, too. From then on both answer, and say the same.
 3. The speaker says three times, within 60 ms, that it ends now and that another one stands in for it. Then it ends.
 
-A stand-in that has not said so after 300 ms is replaced by the next one. Where nobody can stand in, or nobody has after
-two seconds, the addresses are released, and other nodes claim them. Both times are longer by 0.2 ms for each address,
-since a stand-in says it when it answers for all of them.
+A stand-in that has not said so after 300 ms is replaced by the next one. Where nobody is heard who can stand in now or
+soon, or nobody has after two seconds, the addresses are released, and other nodes claim them. Both times are longer by
+0.2 ms for each address, since a stand-in says it when it answers for all of them.
 
 Who stands in is decided by a hash of both nodes' names, so that many that restart at once name many.
 
@@ -103,8 +103,11 @@ class Restarting:
         if now < self._until and named is not None and self._could(named):
             return End.NAMES
         candidate = self._next()
-        if candidate is None:
+        if candidate is None and not self._may_be_able():
             return self._over(End.RELEASES)
+        if candidate is None:
+            self._until = self._ends_at
+            return End.NAMES
         self._tried.add(candidate.session)
         self.stand_in, self._until = candidate.session, min(now + PATIENCE_S + self._more(), self._ends_at)
         return End.NAMES
@@ -152,6 +155,18 @@ class Restarting:
         return not peer.restarting and all(
             each is not None and each.standing is Standing.ALIVE and each.able_since is not None for each in seen
         )
+
+    def _may_be_able(self) -> bool:
+        """Whether somebody is heard who could stand in later: one that has just started, or that a late loop fenced."""
+        return any(
+            not peer.stand_in and all(self._lives_on(peer, link) for link in self._links or peer.sightings)
+            for peer in self._roster.peers.values()
+        )
+
+    @staticmethod
+    def _lives_on(peer: Peer, link: LinkName) -> bool:
+        sighting = peer.sightings.get(link)
+        return sighting is not None and sighting.standing is not Standing.DEAD
 
     def _stands_in(self, peer: Peer) -> bool:
         """Whether it says everywhere that it stands in for this session and all that this one stands in for."""

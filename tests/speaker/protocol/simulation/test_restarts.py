@@ -263,6 +263,17 @@ def test_two_nodes_that_restart_in_turns_stand_in_for_each_other() -> None:
     watched.assert_nothing_moved()
 
 
+def test_a_speaker_that_ends_waits_for_one_that_will_be_able_soon() -> None:
+    """The other one has just started, or its loop was late: it is heard, and able to nothing yet."""
+    world = calm(14, 2, 4)
+    watched = Watched(world)
+    world.restart("n0", AWAY_S)
+    world.run(AWAY_S + 0.5)
+    world.restart("n1", AWAY_S)
+    world.run(2 * BACK_S)
+    watched.assert_nothing_moved()
+
+
 def test_a_chain_of_restarts_moves_nothing() -> None:
     """The stand-in restarts, and its stand-in, while the first one is still away."""
     world, name, stand_in, watched = away(11, nodes=5, addresses=10)
