@@ -18,7 +18,7 @@ when the new one is ready, as with ``kubectl rollout restart``. ``--mode release
 
 Figures: the longest time without an answer for an address of the sample; addresses of the sample that changed their
 MAC; connections that broke, requests that were lost, and how long the others took; and how long a speaker took to end.
-The client's own delays are in all of them: two calm seconds before show how long those are.
+What the client itself asked late is no time without an answer. Two calm seconds before show what the machine adds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from lab.assets.gather import gather
 from lab.assets.metallb_release import gather_metallb
 from lab.layout import lay_out, url_host
 from lab.measuring import measure
-from lab.measuring.figures import HttpRequest, NeighbourAnswer, longest_silence
+from lab.measuring.figures import HttpRequest, LateQuestion, NeighbourAnswer, longest_silence
 from lab.metallb import PORT as METALLB_PORT
 from lab.metallb import MetalLB
 from lab.objects.workloads import start_workload
@@ -78,6 +78,8 @@ class Watching(Protocol):
     """What a client sees."""
 
     def answers(self) -> list[NeighbourAnswer]: ...
+
+    def late_questions(self) -> list[LateQuestion]: ...
 
     def requests(self) -> list[HttpRequest]: ...
 
@@ -202,7 +204,12 @@ class ClientPrograms:
         wait_until(lambda: all(b"ready" in path.read_bytes() for path in (self._answers, self._requests)), 60)
 
     def answers(self) -> list[NeighbourAnswer]:
-        return [msgspec.json.decode(line, type=NeighbourAnswer) for line in _lines(self._answers)]
+        lines = (line for line in _lines(self._answers) if not line.startswith(measure.LATE))
+        return [msgspec.json.decode(line, type=NeighbourAnswer) for line in lines]
+
+    def late_questions(self) -> list[LateQuestion]:
+        lines = (line for line in _lines(self._answers) if line.startswith(measure.LATE))
+        return [msgspec.json.decode(line, type=LateQuestion) for line in lines]
 
     def requests(self) -> list[HttpRequest]:
         return [msgspec.json.decode(line, type=HttpRequest) for line in _lines(self._requests)]
@@ -321,7 +328,7 @@ def rollout(fleet: ThreeSpeakers, count: int) -> Figures:
         took = [fleet.restart(name) for name in NODES]
         over = time.monotonic()
         time.sleep(CALM_S)
-        answers, requests = watch.answers(), watch.requests()
+        answers, requests, late = watch.answers(), watch.requests(), watch.late_questions()
     macs: dict[str, set[str]] = {address: set() for address in fleet.sample}
     for answer in answers:
         macs[answer.address].add(answer.mac)
@@ -329,12 +336,12 @@ def rollout(fleet: ThreeSpeakers, count: int) -> Figures:
     kept = [each for each in requests if each.connection is not None]
     times = sorted(1000 * (each.end - each.start) for each in new if each.ok)
     within = Counter(next((bound for bound in BOUNDS_MS if took_ms <= bound), 0) for took_ms in times)
-    silences = {"calm": longest_silence(answers, calm, began), "restarts": longest_silence(answers, began, over)}
+    before, silence = (longest_silence(answers, *span, late) for span in ((calm, began), (began, over)))
     return {
         "seconds": over - began,
         "a speaker ends, s (most)": max(took),
-        "without an answer, ms (most)": 1000 * silences["restarts"],
-        "without an answer before, ms (most)": 1000 * silences["calm"],
+        "without an answer, ms (most)": 1000 * silence,
+        "without an answer before, ms (most)": 1000 * before,
         "addresses that changed their MAC": sum(len(each) > 1 for each in macs.values()),
         "addresses that nobody answered": sum(not each for each in macs.values()),
         "connections that broke": sum(not each.ok for each in kept),

@@ -78,12 +78,12 @@ def noticing_nothing(lab: Lab, silence_s: float = SILENCE_S) -> Iterator[None]:
         busiest = max(busiest, crowd())
         wait_until(lambda: {a.address for a in watch.answers() if a.at > at} == set(watched), 20)
         wait_until(lambda: {r.connection for r in watch.requests() if r.start > at} >= set(range(len(watched))), 20)
-        answers, requests = watch.answers(), watch.requests()
+        answers, requests, late = watch.answers(), watch.requests(), watch.late_questions()
     macs: dict[str, set[str]] = {address: set() for address in watched}
     for answer in answers:
         macs[answer.address].add(answer.mac)
     assert all(len(each) == 1 for each in macs.values()), f"an address has changed its MAC: {macs}"
-    silence = longest_silence(answers, since, at)
+    silence = longest_silence(answers, since, at, late)
     logger.info("%.1f s, longest without an answer %.0f ms", at - since, 1000 * silence)
     lost = [each for each in requests if not each.ok]
     assert not lost, f"{len(lost)} of {len(requests)} requests were lost"

@@ -32,4 +32,5 @@ class Asker:
         """All answers, in order."""
         self._process.terminate()
         output, _ = self._process.communicate(timeout=10)
-        return [Answer(line["at"], line["mac"]) for line in map(json.loads, output.splitlines())]
+        lines = map(json.loads, output.splitlines())
+        return [Answer(line["at"], line["mac"]) for line in lines if "at" in line]  # others say when it asked late
