@@ -241,12 +241,23 @@ class Absences:
         news = News()
         self._look_at = NEVER
         for absence in self._all():
+            if news_of_links := self._forget_links(absence):
+                news.add(news_of_links)
+                continue
             for link, sighting in list(absence.peer.sightings.items()):
                 if sighting.standing is not Standing.DEAD:
                     news.add(self._review_link(absence, link, now))
             if absence.orphaned and absence.peer.node in self._roster.absences:
                 self._ask_kernel(absence, now)
         return news
+
+    def _forget_links(self, absence: Absence) -> News | None:
+        """Forget what is known of links that this node has no more, or by other names; and the session, if it was known
+        by none that is left."""
+        for table in (absence.by, absence.orphaned, absence.over_at):
+            for link in table.keys() - absence.peer.sightings.keys():
+                table.pop(link)
+        return None if absence.peer.sightings else self._remove(absence.peer, f"loss of links to {absence.peer.node}")
 
     def _review_link(self, absence: Absence, link: LinkName, now: float) -> News:
         present = absence.by.setdefault(link, {})
@@ -315,6 +326,8 @@ class Absences:
         if by not in present:
             return News()
         del present[by]
+        if link not in absence.peer.sightings:  # this node has it no more
+            return News()
         if not present:
             absence.over_at[link] = now + KNOWN_S
         self.look(now)
@@ -334,13 +347,19 @@ class Absences:
         else:
             self._roster.report("PeerDead", node=peer.node, link=link, proof="nobody stands in for it")
         if all(each.standing is Standing.DEAD for each in peer.sightings.values()):
-            del self._roster.absences[peer.node]
-            news.add(self._mirrors.forget(peer, why))
-            self._mirrors.trust(peer)
-            if not self._sessions.is_retired(peer.session, FOREVER):
-                self._sessions.retire(peer.session, peer.window.newest)
-            if not returned:
-                self._sessions.forget_macs(peer)
+            news.add(self._remove(peer, why))
+        return news
+
+    def _remove(self, peer: Peer, why: str) -> News:
+        """The session is absent nowhere any more."""
+        del self._roster.absences[peer.node]
+        news = self._mirrors.forget(peer, why)
+        news.changed = True
+        self._mirrors.trust(peer)
+        if not self._sessions.is_retired(peer.session, FOREVER):
+            self._sessions.retire(peer.session, peer.window.newest)
+        if peer.node != self._roster.node and peer.node not in self._roster.peers:
+            self._sessions.forget_macs(peer)
         return news
 
 

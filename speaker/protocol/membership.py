@@ -190,7 +190,9 @@ class Membership:
             self._news.write_to(link, peer.node, sighting.contacts)  # what we say to the group may not reach it
         self._news.changed |= self._mirrors.note(peer, message.version, message.digest, now)
         peer.skills = message.skills
-        peer.restarting, peer.stand_in = bool(message.flags & RESTARTING), message.stand_in
+        said = bool(message.flags & RESTARTING), message.stand_in
+        self._news.changed |= said != (peer.restarting, peer.stand_in)
+        peer.restarting, peer.stand_in = said
         if hears or not any(
             other is not peer and theirs.standing is Standing.ALIVE for other, theirs in self._roster.on(link)
         ):

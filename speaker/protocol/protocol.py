@@ -401,7 +401,7 @@ class Protocol:
         if self._news.networks:
             deadlines.append(self._networks_again_at)
         soonest = min(deadlines)
-        return soonest if soonest < NEVER else None
+        return max(soonest, self._timer_at) if soonest < NEVER else None
 
     def take_effects(self) -> list[Effect]:
         """What to carry out, in order; decisions come last, so that no frame waits for a log line."""

@@ -209,6 +209,8 @@ class StandIns:
     def review(self, now: float) -> News:
         """Begin, watch and end."""
         news = News()
+        if not self._posts and not self._roster.absences and now < self.next_deadline():
+            return news
         self._look_at = NEVER
         for peer in self._roster.peers.values():
             if peer.restarting and peer.stand_in == self._session and peer.session not in self._posts:
@@ -271,8 +273,8 @@ class StandIns:
         present = self._roster.peers.get(peer.node)
         if present is not None:
             for link in post.links:
-                there = present.sightings.get(link)
-                if there is not None and there.mac != peer.sightings[link].mac:
+                there, was = present.sightings.get(link), peer.sightings.get(link)
+                if there is not None and was is not None and there.mac != was.mac:
                     return "it has another MAC"
             able = any(each.able_since is not None for each in present.sightings.values())
             if able and not present.restarting and present.behind_since is None:
