@@ -223,8 +223,8 @@ class Moving:
                     if move.why in {PROVISIONAL, RETURNED}:
                         self.giving.gave(bundle, move.to)
                 yield bundle, move
-            elif move.at <= now + PLANS_S:
-                self._look_soon(id_, move.at)
+            elif move.at <= now + PLANS_S and move.why not in {PROVISIONAL, RETURNED}:
+                self._look_soon(id_, move.at)  # provisional claims are given in rounds over all
             elif move.at < NEVER:
                 self._look_at(move.at)
         if looked == LOOKED_AT:
