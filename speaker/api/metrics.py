@@ -35,7 +35,7 @@ from speaker.api.statistics import Totals
 from speaker.channel import Stats
 from speaker.durations import BOUNDS_S as DURATION_BOUNDS_S
 from speaker.passes import BOUNDS_S
-from speaker.protocol.timings import DETECTION, HANDOVER, TAKEOVER
+from speaker.protocol.timings import DETECTION, HANDOVER, STAND_IN, TAKEOVER
 
 MAX_COUNTERS = 256  # names of counters taken from the announcer
 
@@ -59,6 +59,7 @@ COUNTERS: dict[str, tuple[str, str]] = {
 
 DURATIONS: dict[str, str] = {
     DETECTION: "From the last sign of life of another speaker until this one declared it dead.",
+    STAND_IN: "For how long this node stood in for another one's speaker, by how that ended.",
     HANDOVER: "From when this node offered an address until another one was heard to claim it.",
     TAKEOVER: "From when an address had no holder until this node claimed it.",
 }

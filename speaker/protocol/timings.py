@@ -1,13 +1,18 @@
-"""How long deaths, take-overs and hand-overs took, as the decisions tell: histograms, each by cause.
+"""How long deaths, take-overs, hand-overs and stand-ins took, as the decisions tell: histograms, each by cause.
 
-- *A detection*: from the last sign of life of a peer until it was declared dead.
+- *A detection*: from the last sign of life of a peer, or of a node for which this one stood in, until it was declared
+  dead.
 - *A take-over*: from when an address had no holder until this node claimed it. After a death it counts from the last
   sign of life, as for a client.
 - *A hand-over*: from when this node first offered an address until it heard another node's claim.
+- *A stand-in*: for how long this node stood in for another one's speaker.
+
+What a speaker resumes after its own restart was not taken over, and does not count.
 
 Causes are of fixed sets. What a cause is not known for is ``other``.
 
-**Bounds:** what is remembered of peers is of 256, and of offers, of the addresses that this node holds.
+**Bounds:** what is remembered of peers is of 256, of stand-ins of those that there are, and of offers of the addresses
+that this node holds.
 
 Example: a peer's last heartbeat came at 10.0 s. It is declared dead at 10.36, and this node claims its address 0.01 s
 later. That is a detection of 0.36 s, and a take-over of 0.37 s by ``death``.
@@ -25,11 +30,21 @@ from speaker.protocol.effects import Decision
 MAX_PEERS = 256
 OTHER = "other"
 
-DETECTION, TAKEOVER, HANDOVER = "detection", "takeover", "handover"
+DETECTION, TAKEOVER, HANDOVER, STAND_IN = "detection", "takeover", "handover", "stand_in"
+SILENCE = "death"
 DEATHS: Mapping[str, str] = MappingProxyType(
-    {"left": "left", "new session": "restart", "lost its link": "link", "": "death"}
+    {"left": "left", "new session": "restart", "lost its link": "link", "nobody stands in for it": "ended"}
 )
 """Why a peer is dead, by the ``proof`` of the decision; any other proves its silence."""
+STAND_INS: Mapping[str, str] = MappingProxyType(
+    {
+        "it is back": "back",
+        "it goes on by itself": "back",
+        "it did not come back": "gone",
+        "another one stands in": "another",
+    }
+)
+"""How stand-ins ended, by ``why`` of the decision ``StandsInNoMore``, those apart whose node died."""
 TAKEOVERS: Mapping[str, str] = MappingProxyType(
     {
         "released": "released",
@@ -44,8 +59,12 @@ HANDOVERS: Mapping[str, str] = MappingProxyType(
     {
         "drained": "drained",
         "no candidate any more": "no_candidate",
+        "its endpoints are ending": "endpoints",
         "preference": "preference",
         "decision": "decision",
+        "failback": "failback",
+        "apart from its group": "apart",
+        "balance": "balance",
         "provisional": "start",
         "its former holder is back": "returned",
     }
@@ -72,18 +91,26 @@ class Timings:
         """How each peer was lost last."""
         self._offered: dict[str, _Offered] = {}
         """Addresses that are being handed over."""
+        self._stands_in: dict[str, float] = {}
+        """For which nodes this one stands in, and since when."""
 
     def note(self, decision: Decision, now: float) -> None:
         """A decision that was taken now, in seconds of any clock that goes on."""
         fields = decision.fields
-        address, why = str(fields.get("address", "")), str(fields.get("why", ""))
+        address, node, why = (str(fields.get(name, "")) for name in ("address", "node", "why"))
         match decision.reason:
             case "PeerDead":
-                node, proof = str(fields.get("node", "")), str(fields.get("proof", ""))
-                self._note_death(node, proof, _seconds(fields.get("silent_ms", 0)))
-            case "Claimed":
+                self._note_death(node, str(fields.get("proof", "")), _seconds(fields.get("silent_ms", 0)))
+            case "NodeDead":
+                self._note_death(node, SILENCE, _seconds(fields.get("silent_ms", 0)))
+                self._note_end(node, SILENCE, now)
+            case "StandsIn":
+                self._stands_in.setdefault(node, now)
+            case "StandsInNoMore":
+                self._note_end(node, STAND_INS.get(why, OTHER), now)
+            case "Claimed" if "after_ms" in fields:
                 self._offered.pop(address, None)
-                self._note_claim(why, _seconds(fields.get("after_ms", 0)))
+                self._note_claim(why, _seconds(fields["after_ms"]))
             case "Offered":
                 self._offered.setdefault(address, _Offered(now, HANDOVERS.get(why, OTHER)))
             case "Withdrawn" if address in self._offered:
@@ -93,18 +120,23 @@ class Timings:
                 self._offered.pop(address, None)
 
     def _note_death(self, node: str, proof: str, silent_s: float) -> None:
-        cause = DEATHS.get(proof, DEATHS[""])
+        cause = DEATHS.get(proof, SILENCE)
         self._deaths.pop(node, None)
-        self._deaths[node] = _Death(cause, silent_s if cause == DEATHS[""] else 0.0)
+        self._deaths[node] = _Death(cause, silent_s if cause == SILENCE else 0.0)
         if len(self._deaths) > MAX_PEERS:
             del self._deaths[next(iter(self._deaths))]
-        if cause == DEATHS[""]:
+        if cause == SILENCE:
             self._count(DETECTION, cause, silent_s)
+
+    def _note_end(self, node: str, cause: str, now: float) -> None:
+        since = self._stands_in.pop(node, None)
+        if since is not None:
+            self._count(STAND_IN, cause, now - since)
 
     def _note_claim(self, why: str, after_s: float) -> None:
         kind, _, node = why.partition(" of ")
         if kind == "death":
-            death = self._deaths.get(node, _Death(DEATHS[""], 0.0))
+            death = self._deaths.get(node, _Death(SILENCE, 0.0))
             self._count(TAKEOVER, death.cause, after_s + death.silent_s)
         else:
             cause = next((word for begins, word in TAKEOVERS.items() if why.startswith(begins)), OTHER)

@@ -7,7 +7,8 @@ import pytest
 from speaker.durations import BOUNDS_S, Durations
 from speaker.protocol.effects import Decision
 from speaker.protocol.giving import PROVISIONAL, RETURNED
-from speaker.protocol.moving import DECISION, PREFERENCE
+from speaker.protocol.moving import APART, DECISION, ENDING, FAILBACK, PREFERENCE
+from speaker.protocol.rebalancing import BALANCE
 from speaker.protocol.timings import HANDOVERS, MAX_PEERS, Timings
 from tests.speaker.protocol.simulation.scenes import VIP, owner_of, settled
 from tests.speaker.protocol.simulation.world import World
@@ -29,6 +30,10 @@ def offered(why: str, address: str = "a") -> Decision:
 
 def withdrawn(address: str = "a") -> Decision:
     return Decision("Withdrawn", {"address": address, "to": "n2", "epoch": 4, "their_epoch": 6})
+
+
+def stands_in(begins: bool, why: str = "it restarts") -> Decision:
+    return Decision("StandsIn" if begins else "StandsInNoMore", {"node": "n1", "why": why})
 
 
 def taken(told: Told) -> dict[str, float]:
@@ -81,6 +86,34 @@ def taken(told: Told) -> dict[str, float]:
             id="what was released was not handed over",
         ),
         pytest.param([(0, withdrawn())], {}, id="a higher claim alone is no hand-over"),
+        pytest.param(
+            [(0, dead("n1", "nobody stands in for it", 0)), (0, claimed("death of n1", 2))],
+            {"takeover:ended": 0.002},
+            id="a speaker that ended is no silence",
+        ),
+        pytest.param(
+            [(0, Decision("Claimed", {"address": "a", "epoch": 4, "why": "resumed"}))],
+            {},
+            id="what is resumed was not taken over",
+        ),
+        pytest.param(
+            [(5.0, stands_in(True)), (8.0, stands_in(False, "it is back"))], {"stand_in:back": 3.0}, id="a restart"
+        ),
+        pytest.param(
+            [(5.0, stands_in(True)), (65.0, stands_in(False, "it did not come back"))],
+            {"stand_in:gone": 60.0},
+            id="it did not come back",
+        ),
+        pytest.param(
+            [
+                (5.0, stands_in(True)),
+                (7.0, Decision("NodeDead", {"node": "n1", "link": "eth0", "silent_ms": 400})),
+                (7.0, stands_in(False, "it is absent no more")),
+                (7.0, claimed("death of n1", 10)),
+            ],
+            {"stand_in:death": 2.0, "detection:death": 0.4, "takeover:death": 0.41},
+            id="the node died while this one stood in",
+        ),
     ],
 )
 def test_what_decisions_tell_of_how_long_moves_took(told: Told, expected: dict[str, float]) -> None:
@@ -88,7 +121,7 @@ def test_what_decisions_tell_of_how_long_moves_took(told: Told, expected: dict[s
 
 
 def test_each_reason_to_hand_over_has_a_cause_of_its_own() -> None:
-    assert {PREFERENCE, DECISION, PROVISIONAL, RETURNED} <= HANDOVERS.keys()
+    assert {PREFERENCE, DECISION, FAILBACK, APART, ENDING, BALANCE, PROVISIONAL, RETURNED} <= HANDOVERS.keys()
     assert len(set(HANDOVERS.values())) == len(HANDOVERS)
 
 
