@@ -338,7 +338,8 @@ class Absences:
         peer = absence.peer
         for table in (absence.by, absence.orphaned, absence.over_at):
             table.pop(link, None)
-        peer.sightings[link].standing = Standing.DEAD
+        if link in peer.sightings:  # it is not, where the link has gone
+            peer.sightings[link].standing = Standing.DEAD
         why = f"death of {peer.node}"
         news = News(changed=True, claims=claims_of(peer, why))
         returned = peer.node == self._roster.node or peer.node in self._roster.peers

@@ -400,7 +400,7 @@ class StandIns:
     def _close(self, post: _Post, why: str, now: float, *, lives: bool = False) -> News:
         """Stand in no more. Where the node ``lives``, what becomes free is answered for until it is claimed."""
         del self._posts[post.peer.session]
-        claims = list(post.peer.mirror.claims)
+        claims = {**post.log.claims, **post.peer.mirror.claims}  # one that has left is mirrored no more
         if lives:
             for address in claims:
                 self._set_free(address, post, now)

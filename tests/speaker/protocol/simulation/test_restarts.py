@@ -423,3 +423,15 @@ def test_who_lies_that_it_stands_in_for_those_who_live_changes_nothing(seed: int
     assert watched.longest_gap() == 0.0, world.story()
     world.run(10.0)
     assert not watched.moved(), world.story()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_stand_in_whose_link_is_renamed_goes_on_or_is_replaced(seed: int) -> None:
+    world = settle(World(seed, 3), bundles=6)
+    holder = owner_of(world)
+    world.kill(holder)
+    world.run(1.0)
+    (begun, *_) = (name for _, name, each in world.decisions if each.reason == "StandsIn")
+    world.rename_link(begun, world.nodes[begun].lan, "lan1")
+    world.run(5.0)
+    assert_each_is_answered_by_one(world)
