@@ -63,7 +63,9 @@ class Former:
         """The former holder, if it may hold the bundle now, and if the bundle has no other place to go back to."""
         holder = self._holders.get(bundle.id) if not bundle.failback else None
         candidate = candidate_of(bundle, holder.node) if holder is not None else None
-        return candidate if candidate is not None and candidate.tier < DRAINED_TIER else None
+        if candidate is None or candidate.ending or candidate.tier == DRAINED_TIER:
+            return None
+        return candidate
 
     def first(self, ids: Iterable[BundleId]) -> list[BundleId]:
         """In order of id, those with a former holder first: the rest is shared out by what these make of the loads."""

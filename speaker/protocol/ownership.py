@@ -346,7 +346,7 @@ class Ownership:
         return any(
             self._choosing.able(each, places)
             for each in bundle.candidates
-            if each.node != node and (ranked is None or each.tier < ranked.tier)
+            if each.node != node and (ranked is None or (each.ending, each.tier) < (ranked.ending, ranked.tier))
         )
 
     # ------------------------------------------------------------------------------------------------ a restart

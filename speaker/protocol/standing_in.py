@@ -11,8 +11,8 @@ nothing moves: no client, no switch and no flow learns of anything.
    answer. After the detection floor without an answer, with a frame of somebody else since, the node is dead there: the
    stand-in says so by standing in no more, and the others take over.
 4. It speaks for the session: who lacks claims of it asks the stand-in. A claim ends on the session's behalf when its
-   address leaves the Plan, or when the Plan has the node as no candidate any more, or as a drained one, and another
-   node can hold the address.
+   address leaves the Plan, or when the Plan has the node as no candidate any more, or as one that is drained or whose
+   endpoints are ending, and another node can hold the address.
 5. Each address that the node's new session claims is that one's to answer for. When the new session says that it holds
    everything, half a second is left for all to know it, and the stand-in ends.
 
@@ -382,7 +382,7 @@ class StandIns:
         if bundle is None:
             return True
         candidate = candidate_of(bundle, node)
-        wanted = candidate is not None and candidate.tier < DRAINED_TIER
+        wanted = candidate is not None and candidate.tier < DRAINED_TIER and not candidate.ending
         return not wanted and self._ownership.can_be_taken_from(address, node, now)
 
     def take_steps(self) -> list[tuple[int, ClaimStep]]:

@@ -166,7 +166,7 @@ class Schedule:
         candidates = [
             replace(each, tier=DRAINED_TIER) if each.node in self.drained else each for each in bundle.candidates
         ]
-        return replace(bundle, candidates=tuple(sorted(candidates, key=lambda each: each.tier)))
+        return replace(bundle, candidates=tuple(sorted(candidates, key=lambda each: (each.ending, each.tier))))
 
     def start_takes(self) -> float:
         """Seconds within which all speakers start for the first time."""

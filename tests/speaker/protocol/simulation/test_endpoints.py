@@ -215,3 +215,20 @@ def test_a_preferred_node_whose_pods_are_updated_has_the_address_back_after_a_mi
         world.run(70.0)
         assert owner_of(world) == "n1", world.story()
     assert [each.fields["why"] for each in decisions_of(world, "Offered")].count("preference") == 2
+
+
+def test_a_node_whose_pods_are_ending_while_its_speaker_restarts_hands_over_before_they_are_gone() -> None:
+    """Who stands in for it sees to that, by its own Plan."""
+    world = settled(3)
+    pods = Pods(world, *world.nodes)
+    world.run(3.0)
+    holder, since = owner_of(world), world.now
+    world.leave(holder)
+    world.run(2.0)
+    assert holder in world.network.named[VIP].values(), "somebody answers with its MAC"
+    pods.end(holder)
+    world.run(GRACE_S)
+    assert holder not in world.network.named.get(VIP, {}).values(), world.story()
+    pods.gone(holder)
+    world.run(1.0)
+    assert never_unanswered(world, since), world.story()
