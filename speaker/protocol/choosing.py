@@ -8,7 +8,8 @@ A bundle goes to the first candidate in the Plan's order that is able, unless th
 2. Of these the ones count whose endpoints stay; of these the ones of the first tier; of a bundle that is to be apart
    from others (``spreading``) the least crowded ones; then those of the highest preference.
 3. The first of these is chosen whose load stays within 1.25 × a fair share with the bundle: first a share of all
-   candidates in the Plan, then one of those that are able. Where none stays within it, the first one is chosen.
+   candidates in the Plan, then one of those that are able. Where none stays within it, as with a bundle of many
+   addresses, the one with the least load is chosen.
 4. A bundle that goes back to the node that had it (``Bundle.failback``) goes to the first of these, whatever the loads
    are: the node that it goes back to must not depend on where others are.
 
@@ -77,9 +78,9 @@ class Choosing:
     def choose(
         self, bundle: Bundle, places: frozenset[LinkFamily], cold: bool, loads: Mapping[NodeName, int], now: float
     ) -> Candidate | None:
-        """The first equally suited able candidate whose load stays below its bound; the first able one if none is, or
-        if the bundle goes back. ``loads`` says for some nodes what to count as their load instead of what they claim
-        now."""
+        """The first equally suited able candidate whose load stays below its bound; the least loaded one if none is.
+        The first able one if the bundle goes back. ``loads`` says for some nodes what to count as their load instead of
+        what they claim now."""
         total = self._bundles.load(now)
         least_bound = ceil(LOAD_BOUND * total / max(len(bundle.candidates), 1))
         equals: list[Candidate] = []
@@ -100,7 +101,7 @@ class Choosing:
             for candidate in equals:
                 if self.load_with(candidate.node, bundle, loads) <= limit:
                     return candidate
-        return equals[0]
+        return min(equals, key=lambda candidate: self.load_with(candidate.node, bundle, loads))
 
     def suits(self, candidate: Candidate, bundle: Bundle, now: float) -> Suits:
         """How well a candidate suits a bundle, the least is the best: by whether its endpoints are ending, by its tier,
