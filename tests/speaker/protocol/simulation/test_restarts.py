@@ -106,7 +106,7 @@ def restart_all(world: World) -> Iterator[str]:
         (3, 100),
         pytest.param(3, 1000, marks=pytest.mark.slow),
         (10, 100),
-        pytest.param(50, 1000, marks=pytest.mark.slow),
+        pytest.param(50, 1000, marks=pytest.mark.long),
     ],
 )
 def test_a_rolling_restart_moves_nothing(nodes: int, addresses: int) -> None:
