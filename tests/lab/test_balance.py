@@ -163,10 +163,10 @@ def test_an_address_goes_back_to_the_node_that_metallb_would_choose(cluster: Lab
         say(api, preferredNodeSelectors=None)
         seen.await_holder(home, ACTS_S, "nobody is preferred any more, by the advertisement")
 
-        cluster.speaker(home, "kill")
-        seen.await_holder(home, ACTS_S, "its speaker is dead", there=False)
-        cluster.speaker(home, "start")
-        seen.await_holder(home, 2 * RETURNS_S, "its speaker is back")
+        cluster.stop_node(home)
+        seen.await_holder(home, ACTS_S, "it has no power", there=False)
+        cluster.start_node(home)
+        seen.await_holder(home, 2 * RETURNS_S, "it is back")
 
         go_back(api, "false")
         label(api, home, EXCLUDE_LABEL, "")
@@ -205,9 +205,9 @@ def test_two_of_a_group_are_on_two_nodes(cluster: Lab, services: list[str]) -> N
         put("dns-2", "dns")
         await_nodes(2, ACTS_S, "put into a group")
         failed = seen.holders()[other]
-        cluster.speaker(failed, "kill")
-        await_nodes(2, ACTS_S, "a speaker is dead", without=failed)
-        cluster.speaker(failed, "start")
+        cluster.stop_node(failed)
+        await_nodes(2, ACTS_S, "a node has no power", without=failed)
+        cluster.start_node(failed)
         put("dns-1", None)
         put("dns-2", None)
         await_nodes(1, 2 * RETURNS_S, "in no group any more")
