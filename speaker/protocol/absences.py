@@ -41,7 +41,8 @@ from speaker.protocol.effects import AskAddress
 from speaker.protocol.heartbeat import STANDS_IN, ReplayWindow, StoodIn, unpack_address, unpack_families
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
-from speaker.protocol.roster import Absence, Peer, Roster, Sighting, claims_of
+from speaker.protocol.peers import Absence, Peer, Sighting, claims_of
+from speaker.protocol.roster import Roster
 from speaker.protocol.sessions import FOREVER, Sessions
 from speaker.protocol.settings import RestartMode
 from speaker.protocol.standing import Standing

@@ -30,7 +30,8 @@ from speaker.plan import Bundle, Candidate
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.owners import Owners
-from speaker.protocol.roster import LinkFamily, Roster
+from speaker.protocol.peers import LinkFamily
+from speaker.protocol.roster import Roster
 from speaker.protocol.spreading import Spreading
 
 LOAD_BOUND = 1.25

@@ -54,8 +54,9 @@ from speaker.protocol.choosing import Choosing
 from speaker.protocol.former import Former
 from speaker.protocol.handing import OFFER_S, HandOvers
 from speaker.protocol.owners import Owners
+from speaker.protocol.peers import LinkFamily
 from speaker.protocol.probes import Probes
-from speaker.protocol.roster import LinkFamily, Roster
+from speaker.protocol.roster import Roster
 
 JOIN_WAIT_S = 1.0  # before taking the rest of a bundle from its other holders: their Plans may be about to agree
 EVALUATE_GAP_S = 0.01  # between rounds at the least, so that a burst of claims is judged together

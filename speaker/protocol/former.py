@@ -30,7 +30,8 @@ from speaker.plan import DRAINED_TIER, Bundle, BundleId, Candidate
 from speaker.protocol.bundles import candidate_of
 from speaker.protocol.choosing import Choosing
 from speaker.protocol.effects import FormerHolder
-from speaker.protocol.roster import LinkFamily, Roster
+from speaker.protocol.peers import LinkFamily
+from speaker.protocol.roster import Roster
 
 
 class Former:

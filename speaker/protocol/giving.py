@@ -29,7 +29,8 @@ from cluster.times import LONG_AGO, NEVER
 from speaker.plan import Bundle, Candidate
 from speaker.protocol.choosing import Choosing
 from speaker.protocol.former import Former
-from speaker.protocol.roster import LinkFamily, Roster
+from speaker.protocol.peers import LinkFamily
+from speaker.protocol.roster import Roster
 from speaker.protocol.successors import Successors
 from speaker.protocol.tenure import REVIEW_S, Move, Tenure
 

@@ -31,7 +31,8 @@ from speaker.protocol.heartbeat import (
 )
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
-from speaker.protocol.roster import Peer, Pending, Roster
+from speaker.protocol.peers import Peer, Pending
+from speaker.protocol.roster import Roster
 from speaker.protocol.sessions import FOREVER, Sessions
 from speaker.protocol.standing import Standing
 

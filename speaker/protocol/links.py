@@ -22,7 +22,8 @@ from speaker.protocol.effects import LinkState, SendGratuitous
 from speaker.protocol.fencing import DOUBT_S, Fence, FenceEvent, FenceOutcome
 from speaker.protocol.heartbeat import MAX_LOST_LINKS
 from speaker.protocol.news import News
-from speaker.protocol.roster import Link, Roster, claims_of
+from speaker.protocol.peers import Link, claims_of
+from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Sign, Standing
 from speaker.protocol.subnets import Subnets
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 from cluster.objects import NodeName
 from cluster.times import LONG_AGO
 from speaker.protocol.effects import PeerView
-from speaker.protocol.roster import Peer, Roster
+from speaker.protocol.peers import Peer
+from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Standing
 
 

@@ -54,7 +54,8 @@ from speaker.protocol.heartbeat import (
 from speaker.protocol.identity import Identity
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
-from speaker.protocol.roster import NO_MAC, Peer, Roster, Sighting, claims_of
+from speaker.protocol.peers import NO_MAC, Peer, Sighting, claims_of
+from speaker.protocol.roster import Roster
 from speaker.protocol.sessions import Sessions
 from speaker.protocol.standing import Sign, Standing
 from speaker.protocol.subnets import Subnets

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from speaker.protocol.heartbeat import ClaimPart, ClaimStep, Drop, HeartbeatError
 from speaker.protocol.news import News
-from speaker.protocol.roster import Peer, Roster, claims_of
+from speaker.protocol.peers import Peer, claims_of
+from speaker.protocol.roster import Roster
 
 MAX_ALL_CLAIMS = 60_000  # of all peers: 20,000 addresses, each claimed by three for a moment
 MAX_WAITING = 4096  # claim messages of all peers that wait for others before them

@@ -49,9 +49,10 @@ from speaker.protocol.former import Former
 from speaker.protocol.giving import PROVISIONAL, RETURNED, Giving
 from speaker.protocol.handing import HandOvers
 from speaker.protocol.owners import Owners
+from speaker.protocol.peers import LinkFamily
 from speaker.protocol.rebalancing import Rebalancing
 from speaker.protocol.regards import UNKNOWN
-from speaker.protocol.roster import LinkFamily, Roster
+from speaker.protocol.roster import Roster
 from speaker.protocol.successors import Successors
 from speaker.protocol.tenure import REVIEW_S, Move, Tenure
 

@@ -37,7 +37,8 @@ from speaker.plan import Bundle
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import Claim, ClaimLog, outranks
 from speaker.protocol.heartbeat import MAX_CLAIM_LINKS, MAX_EPOCH
-from speaker.protocol.roster import LinkFamily, Network, Roster
+from speaker.protocol.peers import LinkFamily, Network
+from speaker.protocol.roster import Roster
 from speaker.protocol.subnets import Subnets, networks_of
 
 HIGHEST_EPOCH = MAX_EPOCH - 2

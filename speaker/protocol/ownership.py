@@ -52,8 +52,9 @@ from speaker.protocol.former import Former
 from speaker.protocol.handing import HandOvers
 from speaker.protocol.moving import Moving
 from speaker.protocol.owners import HIGHEST_EPOCH, Owner, Owners
+from speaker.protocol.peers import Network, Peer
 from speaker.protocol.probes import Probes
-from speaker.protocol.roster import Network, Peer, Roster
+from speaker.protocol.roster import Roster
 from speaker.protocol.spreading import Spreading
 from speaker.protocol.tenure import Tenure
 

@@ -27,7 +27,8 @@ from speaker.link import LinkName
 from speaker.protocol.absences import Absences
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.heartbeat import STANDS_IN
-from speaker.protocol.roster import Peer, Roster
+from speaker.protocol.peers import Peer
+from speaker.protocol.roster import Roster
 from speaker.protocol.settings import RestartMode
 from speaker.protocol.standing import Standing
 from speaker.protocol.standing_in import StandIns

@@ -15,7 +15,8 @@ from itertools import islice
 
 from cluster.times import LONG_AGO, NEVER
 from speaker.protocol.ownership import Ownership
-from speaker.protocol.roster import Peer, Roster
+from speaker.protocol.peers import Peer
+from speaker.protocol.roster import Roster
 
 AT_ONCE = 200  # claims in one call
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from speaker.protocol.roster import Peer, Roster
+from speaker.protocol.peers import Peer
+from speaker.protocol.roster import Roster
 
 MAX_RETIRED = 4096
 FOREVER = (1 << 64) - 1

@@ -49,7 +49,8 @@ from speaker.protocol.heartbeat import (
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.ownership import Ownership
-from speaker.protocol.roster import Peer, Roster
+from speaker.protocol.peers import Peer
+from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Standing
 
 STANDS_IN_S = 60.0  # for one session

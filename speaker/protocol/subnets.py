@@ -33,7 +33,8 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
 from speaker.protocol.heartbeat import Heartbeat
-from speaker.protocol.roster import Link, Network, Roster, Sighting
+from speaker.protocol.peers import Link, Network, Sighting
+from speaker.protocol.roster import Roster
 
 KNOWN_S = 3600.0  # for which a subnet is remembered that nobody has any more
 SAME_SEGMENT_S = 10.0  # since the last heartbeat of ours that came back on another link

@@ -17,7 +17,8 @@ from cluster.objects import NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.plan import BundleId, Candidate
 from speaker.protocol.heartbeat import TAKES_OFFERS
-from speaker.protocol.roster import LinkFamily, Roster
+from speaker.protocol.peers import LinkFamily
+from speaker.protocol.roster import Roster
 
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 3600.0

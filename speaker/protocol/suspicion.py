@@ -51,7 +51,8 @@ from speaker.protocol.absences import Absences, ask_kernel
 from speaker.protocol.effects import AskAddress, WatchFrames
 from speaker.protocol.heartbeat import NONCE_OCTETS
 from speaker.protocol.news import News
-from speaker.protocol.roster import Link, Peer, Roster, Sighting, Suspicion
+from speaker.protocol.peers import Link, Peer, Sighting, Suspicion
+from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Sign, Standing
 
 SLOW_QUESTIONS_S = 3.0  # a suspicion older than this is asked about once a second

@@ -9,8 +9,8 @@ from cluster.objects import NodeName
 from cluster.times import NEVER
 from speaker.plan import DRAINED_TIER, Bundle
 from speaker.protocol.bundles import candidate_of
+from speaker.protocol.peers import Network
 from speaker.protocol.regards import Regard, regards
-from speaker.protocol.roster import Network
 
 REVIEW_S = 1.0  # between looks at bundles that may have a better holder
 

@@ -53,7 +53,8 @@ from speaker.protocol.heartbeat import (
     pack_heard,
 )
 from speaker.protocol.news import Contact, News
-from speaker.protocol.roster import Link, Peer, Roster
+from speaker.protocol.peers import Link, Peer
+from speaker.protocol.roster import Roster
 from speaker.protocol.settings import RestartMode
 from speaker.protocol.standing_in import StandIns
 from speaker.protocol.subnets import Subnets, one_of_each_subnet

@@ -15,7 +15,8 @@ from __future__ import annotations
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import NeighbourSeen
-from speaker.protocol.roster import NEIGHBOURS, Roster
+from speaker.protocol.peers import NEIGHBOURS
+from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Standing
 
 

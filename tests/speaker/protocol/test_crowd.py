@@ -28,7 +28,7 @@ from speaker.protocol.heartbeat import (
 )
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.ownership import Ownership
-from speaker.protocol.roster import Peer
+from speaker.protocol.peers import Peer
 from speaker.protocol.sessions import Sessions
 from speaker.protocol.settings import Settings
 from speaker.protocol.standing import Standing

@@ -11,7 +11,7 @@ from speaker.protocol.heartbeat import Drop, Envelope, Flag, Heartbeat, Heartbea
 from speaker.protocol.identity import MAX_PEERS, MAX_PENDING, TWIN_S, Identity
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
-from speaker.protocol.roster import Peer
+from speaker.protocol.peers import Peer
 from speaker.protocol.sessions import Sessions
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ME, B, Company

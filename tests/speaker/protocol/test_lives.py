@@ -9,7 +9,7 @@ import pytest
 
 from cluster.times import LONG_AGO
 from speaker.protocol.lives import unheard_nodes
-from speaker.protocol.roster import Link, Sighting
+from speaker.protocol.peers import Link, Sighting
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ETH1, B, C, Company
 

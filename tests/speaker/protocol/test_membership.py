@@ -24,7 +24,7 @@ from speaker.protocol.identity import Identity
 from speaker.protocol.membership import Membership
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
-from speaker.protocol.roster import Sighting
+from speaker.protocol.peers import Sighting
 from speaker.protocol.sessions import Sessions
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ETH1, ME, VIP, B, C, Company, address_of, link_local_of, mac_of

@@ -11,7 +11,7 @@ from speaker.link import LinkName
 from speaker.protocol.claims import Claim
 from speaker.protocol.fencing import Fence
 from speaker.protocol.heartbeat import BY_GROUP, RETURNED, SUSPECTED
-from speaker.protocol.roster import LinkFamily
+from speaker.protocol.peers import LinkFamily
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ETH1, VIP, B, C, Company, address_of, link_local_of, mac_of
 

@@ -9,7 +9,8 @@ import pytest
 from cluster.addresses import Family
 from speaker.link import LinkName
 from speaker.protocol import standing
-from speaker.protocol.roster import LinkFamily, Peer, Roster
+from speaker.protocol.peers import LinkFamily, Peer
+from speaker.protocol.roster import Roster
 from speaker.protocol.standing import TRANSITIONS, Sign, Standing, Upshot
 from tests.speaker.protocol.company import ETH0, ETH1, VIP, B, Company
 from tests.speaker.protocol.tables import table_of

@@ -19,7 +19,7 @@ from speaker.protocol.effects import AskAddress
 from speaker.protocol.fencing import Fence
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
-from speaker.protocol.roster import Peer, Suspicion
+from speaker.protocol.peers import Peer, Suspicion
 from speaker.protocol.sessions import Sessions
 from speaker.protocol.standing import Standing
 from speaker.protocol.suspicion import Suspicions

@@ -7,7 +7,7 @@ import pytest
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.protocol.effects import NeighbourSeen
-from speaker.protocol.roster import NEIGHBOURS
+from speaker.protocol.peers import NEIGHBOURS
 from speaker.protocol.standing import Standing
 from speaker.protocol.witnesses import Witnesses
 from tests.speaker.protocol.company import (
