@@ -7,7 +7,8 @@ the embedded one:
 - They give our daemons the tokens of their ServiceAccounts, which have the permissions of ``deploy/`` and no others.
 - They say again what kube-controller-manager has said otherwise meanwhile.
 - They confirm that a deleted pod has ended, after the sleep of its ``preStop`` hook if it has one.
-- They say which node a pod goes to that names none, in the scheduler's place (``placing``).
+- They say which node a pod goes to that names none, in the scheduler's place (``placing``). The daemons' own pods are
+  placed by nobody: the lab runs daemons, ours and MetalLB's, by itself.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ class RealKubelets(Kubelets):
         for key, pod in pods.items():
             node = self.nodes.get(pod.spec.node_name)
             if pod.metadata.deletion_timestamp is None:
-                if not pod.spec.node_name and pod.metadata.uid not in self.bound:
+                placed = pod.spec.node_name or pod.metadata.uid in self.bound
+                if not placed and pod.metadata.namespace != OUR_NAMESPACE:
                     self.attempt(self.bind, pod, pods)
             elif node is not None and node.connected:
                 left = self.end_at.setdefault(pod.metadata.uid, time.monotonic() + pod.serves_on_s) - time.monotonic()

@@ -60,6 +60,7 @@ DOUBLE_S = 1.0  # beside one that comes before this node in the order
 LINGERS_S = 2.0  # for an address that is free to be claimed
 DOUBTFUL_S = 0.15  # without an answer of the kernel: one was lost
 QUICK_GAP_S = 0.015  # between questions then
+WITNESS_GAP_S = 0.05  # between questions to others then: one of them shows that this node hears
 ENTRY_OCTETS = 90  # of a heartbeat, for one session, besides its node's name
 
 
@@ -75,6 +76,8 @@ class _Post:
     ready: bool = False
     """The answers for all its addresses are worked out: it may be said."""
     ask_next: float = LONG_AGO
+    witness_next: float = LONG_AGO
+    """When others are to be asked on its links, while the kernel leaves questions unanswered."""
     back_at: float = NEVER
     """When the node's new session was first heard to hold everything."""
     double_since: float = NEVER
@@ -333,7 +336,12 @@ class StandIns:
                 continue
             if asks:
                 ask_kernel(self._roster, sighting, link)
-            doubtful = doubtful or now - heard_at > DOUBTFUL_S
+            if now - heard_at > DOUBTFUL_S:
+                doubtful = True
+                if now >= post.witness_next and not self._roster.third_party_since(link, heard_at):
+                    self._roster.links[link].ask_next = news.look_at = now
+        if news.look_at <= now:
+            post.witness_next = now + WITNESS_GAP_S
         if not post.links:
             self._posts.pop(post.peer.session, None)
         if asks:

@@ -94,7 +94,8 @@ def test_end_comes_when_all_is_released_or_the_time_is_up() -> None:
     assert made.end_soon(NOW)
     assert not made.end_soon(NOW + 0.1), "asked again is no news, and gives no more time"
     made.set_rest([])
-    assert made.deadline() == NOW + FAREWELL_S
+    assert made.deadline() == NOW + HOUSEKEEPING_S
     assert not made.is_over(False, NOW + 0.1)
     assert made.is_over(True, NOW + 0.1)
+    assert not made.is_over(False, NOW + FAREWELL_S - 0.1)
     assert made.is_over(False, NOW + FAREWELL_S)

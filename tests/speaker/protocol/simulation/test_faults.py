@@ -12,6 +12,7 @@ import pytest
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.protocol.effects import NeighbourSeen
+from speaker.protocol.settings import RestartMode, Settings
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.network import Weather
 from tests.speaker.protocol.simulation.scenes import (
@@ -21,6 +22,7 @@ from tests.speaker.protocol.simulation.scenes import (
     owner_of,
     protocol_of,
     seconds_until_answered,
+    settle,
     settled,
 )
 from tests.speaker.protocol.simulation.world import KEYS, LINK, World, bundle_of, rank
@@ -159,7 +161,8 @@ def test_a_holder_whose_only_peer_leaves_right_after_a_stall_is_back_as_soon_as_
     """It has heard somebody since, but nobody when it may answer again: that is no link that has just come up."""
     for seed in SEEDS:
         for delay in (0.0, 0.01, 0.05):
-            world = settled(seed, 2, gateway=False, client=False)
+            settings = Settings(restart_mode=RestartMode.RELEASE)
+            world = settle(World(seed, 2, settings=settings, gateway=False, client=False))
             owner = owner_of(world)
             other = next(name for name in world.nodes if name != owner)
             world.pause(owner, 0.3)
