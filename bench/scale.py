@@ -11,9 +11,9 @@ run:
 - *growth*: N bundles come one after another, from none. Measured are seconds, CPU and peak memory of each announcer,
   and how many addresses were claimed more than once.
 - *kill*: a holder's announcer is killed with SIGKILL. A client asks for a sample of its addresses. Measured are how
-  long the last of them was without an answer, how many addresses were claimed more than once, which speakers were
-  believed dead and lived, and how long the longest passes of the loops were.
-- *power-cut*: the same, when a holder's cable is pulled.
+  long the last of them was without an answer, how many addresses were claimed (none should be: another announcer stands
+  in), which speakers were believed dead and lived, and how long the longest passes of the loops were.
+- *power-cut*: the same, when a holder's cable is pulled. Then each address is claimed, and should be claimed once.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class Asking:
                 for _ in range(1000):
                     frame = self._socket.recv(64)
                     if frame[20:22] == b"\0\2" and frame[28:32] in self.answers:
-                        self.answers[frame[28:32]].append((time.monotonic(), frame[22:28].hex(":")))
+                        self.answers[frame[28:32]].append((time.monotonic(), frame[6:12].hex(":")))
 
     def silences(self, since: float, dead: str) -> list[float]:
         """For each address how long nobody but the dead answered; infinite where nobody ever did."""
@@ -260,7 +260,8 @@ def _arp_socket() -> socket.socket:
     return opened
 
 
-def mass_takeover(count: int, what: str, cause: Callable[[Fleet, str], None]) -> Figures:
+def mass_takeover(count: int, what: str, cause: Callable[[Fleet, str], None], *, moves: bool) -> Figures:
+    """``moves``: the addresses are claimed by others, and not only answered for in the dead announcer's name."""
     with fleet() as running:
         running.fill(count)
         time.sleep(FRAMES_S + count / 100)
@@ -275,8 +276,8 @@ def mass_takeover(count: int, what: str, cause: Callable[[Fleet, str], None]) ->
         gone = running.speakers.pop(victim)
         claims, before = running.counted("decisions:Claimed"), troubles(running, ())
         try:
-            taken = frozenset(theirs)
-            asking.run(60.0, lambda: min(map(len, asking.answers.values())) > 0 and taken <= running.claimed())
+            taken = frozenset(theirs if moves else ())
+            asking.run(60.0, lambda: max(asking.silences(at, dead_mac)) < float("inf") and taken <= running.claimed())
             asking.run(3.0)
             time.sleep(2.0)  # for the last statistics
             silences = asking.silences(at, dead_mac)
@@ -289,7 +290,7 @@ def mass_takeover(count: int, what: str, cause: Callable[[Fleet, str], None]) ->
                 f"{what}: addresses of {len(chosen)} asked for that two answered": asking.by_two(at, dead_mac),
                 f"{what}: claims beyond one for each address": running.counted("decisions:Claimed")
                 - claims
-                - len(theirs),
+                - len(taken),
                 **{f"{what}: {name}": value - before.get(name, 0) for name, value in after.items()},
             }
         finally:
@@ -308,8 +309,10 @@ def all_changes(count: int) -> Figures:
 PARTS: dict[str, Callable[[int, float], Figures]] = {
     "changes": lambda count, _: all_changes(count),
     "growth": growth,
-    "kill": lambda count, _: mass_takeover(count, "kill -9", lambda f, name: f.speakers[name].signal(signal.SIGKILL)),
-    "power-cut": lambda count, _: mass_takeover(count, "power cut", lambda f, name: f.cut(name)),
+    "kill": lambda count, _: mass_takeover(
+        count, "kill -9", lambda f, name: f.speakers[name].signal(signal.SIGKILL), moves=False
+    ),
+    "power-cut": lambda count, _: mass_takeover(count, "power cut", lambda f, name: f.cut(name), moves=True),
 }
 
 

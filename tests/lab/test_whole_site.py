@@ -23,7 +23,7 @@ from lab.readiness import await_ready
 from tests.real import real_assets
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("whole-site")]
+pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.long, pytest.mark.xdist_group("whole-site")]
 
 logger = logging.getLogger(__name__)
 
