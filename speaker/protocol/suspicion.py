@@ -55,6 +55,7 @@ from speaker.protocol.peers import Link, Peer, Sighting, Suspicion
 from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Sign, Standing
 
+KERNEL_S = 0.15  # for a kernel that refuses datagrams to answer for its own address, too: one question may be lost
 SLOW_QUESTIONS_S = 3.0  # a suspicion older than this is asked about once a second
 WAITING_S = 0.2  # between questions to third parties while fenced or isolated: everything waits for their answer
 LONGEST_WAIT_S = 5.0  # between looks, whatever happens
@@ -225,7 +226,11 @@ class Suspicions:
         if sighting.refused_at > sighting.life_at and suspicion.served_at < suspicion.since:
             unanswered_at = suspicion.first_asked_at + self._roster.settings.question_gap_s
             if now >= unanswered_at:
-                if sighting.kernel_at >= suspicion.since and self._absences.may_begin(peer, now):
+                may_begin = self._absences.may_begin(peer, now)
+                kernel_by = unanswered_at + KERNEL_S
+                if may_begin and sighting.kernel_at < suspicion.since and now < kernel_by:
+                    return min(now + self._roster.settings.question_gap_s / 2, kernel_by), False
+                if may_begin and sighting.kernel_at >= suspicion.since:
                     self._news.add(self._absences.begin(peer, "refused by its kernel", now))
                 else:
                     self._bury(peer, link, sighting, "refused by its kernel", now)

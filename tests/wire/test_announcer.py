@@ -26,6 +26,8 @@ from tests.wire.opened import arp_resolver, mac_of
 from tests.wire.speakers import CREDENTIALS, Speaker, Start, bundle
 
 VIP, OTHER = AddressText("192.0.2.200"), AddressText("192.0.2.201")
+SPARES = AddressText("192.0.2.202")
+"""Only the spare may hold it, and does so when it can claim, and so can stand in."""
 ETH0 = LinkName("eth0")
 
 pytestmark = pytest.mark.lab
@@ -36,8 +38,11 @@ def holder_and_spare(wire: Wire, start: Start) -> tuple[Speaker, Speaker, WireHo
     hosts, client = [wire.host("node-1"), wire.host("node-2")], wire.host("client")
     first, second = (start(host) for host in hosts)
     for speaker in (first, second):
-        speaker.plan(1, bundle("a", (VIP,), "node-1", "node-2"))
-    wait_until(lambda: first.holds(VIP) and second.ready)
+        speaker.plan(1, bundle("a", (VIP,), "node-1", "node-2"), bundle("b", (SPARES,), "node-2"))
+    wait_until(lambda: first.holds(VIP) and second.holds(SPARES), message="not both of them can claim")
+    for speaker in (first, second):
+        speaker.plan(2, bundle("a", (VIP,), "node-1", "node-2"))
+    wait_until(lambda: not second.claims)
     assert client.resolve(VIP) == hosts[0].mac()
     return first, second, client
 
