@@ -42,7 +42,8 @@ def holder_and_spare(wire: Wire, start: Start) -> tuple[Speaker, Speaker, WireHo
     wait_until(lambda: first.holds(VIP) and second.holds(SPARES), message="not both of them can claim")
     for speaker in (first, second):
         speaker.plan(2, bundle("a", (VIP,), "node-1", "node-2"))
-    wait_until(lambda: not second.claims)
+    wait_until(lambda: not second.claims and decided(second, "Released"))
+    second.decisions.clear()
     assert client.resolve(VIP) == hosts[0].mac()
     return first, second, client
 
