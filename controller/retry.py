@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import random
 
+from cluster.times import doubled
+
 FIRST_RETRY_S = 0.25
 LAST_RETRY_S = 15.0
 CONFLICTS_AT_ONCE = 2
@@ -20,5 +22,5 @@ CONFLICTS_AT_ONCE = 2
 
 def retry_delay(attempts: int, retry_after: float, rng: random.Random) -> float:
     """Seconds to wait after the ``attempts``-th failure in a row: doubling, jittered, not before the server asks."""
-    backoff = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(attempts - 1, 10))
+    backoff = doubled(FIRST_RETRY_S, attempts - 1, LAST_RETRY_S)
     return max(retry_after, backoff) * rng.uniform(1.0, 1.5)

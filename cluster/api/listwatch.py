@@ -45,7 +45,7 @@ from cluster.api.errors import (
     refusal,
 )
 from cluster.objects import Object, RawList, RawWatchEvent, decode, is_older
-from cluster.times import LONG_AGO
+from cluster.times import LONG_AGO, doubled
 
 PAGE_SIZE = 500  # client-go's own
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
@@ -316,8 +316,7 @@ class ListWatch(Generic[T]):
 
     def _back_off(self, error: ApiError, now: float) -> None:
         self.counters.failures += 1
-        doubled = BACKOFF_S * 2.0 ** min(self.counters.failures, 16)
-        wait = min(doubled, BACKOFF_LIMIT_S) * self._rng.uniform(0.5, 1.0)
+        wait = doubled(BACKOFF_S, self.counters.failures, BACKOFF_LIMIT_S) * self._rng.uniform(0.5, 1.0)
         begins = isinstance(error, Initializing) and error.retry_after <= LEAST_RETRY_AFTER_S
         if error.retry_after is not None and not begins:
             wait = max(wait, min(error.retry_after, RETRY_AFTER_LIMIT_S))

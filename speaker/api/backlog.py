@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.api.errors import ApiError, ServerError, Throttled, Unreachable
-from cluster.times import LONG_AGO
+from cluster.times import LONG_AGO, doubled
 from speaker.api.pace import Pace
 
 RETRY_FIRST_S = 0.2
@@ -162,5 +162,5 @@ class Backlog:
 
     def _pause(self, failures: int, error: ApiError) -> float:
         """Seconds to wait after so many failures in a row."""
-        growing = min(RETRY_LAST_S, RETRY_FIRST_S * 2.0 ** min(failures - 1, 16))
+        growing = doubled(RETRY_FIRST_S, failures - 1, RETRY_LAST_S)
         return max(growing * self._rng.uniform(0.75, 1.25), error.retry_after or 0.0)

@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 
 from cluster.listing import first_few
 from cluster.objects import AddressText, NodeName
-from cluster.times import LONG_AGO, NEVER
+from cluster.times import LONG_AGO, NEVER, doubled
 from speaker.directory import MAX_LISTED, DirectoryChange, ListedLink, ListedSpeaker, address_of
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import ROUTED_MAC, AskAddress, LinkState, NeighbourSeen
@@ -267,7 +267,7 @@ class Expected:
         if asked == 1:
             return self._roster.settings.question_gap_s
         longest = LONGEST_PAUSE_S if self._listed[node].speaker.fresh else LONGEST_STALE_PAUSE_S
-        return float(min(self._roster.settings.interval_s * 2 ** min(asked - 1, 16), longest))
+        return doubled(self._roster.settings.interval_s, asked - 1, longest)
 
 
 def _contacts(links: tuple[ListedLink, ...], here: LinkState) -> Iterator[Contact]:

@@ -20,8 +20,9 @@ A holder has nine reasons to move a bundle:
 - *It has many, and another node few* (``rebalancing``), where that is wanted.
 - *No endpoint serves*, for as long as ``unserved`` says.
 
-Where a person decided one of these three, it acts at once. A node that came back by itself (``regards``) has to be
-healthy for 60 s first, and for 10 s where the bundle goes back. That wait doubles each time, up to an hour, and counts
+Where a person decided that another node is preferred, that the bundle is to be apart, or that it goes back, it acts at
+once. A node that came back by itself (``regards``) has to be healthy for 60 s first, and for 10 s where the bundle goes
+back. That wait doubles each time, up to an hour, and counts
 from the last time, too. A decision acts once: a bundle that comes back to this node all the same waits as for any
 other.
 
@@ -41,7 +42,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cluster.objects import AddressText, NodeName
-from cluster.times import LONG_AGO, NEVER
+from cluster.times import LONG_AGO, NEVER, doubled
 from speaker.plan import DRAINED_TIER, Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles, candidate_of
 from speaker.protocol.choosing import Choosing
@@ -326,7 +327,7 @@ class Moving:
         before = self._take_backs.get(bundle.id)
         times, last = (before.times, before.since) if before is not None else (0, LONG_AGO)
         healthy_s = self._settings.failback_s if bundle.failback else self._settings.take_back_s
-        wait = min(healthy_s * 2.0**times, LONGEST_TAKE_BACK_S)
+        wait = doubled(healthy_s, times, LONGEST_TAKE_BACK_S)
         soonest: Move | None = None
         for reason, candidate in self._better(bundle, own, places, now):
             able_since = self._successors.able_since(candidate, places, now)

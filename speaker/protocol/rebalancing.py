@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from math import ceil, floor
 
 from cluster.objects import NodeName
-from cluster.times import LONG_AGO, NEVER
+from cluster.times import LONG_AGO, NEVER, doubled
 from speaker.plan import DRAINED_TIER, Bundle, BundleId, Candidate
 from speaker.protocol.bundles import Bundles, candidate_of
 from speaker.protocol.choosing import LOAD_BOUND, Choosing
@@ -167,8 +167,8 @@ class Rebalancing:
         return found
 
     def _healthy_at(self, node: NodeName, able_since: float) -> float:
-        wait = self._roster.settings.take_back_s * 2.0 ** self._absences(node, able_since)
-        return able_since + min(wait, LONGEST_S)
+        absences = self._absences(node, able_since)
+        return able_since + doubled(self._roster.settings.take_back_s, absences, LONGEST_S)
 
     def _absences(self, node: NodeName, able_since: float) -> int:
         given = self._given.get(node)
