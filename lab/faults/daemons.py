@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from cluster.api.client import NODES
+from cluster.drain import DRAIN_ANNOTATION
 from lab.control.messages import SPEAKER, SpeakerProcess
 from lab.faults.fault import Deed, Scene
 from lab.objects.manifests import api_of
 from lab.readiness import await_ready
-
-DRAIN_ANNOTATION = "berthlb.io/drain"
 
 
 def kill(process: SpeakerProcess) -> Deed:

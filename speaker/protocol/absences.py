@@ -88,10 +88,9 @@ class Absences:
 
     def spoken_for(self, session: int, by: int) -> Peer | None:
         """The absent session, if a speaker stands in for it."""
-        for absence in self._roster.absences.values():
-            if absence.peer.session == session and any(by in present for present in absence.by.values()):
-                return absence.peer
-        return None
+        peer = self.peer(session)
+        by_link = self._roster.absences[peer.node].by if peer is not None else {}
+        return peer if any(by in present for present in by_link.values()) else None
 
     def stood_in_by(self, session: int) -> list[tuple[Peer, list[LinkName]]]:
         """The absent sessions that a speaker stands in for, and where."""

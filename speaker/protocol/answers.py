@@ -88,10 +88,6 @@ class Answers:
         links = ((address, links - self.suspended) for address, links in self.where.items())
         return {address: here for address, here in links if here}
 
-    def named(self) -> Mapping[AddressText, Mapping[LinkName, Mac]]:
-        """Of all that is answered, the MACs of other nodes that are named."""
-        return self.macs
-
     def own_links(self) -> frozenset[LinkName]:
         """Where anything is answered in this node's own name."""
         links: set[LinkName] = set()

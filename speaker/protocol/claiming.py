@@ -376,17 +376,20 @@ class Claiming:
         chosen = self._choosing.choose(bundle, places, False, round_.loads, now)
         return chosen.node if chosen is not None else leader
 
+    def _owner_nodes(self, address: AddressText, now: float) -> set[NodeName | None]:
+        """Whose the address is at the places that count; None: at some nobody's."""
+        owners = (self._owners.owner(address, place.link) for place in self._owners.counts(address, now))
+        return {owner.node if owner is not None else None for owner in owners}
+
     def _owners_missing(self, address: AddressText, now: float) -> bool:
-        return any(self._owners.owner(address, place.link) is None for place in self._owners.counts(address, now))
+        return None in self._owner_nodes(address, now)
 
     def _is_owned_by(self, address: AddressText, node: NodeName, now: float) -> bool:
         """Whether a node owns the address somewhere where that counts."""
-        owners = (self._owners.owner(address, place.link) for place in self._owners.counts(address, now))
-        return any(owner is not None and owner.node == node for owner in owners)
+        return node in self._owner_nodes(address, now)
 
     def _owned_by_another(self, address: AddressText, me: NodeName, now: float) -> bool:
-        owners = [self._owners.owner(address, place.link) for place in self._owners.counts(address, now)]
-        return any(owner is not None and owner.node != me for owner in owners)
+        return not self._owner_nodes(address, now) <= {None, me}
 
     def _may_claim(self, bundle: Bundle, now: float) -> bool:
         places = self._owners.places_of_any(bundle.addresses, now)

@@ -11,7 +11,7 @@ there first stays the peer, unless it says that it yields.
 **Two machines with our name.** The one that is able stays; of two such the one with the lower session. The other one
 yields: it answers for nothing until its twin has been silent for five seconds. Both say so (``DuplicateNode``).
 
-**Bounds**, also against a member that has the key: 256 nodes, 256 sessions that have not named ours.
+**Bounds**, also against a member that has the key: 1,024 nodes, 1,024 sessions that have not named ours.
 """
 
 from __future__ import annotations

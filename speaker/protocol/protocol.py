@@ -128,6 +128,7 @@ class Protocol:
             session,
             self._roster,
             self._log,
+            sessions=sessions,
             absences=self._absences,
             stand_ins=self._stand_ins,
             answered_on=self._answers.own_links,
@@ -416,7 +417,7 @@ class Protocol:
 
     def named(self) -> Mapping[AddressText, Mapping[LinkName, Mac]]:
         """The MACs of other nodes that answers name, for some of these addresses and links."""
-        return self._answers.named()
+        return self._answers.macs
 
     def take_answers(self) -> AnswerChange | None:
         """What to answer for from now on, as far as it changed since the last call; ``None`` when nothing did. To be

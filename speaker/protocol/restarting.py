@@ -29,6 +29,7 @@ from speaker.protocol.claims import ClaimLog
 from speaker.protocol.heartbeat import STANDS_IN
 from speaker.protocol.peers import Peer
 from speaker.protocol.roster import Roster
+from speaker.protocol.sessions import Sessions
 from speaker.protocol.settings import RestartMode
 from speaker.protocol.standing import Standing
 from speaker.protocol.standing_in import StandIns
@@ -58,6 +59,7 @@ class Restarting:
         roster: Roster,
         log: ClaimLog,
         *,
+        sessions: Sessions,
         absences: Absences,
         stand_ins: StandIns,
         answered_on: Callable[[], frozenset[LinkName]],
@@ -67,6 +69,7 @@ class Restarting:
         self._session = session
         self._roster = roster
         self._log = log
+        self._sessions = sessions
         self._absences = absences
         self._stand_ins = stand_ins
         self._answered_on = answered_on
@@ -100,7 +103,7 @@ class Restarting:
                 return self._over(End.STOOD_IN)
         if now >= self._ends_at:
             return self._over(End.RELEASES)
-        named = self._peer(self.stand_in)
+        named = self._sessions.peer(self.stand_in)
         if now < self._until and named is not None and self._could(named):
             return End.NAMES
         candidate = self._next()
@@ -131,9 +134,6 @@ class Restarting:
 
     def _more(self) -> float:
         return MORE_S * len(self._log.claims)
-
-    def _peer(self, session: int) -> Peer | None:
-        return next((peer for peer in self._roster.peers.values() if peer.session == session), None)
 
     def _next(self) -> Peer | None:
         """The next to be named; those that were are named again when all have been."""
