@@ -394,7 +394,7 @@ class Protocol:
     # ------------------------------------------------------------------------------------------------ outputs
 
     def next_deadline(self) -> float | None:
-        """When ``handle_timer`` should be called next; ``None`` if nothing is due ever."""
+        """When ``handle_timer`` should be called next; ``LONG_AGO`` for at once, ``None`` if nothing is due ever."""
         parts = (self._suspicions, self._ownership, self._voice, self._absences, self._stand_ins)
         deadlines = [part.next_deadline() for part in (*parts, self._restarting, self._resuming)]
         if self._voice.authenticator is not None:
@@ -402,7 +402,7 @@ class Protocol:
         if self._news.networks:
             deadlines.append(self._networks_again_at)
         soonest = min(deadlines)
-        return max(soonest, self._timer_at) if soonest < NEVER else None
+        return soonest if soonest < NEVER else None
 
     def take_effects(self) -> list[Effect]:
         """What to carry out, in order; decisions come last, so that no frame waits for a log line."""
