@@ -1,9 +1,11 @@
 """Slim views of EndpointSlices, and what their conditions mean for who takes traffic.
 
-There are as many slices as Services. ``with_endpoints`` leaves of one what a copy of all of them needs.
+There are as many slices as Services. ``takers`` and ``with_endpoints`` leave of one what a copy of all of them needs.
 """
 
 from __future__ import annotations
+
+from sys import intern
 
 from cluster.objects import NodeName, Object, View, kept_meta
 
@@ -60,6 +62,22 @@ class EndpointSlice(Object, frozen=True):
         """``namespace/name`` of the Service that this slice belongs to (label ``kubernetes.io/service-name``)."""
         name = self.metadata.labels.get(SERVICE_NAME_LABEL)
         return f"{self.metadata.namespace}/{name}" if name else None
+
+
+_STAYS = EndpointConditions(ready=True)
+_ENDS = EndpointConditions(ready=False, serving=True, terminating=True)
+
+
+def takers(endpoint_slice: EndpointSlice) -> tuple[Endpoint, ...]:
+    """Of the endpoints that take traffic one for each node, by name: one that stays, if there is one. Of those on no
+    node one, too."""
+    endpoints = endpoint_slice.endpoints or ()
+    best = {each.node_name: _ENDS for each in endpoints if each.conditions.is_ending}
+    best |= {each.node_name: _STAYS for each in endpoints if each.conditions.is_staying}
+    return tuple(
+        Endpoint(conditions=best[node], node_name=NodeName(intern(node)) if node else node)
+        for node in sorted(best, key=lambda node: node or "")
+    )
 
 
 def with_endpoints(endpoint_slice: EndpointSlice, endpoints: tuple[Endpoint, ...]) -> EndpointSlice:

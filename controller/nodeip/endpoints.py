@@ -11,10 +11,7 @@ from dataclasses import dataclass, field
 from sys import intern
 
 from cluster.objects import NodeName
-from cluster.slices import Endpoint, EndpointConditions, EndpointSlice, with_endpoints
-
-_STAYING = EndpointConditions(ready=True)
-_ENDING = EndpointConditions(ready=False, serving=True, terminating=True)
+from cluster.slices import Endpoint, EndpointSlice, takers, with_endpoints
 
 Nodes = frozenset[NodeName]
 
@@ -66,14 +63,7 @@ class Endpoints:
 
 def kept_slice(endpoint_slice: EndpointSlice) -> EndpointSlice:
     """The slice with what is read here: one endpoint for each node."""
-    staying, ending = _staying(endpoint_slice), _ending(endpoint_slice)
-    return with_endpoints(
-        endpoint_slice,
-        (
-            *(Endpoint(conditions=_STAYING, node_name=node) for node in sorted(staying)),
-            *(Endpoint(conditions=_ENDING, node_name=node) for node in sorted(ending - staying)),
-        ),
-    )
+    return with_endpoints(endpoint_slice, takers(endpoint_slice))
 
 
 def _staying(endpoint_slice: EndpointSlice) -> Nodes:

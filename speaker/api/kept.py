@@ -24,7 +24,6 @@ from cluster.objects import (
     Condition,
     LoadBalancerIngress,
     LoadBalancerStatus,
-    NodeName,
     Service,
     ServiceL2Interface,
     ServiceL2Status,
@@ -36,7 +35,7 @@ from cluster.objects import (
     kept_meta,
 )
 from cluster.record import ADDRESS_ASSIGNED, recorded_texts
-from cluster.slices import Endpoint, EndpointConditions, EndpointSlice, with_endpoints
+from cluster.slices import EndpointSlice, takers, with_endpoints
 from cluster.taken import ADDRESS_CONFLICT, WITHHELD, is_withheld
 
 SHARING_ANNOTATIONS = (PREFIX + ALLOW_SHARED_IP, DEPRECATED_PREFIX + ALLOW_SHARED_IP)
@@ -49,8 +48,6 @@ MAX_COPIES = 4096
 """Values of which one copy is had; beyond it they are gathered anew."""
 
 _WITHHELD = (Condition(ADDRESS_CONFLICT, reason=WITHHELD),)
-_STAYS = EndpointConditions(ready=True)
-_ENDS = EndpointConditions(ready=False, serving=True, terminating=True)
 _copies: dict[Hashable, Hashable] = {}
 
 H = TypeVar("H", bound=Hashable)
@@ -97,15 +94,7 @@ def kept_service(service: Service) -> Service:
 
 def kept_slice(endpoint_slice: EndpointSlice) -> EndpointSlice:
     """Of its endpoints those that can serve, one for each node, and of a node one that stays: no more is read."""
-    endpoints = endpoint_slice.endpoints or ()
-    best = {each.node_name: _ENDS for each in endpoints if each.conditions.is_ending}
-    best |= {each.node_name: _STAYS for each in endpoints if each.conditions.is_staying}
-    serving = tuple(Endpoint(conditions=best[node], node_name=node) for node in sorted(best, key=_by_name))
-    return with_endpoints(endpoint_slice, one(serving))
-
-
-def _by_name(node: NodeName | None) -> str:
-    return node or ""
+    return with_endpoints(endpoint_slice, one(takers(endpoint_slice)))
 
 
 def kept_record(record: ServiceL2Status) -> ServiceL2Status:
