@@ -18,7 +18,7 @@ from speaker.link import LinkName
 from speaker.plan import Bundle, Candidate
 from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode
 from tests.speaker.protocol.simulation.network import SimulatedNetwork
-from tests.speaker.protocol.simulation.schedules import WHOLE, Fault, Without
+from tests.speaker.protocol.simulation.schedules import Fault
 from tests.speaker.protocol.simulation.strange import StrangeSchedule
 from tests.speaker.protocol.simulation.world import LINK, World
 
@@ -30,17 +30,9 @@ SUBNETS6 = {"10.0.9": "fd10", "10.1.9": "fd11", "192.0.2": "2001:db8"}
 
 
 class FamilySchedule(StrangeSchedule):
-    def __init__(
-        self,
-        seed: int,
-        *,
-        nodes: int | None = None,
-        loss: float | None = None,
-        faults: int = 8,
-        without: Without = WHOLE,
-    ) -> None:
+    def begin(self, seed: int) -> None:
+        super().begin(seed)
         self.families = random.Random(seed * 4243 + 3)
-        super().__init__(seed, nodes=nodes, loss=loss, faults=faults, without=without)
 
     def draw_for(self, step: int) -> None:
         super().draw_for(step)

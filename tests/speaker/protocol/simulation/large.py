@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import random
 
-from tests.speaker.protocol.simulation.schedules import WHOLE, Schedule, Without
-
-FAULTS = 3
+from tests.speaker.protocol.simulation.schedules import Schedule
 
 
 class LargeSchedule(Schedule):
-    def __init__(
-        self,
-        seed: int,
-        *,
-        nodes: int | None = None,
-        loss: float | None = None,
-        faults: int = FAULTS,
-        without: Without = WHOLE,
-    ) -> None:
-        super().__init__(seed, nodes=nodes, loss=loss, faults=faults, without=without)
+    usual_faults = 3
 
     def node_count(self, rng: random.Random) -> int:
         return rng.choice((60, 100, 150, 200))

@@ -57,15 +57,18 @@ WHOLE = Without()
 class Schedule:
     """Some seconds of faults on some speakers, and the calm after them."""
 
+    usual_faults = 8
+
     def __init__(
         self,
         seed: int,
         *,
         nodes: int | None = None,
         loss: float | None = None,
-        faults: int = 8,
+        faults: int | None = None,
         without: Without = WHOLE,
     ) -> None:
+        self.begin(seed)
         rng = random.Random(seed * 7919)
         count = nodes if nodes is not None else self.node_count(rng)
         gateway = rng.random() < 0.7
@@ -75,7 +78,7 @@ class Schedule:
             seed + without.luck * 1_000_003, count, gateway=gateway, client=gateway or rng.random() < 0.5
         )
         self.rng = rng
-        self.faults = faults
+        self.faults = self.usual_faults if faults is None else faults
         lossy = loss if loss is not None else rng.choice((0.0, 0.0, 0.0, 0.01, 0.05, 0.2))
         straggling = rng.choice((0.0, 0.0, 0.1))
         weather = Weather(lossy, (0.0002, 0.002), rng.choice((0.0, 0.05)), straggling)
@@ -88,6 +91,9 @@ class Schedule:
         self.bundles = [bundle for i, bundle in enumerate(self.bundles) if i not in without.bundles]
         self.first_bundles = self.made
         self.invariants = Invariants(self.world)
+
+    def begin(self, seed: int) -> None:
+        """What a kind of schedules has of its own, before anything else is made."""
 
     def node_count(self, rng: random.Random) -> int:
         return rng.choice((2, 2, 3, 3, 3, 4, 5))

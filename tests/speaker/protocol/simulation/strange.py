@@ -25,7 +25,7 @@ from tests.speaker.protocol.simulation.liar import Liar
 from tests.speaker.protocol.simulation.loop import Work
 from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode, Stranger
 from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
-from tests.speaker.protocol.simulation.schedules import CALM_S, WHOLE, Fault, Schedule, Without
+from tests.speaker.protocol.simulation.schedules import CALM_S, Fault, Schedule
 from tests.speaker.protocol.simulation.world import CLIENT, LINK, World
 
 TWIN_SILENCE_S = 6.0  # after which nobody yields to a twin that has gone any more
@@ -37,19 +37,11 @@ STORM_S = 0.2
 
 
 class StrangeSchedule(Schedule):
-    def __init__(
-        self,
-        seed: int,
-        *,
-        nodes: int | None = None,
-        loss: float | None = None,
-        faults: int = 8,
-        without: Without = WHOLE,
-    ) -> None:
+    def begin(self, seed: int) -> None:
+        super().begin(seed)
         self.strange = random.Random(seed * 6007 + 5)
         self.storage: SimulatedNetwork | None = None
         self.renewed = 0
-        super().__init__(seed, nodes=nodes, loss=loss, faults=faults, without=without)
 
     def draw_for(self, step: int) -> None:
         super().draw_for(step)
