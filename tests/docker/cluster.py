@@ -244,6 +244,14 @@ class Cluster:
     def is_ready(self, daemon: str) -> bool:
         return self.status(daemon, "/readyz").startswith("ok")
 
+    def cut_power(self, node: str) -> None:
+        """Kill all that runs on a node; its end of the wire goes with it."""
+        docker("kill", self.container(SPEAKERS[node]), self.container(node))
+
+    def restore_power(self, node: str) -> None:
+        for each in (node, SPEAKERS[node]):
+            docker("start", self.container(each))
+
     def await_ready(self) -> None:
         for daemon in DAEMONS:
             wait_until(lambda daemon=daemon: self.is_ready(daemon), START_S, f"{daemon}: {self.log(daemon)[-5:]}")  # type: ignore[misc]

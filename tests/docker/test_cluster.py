@@ -50,15 +50,35 @@ def test_image_log_and_metric_tell_the_same_build(cluster: Cluster, daemon: str)
     assert f'berthlb_build_info{{commit="{commit}",version="{version}"}} 1.0' in cluster.status(daemon, "/metrics")
 
 
-def test_when_the_owner_is_killed_the_clients_neighbour_table_moves(cluster: Cluster) -> None:
+def test_when_the_owners_speaker_is_killed_nothing_moves(cluster: Cluster) -> None:
+    """The node's kernel lives, and another speaker stands in until the container is started again."""
     address = cluster.address("web")
     owner = wait_until(lambda: cluster.answer(address), 30)
     (other,) = set(NODES) - {owner}
+    before = stand_ins(cluster, other)
     docker("kill", cluster.container(SPEAKERS[owner]))
+    wait_until(lambda: stand_ins(cluster, other) > before, 30, "nobody stands in")
+    assert (cluster.answer(address), cluster.neighbour(address)) == (owner, owner)
+    docker("start", cluster.container(SPEAKERS[owner]))
+    cluster.await_ready()
+    wait_until(lambda: cluster.announcers(address) == [owner], 30)
+    assert (cluster.answer(address), cluster.neighbour(address)) == (owner, owner)
+
+
+def stand_ins(cluster: Cluster, node: str) -> int:
+    """How often the node's speaker has begun to stand in for another."""
+    return sum(json.loads(line)["message"] == "StandsIn" for line in cluster.log(SPEAKERS[node]))
+
+
+def test_when_the_owner_dies_the_clients_neighbour_table_moves(cluster: Cluster) -> None:
+    address = cluster.address("web")
+    owner = wait_until(lambda: cluster.answer(address), 30)
+    (other,) = set(NODES) - {owner}
+    cluster.cut_power(owner)
     wait_until(lambda: cluster.neighbour(address) == other, 30)
     assert cluster.answer(address) == other
     wait_until(lambda: cluster.announcers(address) == [other], 30)
-    docker("start", cluster.container(SPEAKERS[owner]))
+    cluster.restore_power(owner)
     cluster.await_ready()
     assert wait_until(lambda: cluster.answer(address), 30) == cluster.neighbour(address)
 
