@@ -320,6 +320,7 @@ def unpack_families(bits: int) -> frozenset[Family]:
 
 
 @lru_cache(maxsize=65536)
+@lru_cache(maxsize=65536)
 def pack_address(address: AddressText) -> bytes:
     return ipaddress.ip_address(address).packed
 

@@ -20,7 +20,7 @@ How a change runs through the parts:
 4. ``moving`` says which bundles this node should hand over, and ``handing`` says so to the successor.
 5. This module makes the claims, and tells by ``touched`` which addresses to look at.
 
-**Work is bounded.** One call follows 300 bundles of what changed in the Plan or by the links, and judges 500 addresses
+**Work is bounded.** One call follows 50 bundles of what changed in the Plan or by the links, or judges 100 addresses
 of what was heard. ``claiming`` and ``moving`` have bounds of their own. Nothing is claimed before the whole Plan is
 followed, since shares are reckoned of the whole.
 
@@ -58,8 +58,8 @@ from speaker.protocol.roster import Roster
 from speaker.protocol.spreading import Spreading
 from speaker.protocol.tenure import Tenure
 
-JUDGED_AT_ONCE = 500  # addresses
-FOLLOWED_AT_ONCE = 300  # bundles
+JUDGED_AT_ONCE = 100  # addresses
+FOLLOWED_AT_ONCE = 50  # bundles
 ABLE_SAID_S = 0.05  # until the others know that this node is able: nobody else claims then what is its turn
 
 
@@ -392,10 +392,10 @@ class Ownership:
     def handle_timer(self, now: float) -> None:
         """Follow the Plan, and judge what is left to judge; claim what it is this node's turn to claim; step aside
         where that is due."""
-        if now >= self._follow_at:
-            self._follow(now)
         if now >= self._judge_at:
             self._judge(now)
+        elif now >= self._follow_at:
+            self._follow(now)
         if self._follow_at < NEVER:
             return
         for address in self.conflicts.check(now):

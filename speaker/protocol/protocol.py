@@ -537,11 +537,11 @@ class Protocol:
         if news.claims:
             claims, news.claims = news.claims, {}
             ownership.heard(claims, now)
-            self._take_in(self._stand_ins.follow(claims, now))
+            self._stand_ins.follow(claims)
         if news.offered:
             offered, news.offered = news.offered, {}
             ownership.offered(offered, now)
-        self._take_in(self._stand_ins.follow(ownership.touched, now))
+        self._stand_ins.follow(ownership.touched)
         if not self._voice.stand_in:
             self._voice.restarting = self._resuming.restarting
         self._voice.offer(ownership.hand_overs.take_offers(), now)

@@ -8,7 +8,7 @@
 
 A stand-in that has not said so after 300 ms is replaced by the next one. Where nobody is heard who can stand in now or
 soon, or nobody has after two seconds, the addresses are released, and other nodes claim them. Both times are longer by
-0.2 ms for each address, since a stand-in says it when it answers for all of them.
+1 ms for each address, since a stand-in says it when it answers for all of them.
 
 Who stands in is decided by a hash of both nodes' names, so that many that restart at once name many.
 
@@ -36,7 +36,7 @@ from speaker.protocol.standing_in import StandIns
 
 PATIENCE_S = 0.3  # for one that was named
 LONGEST_S = 2.0  # in all
-MORE_S = 0.0002  # of both, for each address
+MORE_S = 0.001  # of both, for each address
 
 
 class End(enum.Enum):

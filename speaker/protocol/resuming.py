@@ -1,7 +1,7 @@
 """Has this speaker claim again what its node's former session claimed, at the same epochs.
 
 Another speaker stands in for the former session (``absences``). This one hears so and gets the claims from it while it
-starts. When it is able it claims those whose addresses its Plan still has, 200 at once, and answers for them from then
+starts. When it is able it claims those whose addresses its Plan still has, 50 at once, and answers for them from then
 on. As long as some are left it says that it restarts. When it does so no more, its stand-in ends. What the Plan has no
 more is nobody's then.
 
@@ -18,7 +18,7 @@ from speaker.protocol.ownership import Ownership
 from speaker.protocol.peers import Peer
 from speaker.protocol.roster import Roster
 
-AT_ONCE = 200  # claims in one call
+AT_ONCE = 50  # claims in one call
 
 
 class Resuming:

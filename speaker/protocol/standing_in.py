@@ -7,9 +7,9 @@ nothing moves: no client, no switch and no flow learns of anything.
    Or it is this node's turn to stand in for one that is gone (``absences``).
 2. The stand-in answers for the session's addresses with the node's MAC in the answer, on the links on which the session
    was heard, and says so in its heartbeats from then on: when it answers for all of them.
-3. It asks the node's kernel for the node's own address every 100 ms, and every 15 ms once 150 ms have passed without an
-   answer. After the detection floor without an answer, with a frame of somebody else since, the node is dead there: the
-   stand-in says so by standing in no more, and the others take over.
+3. When the speaker is gone it asks the node's kernel for the node's own address every 100 ms, and every 15 ms once 150
+   ms have passed without an answer. After the detection floor without an answer, with a frame of somebody else since,
+   the node is dead there: the stand-in says so by standing in no more, and the others take over.
 4. It speaks for the session: who lacks claims of it asks the stand-in. A claim ends on the session's behalf when its
    address leaves the Plan, or when the Plan has the node as no candidate any more, or as one that is drained or whose
    endpoints are ending, and another node can hold the address.
@@ -20,7 +20,7 @@ nothing moves: no client, no switch and no flow learns of anything.
 before it in the order has stood in for a second, too; and when the session is heard again. Where addresses become free
 although the node lives, they are answered for until another node claims them, for two seconds at most.
 
-**Bounds:** 16 sessions, and as many as fit 600 octets of a heartbeat. One call works out the answers for 500 addresses.
+**Bounds:** 16 sessions, and as many as fit 600 octets of a heartbeat. One call works out the answers for 50 addresses.
 
 Not promised: that connections survive whose packets need the ended process. The node's kernel forwards without it.
 """
@@ -54,7 +54,7 @@ from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Standing
 
 STANDS_IN_S = 60.0  # for one session
-AT_ONCE = 500  # addresses of which the answers are worked out in one call
+AT_ONCE = 50  # addresses of which the answers are worked out, or what becomes of them, in one call
 BACK_S = 0.5  # for the others to hear what the new session claims
 DOUBLE_S = 1.0  # beside one that comes before this node in the order
 LINGERS_S = 2.0  # for an address that is free to be claimed
@@ -109,6 +109,8 @@ class StandIns:
         self._free: dict[AddressText, _Free] = {}
         self._ahead: dict[AddressText, None] = {}
         """Addresses for which it is still to be worked out what is answered."""
+        self._changed: dict[AddressText, None] = {}
+        """Addresses of which it is still to be found out whether a session should hold them any more."""
         self._steps: list[tuple[int, ClaimStep]] = []
         self._look_at = NEVER
 
@@ -205,7 +207,7 @@ class StandIns:
     # ------------------------------------------------------------------------------------------------ in time
 
     def next_deadline(self) -> float:
-        return LONG_AGO if self._ahead else self._look_at
+        return LONG_AGO if self._ahead or self._changed else self._look_at
 
     def look(self, at: float) -> None:
         self._look_at = min(self._look_at, at)
@@ -227,6 +229,7 @@ class StandIns:
                     self.look(now + self._roster.settings.early_gap_s)  # its claims may be known then
         for peer, link in self._absences.mine(now):
             self.begin(peer, (link,), "nobody stands in for it", now)
+        news.add(self._follow(now))
         for address in list(islice(self._ahead, AT_ONCE)):
             del self._ahead[address]
             self.touched[address] = None
@@ -251,6 +254,7 @@ class StandIns:
             if not peer.restarting or peer.stand_in != self._session:
                 return self._close(post, "it goes on by itself", now)
             news.add(self._tell(post, now))
+            post.links = dict.fromkeys(post.links, now)  # its kernel is asked when its speaker is gone
             self.look(now + self._roster.settings.interval_s)
             return news
         absence = self._absences.of(peer.node)
@@ -365,12 +369,18 @@ class StandIns:
 
     # ------------------------------------------------------------------------------------------------ claims
 
-    def follow(self, addresses: Iterable[AddressText], now: float) -> News:
+    def follow(self, addresses: Iterable[AddressText]) -> None:
         """What is planned or claimed for these addresses, or by whom, is not what it was."""
+        if self._posts or self._free:
+            self._changed.update(dict.fromkeys(addresses))
+
+    def _follow(self, now: float) -> News:
+        """Draw the conclusions for some of these addresses."""
         news = News()
         if not self._posts and not self._free:
-            return news
-        for address in addresses:
+            self._changed.clear()
+        for address in list(islice(self._changed, AT_ONCE)):
+            del self._changed[address]
             if address in self._free:
                 self._work_out((address,))
             for post in self._posts.values():

@@ -32,7 +32,7 @@ from cluster.addresses import Family
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
-from speaker.protocol.heartbeat import Heartbeat
+from speaker.protocol.heartbeat import Heartbeat, pack_address
 from speaker.protocol.peers import Link, Network, Sighting
 from speaker.protocol.roster import Roster
 
@@ -154,8 +154,15 @@ class Subnets:
 
 
 def _contain(networks: tuple[Network, ...], address: AddressText) -> bool:
-    ip = ipaddress.ip_address(address)
-    return any(ip in network for network in networks)
+    packed = pack_address(address)
+    bits = int.from_bytes(packed, "big")
+    return any(len(packed) == octets and bits & mask == first for octets, mask, first in map(_bits, networks))
+
+
+@lru_cache(maxsize=2 * MAX_NETWORKS)
+def _bits(network: Network) -> tuple[int, int, int]:
+    """Octets of its addresses, the mask, and the first address."""
+    return network.max_prefixlen // 8, int(network.netmask), int(network.network_address)
 
 
 def _both(one: tuple[Network, ...], other: tuple[Network, ...], address: AddressText) -> bool:

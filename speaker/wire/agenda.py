@@ -21,7 +21,7 @@ JUDGING_LATE_S = 0.05
 """For so long the protocol waits until all that has arrived is read; a flood must not hold it off for longer."""
 HOUSEKEEPING_S = 1.0
 """Seconds between statistics, and between attempts at what failed (a socket on an interface)."""
-FAREWELL_S = 6.0
+FAREWELL_S = 20.0
 """Seconds in which, after SIGTERM, another speaker must have been found that stands in, or the releases must have been
 said (three times)."""
 

@@ -28,6 +28,8 @@ from speaker.wire.sockets import forgiven
 
 FRAMES_PER_PASS = 64
 DATAGRAMS_PER_PASS = 64
+READING_S = 0.02
+"""For so long heartbeats of one family are read in one call: those with claims may cost a millisecond each."""
 NEIGHBOUR_SAMPLE_S = 0.05
 """Of the askers that are answered on a link, the protocol sees one in so many seconds, for each family: enough to know
 some."""
@@ -98,7 +100,7 @@ class Receiver:
     def heartbeats(self, link: OpenLink, family: Family, most: int = DATAGRAMS_PER_PASS) -> None:
         """Read up to so many heartbeats of one family, and refusals of ours."""
         name = link.state.name
-        received, touched = 0, False
+        received, touched, until = 0, False, boottime() + READING_S
         for heard in link.heartbeats[family].receive(most):
             received += 1
             if isinstance(heard, HeartbeatDrop):
@@ -114,6 +116,9 @@ class Receiver:
                 name, source, heard.data, boottime(), by_group=heard.by_group, mac=heard.mac
             ):
                 link.copies.note(heard.data, family)
+            if boottime() > until:
+                self.unread = True
+                break
         self.unread = self.unread or received == most
         if received >= DATAGRAMS_PER_PASS:
             touched |= self.note_lost(link, boottime())
