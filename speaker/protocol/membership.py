@@ -53,7 +53,7 @@ from speaker.protocol.heartbeat import (
 )
 from speaker.protocol.identity import Identity
 from speaker.protocol.mirrors import Mirrors
-from speaker.protocol.news import News
+from speaker.protocol.news import News, ask_of
 from speaker.protocol.peers import NO_MAC, Peer, Sighting, claims_of
 from speaker.protocol.roster import Roster
 from speaker.protocol.sessions import Sessions
@@ -274,11 +274,9 @@ class Membership:
     def _note_asked(self, message: Heartbeat) -> None:
         """The versions that the sender has, of claims of which it lacks later ones: ours, and others'. They are said to
         anybody who has heard us: also to a machine that is no peer yet, since another one has had its name."""
-        for session, version in message.asks:
-            if session == self._identity.session:
-                self._news.asked[version] = None
-            else:
-                self._news.asked_of[session] = min(version, self._news.asked_of.get(session, version))
+        own = self._identity.session
+        self._news.asked.update((version, None) for session, version in message.asks if session == own)
+        ask_of(self._news.asked_of, (ask for ask in message.asks if ask[0] != own))
 
     def _note_interface(self, peer: Peer, sighting: Sighting, source: AddressText, message: Heartbeat) -> bool:
         """The interface by which the peer is on this link. Another one of its on the same segment counts only when

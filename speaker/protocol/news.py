@@ -6,6 +6,7 @@ when to look, ``voice`` what to say, and ``ownership`` what to judge.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cluster.objects import AddressText, NodeName
@@ -55,8 +56,13 @@ class News:
         self.speak |= other.speak
         self.unicast.update(other.unicast)
         self.asked.update(other.asked)
-        for session, version in other.asked_of.items():
-            self.asked_of[session] = min(version, self.asked_of.get(session, version))
+        ask_of(self.asked_of, other.asked_of.items())
         self.alarm_until = max(self.alarm_until, other.alarm_until)
         self.offered.update(other.offered)
         self.dropped = other.dropped or self.dropped
+
+
+def ask_of(asked_of: dict[int, int], asks: Iterable[tuple[int, int]]) -> None:
+    """Of each session that is asked for, what comes after the lowest version has what comes after the others."""
+    for session, version in asks:
+        asked_of[session] = min(version, asked_of.get(session, version))

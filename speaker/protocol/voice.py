@@ -52,7 +52,7 @@ from speaker.protocol.heartbeat import (
     pack_families,
     pack_heard,
 )
-from speaker.protocol.news import Contact, News
+from speaker.protocol.news import Contact, News, ask_of
 from speaker.protocol.peers import Link, Peer
 from speaker.protocol.roster import Roster
 from speaker.protocol.settings import RestartMode
@@ -151,8 +151,7 @@ class Voice:
         self._in_a_hurry |= news.speak
         self._unicast.update(news.unicast)
         self._asked.update(news.asked)
-        for session, version in news.asked_of.items():
-            self._asked_of[session] = min(version, self._asked_of.get(session, version))
+        ask_of(self._asked_of, news.asked_of.items())
         self._alarm_until = max(self._alarm_until, news.alarm_until)
 
     def leave(self) -> None:
