@@ -49,7 +49,7 @@ OURS = {
         "_Listed.places",
     },
     "what one decision says": {"Decision.fields"},
-    "the causes in the code; what a move is remembered of, by 256 peers and the addresses that this node holds": {
+    "the causes in the code; what a move is remembered of: the 1,024 peers, and the addresses held": {
         "Timings._deaths", "Timings._offered", "Timings._stands_in", "Timings.taken",
     },
 }  # fmt: skip

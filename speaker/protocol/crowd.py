@@ -8,6 +8,7 @@
   each finds itself listed after some heartbeats.
 - *Whose claims are asked for.* Eight peers fit. Those who were asked longest ago are asked first, and while some were
   never asked, the next heartbeat goes out soon.
+- *Who is known.* A speaker knows 1,024 peers. Where more are heard, one that is dead makes room (``identity``).
 
 Not promised: that a death among a thousand holders is noticed as fast as among fifty. It takes twenty times as long.
 """
@@ -19,6 +20,7 @@ from collections.abc import Container, Sequence
 from speaker.protocol.heartbeat import RETURNED, SUSPECTED, Heard
 from speaker.protocol.settings import Settings
 
+MAX_PEERS = 1024
 BUSY_HOLDERS = 50  # intervals and the floor of D grow beyond
 HEARTBEATS_S = 500  # that a speaker takes in each second: those of so many holders
 LISTED = 64

@@ -20,6 +20,7 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName, Mac
 from speaker.protocol.absences import Absences
+from speaker.protocol.crowd import MAX_PEERS
 from speaker.protocol.heartbeat import (
     Drop,
     Envelope,
@@ -36,7 +37,6 @@ from speaker.protocol.roster import Roster
 from speaker.protocol.sessions import FOREVER, Sessions
 from speaker.protocol.standing import Standing
 
-MAX_PEERS = 1024
 MAX_PENDING = 1024
 PENDING_S = 5.0  # an unconfirmed session not heard for longer is forgotten
 TWIN_S = 5.0  # of silence, until a node that has our name is believed to be gone

@@ -11,8 +11,8 @@ What a speaker resumes after its own restart was not taken over, and does not co
 
 Causes are of fixed sets. What a cause is not known for is ``other``.
 
-**Bounds:** what is remembered of peers is of 256, of stand-ins of those that there are, and of offers of the addresses
-that this node holds.
+**Bounds:** what is remembered of peers is of as many as can be known (``crowd``), of stand-ins of those that there are,
+and of offers of the addresses that this node holds.
 
 Example: a peer's last heartbeat came at 10.0 s. It is declared dead at 10.36, and this node claims its address 0.01 s
 later. That is a detection of 0.36 s, and a take-over of 0.37 s by ``death``.
@@ -25,9 +25,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from speaker.durations import Durations
+from speaker.protocol.crowd import MAX_PEERS
 from speaker.protocol.effects import Decision
 
-MAX_PEERS = 256
 OTHER = "other"
 
 DETECTION, TAKEOVER, HANDOVER, STAND_IN = "detection", "takeover", "handover", "stand_in"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from speaker.durations import BOUNDS_S, Durations
+from speaker.protocol.crowd import MAX_PEERS
 from speaker.protocol.effects import Decision
 from speaker.protocol.giving import PROVISIONAL, RETURNED
 from speaker.protocol.moving import APART, DECISION, ENDING, FAILBACK, PREFERENCE
 from speaker.protocol.rebalancing import BALANCE
-from speaker.protocol.timings import HANDOVERS, MAX_PEERS, Timings
+from speaker.protocol.timings import HANDOVERS, Timings
 from tests.speaker.protocol.simulation.scenes import VIP, owner_of, settled
 from tests.speaker.protocol.simulation.world import World
 
