@@ -89,13 +89,11 @@ class Absences:
     def spoken_for(self, session: int, by: int) -> Peer | None:
         """The absent session, if a speaker stands in for it."""
         peer = self.peer(session)
-        by_link = self._roster.absences[peer.node].by if peer is not None else {}
-        return peer if any(by in present for present in by_link.values()) else None
+        return peer if peer is not None and self._roster.absences[peer.node].links_of(by) else None
 
     def stood_in_by(self, session: int) -> list[tuple[Peer, list[LinkName]]]:
         """The absent sessions that a speaker stands in for, and where."""
-        by = [(each, [link for link, present in each.by.items() if session in present]) for each in self._all()]
-        return [(absence.peer, links) for absence, links in by if links]
+        return [(absence.peer, links) for absence in self._all() if (links := absence.links_of(session))]
 
     def order(self, node: NodeName, link: LinkName, now: float) -> list[NodeName]:
         """The nodes whose speakers could stand in for one of another node, the first first."""
@@ -147,7 +145,7 @@ class Absences:
                 sighting.standing = Standing.ALIVE
         for (link, by), said in self._said.items():
             if peer.session in said and link in peer.sightings:
-                absence.by.setdefault(link, {})[by] = None
+                absence.on(link).note_stand_in(by)
         self._roster.report("PeerAway", node=peer.node, why=why)
         self._look_at = now
         return News(changed=True)
@@ -188,9 +186,7 @@ class Absences:
             sighting.families = unpack_families(entry.families)
             peer.sightings[link] = sighting
             self._roster.by_mac[mac] = peer.node
-        absence.by.setdefault(link, {})[by] = None
-        absence.orphaned.pop(link, None)
-        absence.over_at.pop(link, None)
+        absence.on(link).note_stand_in(by)
         if sighting.standing is Standing.DEAD:
             sighting.standing = Standing.ALIVE
             news.changed = True
@@ -247,35 +243,32 @@ class Absences:
             for link, sighting in list(absence.peer.sightings.items()):
                 if sighting.standing is not Standing.DEAD:
                     news.add(self._review_link(absence, link, now))
-            if absence.orphaned and absence.peer.node in self._roster.absences:
+            if absence.orphaned() and absence.peer.node in self._roster.absences:
                 self._ask_kernel(absence, now)
         return news
 
     def _forget_links(self, absence: Absence) -> News | None:
         """Forget what is known of links that this node has no more, or by other names; and the session, if it was known
         by none that is left."""
-        for table in (absence.by, absence.orphaned, absence.over_at):
-            for link in table.keys() - absence.peer.sightings.keys():
-                table.pop(link)
+        for link in absence.links.keys() - absence.peer.sightings.keys():
+            del absence.links[link]
         return None if absence.peer.sightings else self._remove(absence.peer, f"loss of links to {absence.peer.node}")
 
     def _review_link(self, absence: Absence, link: LinkName, now: float) -> News:
-        present = absence.by.setdefault(link, {})
-        for session in [each for each in present if each != self._session and not self._lives(each, link)]:
-            del present[session]
+        here = absence.on(link)
+        for session in [each for each in here.by if each != self._session and not self._lives(each, link)]:
+            del here.by[session]
             self._said.pop((link, session), None)
-        if link in absence.over_at:
+        if here.over_at < NEVER:
             successor = self._roster.peers.get(absence.peer.node)
-            if now >= absence.over_at[link] or successor is None or successor.behind_since is None:
+            if now >= here.over_at or successor is None or successor.behind_since is None:
                 return self._end_on(absence, link, now)
-            self.look(absence.over_at[link])
-        elif present:
-            absence.orphaned.pop(link, None)
-        else:
-            since = absence.orphaned.setdefault(link, now)
-            if now >= since + NOBODY_S:
+            self.look(here.over_at)
+        elif not here.by:
+            here.orphaned_since = min(here.orphaned_since, now)
+            if now >= here.orphaned_since + NOBODY_S:
                 return self._end_on(absence, link, now)
-            self.look(since + NOBODY_S)
+            self.look(here.orphaned_since + NOBODY_S)
         return News()
 
     def _lives(self, session: int, link: LinkName) -> bool:
@@ -291,7 +284,7 @@ class Absences:
             return
         self._asked_at = {node: at for node, at in self._asked_at.items() if node in self._roster.absences}
         self._asked_at[peer.node] = now
-        for link in absence.orphaned:
+        for link, _ in absence.orphaned():
             if link in self._roster.links and self._roster.node in self.order(peer.node, link, now)[:ASKING]:
                 ask_kernel(self._roster, peer.sightings[link], link)
 
@@ -301,7 +294,7 @@ class Absences:
         fresh = now - self._roster.settings.detection_floor_s
         for absence in self._roster.absences.values():
             peer = absence.peer
-            for link, since in absence.orphaned.items() if peer.node != self._roster.node else ():
+            for link, since in absence.orphaned() if peer.node != self._roster.node else ():
                 order = self.order(peer.node, link, now) if link in self._roster.links else []
                 if self._roster.node not in order or peer.sightings[link].kernel_at < fresh:
                     continue
@@ -322,22 +315,21 @@ class Absences:
 
     def _stop(self, absence: Absence, link: LinkName, by: int, now: float) -> News:
         """Who stood in on the link does so no more."""
-        present = absence.by.get(link, {})
-        if by not in present:
+        here = absence.links.get(link)
+        if here is None or by not in here.by:
             return News()
-        del present[by]
+        del here.by[by]
         if link not in absence.peer.sightings:  # this node has it no more
             return News()
-        if not present:
-            absence.over_at[link] = now + KNOWN_S
+        if not here.by:
+            here.over_at = now + KNOWN_S
         self.look(now)
         return self._review_link(absence, link, now)
 
     def _end_on(self, absence: Absence, link: LinkName, now: float) -> News:
         """Nobody stands in for the session there any more."""
         peer = absence.peer
-        for table in (absence.by, absence.orphaned, absence.over_at):
-            table.pop(link, None)
+        absence.links.pop(link, None)
         if link in peer.sightings:  # it is not, where the link has gone
             peer.sightings[link].standing = Standing.DEAD
         why = f"death of {peer.node}"

@@ -163,19 +163,43 @@ class Peer:
 
 
 @dataclass(slots=True)
+class LinkAbsence:
+    """An absence on one link: somebody stands in, or nobody does who should, or it ends."""
+
+    by: dict[int, None] = field(default_factory=dict)
+    """The sessions that say that they stand in."""
+    orphaned_since: float = NEVER
+    """Since when nobody does who should."""
+    over_at: float = NEVER
+    """When the claims end, since nobody does any more: the node's new speaker may have claims that were not heard
+    yet."""
+
+    def note_stand_in(self, session: int) -> None:
+        """A session says that it stands in."""
+        self.by[session] = None
+        self.orphaned_since = self.over_at = NEVER
+
+
+@dataclass(slots=True)
 class Absence:
     """A session that is not heard any more, while its node's kernel lives. Its claims count on the links on which its
     standing is not dead: another speaker stands in for it there, or is about to."""
 
     peer: Peer
     since: float
-    by: dict[LinkName, dict[int, None]] = field(default_factory=dict)
-    """The sessions that say that they stand in for it on each link."""
-    orphaned: dict[LinkName, float] = field(default_factory=dict)
-    """Links on which nobody does who should, and since when."""
-    over_at: dict[LinkName, float] = field(default_factory=dict)
-    """Links on which nobody does any more, and when its claims end there: the node's new speaker may have claims that
-    were not heard yet."""
+    links: dict[LinkName, LinkAbsence] = field(default_factory=dict)
+
+    def on(self, link: LinkName) -> LinkAbsence:
+        """How it is on a link, from now on if it was not known."""
+        return self.links.setdefault(link, LinkAbsence())
+
+    def orphaned(self) -> list[tuple[LinkName, float]]:
+        """The links on which nobody stands in who should, and since when."""
+        return [(link, here.orphaned_since) for link, here in self.links.items() if here.orphaned_since < NEVER]
+
+    def links_of(self, session: int) -> list[LinkName]:
+        """The links on which a session stands in."""
+        return [link for link, here in self.links.items() if session in here.by]
 
 
 @dataclass(slots=True)

@@ -305,13 +305,13 @@ class StandIns:
     def _is_double(self, post: _Post, now: float) -> bool:
         """Whether on each of its links one that comes before this node stands in as well."""
         absence = self._absences.of(post.peer.node)
-        present = absence.by if absence is not None else {}
         for link in post.links:
             order = self._absences.order(post.peer.node, link, now)
             if self._roster.node not in order:
                 return False
             before = {self._roster.peers[each].session for each in order[: order.index(self._roster.node)]}
-            if before.isdisjoint(present.get(link, {})):
+            here = absence.links.get(link) if absence is not None else None
+            if here is None or before.isdisjoint(here.by):
                 return False
         return True
 
