@@ -51,6 +51,7 @@ from speaker.plan import Bundle, BundleId, Candidate
 from speaker.protocol.arbitration import Arbitration
 from speaker.protocol.bundles import Bundles, candidate_of
 from speaker.protocol.choosing import Choosing
+from speaker.protocol.chosen import Chosen
 from speaker.protocol.former import Former
 from speaker.protocol.handing import OFFER_S, HandOvers
 from speaker.protocol.owners import Owners
@@ -121,6 +122,7 @@ class Claiming:
         probes: Probes,
         arbitration: Arbitration,
         former: Former,
+        chosen: Chosen,
     ) -> None:
         self.able_since: float | None = None
         """Since when this node may claim at all: started, not leaving, with a Plan that is kept up to date."""
@@ -140,9 +142,7 @@ class Claiming:
         self._round: _Round | None = None
         self._fresh: dict[BundleId, None] = {}
         """Those that no round has looked at since something was found out about them."""
-        self._chosen = choosing.spreading.chosen
-        self._given: dict[NodeName, int] = {}
-        """How many addresses each node is to claim."""
+        self._chosen = chosen
         self._goes_on_at = NEVER
         self._fresh_at = NEVER
         self._all_at = NEVER
@@ -161,7 +161,7 @@ class Claiming:
         else:
             self._unowned.pop(bundle.id, None)
             self._reasons.pop(bundle.id, None)
-            self._choose_nobody(bundle.id)
+            self._chosen.forget(bundle.id)
         if len(owners) > 1:
             self._partial.setdefault(bundle.id, now)
         else:
@@ -183,7 +183,7 @@ class Claiming:
         """The bundle is gone."""
         for table in (self._unowned, self._partial, self._offered, self._reasons, self._fresh):
             table.pop(id_, None)
-        self._choose_nobody(id_)
+        self._chosen.forget(id_)
 
     def begin_turns(self, id_: BundleId) -> None:
         """The turns of the bundle's candidates begin anew."""
@@ -242,18 +242,17 @@ class Claiming:
         if now >= max(self._all_at, self._rests_until):
             self._all_at = NEVER
             self._chosen.clear()
-            self._given.clear()
             unowned = self._former.first(self._unowned)
             return _Round(unowned, self._partial, self._offered, able_since, self._loads())
         for id_ in fresh:
-            self._choose_nobody(id_)
+            self._chosen.forget(id_)
         listed = (self._unowned, self._partial, self._offered)
         unowned, partial, offered = ([id_ for id_ in fresh if id_ in those] for those in listed)
         return _Round(self._former.first(unowned), partial, offered, able_since, self._loads())
 
     def _loads(self) -> dict[NodeName, int]:
         """What each node claims, and is to claim."""
-        return {node: load + self._given.get(node, 0) for node, load in self._choosing.loads().items()}
+        return {node: load + self._chosen.addresses(node) for node, load in self._choosing.loads().items()}
 
     def _turn_at_unowned(self, id_: BundleId, round_: _Round, now: float) -> ToClaim | None:
         bundle = self._bundles.by_id.get(id_)
@@ -286,8 +285,7 @@ class Claiming:
                 free, due = self._probes.free(missing, now, chosen=chosen.node == self._roster.node), NEVER
         if own is None or not free:
             self._give(chosen.node, bundle, round_)
-            self._chosen[id_] = chosen.node, len(bundle.addresses)
-            self._given[chosen.node] = self._given.get(chosen.node, 0) + len(bundle.addresses)
+            self._chosen.choose(bundle, chosen.node)
             round_.next_at = min(round_.next_at, due)
             return None
         self._give(self._roster.node, bundle, round_)
@@ -302,13 +300,6 @@ class Claiming:
     def _give(self, node: NodeName, bundle: Bundle, round_: _Round) -> None:
         round_.loads[node] = self._choosing.load_with(node, bundle, round_.loads)
         self._choosing.spreading.put(bundle, node)
-
-    def _choose_nobody(self, id_: BundleId) -> None:
-        """The bundle is not for the one any more who was to claim it."""
-        chosen = self._chosen.pop(id_, None)
-        if chosen is not None:
-            node, addresses = chosen
-            self._given[node] -= addresses
 
     def _turn_at_offered(self, id_: BundleId, round_: _Round, now: float) -> ToClaim | None:
         bundle, offer = self._bundles.by_id.get(id_), self._offered.pop(id_, None)

@@ -43,6 +43,7 @@ from speaker.plan import Bundle, BundleId, Plan, PlanChange
 from speaker.protocol.arbitration import Arbitration, Held, Verdict
 from speaker.protocol.bundles import Bundles, Changed, candidate_of
 from speaker.protocol.choosing import Choosing
+from speaker.protocol.chosen import Chosen
 from speaker.protocol.claiming import Claiming, ToClaim
 from speaker.protocol.claims import Claim, ClaimLog
 from speaker.protocol.conflicts import Conflicts
@@ -77,15 +78,17 @@ class Ownership:
         self.conflicts = Conflicts(roster, self._owners.links_of, log.claims.__contains__)
         self.probes = Probes(roster, self._owners, self.conflicts, foreign)
         self.hand_overs = HandOvers(roster, rng)
-        self._choosing = Choosing(
-            roster, log, self._bundles, self._owners, Spreading(self._bundles, self._owners, self.hand_overs)
-        )
+        chosen = Chosen()
+        spreading = Spreading(self._bundles, self._owners, self.hand_overs, chosen)
+        self._choosing = Choosing(roster, log, self._bundles, self._owners, spreading)
         self._arbitration = Arbitration(roster)
         self.degraded: frozenset[LinkName] = frozenset()
         """Links on which somebody cannot be heard, as of the last ``confirm``."""
         self.recorded = Former(roster, self._choosing)
         tables = (roster, self._bundles, self._owners, self._choosing, self.hand_overs)
-        self._claiming = Claiming(*tables, probes=self.probes, arbitration=self._arbitration, former=self.recorded)
+        self._claiming = Claiming(
+            *tables, probes=self.probes, arbitration=self._arbitration, former=self.recorded, chosen=chosen
+        )
         self._moving = Moving(*tables, former=self.recorded)
         self._heard: dict[AddressText, str] = {}
         """Still to be judged, and why."""

@@ -5,7 +5,8 @@ is the more *crowded* for a bundle the more other bundles of its groups it has. 
 takes a less crowded one first, before preference and load (``choosing``). So two of a group are together only where
 there are fewer able nodes than members, and then no node has more than its share.
 
-A bundle counts for the node that it is handed over to, else for its owner, else for the node that is to claim it.
+A bundle counts for the node that it is handed over to, else for its owner, else for the node that is to claim it
+(``chosen``).
 
 **Work is bounded.** Of a group the first 100 bundles count, in order of id.
 """
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 from cluster.objects import NodeName
 from speaker.plan import Bundle, BundleId
 from speaker.protocol.bundles import Bundles
+from speaker.protocol.chosen import Chosen
 from speaker.protocol.handing import HandOvers
 from speaker.protocol.owners import Owners
 
@@ -25,12 +27,11 @@ MAX_MEMBERS = 100
 
 
 class Spreading:
-    def __init__(self, bundles: Bundles, owners: Owners, hand_overs: HandOvers) -> None:
-        self.chosen: dict[BundleId, tuple[NodeName, int]] = {}
-        """Who is to claim which of the unowned, and how many addresses."""
+    def __init__(self, bundles: Bundles, owners: Owners, hand_overs: HandOvers, chosen: Chosen) -> None:
         self._bundles = bundles
         self._owners = owners
         self._hand_overs = hand_overs
+        self._chosen = chosen
         self._places: dict[str, dict[BundleId, NodeName]] = {}
         """Of each group that was asked about, where its bundles are."""
         self._counts: dict[str, Counter[NodeName]] = {}
@@ -76,5 +77,4 @@ class Spreading:
         for owner in self._owners.of_bundle(bundle, now):
             if owner is not None:
                 return owner.node
-        chosen = self.chosen.get(bundle.id)
-        return chosen[0] if chosen is not None else None
+        return self._chosen.node(bundle.id)

@@ -15,6 +15,7 @@ from cluster.objects import AddressText, NodeName
 from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.choosing import Choosing
+from speaker.protocol.chosen import Chosen
 from speaker.protocol.claims import Claim, ClaimLog
 from speaker.protocol.handing import HandOvers
 from speaker.protocol.owners import Owners
@@ -41,7 +42,7 @@ class Site:
         self.bundles = Bundles()
         self.bundles.set(Plan(1, ME, tuple(bundles)), 0.0)
         owners = Owners(roster, self.log, self.bundles)
-        spreading = Spreading(self.bundles, owners, HandOvers(roster, random.Random(1)))
+        spreading = Spreading(self.bundles, owners, HandOvers(roster, random.Random(1)), Chosen())
         self.choosing = Choosing(roster, self.log, self.bundles, owners, spreading)
         self.owners = owners
         self.places: dict[BundleId, NodeName] = {}
