@@ -49,15 +49,19 @@ class Choosing:
         self._nodes_differ: bool | None = None
 
     def able(self, candidate: Candidate, places: frozenset[LinkFamily], cold: bool = False) -> bool:
-        """Whether a candidate is believed able to claim at any of the places; where ``cold``, or will be soon."""
-        if candidate.node == self._roster.node:
-            return True
+        """Whether a candidate is believed able to claim at any of the places; where ``cold``, or will be soon. So it
+        was when that was asked first since ``begin``."""
         key = candidate, places, cold
         able = self._ability.get(key)
         if able is None:
-            since = self._roster.able_since(candidate.node, places, candidate.interfaces, starting=cold)
-            able = self._ability[key] = since is not None
+            able = self._ability[key] = self.able_now(candidate, places, cold)
         return able
+
+    def able_now(self, candidate: Candidate, places: frozenset[LinkFamily], cold: bool = False) -> bool:
+        """The same, at this moment."""
+        if candidate.node == self._roster.node:
+            return True
+        return self._roster.able_since(candidate.node, places, candidate.interfaces, starting=cold) is not None
 
     def begin(self) -> None:
         """Ask anew who is able, whether nodes differ, and where the bundles of groups are: the answers are kept while

@@ -346,9 +346,8 @@ class Ownership:
         if bundle is None:
             return False
         places, ranked = frozenset(self._owners.counts(address, now)), candidate_of(bundle, node)
-        self._choosing.begin()
         return any(
-            self._choosing.able(each, places)
+            self._choosing.able_now(each, places)
             for each in bundle.candidates
             if each.node != node and (ranked is None or (each.ending, each.tier) < (ranked.ending, ranked.tier))
         )
