@@ -38,10 +38,11 @@ from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
 from speaker.protocol.detector import Detector
 from speaker.protocol.effects import AskAddress
-from speaker.protocol.heartbeat import STANDS_IN, ReplayWindow, StoodIn, unpack_address, unpack_families
+from speaker.protocol.heartbeat import STANDS_IN, StoodIn, unpack_address, unpack_families
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.peers import Absence, Peer, Sighting, claims_of
+from speaker.protocol.replay import ReplayWindow
 from speaker.protocol.roster import Roster
 from speaker.protocol.sessions import FOREVER, Sessions
 from speaker.protocol.settings import RestartMode

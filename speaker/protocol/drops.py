@@ -8,7 +8,7 @@ from __future__ import annotations
 from cluster.objects import AddressText
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
-from speaker.protocol.heartbeat import Drop, HeartbeatError
+from speaker.protocol.datagram import Drop, HeartbeatError
 from speaker.protocol.roster import Roster
 
 STRANGE = {

@@ -25,8 +25,9 @@ from cluster.addresses import family_of
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.plan import Bundle, BundleId
+from speaker.protocol.datagram import NONCE_OCTETS
 from speaker.protocol.effects import AskAddress, NeighbourSeen
-from speaker.protocol.heartbeat import MAX_OFFERED, NONCE_OCTETS, Offer, pack_address
+from speaker.protocol.heartbeat import MAX_OFFERED, Offer, pack_address
 from speaker.protocol.roster import Roster
 
 OFFER_S = 0.3  # for a successor to be heard to claim

@@ -1,47 +1,30 @@
-"""The datagram that speakers say to each other: codec, authentication, replay protection.
+"""What speakers say to each other: five messages, as msgpack, and how much each may have in it.
 
-Everything in it may come from anybody on the LAN. A datagram is believed when its keyed BLAKE2b tag fits one of our
-keys and it belongs to our cluster; it counts once, by session and sequence. What the tag cannot tell is whether a whole
-session is a recording: therefore a session that was never heard before counts only when one of its heartbeats names
-*our* present session (``identity``), which no recording from before our start can do.
-
-Layout, big-endian: magic (3) and version (1), cluster (8, digest of the cluster's identity), session (8, random),
-sequence (8), tag (16, over all of the rest), then one message as msgpack. A datagram that is said has at most 1,232
-bytes, so that it is never fragmented. Five messages: ``Heartbeat``, for claims ``ClaimStep`` (what changed) and
-``ClaimPart`` (a piece of the whole set), ``Offer``, and ``OnBehalf`` (a step or part of a session that the sender
-stands in for). ``docs/protocol.md`` has all of it octet by octet.
+``Heartbeat``, for claims ``ClaimStep`` (what changed) and ``ClaimPart`` (a piece of the whole set), ``Offer``, and
+``OnBehalf`` (a step or part of a session that the sender stands in for). Each travels in a datagram of its own
+(``datagram``), and ``docs/protocol.md`` has all of them octet by octet.
 
 **Growth.** A speaker of a later release may say more than this one knows, while an upgrade rolls through the cluster.
 Elements behind those that are known, of a message or of a claim, are ignored, and so are unknown flags. A message of an
 unknown kind is an ``Unknown``. What must not be ignored is marked with features (``must``): a message that needs one
-that we lack is refused, and of a step or part, only the claims that need it. The version rises only when even a reader
-that does so would be wrong.
-
-Guarantees: ``parse`` raises nothing but ``HeartbeatError``, whatever it is given; what it returns is within bounds.
-Not protected: who holds the key can say anything.
+that we lack is refused, and of a step or part, only the claims that need it. The datagram's version rises only when
+even a reader that does so would be wrong.
 """
 
 from __future__ import annotations
 
 import enum
-import hmac
 import ipaddress
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from cluster.addresses import Family
 from cluster.objects import AddressText
 
-MAGIC = b"BLB"
-VERSION = b"1"
 FEATURES = 0
 """Those that this release knows, a bit each, of what may be needed to understand a message or a claim."""
 TAKES_OFFERS = 1
@@ -50,7 +33,6 @@ STANDS_IN = 2
 """A skill: the sender stands in for sessions that restart, and counts the claims of those that are stood in for."""
 SKILLS = TAKES_OFFERS | STANDS_IN
 """Those of this release."""
-MAX_DATAGRAM = 1400  # what is taken
 LONGEST_SAID = 1280 - 48  # every link that speaks IPv6 carries this (RFC 8200 §5), with the headers of IPv6 and UDP
 MAX_NAME = 253  # bytes; RFC 1123 subdomain, the longest node name
 MAX_LINK_NAME = 60  # octets, whatever the encoding: IFNAMSIZ is 16
@@ -77,43 +59,8 @@ BY_GROUP = 0x4000
 SUSPECTED = 0x8000
 LONGEST_INTERVAL_MS = 6_000
 """Three times that of a thousand speakers. A member that says more is wrong."""
-NONCE_OCTETS = 8
-PROOF_OCTETS = 12
 
-_HEADER = struct.Struct(">3s1s8sQQ16s")
-_SIGNED = struct.Struct(">3s1s8sQQ")
 _HEARD = struct.Struct(">QH")
-_UNSIGNED_64 = 1 << 64
-
-
-class Drop(enum.Enum):
-    """Why a datagram was not believed. The value is the metric's label."""
-
-    MALFORMED = "malformed"
-    OTHER_VERSION = "other_version"
-    """Of the datagram, as its header says."""
-    UNKNOWN_KIND = "unknown_kind"
-    """A message of a later release. It is ignored, and a sign of life."""
-    UNKNOWN_FEATURE = "unknown_feature"
-    """A message of a later release that says itself that we cannot understand it."""
-    OTHER_CLUSTER = "other_cluster"
-    WRONG_KEY = "wrong_key"
-    OWN = "own"
-    REPLAYED = "replayed"
-    UNKNOWN_SESSION = "unknown_session"
-    TABLE_FULL = "table_full"
-    NONSENSE = "nonsense"
-    """A message of a member, out of bounds."""
-
-
-class HeartbeatError(Exception):
-    """A datagram that is to be dropped: a stranger's or a broken peer's fault, never worth a retry."""
-
-    def __init__(self, reason: Drop, detail: str = "", cluster: bytes = b"") -> None:
-        """``cluster``: the digest in a datagram of another cluster."""
-        super().__init__(detail or reason.value)
-        self.reason = reason
-        self.cluster = cluster
 
 
 class Flag(enum.IntFlag):
@@ -260,22 +207,6 @@ KINDS = (0, 1, 2, 3, 4)
 MAX_KIND = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """A message of a kind that this release does not know."""
-
-    kind: int
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """A datagram that was believed."""
-
-    session: int
-    sequence: int
-    message: Message | Unknown
-
-
 Heard = tuple[int, int]
 """A peer's session, and how it is heard: the age of its last sign of life in milliseconds, at most ``MAX_AGE_MS``, plus
 ``SUSPECTED`` if it is, ``BY_GROUP`` if what it says to the group arrives, and ``RETURNED`` if it was taken for dead
@@ -328,178 +259,3 @@ def pack_address(address: AddressText) -> bytes:
 @lru_cache(maxsize=65536)
 def unpack_address(packed: bytes) -> AddressText:
     return AddressText(str(ipaddress.ip_address(packed)))
-
-
-class Authenticator:
-    """Seals and opens datagrams for one cluster. The first key signs; each verifies."""
-
-    def __init__(self, cluster: str, keys: tuple[bytes, ...]) -> None:
-        self._cluster = blake2b(cluster.encode(), digest_size=8).digest()
-        self._keys = tuple(key[: blake2b.MAX_KEY_SIZE] for key in keys)
-        self._encoder = msgspec.msgpack.Encoder()
-        self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-
-    def encode(self, session: int, sequence: int, message: Message) -> bytes:
-        """The datagram. A message that would not fit ``LONGEST_SAID`` is a mistake of the caller."""
-        payload = self._encoder.encode(message)
-        signed = _SIGNED.pack(MAGIC, VERSION, self._cluster, session, sequence)
-        return signed + _tag(self._keys[0], signed, payload) + payload
-
-    def size(self, message: Message) -> int:
-        """Bytes that ``encode`` would make of it."""
-        return _HEADER.size + len(self._encoder.encode(message))
-
-    def prove(self, nonce: bytes, mac: bytes, address: AddressText) -> bytes:
-        """What only a member of the cluster can make of a question's nonce: it answers for the address, at this MAC."""
-        return _proof(self._keys[0], self._cluster, nonce, mac, address)
-
-    def proves(self, proof: bytes, nonce: bytes, mac: bytes, address: AddressText) -> bool:
-        """Whether ``proof`` is what ``prove`` makes of the rest, with any of our keys."""
-        return any(hmac.compare_digest(proof, _proof(key, self._cluster, nonce, mac, address)) for key in self._keys)
-
-    def parse(self, data: bytes) -> Envelope:
-        """Raises ``HeartbeatError`` and nothing else."""
-        if not _HEADER.size < len(data) <= MAX_DATAGRAM:
-            raise HeartbeatError(Drop.MALFORMED, f"{len(data)} bytes")
-        magic, version, cluster, session, sequence, tag = _HEADER.unpack_from(data)
-        if magic != MAGIC:
-            raise HeartbeatError(Drop.MALFORMED, "not a heartbeat")
-        if version != VERSION:
-            raise HeartbeatError(Drop.OTHER_VERSION, f"version {version!r}")
-        if cluster != self._cluster:
-            raise HeartbeatError(Drop.OTHER_CLUSTER, cluster=cluster)
-        signed, payload = data[: _SIGNED.size], data[_HEADER.size :]
-        if not any(hmac.compare_digest(tag, _tag(key, signed, payload)) for key in self._keys):
-            raise HeartbeatError(Drop.WRONG_KEY)
-        try:
-            message = self._decoder.decode(payload)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            unknown = _unknown(payload)
-            if unknown is None:
-                raise HeartbeatError(Drop.MALFORMED, str(error)) from error
-            return Envelope(session, sequence, unknown)
-        _check(message)
-        return Envelope(session, sequence, message)
-
-
-def _unknown(payload: bytes) -> Unknown | None:
-    """A message of a kind that is not ours, if it is one at all."""
-    try:
-        kind = msgspec.msgpack.decode(payload, type=tuple[Any, ...])[0]
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, IndexError):
-        return None
-    return Unknown(kind) if isinstance(kind, int) and 0 <= kind < MAX_KIND and kind not in KINDS else None
-
-
-def _proof(key: bytes, cluster: bytes, nonce: bytes, mac: bytes, address: AddressText) -> bytes:
-    said = b"".join((b"answers", cluster, nonce, mac, pack_address(address)))
-    return blake2b(said, key=key, digest_size=PROOF_OCTETS).digest()
-
-
-def _tag(key: bytes, signed: bytes, payload: bytes) -> bytes:
-    state = blake2b(signed, key=key, digest_size=16)
-    state.update(payload)
-    return state.digest()
-
-
-def _check(message: Message) -> None:
-    if isinstance(message, Heartbeat):
-        fine = _is_fine_heartbeat(message)
-    elif isinstance(message, Offer):
-        fine = 0 <= message.to < _UNSIGNED_64 and 0 < len(message.addresses) <= MAX_OFFERED
-        fine = fine and all(len(address) in (4, 16) for address in message.addresses)
-    elif isinstance(message, OnBehalf):
-        fine = 0 <= message.session < _UNSIGNED_64 and _are_fine_claims(message.said)
-        _check_features(message.said.must)
-    else:
-        fine = _are_fine_claims(message)
-    _check_features(message.must)
-    if not fine:
-        raise HeartbeatError(Drop.NONSENSE, "out of bounds")
-
-
-def _check_features(must: int) -> None:
-    if must & ~FEATURES:
-        raise HeartbeatError(Drop.UNKNOWN_FEATURE, f"features {must:#x}")
-
-
-def _is_fine_heartbeat(message: Heartbeat) -> bool:
-    return (
-        0 < len(message.node.encode()) <= MAX_NAME
-        and 0 < message.due_ms <= LONGEST_INTERVAL_MS
-        and 0 <= message.flags < 1 << 16
-        and 0 < len(message.link) <= MAX_LINK_NAME
-        and len(message.mac) == 6
-        and len(message.prefixes) <= MAX_PREFIXES
-        and len(message.elsewhere) <= MAX_PREFIXES
-        and all(len(prefix) <= 64 for prefix in (*message.prefixes, *message.elsewhere))
-        and len(message.heard) % HEARD_BYTES == 0
-        and len(message.heard) <= MAX_HEARD * HEARD_BYTES
-        and 0 <= message.version < _UNSIGNED_64
-        and 0 <= message.digest < _UNSIGNED_64
-        and len(message.asks) <= MAX_ASKS
-        and 0 <= message.families < 1 << 16
-        and 0 <= message.skills < 1 << 16
-        and len(message.lost) <= MAX_LOST_LINKS
-        and _are_link_names(message.lost)
-        and 0 <= message.stand_in < _UNSIGNED_64
-        and len(message.stood_in) <= MAX_STOOD_IN
-        and all(map(_is_fine_stood_in, message.stood_in))
-    )
-
-
-def _is_fine_stood_in(entry: StoodIn) -> bool:
-    return (
-        0 <= entry.session < _UNSIGNED_64
-        and 0 < len(entry.node.encode()) <= MAX_NAME
-        and 0 < entry.version < _UNSIGNED_64
-        and 0 <= entry.digest < _UNSIGNED_64
-        and _are_link_names((entry.link,))
-        and len(entry.mac) == 6
-        and 0 <= entry.families < 1 << 16
-        and 0 < len(entry.addresses) <= 2
-        and all(len(address) in (4, 16) for address in entry.addresses)
-    )
-
-
-def _are_fine_claims(message: ClaimStep | ClaimPart) -> bool:
-    return (
-        0 < message.version < _UNSIGNED_64
-        and all(
-            len(claim.address) in (4, 16) and 0 <= claim.epoch < MAX_EPOCH and 0 <= claim.preference < MAX_PREFERENCE
-            for claim in message.claims
-        )
-        and all(0 <= place < len(message.claims) and must >= 0 for place, must in message.marks)
-        and all(
-            0 <= place < len(message.claims) and 0 < len(names) <= MAX_CLAIM_LINKS and _are_link_names(names)
-            for place, names in message.links
-        )
-        and (not isinstance(message, ClaimPart) or 0 <= message.index < message.total <= MAX_PARTS)
-    )
-
-
-def _are_link_names(names: tuple[str, ...]) -> bool:
-    return all(0 < len(name) <= MAX_LINK_NAME for name in names)
-
-
-class ReplayWindow:
-    """Accepts each sequence of one session once, and lets the network reorder within the last 256 (RFC 4303 §3.4.3)."""
-
-    WIDTH = 256
-
-    __slots__ = ("_seen", "newest")
-
-    def __init__(self) -> None:
-        self.newest = -1
-        self._seen = 0  # bit i: newest - i was accepted
-
-    def accept(self, sequence: int) -> bool:
-        ahead = sequence - self.newest
-        if ahead > 0:
-            self._seen = ((self._seen << ahead) | 1) & ((1 << self.WIDTH) - 1) if ahead < self.WIDTH else 1
-            self.newest = sequence
-            return True
-        if -ahead >= self.WIDTH or self._seen >> -ahead & 1:
-            return False
-        self._seen |= 1 << -ahead
-        return True

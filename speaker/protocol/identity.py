@@ -21,18 +21,12 @@ from cluster.times import LONG_AGO
 from speaker.link import LinkName, Mac
 from speaker.protocol.absences import Absences
 from speaker.protocol.crowd import MAX_PEERS
-from speaker.protocol.heartbeat import (
-    Drop,
-    Envelope,
-    Flag,
-    Heartbeat,
-    HeartbeatError,
-    ReplayWindow,
-    how_heard,
-)
+from speaker.protocol.datagram import Drop, Envelope, HeartbeatError
+from speaker.protocol.heartbeat import Flag, Heartbeat, how_heard
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.peers import Peer, Pending
+from speaker.protocol.replay import ReplayWindow
 from speaker.protocol.roster import Roster
 from speaker.protocol.sessions import FOREVER, Sessions
 from speaker.protocol.standing import Standing

@@ -31,20 +31,17 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName, Mac
 from speaker.protocol.absences import Absences
+from speaker.protocol.datagram import Drop, Envelope, HeartbeatError, Unknown
 from speaker.protocol.detector import SUSPICION_INTERVALS, Detector
 from speaker.protocol.heartbeat import (
     BY_GROUP,
     MAX_AGE_MS,
     RETURNED,
     SUSPECTED,
-    Drop,
-    Envelope,
     Flag,
     Heartbeat,
-    HeartbeatError,
     Offer,
     OnBehalf,
-    Unknown,
     all_hows,
     how_heard,
     unpack_address,

@@ -13,7 +13,8 @@ before them. Where there are more claims, the peer with the most of them claims 
 
 from __future__ import annotations
 
-from speaker.protocol.heartbeat import ClaimPart, ClaimStep, Drop, HeartbeatError
+from speaker.protocol.datagram import Drop, HeartbeatError
+from speaker.protocol.heartbeat import ClaimPart, ClaimStep
 from speaker.protocol.news import News
 from speaker.protocol.peers import Peer, claims_of
 from speaker.protocol.roster import Roster

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
-from speaker.protocol.heartbeat import HeartbeatError
+from speaker.protocol.datagram import HeartbeatError
 
 Contact = tuple[AddressText, Mac]
 """Where a speaker is reached by unicast."""

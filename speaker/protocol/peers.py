@@ -20,8 +20,8 @@ from speaker.protocol.claims import ClaimMirror
 from speaker.protocol.detector import Detector
 from speaker.protocol.effects import LinkState
 from speaker.protocol.fencing import Fence, Fencing
-from speaker.protocol.heartbeat import ReplayWindow
 from speaker.protocol.news import Contact
+from speaker.protocol.replay import ReplayWindow
 from speaker.protocol.standing import Standing
 
 NEIGHBOURS = 8

@@ -20,8 +20,8 @@ The parts:
   has taken over.
 - Who else has an address: ``probes`` asks before it is claimed, ``rivals`` judges what is seen afterwards,
   ``conflicts`` remembers both, and ``foreign`` knows speakers of other clusters.
-- What is said: ``voice`` says when, ``claims`` how a claim set travels, ``heartbeat`` what a datagram is. ``drops``
-  counts what is dropped of what is heard.
+- What is said: ``voice`` says when, ``claims`` how a claim set travels, ``heartbeat`` which messages there
+  are, and ``datagram`` which of them are believed. ``drops`` counts what is dropped of what is heard.
 
 This module combines them. Each part returns its ``News``, and the news go to the parts that they concern.
 
@@ -55,6 +55,7 @@ from speaker.protocol.absences import Absences
 from speaker.protocol.answers import Answers
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.crowd import ASKED_S, scale_of
+from speaker.protocol.datagram import Authenticator, HeartbeatError
 from speaker.protocol.drops import Drops
 from speaker.protocol.effects import (
     AnswerChange,
@@ -70,7 +71,6 @@ from speaker.protocol.effects import (
 from speaker.protocol.expected import Expected
 from speaker.protocol.fencing import DOUBT_S
 from speaker.protocol.foreign import ForeignSpeakers
-from speaker.protocol.heartbeat import Authenticator, HeartbeatError
 from speaker.protocol.identity import Identity
 from speaker.protocol.links import OwnLinks
 from speaker.protocol.lives import peer_views, unheard_nodes

@@ -38,14 +38,7 @@ from speaker.plan import DRAINED_TIER
 from speaker.protocol.absences import Absences, ask_kernel
 from speaker.protocol.bundles import candidate_of
 from speaker.protocol.claims import ClaimLog
-from speaker.protocol.heartbeat import (
-    MAX_STOOD_IN,
-    STOOD_IN_OCTETS,
-    ClaimStep,
-    StoodIn,
-    pack_address,
-    pack_families,
-)
+from speaker.protocol.heartbeat import MAX_STOOD_IN, STOOD_IN_OCTETS, ClaimStep, StoodIn, pack_address, pack_families
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News
 from speaker.protocol.ownership import Ownership

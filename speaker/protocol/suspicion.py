@@ -48,8 +48,8 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
 from speaker.protocol.absences import Absences, ask_kernel
+from speaker.protocol.datagram import NONCE_OCTETS
 from speaker.protocol.effects import AskAddress, WatchFrames
-from speaker.protocol.heartbeat import NONCE_OCTETS
 from speaker.protocol.news import News
 from speaker.protocol.peers import Link, Peer, Sighting, Suspicion
 from speaker.protocol.roster import Roster

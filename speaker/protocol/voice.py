@@ -32,6 +32,7 @@ from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.crowd import Turns, idle_interval
+from speaker.protocol.datagram import Authenticator
 from speaker.protocol.effects import SendHeartbeat, SendUnicast
 from speaker.protocol.heartbeat import (
     HEARD_BYTES,
@@ -41,7 +42,6 @@ from speaker.protocol.heartbeat import (
     MAX_PREFIXES,
     SKILLS,
     STANDS_IN,
-    Authenticator,
     ClaimPart,
     ClaimStep,
     Flag,

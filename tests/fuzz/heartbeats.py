@@ -16,19 +16,18 @@ import msgspec
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
-from speaker.protocol import heartbeat as codec
+from speaker.protocol import datagram as codec
+from speaker.protocol import heartbeat
+from speaker.protocol.datagram import Authenticator, HeartbeatError, Unknown
 from speaker.protocol.effects import Effect, LinkState, NeighbourSeen
 from speaker.protocol.heartbeat import (
-    Authenticator,
     ClaimPart,
     ClaimStep,
     Heartbeat,
-    HeartbeatError,
     Message,
     Offer,
     OnBehalf,
     StoodIn,
-    Unknown,
     WireClaim,
     pack_address,
     pack_heard,
@@ -79,7 +78,7 @@ def message(payload: bytes) -> None:
     except HeartbeatError:
         return
     if isinstance(said, Unknown):
-        assert said.kind not in codec.KINDS
+        assert said.kind not in heartbeat.KINDS
     else:
         assert MEMBERS.parse(MEMBERS.encode(THEIR_SESSION, 2, said)).message == said
 
@@ -109,8 +108,8 @@ class Octets:
         return choices[self.number() % len(choices)]
 
 
-NODES = ("z", "y", "a", "x" * codec.MAX_NAME)
-LINKS = ("eth0", "eth1", "x" * codec.MAX_LINK_NAME)
+NODES = ("z", "y", "a", "x" * heartbeat.MAX_NAME)
+LINKS = ("eth0", "eth1", "x" * heartbeat.MAX_LINK_NAME)
 PREFIXES = (
     "10.0.0.9/16", "10.1.0.9/16", "0.0.0.0/0", "10.0.0.9", "nonsense", "", "2001:db8::9/64", "::/0", "10.0.0.9/99",
     "fe80::1%eth0/64", "10.0.9.0/24",
@@ -210,7 +209,7 @@ def _heartbeat(octets: Octets) -> Heartbeat:
     heard = [(octets.number() % 12, octets.number(2)) for _ in range(octets.number() % 5)]
     return Heartbeat(
         node=octets.one_of(NODES),
-        due_ms=1 + octets.number(2) % codec.LONGEST_INTERVAL_MS,
+        due_ms=1 + octets.number(2) % heartbeat.LONGEST_INTERVAL_MS,
         flags=octets.number(),
         link=octets.one_of(LINKS),
         mac=bytes((2, 0, 0, 0, 0, octets.number() % 12)),
@@ -248,7 +247,7 @@ def _offer(octets: Octets) -> Offer:
 
 def _claims(octets: Octets) -> ClaimStep | ClaimPart:
     claims = tuple(
-        WireClaim(pack_address(AddressText(octets.one_of(ADDRESSES))), _odd_number(octets) % codec.MAX_EPOCH, 0)
+        WireClaim(pack_address(AddressText(octets.one_of(ADDRESSES))), _odd_number(octets) % heartbeat.MAX_EPOCH, 0)
         for _ in range(octets.number() % 6)
     )
     marks = ((0, octets.number() % 4),) if claims and octets.number() % 4 == 0 else ()

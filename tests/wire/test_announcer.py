@@ -14,7 +14,7 @@ import pytest
 
 from cluster.objects import AddressText
 from speaker.link import LinkName, Mac
-from speaker.protocol.heartbeat import Authenticator
+from speaker.protocol.datagram import Authenticator
 from speaker.protocol.settings import RestartMode
 from speaker.wire.arp.frames import READ_OCTETS, ArpFrame, Operation
 from speaker.wire.heartbeats.port import HEARTBEAT_PORT

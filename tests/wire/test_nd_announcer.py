@@ -15,7 +15,7 @@ import pytest
 
 from cluster.objects import AddressText
 from speaker.link import LinkName
-from speaker.protocol.heartbeat import Authenticator
+from speaker.protocol.datagram import Authenticator
 from speaker.wire.addresses import WireAddress
 from speaker.wire.bpf import PASS, assemble
 from speaker.wire.ethernet import ETHERTYPE_IPV6, FrameError

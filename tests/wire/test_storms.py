@@ -21,7 +21,8 @@ from bench.asking import foreign_cpu
 from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import Mac
-from speaker.protocol.heartbeat import Authenticator, Flag, Heartbeat, pack_heard
+from speaker.protocol.datagram import Authenticator
+from speaker.protocol.heartbeat import Flag, Heartbeat, pack_heard
 from speaker.wire.addresses import WireAddress
 from speaker.wire.heartbeats.encapsulation import UdpFrame
 from speaker.wire.heartbeats.families import ENCAPSULATIONS

@@ -5,7 +5,7 @@ Senders pad it to Ethernet's least length of 60.
 
 Receivers ignore the padding, and speakers say more to each other there: a question may carry a *nonce*, and the answer
 to it a *proof*, each behind four octets that tell it from padding. An answer without a proof may come from any host
-that answers ARP. ``heartbeat`` makes proofs and judges them.
+that answers ARP. ``datagram`` makes proofs and judges them.
 
 What is read here is checked for its form (`FrameError`). The responder judges whether its content is believable.
 """

@@ -17,7 +17,7 @@ forwards packets: the address of a Service is nobody's router.
 
 Speakers say more to each other, in an option of the type that is kept for experiments (253, RFC 4727): a solicitation
 may carry a *nonce*, and the answer to it a *proof*, each behind four octets that tell it from others' experiments.
-Everybody else skips the option (RFC 4861 §9). Whether a proof is one, ``heartbeat`` knows.
+Everybody else skips the option (RFC 4861 §9). Whether a proof is one, ``datagram`` knows.
 
 Everything here comes from the LAN and may be hostile. What RFC 4861 §7.1 demands is checked before anything else is
 done with a frame: the hop limit of 255, which says that no router has passed it on; the checksum; lengths; the options,

@@ -7,8 +7,8 @@ from speaker.link import LinkName, Mac
 from speaker.protocol.claims import Claim
 from speaker.protocol.detector import Detector
 from speaker.protocol.effects import Decision, Effect, LinkState
-from speaker.protocol.heartbeat import ReplayWindow
 from speaker.protocol.peers import Link, Peer, Sighting, Suspicion
+from speaker.protocol.replay import ReplayWindow
 from speaker.protocol.roster import Roster
 from speaker.protocol.settings import Settings
 from speaker.protocol.standing import Standing

@@ -12,14 +12,8 @@ from msgspec.structs import replace
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName
 from speaker.protocol.claims import LOG_STEPS, MAX_CLAIMS, Claim, ClaimLog, ClaimMirror, outranks
-from speaker.protocol.heartbeat import (
-    LONGEST_SAID,
-    Authenticator,
-    ClaimPart,
-    ClaimStep,
-    WireClaim,
-    pack_address,
-)
+from speaker.protocol.datagram import Authenticator
+from speaker.protocol.heartbeat import LONGEST_SAID, ClaimPart, ClaimStep, WireClaim, pack_address
 from tests.speaker.protocol.versions import MISSING
 
 SEALER = Authenticator("c", (b"k" * 32,))

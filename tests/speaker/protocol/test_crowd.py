@@ -10,6 +10,7 @@ from cluster.objects import NodeName
 from speaker.protocol.absences import Absences
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.crowd import HEARTBEATS_S, LISTED, Turns, idle_interval, rounds, scale_of
+from speaker.protocol.datagram import Authenticator
 from speaker.protocol.effects import Effect, SendHeartbeat
 from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.heartbeat import (
@@ -19,7 +20,6 @@ from speaker.protocol.heartbeat import (
     MAX_HEARD,
     RETURNED,
     SUSPECTED,
-    Authenticator,
     Heartbeat,
     all_hows,
     how_heard,

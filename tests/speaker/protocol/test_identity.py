@@ -8,7 +8,8 @@ from cluster.objects import AddressText, NodeName
 from speaker.link import Mac
 from speaker.protocol.absences import Absences
 from speaker.protocol.crowd import MAX_PEERS
-from speaker.protocol.heartbeat import Drop, Envelope, Flag, Heartbeat, HeartbeatError, pack_heard
+from speaker.protocol.datagram import Drop, Envelope, HeartbeatError
+from speaker.protocol.heartbeat import Flag, Heartbeat, pack_heard
 from speaker.protocol.identity import MAX_PENDING, TWIN_S, Identity
 from speaker.protocol.mirrors import Mirrors
 from speaker.protocol.news import News

@@ -14,8 +14,9 @@ import pytest
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan, PlanChange
+from speaker.protocol.datagram import Authenticator
 from speaker.protocol.effects import Decision, Effect, LinkState
-from speaker.protocol.heartbeat import Authenticator, Flag, Heartbeat, pack_heard
+from speaker.protocol.heartbeat import Flag, Heartbeat, pack_heard
 from speaker.protocol.protocol import Protocol
 from speaker.protocol.settings import Settings
 

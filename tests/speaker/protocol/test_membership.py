@@ -8,18 +8,8 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
 from speaker.protocol.absences import Absences
-from speaker.protocol.heartbeat import (
-    BY_GROUP,
-    RETURNED,
-    SUSPECTED,
-    Drop,
-    Envelope,
-    Flag,
-    Heartbeat,
-    Message,
-    Unknown,
-    pack_heard,
-)
+from speaker.protocol.datagram import Drop, Envelope, Unknown
+from speaker.protocol.heartbeat import BY_GROUP, RETURNED, SUSPECTED, Flag, Heartbeat, Message, pack_heard
 from speaker.protocol.identity import Identity
 from speaker.protocol.membership import Membership
 from speaker.protocol.mirrors import Mirrors

@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
-from speaker.protocol import heartbeat
-from speaker.protocol.heartbeat import Authenticator, Envelope, Heartbeat, HeartbeatError, Message, Offer, OnBehalf
+from speaker.protocol.datagram import Authenticator, Drop, Envelope, HeartbeatError
+from speaker.protocol.heartbeat import Heartbeat, Message, Offer, OnBehalf
 
 ROOT = Path(__file__).parents[3]
 LAST = "892d4a45ead606ffe67eef65f5978d44221d1afb"
@@ -62,7 +62,7 @@ class LastAuthenticator(Authenticator):
         try:
             envelope = self._last.parse(data)
         except last.HeartbeatError as error:
-            raise HeartbeatError(heartbeat.Drop(error.reason.value), str(error)) from error
+            raise HeartbeatError(Drop(error.reason.value), str(error)) from error
         plain = [type(envelope.message).__struct_config__.tag, *msgspec.structs.astuple(envelope.message)]
         message = msgspec.convert(plain, Message)
         return Envelope(envelope.session, envelope.sequence, message)

@@ -6,15 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cluster.objects import AddressText
+from speaker.protocol.datagram import Authenticator, HeartbeatError
 from speaker.protocol.heartbeat import (
     MAX_EPOCH,
     MAX_PARTS,
-    Authenticator,
     ClaimPart,
     ClaimStep,
     Flag,
     Heartbeat,
-    HeartbeatError,
     Message,
     WireClaim,
     pack_address,

@@ -15,8 +15,9 @@ from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import Mac
 from speaker.protocol.conflicts import LONGEST_GAP_S, PROBE_WAIT_S
+from speaker.protocol.datagram import Authenticator
 from speaker.protocol.effects import ConflictView
-from speaker.protocol.heartbeat import Authenticator, Heartbeat
+from speaker.protocol.heartbeat import Heartbeat
 from speaker.protocol.settings import RestartMode, Settings
 from tests.speaker.protocol.simulation.both_families import BOTH, IPV4, IPV6
 from tests.speaker.protocol.simulation.machines import Stranger

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText, NodeName
 from speaker.plan import DRAINED_TIER, Bundle
+from speaker.protocol.datagram import Authenticator
 from speaker.protocol.handing import ANSWER_S, ASK_S, MAX_ON_OFFER, OFFER_S, UNANSWERED
-from speaker.protocol.heartbeat import Authenticator
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
     assert_each_is_answered_by_one,

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText
 from speaker.protocol.absences import NOBODY_S
-from speaker.protocol.heartbeat import Authenticator, ClaimStep, OnBehalf, StoodIn, WireClaim, pack_address
+from speaker.protocol.datagram import Authenticator
+from speaker.protocol.heartbeat import ClaimStep, OnBehalf, StoodIn, WireClaim, pack_address
 from speaker.protocol.settings import RestartMode, Settings
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.liar import Liar

@@ -9,7 +9,8 @@ import pytest
 
 from cluster.addresses import Family
 from cluster.objects import AddressText
-from speaker.protocol.heartbeat import Authenticator, ClaimStep, Message
+from speaker.protocol.datagram import Authenticator
+from speaker.protocol.heartbeat import ClaimStep, Message
 from tests.speaker.protocol.simulation.both_families import BOTH, IPV4
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.scenes import VIP, numbered, owner_of, protocol_of, seconds_until_answered

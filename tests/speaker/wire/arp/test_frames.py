@@ -11,7 +11,7 @@ from scapy.layers.l2 import ARP, Ether
 
 from cluster.objects import AddressText
 from speaker.link import Mac
-from speaker.protocol import heartbeat
+from speaker.protocol import datagram
 from speaker.wire.addresses import WireAddress
 from speaker.wire.arp import frames
 from speaker.wire.arp.frames import ArpFrame, Operation
@@ -66,7 +66,7 @@ def test_nonce_and_proof_are_read_where_they_belong_and_whole_or_not_at_all(fram
 
 
 def test_proof_is_as_long_as_the_protocols() -> None:
-    assert frames.PROOF_OCTETS == heartbeat.PROOF_OCTETS
+    assert frames.PROOF_OCTETS == datagram.PROOF_OCTETS
 
 
 @given(frame=st.one_of(arp_frames, speakers_frames))

@@ -17,7 +17,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 
 from speaker.link import Mac
-from speaker.protocol import heartbeat
+from speaker.protocol import datagram
 from speaker.wire.addresses import WireAddress
 from speaker.wire.ethernet import FrameError
 from speaker.wire.nd import frames
@@ -147,7 +147,7 @@ def test_unsolicited_is_to_all_nodes_and_overrides() -> None:
 
 
 def test_proof_is_as_long_as_the_protocols() -> None:
-    assert frames.PROOF_OCTETS == heartbeat.PROOF_OCTETS
+    assert frames.PROOF_OCTETS == datagram.PROOF_OCTETS
 
 
 @pytest.mark.parametrize(
