@@ -55,7 +55,7 @@ class Answers:
         moved: list[AddressText] = []
         for address in dict.fromkeys(chain(ownership.touched, self._stand_ins.touched)):
             before, macs_before = self.where.get(address, NOWHERE), self.macs.get(address, NO_MACS)
-            held, macs = ownership.held_on(address, now), self._stand_ins.lent(address, now)
+            held, macs = ownership.owners.held_on(address, now), self._stand_ins.lent(address, now)
             macs = {link: mac for link, mac in macs.items() if link not in held}
             here = held.union(macs)
             if before == here and macs_before == macs:

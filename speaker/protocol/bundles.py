@@ -74,6 +74,11 @@ class Bundles:
         self._count(change.changed, 1)
         return Changed(change.changed, former, resumed)
 
+    def having(self, addresses: Iterable[AddressText]) -> list[Bundle]:
+        """Those that have some of the addresses, each once."""
+        bundles = (self.of.get(address) for address in addresses)
+        return list({bundle.id: bundle for bundle in bundles if bundle is not None}.values())
+
     def load(self, now: float) -> int:
         """Addresses that somebody may hold."""
         if now - self._counted_at >= RECOUNT_S:

@@ -25,9 +25,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import ceil
 
-from cluster.objects import NodeName
+from cluster.objects import AddressText, NodeName
 from speaker.plan import Bundle, Candidate
-from speaker.protocol.bundles import Bundles
+from speaker.protocol.bundles import Bundles, candidate_of
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.owners import Owners
 from speaker.protocol.peers import LinkFamily
@@ -62,6 +62,16 @@ class Choosing:
         if candidate.node == self._roster.node:
             return True
         return self._roster.able_since(candidate.node, places, candidate.interfaces, starting=cold) is not None
+
+    def can_be_taken_from(self, node: NodeName, address: AddressText, bundle: Bundle, now: float) -> bool:
+        """Whether another node could hold an address of the bundle that is ranked before this one, or this one is not
+        ranked."""
+        places, ranked = frozenset(self._owners.counts(address, now)), candidate_of(bundle, node)
+        return any(
+            self.able_now(each, places)
+            for each in bundle.candidates
+            if each.node != node and (ranked is None or (each.ending, each.tier) < (ranked.ending, ranked.tier))
+        )
 
     def begin(self) -> None:
         """Ask anew who is able, whether nodes differ, and where the bundles of groups are: the answers are kept while

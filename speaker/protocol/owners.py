@@ -37,7 +37,7 @@ from speaker.plan import Bundle
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import Claim, ClaimLog, outranks
 from speaker.protocol.heartbeat import MAX_CLAIM_LINKS, MAX_EPOCH
-from speaker.protocol.peers import LinkFamily, Network
+from speaker.protocol.peers import LinkFamily, Network, Peer
 from speaker.protocol.roster import Roster
 from speaker.protocol.subnets import Subnets, networks_of
 
@@ -113,11 +113,12 @@ class Owners:
         place = self._place(address, now)
         return bool(place.belongs) and not place.answered_on
 
-    def networks(self, address: AddressText, now: float) -> frozenset[Network]:
-        """The subnets of the links on which the address belongs."""
+    def networks(self, bundle: Bundle, now: float) -> frozenset[Network]:
+        """The subnets of the links on which its addresses belong."""
         links = self._roster.links
         return frozenset(
             network
+            for address in bundle.addresses
             for place in self._place(address, now).belongs
             for network in networks_of(links[place.link].state.prefixes)
         )
@@ -169,6 +170,23 @@ class Owners:
             if best is None or outranks(claim, node, best.claim, best.node):
                 best = Owner(node, claim)
         return best
+
+    def is_served_on(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
+        """Whether the address is in the Plan, can be asked for on the link, and the peer answers for it there if it
+        holds it."""
+        return address in self._bundles.of and self.answers_there(address, link, peer, now)
+
+    def answers_there(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
+        """Whether the address can be asked for on the link, and the peer answers for it there if it holds it."""
+        claim = self._roster.claim_on(peer, address, link)
+        if claim is None or not self.speaks(link, address):
+            return False
+        return bool(claim.links) or link in self.links_of_unnamed(address, now)
+
+    def owner_node(self, address: AddressText, link: LinkName) -> NodeName | None:
+        """Whose the address is on the link."""
+        owner = self.owner(address, link)
+        return owner.node if owner is not None else None
 
     def owner(self, address: AddressText, link: LinkName) -> Owner | None:
         rival = self.rival(address, link)

@@ -15,7 +15,7 @@ in one of four ways:
 How a change runs through the parts:
 
 1. ``bundles`` takes over the Plan, and says what changed.
-2. ``owners`` says who owns an address on which link.
+2. ``owners`` says who owns an address on which link. Who answers for addresses, or watches others do so, asks there.
 3. ``claiming`` says which bundles without an owner are this node's to claim now; ``choosing`` says who should have one.
 4. ``moving`` says which bundles this node should hand over, and ``handing`` says so to the successor.
 5. This module makes the claims, and tells by ``touched`` which addresses to look at.
@@ -41,7 +41,7 @@ from cluster.times import NEVER
 from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
 from speaker.protocol.arbitration import Arbitration, Held, Verdict
-from speaker.protocol.bundles import Bundles, Changed, candidate_of
+from speaker.protocol.bundles import Bundles, Changed
 from speaker.protocol.choosing import Choosing
 from speaker.protocol.chosen import Chosen
 from speaker.protocol.claiming import Claiming, ToClaim
@@ -53,7 +53,6 @@ from speaker.protocol.former import Former
 from speaker.protocol.handing import HandOvers
 from speaker.protocol.moving import Moving
 from speaker.protocol.owners import HIGHEST_EPOCH, Owner, Owners
-from speaker.protocol.peers import Network, Peer
 from speaker.protocol.probes import Probes
 from speaker.protocol.roster import Roster
 from speaker.protocol.spreading import Spreading
@@ -69,23 +68,24 @@ class Ownership:
 
     def __init__(self, roster: Roster, log: ClaimLog, foreign: ForeignSpeakers, rng: random.Random) -> None:
         self.log = log
+        self._bundles = Bundles()
+        self.owners = Owners(roster, log, self._bundles)
+        """Who asks whose an address is, or where it may be answered, asks this."""
         self.touched: dict[AddressText, None] = {}
         """Addresses for which own claims, or where they are answered, may have changed, until the owner of this clears
         it."""
         self._roster = roster
-        self._bundles = Bundles()
-        self._owners = Owners(roster, log, self._bundles)
-        self.conflicts = Conflicts(roster, self._owners.links_of, log.claims.__contains__)
-        self.probes = Probes(roster, self._owners, self.conflicts, foreign)
+        self.conflicts = Conflicts(roster, self.owners.links_of, log.claims.__contains__)
+        self.probes = Probes(roster, self.owners, self.conflicts, foreign)
         self.hand_overs = HandOvers(roster, rng)
         chosen = Chosen()
-        spreading = Spreading(self._bundles, self._owners, self.hand_overs, chosen)
-        self._choosing = Choosing(roster, log, self._bundles, self._owners, spreading)
+        spreading = Spreading(self._bundles, self.owners, self.hand_overs, chosen)
+        self.choosing = Choosing(roster, log, self._bundles, self.owners, spreading)
         self._arbitration = Arbitration(roster)
         self.degraded: frozenset[LinkName] = frozenset()
         """Links on which somebody cannot be heard, as of the last ``confirm``."""
-        self.recorded = Former(roster, self._choosing)
-        tables = (roster, self._bundles, self._owners, self._choosing, self.hand_overs)
+        self.recorded = Former(roster, self.choosing)
+        tables = (roster, self._bundles, self.owners, self.choosing, self.hand_overs)
         self._claiming = Claiming(
             *tables, probes=self.probes, arbitration=self._arbitration, former=self.recorded, chosen=chosen
         )
@@ -103,6 +103,11 @@ class Ownership:
         self._planned = False
         """There was a Plan already."""
 
+    @property
+    def bundles(self) -> int:
+        """How many there are in the Plan."""
+        return len(self._bundles.by_id)
+
     # ------------------------------------------------------------------------------------------------ inputs
 
     def set_plan(self, plan: Plan, now: float) -> None:
@@ -116,13 +121,13 @@ class Ownership:
     def links_changed(self, now: float, *, complete: bool = False) -> None:
         """Links are not what they were; ``complete``, where one is new or renamed, so that none that is lacking is
         merely on its way."""
-        self._owners.forget_links()
+        self.owners.forget_links()
         self._to_look_at.update(dict.fromkeys(self._bundles.by_id, complete))
         self._follow(now)
 
     def networks_changed(self, now: float) -> None:
         """What is known of subnets, or where answering is suspended, is not what it was."""
-        self._owners.forget_links()
+        self.owners.forget_links()
         for id_ in self._bundles.by_id:
             self._to_look_at.setdefault(id_, False)
         self._follow(now)
@@ -163,7 +168,7 @@ class Ownership:
 
     def give_up(self, why: str, now: float) -> None:
         """Release every claim."""
-        held = self._claimed_bundles()
+        held = self._bundles.having(self.log.claims)
         self._release(list(self.log.claims), why)
         for bundle in held:
             self._claiming.look(bundle, now)
@@ -187,7 +192,7 @@ class Ownership:
             return
         if answer.epoch:
             for address in bundle.addresses:
-                self._owners.note_epoch(address, min(answer.epoch, HIGHEST_EPOCH) - 1)
+                self.owners.note_epoch(address, min(answer.epoch, HIGHEST_EPOCH) - 1)
         if verdict is Verdict.RELEASE:
             self._release_bundle(bundle, f"on record with {answer.holder}", now)
         elif verdict is Verdict.REPEAT:
@@ -200,8 +205,8 @@ class Ownership:
         before = self.degraded
         self.degraded = frozenset(name for name, link in self._roster.links.items() if link.blocked)
         for links, keep in ((self.degraded - before, True), (resumed & self.degraded & before, False)):
-            for bundle in self._claimed_bundles() if links else ():
-                if not links.isdisjoint(self._owners.links_of_any(bundle.addresses, now)):
+            for bundle in self._bundles.having(self.log.claims) if links else ():
+                if not links.isdisjoint(self.owners.links_of_any(bundle.addresses, now)):
                     self._arbitration.confirm(bundle.id, now, keep=keep)
 
     def doubt(self, address: AddressText, now: float) -> None:
@@ -216,7 +221,7 @@ class Ownership:
         if bundle is None or not claimed:
             return None
         epoch = max(self.log.claims[address].epoch for address in claimed)
-        return Held(bundle, self._owners.links_of_any(bundle.addresses, now), epoch)
+        return Held(bundle, self.owners.links_of_any(bundle.addresses, now), epoch)
 
     def _release_bundle(self, bundle: Bundle, why: str, now: float) -> None:
         self._release(self._claimed(bundle), why)
@@ -261,7 +266,7 @@ class Ownership:
         self._release([address for address in gone if address in self.log.claims], "left the Plan")
         self._touch(gone)
         for address in gone:
-            self._owners.forget(address)
+            self.owners.forget(address)
             self.probes.forget(address)
             self.conflicts.forget(address)
         if former.id not in self._bundles.by_id:
@@ -273,10 +278,10 @@ class Ownership:
     def _look_at(self, bundle: Bundle, now: float, *, complete: bool) -> None:
         """A bundle is not what it was, or its links are not."""
         for address in bundle.addresses:
-            self._owners.move(address)
-            self._owners.note_epochs(address)
+            self.owners.move(address)
+            self.owners.note_epochs(address)
             if address in self.log.claims:
-                self._owners.note_epoch(address, self.log.claims[address].epoch)
+                self.owners.note_epoch(address, self.log.claims[address].epoch)
                 if bundle.id not in self._moving.tenures:
                     former = self._former_tenures.get(address)
                     self._moving.tenures[bundle.id] = replace(former) if former else self._tenure(bundle, now)
@@ -288,7 +293,7 @@ class Ownership:
 
     def _say_links(self, bundle: Bundle, now: float) -> None:
         """Have the claims on a bundle say for which links they are now."""
-        links = self._owners.claimed_for(bundle, now)
+        links = self.owners.claimed_for(bundle, now)
         for address in self._claimed(bundle):
             claim = self.log.claims[address]
             if links != claim.links:
@@ -300,58 +305,6 @@ class Ownership:
         """Those of its addresses that this node claims."""
         return [address for address in bundle.addresses if address in self.log.claims]
 
-    def _claimed_bundles(self) -> list[Bundle]:
-        """Those of which this node claims something."""
-        claimed = (self._bundles.of.get(address) for address in self.log.claims)
-        return list({bundle.id: bundle for bundle in claimed if bundle is not None}.values())
-
-    # ------------------------------------------------------------------------------------------------ answers
-
-    @property
-    def bundles(self) -> int:
-        """How many there are in the Plan."""
-        return len(self._bundles.by_id)
-
-    def plans(self, address: AddressText) -> bool:
-        """Whether the Plan has the address."""
-        return address in self._bundles.of
-
-    def links_of(self, address: AddressText, now: float) -> frozenset[LinkName]:
-        """Where the address may be answered."""
-        return self._owners.links_of(address, now)
-
-    def is_served_on(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
-        """Whether the address is in the Plan, can be asked for on the link, and the peer answers for it there if it
-        holds it."""
-        return address in self._bundles.of and self.answers_there(address, link, peer, now)
-
-    def answers_there(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
-        """Whether the address can be asked for on the link, and the peer answers for it there if it holds it."""
-        claim = self._roster.claim_on(peer, address, link)
-        if claim is None or not self._owners.speaks(link, address):
-            return False
-        return bool(claim.links) or link in self._owners.links_of_unnamed(address, now)
-
-    def owner_node(self, address: AddressText, link: LinkName) -> NodeName | None:
-        """Whose the address is on the link."""
-        owner = self._owners.owner(address, link)
-        return owner.node if owner is not None else None
-
-    def bundle_of(self, address: AddressText) -> Bundle | None:
-        return self._bundles.of.get(address)
-
-    def can_be_taken_from(self, address: AddressText, node: NodeName, now: float) -> bool:
-        """Whether another node could hold the address that is ranked before this one, or this one is not ranked."""
-        bundle = self._bundles.of.get(address)
-        if bundle is None:
-            return False
-        places, ranked = frozenset(self._owners.counts(address, now)), candidate_of(bundle, node)
-        return any(
-            self._choosing.able_now(each, places)
-            for each in bundle.candidates
-            if each.node != node and (ranked is None or (each.ending, each.tier) < (ranked.ending, ranked.tier))
-        )
-
     # ------------------------------------------------------------------------------------------------ a restart
 
     def resume(self, claims: Mapping[AddressText, Claim], now: float) -> list[AddressText]:
@@ -361,14 +314,14 @@ class Ownership:
         bundles: dict[BundleId, Bundle] = {}
         for address, claim in claims.items():
             bundle = self._bundles.of.get(address)
-            if bundle is None or address in self.log.claims or self._owners.is_unspoken(address, now):
+            if bundle is None or address in self.log.claims or self.owners.is_unspoken(address, now):
                 continue
-            self.log.put(address, claim._replace(links=self._owners.claimed_for(bundle, now)))
-            winner, _ = self._owners.rivals(address, now)
+            self.log.put(address, claim._replace(links=self.owners.claimed_for(bundle, now)))
+            winner, _ = self.owners.rivals(address, now)
             if winner is not None:
                 self.log.put(address, None)
                 continue
-            self._owners.note_epoch(address, claim.epoch)
+            self.owners.note_epoch(address, claim.epoch)
             self.probes.forget(address)
             self._roster.report("Claimed", address=address, epoch=claim.epoch, why="resumed")
             resumed.append(address)
@@ -379,9 +332,7 @@ class Ownership:
         self._touch(resumed)
         return resumed
 
-    def held_on(self, address: AddressText, now: float) -> frozenset[LinkName]:
-        """Where the address is this node's to answer for now, unless answering is suspended there."""
-        return self._owners.held_on(address, now)
+    # ------------------------------------------------------------------------------------------------ in time
 
     def next_deadline(self) -> float:
         if self._follow_at < NEVER:
@@ -448,7 +399,7 @@ class Ownership:
         for address, why in addresses.items():
             bundle = self._bundles.of.get(address)
             if bundle is not None:
-                self._owners.note_epochs(address)
+                self.owners.note_epochs(address)
                 looked[bundle.id] = bundle, why
                 if address in self._roster.claimants:
                     self.probes.forget(address)
@@ -458,7 +409,7 @@ class Ownership:
                     if bundle.id not in self._moving.tenures:
                         self.recorded.forget(bundle.id)
             if address in self.log.claims:
-                winner, some_kept = self._owners.rivals(address, now)
+                winner, some_kept = self.owners.rivals(address, now)
                 if winner is not None:
                     lost.setdefault(winner.node, []).append((address, winner))
                 elif some_kept:
@@ -479,21 +430,18 @@ class Ownership:
     # ------------------------------------------------------------------------------------------------ claiming
 
     def _tenure(self, bundle: Bundle, now: float) -> Tenure:
-        return Tenure(now, self._networks(bundle, now))
-
-    def _networks(self, bundle: Bundle, now: float) -> frozenset[Network]:
-        return frozenset(network for address in bundle.addresses for network in self._owners.networks(address, now))
+        return Tenure(now, self.owners.networks(bundle, now))
 
     def _claim(self, due: ToClaim, now: float) -> None:
         bundle, addresses, after_ms = due.bundle, due.addresses, int((now - due.since) * 1000)
         tenure = self._tenure(bundle, now)
-        alone = any(self._roster.links[place.link].alone for place in self._owners.places_of_any(addresses, now))
-        epoch = self._owners.next_epoch(bundle, alone, above=self.recorded.epoch(bundle))
-        if all(self._owners.never_held(address) for address in addresses):
+        alone = any(self._roster.links[place.link].alone for place in self.owners.places_of_any(addresses, now))
+        epoch = self.owners.next_epoch(bundle, alone, above=self.recorded.epoch(bundle))
+        if all(self.owners.never_held(address) for address in addresses):
             self._moving.giving.enter(bundle, tenure, now)
-        claim = Claim(epoch, due.own.preference, self._owners.claimed_for(bundle, now))
+        claim = Claim(epoch, due.own.preference, self.owners.claimed_for(bundle, now))
         for address in addresses:
-            self._owners.note_epoch(address, epoch)
+            self.owners.note_epoch(address, epoch)
             self.probes.forget(address)
             self.log.put(address, claim)
             self._roster.report("Claimed", address=address, epoch=epoch, why=due.why, after_ms=after_ms)
@@ -509,13 +457,13 @@ class Ownership:
         its holders there may not have been heard. So is one for interfaces that this node does not have, or has by
         another name, since it keeps the address from others; but not while links go, of which one may be back in a
         moment: when they are ``complete``."""
-        unspoken = [address for address in self._claimed(bundle) if self._owners.is_unspoken(address, now)]
+        unspoken = [address for address in self._claimed(bundle) if self.owners.is_unspoken(address, now)]
         if unspoken:
             self._release(unspoken, "no link speaks its family")
         tenure = self._moving.tenures.get(bundle.id)
         if tenure is None:
             return
-        networks = self._networks(bundle, now)
+        networks = self.owners.networks(bundle, now)
         why = ""
         if networks and tenure.made_on and tenure.made_on.isdisjoint(networks):
             why = "made on another network"
@@ -539,7 +487,7 @@ class Ownership:
         for address in addresses:
             epoch = self.log.claims[address].epoch
             if address in self._bundles.of:
-                self._owners.note_epoch(address, epoch)
+                self.owners.note_epoch(address, epoch)
             self.log.put(address, None)
             self._roster.report("Released", address=address, epoch=epoch, why=why)
         for id_ in self._close(addresses):
@@ -548,5 +496,4 @@ class Ownership:
     def _close(self, addresses: list[AddressText]) -> list[BundleId]:
         """Returns the bundles of which nothing is claimed any more."""
         self._touch(addresses)
-        bundles = {bundle.id: bundle for address in addresses if (bundle := self._bundles.of.get(address)) is not None}
-        return [bundle.id for bundle in bundles.values() if not self._claimed(bundle)]
+        return [bundle.id for bundle in self._bundles.having(addresses) if not self._claimed(bundle)]

@@ -121,8 +121,8 @@ class Protocol:
         self._stand_ins = StandIns(
             session, self._roster, self._ownership, mirrors=self._mirrors, absences=self._absences
         )
-        self._suspicions = Suspicions(self._roster, rng, self._ownership.is_served_on, self._absences)
-        self._links = OwnLinks(self._roster, self._log, self._ownership.links_of)
+        self._suspicions = Suspicions(self._roster, rng, self._ownership.owners.is_served_on, self._absences)
+        self._links = OwnLinks(self._roster, self._log, self._ownership.owners.links_of)
         self._answers = Answers(self._roster, self._ownership, self._stand_ins)
         self._restarting = Restarting(
             session,
@@ -452,7 +452,7 @@ class Protocol:
 
     def plans(self, address: AddressText) -> bool:
         """Whether the Plan has the address."""
-        return self._ownership.plans(address)
+        return self._ownership.owners.bundle_of(address) is not None
 
     def conflicts(self) -> Iterator[ConflictView]:
         """Who else has addresses of the Plan, as far as this node is to tell of them."""

@@ -95,7 +95,8 @@ class StandIns:
         """Addresses for which another MAC may be to be named now, until the owner of this clears it."""
         self._session = session
         self._roster = roster
-        self._ownership = ownership
+        self._owners = ownership.owners
+        self._choosing = ownership.choosing
         self._mirrors = mirrors
         self._absences = absences
         self._posts: dict[int, _Post] = {}
@@ -147,7 +148,7 @@ class StandIns:
                         macs[link] = post.peer.sightings[link].mac
         free = self._free.get(address)
         for link, mac in free.macs.items() if free is not None else ():
-            if link in self._roster.links and self._ownership.owner_node(address, link) is None:
+            if link in self._roster.links and self._owners.owner_node(address, link) is None:
                 macs.setdefault(link, mac)
         return macs
 
@@ -155,9 +156,9 @@ class StandIns:
         """Whether the peer's claim owns the address there, and no later session of its node claims it as well."""
         if link not in self._roster.links or link not in peer.sightings:
             return False
-        if not self._ownership.answers_there(address, link, peer, now):
+        if not self._owners.answers_there(address, link, peer, now):
             return False
-        if self._ownership.owner_node(address, link) != peer.node:
+        if self._owners.owner_node(address, link) != peer.node:
             return False
         present = self._roster.peers.get(peer.node)
         if present is None or present is peer:
@@ -390,12 +391,12 @@ class StandIns:
 
     def _ends(self, address: AddressText, node: NodeName, now: float) -> bool:
         """Whether by this node's Plan the node should hold the address no more."""
-        bundle = self._ownership.bundle_of(address)
+        bundle = self._owners.bundle_of(address)
         if bundle is None:
             return True
         candidate = candidate_of(bundle, node)
         wanted = candidate is not None and candidate.tier < DRAINED_TIER and not candidate.ending
-        return not wanted and self._ownership.can_be_taken_from(address, node, now)
+        return not wanted and self._choosing.can_be_taken_from(node, address, bundle, now)
 
     def take_steps(self) -> list[tuple[int, ClaimStep]]:
         """Steps of sessions' claims, to be said on their behalf."""
