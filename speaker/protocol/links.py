@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from cluster.objects import AddressText
 from cluster.times import LONG_AGO, NEVER
-from speaker.link import LinkName
+from speaker.link import LinkName, Mac
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.effects import LinkState, SendGratuitous
 from speaker.protocol.fencing import DOUBT_S, Fence, FenceEvent, FenceOutcome
@@ -105,6 +105,10 @@ class OwnLinks:
                 sighting.detector.skip(sighting.detector.interval, now)
                 news.add(self._roster.change_standing(peer, name, Sign.EXCUSE, "", now))
         return news
+
+    def is_own(self, mac: Mac) -> bool:
+        """Whether one of this node's links has the MAC."""
+        return any(mac == link.state.mac for link in self._roster.links.values())
 
     def review(self, now: float) -> News:
         """Answer, claim and speak again where that is due."""

@@ -13,6 +13,7 @@ The parts:
   they are, ``mirrors`` with the claims of others, ``links`` with this node's links, ``witnesses`` with other frames.
 - Who should be there, by the API, and is not heard: ``expected``.
 - Who lives: ``suspicion`` finds it out, and ``standing`` says what that changes.
+- Who starts: ``starting`` says when this speaker may claim. Until then it listens.
 - Who restarts: ``absences`` knows whose claims count although they are not heard, ``standing_in`` answers for others,
   ``restarting`` ends this speaker, and ``resuming`` has it hold again what it held.
 - Who holds what, and who answers: ``ownership`` claims and releases, ``former`` knows who held it before a start of the
@@ -24,10 +25,6 @@ The parts:
   are, and ``datagram`` which of them are believed. ``drops`` counts what is dropped of what is heard.
 
 This module combines them. Each part returns its ``News``, and the news go to the parts that they concern.
-
-**Start.** Nothing is claimed until four things are so: heartbeats have been able to flow for a second and three
-intervals, there is a Plan, the claims of all who were heard are known, and who is expected was heard or had time to
-answer.
 
 **Trouble of this node.** Where the kernel does not take the heartbeats for a link, nobody is declared dead there. Where
 the kernel has dropped frames, D grows by half a second. ``own_trouble`` says both. After a stall of half the detection
@@ -54,7 +51,7 @@ from speaker.plan import BundleId, Plan, PlanChange
 from speaker.protocol.absences import Absences
 from speaker.protocol.answers import Answers
 from speaker.protocol.claims import ClaimLog
-from speaker.protocol.crowd import ASKED_S, scale_of
+from speaker.protocol.crowd import scale_of
 from speaker.protocol.datagram import Authenticator, HeartbeatError
 from speaker.protocol.drops import Drops
 from speaker.protocol.effects import (
@@ -69,7 +66,6 @@ from speaker.protocol.effects import (
     RecordAnswer,
 )
 from speaker.protocol.expected import Expected
-from speaker.protocol.fencing import DOUBT_S
 from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.identity import Identity
 from speaker.protocol.links import OwnLinks
@@ -86,14 +82,11 @@ from speaker.protocol.roster import Roster
 from speaker.protocol.sessions import Sessions
 from speaker.protocol.settings import Settings
 from speaker.protocol.standing_in import StandIns
+from speaker.protocol.starting import Starting
 from speaker.protocol.suspicion import Suspicions
 from speaker.protocol.voice import Voice
 from speaker.protocol.witnesses import Witnesses
 
-STARTING_INTERVALS = 3
-LATENESS_HALF_LIFE_S = 1.0
-LOST_FRAMES_S = 0.5
-"""What is added to D when frames were lost here: some heartbeats of each peer, for the time of a full queue."""
 NETWORKS_REST_S = 0.0002
 """For each bundle, between looks at where all of them belong: a member may say another subnet in each heartbeat."""
 
@@ -138,7 +131,13 @@ class Protocol:
         self._voice = Voice(
             session, self._roster, self._log, rng, now, stand_ins=self._stand_ins, missing=self._expected.due
         )
-        self._speaking_since: float | None = None
+        self._starting = Starting(
+            self._roster,
+            self._voice,
+            identity=self._identity,
+            expected=self._expected,
+            restarting=self._restarting,
+        )
         self._timer_at = now
         self._news = News()
         """What was found out, and not yet carried over."""
@@ -154,7 +153,7 @@ class Protocol:
         """Who we are, and what authenticates heartbeats: the first key signs, each verifies. Until this is called with
         at least one key nothing is said and nothing believed."""
         self._voice.authenticator = Authenticator(cluster, keys) if keys else None
-        self._begin(now)
+        self._starting.begin(now)
 
     def set_plan(self, plan: Plan, now: float) -> None:
         self._voice.planned = True
@@ -199,13 +198,13 @@ class Protocol:
     def set_links(self, links: tuple[LinkState, ...], now: float) -> None:
         """All announced interfaces as they are now."""
         names = self._roster.links.keys()
-        news, fenced = self._links.set_links(links, self._speaking_since is not None, now)
+        news, fenced = self._links.set_links(links, self._starting.speaks, now)
         self._take_in(news)
         self._take_in(self._expected.links_changed(now))
         self._ownership.links_changed(now, complete=not names >= self._roster.links.keys())
         if fenced and self._log.claims:
             self._fenced("LinkUp", 0.0)
-        self._begin(now)
+        self._starting.begin(now)
         self._carry_over(now)
 
     def receive_datagram(
@@ -248,7 +247,7 @@ class Protocol:
 
     def receive_frame(self, link: LinkName, sender: Mac, now: float) -> None:
         """A frame of any kind, while ``WatchFrames`` asks for them."""
-        if not self._is_own(sender) and self._witnesses.frame(link, sender, now):
+        if not self._links.is_own(sender) and self._witnesses.frame(link, sender, now):
             self._suspicions.look(now)
 
     def set_sending(self, link: LinkName, works: bool, now: float, error: str = "") -> None:
@@ -271,7 +270,6 @@ class Protocol:
         """The kernel had to drop frames that were for us: what was not heard on this link tells nothing."""
         if link in self._roster.links:
             self._own_trouble.frames_lost(link, now)
-            self._roster.own_lateness = max(self._roster.own_lateness, LOST_FRAMES_S)
             self._suspicions.look(now)
 
     def prove(self, nonce: bytes, mac: Mac, address: AddressText) -> bytes:
@@ -280,7 +278,7 @@ class Protocol:
 
     def receive_neighbour(self, seen: NeighbourSeen, now: float) -> None:
         here = self._roster.links.get(seen.link)
-        if here is None or self._is_own(seen.sender_mac):
+        if here is None or self._links.is_own(seen.sender_mac):
             return
         self._expected.learn(seen)
         node = self._witnesses.whose(seen.sender_mac)
@@ -288,7 +286,7 @@ class Protocol:
             look = self._witnesses.neighbour(seen, now)
         else:
             self._witnesses.kernel(seen, node, now)
-            look = bool(seen.proof) and self._is_proof(seen, node) and self._witnesses.proved(seen.link, node, now)
+            look = self._witnesses.proved(seen, node, partial(self._proves, seen), now)
         if look:
             self._suspicions.look(now)
         if node is not None and seen.proof:
@@ -301,18 +299,6 @@ class Protocol:
                 self._ownership.doubt(seen.sender, now)
             self._rivals.meet(seen, node, self._answers.quiet, now)
 
-    def _is_own(self, mac: Mac) -> bool:
-        return any(mac == link.state.mac for link in self._roster.links.values())
-
-    def _is_proof(self, seen: NeighbourSeen, node: NodeName) -> bool:
-        """Whether a reply has been made by a suspect for one of our latest questions: from its place, not from that of
-        another machine with its name."""
-        sighting = self._roster.sighting(node, seen.link)
-        if sighting is None or seen.sender_mac not in {sighting.mac, sighting.other_mac}:
-            return False
-        nonces = sighting.suspicion.nonces if sighting.suspicion is not None else {}
-        return any(address == seen.sender and self._proves(seen, nonce) for nonce, address in nonces.items())
-
     def _proves(self, seen: NeighbourSeen, nonce: bytes) -> bool:
         """Whether a reply has what a member makes of a question's nonce."""
         authenticator = self._voice.authenticator
@@ -322,8 +308,7 @@ class Protocol:
     def handle_timer(self, now: float) -> None:
         """Do what is due. To be called when ``next_deadline`` has come; calling it early does no harm."""
         late = max(now - max(self._timer_at, self.next_deadline() or now), 0.0)
-        fading = 0.5 ** ((now - self._timer_at) / LATENESS_HALF_LIFE_S)
-        self._roster.own_lateness = max(late, self._roster.own_lateness * fading)
+        self._own_trouble.late(late, now - self._timer_at)
         self._timer_at = now
         self._take_in(self._suspicions.check(now))
         self._own_trouble.repeat(now)
@@ -331,7 +316,7 @@ class Protocol:
         self._take_in(self._expected.review(now))
         self._yield_to_twin(now)
         self._carry_over(now)
-        if not self._voice.ready and self._may_start(now):
+        if not self._voice.ready and self._starting.may_claim(now):
             self._take_in(self._expected.review(now, at_once=True))
             self._voice.ready = True
             self._ownership.set_able(True, now)
@@ -474,30 +459,6 @@ class Protocol:
     def ended(self) -> bool:
         """``end`` was called, and what follows has been said often enough to go."""
         return self._voice.has_left
-
-    # ------------------------------------------------------------------------------------------------ starting
-
-    def _begin(self, now: float) -> None:
-        """The start-up wait begins when heartbeats can flow."""
-        up = any(link.state.up for link in self._roster.links.values())
-        if self._speaking_since is None and self._voice.authenticator is not None and up:
-            self._speaking_since = now
-            self._voice.begin(now)
-
-    def _may_start(self, now: float) -> bool:
-        wait = self._settings.start_wait_s + STARTING_INTERVALS * self._settings.interval_s
-        patience = DOUBT_S + len(self._roster.peers) / ASKED_S
-        return (
-            not self._voice.leaving
-            and not self._restarting.active
-            and self._voice.planned
-            and self._speaking_since is not None
-            and now >= self._speaking_since + wait
-            and not self._identity.yields(now)
-            and any(link.open(now) for link in self._roster.links.values())
-            and not any(self._roster.behind(link, now, patience) for link in self._roster.links)
-            and not self._expected.awaited(now)
-        )
 
     # ------------------------------------------------------------------------------------------------ composition
 

@@ -52,7 +52,7 @@ class Roster:
         self.able = False
         """Whether this node can claim, as it says on links that are open."""
         self.own_lateness = 0.0
-        """How late this node's own loop runs, in seconds; ``protocol`` measures it."""
+        """How late this node's own loop runs, in seconds; ``own_trouble`` notes it."""
         self.scale = 1.0
         """By how much intervals and the floor of D are longer than usual, since more than 50 speakers hold something;
         ``protocol`` counts them."""

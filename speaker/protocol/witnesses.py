@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import NeighbourSeen
@@ -37,12 +39,18 @@ class Witnesses:
                 of_suspect = True
         return of_suspect
 
-    def proved(self, link: LinkName, node: NodeName, now: float) -> bool:
-        """A suspect has answered a question of ours for its address, with a proof that only a speaker can make."""
-        sighting = self._roster.sighting(node, link)
-        if sighting is None or sighting.suspicion is None:
+    def proved(self, seen: NeighbourSeen, node: NodeName, proves: Callable[[bytes], bool], now: float) -> bool:
+        """Take a frame of a speaker's node: perhaps a suspect's answer to one of our latest questions for its address,
+        with a proof that only a speaker can make. It has to come from the suspect's place, not from that of another
+        machine with its name. ``proves`` tells by a nonce."""
+        sighting = self._roster.sighting(node, seen.link)
+        if not seen.proof or sighting is None or seen.sender_mac not in {sighting.mac, sighting.other_mac}:
             return False
-        sighting.suspicion.served_at = now
+        nonces = sighting.suspicion.nonces if sighting.suspicion is not None else {}
+        if not any(address == seen.sender and proves(nonce) for nonce, address in nonces.items()):
+            return False
+        if sighting.suspicion is not None:
+            sighting.suspicion.served_at = now
         return True
 
     def kernel(self, seen: NeighbourSeen, node: NodeName, now: float) -> None:

@@ -92,9 +92,29 @@ def test_a_refusal_counts_against_the_suspect_that_was_asked(
     assert (sighting.refused_at == 5.0) is counts
 
 
-@pytest.mark.parametrize(("standing", "counts"), [(SUSPECT, True), (ALIVE, False), (DEAD, False)])
-def test_a_proof_of_service_counts_for_a_suspect(standing: Standing, counts: bool) -> None:
+NONCE = b"12345678"
+
+
+@pytest.mark.parametrize(
+    ("standing", "mac", "sender", "proof", "counts"),
+    [
+        (SUSPECT, mac_of(B), VIP, NONCE, True),
+        (SUSPECT, mac_of(B), VIP, b"another", False),
+        (SUSPECT, mac_of(B), VIP, b"", False),
+        (SUSPECT, mac_of(B), GATEWAY, NONCE, False),
+        (SUSPECT, STRANGER_MAC, VIP, NONCE, False),
+        (ALIVE, mac_of(B), VIP, NONCE, False),
+        (DEAD, mac_of(B), VIP, NONCE, False),
+    ],
+)
+def test_a_proof_of_service_counts_for_a_suspect_that_was_asked(
+    standing: Standing, mac: Mac, sender: AddressText, proof: bytes, counts: bool
+) -> None:
+    """The proof that a question is to get is, here, its nonce."""
     company = Company()
     sighting = company.peer(B, eth0=standing).sightings[ETH0]
-    assert Witnesses(company.roster).proved(ETH0, B, 5.0) is counts
+    if sighting.suspicion is not None:
+        sighting.suspicion.nonces[NONCE] = VIP
+    seen = NeighbourSeen(ETH0, sender, mac, VIP, is_reply=True, proof=proof)
+    assert Witnesses(company.roster).proved(seen, B, lambda nonce: nonce == seen.proof, 5.0) is counts
     assert (sighting.suspicion is not None and sighting.suspicion.served_at == 5.0) is counts
