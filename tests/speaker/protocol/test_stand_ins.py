@@ -1,0 +1,165 @@
+"""Whom this node stands in for, and what ends that."""
+
+from __future__ import annotations
+
+from cluster.objects import AddressText, NodeName
+from speaker.link import Mac
+from speaker.plan import Bundle, BundleId, Candidate, Plan
+from speaker.protocol.effects import Decision
+from speaker.protocol.heartbeat import STOOD_IN_OCTETS
+from speaker.protocol.peers import Peer
+from speaker.protocol.standing_in import BACK_S, ENTRY_OCTETS, STANDS_IN_S
+from tests.speaker.protocol.company import ETH0, STRANGER_MAC, VIP, B, C, mac_of
+from tests.speaker.protocol.restarts import SESSION, Restarts
+
+D_S = 0.35
+STEP_S = 0.05
+MAC = mac_of(B)
+
+
+class StoodIn(Restarts):
+    """``b`` has ended at 1 s, with this node as its stand-in. Its kernel answers, and ``c`` is heard, unless told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ownership.set_plan(plan(VIP, B), 0.0)
+        self.other, self.peer = self.speaker(C), self.speaker(B, VIP)
+        self.peer.restarting, self.peer.stand_in = True, SESSION
+        self.now = 0.5
+        self.look()
+        self.absences.begin(self.peer, "restarts", self.now, ended=True)
+        self.look()
+
+    def look(self) -> None:
+        self.stand_ins.look(self.now)
+        self.stand_ins.review(self.now)
+
+    def run(self, until: float, *, kernel: bool = True, third: bool = True) -> None:
+        begin = self.now
+        for step in range(round((until - begin) / STEP_S)):
+            self.now = round(begin + (step + 1) * STEP_S, 3)
+            if kernel:
+                self.peer.sightings[ETH0].kernel_at = self.now
+            if third:
+                self.other.sightings[ETH0].heard_at = self.now
+            self.look()
+
+    @property
+    def whys(self) -> list[str]:
+        """Why this node stands in no more."""
+        effects = (each for each in self.company.effects if isinstance(each, Decision))
+        return [str(each.fields["why"]) for each in effects if each.reason == "StandsInNoMore"]
+
+    def is_answered(self, address: AddressText = VIP) -> bool:
+        """Whether this node answers for the address with the MAC of ``b``."""
+        return self.stand_ins.lent(address, self.now) == {ETH0: mac_of(B)}
+
+
+def plan(address: AddressText, *nodes: NodeName) -> Plan:
+    candidates = tuple(Candidate(node, 0, 0) for node in nodes)
+    return Plan(1, NodeName("a"), (Bundle(BundleId("b1"), (address,), ("default/b1",), candidates),))
+
+
+def test_it_answers_with_the_nodes_mac_and_says_so() -> None:
+    stood_in = StoodIn()
+    assert stood_in.is_answered()
+    (said,) = stood_in.stand_ins.said_on(ETH0)
+    assert (said.session, said.node, said.mac) == (stood_in.peer.session, B, mac_of(B))
+    assert (said.version, said.digest) == (stood_in.peer.mirror.version, stood_in.peer.mirror.digest)
+
+
+def test_no_more_sessions_are_stood_in_for_than_a_heartbeat_can_tell_of() -> None:
+    restarts = Restarts()
+    restarts.speaker(C)
+    nodes = [NodeName(chr(ord("d") + number)) for number in range(17)]
+    for number, node in enumerate(nodes):
+        peer = restarts.speaker(node, AddressText(f"10.0.9.{number + 1}"))
+        peer.restarting, peer.stand_in = True, SESSION
+    restarts.stand_ins.look(1.0)
+    restarts.stand_ins.review(1.0)
+    assert len(restarts.stand_ins.sessions()) == STOOD_IN_OCTETS // (ENTRY_OCTETS + 1)
+
+
+def test_it_ends_after_a_minute() -> None:
+    stood_in = StoodIn()
+    stood_in.run(0.5 + STANDS_IN_S - STEP_S)
+    assert stood_in.is_answered()
+    stood_in.run(0.5 + STANDS_IN_S)
+    assert not stood_in.stand_ins
+    assert stood_in.whys == ["it did not come back"]
+    assert stood_in.is_answered(), "until another node claims it"
+    stood_in.run(0.5 + STANDS_IN_S + 3.0)
+    assert not stood_in.is_answered()
+
+
+def new_session(stood_in: StoodIn, mac: Mac = MAC) -> Peer:
+    peer = stood_in.speaker(B)
+    peer.session += 1000
+    peer.sightings[ETH0].mac = mac
+    peer.restarting = True
+    return peer
+
+
+def test_it_ends_half_a_second_after_the_nodes_new_session_holds_everything() -> None:
+    stood_in = StoodIn()
+    peer = new_session(stood_in)
+    stood_in.run(5.0)
+    assert stood_in.stand_ins
+    stood_in.hold(peer, VIP)
+    stood_in.run(5.5)
+    assert not stood_in.is_answered(), "the new session does"
+    peer.restarting = False
+    stood_in.run(5.5 + BACK_S)
+    assert stood_in.stand_ins
+    stood_in.run(5.5 + BACK_S + 2 * STEP_S)
+    assert stood_in.whys == ["it is back"]
+
+
+def test_a_new_session_with_another_mac_ends_it() -> None:
+    stood_in = StoodIn()
+    new_session(stood_in, STRANGER_MAC)
+    stood_in.run(2.0)
+    assert stood_in.whys == ["it has another MAC"]
+
+
+def silent_since(stood_in: StoodIn, *, third: bool) -> float:
+    """Seconds of the kernel's silence until its node was declared dead; 5 if it was not."""
+    stood_in.run(2.0)
+    stood_in.run(2.0 + D_S, kernel=False, third=third)
+    assert "NodeDead" not in stood_in.company.decisions()
+    while "NodeDead" not in stood_in.company.decisions() and stood_in.now < 7.0:
+        stood_in.run(stood_in.now + STEP_S, kernel=False, third=third)
+    return stood_in.now - 2.0
+
+
+def test_the_kernels_silence_is_its_nodes_death_after_the_floor() -> None:
+    stood_in = StoodIn()
+    assert silent_since(stood_in, third=True) < D_S + 2 * STEP_S
+    assert not stood_in.stand_ins
+    assert not stood_in.is_answered()
+
+
+def test_it_is_none_while_nobody_else_is_heard_either() -> None:
+    stood_in = StoodIn()
+    assert silent_since(stood_in, third=False) >= 5.0
+    assert stood_in.stand_ins
+    stood_in.run(7.5, kernel=False)
+    assert "NodeDead" in stood_in.company.decisions()
+
+
+def test_what_was_not_answered_while_this_node_could_not_hear_does_not_count() -> None:
+    stood_in = StoodIn()
+    stood_in.run(2.0)
+    stood_in.run(2.3, kernel=False)
+    stood_in.stand_ins.excuse(2.3)
+    stood_in.run(2.3 + D_S, kernel=False)
+    assert "NodeDead" not in stood_in.company.decisions()
+
+
+def test_what_leaves_the_plan_ends_on_the_sessions_behalf() -> None:
+    stood_in = StoodIn()
+    stood_in.ownership.set_plan(Plan(2, NodeName("a"), ()), 1.0)
+    stood_in.stand_ins.follow([VIP], 1.0)
+    ((session, step),) = stood_in.stand_ins.take_steps()
+    assert session == stood_in.peer.session
+    assert [claim.epoch for claim in step.claims] == [0]
