@@ -20,7 +20,7 @@ from speaker.api.planner import plan
 from tests.controller.world import World, pool_objects
 from tests.oracle.owners import Right, owners
 from tests.oracle.services import is_load_balancer, key_of, read_address, shown
-from tests.speaker.api.test_planner import a_slice
+from tests.speaker.api.objects import a_slice
 
 A, B = "10.0.0.1", "10.0.0.2"
 READY = {"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}

@@ -17,7 +17,7 @@ from cluster.objects import (
 )
 from speaker.api.comparison import ANNOUNCED_BY_NOBODY, NOT_ANNOUNCED, OTHER_NODE, Comparison
 from speaker.api.planner import Planner
-from tests.speaker.api.test_planner import THREE, a_config, a_node, a_service, a_slice
+from tests.speaker.api.objects import THREE, a_config, a_node, a_service, a_slice
 
 NODES = tuple(NodeName(each.metadata.name) for each in THREE)
 WEB = "default/web"

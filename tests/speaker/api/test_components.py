@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText, Condition, Service, ServiceStatus
 from speaker.api.components import Components
-from tests.speaker.api.test_planner import ENDS, STAYS, a_service, a_slice, a_slice_of
+from tests.speaker.api.objects import ENDS, STAYS, a_service, a_slice, a_slice_of
 
 A, B, C = (AddressText(f"192.0.2.{number}") for number in (1, 2, 3))
 

@@ -14,7 +14,7 @@ from speaker.api.planner import Planner
 from speaker.channel import WholePlan
 from speaker.parts import BUNDLES_PER_PART
 from speaker.plan import PlanChange
-from tests.speaker.api.test_planner import OWN, THREE, a_pool, a_service, a_slice
+from tests.speaker.api.objects import OWN, THREE, a_pool, a_service, a_slice
 
 
 class Side:

@@ -27,7 +27,7 @@ from cluster.objects import (
 )
 from speaker.api.ranking import NodeFacts, Ranking, Rendezvous, Requirement
 from speaker.plan import DRAINED_TIER, BundleId
-from tests.speaker.api.test_planner import a_config, a_node, an_advertisement
+from tests.speaker.api.objects import a_config, a_node, an_advertisement
 
 A, B, C = (NodeName(f"node-{letter}") for letter in "abc")
 BUNDLE = BundleId("uid-web")

@@ -19,7 +19,7 @@ from speaker.api.troubles import REMEMBERED_S
 from speaker.channel import Stats
 from speaker.link import LinkName
 from speaker.protocol.effects import ConflictView, Decision, PeerView
-from tests.speaker.api.test_planner import OWN, THREE, WEB, a_config, a_service, a_slice, an_advertisement
+from tests.speaker.api.objects import OWN, THREE, WEB, a_config, a_service, a_slice, an_advertisement
 from tests.speaker.api.test_publisher import RecordingWriter
 
 ETH0 = LinkName("eth0")

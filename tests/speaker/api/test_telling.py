@@ -15,7 +15,7 @@ from speaker.api.reporter import Reporter
 from speaker.api.telling import KEPT_S, RECORDS_WAIT_S, Telling
 from speaker.channel import Claims, ClaimsChange, Holding
 from speaker.link import LinkName
-from tests.speaker.api.test_planner import OWN, THREE, a_config, a_service, a_slice, an_advertisement
+from tests.speaker.api.objects import OWN, THREE, a_config, a_service, a_slice, an_advertisement
 from tests.speaker.api.test_publisher import RecordingWriter
 
 WEB, DB = AddressText("192.0.2.1"), AddressText("192.0.2.2")
