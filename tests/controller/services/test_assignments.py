@@ -53,7 +53,7 @@ def test_of_two_services_with_one_address_the_older_keeps_it() -> None:
 
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
 def test_of_two_services_of_one_second_the_first_by_name_counts_as_older(order: tuple[str, str]) -> None:
-    """In whichever order they are seen, and whatever their uids; ``test_planner`` has the same for the speakers."""
+    """In whichever order they are seen, and whatever their uids; speakers have the same (``test_planner_bundles``)."""
     world = World({"pool": "10.0.0.1-10.0.0.2"})
     for name in order:
         world.put(name)

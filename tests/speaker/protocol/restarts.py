@@ -35,9 +35,10 @@ class Restarts:
         self.ownership = Ownership(self.roster, self.log, ForeignSpeakers(), random.Random(1))
         self.stand_ins = StandIns(SESSION, self.roster, self.ownership, mirrors=self.mirrors, absences=self.absences)
 
-    def speaker(self, node: NodeName, *addresses: AddressText) -> Peer:
+    def speaker(self, node: NodeName, *addresses: AddressText, session: int = 0) -> Peer:
         """One that is heard, could stand in, and holds these."""
         peer = self.company.peer(node, eth0=Standing.ALIVE)
+        peer.session = session or peer.session
         peer.sightings[ETH0].able_since = 0.0
         peer.skills = STANDS_IN
         self.sessions.add(peer)

@@ -101,7 +101,7 @@ def test_they_count_for_a_second_more_until_the_new_sessions_claims_are_known() 
     other, former = restarts.speaker(C), restarts.speaker(B, VIP)
     restarts.absences.begin(former, "restarts", 1.0, ended=True)
     restarts.says_to_stand_in(other, former, now=1.1)
-    present = restarts.speaker(B)
+    present = restarts.speaker(B, session=1000)
     present.behind_since = 2.0
     restarts.says_to_stand_in(other, now=2.0)
     restarts.absences.review(2.0 + KNOWN_S - 0.01)

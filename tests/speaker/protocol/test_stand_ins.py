@@ -93,8 +93,7 @@ def test_it_ends_after_a_minute() -> None:
 
 
 def new_session(stood_in: StoodIn, mac: Mac = MAC) -> Peer:
-    peer = stood_in.speaker(B)
-    peer.session += 1000
+    peer = stood_in.speaker(B, session=1000)
     peer.sightings[ETH0].mac = mac
     peer.restarting = True
     return peer
