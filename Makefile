@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV = .venv/bin
 export PYTHON
+# A lab starts hundreds of interpreters. Where none may keep what it has compiled, each compiles all of our sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help venv demo check test test-long schedules fuzz lint assets engine images faults lock
 
