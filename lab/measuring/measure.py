@@ -31,10 +31,31 @@ START_S = 20.0  # for the interpreter of a watcher, on a busy machine
 CLIENT = "client"
 LATE = b'{"asked"'
 """How a line of ``resolve`` begins that is no answer."""
+_answer = msgspec.json.Decoder(NeighbourAnswer).decode
+_late_question = msgspec.json.Decoder(LateQuestion).decode
+_request = msgspec.json.Decoder(HttpRequest).decode
+
+
+class Written:
+    """The lines that a program goes on writing to a file. The first one says that it is ready."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._begun = b""
+        """Of a line whose end has not come."""
+        self.ready = False
+
+    def new(self) -> list[bytes]:
+        """Whole lines since the last time, without the first."""
+        *lines, self._begun = (self._begun + self._file.read()).split(b"\n")
+        if lines and not self.ready:
+            self.ready = True
+            return lines[1:]
+        return lines
 
 
 class ClientWatch:
-    """Lines of the programs that watch, as far as they have come.
+    """Lines of the programs that watch, as far as they have come. Each is read once, however often one asks.
 
     Every method raises ``LabError`` where one of them has ended: it would look as if nobody answered any more.
     """
@@ -44,54 +65,52 @@ class ClientWatch:
     ) -> None:
         self.addresses = addresses
         self._programs = programs
-        self._answers = answers
-        self._requests = requests
+        self._resolve = Written(answers)
+        self._load = Written(requests) if requests is not None else None
+        self._answers: list[NeighbourAnswer] = []
+        self._late: list[LateQuestion] = []
+        self._requests: list[HttpRequest] = []
 
     def ready(self) -> bool:
         """Whether all of them have begun."""
-        self._check()
-        return all(b"ready" in _content(f) for f in (self._answers, self._requests) if f is not None)
+        self._read()
+        return self._resolve.ready and (self._load is None or self._load.ready)
 
     def answers(self) -> list[NeighbourAnswer]:
         """Answers so far, of all addresses, in order of time."""
-        self._check()
-        lines = (line for line in _lines(self._answers) if not line.startswith(LATE))
-        return [msgspec.json.decode(line, type=NeighbourAnswer) for line in lines]
+        self._read()
+        return self._answers.copy()
 
     def late_questions(self) -> list[LateQuestion]:
         """When the client asked later than it wanted to, so far."""
-        self._check()
-        lines = (line for line in _lines(self._answers) if line.startswith(LATE))
-        return [msgspec.json.decode(line, type=LateQuestion) for line in lines]
+        self._read()
+        return self._late.copy()
 
     def requests(self) -> list[HttpRequest]:
         """Requests that have ended so far, in order of their start."""
-        self._check()
-        if self._requests is None:
-            return []
-        return sorted((msgspec.json.decode(line, type=HttpRequest) for line in _lines(self._requests)), key=_start)
+        self._read()
+        self._requests.sort(key=_start)
+        return self._requests.copy()
+
+    def _read(self) -> None:
+        for program in self._programs:
+            if (code := program.poll()) is not None:
+                raise LabError(f"a program that watches has ended with {code}")
+        for line in self._resolve.new():
+            if line.startswith(LATE):
+                self._late.append(_late_question(line))
+            else:
+                self._answers.append(_answer(line))
+        if self._load is not None:
+            self._requests += map(_request, self._load.new())
 
     def outage(self, fault_at: float) -> Outage:
         """The figures of a fault at that time."""
         return outage(self.answers(), self.requests(), fault_at)
 
-    def _check(self) -> None:
-        for program in self._programs:
-            if (code := program.poll()) is not None:
-                raise LabError(f"a program that watches has ended with {code}")
-
 
 def _start(request: HttpRequest) -> float:
     return request.start
-
-
-def _content(file: IO[bytes]) -> bytes:
-    return Path(file.name).read_bytes()
-
-
-def _lines(file: IO[bytes]) -> list[bytes]:
-    """Whole lines, without the first, which says that the program is ready."""
-    return _content(file).split(b"\n")[1:-1]
 
 
 @contextmanager
