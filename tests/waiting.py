@@ -44,16 +44,18 @@ class Stopwatch:
 
 
 def wait_until(probe: Callable[[], T | None], timeout: float = 10.0, message: str = "", every: float = POLL_S) -> T:
-    """Ask ``every`` so many seconds until the answer is truthy, and return it.
+    """Ask ``every`` so many seconds until the answer is truthy, and return it. Where asking takes longer than that, it
+    pauses for as long: it must not keep the processor from what is waited for.
 
     ``AssertionError`` after ``timeout`` seconds of an idle machine."""
     watch = Stopwatch()
     while True:
+        asked = time.monotonic()
         if answer := probe():
             return answer
         if watch.look() > timeout:
             raise AssertionError(message or f"not so within {timeout} s; last answer: {answer!r}")
-        time.sleep(every)
+        time.sleep(max(every, time.monotonic() - asked))
 
 
 class Ending(Protocol):
