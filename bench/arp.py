@@ -1,6 +1,6 @@
 """How fast a speaker answers ARP, beside the kernel's own responder on the same wire in the same run.
 
-    python -m bench.arp [--seconds 2] [--json FILE]
+    python -m bench.arp [--seconds 2] [--addresses 1000] [--json FILE]
 
 It needs root (network namespaces). The announcer runs as in a cluster, with protocol and heartbeats. Measured are:
 
@@ -57,9 +57,10 @@ def foreign_datagrams(node: WireHost) -> list[bytes]:
 def main() -> None:
     parser = arguments("arp", __doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (%(default)s)")
+    parser.add_argument("--addresses", type=int, default=1000, metavar="N", help="that are held (%(default)s)")
     options = parser.parse_args()
     take_precedence()
-    addresses = [AddressText(f"198.51.{100 + n // 250}.{n % 250}") for n in range(1000)]
+    addresses = [AddressText(f"198.51.{100 + n // 250}.{n % 250}") for n in range(options.addresses)]
 
     def ours(_: Wire, node: WireHost, client: WireHost) -> Figures:
         loads = {"questions": (foreign_questions(), 50_000), "datagrams": (foreign_datagrams(node), 200_000)}

@@ -1,6 +1,6 @@
 """How fast a speaker answers Neighbour Solicitations, beside the kernel's own answers on the same wire in the same run.
 
-    python -m bench.nd [--seconds 2] [--json FILE]
+    python -m bench.nd [--seconds 2] [--addresses 1000] [--json FILE]
 
 It needs root (network namespaces). The announcer runs as in a cluster, with protocol and heartbeats. Measured are:
 
@@ -57,9 +57,10 @@ def foreign_packets(node: WireHost) -> list[bytes]:
 def main() -> None:
     parser = arguments("nd", __doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement (%(default)s)")
+    parser.add_argument("--addresses", type=int, default=1000, metavar="N", help="that are held (%(default)s)")
     options = parser.parse_args()
     take_precedence()
-    addresses = [AddressText(f"2001:db8::a:{n:x}") for n in range(1, 1001)]
+    addresses = [AddressText(f"2001:db8::a:{n:x}") for n in range(1, options.addresses + 1)]
 
     def ours(wire: Wire, node: WireHost, client: WireHost) -> Figures:
         wire.with_ipv6()
