@@ -25,10 +25,10 @@ lint: ## format, lint, types, layers
 check: lint ## the quick loop: lint and unit tests
 	$(VENV)/pytest -q -n 2 -m "not lab and not slow and not long" tests
 
-# Three processes on two cores: a lab waits more than it computes.
+# Four processes on two cores: a lab waits more than it computes. tests/order.py says which tests are begun first.
 test: lint assets ## everything, each fault once
 	@[ -z "$$CI" ] || scripts/engine
-	$(VENV)/pytest -n 3 --dist loadgroup -m "not long" tests
+	$(VENV)/pytest -n 4 --dist loadgroup --no-loadscope-reorder -m "not long" tests
 
 # Without them the tests on a real control plane are left out, which pytest's first lines say; in CI that is a failure.
 assets: ## the programs of a real control plane, Helm and Prometheus, found or built once

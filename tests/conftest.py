@@ -12,6 +12,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 
 from lab.apiserver.embedded import EmbeddedApi
 from tests import engine, real
+from tests.order import Listed, mixed
 
 hypothesis.settings.register_profile(
     "any machine",
@@ -45,12 +46,29 @@ def pytest_configure() -> None:
                 raise pytest.UsageError(f"CI tests on a {what}, and here {reason}")
 
 
+WAITING = ("docker", "lab", "real", "xdist_group")
+"""The marks of tests that wait more than they compute: for a lab, or a server that they share."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What is needed and not here leaves its tests out; the header says why."""
+    """What is needed and not here leaves its tests out; the header says why. The rest is in order for several processes
+    where there are some."""
     missing = {mark for mark, why_not in NEEDED.values() if why_not()}
     left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in missing)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+    if config.getoption("loadgroup", default=False):
+        items[:] = mixed([Listed(item, unit_of(item), waits(item)) for item in items])
+
+
+def unit_of(item: pytest.Item) -> str:
+    """What xdist gives to one process: the groups of a test, or the test."""
+    groups = {str(mark.args[0]) for mark in item.iter_markers("xdist_group")}
+    return "_".join(sorted(groups)) or item.nodeid
+
+
+def waits(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(mark) for mark in WAITING)
 
 
 @pytest.fixture
