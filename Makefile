@@ -47,6 +47,7 @@ images: engine ## both images, their sizes and how fast they start
 
 test-long: assets ## faults repeated, and Kubernetes' own defaults
 	$(VENV)/pytest -m long tests
+	BERTHLB_ALL_SEEDS=yes $(VENV)/pytest -m "not long" tests/speaker/protocol/simulation
 	$(VENV)/python -m tests.speaker.protocol.simulation
 
 schedules: ## a hundred thousand random schedules of faults in the simulation (SCHEDULES_ARGS="--from 4000 --count 1000")

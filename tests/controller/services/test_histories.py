@@ -424,7 +424,7 @@ class Histories(RuleBasedStateMachine):
 
 
 ANY = settings(suppress_health_check=list(HealthCheck))
-QUICK = settings(ANY, max_examples=1000, stateful_step_count=30, derandomize=True)
+QUICK = settings(ANY, max_examples=200, stateful_step_count=30, derandomize=True)
 """The same histories each time; new ones are the long run's business."""
 LONG = settings(ANY, max_examples=30_000, stateful_step_count=80)
 

@@ -132,7 +132,7 @@ def test_a_pool_that_is_made_around_shared_nodes_parts_those_who_share_them_when
     history.teardown()
 
 
-QUICK = settings(ANY, max_examples=300, stateful_step_count=30, derandomize=True)
+QUICK = settings(ANY, max_examples=100, stateful_step_count=30, derandomize=True)
 LONG = settings(ANY, max_examples=30_000, stateful_step_count=80)
 
 

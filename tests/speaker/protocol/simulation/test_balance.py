@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from cluster.objects import NodeName
 from speaker.plan import Bundle
 from speaker.protocol.settings import Settings
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
     assert_each_is_answered_by_one,
@@ -136,7 +137,7 @@ def going_back(bundle: Bundle) -> Bundle:
     return replace(bundle, failback=True)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_an_address_that_goes_back_is_at_the_first_candidate_that_is_able_once_that_is_healthy(seed: int) -> None:
     world = World(seed, 4)
     bundles = [going_back(each) for each in bundles_of(world, 8)]
@@ -164,7 +165,7 @@ def test_an_address_that_goes_back_is_at_the_first_candidate_that_is_able_once_t
     assert_nothing_moves(world, 60.0)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_what_a_person_decides_about_an_address_that_goes_back_acts_at_once_each_time(seed: int) -> None:
     world = started(World(seed, 3), 1)
     plain = bundles_of(world, 1)[0]
@@ -187,7 +188,7 @@ def test_what_a_person_decides_about_an_address_that_goes_back_acts_at_once_each
             assert owner_of(world) == home, world.story()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_a_node_whose_network_is_back_has_its_address_back_after_ten_seconds(seed: int) -> None:
     world = started(World(seed, 3), 0)
     bundle = going_back(bundle_of("b0000", [VIP], world.nodes))
@@ -242,7 +243,7 @@ def homes(world: World, bundles: Iterable[Bundle]) -> list[str]:
     return [owner_of(world, each.addresses[0]) for each in bundles]
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(tries(3, 10)))
 def test_two_of_a_group_are_on_two_nodes_from_the_start_and_after_every_failure(seed: int) -> None:
     world = World(seed, 3)
     bundles = apart(bundles_of(world, 2))
@@ -259,7 +260,7 @@ def test_two_of_a_group_are_on_two_nodes_from_the_start_and_after_every_failure(
         world.run(3.0)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_of_more_members_than_nodes_each_node_has_its_share(seed: int) -> None:
     world = World(seed, 3)
     bundles = apart(bundles_of(world, 7))
@@ -269,7 +270,7 @@ def test_of_more_members_than_nodes_each_node_has_its_share(seed: int) -> None:
     assert sorted(loads(world).values()) == [2, 2, 3], world.story()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_two_that_a_failure_put_together_are_apart_again_once_a_node_is_healthy(seed: int) -> None:
     world = World(seed, 2)
     bundles = apart(bundles_of(world, 2))
@@ -291,7 +292,7 @@ def test_two_that_a_failure_put_together_are_apart_again_once_a_node_is_healthy(
     assert_nothing_moves(world, 3 * HEALTH_S)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_two_that_a_person_puts_into_a_group_are_apart_at_once_whatever_is_preferred(seed: int) -> None:
     world = World(seed, 3)
     bundles = [preferring(each, "n1") for each in bundles_of(world, 2)]

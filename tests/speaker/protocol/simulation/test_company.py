@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.prober import Prober
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
@@ -19,7 +20,7 @@ from tests.speaker.protocol.simulation.world import World
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(5)
+SEEDS = range(tries(2, 5))
 
 
 def sleep(world: World, *hosts: str) -> None:

@@ -20,6 +20,7 @@ from speaker.protocol.effects import ConflictView
 from speaker.protocol.heartbeat import Heartbeat
 from speaker.protocol.settings import RestartMode, Settings
 from tests.speaker.protocol.simulation.both_families import BOTH, IPV4, IPV6
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.machines import Stranger
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
@@ -298,7 +299,7 @@ def test_a_stranger_that_comes_later_is_told_of_while_it_is_there_and_the_addres
     assert world.owner(VIP) == owner
 
 
-@hypothesis.settings(max_examples=30)
+@hypothesis.settings(max_examples=tries(10, 30))
 @given(st.integers(min_value=0, max_value=10_000), st.lists(st.floats(0.0, 40.0), min_size=1, max_size=6))
 def test_whenever_a_stranger_comes_and_goes_the_address_is_answered_once_it_has_gone(
     seed: int, moments: list[float]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.registry import Registry
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
@@ -23,7 +24,7 @@ from tests.speaker.protocol.simulation.world import World, bundle_of
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(5)
+SEEDS = range(tries(2, 5))
 STALE_S = 55.0  # until a Lease is stale, which is 40 to 50 s, the answer of the API, and a turn
 ASKED_S = 1.0  # in which a speaker that was away may answer beside another, until it has asked the record
 

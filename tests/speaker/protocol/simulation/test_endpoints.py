@@ -12,11 +12,12 @@ from msgspec.structs import replace
 from cluster.objects import NodeName
 from speaker.plan import Bundle
 from speaker.protocol.moving import PROXY_S
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.scenes import VIP, decisions_of, owner_of, settled
 from tests.speaker.protocol.simulation.test_moves import preferring
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
-SEEDS = range(5)
+SEEDS = range(tries(2, 5))
 GRACE_S = 5.0
 """For which a pod that is told to end goes on serving."""
 START_S = 2.0

@@ -10,6 +10,7 @@ from cluster.objects import AddressText
 from speaker.plan import Bundle
 from tests.speaker.protocol.simulation.both_families import BOTH, IPV4, IPV6, FamilySchedule
 from tests.speaker.protocol.simulation.invariants import Invariants
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.scenes import (
     assert_each_is_answered_by_one,
     assert_nothing_moves,
@@ -24,7 +25,7 @@ from tests.speaker.protocol.simulation.world import World, bundle_of, rank
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(4)
+SEEDS = range(tries(2, 4))
 A, A6 = AddressText("10.0.9.1"), AddressText("fd10::9:1")
 """Of one dual-stack Service."""
 
@@ -263,7 +264,7 @@ def test_an_address_of_no_subnet_has_a_holder_on_each_network_that_does_not_hear
         assert world.owner(address, storage) in {"n2", "n3"}, world.story()
 
 
-@pytest.mark.parametrize(("first", "last"), batches(60))
+@pytest.mark.parametrize(("first", "last"), batches(tries(10, 60)))
 def test_promises_hold_under_random_faults_on_networks_of_both_families(first: int, last: int) -> None:
     for seed in range(first, last):
         FamilySchedule(seed).run()

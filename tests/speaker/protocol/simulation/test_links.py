@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from cluster.objects import AddressText
 from tests.speaker.protocol.simulation.invariants import Invariants
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
     assert_each_is_answered_by_one,
@@ -23,7 +24,7 @@ from tests.speaker.protocol.simulation.world import LINK, World, bundle_of
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(5)
+SEEDS = range(tries(2, 5))
 ROUTED = AddressText("192.0.2.1")
 
 Renewal = Callable[[World, str], None]

@@ -12,6 +12,7 @@ from cluster.objects import AddressText, NodeName
 from speaker.plan import DRAINED_TIER, Bundle
 from speaker.protocol.datagram import Authenticator
 from speaker.protocol.handing import ANSWER_S, ASK_S, MAX_ON_OFFER, OFFER_S, UNANSWERED
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.scenes import (
     VIP,
     assert_each_is_answered_by_one,
@@ -25,7 +26,7 @@ from tests.speaker.protocol.simulation.scenes import (
 from tests.speaker.protocol.simulation.world import World, bundle_of
 from tests.speaker.protocol.versions import LastAuthenticator
 
-SEEDS = range(20)
+SEEDS = range(tries(4, 20))
 ROUND_TRIP_S = 0.002  # of frames in this world, at the longest
 LOOP_S = 0.003
 """For two loops to do what is due."""
@@ -261,7 +262,7 @@ EXCLUDED, UNPREFERRED, OTHERS_PREFERRED, ELSEWHERE = (
     [EXCLUDED, UNPREFERRED, OTHERS_PREFERRED, ELSEWHERE],
     ids=["excluded", "not preferred", "another preferred more", "another preferred alone"],
 )
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_what_a_person_decides_acts_at_once_each_time_both_ways(seed: int, meanwhile: Bundle) -> None:
     world = settled(seed)
     world.set_bundles([PREFERRED])
@@ -279,7 +280,7 @@ def test_what_a_person_decides_acts_at_once_each_time_both_ways(seed: int, meanw
         assert max(overlaps(world, since), default=0.0) < ROUND_TRIP_S + LOOP_S
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_of_two_decisions_within_a_moment_the_address_follows_both(seed: int) -> None:
     """As when two advertisements are applied one after the other: it does not stop at the node of the first one."""
     world = settled(seed)
@@ -296,7 +297,7 @@ def test_of_two_decisions_within_a_moment_the_address_follows_both(seed: int) ->
     assert owner_of(world) == second, world.story()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 @pytest.mark.parametrize(
     "gone", [unfit(PREFERRED, "n1"), not_ready(PREFERRED, "n1")], ids=["without endpoint or network", "not Ready"]
 )
@@ -320,7 +321,7 @@ def test_a_preferred_node_that_comes_back_by_itself_is_held_down_and_longer_each
         assert owner_of(world) == "n1", world.story()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_a_decision_about_a_node_that_is_away_does_not_spare_it_the_wait(seed: int) -> None:
     """It is included again while it reboots, and has come back by itself after that."""
     world = settled(seed)
@@ -340,7 +341,7 @@ def test_a_decision_about_a_node_that_is_away_does_not_spare_it_the_wait(seed: i
     assert owner_of(world) == "n1", world.story()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_two_plans_that_disagree_for_ever_do_not_fight(seed: int) -> None:
     """Each of two nodes prefers the other one: a decision acts once, and then the waits double."""
     world = settled(seed, 2)
@@ -377,7 +378,7 @@ def drained(bundle: Bundle, *nodes: str) -> Bundle:
     return replace(bundle, candidates=tuple(sorted(candidates, key=lambda each: (each.tier, -each.preference))))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_a_drained_node_hands_over_and_has_what_is_preferred_back_at_once(seed: int) -> None:
     world = settled(seed)
     world.set_bundles([PREFERRED])
@@ -394,7 +395,7 @@ def test_a_drained_node_hands_over_and_has_what_is_preferred_back_at_once(seed: 
         assert max(overlaps(world, since)) < ROUND_TRIP_S + LOOP_S
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_a_drain_of_all_nodes_leaves_every_address_where_it_is(seed: int) -> None:
     world = settled(seed)
     holder, changes = owner_of(world), len(world.owner_changes)
@@ -412,7 +413,7 @@ def test_a_drain_of_all_nodes_leaves_every_address_where_it_is(seed: int) -> Non
     assert owner_of(world) == third, "one that is in use again takes it"
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_a_drained_node_keeps_what_no_other_can_hold(seed: int) -> None:
     world = settled(seed)
     holder = owner_of(world)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.speaker.protocol.simulation.invariants import Invariants
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.registry import Registry
 from tests.speaker.protocol.simulation.scenes import (
     assert_each_is_answered_by_one,
@@ -19,7 +20,7 @@ from tests.speaker.protocol.simulation.world import World, bundle_of
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(6)
+SEEDS = range(tries(2, 6))
 
 
 def without_groups(seed: int, nodes: int = 3, *, bundles: int = 6) -> tuple[World, Registry]:

@@ -9,6 +9,7 @@ from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName
 from speaker.plan import DRAINED_TIER, Bundle, Candidate
 from tests.speaker.protocol.simulation.invariants import Invariants
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.network import SimulatedNetwork
 from tests.speaker.protocol.simulation.scenes import (
     assert_each_is_answered_by_one,
@@ -24,7 +25,7 @@ from tests.speaker.protocol.simulation.world import World, bundle_of, rank
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(6)
+SEEDS = range(tries(2, 6))
 ROUTED = AddressText("192.0.2.1")
 ON_LAN, ON_STORAGE = AddressText("10.0.9.1"), AddressText("10.1.9.1")
 
@@ -363,7 +364,7 @@ def test_a_link_that_is_lost_and_back_in_a_moment_has_one_holder(away_s: float, 
             assert_each_is_answered_by_one(world, place)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(tries(2, 5)))
 def test_a_part_is_not_taken_from_a_node_that_is_merely_suspected(seed: int) -> None:
     """Of an address of two networks one node holds the one part, and who is on the first network alone the other."""
     world, _ = with_storage(seed)

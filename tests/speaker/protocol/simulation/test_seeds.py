@@ -5,25 +5,26 @@ from __future__ import annotations
 
 import pytest
 
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.schedules import Schedule
 from tests.speaker.protocol.simulation.strange import StrangeSchedule
 
 pytestmark = pytest.mark.slow
 
-BATCH = 20
+BATCH = 5
 
 
 def batches(seeds: int) -> list[tuple[int, int]]:
     return [(start, min(start + BATCH, seeds)) for start in range(0, seeds, BATCH)]
 
 
-@pytest.mark.parametrize(("first", "last"), batches(80))
+@pytest.mark.parametrize(("first", "last"), batches(tries(20, 80)))
 def test_promises_hold_under_random_faults(first: int, last: int) -> None:
     for seed in range(first, last):
         Schedule(seed).run()
 
 
-@pytest.mark.parametrize(("first", "last"), batches(60))
+@pytest.mark.parametrize(("first", "last"), batches(tries(20, 60)))
 def test_promises_hold_under_random_faults_on_strange_networks(first: int, last: int) -> None:
     for seed in range(first, last):
         StrangeSchedule(seed).run()

@@ -6,6 +6,7 @@ import pytest
 
 from speaker.protocol.effects import Decision
 from tests.speaker.protocol.simulation.invariants import Invariants
+from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.scenes import (
     assert_each_is_answered_by_one,
     held_by,
@@ -17,7 +18,7 @@ from tests.speaker.protocol.simulation.world import World, bundle_of
 
 pytestmark = pytest.mark.slow
 
-SEEDS = range(6)
+SEEDS = range(tries(2, 6))
 
 
 def duplicates(world: World, machine: str) -> list[Decision]:
