@@ -1,8 +1,14 @@
 """Where addresses go in the long run, as a client on the LAN sees it: back to the node that had them, apart, evenly.
 
-What is asked of failback is what those specs of MetalLB's end-to-end suite ask that wait for the former node: after a
-node's network was unavailable, after it was excluded, after a preference was taken away or changed, and after its
-speaker was away.
+What is asked of failback is what those specs of MetalLB's end-to-end suite ask (``e2etest/l2tests``) that wait for the
+former node:
+
+1. its network was unavailable (``l2.go``);
+2. it was excluded from load balancers (``l2.go``);
+3. another one was preferred by its label (``preferred_node.go``);
+4. it was preferred, and was excluded meanwhile (``preferred_node.go``);
+5. others were preferred by the advertisement (``preferred_node.go``);
+6. its speaker was away, and the node was not (``speaker_failover.go``).
 """
 
 from __future__ import annotations
@@ -35,6 +41,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.xdist_group("balance"), pytest.mark.t
 PREFERRED = "example.com/preferred"
 ACTS_S = 2.0
 RETURNS_S = 25.0  # ten seconds of health, and a speaker's start
+AWAY_S = 65.0  # a speaker that is away is stood in for, for 60 s
 POOL = [f"172.18.255.{last}" for last in range(200, 251)]
 
 
@@ -177,6 +184,18 @@ def test_an_address_goes_back_to_the_node_that_metallb_would_choose(cluster: Lab
         assert seen.holders()[address] != home, "the advertisement says that it stays"
         go_back(api, None)
         seen.await_holder(home, ACTS_S, "it goes back, as the command line says")
+
+
+def test_an_address_goes_back_when_the_speaker_of_its_node_is_back(cluster: Lab, services: list[str]) -> None:
+    *_, address = services
+    home = elected(cluster, address)
+    with measure.watching(cluster, address) as watch:
+        seen = Seen(cluster, watch)
+        seen.await_holder(home, RETURNS_S, "at first")
+        cluster.speaker(home, "stop")
+        seen.await_holder(home, AWAY_S, "its speaker stays away", there=False)
+        cluster.speaker(home, "start")
+        seen.await_holder(home, RETURNS_S, "its speaker is back")
 
 
 def test_two_of_a_group_are_on_two_nodes(cluster: Lab, services: list[str]) -> None:
