@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.api.client import ENDPOINT_SLICES, SERVICE_L2_STATUSES, SERVICES, ApiClient, ApiError
+from cluster.api.client import ENDPOINT_SLICES, NODES, SERVICE_L2_STATUSES, SERVICES, ApiClient, ApiError
+from cluster.drain import DRAIN_ANNOTATION
 from cluster.l2status import EPOCH_ANNOTATION, NODE_LABEL
 from cluster.slices import SERVICE_NAME_LABEL
 from lab import launch
@@ -23,7 +24,7 @@ from lab.readiness import await_ready
 from tests.real import real_assets
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.long, pytest.mark.xdist_group("whole-site")]
+pytestmark = [pytest.mark.lab, pytest.mark.real, pytest.mark.xdist_group("whole-site")]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,11 @@ def create(api: ApiClient, name: str) -> str:
     return str(wait_until(lambda: address_of(api, name), 30))
 
 
+def drain(api: ApiClient, node: str, why: str | None) -> None:
+    """None: the node is in use again."""
+    api.patch(NODES, "", node, {"metadata": {"annotations": {DRAIN_ANNOTATION: why}}})
+
+
 def address_of(api: ApiClient, name: str) -> str:
     ingress = api.get(SERVICES, "default", name).status.load_balancer.ingress
     return ingress[0].ip if ingress else ""
@@ -88,43 +94,43 @@ def answer(watch: measure.ClientWatch, since: float) -> dict[str, set[str]]:
 
 def test_every_address_comes_back_to_the_node_that_had_it(cluster: Lab) -> None:
     api = api_of(cluster)
-    nodes = [host.name for host in cluster.status().layout.nodes]
+    *others, last = [host.name for host in cluster.status().layout.nodes]
+    drain(api, last, "before the others")
     addresses = [create(api, f"web-{number}") for number in range(SERVICES_THERE)]
-    last = nodes[-1]
 
-    def all_on_record_with(node: str) -> dict[str, tuple[str, int]] | None:
+    def all_on_record_with(*nodes: str) -> dict[str, tuple[str, int]] | None:
         there = records(api)
-        right = len(there) == SERVICES_THERE and {each for each, _ in there.values()} == {node}
+        right = len(there) == SERVICES_THERE and {each for each, _ in there.values()} == set(nodes)
         return there if right else None
 
-    for node in nodes[:-1]:  # by rank they would share the addresses: so they are where no ranking has them
-        cluster.stop_node(node)
-    wait_until(lambda: all_on_record_with(last), AGAIN_S)
-    for node in nodes[:-1]:
-        cluster.start_node(node)
-    await_ready(cluster)
-    before = wait_until(lambda: all_on_record_with(last), AGAIN_S)
+    wait_until(lambda: all_on_record_with(*others), AGAIN_S, "two nodes do not share the addresses")
+    drain(api, last, None)
+    for node in others:
+        drain(api, node, "after the last")
+    before = wait_until(lambda: all_on_record_with(last), AGAIN_S, "the last node does not have all")
+    for node in others:  # nothing moves: from now on all addresses are where no ranking has them
+        drain(api, node, None)
     with measure.watching(cluster, *addresses) as watch:
         mac = measure.steady_holder(watch)
         assert measure.node_of(cluster, mac) == last
         for name in PROCESSES:
             cluster.process(CONTROL_PLANE, name, "kill")
-        for node in nodes:
+        for node in (*others, last):
             cluster.stop_node(node)
         off = time.monotonic()
         for name in PROCESSES:
             cluster.process(CONTROL_PLANE, name, "start")
         wait_until(lambda: records(api) == before, AGAIN_S, "the API server does not come back with what it had")
         on = time.monotonic()
-        for node in nodes:
+        for node in (*others, last):
             cluster.start_node(node)
         everything = {address: {mac} for address in addresses}
         wait_until(lambda: answer(watch, time.monotonic() - 1.0) == everything, AGAIN_S)
         took = {a: min(each.at for each in watch.answers() if each.address == a and each.at > on) for a in addresses}
-        others = {each.mac for each in watch.answers() if each.at > off} - {mac}
+        meanwhile = {each.mac for each in watch.answers() if each.at > off} - {mac}
         logger.info(
             "whole site",
-            extra={"first_s": min(took.values()) - on, "last_s": max(took.values()) - on, "others": sorted(others)},
+            extra={"first_s": min(took.values()) - on, "last_s": max(took.values()) - on, "others": sorted(meanwhile)},
         )
     await_ready(cluster)
     after = wait_until(lambda: all_on_record_with(last), AGAIN_S)
