@@ -18,15 +18,15 @@ MAC = mac_of(B)
 
 
 class StoodIn(Restarts):
-    """``b`` has ended at 1 s, with this node as its stand-in. Its kernel answers, and ``c`` is heard, unless told."""
+    """``b`` has ended, with this node as its stand-in. Its kernel answers, and ``c`` is heard, unless told."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ended_at: float = 0.5) -> None:
         super().__init__()
         self.ownership.set_plan(plan(VIP, B), 0.0)
         self.other, self.peer = self.speaker(C), self.speaker(B, VIP)
         self.peer.restarting, self.peer.stand_in = True, SESSION
-        self.now = 0.5
-        self.look()
+        self.now = 0.0
+        self.run(ended_at, kernel=False)
         self.absences.begin(self.peer, "restarts", self.now, ended=True)
         self.look()
 
@@ -124,7 +124,7 @@ def test_a_new_session_with_another_mac_ends_it() -> None:
 def silent_since(stood_in: StoodIn, *, third: bool) -> float:
     """Seconds of the kernel's silence until its node was declared dead; 5 if it was not."""
     stood_in.run(2.0)
-    stood_in.run(2.0 + D_S, kernel=False, third=third)
+    stood_in.run(2.0 + D_S - STEP_S, kernel=False, third=third)
     assert "NodeDead" not in stood_in.company.decisions()
     while "NodeDead" not in stood_in.company.decisions() and stood_in.now < 7.0:
         stood_in.run(stood_in.now + STEP_S, kernel=False, third=third)
@@ -136,6 +136,16 @@ def test_the_kernels_silence_is_its_nodes_death_after_the_floor() -> None:
     assert silent_since(stood_in, third=True) < D_S + 2 * STEP_S
     assert not stood_in.stand_ins
     assert not stood_in.is_answered()
+
+
+def test_the_kernel_is_watched_from_when_its_speaker_is_gone() -> None:
+    """Until the stand-in has worked out thousands of answers the speaker that ends is there, and may be for longer than
+    D. Nobody asks its kernel meanwhile."""
+    stood_in = StoodIn(ended_at=1.0)
+    stood_in.run(1.0 + D_S - STEP_S, kernel=False)
+    assert stood_in.is_answered()
+    stood_in.run(1.0 + D_S + 2 * STEP_S, kernel=False)
+    assert "NodeDead" in stood_in.company.decisions()
 
 
 def test_it_is_none_while_nobody_else_is_heard_either() -> None:
@@ -151,14 +161,15 @@ def test_what_was_not_answered_while_this_node_could_not_hear_does_not_count() -
     stood_in.run(2.0)
     stood_in.run(2.3, kernel=False)
     stood_in.stand_ins.excuse(2.3)
-    stood_in.run(2.3 + D_S, kernel=False)
+    stood_in.run(2.3 + D_S - STEP_S, kernel=False)
     assert "NodeDead" not in stood_in.company.decisions()
 
 
 def test_what_leaves_the_plan_ends_on_the_sessions_behalf() -> None:
     stood_in = StoodIn()
     stood_in.ownership.set_plan(Plan(2, NodeName("a"), ()), 1.0)
-    stood_in.stand_ins.follow([VIP], 1.0)
+    stood_in.stand_ins.follow([VIP])
+    stood_in.look()
     ((session, step),) = stood_in.stand_ins.take_steps()
     assert session == stood_in.peer.session
     assert [claim.epoch for claim in step.claims] == [0]
