@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.api.client import NODES
+from cluster.drain import DRAIN_ANNOTATION
 from lab import launch
 from lab.client import Lab
 from lab.layout import CONTROL_PLANE, lay_out
@@ -36,7 +38,6 @@ FIRE_S = 90.0
 """Until an alert fires: the slowest is six failed requests to an API server, ever further apart."""
 LEASE_S = 6
 """A write has to be answered within it."""
-NODES = ("node-1", "node-2", "node-3")
 MANY = 150
 POOL = "example"
 """The tutorial's."""
@@ -291,6 +292,12 @@ PANELS = {
     for panel in DASHBOARD["panels"]
     for target in panel.get("targets", [])
 }
+NAMED = {
+    name
+    for text in (*PANELS.values(), yaml.safe_dump(rules()))
+    for name in re.findall(r"\b(?:berthlb|metallb)_\w+", text)
+}
+"""The series that the dashboard and the alerts name. A query may return data without them: ``or vector(0)`` does."""
 METALLBS = [
     'metallb_k8s_client_config_stale_bool{job="metallb"}',
     'metallb_k8s_client_config_loaded_bool{job="metallb"}',
@@ -313,13 +320,27 @@ METALLBS = [
 by pool, under the job that its monitors name."""
 
 
+def move_by_a_drain(lab: Lab) -> None:
+    api = api_of(lab)
+    (holder,) = announcing(lab)
+
+    def drain(why: str | None) -> None:
+        api.patch(NODES, "", holder, {"metadata": {"annotations": {DRAIN_ANNOTATION: why}}})
+
+    drain("new disk")
+    wait_until(lambda: (found := announcing(lab)) and holder not in found, 10, "it does not move")
+    drain(None)
+
+
 @pytest.fixture(scope="module")
 def lively(cluster: Lab, prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """There is something to see of everything: a refusal, an address just given, a request from the LAN."""
+    """There is something to see of everything: a refusal, an address just given, a trouble, a move, a request from the
+    LAN."""
     directory = tmp_path_factory.mktemp("lively")
-    given = [service("refused", "no-such-pool"), pool("tiny", "192.0.2.1-192.0.2.10"), *tenants(1)]
+    given = [service("refused", "no-such-pool"), pool("tiny", "192.0.2.1-192.0.2.10"), *tenants(1), LOOPBACK]
     with applied(cluster, directory, *given):
-        cluster.run("client", ["arping", "-c", "2", "-I", "eth0", ADDRESS])
+        move_by_a_drain(cluster)
+        cluster.run("client", ["arping", "-c", "2", "-I", "eth0", ADDRESS])  # its new holder counts it
         yield prometheus
 
 
@@ -328,6 +349,11 @@ def test_every_query_of_the_dashboard_returns_data(lively: Prometheus, query: st
     asked = query.replace("$__rate_interval", "1m")
     assert "$" not in asked
     wait_until(lambda: [each for each in lively.ask(asked) if each["value"] != "NaN"], 20, "no data")
+
+
+@pytest.mark.parametrize("name", sorted(NAMED))
+def test_every_series_that_the_dashboard_or_an_alert_names_is_there(lively: Prometheus, name: str) -> None:
+    wait_until(lambda: lively.ask(name), 20, "no such series")
 
 
 @pytest.mark.parametrize("query", METALLBS)
