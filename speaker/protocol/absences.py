@@ -40,7 +40,7 @@ from speaker.protocol.detector import Detector
 from speaker.protocol.effects import AskAddress
 from speaker.protocol.heartbeat import STANDS_IN, StoodIn, unpack_address, unpack_families
 from speaker.protocol.mirrors import Mirrors
-from speaker.protocol.news import News
+from speaker.protocol.news import NO_NEWS, News
 from speaker.protocol.peers import Absence, Peer, Sighting, claims_of
 from speaker.protocol.replay import ReplayWindow
 from speaker.protocol.roster import Roster
@@ -153,8 +153,10 @@ class Absences:
 
     def heard(self, link: LinkName, by: int, entries: Iterable[StoodIn], now: float) -> News:
         """A speaker, perhaps this one, says whom it stands in for on the link."""
-        news = News()
         before, said = self._said.get((link, by), {}), {entry.session: entry for entry in entries}
+        if not before and not said:
+            return NO_NEWS
+        news = News()
         if said:
             if not before:
                 speaking = {self._session, *(peer.session for peer in self._roster.peers.values())}
@@ -235,8 +237,10 @@ class Absences:
 
     def review(self, now: float) -> News:
         """See who stands in for whom by now, ask the kernels of those for whom nobody does, and end what is over."""
-        news = News()
         self._look_at = NEVER
+        if not self._roster.absences:
+            return NO_NEWS
+        news = News()
         for absence in self._all():
             if news_of_links := self._forget_links(absence):
                 news.add(news_of_links)

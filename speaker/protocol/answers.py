@@ -52,6 +52,8 @@ class Answers:
     def note(self, now: float) -> None:
         """Work out what may have changed."""
         ownership = self._ownership
+        if not ownership.touched and not self._stand_ins.touched:
+            return
         moved: list[AddressText] = []
         for address in dict.fromkeys(chain(ownership.touched, self._stand_ins.touched)):
             before, macs_before = self.where.get(address, NOWHERE), self.macs.get(address, NO_MACS)

@@ -41,7 +41,7 @@ from cluster.times import LONG_AGO, NEVER, doubled
 from speaker.directory import MAX_LISTED, DirectoryChange, ListedLink, ListedSpeaker, address_of
 from speaker.link import LinkName, Mac
 from speaker.protocol.effects import ROUTED_MAC, AskAddress, LinkState, NeighbourSeen
-from speaker.protocol.news import Contact, News
+from speaker.protocol.news import NO_NEWS, Contact, News
 from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Standing
 from speaker.protocol.subnets import networks_of
@@ -155,7 +155,7 @@ class Expected:
 
     def review(self, now: float, *, at_once: bool = False) -> News:
         """See who is missing, if it is time to."""
-        return self._look(now) if self._listed and (at_once or now >= self._look_at) else News()
+        return self._look(now) if self._listed and (at_once or now >= self._look_at) else NO_NEWS
 
     def _look(self, now: float) -> News:
         self._look_at = now + LOOK_S

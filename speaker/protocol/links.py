@@ -21,7 +21,7 @@ from speaker.protocol.claims import ClaimLog
 from speaker.protocol.effects import LinkState, SendGratuitous
 from speaker.protocol.fencing import DOUBT_S, Fence, FenceEvent, FenceOutcome
 from speaker.protocol.heartbeat import MAX_LOST_LINKS
-from speaker.protocol.news import News
+from speaker.protocol.news import NO_NEWS, News
 from speaker.protocol.peers import Link, claims_of
 from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Sign, Standing
@@ -113,10 +113,11 @@ class OwnLinks:
     def review(self, now: float) -> News:
         """Answer, claim and speak again where that is due."""
         self._looked_at = now
+        waiting = [(name, link) for name, link in self._roster.links.items() if link.fencing.waits]
+        if not waiting:
+            return NO_NEWS
         news = News()
-        for name, link in self._roster.links.items():
-            if not link.fencing.waits:
-                continue
+        for name, link in waiting:
             trusted, listened = link.fencing.end_waits(now)
             news.changed |= trusted or listened
             news.speak |= listened
@@ -128,7 +129,7 @@ class OwnLinks:
     def next_deadline(self) -> float:
         interval_s = self._roster.settings.interval_s
         fences = [link.fencing for link in self._roster.links.values() if link.fencing.waits]
-        return min((fence.next_deadline(interval_s, self._looked_at) for fence in fences), default=NEVER)
+        return min([fence.next_deadline(interval_s, self._looked_at) for fence in fences]) if fences else NEVER
 
     def _found_out(self, name: LinkName, link: Link, now: float) -> FenceEvent | None:
         """What the time, and what was heard on the link, say about its fence."""

@@ -49,6 +49,8 @@ class News:
 
     def add(self, other: News) -> None:
         """Take over what another part found out after this."""
+        if other is NO_NEWS:
+            return
         self.changed |= other.changed
         self.networks |= other.networks
         self.claims.update(other.claims)
@@ -66,3 +68,7 @@ def ask_of(asked_of: dict[int, int], asks: Iterable[tuple[int, int]]) -> None:
     """Of each session that is asked for, what comes after the lowest version has what comes after the others."""
     for session, version in asks:
         asked_of[session] = min(version, asked_of.get(session, version))
+
+
+NO_NEWS = News()
+"""Of a call that found out nothing, as most do. Nobody writes to it."""

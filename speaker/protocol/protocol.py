@@ -72,7 +72,7 @@ from speaker.protocol.links import OwnLinks
 from speaker.protocol.lives import peer_views, unheard_nodes
 from speaker.protocol.membership import Membership
 from speaker.protocol.mirrors import Mirrors
-from speaker.protocol.news import News
+from speaker.protocol.news import NO_NEWS, News
 from speaker.protocol.own_trouble import OwnTrouble
 from speaker.protocol.ownership import Ownership
 from speaker.protocol.restarting import End, Restarting
@@ -380,17 +380,23 @@ class Protocol:
 
     def next_deadline(self) -> float | None:
         """When ``handle_timer`` should be called next; ``LONG_AGO`` for at once, ``None`` if nothing is due ever."""
-        parts = (self._suspicions, self._ownership, self._voice, self._absences, self._stand_ins)
-        deadlines = [part.next_deadline() for part in (*parts, self._restarting, self._resuming)]
-        if self._voice.authenticator is not None:
-            deadlines.append(self._links.next_deadline())
-        if self._news.networks:
-            deadlines.append(self._networks_again_at)
-        soonest = min(deadlines)
+        soonest = min(
+            self._suspicions.next_deadline(),
+            self._ownership.next_deadline(),
+            self._voice.next_deadline(),
+            self._absences.next_deadline(),
+            self._stand_ins.next_deadline(),
+            self._restarting.next_deadline(),
+            self._resuming.next_deadline(),
+            self._links.next_deadline() if self._voice.authenticator is not None else NEVER,
+            self._networks_again_at if self._news.networks else NEVER,
+        )
         return soonest if soonest < NEVER else None
 
     def take_effects(self) -> list[Effect]:
         """What to carry out, in order; decisions come last, so that no frame waits for a log line."""
+        if not self._effects:
+            return []
         effects = sorted(self._effects, key=lambda effect: isinstance(effect, Decision))
         self._effects.clear()
         return effects
@@ -464,6 +470,8 @@ class Protocol:
 
     def _take_in(self, news: News) -> None:
         """Tell who looks and who speaks at once; what concerns ownership is carried over by whoever called."""
+        if news is NO_NEWS:
+            return
         self._suspicions.look(news.look_at)
         self._voice.note(news)
         self._news.changed |= news.changed

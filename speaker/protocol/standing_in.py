@@ -40,7 +40,7 @@ from speaker.protocol.bundles import candidate_of
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.heartbeat import MAX_STOOD_IN, STOOD_IN_OCTETS, ClaimStep, StoodIn, pack_address, pack_families
 from speaker.protocol.mirrors import Mirrors
-from speaker.protocol.news import News
+from speaker.protocol.news import NO_NEWS, News
 from speaker.protocol.ownership import Ownership
 from speaker.protocol.peers import Peer
 from speaker.protocol.roster import Roster
@@ -208,9 +208,9 @@ class StandIns:
 
     def review(self, now: float) -> News:
         """Begin, watch and end."""
-        news = News()
         if not self._posts and not self._roster.absences and now < self.next_deadline():
-            return news
+            return NO_NEWS
+        news = News()
         self._look_at = NEVER
         for peer in self._roster.peers.values():
             if peer.restarting and peer.stand_in == self._session and peer.session not in self._posts:
@@ -370,9 +370,10 @@ class StandIns:
 
     def _follow(self, now: float) -> News:
         """Draw the conclusions for some of these addresses."""
-        news = News()
         if not self._posts and not self._free:
             self._changed.clear()
+            return NO_NEWS
+        news = News()
         for address in list(islice(self._changed, AT_ONCE)):
             del self._changed[address]
             if address in self._free:

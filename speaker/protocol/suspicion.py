@@ -50,7 +50,7 @@ from speaker.link import LinkName, Mac
 from speaker.protocol.absences import Absences, ask_kernel
 from speaker.protocol.datagram import NONCE_OCTETS
 from speaker.protocol.effects import AskAddress, WatchFrames
-from speaker.protocol.news import News
+from speaker.protocol.news import NO_NEWS, News
 from speaker.protocol.peers import Link, Peer, Sighting, Suspicion
 from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Sign, Standing
@@ -97,9 +97,9 @@ class Suspicions:
 
     def check(self, now: float) -> News:
         """Suspect the silent, ask about suspects, declare the dead, if it is time to."""
-        news = self._news = News()
         if now < self._look_at:
-            return news
+            return NO_NEWS
+        news = self._news = News()
         deadlines = [now + LONGEST_WAIT_S]
         for name, link in self._roster.links.items():
             judges = self._roster.judges(name)

@@ -65,6 +65,9 @@ BURST_GAP_S = 0.01
 CUT_OFF_S = 10.0  # for which an isolated node speaks more often
 CUT_OFF_PACE = 4
 
+ABLE, STARTING, LEAVING, RESTARTING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING), int(Flag.RESTARTING)
+ANSWER, CUT_OFF, YIELDS, MORE = int(Flag.ANSWER), int(Flag.CUT_OFF), int(Flag.YIELDS), int(Flag.MORE)
+
 _Key = tuple[type | int | bytes, ...]
 
 
@@ -149,8 +152,10 @@ class Voice:
     def note(self, news: News) -> None:
         """Who waits to hear from us, and for what."""
         self._in_a_hurry |= news.speak
-        self._unicast.update(news.unicast)
-        self._asked.update(news.asked)
+        if news.unicast:
+            self._unicast.update(news.unicast)
+        if news.asked:
+            self._asked.update(news.asked)
         ask_of(self._asked_of, news.asked_of.items())
         self._alarm_until = max(self._alarm_until, news.alarm_until)
 
@@ -280,26 +285,26 @@ class Voice:
     def _heartbeat(
         self, authenticator: Authenticator, here: Link, asked: Iterable[Peer], interval: float, now: float
     ) -> bytes:
-        flags = Flag(0)
+        flags = 0
         if self.restarting:
-            flags |= Flag.RESTARTING
+            flags |= RESTARTING
         if self._leaving:
-            flags |= Flag.LEAVING
+            flags |= LEAVING
         elif self.ready and here.open(now):
-            flags |= Flag.ABLE
+            flags |= ABLE
         elif self.planned and not self.ready and not self.stand_in:
-            flags |= Flag.STARTING
+            flags |= STARTING
         if here.fencing.suspended or self._spoke_at == LONG_AGO:
-            flags |= Flag.ANSWER
+            flags |= ANSWER
         if here.came_up:
-            flags |= Flag.CUT_OFF
+            flags |= CUT_OFF
         if self.yields:
-            flags |= Flag.YIELDS
+            flags |= YIELDS
         heard = self._roster.heard(here.state.name, now)
         message = Heartbeat(
             self._roster.node,
             max(1, round(interval * 1000)),
-            int(flags),
+            flags,
             here.state.name,
             here.state.mac,
             one_of_each_subnet(here.state.prefixes)[:MAX_PREFIXES],
@@ -316,7 +321,7 @@ class Voice:
         )
         room = min((LONGEST_SAID - 8 - authenticator.size(message)) // HEARD_BYTES, MAX_HEARD)
         if len(heard) > room:
-            message = replace(message, flags=int(flags | Flag.MORE))
+            message = replace(message, flags=flags | MORE)
             heard = self._turns.setdefault(here.state.name, Turns()).choose(heard, self._roster.awaited(), room)
         return self._encode(authenticator, replace(message, heard=pack_heard(heard)))
 
