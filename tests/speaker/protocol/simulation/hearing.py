@@ -22,6 +22,18 @@ MET_S = 0.5  # of a new session, until it has met everybody: three heartbeats on
 NOTICED_S = 4.0  # after the end of an idle speaker: two and a half of its intervals, and D
 
 
+BUSY_HOLDERS = 50  # among more, speakers speak less often
+
+
+def pace_of(world: World) -> float:
+    """By how much intervals and D are longer than usual at most: in proportion to those that hold something, beyond
+    fifty."""
+    if len(world.nodes) <= BUSY_HOLDERS:
+        return 1.0
+    planned = sum(len(bundle.addresses) for _, bundles in world.plans[-2:] for bundle in bundles)
+    return max(1.0, min(len(world.nodes), planned) / BUSY_HOLDERS)
+
+
 @dataclass
 class WhoHearsWhom:
     network: SimulatedNetwork
@@ -62,6 +74,8 @@ class WhoHearsWhom:
 
     def sides(self) -> list[frozenset[str]] | None:
         """Groups that hear each other, if everybody hears either all of a group or nothing of it."""
+        if all(len(heard) == len(self.there) - 1 for heard in self.hears.values()):
+            return [frozenset(self.hears)] if self.hears else []
         sides = {
             name: frozenset(other for other in heard if name in self.hears[other]) | {name}
             for name, heard in self.hears.items()
@@ -104,7 +118,7 @@ class Hearing:
 
     def _twins(self) -> list[tuple[str, str]]:
         """Machines that have one name, and whose speakers are not known to be dead."""
-        forgotten = self._world.now - NOTICED_S
+        forgotten = self._world.now - NOTICED_S * pace_of(self._world)
         machines = [node for node in self._world.nodes.values() if node.running or node.ended_at > forgotten]
         if len(machines) == len({node.known_as for node in machines}):
             return []
@@ -144,7 +158,7 @@ class Hearing:
         return view
 
     def _part_strayed(self, view: WhoHearsWhom) -> None:
-        network, now = view.network, self._world.now
+        network, now, pace = view.network, self._world.now, pace_of(self._world)
         strayed = self._strayed.setdefault(network.name, set())
         since = {pair: self._blocked.get((network.name, *pair), now) for pair in network.multicast_blocked}
         self._blocked = {key: at for key, at in self._blocked.items() if key[0] != network.name}
@@ -154,12 +168,12 @@ class Hearing:
             life = (self._world.nodes[name].sessions, each.life)
             lives[name] = known[name] if name in known and known[name][:2] == life else (*life, now)
         self._lives[network.name] = lives
-        new = {name for name, (_, _, since) in lives.items() if now < since + MET_S}
+        new = {name for name, (_, _, since) in lives.items() if now < since + MET_S * pace}
         strayed.intersection_update(since)
         for one, other in since:
             if (other, one) in since and (one in new or other in new or not view.mutual(one, other)):
                 strayed.add((one, other))
         view.strayed = {name: frozenset(one for one, other in strayed if other == name) for name in view.hears}
         view.hears = {name: heard - view.strayed[name] for name, heard in view.hears.items()}
-        view.unnoticed = {pair for pair, at in since.items() if now < at + UNNOTICED_S}
-        view.noticed_at = max(since.values(), default=float("-inf")) + UNNOTICED_S
+        view.unnoticed = {pair for pair, at in since.items() if now < at + UNNOTICED_S * pace}
+        view.noticed_at = max(since.values(), default=float("-inf")) + UNNOTICED_S * pace

@@ -31,11 +31,13 @@ G8  Nobody answers for an address on an interface that does not speak its family
 G7  Nobody releases an address for a better candidate, and takes it again since that one did not: unless there was a
     fault. (Several who give on at once what they claimed at a start may give more than is taken.)
 
-D is 350 ms as long as nothing has been late in that world; then it is the largest that any speaker on that side has
-for any peer that may hold something. A fault is what ``World.fault`` is told, three losses in a row between two hosts
+D is 350 ms as long as nothing has been late in that world; then it is the largest that any speaker on that side has for
+any peer that may hold something. A fault is what ``World.fault`` is told, three losses in a row between two hosts
 included, and a speaker becoming ready. Hearing is ``hearing``'s: what a firewall parts are two sides, but what the one
 answers for is answered for the other, since ARP passes; and what the one lets go without being heard the other goes on
 taking for its, while ARP proves that it lives.
+
+Above fifty holders all these times are longer in proportion (``hearing.pace_of``).
 
 While a member of the cluster lies (``World.lying``) nothing is promised: a member has the key and can say anything.
 """
@@ -49,7 +51,8 @@ from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.plan import Bundle
 from speaker.protocol.effects import Decision
-from tests.speaker.protocol.simulation.hearing import Hearing, WhoHearsWhom
+from tests.speaker.protocol.simulation.hearing import Hearing, WhoHearsWhom, pace_of
+from tests.speaker.protocol.simulation.knowledge import Knowledge
 from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
 from tests.speaker.protocol.simulation.world import World
 
@@ -57,12 +60,12 @@ UNATTENDED_S = 0.5
 """For which a speaker that restarts may be without a stand-in, until it is taken for dead (rule 16)."""
 
 CHECK_S = 0.05
+CHECKED_NODES = 20  # among more the promises are looked at less often: a look costs as much as there are pairs
 DEAF_S = 2.6  # until a speaker that hears nobody knows that: 2.5 intervals of idle peers
 PROBES_S = 0.1  # two questions, 50 ms apart
 OVERLAP_S = 0.1  # of two answerers, once things are calm: the time that a claim takes to be heard
 LOST_S = 0.25  # where frames are lost: until a claim was said three times, an interval apart
 SLACK_S = 0.03  # the loops' lateness and the wire's delay, which the promises leave out
-KNOWN_S = 0.5  # of hearing an owner, until its claim is known for certain
 SETTLED_S = 2.5  # after it, no owner changes: a provisional claim moves a second after its better candidate is able
 JOINED_S = 1.0  # for the holder of a part to claim the rest
 TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
@@ -72,9 +75,7 @@ PREFERRED = {"preference", "decision"}
 FOR_ANOTHER = {*PREFERRED, "no candidate any more"}
 TOLD_S = 2.0  # of hearing somebody on the address's own subnet, until that is known
 BUSY_S = 2.0  # of a node that claims one after the other, until others claim what it might have
-TAKE_OVER_S = 50.0  # after the last endpoint: for so long a lost owner of a bundle is replaced
 DETECTION_S = 0.35  # D, where nothing is late
-ASKED_S = 0.5  # of ARP that passes: some questions to a suspect and their answers
 
 
 PROMISES = {
@@ -108,6 +109,9 @@ class Invariants:
     def __init__(self, world: World, *, owners_stay: bool = True) -> None:
         self.world = world
         self.checks = 0
+        self._pace = 1.0
+        """By how much everything takes longer than usual."""
+        self._check_s = CHECK_S * max(1.0, len(world.nodes) / CHECKED_NODES)
         self._punctual = True
         """Whether nothing has been late so far: then D is known without asking anybody."""
         self._owners_stay = owners_stay
@@ -123,17 +127,8 @@ class Invariants:
         self._misplaced: dict[tuple[str, AddressText, str], float] = {}
         self._released: dict[tuple[str, str], float] = {}
         """(node, address) -> when it was released for another."""
-        self._known: dict[tuple[str, int, int, str, AddressText], float] = {}
-        """(node, session, life of its interface, owner, address) -> for how long the owner was heard by it."""
-        self._known_at: dict[tuple[str, int, int, str, AddressText], float] = {}
-        """And when that was the last time."""
-        self._lent: set[tuple[str, AddressText]] = set()
-        """(network, address) that somebody answers for in another's name, or did until nobody answered."""
-        self._holds: dict[tuple[str, AddressText, str], float] = {}
-        """(network, address, who) -> since when it answers there."""
-        self._asking: dict[tuple[str, ...], float] = {}
-        """(network, one, other) -> since when ARP passes between them."""
-        world.clock.after(CHECK_S, self._check)
+        self._knowledge = Knowledge(world, self._check_s)
+        world.clock.after(self._check_s, self._check)
 
     def _fail(self, promise: str, what: str) -> None:
         raise BrokenPromiseError(promise, what, self.world)
@@ -144,6 +139,7 @@ class Invariants:
 
     def _check(self) -> None:
         self.checks += 1
+        self._pace = pace_of(self.world)
         self._punctual = self._punctual and self._nothing_is_late()
         views = self._hearing.views()
         self._note_ready()
@@ -157,8 +153,8 @@ class Invariants:
             self._check_stays()
             self._check_places(views)
             self._check_families()
-        self._note_known(views)
-        self.world.clock.after(CHECK_S, self._check)
+        self._knowledge.note(views, self._pace)
+        self.world.clock.after(self._check_s, self._check)
 
     def _nothing_is_late(self) -> bool:
         """Neither frames nor speakers: no loss, no lag, nobody who stands still, and no work that takes time."""
@@ -175,56 +171,11 @@ class Invariants:
                 self._ready_at = self.world.now
                 self.world.fault(f"{node.name} is ready")
 
-    def _note_known(self, views: list[WhoHearsWhom]) -> None:
-        """For how long each session has heard an owner of each address, which node answers for what, and which ones ARP
-        reaches."""
-        now = self.world.now
-        holds: dict[tuple[str, AddressText, str], float] = {}
-        asking: dict[tuple[str, ...], float] = {}
-        for view in views:
-            network = view.network
-            for address, answerers in network.answerers.items():
-                named = network.named.get(address, {})
-                if any(name != owner for name, owner in named.items()):
-                    self._lent.add((network.name, address))
-                elif named:
-                    self._lent.discard((network.name, address))
-                for owner in answerers:
-                    key = (network.name, address, owner)
-                    holds[key] = self._holds.get(key, now)
-                    known_as = self.world.nodes[owner].known_as
-                    for name in view.hears:
-                        if name != owner and self.world.nodes[name].known_as == known_as:
-                            continue  # nobody is told what a machine with its own name claims
-                        if name == owner or view.knows(name, owner):
-                            session, life = self.world.nodes[name].sessions, view.there[name].life
-                            known = (name, session, life, owner, address)
-                            self._known[known] = self._known.get(known, 0.0) + CHECK_S
-                            self._known_at[known] = now
-            for name, interface in view.there.items():
-                for other, theirs in view.there.items():
-                    if name < other and view.asks(name, other):
-                        pair = (network.name, name, other)
-                        came_up_at = max(interface.came_up_at, theirs.came_up_at)
-                        asking[pair] = max(self._asking.get(pair, now), came_up_at)
-        self._holds, self._asking = holds, asking
-
-    def _has_heard(self, name: str, life: int, address: AddressText) -> bool:
-        """Whether that node has heard an owner of the address for long enough to know."""
-        session = self.world.nodes[name].sessions
-        return sum(self._known.get((name, session, life, each, address), 0.0) for each in self.world.nodes) > KNOWN_S
-
-    def _knows(self, view: WhoHearsWhom, name: str, bundle: Bundle) -> bool:
-        """Whether that node can tell that a bundle without endpoints needs an owner in the place of a lost one."""
-        node = self.world.nodes[name]
-        heard = any(self._has_heard(name, view.there[name].life, address) for address in bundle.addresses)
-        return heard and self.world.now < node.stopped.get(bundle.id, float("-inf")) + TAKE_OVER_S
-
     def detection(self, side: frozenset[str] | set[str]) -> float:
         """D on this side, of the peers that hold or held something."""
         if self._punctual:
-            return DETECTION_S
-        floor = DETECTION_S
+            return DETECTION_S * self._pace
+        floor = DETECTION_S * self._pace
         for name in side:
             protocol = self.world.nodes[name].protocol
             if protocol is not None:
@@ -248,7 +199,7 @@ class Invariants:
                             since = doubled[key] = self._doubled.get(key, now)
                             grace = self.detection({one, other}) + 0.3 + SLACK_S
                             fault = max(self._last_fault(), view.noticed_at)
-                            overlap = OVERLAP_S + (LOST_S if view.network.weather.loss else 0.0)
+                            overlap = (OVERLAP_S + (LOST_S if view.network.weather.loss else 0.0)) * self._pace
                             if now > fault + grace and now - since > overlap:
                                 self._fail("G1", f"{address} is answered on {view.network.name} by {one} and {other}")
         self._doubled = doubled
@@ -297,7 +248,7 @@ class Invariants:
         """Which addresses of a family are missing on a side of those that speak it, and since when."""
         missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
         ready = [name for name in side if self._able(view, name)]
-        plans = {self.world.nodes[name].plan_seen for name in side}
+        plans = {seen for name in side if (seen := self.world.nodes[name].plan_seen) >= 0}
         if not ready or len(plans) != 1 or self._overheard(view, side):
             return missing
         takes = self._proof_takes(view, side)
@@ -321,7 +272,10 @@ class Invariants:
         missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
         addresses = [address for address in bundle.addresses if family_of(address) is family]
         answered = {address: self._reached(view.network, address) for address in addresses}
-        if all(answerers & side for answerers in answered.values()):
+        if not any(
+            answerers.isdisjoint(side) and self._is_promised(view.network, side, address)
+            for address, answerers in answered.items()
+        ):
             return missing
         now = self.world.now
         holds = (n for n in ready if self.world.can_hold(n, view.network, bundle, addresses[0]))
@@ -332,7 +286,9 @@ class Invariants:
             return missing
         better = ranks[0]
         if not bundle.serving:
-            if not any(self.world.nodes[n].known_as in able and self._knows(view, n, bundle) for n in ready):
+            if not any(
+                self.world.nodes[n].known_as in able and self._knowledge.may_replace(view, n, bundle) for n in ready
+            ):
                 return missing
             better = len(names) - 1  # the first ones may not know
         for address, answerers in answered.items():
@@ -345,15 +301,15 @@ class Invariants:
             key = (view.network.name, address, side)
             since = missing[key] = self._missing.get(key, now)
             grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
-            grace += proof_takes + (DEAF_S if self._hears_beyond(view, side) else 0.0)
+            grace += proof_takes + (DEAF_S * self._pace if self._hears_beyond(view, side) else 0.0)
             joins = len(self.world.networks_of(address)) > 1 or len({family_of(each) for each in bundle.addresses}) > 1
-            grace += JOINED_S if joins else 0.0
-            grace += UNATTENDED_S if (view.network.name, address) in self._lent else 0.0
-            grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + CHECK_S
+            grace += JOINED_S * self._pace if joins else 0.0
+            grace += UNATTENDED_S * self._pace if (view.network.name, address) in self._knowledge.lent else 0.0
+            grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + self._check_s
             begins = max(since, self._proof_came(side), self._listened(view, ready), view.noticed_at)
             if len(side) > 1:
                 busy_at = max(self._claimed_at.get(name, begins) for name in side)
-                begins = max(begins, min(busy_at, begins + BUSY_S))
+                begins = max(begins, min(busy_at, begins + BUSY_S * self._pace))
             if now > max(self._last_fault(), begins) + grace:
                 self._fail("G2", f"{address} has no owner on {view.network.name} among {', '.join(sorted(side))}")
         return missing
@@ -361,6 +317,8 @@ class Invariants:
     def _reached(self, network: SimulatedNetwork, address: AddressText) -> frozenset[str]:
         """Who answers for it with the MAC of a machine that is there: a stand-in may name one that has died."""
         named = network.named.get(address, {})
+        if all(name == owner for name, owner in named.items()):
+            return network.answerers.get(address, frozenset())
         return frozenset(
             name
             for name, owner in named.items()
@@ -375,8 +333,9 @@ class Invariants:
     def _is_promised(self, network: SimulatedNetwork, side: frozenset[str], address: AddressText) -> bool:
         """An address of several networks is promised to who can know that they are networks: by hearing somebody."""
         networks = self.world.networks_of(address)
-        names = {self.world.nodes[name].known_as for name in side}
-        return network in networks and (len(networks) == 1 or len(names) > 1)
+        if network not in networks:
+            return False
+        return len(networks) == 1 or len({self.world.nodes[name].known_as for name in side}) > 1
 
     def _able(self, view: WhoHearsWhom, name: str) -> bool:
         """Whether the node may claim: started, and not listening on a link that has just come up."""
@@ -413,7 +372,7 @@ class Invariants:
                 continue
             for at, address, _ in changes:
                 longest = max(self.detection({name}) for name in self.world.nodes)
-                calm = self._last_fault() + DEAF_S + max(SETTLED_S, longest + 1.0)
+                calm = self._last_fault() + DEAF_S * self._pace + max(SETTLED_S * self._pace, longest + self._pace)
                 if at > calm and not self._was_given_on(address, at) and not self._may_change(address, at):
                     self._fail("G4", f"the owner of {address} changed without a fault")
 
@@ -429,19 +388,19 @@ class Invariants:
                 "provisional",
             )
             moved -= decision.reason == "NotTaken" and decision.fields["address"] == address
-        over_at = self._ready_at + self.world.settings.cold_start_s + SETTLED_S
-        return moved == 1 and at <= max(over_at, self.world.resumed_at + SETTLED_S)
+        over_at = self._ready_at + self.world.settings.cold_start_s + SETTLED_S * self._pace
+        return moved == 1 and at <= max(over_at, self.world.resumed_at + SETTLED_S * self._pace)
 
     def _may_change(self, address: AddressText, at: float) -> bool:
         return self._was_taken_back(address, at) or any(
             decision.reason == "StandsInNoMore" and decision.fields["why"] != "it is back"
-            for _, decision in self._latest(at - DEAF_S)
+            for _, decision in self._latest(at - DEAF_S * self._pace)
         )
 
     def _was_taken_back(self, address: AddressText, at: float) -> bool:
         return any(
             decision.reason in MOVES and decision.fields["address"] == address and decision.fields["why"] in PREFERRED
-            for _, decision in self._latest(at - DEAF_S)
+            for _, decision in self._latest(at - DEAF_S * self._pace)
         )
 
     def _latest(self, since: float) -> Iterator[tuple[float, Decision]]:
@@ -473,7 +432,7 @@ class Invariants:
         wanted = {"address": claim.fields["address"], "to": known_as}
         return str(claim.fields["why"]).startswith("handed over by") and any(
             each.reason == "Offered" and wanted.items() <= each.fields.items()
-            for _, each in self._latest(at - OFFERED_S)
+            for _, each in self._latest(at - OFFERED_S * self._pace)
         )
 
     def _check_promise(self, at: float, name: str, decision: Decision) -> None:
@@ -485,7 +444,7 @@ class Invariants:
                 break
             if other != name and each.reason == "Claimed" and each.fields["address"] == address:
                 return  # that was not heard in time
-        if at < released + TAKEN_AGAIN_S and self._last_fault() < released - TAKEN_AGAIN_S:
+        if at < released + TAKEN_AGAIN_S * self._pace and self._last_fault() < released - TAKEN_AGAIN_S * self._pace:
             self._fail("G7", f"{name} released {decision.fields['address']} for another and claims it again")
 
     def _check_claim(self, views: list[WhoHearsWhom], at: float, claimer: str, decision: Decision) -> None:
@@ -504,13 +463,8 @@ class Invariants:
                     continue
                 if holder in view.network.rejecting and self._are_late(view.network):
                     continue
-                held = at - self._holds.get((view.network.name, address, holder), at)
-                asking = at - self._asking.get((view.network.name, *sorted((claimer, holder))), at)
-                enough = ASKED_S + self.detection({claimer})
-                life = view.there[claimer].life if claimer in view.there else 0
-                known = (claimer, self.world.nodes[claimer].sessions, life, holder, address)
-                still = self._known_at.get(known, float("-inf")) >= at - asking
-                if min(held, asking) > enough and still and self._known[known] > KNOWN_S:
+                detection_s = self.detection({claimer})
+                if self._knowledge.should_keep_off(view, claimer, holder, address, at=at, detection_s=detection_s):
                     self._fail("G5", f"{claimer} claims {address}, which {holder} answers for")
 
     def _are_late(self, network: SimulatedNetwork) -> bool:
@@ -541,17 +495,20 @@ class Invariants:
         misplaced: dict[tuple[str, AddressText, str], float] = {}
         for view in views:
             for address, answerers in view.network.answerers.items():
+                place = next((each for each in views if each.network.has(address)), view)
+                if place is view or not answerers:
+                    continue
                 family = family_of(address)
-                own = [each.of(family) for each in views if each.network.has(address)]
-                for name in answerers if own and own[0].network is not view.network else ():
+                own = place.of(family)
+                for name in answerers:
                     if self._named(name, address):
                         continue
                     interfaces = self.world.nodes[name].interfaces
-                    known = [x for x in interfaces if x.network is own[0].network and family in x.families]
-                    told = any(view.mutual(name, other) for other in own[0].there if other not in self._hearing.twins)
+                    known = [x for x in interfaces if x.network is own.network and family in x.families]
+                    told = any(view.mutual(name, other) for other in own.there if other not in self._hearing.twins)
                     if any(each.was_known for each in known) or told:
                         key = (view.network.name, address, name)
                         since = misplaced[key] = self._misplaced.get(key, self.world.now)
-                        if self.world.now - since > TOLD_S:
+                        if self.world.now - since > TOLD_S * self._pace:
                             self._fail("G6", f"{address} is answered on {view.network.name} by {name}")
         self._misplaced = misplaced

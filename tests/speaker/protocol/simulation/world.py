@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
+from itertools import islice
 
 from msgspec.structs import replace
 
@@ -19,6 +20,7 @@ from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.effects import AnswerChange, Decision, Effect, NeighbourSeen
 from speaker.protocol.protocol import Protocol
 from speaker.protocol.settings import Settings
+from tests.speaker.protocol.simulation.answering import Answering, where
 from tests.speaker.protocol.simulation.loop import BusyLoop, Loop, Work
 from tests.speaker.protocol.simulation.machines import SimulatedInterface, SimulatedNode, Stranger
 from tests.speaker.protocol.simulation.network import Clock, SimulatedNetwork
@@ -86,9 +88,15 @@ class World:
         for i in range(nodes):
             self._add(f"n{i}", i, f"n{i}")
         self.wire = Wire(self.network, random.Random(seed + 2), self.nodes, self.strangers)
+        self._places: dict[AddressText, list[SimulatedNetwork]] = {}
+        """Where each address belongs, as far as somebody asked."""
+        self._answering = Answering(self.nodes, self.note)
         self.plans: list[tuple[float, tuple[Bundle, ...]]] = [(0.0, ())]
         self.quiet_plans: set[int] = set()
         self.api_frozen_at = float("inf")
+        """From then on nothing changes in the API any more."""
+        self.without_api: set[str] = set()
+        """Nodes that do not reach the API server: they see no Plan, and a speaker that starts there has none."""
         self.last_fault = 0.0
         self.lying = False
         """A member of the cluster says what is not so."""
@@ -121,6 +129,7 @@ class World:
     def speak(self, network: SimulatedNetwork, families: frozenset[Family], prefix6: str = "") -> None:
         """From the beginning all machines on a network speak these families, and have addresses of this subnet."""
         network.families, network.prefix6 = families, prefix6
+        self._places.clear()
         for node in self.nodes.values():
             for interface in node.on(network):
                 address6 = network.address6(node.index)
@@ -135,6 +144,7 @@ class World:
         rng = random.Random(self.seed * 31 + len(self.networks))
         network = SimulatedNetwork(self.clock, rng, name, prefix, shared=shared)
         self.networks.append(network)
+        self._places.clear()
         return network
 
     # ---------------------------------------------------------------------------------------------- telling
@@ -192,7 +202,7 @@ class World:
 
         def carry_out(held: AnswerChange | None, effects: list[Effect]) -> None:
             if held is not None:
-                self._follow(node, held)
+                self._answering.follow(node, held)
             for effect in effects:
                 if isinstance(effect, Decision):
                     self.trace.append(decided(self.clock.now, node.name, effect))
@@ -217,14 +227,14 @@ class World:
         node.powered = False
         self._end(node)
         self.fault(f"{name} loses power")
-        self._answering(node)
+        self._answering.look(node)
 
     def kill(self, name: str) -> None:
         """The speaker's process; the kernel lives."""
         node = self.nodes[name]
         self._end(node)
         self.fault(f"{name}'s speaker is killed")
-        self._answering(node)
+        self._answering.look(node)
 
     def _end(self, node: SimulatedNode) -> None:
         node.running = False
@@ -238,7 +248,7 @@ class World:
             return
         node.paused_at, node.paused_until = self.clock.now, self.clock.now + seconds
         self.fault(f"{name} pauses for {seconds:.3f} s")
-        self._answering(node)
+        self._answering.look(node)
         self.clock.after(seconds, lambda protocol=node.protocol: self._resume(node, protocol))  # type: ignore[misc]
 
     def _resume(self, node: SimulatedNode, protocol: Protocol) -> None:
@@ -250,7 +260,7 @@ class World:
             if interface.came_up_at > node.paused_at:
                 interface.came_up_at = self.clock.now  # for the speaker, which learns of it now
         node.loop.resume(self.settings.detection_floor_s / 2, lambda: self._set_links(node))
-        self._answering(node)
+        self._answering.look(node)
         self._sync_plan(node)
         node.loop.settle()
 
@@ -270,7 +280,7 @@ class World:
         if protocol.ended or self.clock.now >= latest:
             self._end(node)
             self.fault(f"{node.name}'s speaker has ended")
-            self._answering(node)
+            self._answering.look(node)
         else:
             self.clock.after(LOOK_S, lambda: self._end_when_all_is_said(node, protocol, latest))
 
@@ -319,7 +329,7 @@ class World:
     def unplug(self, name: str, network: SimulatedNetwork | None = None) -> None:
         network = network or self.network
         network.unplugged.add(name)
-        self.fault(f"{name}'s cable{_to(network)} is pulled")
+        self.fault(f"{name}'s cable{where(network)} is pulled")
         self._links(self.nodes[name])
 
     def plug(self, name: str, network: SimulatedNetwork | None = None) -> None:
@@ -328,7 +338,7 @@ class World:
         for interface in self.nodes[name].interfaces:
             if interface.network is network:
                 interface.came_up_at = self.clock.now
-        self.fault(f"{name}'s cable{_to(network)} is put back")
+        self.fault(f"{name}'s cable{where(network)} is put back")
         self._links(self.nodes[name])
 
     def lose_link(self, name: str, interface: SimulatedInterface) -> None:
@@ -383,7 +393,7 @@ class World:
         if any(indexes.get(state.name, state.index) != state.index for state in before):
             protocol.set_links(tuple(state for state in before if state.index in indexes.values()), now)
         protocol.set_links(states, now)
-        self._answering(node)
+        self._answering.look(node)
 
     # ---------------------------------------------------------------------------------------------- the API
 
@@ -400,6 +410,19 @@ class World:
         self._plan_event(len(self.plans) - 1, f"the API has {len(self.plans[-1][1])} bundles{which}")
         for node in self.nodes.values():
             if node.lag < float("inf"):
+                self.clock.after(node.lag, lambda node=node: self._see_plan(node))  # type: ignore[misc]
+
+    def lose_api(self, names: Iterable[str]) -> None:
+        """These nodes do not reach the API server any more. That is no fault: nothing that is promised needs it."""
+        self.without_api |= set(names)
+        self.note(f"... without the API: {' '.join(sorted(self.without_api))}")
+
+    def regain_api(self) -> None:
+        """All reach it again, and see what they missed."""
+        back, self.without_api = self.without_api, set()
+        self.note("... all reach the API")
+        for node in self.nodes.values():
+            if node.name in back and node.lag < float("inf"):
                 self.clock.after(node.lag, lambda node=node: self._see_plan(node))  # type: ignore[misc]
 
     def set_serving(self, serving: Callable[[Bundle], bool]) -> None:
@@ -421,6 +444,8 @@ class World:
             node.loop.settle()
 
     def _sync_plan(self, node: SimulatedNode) -> None:
+        if node.name in self.without_api:
+            return
         seen = max(i for i, (at, _) in enumerate(self.plans) if at <= max(self.clock.now - node.lag, 0.0) + 1e-9)
         if seen > node.plan_seen and node.protocol is not None:
             skipped = self.plans[max(node.plan_seen, 0)][1]
@@ -449,81 +474,28 @@ class World:
             self.wire.ask_from(self.strangers["client"], self.rng.choice(addresses), lambda _: None)
         self.clock.after(self.rng.uniform(0.3, 1.2), self._client_asks)
 
-    def _follow(self, node: SimulatedNode, change: AnswerChange) -> None:
-        """Answer for what is held now."""
-        before = [interface.suspended for interface in node.told.values()]
-        for link, interface in node.told.items():
-            interface.quiet, interface.suspended = link in change.quiet, link in change.suspended
-        if before != [interface.suspended for interface in node.told.values()]:
-            self._answering(node)
-            return
-        for link, interface in node.told.items():
-            for address in sorted(change.links):
-                answers = link in change.links[address] and not interface.suspended and node.works
-                mac = change.macs.get(address, {}).get(link)
-                self._answer(node, interface, address, mac or interface.mac if answers else None)
-
-    def _answering(self, node: SimulatedNode) -> None:
-        """Answer for all that is held on the links as they are now, by a speaker that may not run any more."""
-        held = node.protocol.answered() if node.works and node.protocol is not None else {}
-        named = node.protocol.named() if node.protocol is not None else {}
-        for interface in node.interfaces:
-            now = {a for a, links in held.items() if interface.present and interface.known_as in links}
-            for address in sorted(interface.answers | now):
-                mac = named.get(address, {}).get(interface.known_as or LINK, interface.mac)
-                self._answer(node, interface, address, mac if address in now else None)
-
-    def _answer(
-        self, node: SimulatedNode, interface: SimulatedInterface, address: AddressText, mac: Mac | None
-    ) -> None:
-        """Answer for an address from now on, naming a MAC, or do so no longer."""
-        if mac is None and address not in interface.answers:
-            return
-        network = interface.network
-        before, macs = network.answerers.get(address, frozenset()), network.named.setdefault(address, {})
-        owners = frozenset(macs.values())
-        if mac is None:
-            interface.answers.discard(address)
-            macs.pop(node.name, None)
-        else:
-            interface.answers.add(address)
-            macs[node.name] = self._whose(mac)
-        if mac is None or mac == interface.mac:
-            interface.lent.pop(address, None)
-        else:
-            interface.lent[address] = mac
-        after = network.answerers[address] = frozenset(macs)
-        if (before, owners) == (after, frozenset(macs.values())):
-            return
-        if owners != frozenset(macs.values()):
-            network.owner_changes.append((self.clock.now, address, frozenset(macs.values())))
-        telling = (name if name == owner else f"{name} for {owner}" for name, owner in sorted(macs.items()))
-        self.note(f"{address} answered{_to(network)} by {', '.join(telling) or 'nobody'}")
-
-    def _whose(self, mac: Mac) -> str:
-        """The machine that has a MAC."""
-        return next(node.name for node in self.nodes.values() if any(each.mac == mac for each in node.interfaces))
-
     def networks_of(self, address: AddressText) -> list[SimulatedNetwork]:
         """Where the address belongs: on its subnet, or on every network that several machines share."""
-        own = [network for network in self.networks if network.has(address)]
-        return own or [network for network in self.networks if network.shared]
+        places = self._places.get(address)
+        if places is None:
+            own = [network for network in self.networks if network.has(address)]
+            places = self._places[address] = own or [network for network in self.networks if network.shared]
+        return places
 
     def can_hold(self, name: str, network: SimulatedNetwork, bundle: Bundle, address: AddressText) -> bool:
         """Whether the node has an interface on the network that is one for the address, and hears some other node."""
-        node = self.nodes[name]
+        if network not in self.networks_of(address):
+            return False
+        node, family = self.nodes[name], family_of(address)
+        able = [interface for interface in node.on(network) if family in interface.families]
+        if not able:
+            return False
+        named = (each.interfaces for each in bundle.candidates if each.node == node.known_as)
+        if not any(not each or interface.name in each for each in named for interface in able):
+            return False
         spoken = frozenset[Family]().union(*(interface.families for interface in node.on(network)))
-        sharing = sum(any(each.families & spoken for each in other.on(network)) for other in self.nodes.values())
-        named = [each.interfaces for each in bundle.candidates if each.node == node.known_as]
-        return (
-            sharing > 1
-            and network in self.networks_of(address)
-            and any(
-                (not each or interface.name in each) and family_of(address) in interface.families
-                for each in named
-                for interface in node.on(network)
-            )
-        )
+        sharing = (other for other in self.nodes.values() if any(each.families & spoken for each in other.on(network)))
+        return sum(1 for _ in islice(sharing, 2)) > 1
 
     def owner(self, address: str, network: SimulatedNetwork | None = None) -> str | None:
         """The one whose MAC is named, by whatever machine."""
@@ -543,7 +515,3 @@ def for_node(bundle: Bundle, node: NodeName) -> Bundle:
     """As in the Plan of one node: with the interfaces that are named for it."""
     named = next((candidate.interfaces for candidate in bundle.candidates if candidate.node == node), ())
     return replace(bundle, interfaces=named) if named else bundle
-
-
-def _to(network: SimulatedNetwork) -> str:
-    return "" if network.name == "lan" else f" to {network.name}"
