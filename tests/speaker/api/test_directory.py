@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -29,6 +30,11 @@ def lease(node: NodeName, renewal: int = 1, *links: ListedLink) -> Lease:
     body = lease_body(node, WrittenLease("uid", links or (LINK,)), f"2026-01-01T00:00:{renewal:02}.000000Z")
     spec = LeaseSpec(holder_identity=node, renew_time=body["spec"]["renewTime"])
     return Lease(ObjectMeta(name=lease_name(node), annotations=body["metadata"]["annotations"]), spec)
+
+
+def stepped(node: NodeName, hour: int) -> Lease:
+    there = lease(node)
+    return Lease(there.metadata, LeaseSpec(holder_identity=node, renew_time=f"2026-01-01T{hour:02}:00:00.000000Z"))
 
 
 class Watched:
@@ -102,6 +108,20 @@ def test_a_lease_is_stale_after_five_renewals_of_our_own_without_one_of_the_othe
     assert (world.shown[B].fresh, world.shown[C].fresh) == (False, True)
     world.live(10.0, ME, B, C, first=50)
     assert world.shown[B].fresh, "it is back"
+
+
+def test_clocks_that_are_stepped_make_nobody_stale_and_keep_nobody_fresh() -> None:
+    """A renewal is another time than before, whatever time: the clocks of nodes may be hours apart, and go back."""
+    world = Watched()
+    hours = itertools.cycle((10, 11, 9, 23))
+    for node in (ME, B, C):
+        world.see(node)
+    for _ in range(10):
+        world.now += RENEW_S
+        for node in (ME, B):
+            world.directory.set_lease(None, stepped(node, next(hours)), world.now)
+        world.tell()
+    assert (world.shown[B].fresh, world.shown[C].fresh) == (True, False)
 
 
 def test_nothing_becomes_stale_while_our_own_renewals_are_not_seen() -> None:

@@ -2,6 +2,16 @@
 
 What happens in a step is drawn for that step alone, and of what could happen each has its own lot: so what is left out
 of a schedule (``Without``) changes little of the rest, and a schedule that fails can be made smaller (``shrinking``).
+
+**How long a schedule is.** A start and the calm at the end take some ten seconds of virtual time, a step one and a
+half. So a schedule with fewer steps tries fewer faults in the same time, and what breaks promises is mostly several
+faults within seconds. Two to five nodes have every part that a fault needs, and the work grows with the square of their
+number.
+
+**What is not here.** A clock that is stepped: the protocol is told CLOCK_BOOTTIME and knows no other, and what crosses
+the API is compared, never subtracted (``test_directory`` has Leases of clocks that jump); the fault ``clock-stepped``
+steps the clock of a real machine. The records in the API: ``registry`` has them, ``test_whole_site`` and
+``test_degraded`` use it. A storm is in ``strange``: it is load where a speaker's work takes time (``BusyLoop``).
 """
 
 from __future__ import annotations
@@ -16,6 +26,7 @@ from msgspec.structs import replace
 
 from cluster.addresses import family_of
 from speaker.plan import DRAINED_TIER, Bundle
+from tests.speaker.protocol.simulation.hearing import pace_of
 from tests.speaker.protocol.simulation.invariants import BrokenPromiseError, Invariants
 from tests.speaker.protocol.simulation.machines import SimulatedNode
 from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
@@ -85,6 +96,8 @@ class Schedule:
         for node in self.world.nodes.values():
             node.lag = rng.choice((0.0, 0.05, rng.uniform(0.0, 2.0)))
         self._leave_out(weather)
+        self.api_gone = False
+        """For good: nothing changes in it any more."""
         self.drained: set[str] = set()
         self.bundles = self._first_bundles(rng.randint(1, self.most_bundles()))
         self.made = len(self.bundles)
@@ -130,7 +143,8 @@ class Schedule:
         spread = self.start_takes()
         world.start_all(spread=0.0 if self.without.spread else spread)
         world.run(rng.uniform(1.0, 4.5))
-        if rng.random() < 0.3:
+        self.api_gone = rng.random() < 0.3
+        if self.api_gone:
             world.api_frozen_at = world.now
             world.note("--- the API is gone")
         for step in range(self.faults):
@@ -139,7 +153,7 @@ class Schedule:
                 self._step()
         self.draw_for(self.faults)
         self.heal()
-        world.run(CALM_S + max(node.lag for node in world.nodes.values()))
+        world.run(CALM_S * pace_of(world) + max(node.lag for node in world.nodes.values()))
         self.check_end()
         return world
 
@@ -188,6 +202,7 @@ class Schedule:
         faults = [
             Fault("plan", 1, self._change_plan),
             Fault("endpoints", 2, self._change_endpoints),
+            Fault("pods", 2, self._move_pods),
             Fault("drain", 2, lambda: self._drain(node)),
             Fault("partition", 1, self._partition),
             Fault("heal", 1, self._heal_network),
@@ -197,6 +212,10 @@ class Schedule:
             Fault("rolling restart", 0.5, self._restart_all),
             Fault("site", 0.5, self._cut_power_of_all),
         ]
+        if world.without_api:
+            faults.append(Fault("API", 3, world.regain_api))
+        elif not self.api_gone:
+            faults.append(Fault("no API", 1, lambda: self._part_from_api(node)))
         if node.powered:
             faults.append(Fault("power", 1, lambda: world.power_cut(name)))
             if name in world.network.unplugged:
@@ -284,6 +303,36 @@ class Schedule:
             lost = {bundle.id for bundle in self.bundles if self.rng.random() < 0.5}
         self._set_serving(lost)
 
+    def _move_pods(self) -> None:
+        """The pods of a Service of the policy Local end on some nodes, are gone from some, and have come to others."""
+        if not self.bundles:
+            return
+        rng = self.rng
+        i, lot = rng.randrange(len(self.bundles)), rng.random()
+        bundle = self.bundles[i]
+        names = self.world.names()
+        has = {n: random.Random(f"{lot} {n}").choice(("staying", "staying", "ending", "none")) for n in names}
+        if "staying" not in has.values():
+            has = dict.fromkeys(names, "staying")
+        local = bundle_of(bundle.id, bundle.addresses, [name for name in names if has[name] != "none"])
+        interfaces = {each.node: each.interfaces for each in bundle.candidates}
+        candidates = [
+            replace(each, interfaces=interfaces.get(each.node, ()), ending=has[each.node] == "ending")
+            for each in local.candidates
+        ]
+        candidates.sort(key=lambda each: each.ending)
+        self.bundles[i] = replace(local, candidates=tuple(candidates), serving=bundle.serving, local=True)
+        self.world.note(f"--- pods of {bundle.id}: {', '.join(f'{n} {has[n]}' for n in names if has[n] != 'none')}")
+        self.publish()
+
+    def _part_from_api(self, node: SimulatedNode) -> None:
+        """All nodes do not reach the API server, or one; the LAN is whole. Often a node loses power then."""
+        world, kind = self.world, self.rng.random()
+        world.lose_api(world.nodes if kind < 0.6 else [node.name])
+        if kind < 0.3 and node.powered:
+            world.run(0.2)
+            world.power_cut(node.name)
+
     def _set_serving(self, lost: set[str]) -> None:
         self.bundles = [replace(bundle, serving=bundle.id not in lost) for bundle in self.bundles]
         self.world.set_serving(lambda bundle: bundle.id not in lost)
@@ -292,6 +341,8 @@ class Schedule:
 
     def heal(self) -> None:
         world = self.world
+        if world.without_api:
+            world.regain_api()
         self._heal_network()
         world.network.weather.loss = min(world.network.weather.loss, LONGEST_LOSS)
         world.run(ENDED_S)  # who was told to end has
