@@ -30,8 +30,8 @@ def pace_of(world: World) -> float:
     fifty."""
     if len(world.nodes) <= BUSY_HOLDERS:
         return 1.0
-    planned = sum(len(bundle.addresses) for _, bundles in world.plans[-2:] for bundle in bundles)
-    return max(1.0, min(len(world.nodes), planned) / BUSY_HOLDERS)
+    planned = {address for _, bundles in world.plans[-2:] for bundle in bundles for address in bundle.addresses}
+    return max(1.0, min(len(world.nodes), len(planned)) / BUSY_HOLDERS)
 
 
 @dataclass
