@@ -117,7 +117,8 @@ class Absences:
         roster = self._roster
         links = [link for link, each in peer.sightings.items() if each.standing is not Standing.DEAD]
         return (
-            bool(links and peer.mirror.claims and peer.skills & STANDS_IN)
+            bool(links and peer.skills & STANDS_IN)
+            and bool(peer.mirror.claims or not peer.mirror.in_step)
             and not peer.ignored
             and roster.settings.restart_mode is RestartMode.STAND_IN
             and roster.all_have(STANDS_IN)
@@ -211,7 +212,7 @@ class Absences:
                 return None
             news.add(self.begin(peer, "stood in for", now))
             return roster.absences[node]
-        if absence is not None or self._holds_already(peer, node) or self._sessions.is_retired(entry.session, 0):
+        if absence is not None or self._holds_already(peer, node):
             return None
         absent = Peer(node, entry.session, ReplayWindow(), skills=STANDS_IN)
         absence = roster.absences[node] = Absence(absent, now)

@@ -151,3 +151,24 @@ def test_a_member_makes_no_more_sessions_absent_than_there_may_be() -> None:
         said = replace(stood_in(B, 100 + number, 1, 0), node=f"n{number}")
         restarts.absences.heard(ETH0, other.session, [said], 1.0)
     assert sum(restarts.is_absent(NodeName(f"n{number}")) for number in range(2 * MAX_ABSENCES)) <= MAX_ABSENCES
+
+
+def test_whoever_ends_before_all_its_claims_are_known_is_absent_too() -> None:
+    """Three copies of a claim may be lost, and who is not heard cannot ask for it."""
+    restarts = Restarts()
+    restarts.speaker(C)
+    peer = restarts.speaker(B)
+    assert not restarts.absences.may_begin(peer, 1.0), "it has none"
+    restarts.mirrors.note(peer, version=1, digest=5, now=1.0)
+    assert restarts.absences.may_begin(peer, 1.0)
+
+
+def test_a_session_that_was_taken_for_over_counts_where_another_speaker_stands_in_for_it() -> None:
+    restarts = Restarts()
+    other, peer = restarts.speaker(C), restarts.speaker(B, VIP)
+    restarts.absences.begin(peer, "restarts", 1.0, ended=True)
+    restarts.absences.review(1.0)
+    restarts.absences.review(1.0 + NOBODY_S)
+    assert not restarts.is_absent(B), "nobody was heard to stand in"
+    restarts.says_to_stand_in(other, peer, now=2.0)
+    assert restarts.is_absent(B)
