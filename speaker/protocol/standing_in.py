@@ -20,7 +20,8 @@ nothing moves: no client, no switch and no flow learns of anything.
 before it in the order has stood in for a second, too; and when the session is heard again. Where addresses become free
 although the node lives, they are answered for until another node claims them, for two seconds at most.
 
-**Bounds:** 16 sessions, and as many as fit 600 octets of a heartbeat. One call works out the answers for 50 addresses.
+**Bounds:** as many sessions as fit 600 octets of a heartbeat, 16 at most. The answers for 50 addresses are worked out
+each 10 ms: nothing is in a hurry, since somebody answers all the while, and questions must not wait.
 
 Not promised: that connections survive whose packets need the ended process. The node's kernel forwards without it.
 """
@@ -48,6 +49,7 @@ from speaker.protocol.standing import Standing
 
 STANDS_IN_S = 60.0  # for one session
 AT_ONCE = 50  # addresses of which the answers are worked out, or what becomes of them, in one call
+REST_S = 0.01  # between such calls
 BACK_S = 0.5  # for the others to hear what the new session claims
 DOUBLE_S = 1.0  # beside one that comes before this node in the order
 LINGERS_S = 2.0  # for an address that is free to be claimed
@@ -107,6 +109,8 @@ class StandIns:
         """Addresses of which it is still to be found out whether a session should hold them any more."""
         self._steps: list[tuple[int, ClaimStep]] = []
         self._look_at = NEVER
+        self._more_at = LONG_AGO
+        """When the next of these addresses are due."""
 
     # ------------------------------------------------------------------------------------------------ questions
 
@@ -201,7 +205,7 @@ class StandIns:
     # ------------------------------------------------------------------------------------------------ in time
 
     def next_deadline(self) -> float:
-        return LONG_AGO if self._ahead or self._changed else self._look_at
+        return min(self._look_at, self._more_at) if self._ahead or self._changed else self._look_at
 
     def look(self, at: float) -> None:
         self._look_at = min(self._look_at, at)
@@ -223,10 +227,12 @@ class StandIns:
                     self.look(now + self._roster.settings.early_gap_s)  # its claims may be known then
         for peer, link in self._absences.mine(now):
             self.begin(peer, (link,), "nobody stands in for it", now)
-        news.add(self._follow(now))
-        for address in list(islice(self._ahead, AT_ONCE)):
-            del self._ahead[address]
-            self.touched[address] = None
+        if now >= self._more_at and (self._ahead or self._changed):
+            self._more_at = now + REST_S
+            news.add(self._follow(now))
+            for address in list(islice(self._ahead, AT_ONCE)):
+                del self._ahead[address]
+                self.touched[address] = None
         for post in list(self._posts.values()):
             if not self._ahead and not post.ready:
                 post.ready = news.speak = True

@@ -35,12 +35,14 @@ class Resumed(Restarts):
 def test_what_was_held_is_claimed_at_the_same_epochs_in_pieces() -> None:
     count = 2 * AT_ONCE + 1
     resumed = Resumed(count, count)
+    now = 1.0
     for pieces in (1, 2):
-        assert resumed.resuming.next_deadline() < 1.0
-        assert not resumed.resuming.review(1.0)
+        assert not resumed.resuming.review(now)
         assert len(resumed.log.claims) == pieces * AT_ONCE
         assert resumed.resuming.restarting, "its stand-in is still to answer for the rest"
-    assert resumed.resuming.review(1.0)
+        assert now < resumed.resuming.next_deadline() < now + 0.05, "others have their turn"
+        now = resumed.resuming.next_deadline()
+    assert resumed.resuming.review(now)
     assert {claim.epoch for claim in resumed.log.claims.values()} == {6}
     assert len(resumed.log.claims) == count
     assert not resumed.resuming.restarting
