@@ -37,7 +37,7 @@ from functools import partial
 from itertools import islice
 
 from cluster.objects import AddressText, NodeName
-from cluster.times import NEVER
+from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
 from speaker.plan import Bundle, BundleId, Plan, PlanChange
 from speaker.protocol.arbitration import Arbitration, Held, Verdict
@@ -250,7 +250,7 @@ class Ownership:
             if bundle is not None:
                 self._look_at(bundle, now, complete=complete)
         if self._former or self._to_look_at:
-            self._follow_at = now
+            self._follow_at = LONG_AGO
         else:
             self._follow_at = NEVER
             self._former_tenures.clear()
@@ -392,7 +392,7 @@ class Ownership:
 
     def _judge(self, now: float) -> None:
         addresses = {address: self._heard.pop(address) for address in list(islice(self._heard, JUDGED_AT_ONCE))}
-        self._judge_at = now if self._heard else NEVER
+        self._judge_at = LONG_AGO if self._heard else NEVER
         lost: dict[NodeName, list[tuple[AddressText, Owner]]] = {}
         kept: list[AddressText] = []
         looked: dict[str, tuple[Bundle, str]] = {}

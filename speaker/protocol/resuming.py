@@ -56,7 +56,6 @@ class Resuming:
         former = self._former()
         if former is None or now < self.next_deadline():
             return False
-        self._more_at = now + REST_S
         if former is not self._of or self._begun != former.mirror.version:
             self._of, self._version, self._begun, self._done = former, -1, former.mirror.version, 0
         claims = former.mirror.claims
@@ -64,8 +63,9 @@ class Resuming:
         self._ownership.resume(some, now)
         self._done += AT_ONCE
         if self._done < len(claims):
+            self._more_at = now + REST_S
             return False
-        self._version = self._begun
+        self._version, self._more_at = self._begun, LONG_AGO
         return True
 
     def _former(self) -> Peer | None:

@@ -233,6 +233,8 @@ class StandIns:
             for address in list(islice(self._ahead, AT_ONCE)):
                 del self._ahead[address]
                 self.touched[address] = None
+            if not self._ahead and not self._changed:
+                self._more_at = LONG_AGO
         for post in list(self._posts.values()):
             if not self._ahead and not post.ready:
                 post.ready = news.speak = True

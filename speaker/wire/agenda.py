@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cluster.times import LONG_AGO, NEVER
+from cluster.times import NEVER
 from speaker.wire.gratuitous import SLACK_S
 
 LOOK_AGAIN_S = 0.002
@@ -39,12 +39,13 @@ class Agenda:
     # ---------------------------------------------------------------- what there is to do
 
     def set_protocol(self, deadline: float | None, now: float) -> None:
-        """When the protocol has something to do; ``None``: never. ``LONG_AGO``: at once, which is owed since this was
-        first said, until the protocol has judged (`judged`)."""
-        if deadline == LONG_AGO:
-            self._protocol_at = min(self._protocol_at, now)
+        """When the protocol has something to do; ``None``: never. What is due already (``LONG_AGO``: at once; or what
+        had to wait for something else) is owed since this was first said, until the protocol has judged (`judged`):
+        it is no sign that the loop was away."""
+        if deadline is None:
+            self._protocol_at = NEVER
         else:
-            self._protocol_at = NEVER if deadline is None else deadline
+            self._protocol_at = deadline if deadline > now else min(self._protocol_at, now)
 
     def judged(self) -> None:
         """The protocol has done what it had to do by now."""

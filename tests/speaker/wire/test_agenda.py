@@ -43,6 +43,16 @@ def test_what_is_to_be_done_at_once_is_owed_since_it_was_said_and_is_no_lateness
     assert made.lateness(NOW + 0.3) == 0.0, "each piece is on time"
 
 
+def test_what_had_to_wait_for_something_else_is_owed_since_it_was_said() -> None:
+    """Turns that came while thousands of bundles were followed: the loop was there all the while."""
+    made = resting()
+    made.set_protocol(LONG_AGO, NOW)
+    made.judged()
+    made.set_protocol(NOW - 2.0, NOW + 0.1)
+    assert made.lateness(NOW + 0.1) == 0.0
+    assert made.lateness(NOW + 1.1) == 1.0
+
+
 def test_pass_that_begins_within_the_limit_is_on_time_and_a_later_one_is_told_by_how_much() -> None:
     made = resting()
     made.set_protocol(NOW, NOW)

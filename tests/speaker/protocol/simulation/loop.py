@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cluster.times import LONG_AGO
 from speaker.link import LinkName
 from speaker.protocol.effects import AnswerChange, Decision, Effect, SendGratuitous, SendHeartbeat, SendUnicast
 from speaker.protocol.protocol import Protocol
@@ -64,17 +63,21 @@ class Loop:
             self._clock.at(max(deadline, self._clock.now) + lateness, lambda: self._tick(timer))
 
     def _next_deadline(self) -> float | None:
-        """The protocol's, which for what is to be done at once is since when it is."""
+        """The protocol's, which for what is due already is since when it was said to be."""
         deadline = self._protocol.next_deadline()
-        if deadline == LONG_AGO:
+        if deadline is not None and deadline <= self._owed_at:
             return self._owed_at
         self._owed_at = self._clock.now
         return deadline
 
     def _tick(self, timer: int) -> None:
         if self._timer == timer and self._works():
-            self._protocol.handle_timer(self._clock.now)
+            self._handle_timer()
             self.settle()
+
+    def _handle_timer(self) -> None:
+        self._protocol.handle_timer(self._clock.now)
+        self._owed_at = self._clock.now  # whatever is still due was not owed before
 
     def resume(self, late_s: float, again: Action) -> None:
         """The process runs again. Where it was away for longer than ``late_s``, what its sockets queued is discarded,
@@ -191,7 +194,7 @@ class BusyLoop(Loop):
             action, datagram = self._queue.popleft()
             self._do(action, datagram[1] if datagram is not None else 0, self._judge)
         else:
-            self._do(lambda: self._protocol.handle_timer(self._clock.now), 0, self._end)
+            self._do(self._handle_timer, 0, self._end)
 
     def _end(self) -> None:
         self._turning = False
