@@ -35,9 +35,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, Protocol
-
-import msgspec
+from typing import IO, Any, Protocol
 
 from bench.probes import take_precedence
 from bench.report import Figures, arguments, progress, show, write
@@ -48,7 +46,7 @@ from lab.assets.gather import gather
 from lab.assets.metallb_release import gather_metallb
 from lab.layout import lay_out, url_host
 from lab.measuring import measure
-from lab.measuring.figures import HttpRequest, LateQuestion, NeighbourAnswer, longest_silence
+from lab.measuring.figures import longest_silence
 from lab.metallb import PORT as METALLB_PORT
 from lab.metallb import MetalLB
 from lab.objects.workloads import start_workload
@@ -74,22 +72,12 @@ SUBNETS = {"10.32.0.0/11": ("-4",), "2001:db8:32::/64": ("-6",)}
 _SERVE = "import sys; from lab.standins.workload import serve; serve(sys.argv[1], 'pod', [int(sys.argv[2])])"
 
 
-class Watching(Protocol):
-    """What a client sees."""
-
-    def answers(self) -> list[NeighbourAnswer]: ...
-
-    def late_questions(self) -> list[LateQuestion]: ...
-
-    def requests(self) -> list[HttpRequest]: ...
-
-
 class ThreeSpeakers(Protocol):
     """Three speakers, and what is behind them."""
 
     sample: Sequence[str]
 
-    def watching(self) -> AbstractContextManager[Watching]:
+    def watching(self) -> AbstractContextManager[measure.ClientWatch]:
         """A client asks for the sample and makes requests for as long as the block lasts."""
 
     def restart(self, node: str) -> float:
@@ -165,9 +153,24 @@ class OnTheWire:
         return took
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[Watching]:
+    def watching(self) -> Iterator[measure.ClientWatch]:
+        load = ("lab.measuring.load", *urls(self.sample), f"--rate={RATE}", "--connections=1")
         with ExitStack() as stack:
-            yield ClientPrograms(self._client, self.sample, stack)
+            programs: list[subprocess.Popen[bytes]] = []
+
+            def begin(*argv: str) -> IO[bytes]:
+                lines: IO[bytes] = stack.enter_context(tempfile.NamedTemporaryFile("rb"))
+                with Path(lines.name).open("ab") as writing:
+                    program = self._client.start(sys.executable, "-m", *argv, cwd=ROOT, stdout=writing)
+                programs.append(program)
+                stack.callback(program.wait, 10)
+                stack.callback(program.terminate)
+                return lines
+
+            answers = begin("lab.measuring.resolve", "eth0", *self.sample)
+            watch = measure.ClientWatch(self.sample, programs, answers, begin(*load))
+            wait_until(watch.ready, 60)
+            yield watch
 
 
 @contextlib.contextmanager
@@ -190,46 +193,6 @@ def serving(name: str, host: WireHost, addresses: Sequence[str]) -> Iterator[Non
 
 def socket_at_80() -> socket.socket:
     return socket.create_server(("::", 80), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
-
-
-class ClientPrograms:
-    """What the programs of ``lab.measuring`` write on a host."""
-
-    def __init__(self, client: WireHost, sample: Sequence[str], stack: ExitStack) -> None:
-        load = ("lab.measuring.load", *urls(sample), f"--rate={RATE}", "--connections=1")
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        self._answers, self._requests = directory / "answers", directory / "requests"
-        _begin(client, stack, self._answers, "lab.measuring.resolve", "eth0", *sample)
-        _begin(client, stack, self._requests, *load)
-        wait_until(lambda: all(b"ready" in path.read_bytes() for path in (self._answers, self._requests)), 60)
-
-    def answers(self) -> list[NeighbourAnswer]:
-        lines = (line for line in _lines(self._answers) if not line.startswith(measure.LATE))
-        return [msgspec.json.decode(line, type=NeighbourAnswer) for line in lines]
-
-    def late_questions(self) -> list[LateQuestion]:
-        lines = (line for line in _lines(self._answers) if line.startswith(measure.LATE))
-        return [msgspec.json.decode(line, type=LateQuestion) for line in lines]
-
-    def requests(self) -> list[HttpRequest]:
-        return [msgspec.json.decode(line, type=HttpRequest) for line in _lines(self._requests)]
-
-
-def _begin(client: WireHost, stack: ExitStack, lines: Path, *argv: str) -> None:
-    """Run a program on the client until the stack ends."""
-    with lines.open("wb") as writing:
-        program = client.start(sys.executable, "-m", *argv, cwd=ROOT, stdout=writing)
-
-    def end() -> None:
-        program.terminate()
-        program.wait(10)
-
-    stack.callback(end)
-
-
-def _lines(path: Path) -> list[bytes]:
-    """Whole lines, without the first, which says that the program is ready."""
-    return path.read_bytes().split(b"\n")[1:-1]
 
 
 def urls(sample: Sequence[str]) -> list[str]:
@@ -299,7 +262,7 @@ class InACluster:
         (host,) = [each for each in self._lab.status().layout.nodes if each.name == node]
         return self._lab.run(node, ["curl", "-sf", f"http://{host.address}:{METALLB_PORT}/metrics"]).code == 0
 
-    def watching(self) -> AbstractContextManager[Watching]:
+    def watching(self) -> AbstractContextManager[measure.ClientWatch]:
         return measure.watching(self._lab, *self.sample, url=urls(self.sample), rate=RATE, connections=1)
 
 

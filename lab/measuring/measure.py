@@ -9,6 +9,7 @@ that causing it takes.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -61,7 +62,11 @@ class ClientWatch:
     """
 
     def __init__(
-        self, addresses: Sequence[str], programs: Sequence[Command], answers: IO[bytes], requests: IO[bytes] | None
+        self,
+        addresses: Sequence[str],
+        programs: Sequence[Command | subprocess.Popen[bytes]],
+        answers: IO[bytes],
+        requests: IO[bytes] | None,
     ) -> None:
         self.addresses = addresses
         self._programs = programs
