@@ -1,5 +1,5 @@
-"""Trouble of one's own: the loop is late, or on a link the kernel does not take heartbeats, or has thrown frames away
-that were for us.
+"""Trouble of one's own: the loop is late, or behind with reading what came, or on a link the kernel does not take
+heartbeats, or has thrown frames away that were for us.
 
 What follows for the others is decided elsewhere (``roster``, ``suspicion``): nobody is declared dead, or D grows. Here
 it is said, as a decision: as it begins, and once in ``REPEAT_S`` while it lasts or happens again, so that whoever reads
@@ -12,8 +12,9 @@ from speaker.link import LinkName
 from speaker.protocol.roster import Roster
 
 LATENESS_HALF_LIFE_S = 1.0
-LOST_FRAMES_S = 0.5
-"""What is added to D when frames were lost here: some heartbeats of each peer, for the time of a full queue."""
+FULL_QUEUE_S = 0.5
+"""What is added to D when frames were lost here: some heartbeats of each peer, for the time of a full queue. It is also
+the most that is added for what has not been read."""
 REPEAT_S = 60.0
 """Seconds until the same is said again of the same link."""
 
@@ -33,6 +34,10 @@ class OwnTrouble:
         fading = 0.5 ** (passed / LATENESS_HALF_LIFE_S)
         self._roster.own_lateness = max(seconds, self._roster.own_lateness * fading)
 
+    def behind(self, seconds: float) -> None:
+        """What arrived in the last so many seconds may not have been read. It counts as lateness, and fades like it."""
+        self._roster.own_lateness = max(self._roster.own_lateness, min(seconds, FULL_QUEUE_S))
+
     def cannot_send(self, link: LinkName, error: str, now: float) -> None:
         """The kernel takes no heartbeats for this link, until ``can_send``."""
         self._refused[link] = error
@@ -43,7 +48,7 @@ class OwnTrouble:
 
     def frames_lost(self, link: LinkName, now: float) -> None:
         """Frames for us were dropped before they were read."""
-        self._roster.own_lateness = max(self._roster.own_lateness, LOST_FRAMES_S)
+        self._roster.own_lateness = max(self._roster.own_lateness, FULL_QUEUE_S)
         self._report("ReceiveOverflow", link, now)
 
     def repeat(self, now: float) -> None:

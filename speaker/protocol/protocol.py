@@ -305,10 +305,16 @@ class Protocol:
         proved = authenticator is not None and authenticator.proves(seen.proof, nonce, seen.sender_mac, seen.sender)
         return seen.is_reply and proved
 
-    def handle_timer(self, now: float) -> None:
-        """Do what is due. To be called when ``next_deadline`` has come; calling it early does no harm."""
+    def speak(self, now: float) -> None:
+        """Say what is due to be said, and judge nothing: for a caller who has not read yet what has arrived."""
+        self._voice.handle_timer(now)
+
+    def handle_timer(self, now: float, behind_s: float = 0.0) -> None:
+        """Do what is due. To be called when ``next_deadline`` has come; calling it early does no harm. What arrived in
+        the last ``behind_s`` seconds may not have been told yet: it tells of nobody's silence."""
         late = max(now - max(self._timer_at, self.next_deadline() or now), 0.0)
         self._own_trouble.late(late, now - self._timer_at)
+        self._own_trouble.behind(behind_s)
         self._timer_at = now
         self._take_in(self._suspicions.check(now))
         self._own_trouble.repeat(now)

@@ -14,7 +14,9 @@ what connects them, and what keeps the loop honest about time:
   flood on one costs the others no more than some milliseconds.
 - Whatever there is to do for thousands of addresses is done in pieces, with the sockets and the timers between them: a
   take-over must not look like a death. How long passes took is counted (``passes``).
-- Heartbeats and answers that have arrived are read before the protocol judges who is silent.
+- Heartbeats and answers that have arrived are read before the protocol judges who is silent. Where that takes too
+  long, the protocol is told how old what was not read may be.
+- What this node has to say waits for none of that.
 - A loop that comes back later than half the detection floor no longer knows what it holds. It throws away everything
   that was received meanwhile, forgets what it had to announce, and tells the protocol (docs/protocol.md, rule 9). A
   reply is sent only while the batch that it belongs to is younger than that.
@@ -149,7 +151,7 @@ class Announcer:
         began = boottime()
         if late := self._agenda.lateness(began):
             self._come_back_late(late, began)
-        self._receiver.unread = False
+        self._receiver.begin_pass(began)
         self._waiting.call(ready)
         if self._agenda.protocol_is_due(now := boottime()):
             self._let_protocol_judge(began, now)
@@ -165,16 +167,28 @@ class Announcer:
 
     def _let_protocol_judge(self, looked_at: float, now: float) -> None:
         """What the protocol has to do now, after what has arrived was read. The sockets that were ready at
-        ``looked_at`` have been."""
+        ``looked_at`` have been.
+
+        What this node has to say does not wait for that: its silence is a death to the others.
+        """
         if self._agenda.must_read_first(looked_at, self._receiver.unread, now):
-            self._receiver.unread = False
-            for link in self._links:
-                self._receiver.all_that_tells_of_peers(link, DATAGRAMS_BEFORE_JUDGING)
+            self._protocol.speak(now)
+            self._obey(now)
+            if not self._agenda.protocol_is_due(now):
+                return
+            self._read_what_came()
             now = boottime()
         if self._agenda.may_judge(self._receiver.unread, now):
             self._agenda.judged()
-            self._protocol.handle_timer(now)
+            self._protocol.handle_timer(now, self._receiver.behind_s(now))
             self._obey(now)
+
+    def _read_what_came(self) -> None:
+        """All that tells of peers, as far as this pass has time for it."""
+        self._receiver.unread = not self._receiver.has_time
+        if self._receiver.has_time:
+            for link in self._links:
+                self._receiver.all_that_tells_of_peers(link, DATAGRAMS_BEFORE_JUDGING)
 
     def _handle_timers(self, now: float) -> None:
         """What there is to do besides, and when there is next."""
@@ -207,6 +221,7 @@ class Announcer:
         """Rule 9: what was received is stale, and what we hold may be another's by now."""
         for link in self._links:
             link.discard()
+        self._receiver.unread = False
         self._schedule.cancel(now)
         self._agenda.rest_now()
         self._counters["late_loops"] += 1

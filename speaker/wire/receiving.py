@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from cluster.addresses import Family
+from cluster.times import LONG_AGO, NEVER
 from speaker.link import Mac
 from speaker.protocol.effects import NeighbourSeen
 from speaker.protocol.protocol import Protocol
@@ -29,7 +30,8 @@ from speaker.wire.sockets import forgiven
 FRAMES_PER_PASS = 64
 DATAGRAMS_PER_PASS = 64
 READING_S = 0.02
-"""For so long heartbeats of one family are read in one call: those with claims may cost a millisecond each."""
+"""For so long heartbeats are read in one pass of the loop, and one of each family at least: those with claims may cost
+some milliseconds each."""
 NEIGHBOUR_SAMPLE_S = 0.05
 """Of the askers that are answered on a link, the protocol sees one in so many seconds, for each family: enough to know
 some."""
@@ -53,8 +55,28 @@ class Receiver:
         self._counters = counters
         self._late_s = late_s
         self._obey = obey
+        self._reading_left_s = READING_S
+        self._pass_began = LONG_AGO
+        self._behind_since = NEVER
+        """When the first of the passes began that have left something since all was read last."""
         self.unread = False
-        """Something that tells of peers was left in a socket. Set back by the caller, which reads it."""
+        """Something that tells of peers was left in a socket."""
+
+    def begin_pass(self, now: float) -> None:
+        """The sockets are looked at anew."""
+        self._behind_since = min(self._behind_since, self._pass_began) if self.unread else NEVER
+        self._pass_began = now
+        self.unread = False
+        self._reading_left_s = READING_S
+
+    @property
+    def has_time(self) -> bool:
+        """Whether more heartbeats are to be read in this pass."""
+        return self._reading_left_s > 0
+
+    def behind_s(self, now: float) -> float:
+        """How old what was left unread may be, in seconds."""
+        return now - min(self._behind_since, self._pass_began) if self.unread else 0.0
 
     def resolution(self, link: OpenLink, resolver: Resolver, waiting: socket.socket) -> None:
         """Read the questions (and rivals) of one family, or the answers to our own: what is ``waiting``."""
@@ -100,7 +122,7 @@ class Receiver:
     def heartbeats(self, link: OpenLink, family: Family, most: int = DATAGRAMS_PER_PASS) -> None:
         """Read up to so many heartbeats of one family, and refusals of ours."""
         name = link.state.name
-        received, touched, until = 0, False, boottime() + READING_S
+        received, touched, began = 0, False, boottime()
         for heard in link.heartbeats[family].receive(most):
             received += 1
             if isinstance(heard, HeartbeatDrop):
@@ -116,9 +138,10 @@ class Receiver:
                 name, source, heard.data, boottime(), by_group=heard.by_group, mac=heard.mac
             ):
                 link.copies.note(heard.data, family)
-            if boottime() > until:
+            if boottime() > began + self._reading_left_s:
                 self.unread = True
                 break
+        self._reading_left_s -= boottime() - began
         self.unread = self.unread or received == most
         if received >= DATAGRAMS_PER_PASS:
             touched |= self.note_lost(link, boottime())

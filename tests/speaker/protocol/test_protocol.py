@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+import pytest
+
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
@@ -273,6 +275,29 @@ def test_thousands_of_addresses_are_claimed_in_bounded_pieces_and_then_nothing_i
             assert calls < 5000
     assert len(speaker.claims()) == 2500
     assert 0 < most <= 200
+
+
+def test_what_is_due_is_said_before_anybody_is_judged() -> None:
+    speaker = lone()
+    speaker.receive_datagram(ETH0, AddressText("10.0.0.2"), said_by(2, 1, "b", names=[1]), 1.0)
+    speaker.handle_timer(1.0)
+    speaker.take_effects()
+    speaker.speak(9.0)
+    said = speaker.take_effects()
+    assert any(isinstance(effect, SendHeartbeat) for effect in said)
+    assert not any(isinstance(effect, Decision) for effect in said)
+    speaker.handle_timer(9.0)
+    told = [effect.reason for effect in speaker.take_effects() if isinstance(effect, Decision)]
+    assert "PeerSuspected" in told
+
+
+@pytest.mark.parametrize(("behind_s", "lateness"), [(0.0, 0.0), (0.3, 0.3), (60.0, 0.5)])
+def test_what_was_not_read_counts_as_lateness_of_our_own_up_to_a_full_queue(behind_s: float, lateness: float) -> None:
+    """A speaker that took over thousands of addresses had another's heartbeats in its socket, and took it for dead."""
+    speaker = lone()
+    speaker.handle_timer(speaker.next_deadline() or 0.0)
+    speaker.handle_timer(speaker.next_deadline() or 0.0, behind_s)
+    assert speaker.lateness == lateness
 
 
 def test_another_version_of_the_protocol_is_told_once_for_each_sender() -> None:
