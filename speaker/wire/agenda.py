@@ -55,9 +55,11 @@ class Agenda:
         """Something of the rest may have to be done earlier than was known: look in this pass."""
         self._rest_at = 0.0
 
-    def set_rest(self, moments: Iterable[float | None]) -> None:
-        """All of the rest was looked at, and is due again at the earliest of these."""
-        self._rest_at = min((self._housekeeping_at, self._ends_at, *(at for at in moments if at is not None)))
+    def set_rest(self, moments: Iterable[float | None], now: float) -> None:
+        """All of the rest was looked at, and is due again at the earliest of these. What has been due for longer had to
+        wait for something else (a watcher), and is owed from now on: it is no sign that the loop was away."""
+        soonest = min((self._housekeeping_at, self._ends_at, *(at for at in moments if at is not None)))
+        self._rest_at = max(soonest, now)
 
     def end_soon(self, now: float) -> bool:
         """Say goodbye and end; whether this is news."""

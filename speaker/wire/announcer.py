@@ -203,7 +203,7 @@ class Announcer:
         self._ended = self._agenda.is_over(self._protocol.ended, now) or self._keeper.unusable_arguments
         self._watch_channel()
         others = (self._schedule, self._keeper, self._informer, *self._links)
-        self._agenda.set_rest(other.next_deadline() for other in others)
+        self._agenda.set_rest((other.next_deadline() for other in others), now)
 
     def _keep_house(self, now: float) -> None:
         if self._links.refused:

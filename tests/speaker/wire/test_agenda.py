@@ -14,7 +14,7 @@ def resting(now: float = NOW) -> Agenda:
     """An agenda whose house is kept, and with nothing to do before the next time."""
     made = Agenda(LATE_S, now)
     assert made.take_housekeeping(now)
-    made.set_rest([None])
+    made.set_rest([None], now)
     return made
 
 
@@ -22,7 +22,7 @@ def test_loop_begins_at_once_and_is_awake_for_the_earliest_of_all() -> None:
     assert Agenda(LATE_S, NOW).deadline() == NOW
     made = resting()
     assert made.deadline() == NOW + HOUSEKEEPING_S
-    made.set_rest([NOW + 0.5, None, NOW + 0.7])
+    made.set_rest([NOW + 0.5, None, NOW + 0.7], NOW)
     assert made.deadline() == NOW + 0.5
     made.set_protocol(NOW + 0.1, NOW)
     assert made.deadline() == NOW + 0.1
@@ -77,7 +77,7 @@ def test_protocol_judges_nobody_before_what_has_arrived_is_read() -> None:
 
 def test_rest_is_done_a_little_early_by_a_loop_that_is_awake_anyway() -> None:
     made = resting()
-    made.set_rest([NOW + 0.5])
+    made.set_rest([NOW + 0.5], NOW)
     assert not made.rest_is_due(NOW + 0.5 - 2 * SLACK_S)
     assert made.rest_is_due(NOW + 0.5 - SLACK_S)
 
@@ -86,15 +86,24 @@ def test_rest_that_was_brought_forward_is_done_in_the_same_pass_and_makes_no_pas
     made = resting()
     made.rest_now()
     assert made.rest_is_due(NOW)
-    made.set_rest([])
+    made.set_rest([], NOW)
     assert made.lateness(NOW + 0.01) == 0.0
+
+
+def test_rest_that_had_to_wait_for_something_else_is_owed_since_it_was_looked_at() -> None:
+    """News that waited for another watcher: the holder of all addresses fenced itself when it had started one."""
+    made = resting()
+    made.set_rest([NOW - 0.5], NOW)
+    assert made.rest_is_due(NOW)
+    assert made.lateness(NOW + 0.01) == 0.0
+    assert made.lateness(NOW + 1.0) == 1.0
 
 
 def test_house_is_kept_once_a_second() -> None:
     made = resting()
     assert not made.take_housekeeping(NOW + HOUSEKEEPING_S / 2)
     assert made.take_housekeeping(NOW + HOUSEKEEPING_S)
-    made.set_rest([])
+    made.set_rest([], NOW)
     assert made.deadline() == NOW + 2 * HOUSEKEEPING_S
 
 
@@ -103,7 +112,7 @@ def test_end_comes_when_all_is_released_or_the_time_is_up() -> None:
     assert not made.is_over(True, NOW), "nobody asked for it"
     assert made.end_soon(NOW)
     assert not made.end_soon(NOW + 0.1), "asked again is no news, and gives no more time"
-    made.set_rest([])
+    made.set_rest([], NOW)
     assert made.deadline() == NOW + HOUSEKEEPING_S
     assert not made.is_over(False, NOW + 0.1)
     assert made.is_over(True, NOW + 0.1)
