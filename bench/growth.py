@@ -1,11 +1,11 @@
 """Services one after another on a whole cluster: what they cost each of our processes.
 
-    python -m bench.growth [--services 10000] [--control-plane kubernetes] [--json FILE]
+    python -m bench.growth [--services 10000] [--nodes 3] [--control-plane kubernetes] [--json FILE]
 
-Three nodes, a controller and three speakers run in a lab. One client creates Services as fast as the API server takes
-them. Measured are the seconds until the last is announced, CPU seconds and memory (PSS) of each process, and how many
-claims there were beyond one for each Service. On a real control plane kube-proxy is killed first, for it would spend
-more than all others together.
+A controller and a speaker on each node run in a lab. One client creates Services as fast as the API server takes them.
+Measured are the seconds until the last is announced, CPU seconds and memory (PSS) of each process, and how many claims
+there were beyond one for each Service; then, while nothing changes, how much of a core each process uses. On a real
+control plane kube-proxy is killed first, for it would spend more than all others together.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from lab.layout import lay_out
 from lab.measuring.measure import wait_for
 from lab.objects.workloads import start_workload
 
-NODES = 3
 LOOK_S = 1.0
+IDLE_S = 10.0
 OURS = (CONTROLLER, SPEAKER, "speaker watcher")
 
 
@@ -58,9 +58,9 @@ def claimed(lab: Lab) -> int:
     return sum(log.read_bytes().count(b'"Claimed"') for log in (lab.directory / "logs").glob("*/speaker.log"))
 
 
-def counted(lab: Lab, metric: str) -> int:
+def counted(lab: Lab, nodes: int, metric: str) -> int:
     """A counter, over all speakers."""
-    return sum(counter(lab, f"node-{number}", metric) for number in range(1, NODES + 1))
+    return sum(counter(lab, f"node-{number}", metric) for number in range(1, nodes + 1))
 
 
 def weights(lab: Lab) -> Iterator[Weight]:
@@ -75,11 +75,11 @@ def used_s(lab: Lab) -> float:
     return sum(weight.cpu_s for weight in weights(lab))
 
 
-def measure(count: int, control_plane: ControlPlane) -> Figures:
+def measure(count: int, nodes: int, control_plane: ControlPlane) -> Figures:
     assets = gather() if control_plane == "kubernetes" else None
-    with launch.up(launch.Recipe("bench-growth", lay_out(NODES), assets=assets)) as lab:
+    with launch.up(launch.Recipe("bench-growth", lay_out(nodes), assets=assets)) as lab:
         if control_plane == "kubernetes":
-            for number in range(1, NODES + 1):
+            for number in range(1, nodes + 1):
                 lab.process(f"node-{number}", "kube-proxy", "kill")
         api = connect(lab.kubeconfig, user_agent="berthlb-bench")
         start_workload(lab, "web", replicas=1)
@@ -91,25 +91,29 @@ def measure(count: int, control_plane: ControlPlane) -> Figures:
         progress.print(f"created after {figures['created, s']:.1f} s")
         wait_for(lambda: claimed(lab) >= count, LONG_S, "every claim", every=LOOK_S)
         figures["announced, s"] = time.monotonic() - began
-        await_quiet(lambda: used_s(lab), window_s=5.0, share=0.03 * NODES)
+        await_quiet(lambda: used_s(lab), window_s=5.0, share=(0.03 + 0.001 * nodes) * nodes)  # each hears all
         figures["quiet, s"] = time.monotonic() - began
+        quiet = {(weight.host, weight.name): weight.cpu_s for weight in weights(lab)}
+        time.sleep(IDLE_S)
         for weight in weights(lab):
             name = f"{weight.host} {weight.name}"
-            figures[f"{name}: CPU, s"] = weight.cpu_s - before[weight.host, weight.name]
+            figures[f"{name}: CPU, s"] = quiet[weight.host, weight.name] - before[weight.host, weight.name]
+            figures[f"{name}: idle, % of a core"] = 100 * (weight.cpu_s - quiet[weight.host, weight.name]) / IDLE_S
             figures[f"{name}: memory, MiB"] = weight.pss_mib
         figures["claims beyond one for each Service"] = (
-            counted(lab, 'berthlb_speaker_decisions_total{reason="Claimed"}') - count
+            counted(lab, nodes, 'berthlb_speaker_decisions_total{reason="Claimed"}') - count
         )
-        figures["late loops"] = counted(lab, "berthlb_speaker_late_loops_total")
+        figures["late loops"] = counted(lab, nodes, "berthlb_speaker_late_loops_total")
         return figures
 
 
 def main() -> None:
     parser = arguments("growth", __doc__)
     parser.add_argument("--services", type=int, default=10_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--nodes", type=int, default=3, metavar="N", help="default: %(default)s")
     parser.add_argument("--control-plane", choices=["embedded", "kubernetes"], default="embedded")
     given = parser.parse_args()
-    figures = measure(given.services, given.control_plane)
+    figures = measure(given.services, given.nodes, given.control_plane)
     show(["figure", "value"], {name: [value] for name, value in figures.items()})
     write(given.json, figures)
 

@@ -1,8 +1,8 @@
-"""What a client notices while all speakers are restarted, one after the other.
+"""What a client notices while all speakers are restarted, or all nodes drained, one after the other.
 
-    python -m bench.restarts [wire] [berthlb] [metallb] [--addresses 1 100 10000] [--mode release] [--json FILE]
+    python -m bench.restarts [WHERE…] [--addresses 1 100 10000] [--mode release] [--drain] [--json FILE]
 
-It needs root (network namespaces). Without a name the first runs:
+It needs root (network namespaces). Without a WHERE the first runs:
 
 - *wire*: three announcers on a wire, with the rights that they have in a cluster. They are fed with Plans as their
   watchers would feed them. Half of the addresses are IPv6. Every node serves every address, as kube-proxy makes it.
@@ -15,6 +15,9 @@ connections, and keeps one connection open to each address of the sample.
 Each speaker is ended by SIGTERM (``--kill``: SIGKILL), and started again when it has ended. The next one's turn comes
 when the new one is ready, as with ``kubectl rollout restart``. ``--mode release`` has ours release their addresses
 (``--restart-mode``).
+
+With ``--drain`` no speaker ends. Each node in turn has the label that excludes it from load balancers, which MetalLB
+knows as well, for some seconds; the next one's turn comes some seconds after it was taken away. In a cluster only.
 
 Figures: the longest time without an answer for an address of the sample; addresses of the sample that changed their
 MAC; connections that broke, requests that were lost, and how long the others took; and how long a speaker took to end.
@@ -39,7 +42,8 @@ from typing import IO, Any, Protocol
 
 from bench.probes import take_precedence
 from bench.report import Figures, arguments, progress, show, write
-from cluster.api.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, SERVICES, connect
+from cluster.api.client import IP_ADDRESS_POOLS, L2_ADVERTISEMENTS, NODES, SERVICES, connect
+from cluster.nodes import EXCLUDE_LABEL
 from cluster.objects import AddressText, NodeName
 from lab import launch
 from lab.assets.gather import gather
@@ -57,13 +61,15 @@ from tests.waiting import ended, wait_until
 from tests.wire.network import Wire, WireHost
 from tests.wire.speakers import ROOT, Speaker
 
-NODES = ("node-1", "node-2", "node-3")
+NODE_NAMES = ("node-1", "node-2", "node-3")
 SAMPLE = 12
 RATE = 100
 """Requests a second, each over a connection of its own."""
 CALM_S = 2.0
 LONG_S = 300.0
 QUIET_S = 3.0
+DRAINED_S = 3.0
+"""Between changes of the label."""
 MOST_SERVICES = 1000
 POOL = "172.18.100.0/22"
 """On the lab's LAN."""
@@ -95,8 +101,8 @@ def address_of(number: int) -> AddressText:
 
 
 def bundle_of(number: int) -> Bundle:
-    first = number % len(NODES)
-    candidates = tuple(Candidate(NodeName(node), 0, 0) for node in NODES[first:] + NODES[:first])
+    first = number % len(NODE_NAMES)
+    candidates = tuple(Candidate(NodeName(node), 0, 0) for node in NODE_NAMES[first:] + NODE_NAMES[:first])
     return Bundle(BundleId(f"{number:08x}"), (address_of(number),), (f"bench/{number}",), candidates)
 
 
@@ -106,7 +112,7 @@ class OnTheWire:
     def __init__(self, count: int, mode: RestartMode, number: int, stack: ExitStack) -> None:
         wire = Wire()
         stack.callback(wire.end)
-        self._hosts = {name: wire.host(name) for name in NODES}
+        self._hosts = {name: wire.host(name) for name in NODE_NAMES}
         self._client = wire.host("client")
         wire.with_ipv6()
         self._mode, self._signal = mode, number
@@ -120,7 +126,7 @@ class OnTheWire:
         self._decided = -1
         self._speakers: dict[str, Speaker] = {}
         stack.callback(self._end)
-        for name in NODES:
+        for name in NODE_NAMES:
             self._start(name)
         wait_until(lambda: all(speaker.ready for speaker in self._speakers.values()), LONG_S)
         wait_until(lambda: self._claimed() >= count, LONG_S, "not everything is claimed")
@@ -209,7 +215,7 @@ class InACluster:
         name = "metallb" if metallb else "berthlb"
         recipe = launch.Recipe(
             f"restarts-{name}",
-            lay_out(len(NODES)),
+            lay_out(len(NODE_NAMES)),
             daemons=not metallb,
             assets=gather(),
             speaker_args=(f"--restart-mode={mode.value}",),
@@ -221,8 +227,8 @@ class InACluster:
             self._metallb.install()
             self._metallb.start()
             stack.callback(self._metallb.stop)
-        start_workload(self._lab, "web", replicas=len(NODES), port=80)
-        api = connect(self._lab.kubeconfig, user_agent="berthlb-bench")
+        start_workload(self._lab, "web", replicas=len(NODE_NAMES), port=80)
+        self._api = api = connect(self._lab.kubeconfig, user_agent="berthlb-bench")
         api.create(
             IP_ADDRESS_POOLS,
             "metallb-system",
@@ -257,6 +263,11 @@ class InACluster:
             wait_until(lambda: self._is_ready(node), LONG_S, "MetalLB's speaker is not ready")
         return took
 
+    def drain(self, node: str) -> None:
+        for value in ("", None):
+            self._api.patch(NODES, "", node, {"metadata": {"labels": {EXCLUDE_LABEL: value}}})
+            time.sleep(DRAINED_S)
+
     def _is_ready(self, node: str) -> bool:
         """As its readiness probe asks."""
         (host,) = [each for each in self._lab.status().layout.nodes if each.name == node]
@@ -282,13 +293,22 @@ def service(number: int) -> dict[str, Any]:
 
 
 def rollout(fleet: ThreeSpeakers, count: int) -> Figures:
+    """All speakers are restarted."""
+    took: list[float] = []
+    figures = noticed(fleet, count, lambda node: took.append(fleet.restart(node)))
+    return {"a speaker ends, s (most)": max(took), **figures}
+
+
+def noticed(fleet: ThreeSpeakers, count: int, disturb: Callable[[str], None]) -> Figures:
+    """What the client notices while each node in turn is disturbed."""
     time.sleep(CALM_S + count / 300)  # for the gratuitous frames of so many claims
     with fleet.watching() as watch:
         time.sleep(1.0)  # every address is resolved, and every connection open
         calm = time.monotonic()
         time.sleep(CALM_S)
         began = time.monotonic()
-        took = [fleet.restart(name) for name in NODES]
+        for name in NODE_NAMES:
+            disturb(name)
         over = time.monotonic()
         time.sleep(CALM_S)
         answers, requests, late = watch.answers(), watch.requests(), watch.late_questions()
@@ -302,7 +322,6 @@ def rollout(fleet: ThreeSpeakers, count: int) -> Figures:
     before, silence = (longest_silence(answers, *span, late) for span in ((calm, began), (began, over)))
     return {
         "seconds": over - began,
-        "a speaker ends, s (most)": max(took),
         "without an answer, ms (most)": 1000 * silence,
         "without an answer before, ms (most)": 1000 * before,
         "addresses that changed their MAC": sum(len(each) > 1 for each in macs.values()),
@@ -332,9 +351,12 @@ def main() -> None:
     parser.add_argument("--addresses", type=int, nargs="+", default=[1, 100, 10_000], help="default: %(default)s")
     parser.add_argument("--mode", type=RestartMode, default=RestartMode.STAND_IN, help="stand-in or release")
     parser.add_argument("--kill", action="store_true", help="SIGKILL instead of SIGTERM; on the wire alone")
+    parser.add_argument("--drain", action="store_true", help="the nodes, instead; in a cluster only")
     given = parser.parse_args()
     if unknown := set(given.where) - set(FLEETS):
         parser.error(f"no such fleet: {', '.join(unknown)}")
+    if given.drain and "wire" in (given.where or ["wire"]):
+        parser.error("a drain needs a cluster: berthlb, metallb")
     take_precedence()
     number = signal.SIGKILL if given.kill else signal.SIGTERM
     figures: dict[str, Figures] = {}
@@ -344,7 +366,12 @@ def main() -> None:
                 continue
             progress.print(f"{where}, {count} addresses")
             with ExitStack() as stack:
-                found = figures[f"{where} {count}"] = rollout(FLEETS[where](count, given.mode, number, stack), count)
+                fleet = FLEETS[where](count, given.mode, number, stack)
+                if given.drain and isinstance(fleet, InACluster):
+                    found = noticed(fleet, count, fleet.drain)
+                else:
+                    found = rollout(fleet, count)
+            figures[f"{where} {count}"] = found
             progress.print(json.dumps(found))
     names = dict.fromkeys(name for each in figures.values() for name in each)
     show(["figure", *figures], {name: [each.get(name, 0) for each in figures.values()] for name in names})

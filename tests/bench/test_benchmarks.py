@@ -89,6 +89,7 @@ def test_growth_counts_a_claim_for_each_service(tmp_path: Path) -> None:
     assert found["claims beyond one for each Service"] >= 0
     assert found["cp controller: CPU, s"] > 0
     assert found["node-1 speaker: memory, MiB"] > 1
+    assert 0 <= found["node-1 speaker: idle, % of a core"] < 100
     assert "announced, s" in shown
 
 
