@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lab.faults import wire
 from lab.faults.fault import Scene
 from lab.layout import CONTROL_PLANE
 
@@ -49,7 +50,9 @@ def power_on_with_api(scene: Scene) -> None:
 def site_power_cut(scene: Scene) -> None:
     """All nodes lose power, and come back together before the API server answers. What it has stored is there again."""
     stop_api_server(scene)
+    wire.lose_all(scene)  # the nodes are ended one after the other, and none may take over from another meanwhile
     for name in scene.nodes:
         scene.lab.stop_node(name)
+    wire.heal(scene)
     power_on(scene)
     resume_api_server(scene)

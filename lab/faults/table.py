@@ -21,6 +21,10 @@ CLOCK_S = 3600.0
 DEAF_S = 2.5 + D_S + 0.3
 """The others may be idle and speak once a second. So long it takes a deaf one to find out that it hears nobody."""
 
+AGAIN_S = 2 * D_S + 0.3
+"""Who was taken for dead, lived, and had heard the others is given twice D in the ten minutes after that
+(``speaker.protocol.detector``). A fault is repeated within these."""
+
 TAKEN_OVER = Promise(Movement.MOVES, silence_s=D_S + 0.3, two_answer_s=AT_ONCE_S)
 """Its holder is gone, and that has to be found out."""
 HANDED_OVER = Promise(Movement.MOVES, silence_s=AT_ONCE_S, two_answer_s=AT_ONCE_S)
@@ -55,7 +59,7 @@ FAULTS = (
         "paused",
         f"the holder's speaker stands still for {PAUSE_S:g} s (SIGSTOP)",
         daemons.pause(PAUSE_S),
-        Promise(Movement.EITHER, silence_s=D_S + 0.3, two_answer_s=AT_ONCE_S),
+        Promise(Movement.EITHER, silence_s=AGAIN_S, two_answer_s=AT_ONCE_S),
         lasts_s=PAUSE_S + 2.0,
     ),
     Fault(
@@ -74,7 +78,14 @@ FAULTS = (
         wire.heal,
         lasts_s=5.0,
     ),
-    Fault("mute", "nothing that the holder sends arrives", wire.mute, TAKEN_OVER, wire.heal, lasts_s=3.0),
+    Fault(
+        "mute",
+        "nothing that the holder sends arrives",
+        wire.mute,
+        Promise(Movement.MOVES, silence_s=AGAIN_S, two_answer_s=AT_ONCE_S),
+        wire.heal,
+        lasts_s=3.0,
+    ),
     Fault(
         "deaf",
         "nothing arrives at the holder",

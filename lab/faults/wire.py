@@ -23,6 +23,11 @@ def lose(percent: int) -> Deed:
     return cause
 
 
+def lose_all(scene: Scene) -> None:
+    """The LAN carries nothing."""
+    scene.lab.drop("meta length > 0")
+
+
 def heal(scene: Scene) -> None:
     scene.lab.drop()
 
