@@ -70,9 +70,9 @@ def weights(lab: Lab) -> Iterator[Weight]:
             yield Weight(process.host, process.name, cpu_s, process.pss_kib / 1024)
 
 
-def used_s(lab: Lab) -> float:
-    """CPU seconds of all of our processes so far."""
-    return sum(weight.cpu_s for weight in weights(lab))
+def used_s(lab: Lab) -> dict[tuple[str, str], float]:
+    """CPU seconds of each of our processes so far, by host and name."""
+    return {(weight.host, weight.name): weight.cpu_s for weight in weights(lab)}
 
 
 def measure(count: int, nodes: int, control_plane: ControlPlane) -> Figures:
@@ -85,20 +85,21 @@ def measure(count: int, nodes: int, control_plane: ControlPlane) -> Figures:
         start_workload(lab, "web", replicas=1)
         make_pool(api)
         api.create(L2_ADVERTISEMENTS, "metallb-system", {"metadata": {"name": "bench"}, "spec": {}})
-        before = {(weight.host, weight.name): weight.cpu_s for weight in weights(lab)}
+        before = used_s(lab)
         began = time.monotonic()
         figures = {"created, s": create(api, count)}
         progress.print(f"created after {figures['created, s']:.1f} s")
         wait_for(lambda: claimed(lab) >= count, LONG_S, "every claim", every=LOOK_S)
         figures["announced, s"] = time.monotonic() - began
-        await_quiet(lambda: used_s(lab), window_s=5.0, share=(0.03 + 0.001 * nodes) * nodes)  # each hears all
+        share = (0.03 + 0.001 * nodes) * nodes  # each hears all
+        await_quiet(lambda: sum(used_s(lab).values()), window_s=5.0, share=share)
         figures["quiet, s"] = time.monotonic() - began
-        quiet = {(weight.host, weight.name): weight.cpu_s for weight in weights(lab)}
+        quiet = used_s(lab)
         time.sleep(IDLE_S)
         for weight in weights(lab):
-            name = f"{weight.host} {weight.name}"
-            figures[f"{name}: CPU, s"] = quiet[weight.host, weight.name] - before[weight.host, weight.name]
-            figures[f"{name}: idle, % of a core"] = 100 * (weight.cpu_s - quiet[weight.host, weight.name]) / IDLE_S
+            process, name = (weight.host, weight.name), f"{weight.host} {weight.name}"
+            figures[f"{name}: CPU, s"] = quiet[process] - before[process]
+            figures[f"{name}: idle, % of a core"] = 100 * (weight.cpu_s - quiet[process]) / IDLE_S
             figures[f"{name}: memory, MiB"] = weight.pss_mib
         figures["claims beyond one for each Service"] = (
             counted(lab, nodes, 'berthlb_speaker_decisions_total{reason="Claimed"}') - count

@@ -264,6 +264,7 @@ class InACluster:
         return took
 
     def drain(self, node: str) -> None:
+        """Returns some seconds after the node was taken back."""
         for value in ("", None):
             self._api.patch(NODES, "", node, {"metadata": {"labels": {EXCLUDE_LABEL: value}}})
             time.sleep(DRAINED_S)

@@ -48,7 +48,7 @@ class OwnTrouble:
 
     def frames_lost(self, link: LinkName, now: float) -> None:
         """Frames for us were dropped before they were read."""
-        self._roster.own_lateness = max(self._roster.own_lateness, FULL_QUEUE_S)
+        self.behind(FULL_QUEUE_S)
         self._report("ReceiveOverflow", link, now)
 
     def repeat(self, now: float) -> None:

@@ -176,19 +176,12 @@ class Announcer:
             self._obey(now)
             if not self._agenda.protocol_is_due(now):
                 return
-            self._read_what_came()
+            self._receiver.all_that_tells_of_peers(self._links, DATAGRAMS_BEFORE_JUDGING)
             now = boottime()
         if self._agenda.may_judge(self._receiver.unread, now):
             self._agenda.judged()
             self._protocol.handle_timer(now, self._receiver.behind_s(now))
             self._obey(now)
-
-    def _read_what_came(self) -> None:
-        """All that tells of peers, as far as this pass has time for it."""
-        self._receiver.unread = not self._receiver.has_time
-        if self._receiver.has_time:
-            for link in self._links:
-                self._receiver.all_that_tells_of_peers(link, DATAGRAMS_BEFORE_JUDGING)
 
     def _handle_timers(self, now: float) -> None:
         """What there is to do besides, and when there is next."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cluster.addresses import Family
 from cluster.times import LONG_AGO, NEVER
@@ -159,12 +159,15 @@ class Receiver:
         if heard:
             self._obey(boottime())
 
-    def all_that_tells_of_peers(self, link: OpenLink, most: int) -> None:
-        """Read heartbeats, up to so many of each family, and answers to our questions."""
-        for family in link.heartbeats:
-            self.heartbeats(link, family, most)
-        for resolver in link.resolvers.values():
-            self.resolution(link, resolver, resolver.answers.socket)
+    def all_that_tells_of_peers(self, links: Iterable[OpenLink], most: int) -> None:
+        """Read heartbeats, up to so many of each link and family, and answers to our questions; nothing where the pass
+        has no time for it any more."""
+        self.unread = not self.has_time
+        for link in links if self.has_time else ():
+            for family in link.heartbeats:
+                self.heartbeats(link, family, most)
+            for resolver in link.resolvers.values():
+                self.resolution(link, resolver, resolver.answers.socket)
 
     def note_lost(self, link: OpenLink, now: float) -> bool:
         """Count what found a queue full; whether the protocol was told.
