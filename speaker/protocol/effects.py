@@ -99,6 +99,16 @@ class SendUnicast:
 
 
 @dataclass(frozen=True, slots=True)
+class Knock:
+    """Send an empty datagram to one speaker, in the family of its address (UDP 7948). Who lives does not notice it. A
+    refusal by its kernel comes back as ``datagram_refused``."""
+
+    link: LinkName
+    to: AddressText
+    mac: Mac
+
+
+@dataclass(frozen=True, slots=True)
 class AskAddress:
     """Ask for ``target`` by ARP or Neighbour Discovery: everybody, or ``mac`` alone (RFC 826 allows either; RFC 1122
     §2.3.2.1 uses the latter as a unicast poll)."""
@@ -184,7 +194,7 @@ class Decision(Struct, frozen=True, tag=True):
     """When it was taken, in seconds since 1970. The protocol knows no such time: the announcer fills it in."""
 
 
-Action = SendHeartbeat | SendUnicast | AskAddress | ProbeAddress | WatchFrames | SendGratuitous | AskRecord
+Action = SendHeartbeat | SendUnicast | Knock | AskAddress | ProbeAddress | WatchFrames | SendGratuitous | AskRecord
 """What is done; mypy sees to it that every shell can do each."""
 Effect = Action | Decision
 

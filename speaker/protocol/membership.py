@@ -59,6 +59,8 @@ from speaker.protocol.subnets import Subnets
 
 REST_S = 0.5
 """Between changes of a peer's families or interface on a link, or losses of it: all of its claims are judged anew."""
+MISLED_S = 600.0
+"""For which no refusal is believed at once of a peer that was heard after one."""
 ABLE, STARTING, LEAVING = int(Flag.ABLE), int(Flag.STARTING), int(Flag.LEAVING)
 ANSWER, CUT_OFF, YIELDS, RESTARTING = int(Flag.ANSWER), int(Flag.CUT_OFF), int(Flag.YIELDS), int(Flag.RESTARTING)
 
@@ -324,6 +326,7 @@ class Membership:
             if how < SUSPECTED:
                 youngest_ms = min(youngest_ms, age_ms)
                 continue
+            self._news.doubted.append((link, session))
             answered = suspicions[session] = peer.suspicions.get(session, 0) + 1
             if answered <= 3:
                 self._news.speak = True
@@ -376,6 +379,8 @@ class Membership:
         """A sign of life of a peer that was suspected or dead on the link."""
         silence, was_dead = now - sighting.life_at, sighting.standing is Standing.DEAD
         returned = sighting.life_at > LONG_AGO and silence > self._roster.detection(sighting, now) and not cut_off
+        if sighting.refused_at > sighting.life_at:
+            sighting.misled_until = now + MISLED_S
         if returned:
             sighting.returned_at = now
             if heard_all_along:

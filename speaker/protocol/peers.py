@@ -88,8 +88,12 @@ class Sighting:
     """Last sign of life."""
     returned_at: float = LONG_AGO
     """When it was found to be no more dead."""
+    knocked_at: float = LONG_AGO
+    """When this node last knocked at it."""
     refused_at: float = LONG_AGO
-    """While it was suspected its kernel refused a datagram."""
+    """When its kernel last refused a datagram that counts."""
+    misled_until: float = LONG_AGO
+    """Until then a refusal alone makes no suspect: it was heard after one."""
     kernel_at: float = LONG_AGO
     """When its kernel last answered a question of ours for its own address."""
     able_since: float | None = None

@@ -68,6 +68,7 @@ from speaker.protocol.effects import (
 from speaker.protocol.expected import Expected
 from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.identity import Identity
+from speaker.protocol.knocking import Knocking
 from speaker.protocol.links import OwnLinks
 from speaker.protocol.lives import peer_views, unheard_nodes
 from speaker.protocol.membership import Membership
@@ -114,6 +115,7 @@ class Protocol:
         self._stand_ins = StandIns(
             session, self._roster, self._ownership, mirrors=self._mirrors, absences=self._absences
         )
+        self._knocking = Knocking(self._roster)
         self._suspicions = Suspicions(self._roster, rng, self._ownership.owners.is_served_on, self._absences)
         self._links = OwnLinks(self._roster, self._log, self._ownership.owners.links_of)
         self._answers = Answers(self._roster, self._ownership, self._stand_ins)
@@ -233,6 +235,7 @@ class Protocol:
         self._take_in(news)
         if news.dropped is None:
             self._carry_over(now)
+            self._knocking.review(now)
             if self._restarting.active:
                 self._end(self._restarting.review(now), now)
             return True
@@ -242,7 +245,8 @@ class Protocol:
         return False
 
     def datagram_refused(self, link: LinkName, to: AddressText, now: float) -> None:
-        if self._witnesses.refused(link, to, now):
+        suspected = self._witnesses.refused(link, to, now)
+        if self._knocking.refused(link, to, now) or suspected:
             self._suspicions.look(now)
 
     def receive_frame(self, link: LinkName, sender: Mac, now: float) -> None:
@@ -316,6 +320,7 @@ class Protocol:
         self._own_trouble.late(late, now - self._timer_at)
         self._own_trouble.behind(behind_s)
         self._timer_at = now
+        self._knocking.review(now)
         self._take_in(self._suspicions.check(now))
         self._own_trouble.repeat(now)
         self._take_in(self._links.review(now))
@@ -388,6 +393,7 @@ class Protocol:
         """When ``handle_timer`` should be called next; ``LONG_AGO`` for at once, ``None`` if nothing is due ever."""
         soonest = min(
             self._suspicions.next_deadline(),
+            self._knocking.next_deadline(),
             self._ownership.next_deadline(),
             self._voice.next_deadline(),
             self._absences.next_deadline(),
@@ -483,6 +489,8 @@ class Protocol:
         self._news.changed |= news.changed
         self._news.networks |= news.networks
         self._news.claims.update(news.claims)
+        for link, session in news.doubted:
+            self._knocking.doubt(link, session, self._timer_at)
         self._news.offered.update(news.offered)
 
     def _carry_over(self, now: float) -> None:
@@ -502,6 +510,8 @@ class Protocol:
             self._answers.look_at_links()
             ownership.confirm(answering - self._answering, now)
         self._answering = answering
+        if news.changed or news.claims:
+            self._knocking.look(now)
         if news.changed:
             news.changed = False
             ownership.wake(now)

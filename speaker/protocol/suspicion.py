@@ -1,7 +1,7 @@
 """Finds out who is dead from who is silent, and whether it is this node that is cut off.
 
-**Suspicion.** A peer is suspected when it was silent for 2.5 of the intervals that it announced, or ignored two
-questions about another suspect. Then:
+**Suspicion.** A peer is suspected when it was silent for 2.5 of the intervals that it announced, ignored two questions
+about another suspect, or its kernel refused a knock (``knocking``). Then:
 
 1. The next heartbeat says so, at once. Each speaker that hears it says at once when it last heard the suspect.
 2. The suspect is asked by a unicast datagram, in each family in which it was heard, and by a question with a nonce for
@@ -23,8 +23,8 @@ questions. A suspect that goes on proving that it answers is alive though its da
   anybody but a suspect. Where no peer, gateway or neighbour was heard in the last five minutes, carrier is the proof,
   but not on a link that has just come up.
 
-One thing shortens it: a datagram that the suspect's kernel refuses and one such question that stays unanswered show at
-once that the process has ended. If the kernel answers for its own address, and another speaker can stand in, the
+One thing shortens it: a datagram that the suspect's kernel refuses and one such question that stays unanswered for 25
+ms show that the process has ended. If the kernel answers for its own address, and another speaker can stand in, the
 session is absent from then on (``absences``). Otherwise it is dead.
 
 **Isolation** is a suspicion without the last proof. This node may be the one that is cut off, and claims nothing. When
@@ -55,6 +55,7 @@ from speaker.protocol.peers import Link, Peer, Sighting, Suspicion
 from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Sign, Standing
 
+REFUSED_S = 0.025  # for who refuses datagrams to answer for its address, if it lives all the same
 KERNEL_S = 0.15  # for a kernel that refuses datagrams to answer for its own address, too: one question may be lost
 SLOW_QUESTIONS_S = 3.0  # a suspicion older than this is asked about once a second
 WAITING_S = 0.2  # between questions to third parties while fenced or isolated: everything waits for their answer
@@ -134,7 +135,9 @@ class Suspicions:
     ) -> tuple[float, bool]:
         """Returns when to look at the peer next, and whether the proof is missing that we can hear."""
         if sighting.standing is Standing.ALIVE:
-            if now - sighting.life_at < sighting.detector.suspicion() and sighting.heard_at >= ignored:
+            silent = now - sighting.life_at >= sighting.detector.suspicion()
+            refused = sighting.refused_at > sighting.life_at and now >= sighting.misled_until
+            if not silent and not refused and sighting.heard_at >= ignored:
                 return sighting.life_at + sighting.detector.suspicion(), False
             self._news.add(self._roster.change_standing(peer, link, Sign.SILENCE, "", now))
             silent_ms = int((now - sighting.life_at) * 1000)
@@ -224,12 +227,12 @@ class Suspicions:
         the proof that we can hear."""
         self._tell_blocked(peer, link, sighting, suspicion, now)
         if sighting.refused_at > sighting.life_at and suspicion.served_at < suspicion.since:
-            unanswered_at = suspicion.first_asked_at + self._roster.settings.question_gap_s
+            unanswered_at = suspicion.first_asked_at + REFUSED_S
             if now >= unanswered_at:
                 may_begin = self._absences.may_begin(peer, now)
                 kernel_by = unanswered_at + KERNEL_S
                 if may_begin and sighting.kernel_at < suspicion.since and now < kernel_by:
-                    return min(now + self._roster.settings.question_gap_s / 2, kernel_by), False
+                    return min(now + REFUSED_S, kernel_by), False
                 if may_begin and sighting.kernel_at >= suspicion.since:
                     self._news.add(self._absences.begin(peer, "refused by its kernel", now))
                 else:

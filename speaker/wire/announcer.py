@@ -55,6 +55,7 @@ from speaker.protocol.effects import (
     AskAddress,
     AskRecord,
     Decision,
+    Knock,
     LinkState,
     ProbeAddress,
     RecordAnswer,
@@ -259,7 +260,7 @@ class Announcer:
 
     def _carry_out(self, action: Action, now: float) -> None:
         match action:
-            case SendHeartbeat() | SendUnicast() | AskAddress():
+            case SendHeartbeat() | SendUnicast() | Knock() | AskAddress():
                 self._sender.send(action, now)
             case ProbeAddress():
                 self._sender.send(action, now)

@@ -19,7 +19,7 @@ import os
 from collections import Counter
 
 from speaker.link import LinkName
-from speaker.protocol.effects import AskAddress, ProbeAddress, SendHeartbeat, SendUnicast
+from speaker.protocol.effects import AskAddress, Knock, ProbeAddress, SendHeartbeat, SendUnicast
 from speaker.wire.addresses import WireAddress
 from speaker.wire.failures import Failures
 from speaker.wire.gratuitous import Frame
@@ -40,7 +40,7 @@ class Sender:
         """Links whose last heartbeat to the group the kernel did not take in any family, with an ``errno``."""
         self._told_mute: frozenset[LinkName] = frozenset()
 
-    def send(self, effect: SendHeartbeat | SendUnicast | AskAddress | ProbeAddress, now: float) -> None:
+    def send(self, effect: SendHeartbeat | SendUnicast | Knock | AskAddress | ProbeAddress, now: float) -> None:
         link = self._links.get(effect.link)
         if link is None or (link.state.routed and isinstance(effect, SendHeartbeat)):
             return
@@ -58,6 +58,11 @@ class Sender:
                 heartbeats = link.heartbeats.get(peer.family)
                 if heartbeats is not None and heartbeats.speaks:
                     self._count(name, "heartbeats", heartbeats.send_to(peer, mac, data), now)
+            case Knock(name, to, mac):
+                peer = WireAddress.of(to)
+                heartbeats = link.heartbeats.get(peer.family)
+                if heartbeats is not None and heartbeats.speaks:
+                    self._count(name, "knocks", heartbeats.send_to(peer, mac, b""), now)
             case AskAddress(name, target, asked, nonce):
                 address = WireAddress.of(target)
                 if resolver := link.resolvers.get(address.family):

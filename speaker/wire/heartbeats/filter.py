@@ -1,8 +1,9 @@
 """The filter in the kernel for heartbeats, made from the link's own addresses.
 
 It passes whole, plain packets that go to one of these addresses or to the group and are UDP to the heartbeat port, or
-"port unreachable" about such a datagram. It looks at the port first, since most of what a node receives is for other
-programs. The `FrameLayout` says where all that stands in a frame of one family.
+"port unreachable" about such a datagram. An empty datagram is a knock, which says nothing to who lives, and is dropped.
+The filter looks at the port first, since most of what a node receives is for other programs. The `FrameLayout` says
+where all that stands in a frame of one family.
 
 Of a destination the last 32 bits are compared: of an IPv4 address all. What passes by them alone, the receiver drops.
 """
@@ -26,7 +27,7 @@ from speaker.wire.bpf import (
     assemble,
     tree,
 )
-from speaker.wire.heartbeats.encapsulation import UDP, FrameLayout
+from speaker.wire.heartbeats.encapsulation import UDP, UDP_HEADER, FrameLayout
 from speaker.wire.ranges import coarser, ranges_of
 
 _MOST_RANGES = 256
@@ -42,9 +43,11 @@ def heartbeat_code(layout: FrameLayout, addresses: Iterable[WireAddress], port: 
     return assemble(
         (
             Instruction(LOAD_OCTET, 0, 0, layout.protocol_at),
-            Instruction(IF_EQUAL, 0, 2, UDP),
+            Instruction(IF_EQUAL, 0, 4, UDP),
             Instruction(LOAD_HALF, 0, 0, layout.payload_at + 2),
-            Instruction(IF_EQUAL, 8, 7, port),  # to our port
+            Instruction(IF_EQUAL, 0, 9, port),  # to our port
+            Instruction(LOAD_HALF, 0, 0, layout.payload_at + 4),
+            Instruction(IF_GREATER, 8, 7, UDP_HEADER.size),
             Instruction(IF_EQUAL, 0, 6, layout.icmp),
             Instruction(LOAD_HALF, 0, 0, layout.payload_at),
             Instruction(IF_EQUAL, 0, 4, layout.port_unreachable),  # and behind it the packet that it is about:

@@ -131,7 +131,7 @@ def test_what_was_found_out_holds_a_death_off_by_as_much(found: str) -> None:
 
 @pytest.mark.parametrize(
     ("served", "asked", "dead_after"),
-    [(False, True, 0.05), (True, True, None), (False, False, None)],
+    [(False, True, 0.03), (True, True, None), (False, False, None)],
 )
 def test_a_refusal_is_a_death_once_one_question_was_not_answered(
     served: bool, asked: bool, dead_after: float | None
@@ -144,6 +144,24 @@ def test_a_refusal_is_a_death_once_one_question_was_not_answered(
     if served:
         silence.suspicion.served_at = SUSPECTED_AT
     assert silence.run(D_S - 0.02) == (pytest.approx(SUSPECTED_AT + dead_after) if dead_after else None)
+
+
+def test_a_refused_knock_makes_a_suspect_of_who_was_heard_just_now() -> None:
+    silence = Silence()
+    silence.sighting.refused_at = 0.03
+    assert silence.check(0.03) is SUSPECT
+    assert silence.run(D_S, begin=0.04) == pytest.approx(0.06)
+
+
+@pytest.mark.parametrize("since", ["it was heard", "it was heard after one before"])
+def test_a_refusal_makes_no_suspect_of_who_lives(since: str) -> None:
+    silence = Silence()
+    silence.sighting.refused_at = 0.03
+    if since == "it was heard":
+        silence.sighting.life_at = 0.04
+    else:
+        silence.sighting.misled_until = 600.0
+    assert silence.check(0.05) is ALIVE
 
 
 PROOFS: dict[str, tuple[Found, bool]] = {

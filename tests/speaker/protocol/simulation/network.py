@@ -68,7 +68,8 @@ class SimulatedNetwork:
     firewalled: set[tuple[str, str]] = field(default_factory=set)
     """Pairs between which datagrams are dropped, by the one's host or the other's."""
     rejecting: set[str] = field(default_factory=set)
-    """Hosts whose firewall says so to who sent the datagram, as a kernel without a speaker does (RFC 792)."""
+    """Hosts whose firewall refuses datagrams to them, as a kernel without a speaker does (RFC 792). The speaker's own
+    frames pass by it, unless they are dropped, too."""
     unplugged: set[str] = field(default_factory=set)
     last_loss_fault: float = float("-inf")
     frames: int = 0

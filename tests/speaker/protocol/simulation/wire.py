@@ -21,6 +21,7 @@ from speaker.protocol.effects import (
     AskRecord,
     Decision,
     Effect,
+    Knock,
     NeighbourSeen,
     ProbeAddress,
     SendGratuitous,
@@ -36,6 +37,9 @@ from tests.speaker.protocol.simulation.network import SimulatedNetwork
 LOSES = 0.8  # share of the datagrams for which a full queue has no room
 ARP_OCTETS = 60
 TELLS_S = 0.1  # between counts of these
+
+
+Datagram = SendHeartbeat | SendUnicast | Knock
 
 
 class Wire:
@@ -74,7 +78,7 @@ class Wire:
         interface = node.told.get(effect.link)
         if interface is None or not interface.present:
             return
-        if isinstance(effect, SendHeartbeat | SendUnicast):
+        if isinstance(effect, Datagram):
             self._send(node, interface, effect)
         elif isinstance(effect, AskAddress):
             self._ask(node, interface, effect)
@@ -104,7 +108,7 @@ class Wire:
 
     # ---------------------------------------------------------------------------------------------- datagrams
 
-    def _send(self, node: SimulatedNode, interface: SimulatedInterface, effect: SendHeartbeat | SendUnicast) -> None:
+    def _send(self, node: SimulatedNode, interface: SimulatedInterface, effect: Datagram) -> None:
         if isinstance(effect, SendHeartbeat) and self.on_datagram is not None:
             self.on_datagram(node.name, effect.data)
         if interface.refuses is interface.sends:
@@ -115,7 +119,7 @@ class Wire:
         interface.said += isinstance(effect, SendHeartbeat)
         for other, theirs in self._others(interface):
             by = interface.families & theirs.families
-            if isinstance(effect, SendUnicast):
+            if not isinstance(effect, SendHeartbeat):
                 by = by & {family_of(effect.to)} if theirs.mac == effect.mac else frozenset()
             if by:
                 self._datagram(node, interface, other, theirs, effect, source=interface.heard_from(by))
@@ -131,19 +135,22 @@ class Wire:
         interface: SimulatedInterface,
         other: SimulatedNode,
         theirs: SimulatedInterface,
-        effect: SendHeartbeat | SendUnicast,
+        effect: Datagram,
         *,
         source: AddressText,
     ) -> None:
-        network, mac, data = interface.network, interface.mac, effect.data
+        network, mac = interface.network, interface.mac
         multicast = isinstance(effect, SendHeartbeat)
 
         def deliver() -> None:
             self._show(other, theirs, mac)
             passes = network.passes(node.name, other.name)
-            refused = not other.running if passes else other.name in network.rejecting
-            if other.powered and refused and isinstance(effect, SendUnicast):
+            refused = (passes and not other.running) or other.name in network.rejecting
+            if other.powered and refused and not isinstance(effect, SendHeartbeat):
                 network.send(other.name, node.name, refuse(effect.to))
+            if isinstance(effect, Knock):
+                return
+            data = effect.data
             if passes and not self._loses(other, theirs) and (protocol := other.protocol) is not None:
                 self._tell(other, theirs, self._hearing(protocol, source, data, by_group=multicast), len(data))
 

@@ -116,17 +116,27 @@ def test_what_the_parser_takes_for_ours_passes(family: Family, at: int, octets: 
         return
     ours = read.to in (WireAddress.of(AddressText(own)), ip.group)
     ports = read.to_port == PORT if isinstance(read, UdpFrame) else (read.asked_port, read.asker_port) == (PORT, PORT)
+    knock = isinstance(read, UdpFrame) and not read.data
     if ours and ports:
-        assert passes(heartbeats(own), frame, HOST)
+        assert passes(heartbeats(own), frame, HOST) is not knock
 
 
 @pytest.mark.parametrize("ip", [IPV4, IPV6], ids=["IPv4", "IPv6"])
-@given(data=st.binary(max_size=100))
+@given(data=st.binary(min_size=1, max_size=100))
 def test_what_we_send_to_the_group_passes(ip: Encapsulation, data: bytes) -> None:
     own, peer = (HERE, PEER) if ip is IPV4 else (HERE6, PEER6)
     source = WireAddress.of(AddressText(peer))
     frame = UdpFrame(ip.group_mac, Mac(bytes(6)), ip.group, source, PORT, PORT, 255, data)
     assert passes(heartbeats(own), ip.encode(frame), MULTICAST)
+
+
+@pytest.mark.parametrize("ip", [IPV4, IPV6], ids=["IPv4", "IPv6"])
+def test_a_knock_does_not_wake_who_lives(ip: Encapsulation) -> None:
+    own, peer = (HERE, PEER) if ip is IPV4 else (HERE6, PEER6)
+    here, source = (WireAddress.of(AddressText(address)) for address in (own, peer))
+    for data, heard in ((b"", False), (b"x", True)):
+        frame = UdpFrame(Mac(bytes(6)), Mac(bytes(6)), here, source, PORT, PORT, 255, data)
+        assert passes(heartbeats(own), ip.encode(frame), HOST) is heard
 
 
 def test_every_address_of_the_interface_hears() -> None:
