@@ -1,11 +1,13 @@
 """Services one after another on a whole cluster: what they cost each of our processes.
 
-    python -m bench.growth [--services 10000] [--nodes 3] [--control-plane kubernetes] [--json FILE]
+    python -m bench.growth [--services 10000] [--nodes 3] [--more-nodes 47] [--control-plane kubernetes]
+        [--json FILE]
 
 A controller and a speaker on each node run in a lab. One client creates Services as fast as the API server takes them.
 Measured are the seconds until the last is announced, CPU seconds and memory (PSS) of each process, and how many claims
 there were beyond one for each Service; then, while nothing changes, how much of a core each process uses. On a real
-control plane kube-proxy is killed first, for it would spend more than all others together.
+control plane kube-proxy is killed first, for it would spend more than all others together. With ``--more-nodes`` the
+API has so many Nodes besides, without machines: what the controller and the watchers keep of them weighs as it would.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import NamedTuple
 
 from bench.probes import LONG_S, await_quiet, counter, cpu_in_lab_s, make_pool
 from bench.report import Figures, arguments, progress, show, write
-from cluster.api.client import L2_ADVERTISEMENTS, SERVICES, ApiClient, connect
+from cluster.api.client import L2_ADVERTISEMENTS, NODES, SERVICES, ApiClient, connect
 from lab import launch
 from lab.assets.gather import gather
 from lab.client import Lab
@@ -75,13 +77,15 @@ def used_s(lab: Lab) -> dict[tuple[str, str], float]:
     return {(weight.host, weight.name): weight.cpu_s for weight in weights(lab)}
 
 
-def measure(count: int, nodes: int, control_plane: ControlPlane) -> Figures:
+def measure(count: int, nodes: int, more_nodes: int, control_plane: ControlPlane) -> Figures:
     assets = gather() if control_plane == "kubernetes" else None
     with launch.up(launch.Recipe("bench-growth", lay_out(nodes), assets=assets)) as lab:
         if control_plane == "kubernetes":
             for number in range(1, nodes + 1):
                 lab.process(f"node-{number}", "kube-proxy", "kill")
         api = connect(lab.kubeconfig, user_agent="berthlb-bench")
+        for number in range(nodes + 1, nodes + more_nodes + 1):
+            api.create(NODES, None, {"metadata": {"name": f"node-{number}"}})
         start_workload(lab, "web", replicas=1)
         make_pool(api)
         api.create(L2_ADVERTISEMENTS, "metallb-system", {"metadata": {"name": "bench"}, "spec": {}})
@@ -112,9 +116,10 @@ def main() -> None:
     parser = arguments("growth", __doc__)
     parser.add_argument("--services", type=int, default=10_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--nodes", type=int, default=3, metavar="N", help="default: %(default)s")
+    parser.add_argument("--more-nodes", type=int, default=0, metavar="N", help="Nodes without machines; default: none")
     parser.add_argument("--control-plane", choices=["embedded", "kubernetes"], default="embedded")
     given = parser.parse_args()
-    figures = measure(given.services, given.nodes, given.control_plane)
+    figures = measure(given.services, given.nodes, given.more_nodes, given.control_plane)
     show(["figure", "value"], {name: [value] for name, value in figures.items()})
     write(given.json, figures)
 

@@ -84,13 +84,25 @@ def test_faults_goes_on_with_what_a_file_lacks(tmp_path: Path) -> None:
 
 @pytest.mark.lab
 def test_growth_counts_a_claim_for_each_service(tmp_path: Path) -> None:
-    found, shown = run("growth", "--services=20", figures=tmp_path)
+    found, shown = run("growth", "--services=20", "--more-nodes=2", figures=tmp_path)
     assert 0 < found["created, s"] < found["announced, s"] < found["quiet, s"]
     assert found["claims beyond one for each Service"] >= 0
     assert found["cp controller: CPU, s"] > 0
     assert found["node-1 speaker: memory, MiB"] > 1
     assert 0 <= found["node-1 speaker: idle, % of a core"] < 100
     assert "announced, s" in shown
+
+
+@pytest.mark.lab
+def test_company_measures_one_announcer_among_made_up_ones(tmp_path: Path) -> None:
+    found, shown = run("company", "--nodes", "3", "7", "--services=21", "--seconds=2", figures=tmp_path)
+    for nodes, figures in found.items():
+        assert nodes in shown
+        others = int(nodes.split()[0]) - 1
+        assert figures["addresses held"] == 21 / (others + 1)
+        assert figures["heartbeats heard/s"] == pytest.approx(10 * others, rel=0.2)
+        assert figures["CPU, % of a core"] > 0
+        assert figures["taken for dead"] == 0
 
 
 PARTS = {
