@@ -24,7 +24,7 @@ unanswered until 10.06 s, and another speaker stands in for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from cluster.objects import AddressText
 from cluster.times import NEVER
@@ -39,7 +39,7 @@ GAP_S = 0.05
 """After a heartbeat or a knock, until the next knock."""
 SLACK_S = 0.02
 """For so long a knock waits for something else that wakes the loop: to be woken costs more than to knock."""
-DOUBTED_GAP_S = 0.02
+LEAST_GAP_S = 0.02
 """Between knocks at one peer, at least."""
 
 
@@ -73,11 +73,12 @@ class Knocking:
                 self._knock(name, peer, sighting, now)
         self._soonest = min((self._due(sighting) for _, _, sighting in self._next), default=NEVER)
 
-    def doubt(self, link: LinkName, session: int, now: float) -> None:
-        """Somebody says that it suspects a session on the link."""
-        for peer, sighting in self._roster.on(link):
-            if peer.session == session and sighting.standing is Standing.ALIVE:
-                self._knock(link, peer, sighting, now)
+    def suspected(self, suspected: Set[tuple[LinkName, int]], now: float) -> None:
+        """Somebody says that it suspects these sessions, each on a link."""
+        for peer in self._roster.peers.values():
+            for link, sighting in peer.sightings.items():
+                if (link, peer.session) in suspected and sighting.standing is Standing.ALIVE:
+                    self._knock(link, peer, sighting, now)
 
     def refused(self, link: LinkName, to: AddressText, now: float) -> bool:
         """A kernel refused a datagram. Returns whether that makes a suspect."""
@@ -103,7 +104,7 @@ class Knocking:
                     yield name, peer, sighting
 
     def _knock(self, link: LinkName, peer: Peer, sighting: Sighting, now: float) -> None:
-        if now < sighting.knocked_at + DOUBTED_GAP_S or now < sighting.misled_until:
+        if now < sighting.knocked_at + LEAST_GAP_S or now < sighting.misled_until:
             return
         sighting.knocked_at = now
         if len(self._knocked) > len(self._roster.peers) * len(self._roster.links):  # of places where nobody is any more

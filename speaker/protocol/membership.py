@@ -326,7 +326,8 @@ class Membership:
             if how < SUSPECTED:
                 youngest_ms = min(youngest_ms, age_ms)
                 continue
-            self._news.doubted.append((link, session))
+            if suspect is None:
+                self._news.suspected.add((link, session))
             answered = suspicions[session] = peer.suspicions.get(session, 0) + 1
             if answered <= 3:
                 self._news.speak = True

@@ -38,8 +38,8 @@ class News:
     """Other sessions whose claims somebody wants, and the lowest version after which."""
     alarm_until: float = LONG_AGO
     """Until then peers look for somebody: heartbeats come quickly."""
-    doubted: list[tuple[LinkName, int]] = field(default_factory=list)
-    """Sessions that somebody suspects on a link."""
+    suspected: set[tuple[LinkName, int]] = field(default_factory=set)
+    """Sessions that somebody suspects on a link, and this node nowhere."""
     offered: dict[AddressText, NodeName] = field(default_factory=dict)
     """Addresses for which a holder names this node as its successor, and that holder."""
     dropped: HeartbeatError | None = None
@@ -62,7 +62,7 @@ class News:
         self.asked.update(other.asked)
         ask_of(self.asked_of, other.asked_of.items())
         self.alarm_until = max(self.alarm_until, other.alarm_until)
-        self.doubted += other.doubted
+        self.suspected |= other.suspected
         self.offered.update(other.offered)
         self.dropped = other.dropped or self.dropped
 

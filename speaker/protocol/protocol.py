@@ -489,8 +489,7 @@ class Protocol:
         self._news.changed |= news.changed
         self._news.networks |= news.networks
         self._news.claims.update(news.claims)
-        for link, session in news.doubted:
-            self._knocking.doubt(link, session, self._timer_at)
+        self._news.suspected |= news.suspected
         self._news.offered.update(news.offered)
 
     def _carry_over(self, now: float) -> None:
@@ -523,6 +522,9 @@ class Protocol:
             claims, news.claims = news.claims, {}
             ownership.heard(claims, now)
             self._stand_ins.follow(claims)
+        if news.suspected:
+            suspected, news.suspected = news.suspected, set()
+            self._knocking.suspected(suspected, now)
         if news.offered:
             offered, news.offered = news.offered, {}
             ownership.offered(offered, now)

@@ -8,7 +8,7 @@ from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName
 from speaker.protocol.effects import Knock
 from speaker.protocol.heartbeat import STANDS_IN
-from speaker.protocol.knocking import DOUBTED_GAP_S, GAP_S, SLACK_S, Knocking
+from speaker.protocol.knocking import GAP_S, LEAST_GAP_S, SLACK_S, Knocking
 from speaker.protocol.peers import Peer
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ETH1, ME, B, C, Company, address_of, mac_of
@@ -122,13 +122,13 @@ def test_whom_somebody_suspects_is_knocked_at_but_not_all_the_time(around: Round
     around.holder(B, "10.0.9.1")
     suspect = around.holder(C, "10.0.9.2")
 
-    def doubt(now: float, link: LinkName = ETH0) -> int:
+    def suspected(now: float, link: LinkName = ETH0) -> int:
         around.company.effects.clear()
-        around.knocking.doubt(link, suspect.session, now)
+        around.knocking.suspected({(link, suspect.session)}, now)
         return len(around.company.effects)
 
-    assert doubt(1.0, ETH1) == 0
-    assert doubt(1.0) == 1
-    assert doubt(1.0 + DOUBTED_GAP_S / 2) == 0
-    assert doubt(1.0 + DOUBTED_GAP_S) == 1
+    assert suspected(1.0, ETH1) == 0
+    assert suspected(1.0) == 1
+    assert suspected(1.0 + LEAST_GAP_S / 2) == 0
+    assert suspected(1.0 + LEAST_GAP_S) == 1
     assert around.knocking.refused(ETH0, address_of(C), 1.03)
