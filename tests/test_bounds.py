@@ -42,7 +42,7 @@ OURS = {
         "LinkTable._unconfirmed", "OpenLink._order", "OpenLink.resolvers", "OpenLinks._links", "OpenLinks.refused",
         "OwnTrouble._refused", "OwnTrouble._said", "Responders._links", "Roster.links", "Sender._mute",
         "Voice._turns", "Usability.reasons", "Waiting._left", "WatcherKeeper._ended", "WatcherKeeper._lost",
-        "one_of_each_subnet", "Knocking._next",
+        "one_of_each_subnet", "Knocking._watched",
     },
     "the directory, which the API makes": {
         "Expected._by_mac", "Expected._listed", "Expected._missing", "_Listed.known_at", "_Listed.lives_at",

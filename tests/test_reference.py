@@ -27,7 +27,7 @@ from speaker.api.records import CONFIGURATION, HEALTH
 from speaker.protocol.drops import STRANGE
 from speaker.protocol.handing import MAX_ON_OFFER, OFFER_S
 from speaker.protocol.heartbeat import LONGEST_SAID
-from speaker.protocol.knocking import GAP_S
+from speaker.protocol.knocking import LATE_S
 from speaker.protocol.mirrors import MAX_ALL_CLAIMS
 from speaker.protocol.settings import Settings
 from tests.pages import ROOT, rows, section
@@ -258,7 +258,7 @@ def test_the_page_on_the_protocol_has_the_constants_of_the_code() -> None:
         "idle, with a NodeIPPool": f"{used.brisk_interval_s * 1000:g} ms",
         "D, floor": f"{used.detection_floor_s * 1000:g} ms",
         "D, ceiling": f"{used.detection_ceiling_s:g} s",
-        "knock": f"{GAP_S * 1000:g} ms after a heartbeat",
+        "knock": f"{LATE_S * 1000:g} ms after a heartbeat was due",
         "turn": f"{used.rank_delay_s * 1000:g} ms",
         "left to a former holder": f"{used.former_s:g} s",
         "more for a cold address": f"{used.plan_lag_s * 1000:g} ms",

@@ -1,12 +1,13 @@
-"""Knocks at one other speaker that was not heard for 50 ms: an empty datagram, to which only a kernel without a speaker
+"""Knocks at one other speaker whose heartbeat is late: an empty datagram, to which only a kernel without a speaker
 answers.
 
 A speaker whose process has ended is silent, as is one whose heartbeats are lost; but its node's kernel knows the
 difference. It refuses a datagram to a port that no process has (port unreachable: ICMP, RFC 792, or ICMPv6, RFC 4443).
 So the end of a process is noticed before its silence is.
 
-1. On each link a speaker knocks at one other: the next by the nodes' names, round and round, if it holds something. So
-   each speaker is knocked at by one, and each 50 ms it either says a heartbeat or is knocked at.
+1. On each link a speaker watches one other: the next by the nodes' names, round and round, if it holds something. When
+   its heartbeat is 15 ms late, the speaker knocks, and each 50 ms while none comes. So each speaker is watched by one,
+   and while all are punctual nobody knocks.
 2. A refusal makes a suspect at once, and what follows is that of any suspicion (``suspicion``).
 3. Whoever hears that a peer is suspected knocks at it, too: each speaker believes its own refusals alone.
 
@@ -18,8 +19,8 @@ a peer that was heard after one is not suspected for another one for ten minutes
 Not promised: that an end is noticed so soon where datagrams to one node, or the refusals, do not pass. It is noticed by
 silence then.
 
-Example: the process ends at 10.00 s. It is knocked at and refuses at 10.03 s, a question for one of its addresses stays
-unanswered until 10.06 s, and another speaker stands in for it.
+Example: the process ends at 10.00 s. Its next heartbeat was due at 10.04 s. It is knocked at and refuses at 10.055 s, a
+question for one of its addresses stays unanswered until 10.08 s, and another speaker stands in for it.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ from speaker.protocol.peers import Peer, Sighting
 from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Standing
 
+LATE_S = 0.015
+"""After a heartbeat was due, until the first knock: more than two loops are late where they have time."""
 GAP_S = 0.05
-"""After a heartbeat or a knock, until the next knock."""
-SLACK_S = 0.02
-"""For so long a knock waits for something else that wakes the loop: to be woken costs more than to knock."""
+"""Until the next one, if nothing is heard."""
 LEAST_GAP_S = 0.02
 """Between knocks at one peer, at least."""
+LOOK_S = 0.01
+"""After a change, until it is found anew who is watched: a thousand peers may claim at once."""
 
 
 class Knocking:
@@ -49,29 +52,35 @@ class Knocking:
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
         self._soonest = NEVER
-        self._next: list[tuple[LinkName, Peer, Sighting]] | None = None
-        """At whom this node knocks in turn; ``None`` where that is to be found anew."""
+        self._watched: list[tuple[LinkName, Peer, Sighting]] = []
+        self._stale = True
+        """Whom it watches is to be found anew."""
         self._knocked: dict[tuple[LinkName, AddressText], int] = {}
         """Where a knock was sent whose refusal counts, and at which session."""
 
     def look(self, now: float) -> None:
         """Somebody came, went, or claimed: another one may be the next."""
-        self._next = None
-        self._soonest = min(self._soonest, now)
+        self._stale = True
+        self._soonest = min(self._soonest, now + LOOK_S * self._roster.scale)
+
+    def heard(self) -> None:
+        """A heartbeat may put the next knock off."""
+        if not self._stale:
+            self._soonest = self._due()
 
     def next_deadline(self) -> float:
-        return self._soonest + SLACK_S
+        return self._soonest
 
     def review(self, now: float) -> None:
-        """Knock, if it is time to. To be called whenever the loop is awake."""
+        """Knock, if it is time to."""
         if now < self._soonest:
             return
-        if self._next is None:
-            self._next = list(self._in_turn())
-        for name, peer, sighting in self._next:
-            if now >= self._due(sighting):
+        if self._stale:
+            self._watched, self._stale = list(self._in_turn()), False
+        for name, peer, sighting in self._watched:
+            if now >= self._due_at(sighting):
                 self._knock(name, peer, sighting, now)
-        self._soonest = min((self._due(sighting) for _, _, sighting in self._next), default=NEVER)
+        self._soonest = self._due()
 
     def suspected(self, suspected: Set[tuple[LinkName, int]], now: float) -> None:
         """Somebody says that it suspects these sessions, each on a link."""
@@ -89,9 +98,12 @@ class Knocking:
                 return True
         return False
 
-    def _due(self, sighting: Sighting) -> float:
-        gap_s = GAP_S * self._roster.scale
-        return max(sighting.heard_at + gap_s, sighting.knocked_at + gap_s, sighting.misled_until)
+    def _due(self) -> float:
+        return min((self._due_at(sighting) for _, _, sighting in self._watched), default=NEVER)
+
+    def _due_at(self, sighting: Sighting) -> float:
+        late_at = sighting.heard_at + sighting.detector.interval + LATE_S * self._roster.scale
+        return max(late_at, sighting.knocked_at + GAP_S * self._roster.scale, sighting.misled_until)
 
     def _in_turn(self) -> Iterator[tuple[LinkName, Peer, Sighting]]:
         for name, link in self._roster.links.items():

@@ -235,7 +235,7 @@ class Protocol:
         self._take_in(news)
         if news.dropped is None:
             self._carry_over(now)
-            self._knocking.review(now)
+            self._knocking.heard()
             if self._restarting.active:
                 self._end(self._restarting.review(now), now)
             return True

@@ -8,12 +8,14 @@ from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName
 from speaker.protocol.effects import Knock
 from speaker.protocol.heartbeat import STANDS_IN
-from speaker.protocol.knocking import GAP_S, LEAST_GAP_S, SLACK_S, Knocking
+from speaker.protocol.knocking import GAP_S, LATE_S, LEAST_GAP_S, LOOK_S, Knocking
 from speaker.protocol.peers import Peer
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ETH1, ME, B, C, Company, address_of, mac_of
 
 ALIVE, SUSPECT, DEAD = Standing
+LATE = 0.1 + LATE_S
+"""When the first heartbeat of a peer is late."""
 
 
 class Round:
@@ -43,41 +45,43 @@ def around() -> Round:
     return Round()
 
 
-def test_the_next_by_name_is_knocked_at_when_it_was_silent_for_long_enough(around: Round) -> None:
+def test_the_next_by_name_is_knocked_at_when_its_heartbeat_is_late(around: Round) -> None:
     around.holder(C, "10.0.9.2")
     around.holder(B, "10.0.9.1")
-    assert around.knocked(GAP_S - 0.01) == []
-    assert around.knocking.next_deadline() == pytest.approx(GAP_S + SLACK_S), "it waits for another reason to wake up"
-    assert around.knocked(GAP_S) == [Knock(ETH0, address_of(B), mac_of(B))]
-    assert around.knocked(2 * GAP_S - 0.01) == []
-    assert len(around.knocked(2 * GAP_S)) == 1
+    assert around.knocked(LATE - 0.01) == []
+    assert around.knocking.next_deadline() == pytest.approx(LATE)
+    assert around.knocked(LATE) == [Knock(ETH0, address_of(B), mac_of(B))]
+    assert around.knocked(LATE + GAP_S - 0.01) == []
+    assert len(around.knocked(LATE + GAP_S)) == 1
 
 
-def test_a_heartbeat_puts_the_knock_off(around: Round) -> None:
+def test_while_heartbeats_are_punctual_nobody_knocks_and_nothing_wakes_the_loop(around: Round) -> None:
     peer = around.holder(B, "10.0.9.1")
-    assert len(around.knocked(GAP_S)) == 1
-    peer.sightings[ETH0].heard_at = 2 * GAP_S
-    assert around.knocked(2 * GAP_S) == []
-    assert around.knocking.next_deadline() == pytest.approx(3 * GAP_S + SLACK_S)
+    assert around.knocked(0.05) == []
+    for number in range(1, 5):
+        peer.sightings[ETH0].heard_at = at = 0.1 * number + 0.01
+        around.knocking.heard()
+        assert around.knocking.next_deadline() == pytest.approx(at + LATE)
+        assert around.knocked(at) == []
 
 
 def test_behind_the_last_the_first_is_next(around: Round) -> None:
     first = NodeName("A")
     assert first < ME
     around.holder(first, "10.0.9.1")
-    assert [knock.to for knock in around.knocked(GAP_S)] == [address_of(first)]
+    assert [knock.to for knock in around.knocked(LATE)] == [address_of(first)]
 
 
 @pytest.mark.parametrize("standing", [SUSPECT, DEAD])
 def test_who_is_not_alive_is_no_next(around: Round, standing: Standing) -> None:
     around.holder(B, "10.0.9.1", standing)
     around.holder(C, "10.0.9.2")
-    assert [knock.to for knock in around.knocked(GAP_S)] == [address_of(C)]
+    assert [knock.to for knock in around.knocked(LATE)] == [address_of(C)]
 
 
 def test_who_holds_nothing_or_could_not_be_stood_in_for_is_left_alone_and_nothing_is_due(around: Round) -> None:
     around.holder(B, "10.0.9.1").mirror.claims.clear()
-    assert around.knocked(GAP_S) == []
+    assert around.knocked(LATE) == []
     assert around.knocking.next_deadline() > 1e6
     around.holder(B, "10.0.9.1").skills = 0
     around.knocking.look(1.0)
@@ -86,16 +90,17 @@ def test_who_holds_nothing_or_could_not_be_stood_in_for_is_left_alone_and_nothin
 
 def test_many_changes_make_no_more_knocks(around: Round) -> None:
     around.holder(B, "10.0.9.1")
-    around.knocked(GAP_S)
-    around.knocking.look(GAP_S + 0.01)
-    assert around.knocked(GAP_S + 0.01) == []
-    assert around.knocking.next_deadline() == pytest.approx(2 * GAP_S + SLACK_S)
+    around.knocked(LATE)
+    around.knocking.look(LATE + 0.01)
+    assert around.knocking.next_deadline() == pytest.approx(LATE + 0.01 + LOOK_S)
+    assert around.knocked(LATE + 0.01 + LOOK_S) == []
+    assert around.knocking.next_deadline() == pytest.approx(LATE + GAP_S)
 
 
 def test_a_refusal_counts_once_for_each_knock(around: Round) -> None:
     peer = around.holder(B, "10.0.9.1")
     assert not around.knocking.refused(ETH0, address_of(B), 0.0), "nobody knocked"
-    around.knocked(GAP_S)
+    around.knocked(LATE)
     assert not around.knocking.refused(ETH1, address_of(B), 0.001)
     assert around.knocking.refused(ETH0, address_of(B), 0.001)
     assert peer.sightings[ETH0].refused_at == 0.001
@@ -104,7 +109,7 @@ def test_a_refusal_counts_once_for_each_knock(around: Round) -> None:
 
 def test_a_refusal_tells_nothing_of_the_next_session(around: Round) -> None:
     around.holder(B, "10.0.9.1")
-    around.knocked(GAP_S)
+    around.knocked(LATE)
     around.holder(B, "10.0.9.1").session = 4711
     assert not around.knocking.refused(ETH0, address_of(B), 0.001)
 
@@ -113,7 +118,7 @@ def test_who_was_heard_after_a_refusal_is_left_alone_for_long(around: Round) -> 
     """Its host's firewall refuses what its speaker's frames pass by."""
     peer = around.holder(B, "10.0.9.1")
     peer.sightings[ETH0].misled_until = 600.0
-    assert around.knocked(GAP_S) == []
+    assert around.knocked(LATE) == []
     assert around.knocking.next_deadline() >= 600.0, "nothing wakes the loop meanwhile"
     assert len(around.knocked(600.0)) == 1
 

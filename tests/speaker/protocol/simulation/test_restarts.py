@@ -36,8 +36,8 @@ BACK_S = AWAY_S + 4.0
 """From the signal until the next one holds everything, and the stand-in has ended."""
 COLD_S = 40.0
 """After a start, until nothing of it moves any more."""
-NOTICED_S = 0.12
-"""That a process has ended: a knock, an unanswered question, and what is late in a loop."""
+NOTICED_S = 0.16
+"""That a process has ended: its next heartbeat, a knock, an unanswered question, and what is late in a loop."""
 UNANSWERED_S = 0.05
 
 
