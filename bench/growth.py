@@ -95,7 +95,7 @@ def measure(count: int, nodes: int, more_nodes: int, control_plane: ControlPlane
         progress.print(f"created after {figures['created, s']:.1f} s")
         wait_for(lambda: claimed(lab) >= count, LONG_S, "every claim", every=LOOK_S)
         figures["announced, s"] = time.monotonic() - began
-        share = (0.05 + 0.001 * nodes) * nodes  # each hears all
+        share = (0.03 + 0.001 * nodes) * nodes  # each hears all
         await_quiet(lambda: sum(used_s(lab).values()), window_s=5.0, share=share)
         figures["quiet, s"] = time.monotonic() - began
         quiet = used_s(lab)
