@@ -152,7 +152,8 @@ class StandIns:
                         macs[link] = post.peer.sightings[link].mac
         free = self._free.get(address)
         for link, mac in free.macs.items() if free is not None else ():
-            if link in self._roster.links and self._owners.owner_node(address, link) is None:
+            speaks = link in self._roster.links and self._owners.speaks(link, address)
+            if speaks and self._owners.owner_node(address, link) is None:
                 macs.setdefault(link, mac)
         return macs
 
@@ -435,6 +436,12 @@ class StandIns:
         return news
 
     def _set_free(self, address: AddressText, post: _Post, now: float) -> None:
-        macs = {link: post.peer.sightings[link].mac for link in post.links if link in post.peer.sightings}
+        """Answer on, where the session answered and while nobody claims the address."""
+        peer = post.peer
+        if address in peer.mirror.claims:
+            links = frozenset(link for link in post.links if self._owners.answers_there(address, link, peer, now))
+        else:
+            links = self._owners.links_of_unnamed(address, now) & post.links.keys()
+        macs = {link: peer.sightings[link].mac for link in links if link in peer.sightings}
         self._free[address] = _Free(macs, now + LINGERS_S)
         self.look(now + LINGERS_S)

@@ -20,10 +20,10 @@ MAC = mac_of(B)
 class StoodIn(Restarts):
     """``b`` has ended, with this node as its stand-in. Its kernel answers, and ``c`` is heard, unless told."""
 
-    def __init__(self, *, ended_at: float = 0.5) -> None:
+    def __init__(self, *more: AddressText, ended_at: float = 0.5) -> None:
         super().__init__()
         self.ownership.set_plan(plan(VIP, B), 0.0)
-        self.other, self.peer = self.speaker(C), self.speaker(B, VIP)
+        self.other, self.peer = self.speaker(C), self.speaker(B, VIP, *more)
         self.peer.restarting, self.peer.stand_in = True, SESSION
         self.now = 0.0
         self.run(ended_at, kernel=False)
@@ -90,6 +90,16 @@ def test_it_ends_after_a_minute() -> None:
     assert stood_in.is_answered(), "until another node claims it"
     stood_in.run(0.5 + STANDS_IN_S + 3.0)
     assert not stood_in.is_answered()
+
+
+def test_what_becomes_free_is_answered_only_where_this_nodes_kernel_speaks_its_family() -> None:
+    unspoken = AddressText("fd00::9")
+    stood_in = StoodIn(unspoken)
+    assert not stood_in.stand_ins.lent(unspoken, stood_in.now), "the link speaks IPv4 alone"
+    stood_in.run(0.5 + STANDS_IN_S + STEP_S)
+    assert stood_in.whys == ["it did not come back"]
+    assert stood_in.is_answered()
+    assert not stood_in.stand_ins.lent(unspoken, stood_in.now)
 
 
 def new_session(stood_in: StoodIn, mac: Mac = MAC) -> Peer:
