@@ -55,8 +55,8 @@ class Knocking:
         self._watched: list[tuple[LinkName, Peer, Sighting]] = []
         self._stale = True
         """Whom it watches is to be found anew."""
-        self._knocked: dict[tuple[LinkName, AddressText], int] = {}
-        """Where a knock was sent whose refusal counts, and at which session."""
+        self._knocked: dict[tuple[LinkName, AddressText], Peer] = {}
+        """Where a knock was sent whose refusal counts, and at whom."""
 
     def look(self, now: float) -> None:
         """Somebody came, went, or claimed: another one may be the next."""
@@ -91,12 +91,14 @@ class Knocking:
 
     def refused(self, link: LinkName, to: AddressText, now: float) -> bool:
         """A kernel refused a datagram. Returns whether that makes a suspect."""
-        session = self._knocked.pop((link, to), None)
-        for peer, sighting in self._roster.on(link) if session is not None else ():
-            if peer.session == session and sighting.standing is Standing.ALIVE and now >= sighting.misled_until:
-                sighting.refused_at = now
-                return True
-        return False
+        peer = self._knocked.pop((link, to), None)
+        if peer is None or self._roster.peers.get(peer.node) is not peer:  # another session of the node by now
+            return False
+        sighting = peer.sightings.get(link)
+        if sighting is None or sighting.standing is not Standing.ALIVE or now < sighting.misled_until:
+            return False
+        sighting.refused_at = now
+        return True
 
     def _due(self) -> float:
         return min((self._due_at(sighting) for _, _, sighting in self._watched), default=NEVER)
@@ -121,5 +123,5 @@ class Knocking:
         sighting.knocked_at = now
         if len(self._knocked) > len(self._roster.peers) * len(self._roster.links):  # of places where nobody is any more
             self._knocked.clear()
-        self._knocked[link, sighting.address] = peer.session
+        self._knocked[link, sighting.address] = peer
         self._roster.emit(Knock(link, sighting.address, sighting.mac))

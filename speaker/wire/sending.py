@@ -23,7 +23,7 @@ from speaker.protocol.effects import AskAddress, Knock, ProbeAddress, SendHeartb
 from speaker.wire.addresses import WireAddress
 from speaker.wire.failures import Failures
 from speaker.wire.gratuitous import Frame
-from speaker.wire.open_links import OpenLinks
+from speaker.wire.open_links import OpenLink, OpenLinks
 
 logger = logging.getLogger(__name__)
 
@@ -53,16 +53,10 @@ class Sender:
                     self._mute[name] = errors[0] if errors else errno.EADDRNOTAVAIL
                 else:
                     self._mute.pop(name, None)
-            case SendUnicast(name, to, mac, data):
-                peer = WireAddress.of(to)
-                heartbeats = link.heartbeats.get(peer.family)
-                if heartbeats is not None and heartbeats.speaks:
-                    self._count(name, "heartbeats", heartbeats.send_to(peer, mac, data), now)
-            case Knock(name, to, mac):
-                peer = WireAddress.of(to)
-                heartbeats = link.heartbeats.get(peer.family)
-                if heartbeats is not None and heartbeats.speaks:
-                    self._count(name, "knocks", heartbeats.send_to(peer, mac, b""), now)
+            case SendUnicast():
+                self._send_to_one(link, effect, effect.data, "heartbeats", now)
+            case Knock():
+                self._send_to_one(link, effect, b"", "knocks", now)
             case AskAddress(name, target, asked, nonce):
                 address = WireAddress.of(target)
                 if resolver := link.resolvers.get(address.family):
@@ -98,6 +92,12 @@ class Sender:
         before, self._told_mute = self._told_mute & announced, frozenset(self._mute)
         changed = sorted(before ^ self._told_mute)
         return [(link, _words(self._mute[link]) if link in self._mute else "") for link in changed]
+
+    def _send_to_one(self, link: OpenLink, effect: SendUnicast | Knock, data: bytes, what: str, now: float) -> None:
+        peer = WireAddress.of(effect.to)
+        heartbeats = link.heartbeats.get(peer.family)
+        if heartbeats is not None and heartbeats.speaks:
+            self._count(effect.link, what, heartbeats.send_to(peer, effect.mac, data), now)
 
     def _count(self, link: LinkName, what: str, error: int, now: float) -> None:
         if error:
