@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import process_time
 
-from bench.report import Figures, arguments, progress, show, write
+from bench.report import Figures, arguments, progress, show_side_by_side, write
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName, Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
@@ -217,8 +217,7 @@ def main() -> None:
     for nodes in given.nodes:
         found[f"{nodes} nodes"] = measure(nodes, min(given.holders or nodes, nodes), given.seconds)
         progress.print(f"{nodes} nodes: done")
-    names = list(next(iter(found.values())))
-    show(["figure", *found], {name: [figures[name] for figures in found.values()] for name in names})
+    show_side_by_side(found)
     write(given.json, found)
 
 

@@ -36,6 +36,12 @@ def show(titles: Sequence[str], rows: Mapping[str, Sequence[float]], title: str 
     Console(width=160).print(table)
 
 
+def show_side_by_side(found: Mapping[str, Figures]) -> None:
+    """Print a table with a column for each measurement. All have the same figures."""
+    names = next(iter(found.values()))
+    show(["figure", *found], {name: [figures[name] for figures in found.values()] for name in names})
+
+
 def _shown(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
