@@ -13,9 +13,10 @@ the same epochs. Meanwhile another speaker *stands in* for the session: it answe
 While it is absent its claims count on each link on which somebody stands in for it, or should. It is able to nothing.
 
 **Who stands in.** Where nobody does, or the stand-in dies, the speakers that could come in an order that is the same
-for all of them: by a hash of both nodes' names. The first asks the node's kernel for the node's own address, and stands
-in if that answers; each next one waits for 100 ms more. Two that stand in do no harm, since their answers are the same.
-If nobody has stood in after half a second, the session is dead there.
+for all of them: by a hash of both nodes' names. One could whose kernel speaks on the link each family that the session
+has addresses of and speaks there. The first asks the node's kernel for the node's own address, and stands in if that
+answers; each next one waits for 100 ms more. Two that stand in do no harm, since their answers are the same. If nobody
+has stood in after half a second, the session is dead there.
 
 **The end.** The absence ends on a link when nobody stands in there any more, and the last one who did lives: then the
 node is dead, or its new session holds everything. If claims of the new session are not known here yet, those of the
@@ -29,10 +30,10 @@ Not promised: that a dead node is not stood in for where a switch answers ARP in
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from hashlib import blake2b
 
-from cluster.addresses import family_of
+from cluster.addresses import Family, family_of
 from cluster.objects import NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
@@ -96,8 +97,13 @@ class Absences:
         """The absent sessions that a speaker stands in for, and where."""
         return [(absence.peer, links) for absence in self._all() if (links := absence.links_of(session))]
 
-    def order(self, node: NodeName, link: LinkName, now: float) -> list[NodeName]:
-        """The nodes whose speakers could stand in for one of another node, the first first."""
+    def order_of(self, peer: Peer, link: LinkName, now: float) -> list[NodeName]:
+        """The nodes whose speakers could stand in for a peer on a link on which it was heard, the first first."""
+        return self.order(peer.node, link, needed(peer, link), now)
+
+    def order(self, node: NodeName, link: LinkName, families: Set[Family], now: float) -> list[NodeName]:
+        """The nodes whose speakers could stand in for one of another node on a link, for addresses of these families,
+        the first first."""
         roster = self._roster
         able = [
             peer.node
@@ -106,8 +112,9 @@ class Absences:
             and sighting.able_since is not None
             and peer.skills & STANDS_IN
             and not peer.restarting
+            and families <= sighting.families
         ]
-        if self._can_stand_in(link, now):
+        if self._can_stand_in(link, now) and self.speaks(link, families):
             able.append(roster.node)
         others = (each for each in able if each != node)
         return sorted(others, key=lambda each: blake2b(f"{node} {each}".encode(), digest_size=8).digest())
@@ -124,8 +131,13 @@ class Absences:
             and roster.all_have(STANDS_IN)
             and peer.node not in roster.absences
             and len(roster.absences) < MAX_ABSENCES
-            and all(self.order(peer.node, link, now) for link in links)
+            and all(self.order_of(peer, link, now) for link in links)
         )
+
+    def speaks(self, link: LinkName, families: Set[Family]) -> bool:
+        """Whether this node's kernel speaks these families on the link."""
+        here = self._roster.links.get(link)
+        return here is not None and families <= here.state.families
 
     def _can_stand_in(self, link: LinkName, now: float) -> bool:
         here = self._roster.links.get(link)
@@ -291,7 +303,7 @@ class Absences:
         self._asked_at = {node: at for node, at in self._asked_at.items() if node in self._roster.absences}
         self._asked_at[peer.node] = now
         for link, _ in absence.orphaned():
-            if link in self._roster.links and self._roster.node in self.order(peer.node, link, now)[:ASKING]:
+            if link in self._roster.links and self._roster.node in self.order_of(peer, link, now)[:ASKING]:
                 ask_kernel(self._roster, peer.sightings[link], link)
 
     def mine(self, now: float) -> list[tuple[Peer, LinkName]]:
@@ -301,7 +313,7 @@ class Absences:
         for absence in self._roster.absences.values():
             peer = absence.peer
             for link, since in absence.orphaned() if peer.node != self._roster.node else ():
-                order = self.order(peer.node, link, now) if link in self._roster.links else []
+                order = self.order_of(peer, link, now) if link in self._roster.links else []
                 if self._roster.node not in order or peer.sightings[link].kernel_at < fresh:
                     continue
                 due = since + order.index(self._roster.node) * TURN_S
@@ -360,6 +372,13 @@ class Absences:
         if peer.node != self._roster.node and peer.node not in self._roster.peers:
             self._sessions.forget_macs(peer)
         return news
+
+
+def needed(peer: Peer, link: LinkName) -> frozenset[Family]:
+    """The families that who stands in for the peer has to speak on the link: those of its addresses, if they are known,
+    that it speaks there itself."""
+    spoken = peer.sightings[link].families
+    return spoken & peer.mirror.families if peer.mirror.in_step else spoken
 
 
 def ask_kernel(roster: Roster, sighting: Sighting, link: LinkName) -> None:

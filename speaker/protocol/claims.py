@@ -13,12 +13,13 @@ is fetched whole.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
+from cluster.addresses import Family, family_of
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName
 from speaker.protocol.heartbeat import (
@@ -190,6 +191,8 @@ class ClaimMirror:
         self.strange: dict[AddressText, Claim] = {}
         """The others."""
         self.version = 0
+        self._of_family: Counter[Family] = Counter()
+        """How many there are of each family, understood or not."""
         self._digest = 0
         self._announced = 0
         self._buffered: dict[int, ClaimStep] = {}
@@ -203,6 +206,11 @@ class ClaimMirror:
     @property
     def digest(self) -> int:
         return self._digest
+
+    @property
+    def families(self) -> frozenset[Family]:
+        """Those of the addresses that the peer claims."""
+        return frozenset(family for family, count in self._of_family.items() if count)
 
     @property
     def waiting(self) -> int:
@@ -224,6 +232,7 @@ class ClaimMirror:
         """Know nothing any more."""
         self.claims, self.strange, self.version, self._digest, self._announced = {}, {}, 0, 0, 0
         self._buffered, self._parts = {}, {}
+        self._of_family.clear()
 
     def note(self, version: int, digest: int) -> None:
         """A heartbeat said that the set is at ``version`` with this digest."""
@@ -280,8 +289,10 @@ class ClaimMirror:
             there = before or self.strange.pop(address, None)
             if there is not None:
                 self._digest ^= _fingerprint(address, there)
+                self._of_family[family_of(address)] -= 1
             if claim is not None:
                 (self.claims if understood else self.strange)[address] = claim
+                self._of_family[family_of(address)] += 1
                 self._digest ^= _fingerprint(address, claim)
             after = claim if understood else None
             if after != before:

@@ -1,7 +1,7 @@
 """Ends this speaker so that nothing moves: another speaker stands in for it until the node's next one is there.
 
-1. The speaker names a stand-in in its heartbeats: one that is able on each link on which this one answers for anything.
-   It claims nothing new, and goes on answering for everything.
+1. The speaker names a stand-in in its heartbeats: one that is able on each link on which this one answers for anything,
+   and speaks the families that it takes there. It claims nothing new, and goes on answering for everything.
 2. It has its stand-in when that says on each of these links that it stands in for this session, with all its claims.
    Whom this one stands in for itself, the other has to stand in for, too. From then on both answer, and say the same.
 3. The speaker says three times, within 60 ms, that it ends now and that another one stands in for it. Then it ends.
@@ -21,6 +21,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
+from cluster.addresses import Family, family_of
 from cluster.objects import NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName
@@ -74,6 +75,8 @@ class Restarting:
         self._stand_ins = stand_ins
         self._answered_on = answered_on
         self._links: frozenset[LinkName] = frozenset()
+        self._families: frozenset[Family] = frozenset()
+        """Of the addresses that this node holds."""
         self._tried: set[int] = set()
         self._until = self._ends_at = NEVER
 
@@ -88,6 +91,7 @@ class Restarting:
     def begin(self, now: float) -> End:
         """This speaker is to end."""
         self._links = self._answered_on()
+        self._families = frozenset(map(family_of, self._log.claims))
         self._ends_at = now + LONGEST_S + self._more()
         return self.review(now)
 
@@ -147,14 +151,16 @@ class Restarting:
 
     def _order(self) -> list[NodeName]:
         links = self._links or frozenset(self._roster.links)
-        orders = [self._absences.order(self._roster.node, link, LONG_AGO) for link in sorted(links)]
+        orders = [self._absences.order(self._roster.node, link, self._needed(link), LONG_AGO) for link in sorted(links)]
         return list(dict.fromkeys(node for order in orders for node in order))
 
     def _could(self, peer: Peer) -> bool:
         """Whether a peer is able wherever this node answers for anything."""
-        seen = [peer.sightings.get(link) for link in self._links or peer.sightings]
         return not peer.restarting and all(
-            each is not None and each.standing is Standing.ALIVE and each.able_since is not None for each in seen
+            self._lives_on(peer, link)
+            and (sighting := peer.sightings[link]).standing is Standing.ALIVE
+            and sighting.able_since is not None
+            for link in self._links or peer.sightings
         )
 
     def _may_be_able(self) -> bool:
@@ -164,10 +170,17 @@ class Restarting:
             for peer in self._roster.peers.values()
         )
 
-    @staticmethod
-    def _lives_on(peer: Peer, link: LinkName) -> bool:
+    def _lives_on(self, peer: Peer, link: LinkName) -> bool:
+        """Whether it does, and speaks there what who stands in has to."""
         sighting = peer.sightings.get(link)
-        return sighting is not None and sighting.standing is not Standing.DEAD
+        return (
+            sighting is not None and sighting.standing is not Standing.DEAD and self._needed(link) <= sighting.families
+        )
+
+    def _needed(self, link: LinkName) -> frozenset[Family]:
+        """The families that who stands in has to speak on the link."""
+        here = self._roster.links.get(link)
+        return here.state.families & self._families if here is not None else self._families
 
     def _stands_in(self, peer: Peer) -> bool:
         """Whether it says everywhere that it stands in for this session and all that this one stands in for."""

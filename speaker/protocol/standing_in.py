@@ -17,8 +17,9 @@ nothing moves: no client, no switch and no flow learns of anything.
    everything, half a second is left for all to know it, and the stand-in ends.
 
 **The end.** The stand-in ends also after 60 s; when the node's new session names another MAC; when one that comes
-before it in the order has stood in for a second, too; and when the session is heard again. Where addresses become free
-although the node lives, they are answered for until another node claims them, for two seconds at most.
+before it in the order has stood in for a second, too; and when the session is heard again. It ends on a link where its
+node's kernel ceases to speak a family that it has to: others take over there, as after a death. Where addresses become
+free although the node lives, they are answered for until another node claims them, for two seconds at most.
 
 **Bounds:** as many sessions as fit 600 octets of a heartbeat, 16 at most. The answers for 50 addresses are worked out
 each 10 ms: nothing is in a hurry, since somebody answers all the while, and questions must not wait.
@@ -36,7 +37,7 @@ from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
 from speaker.plan import DRAINED_TIER
-from speaker.protocol.absences import Absences, ask_kernel
+from speaker.protocol.absences import Absences, ask_kernel, needed
 from speaker.protocol.bundles import candidate_of
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.heartbeat import MAX_STOOD_IN, STOOD_IN_OCTETS, ClaimStep, StoodIn, pack_address, pack_families
@@ -177,19 +178,24 @@ class StandIns:
     def begin(self, peer: Peer, links: Iterable[LinkName], why: str, now: float) -> None:
         """Stand in for a session on these links, if that is possible."""
         post = self._posts.get(peer.session)
+        if post is None and not self._fits(peer):
+            return
+        there = post.links if post is not None else {}
+        more = [link for link in links if link not in there and self._speaks_for(peer, link)]
+        if not more:
+            return
         if post is None:
-            if not self._fits(peer):
-                return
             absence = self._absences.of(peer.node)
             post = _Post(peer, ClaimLog.of(peer.mirror), absence.since if absence is not None else now)
             self._posts[peer.session] = post
-        more = [link for link in links if link not in post.links]
-        if not more:
-            return
         post.links.update(dict.fromkeys(more, now))
         post.ready = False
         self._work_out(peer.mirror.claims)
         self._roster.report("StandsIn", node=peer.node, addresses=len(peer.mirror.claims), why=why)
+
+    def _speaks_for(self, peer: Peer, link: LinkName) -> bool:
+        """Whether this node speaks on the link all that who stands in for the peer there has to."""
+        return self._absences.speaks(link, needed(peer, link))
 
     def _fits(self, peer: Peer) -> bool:
         mirror = peer.mirror
@@ -309,7 +315,7 @@ class StandIns:
         """Whether on each of its links one that comes before this node stands in as well."""
         absence = self._absences.of(post.peer.node)
         for link in post.links:
-            order = self._absences.order(post.peer.node, link, now)
+            order = self._absences.order_of(post.peer, link, now)
             if self._roster.node not in order:
                 return False
             before = {self._roster.peers[each].session for each in order[: order.index(self._roster.node)]}
@@ -321,7 +327,7 @@ class StandIns:
     # ------------------------------------------------------------------------------------------------ the kernel
 
     def _watch(self, post: _Post, now: float) -> News:
-        """Ask the node's kernel, and end where it is dead."""
+        """Ask the node's kernel, and end where it is dead, or where this node's speaks too few families by now."""
         settings, news = self._roster.settings, News()
         floor = settings.detection_floor_s * self._roster.scale + self._roster.own_lateness
         asks, doubtful = now >= post.ask_next, False
@@ -330,16 +336,16 @@ class StandIns:
             if sighting is None or link not in self._roster.links:
                 del post.links[link]
                 continue
+            if not self._speaks_for(post.peer, link):
+                news.add(self._leave(post, link, now))
+                continue
             if not self._roster.links[link].answering or not self._roster.judges(link):
                 post.links[link] = now
                 continue
             heard_at = max(sighting.kernel_at, since)
             if now - heard_at > floor and self._hears(link, heard_at, now):
-                del post.links[link]
                 self._roster.report("NodeDead", node=post.peer.node, link=link, silent_ms=int((now - heard_at) * 1000))
-                self._work_out(post.peer.mirror.claims)
-                news.add(self._absences.heard(link, self._session, self.said_on(link), now))
-                news.speak = True
+                news.add(self._leave(post, link, now))
                 continue
             if asks:
                 ask_kernel(self._roster, sighting, link)
@@ -354,6 +360,14 @@ class StandIns:
         if asks:
             post.ask_next = now + (QUICK_GAP_S if doubtful else settings.interval_s)
         self.look(post.ask_next)
+        return news
+
+    def _leave(self, post: _Post, link: LinkName, now: float) -> News:
+        """Stand in on the link no more: others take over there."""
+        del post.links[link]
+        self._work_out(post.peer.mirror.claims)
+        news = News(speak=True)
+        news.add(self._absences.heard(link, self._session, self.said_on(link), now))
         return news
 
     def _hears(self, link: LinkName, since: float, now: float) -> bool:

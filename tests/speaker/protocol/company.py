@@ -16,6 +16,7 @@ from speaker.protocol.standing import Standing
 ETH0, ETH1 = LinkName("eth0"), LinkName("eth1")
 ME, B, C = NodeName("a"), NodeName("b"), NodeName("c")
 VIP = AddressText("10.0.9.1")
+VIP6 = AddressText("fd10::9:1")
 GATEWAY = AddressText("10.0.0.254")
 STRANGER_MAC = Mac(b"\2\0\0\0\xff\xff")
 

@@ -8,15 +8,17 @@ from hashlib import blake2b
 import pytest
 from msgspec.structs import replace
 
-from cluster.objects import NodeName
+from cluster.addresses import Family
+from cluster.objects import AddressText, NodeName
 from speaker.protocol.absences import KNOWN_S, MAX_ABSENCES, NOBODY_S, TURN_S
 from speaker.protocol.effects import AskAddress
 from speaker.protocol.peers import Peer
 from speaker.protocol.standing import Standing
-from tests.speaker.protocol.company import ETH0, ME, VIP, B, C, address_of, mac_of
+from tests.speaker.protocol.company import ETH0, ME, VIP, VIP6, B, C, address_of, mac_of
 from tests.speaker.protocol.restarts import Restarts, stood_in
 
 D = NodeName("d")
+NONE: frozenset[Family] = frozenset()
 
 
 def by_hash(node: NodeName, *others: NodeName) -> list[NodeName]:
@@ -31,7 +33,7 @@ def test_all_have_the_same_order_of_those_that_could_stand_in() -> None:
         restarts.roster.node = me
         for other in {ME, B, C, D} - {me}:
             restarts.speaker(other)
-        orders.append(restarts.absences.order(B, ETH0, 0.0))
+        orders.append(restarts.absences.order(B, ETH0, NONE, 0.0))
     assert orders == [by_hash(B, ME, C, D)] * 3
 
 
@@ -55,7 +57,34 @@ def unskilled(peer: Peer) -> None:
 def test_who_cannot_stand_in_is_not_in_the_order(state: Callable[[Peer], None]) -> None:
     restarts = Restarts()
     state(restarts.speaker(C))
-    assert restarts.absences.order(B, ETH0, 0.0) == [ME]
+    assert restarts.absences.order(B, ETH0, NONE, 0.0) == [ME]
+
+
+@pytest.mark.parametrize(
+    ("claimed", "could"),
+    [((), {ME, C, D}), ((VIP,), {ME, C}), ((VIP6,), {D}), ((VIP, VIP6), set())],
+)
+def test_who_speaks_too_few_families_is_not_in_the_order(
+    claimed: tuple[AddressText, ...], could: set[NodeName]
+) -> None:
+    """This node and ``c`` speak IPv4 alone, ``d`` IPv6 alone, and who is absent both."""
+    restarts = Restarts()
+    for node, families in ((C, {Family.IPV4}), (D, {Family.IPV6})):
+        restarts.speaker(node).sightings[ETH0].families = frozenset(families)
+    absent = restarts.speaker(B, *claimed)
+    absent.sightings[ETH0].families = frozenset(Family)
+    assert set(restarts.absences.order_of(absent, ETH0, 0.0)) == could
+    restarts.hold(absent, VIP6)
+    absent.sightings[ETH0].families = frozenset({Family.IPV4})
+    assert NodeName("a") in restarts.absences.order_of(absent, ETH0, 0.0), "what it does not speak itself is not needed"
+
+
+def test_while_its_claims_are_not_known_one_has_to_speak_all_that_the_absent_session_does() -> None:
+    restarts = Restarts()
+    absent = restarts.speaker(B, VIP)
+    absent.sightings[ETH0].families = frozenset(Family)
+    restarts.mirrors.note(absent, absent.mirror.version + 1, 0, 0.0)
+    assert restarts.absences.order_of(absent, ETH0, 0.0) == []
 
 
 def test_the_claims_of_an_absent_session_count_for_half_a_second_without_a_stand_in() -> None:

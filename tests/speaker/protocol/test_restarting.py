@@ -50,7 +50,7 @@ class Ending(Restarts):
 def test_the_first_in_the_order_is_named() -> None:
     ending = Ending(B, C)
     assert ending.restarting.begin(1.0) is End.NAMES
-    assert ending.named == next(node for node in ending.absences.order(ME, ETH0, 1.0) if node != ME)
+    assert ending.named == next(node for node in ending.absences.order(ME, ETH0, frozenset(), 1.0) if node != ME)
 
 
 def test_one_that_says_nothing_for_300_ms_is_replaced_by_the_next() -> None:

@@ -98,7 +98,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.again:
         failure = run(Script.parse(options.again))
-        pages_out.print(shrink(failure) if failure is not None else "Every promise is kept.")
+        pages_out.print(str(shrink(failure)) if failure is not None else "Every promise is kept.")
         return int(failure is not None)
     return int(run_all(options.first, options.count, options.kind, options.processes) > 0)
 

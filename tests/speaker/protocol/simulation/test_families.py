@@ -151,6 +151,57 @@ def test_nobody_steps_aside_for_a_candidate_that_does_not_speak_the_families() -
         assert not decisions_of(world, "Released", "Offered"), world.story()
 
 
+def restarted(world: World, *addresses: AddressText) -> str:
+    """The holder of the addresses restarts, and is away for a second. Its name."""
+    world.set_bundles([in_order(world, "b0", *addresses)])
+    world.run(40.0)
+    holder = owner_of(world, addresses[0])
+    world.restart(holder, 1.0)
+    return holder
+
+
+def stand_ins(world: World) -> set[str]:
+    """The nodes that have stood in for others."""
+    return {node for _, node, decision in world.decisions if decision.reason == "StandsIn"}
+
+
+@pytest.mark.parametrize(("address", "other"), [(A, IPV6), (A6, IPV4)])
+def test_who_restarts_is_stood_in_for_by_one_that_speaks_its_addresses_families(
+    address: AddressText, other: frozenset[Family]
+) -> None:
+    for seed in SEEDS:
+        world = world_of(seed, BOTH, other, other, BOTH, nodes=4)
+        holder = restarted(world, address)
+        changes = len(world.owner_changes)
+        world.run(5.0)
+        assert stand_ins(world) == {"n3" if holder == "n0" else "n0"}, world.story()
+        assert all(answerers == {holder} for _, _, answerers in world.owner_changes[changes:]), world.story()
+        assert_each_is_answered_by_one(world)
+
+
+def test_who_restarts_releases_at_once_what_nobody_could_stand_in_for() -> None:
+    for seed in SEEDS:
+        world = world_of(seed, BOTH, IPV4, IPV6)
+        assert restarted(world, A, A6) == "n0"
+        world.run(0.5)
+        assert (world.owner(A), world.owner(A6)) == ("n1", "n2"), world.story()
+        assert not decisions_of(world, "StandsIn"), world.story()
+
+
+@pytest.mark.parametrize("lost", [Family.IPV4, Family.IPV6])
+def test_a_stand_in_whose_kernel_speaks_a_family_no_more_is_none(lost: Family) -> None:
+    for seed in SEEDS:
+        world = world_of(seed, BOTH)
+        restarted(world, A, A6)
+        world.run(0.5)
+        (by,) = stand_ins(world)
+        world.set_families(by, world.nodes[by].lan, BOTH - {lost})
+        address = A if lost is Family.IPV4 else A6
+        assert seconds_until_answered(world, 0.6, address) < 0.35, world.story()
+        world.run(3.0)
+        assert_each_is_answered_by_one(world)
+
+
 def test_a_bundle_of_both_families_goes_to_a_node_that_speaks_both() -> None:
     for seed in SEEDS:
         world = world_of(seed, IPV4, IPV6, BOTH, nodes=4)
