@@ -23,7 +23,8 @@ node is dead, or its new session holds everything. If claims of the new session 
 former one count on for a second at most. A datagram of the session itself ends the absence, too: it lives.
 
 **Bounds**, also against a member that has the key: 64 absences. A session that is heard is not absent, whoever says so,
-unless it said so itself. What a member says of a session that was never heard counts only where its node is not heard.
+unless it said so itself. It is not heard where this node was away and has not heard it since. What a member says of a
+session that was never heard counts only where its node is not heard.
 
 Not promised: that a dead node is not stood in for where a switch answers ARP in its name.
 """
@@ -220,7 +221,7 @@ class Absences:
             return None
         peer = roster.peers.get(node)
         if peer is not None and peer.session == entry.session:
-            if absence is not None or any(each.standing is Standing.ALIVE for each in peer.sightings.values()):
+            if absence is not None or self._is_heard(peer):
                 return None
             news.add(self.begin(peer, "stood in for", now))
             return roster.absences[node]
@@ -230,6 +231,15 @@ class Absences:
         absence = roster.absences[node] = Absence(absent, now)
         roster.report("PeerAway", node=node, why="stood in for")
         return absence
+
+    def _is_heard(self, peer: Peer) -> bool:
+        """Whether the peer is heard somewhere: since this node was away itself, where it was."""
+        for link, sighting in peer.sightings.items():
+            here = self._roster.links.get(link)
+            away = here is not None and here.fencing.suspended and sighting.heard_at < here.fencing.since
+            if sighting.standing is Standing.ALIVE and not away:
+                return True
+        return False
 
     def _holds_already(self, peer: Peer | None, node: NodeName) -> bool:
         """Whether the node's present session, this one perhaps, claims by itself."""

@@ -14,7 +14,7 @@ expired.
 
 A bundle is claimed whole. Where several nodes hold parts of one for a second, the holder of the highest claim among
 them takes the rest by higher claims. Only *its* Plan has to know of the bundle. If others can hold more addresses of
-the bundle than that node, as one that speaks both families, one of these takes all.
+the bundle than that node, as one that speaks both families, one of these takes all, unless that node claims all itself.
 
 A bundle without an endpoint that serves is not claimed, unless it served until lately and was held (``unserved``).
 
@@ -356,8 +356,8 @@ class Claiming:
         """Who takes the rest of a bundle that several hold."""
         leader = self._leader(bundle, now)
         candidate = candidate_of(bundle, leader) if leader is not None else None
-        if candidate is None:
-            return leader
+        if candidate is None or self._owners.claims_all(candidate.node, bundle):
+            return leader  # it may hold the whole where this node does not hear it, and would take it back
         places = self._owners.places_of_any(bundle.addresses, now)
         seen = (self._roster.sighting(candidate.node, place.link) for place in places)
         if any(sighting is not None and sighting.suspicion is not None for sighting in seen):

@@ -201,6 +201,13 @@ class Owners:
         """The owner of each of its addresses on each link that counts; ``None`` where there is none."""
         return [self.owner(address, place.link) for address in bundle.addresses for place in self.counts(address, now)]
 
+    def claims_all(self, node: NodeName, bundle: Bundle) -> bool:
+        """Whether a node claims all of the bundle's addresses, wherever its claims count."""
+        if node == self._roster.node:
+            return self._log.claims.keys() >= set(bundle.addresses)
+        sessions = list(self._roster.sessions(node))
+        return all(any(address in peer.mirror.claims for peer in sessions) for address in bundle.addresses)
+
     def vacant(self, bundle: Bundle, now: float) -> frozenset[LinkFamily]:
         """The places where some address of it has no owner."""
         return frozenset(
@@ -219,6 +226,12 @@ class Owners:
             owners = ((name, self.owner(address, name)) for name in here)
             here = frozenset(name for name, owner in owners if owner is not None and owner.node == self._roster.node)
         return here
+
+    def is_of_others(self, address: AddressText, now: float) -> bool:
+        """Whether other nodes own the address wherever that matters on this node."""
+        links = [place.link for place in self.counts(address, now)] or self.links_of(address, now)
+        owners = [self.owner_node(address, link) for link in links]
+        return bool(owners) and all(owner not in (None, self._roster.node) for owner in owners)
 
     def rivals(self, address: AddressText, now: float) -> tuple[Owner | None, bool]:
         """For an address that this node claims: the owner that leaves it nothing, if there is one; and whether some

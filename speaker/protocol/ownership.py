@@ -309,18 +309,16 @@ class Ownership:
 
     def resume(self, claims: Mapping[AddressText, Claim], now: float) -> list[AddressText]:
         """Claim at the same epochs what this node's former session claimed, as far as the Plan still has it and no
-        other node's claim is higher. Returns what is claimed."""
+        other node has taken it. Returns what is claimed."""
         resumed: list[AddressText] = []
         bundles: dict[BundleId, Bundle] = {}
         for address, claim in claims.items():
             bundle = self._bundles.of.get(address)
             if bundle is None or address in self.log.claims or self.owners.is_unspoken(address, now):
                 continue
-            self.log.put(address, claim._replace(links=self.owners.claimed_for(bundle, now)))
-            winner, _ = self.owners.rivals(address, now)
-            if winner is not None:
-                self.log.put(address, None)
+            if self.owners.is_of_others(address, now):
                 continue
+            self.log.put(address, claim._replace(links=self.owners.claimed_for(bundle, now)))
             self.owners.note_epoch(address, claim.epoch)
             self.probes.forget(address)
             self._roster.report("Claimed", address=address, epoch=claim.epoch, why="resumed")

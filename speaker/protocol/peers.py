@@ -198,8 +198,9 @@ class Absence:
         return self.links.setdefault(link, LinkAbsence())
 
     def orphaned(self) -> list[tuple[LinkName, float]]:
-        """The links on which nobody stands in who should, and since when."""
-        return [(link, here.orphaned_since) for link, here in self.links.items() if here.orphaned_since < NEVER]
+        """The links, of those that this node still has, on which nobody stands in who should, and since when."""
+        orphans = ((link, here.orphaned_since) for link, here in self.links.items() if here.orphaned_since < NEVER)
+        return [(link, since) for link, since in orphans if link in self.peer.sightings]
 
     def links_of(self, session: int) -> list[LinkName]:
         """The links on which a session stands in."""

@@ -6,8 +6,8 @@ then on. Nothing is in a hurry, since the stand-in answers for the others, and q
 are left it says that it restarts. When it does so no more, its stand-in ends. What the Plan has no more is nobody's
 then.
 
-A claim of another node that is higher stays: the address has moved meanwhile. Where the claims do not come, the
-stand-in ends after a minute, and nothing is resumed.
+What another node owns stays with it: the address has moved meanwhile, by a higher claim, or where the former session
+counts no more. Where the claims do not come, the stand-in ends after a minute, and nothing is resumed.
 """
 
 from __future__ import annotations

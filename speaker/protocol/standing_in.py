@@ -195,7 +195,7 @@ class StandIns:
 
     def _speaks_for(self, peer: Peer, link: LinkName) -> bool:
         """Whether this node speaks on the link all that who stands in for the peer there has to."""
-        return self._absences.speaks(link, needed(peer, link))
+        return link in peer.sightings and self._absences.speaks(link, needed(peer, link))
 
     def _fits(self, peer: Peer) -> bool:
         mirror = peer.mirror
@@ -259,6 +259,10 @@ class StandIns:
     def _review(self, post: _Post, now: float) -> News:
         news = News()
         peer = post.peer
+        post.links = {link: since for link, since in post.links.items() if link in peer.sightings}
+        if not post.links:  # this node has none of them any more
+            del self._posts[peer.session]
+            return news
         if self._roster.peers.get(peer.node) is peer:
             if not peer.restarting or peer.stand_in != self._session:
                 return self._close(post, "it goes on by itself", now)
@@ -332,10 +336,7 @@ class StandIns:
         floor = settings.detection_floor_s * self._roster.scale + self._roster.own_lateness
         asks, doubtful = now >= post.ask_next, False
         for link, since in list(post.links.items()):
-            sighting = post.peer.sightings.get(link)
-            if sighting is None or link not in self._roster.links:
-                del post.links[link]
-                continue
+            sighting = post.peer.sightings[link]
             if not self._speaks_for(post.peer, link):
                 news.add(self._leave(post, link, now))
                 continue

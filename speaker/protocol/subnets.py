@@ -8,7 +8,7 @@ link, but only a node that has the subnet answers the client without a router. S
 1. On the interfaces that the advertisement names, whatever their subnets.
 2. On the links of which an own address has the address in its subnet.
 3. On the links on which a peer has the subnet.
-4. Nowhere, where some node has the subnet on another network, or this one had it within the last hour.
+4. Nowhere, where some node has the subnet on another network, or this one had a link with it within the last hour.
 5. On the links on whose subnet a speaker was ever heard: a router sends such an address to the LAN. On all links, where
    none was heard within the last hour on any that this node has or had.
 
@@ -97,10 +97,10 @@ class Subnets:
         return nearer, moved
 
     def remember_own(self, now: float) -> None:
-        """An address on a subnet of ours belongs there, also while we lack it; and one on nobody's subnet on those
-        where speakers are. Of IPv6 such a link may have a link-local address alone."""
+        """An address on a subnet of a link of ours belongs there, also while we lack the link; and one on nobody's
+        subnet on those where speakers are. Of IPv6 such a link may have a link-local address alone."""
         for link in self._roster.links.values():
-            for network in networks_of(link.state.prefixes):
+            for network in (*said_lately(link.networks, now), *networks_of(link.state.prefixes)):
                 _remember(self._roster.elsewhere, network, now)
             if link.shared:
                 for network in networks_of(link.state.own):

@@ -12,6 +12,7 @@ from cluster.addresses import Family
 from cluster.objects import AddressText, NodeName
 from speaker.protocol.absences import KNOWN_S, MAX_ABSENCES, NOBODY_S, TURN_S
 from speaker.protocol.effects import AskAddress
+from speaker.protocol.fencing import FenceEvent
 from speaker.protocol.peers import Peer
 from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ME, VIP, VIP6, B, C, address_of, mac_of
@@ -85,6 +86,18 @@ def test_while_its_claims_are_not_known_one_has_to_speak_all_that_the_absent_ses
     absent.sightings[ETH0].families = frozenset(Family)
     restarts.mirrors.note(absent, absent.mirror.version + 1, 0, 0.0)
     assert restarts.absences.order_of(absent, ETH0, 0.0) == []
+
+
+@pytest.mark.parametrize(("heard_at", "absent"), [(1.5, True), (2.5, False)])
+def test_one_that_was_not_heard_since_this_node_was_away_is_absent_if_another_says_so(
+    heard_at: float, absent: bool
+) -> None:
+    restarts = Restarts()
+    peer, by = restarts.speaker(B, VIP), restarts.speaker(C)
+    restarts.link.fencing.change(FenceEvent.STALL, 2.0)
+    peer.sightings[ETH0].heard_at = heard_at
+    restarts.says_to_stand_in(by, peer, now=2.6)
+    assert restarts.is_absent(B) == absent
 
 
 def test_the_claims_of_an_absent_session_count_for_half_a_second_without_a_stand_in() -> None:

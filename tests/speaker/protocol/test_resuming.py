@@ -7,6 +7,7 @@ from cluster.times import NEVER
 from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.peers import Peer
 from speaker.protocol.resuming import AT_ONCE, Resuming
+from speaker.protocol.standing import Standing
 from tests.speaker.protocol.company import ETH0, ME, B, C
 from tests.speaker.protocol.restarts import Restarts, stood_in
 
@@ -59,6 +60,15 @@ def test_what_another_node_has_claimed_higher_stays_with_it() -> None:
     resumed = Resumed(2, 2)
     resumed.speaker(B, address(0))
     resumed.hold(resumed.roster.peers[B], address(1), epoch=8)
+    assert resumed.resuming.review(1.0)
+    assert set(resumed.log.claims) == {address(0)}
+
+
+def test_what_another_node_has_taken_where_the_former_session_counts_no_more_stays_with_it() -> None:
+    """Whoever took it had nothing to prove that it hears, and claimed below (``owners``)."""
+    resumed = Resumed(2, 2)
+    resumed.hold(resumed.speaker(B), address(1), epoch=5)
+    resumed.former.sightings[ETH0].standing = Standing.DEAD
     assert resumed.resuming.review(1.0)
     assert set(resumed.log.claims) == {address(0)}
 

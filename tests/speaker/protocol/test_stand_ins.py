@@ -102,6 +102,13 @@ def test_what_becomes_free_is_answered_only_where_this_nodes_kernel_speaks_its_f
     assert not stood_in.stand_ins.lent(unspoken, stood_in.now)
 
 
+def test_on_a_link_that_this_node_has_no_more_it_stands_in_no_more() -> None:
+    stood_in = StoodIn()
+    del stood_in.peer.sightings[ETH0]
+    stood_in.look()
+    assert not stood_in.stand_ins
+
+
 def new_session(stood_in: StoodIn, mac: Mac = MAC) -> Peer:
     peer = stood_in.speaker(B, session=1000)
     peer.sightings[ETH0].mac = mac

@@ -41,7 +41,7 @@ class WhoHearsWhom:
     """Whose speakers work, with a link there that is up."""
     hears: dict[str, frozenset[str]] = field(default_factory=dict)
     strayed: dict[str, frozenset[str]] = field(default_factory=dict)
-    """Who may be heard, or not: their datagrams arrive, if they are sent."""
+    """Who may be heard, or not: their datagrams arrive if they are sent, or some of them do."""
     unnoticed: set[tuple[str, str]] = field(default_factory=set)
     """(one, other): what the one says to the group does not arrive at the other, which may not have been noticed."""
     noticed_at: float = float("-inf")
@@ -155,6 +155,9 @@ class Hearing:
         if mute:
             view.hears = {name: heard - mute for name, heard in view.hears.items()}
         self._part_strayed(view)
+        for name, interface in there.items():
+            if now < interface.loses_until:
+                view.strayed[name] = everybody - {name}
         return view
 
     def _part_strayed(self, view: WhoHearsWhom) -> None:

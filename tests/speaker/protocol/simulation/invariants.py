@@ -141,13 +141,13 @@ class Invariants:
         self.checks += 1
         self._pace = pace_of(self.world)
         self._punctual = self._punctual and self._nothing_is_late()
-        views = self._hearing.views()
+        views, hearing_since = self._hearing.views(), self.world.last_fault
         self._note_ready()
         if self.world.lying:
             self._doubled, self._missing = {}, {}
             self._decisions_seen = len(self.world.decisions)
         else:
-            self._check_kept(views)
+            self._check_kept(views, hearing_since)
             self._check_single(views)
             self._check_somebody(views)
             self._check_stays()
@@ -411,7 +411,8 @@ class Invariants:
 
     # ---------------------------------------------------------------------------------------------- G5, G6, G7
 
-    def _check_kept(self, views: list[WhoHearsWhom]) -> None:
+    def _check_kept(self, views: list[WhoHearsWhom], hearing_since: float) -> None:
+        """``hearing_since`` the last fault each hears whom the views say."""
         decisions = self.world.decisions[self._decisions_seen :]
         self._decisions_seen = len(self.world.decisions)
         for at, name, decision in decisions:
@@ -422,6 +423,8 @@ class Invariants:
                 self._check_promise(at, name, decision)
             joins = decision.reason == "Claimed" and decision.fields["why"] == "joined bundle"
             if decision.reason == "Claimed" and self._was_handed_over(at, name, decision):
+                continue
+            if at <= hearing_since:
                 continue
             if decision.reason == "Claimed" and not joins and name not in self._hearing.twins:
                 self._check_claim(views, at, name, decision)
@@ -501,7 +504,7 @@ class Invariants:
                 family = family_of(address)
                 own = place.of(family)
                 for name in answerers:
-                    if self._named(name, address):
+                    if self._named(view.network.named[address].get(name, name), address):
                         continue
                     interfaces = self.world.nodes[name].interfaces
                     known = [x for x in interfaces if x.network is own.network and family in x.families]

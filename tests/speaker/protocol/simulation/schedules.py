@@ -374,8 +374,9 @@ class Schedule:
 
     def _check_bundle(self, bundle: Bundle, network: SimulatedNetwork) -> None:
         """One node answers for each address on each network where it belongs and somebody can, and one for all of them
-        where somebody can. Of a bundle of both families that belongs on several networks it may be one on the one, and
-        another on the other, where nodes speak other families on each."""
+        where somebody can. Of a bundle of both families that belongs on several networks, by its subnets or by the
+        interfaces that are named, it may be one on the one, and another on the other, where nodes speak other families
+        on each."""
         world = self.world
         able = {
             address: {name for name in world.names() if world.can_hold(name, network, bundle, address)}
@@ -385,7 +386,9 @@ class Schedule:
         if not owners or (not bundle.serving and not any(owners)):
             return
         of_all = set.intersection(*(nodes for nodes in able.values() if nodes))
-        on_one = all(len(world.networks_of(address)) == 1 for address in bundle.addresses)
+        on_one = all(len(world.networks_of(address)) == 1 for address in bundle.addresses) and not any(
+            each.interfaces for each in bundle.candidates
+        )
         one_for_all = on_one or len({family_of(address) for address in bundle.addresses}) == 1
         if any(len(nodes) != 1 for nodes in owners) or (of_all and one_for_all and len(set(owners)) != 1):
             shown = "; ".join("+".join(sorted(nodes)) or "nobody" for nodes in owners)

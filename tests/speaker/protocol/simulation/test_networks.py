@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from cluster.addresses import Family
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName
 from speaker.plan import DRAINED_TIER, Bundle, Candidate
+from tests.speaker.protocol.simulation.both_families import BOTH
 from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.network import SimulatedNetwork
@@ -388,3 +390,43 @@ def test_a_part_is_not_taken_from_a_node_that_is_merely_suspected(seed: int) -> 
     world.network.firewalled.clear()
     world.run(3.0)
     assert world.owner(ROUTED) == "n1", world.story()
+
+
+def test_who_holds_a_bundle_on_its_side_of_a_cut_does_not_take_it_back_from_the_other_for_ever() -> None:
+    """Each of two holds the part on the LAN, where they do not hear each other. So each finds that it could hold the
+    whole, and the other one the part on the storage network alone."""
+    for seed in SEEDS:
+        world, storage = with_storage(seed)
+        del world.nodes["n2"].interfaces[0]
+        Invariants(world)
+        bundle = bundle_of("b0", [ON_LAN, ON_STORAGE], world.nodes)
+        world.set_bundles([replace(bundle, candidates=tuple(c for c in bundle.candidates if c.node != "n2"))])
+        world.start_all(spread=0.3)
+        world.run(6.0)
+        world.network.partition({"n0"}, world.hosts())
+        world.fault("n0's port is blocked")
+        world.run(8.0)
+        changes = len(storage.owner_changes)
+        world.run(10.0)
+        assert len(storage.owner_changes) == changes, world.story()
+        assert_each_is_answered_by_one(world, storage)
+
+
+def test_where_an_address_does_not_belong_it_is_not_claimed_after_the_loss_of_the_link_to_its_subnet() -> None:
+    """The node has no address of the subnet itself: it knows of it from what was said on the link that is lost."""
+    for seed in SEEDS:
+        world, storage = with_storage(seed)
+        world.speak(world.network, BOTH)
+        for name in ("n0", "n2"):
+            world.nodes[name].lan.speak(frozenset({Family.IPV6}))
+        del world.nodes["n1"].interfaces[1]
+        Invariants(world)
+        bundle = bundle_of("b0", [ON_LAN], world.nodes)
+        world.set_bundles([replace(bundle, candidates=tuple(c for c in bundle.candidates if c.node != "n2"))])
+        world.start_all(spread=0.3)
+        world.run(6.0)
+        assert world.owner(ON_LAN) == "n1", world.story()
+        world.lose_link("n0", world.nodes["n0"].lan)
+        world.run(5.0)
+        assert not storage.answerers.get(ON_LAN), world.story()
+        assert world.owner(ON_LAN) == "n1", world.story()

@@ -453,3 +453,22 @@ def test_a_stand_in_whose_link_is_renamed_goes_on_or_is_replaced(seed: int) -> N
     world.rename_link(begun, world.nodes[begun].lan, "lan1")
     world.run(5.0)
     assert_each_is_answered_by_one(world)
+
+
+@pytest.mark.parametrize("later_s", [0.3, 0.6])
+def test_one_that_was_replaced_while_it_stood_still_does_not_answer_beside_a_stand_in(later_s: float) -> None:
+    """Its successor has ended meanwhile, and is stood in for: it hears of the successor's claims from the stand-in
+    alone."""
+    for seed in range(tries(2, 6)):
+        world = calm(seed, 4)
+        former = owner_of(world)
+        world.pause(former, 1.4 + later_s)
+        world.run(1.4)
+        successor = owner_of(world)
+        assert successor != former
+        world.restart(successor, 2.0)
+        for _ in range(400):
+            world.run(0.01)
+            named = set(world.network.named[VIP].values())
+            assert named == {successor}, world.story()
+        assert_each_is_answered_by_one(world)

@@ -494,7 +494,8 @@ class World:
         if not any(not each or interface.name in each for each in named for interface in able):
             return False
         spoken = frozenset[Family]().union(*(interface.families for interface in node.on(network)))
-        sharing = (other for other in self.nodes.values() if any(each.families & spoken for each in other.on(network)))
+        others = (self.nodes[other] for other in self.names())
+        sharing = (other for other in others if any(each.families & spoken for each in other.on(network)))
         return sum(1 for _ in islice(sharing, 2)) > 1
 
     def owner(self, address: str, network: SimulatedNetwork | None = None) -> str | None:
