@@ -10,9 +10,11 @@ bounds how long it waits for it and how much of it it reads.
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -38,6 +40,8 @@ without end."""
 
 NO_CLIENT_S = 0.1
 """Seconds to the next attempt where a client could not be accepted."""
+
+logger = logging.getLogger(__name__)
 
 _Request = socket.socket | tuple[bytes, socket.socket]
 
@@ -150,8 +154,11 @@ class _Server(ThreadingMixIn, TCPServer):
         finally:
             self._free.release()
 
-    def handle_error(self, request: _Request, client_address: object) -> None:
-        """A client that hung up or was too slow; nobody's business here."""
+    def handle_error(self, request: _Request, client_address: object) -> None:  # noqa: ARG002 (as socketserver calls it)
+        """A client that hung up or was too slow is nobody's business. Anything else is an error of ours, which a client
+        sees as a connection that is closed without an answer."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            logger.exception("request not answered")
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -139,14 +140,38 @@ def answered(watch: measure.ClientWatch, since: float) -> bool:
 
 def announcing(lab: Lab) -> list[str]:
     """The nodes that say in their metrics that they answer for all the addresses."""
-    ours = [f'metallb_speaker_announced{{ip="{address}"' for address in tutorial.first_addresses(lab)]
-    asked = ["curl", "--silent", f"http://127.0.0.1:{STATUS_PORT}/metrics"]
+    return of_all(lab, announced(lab))
 
-    def says(host: str) -> bool:
-        shown = lab.run(host, asked).output
-        return all(line in shown for line in ours)
 
-    return [host.name for host in lab.status().layout.nodes if says(host.name)]
+def announced(lab: Lab) -> dict[str, set[str]]:
+    """The addresses for which each node answers, as its metrics say; where it does not tell, the reason."""
+    asked = ["curl", "--silent", "--show-error", f"http://127.0.0.1:{STATUS_PORT}/metrics"]
+
+    def said(host: str) -> set[str]:
+        done = lab.run(host, asked)
+        found = re.findall(r'^metallb_speaker_announced{ip="([^"]+)"', done.output, re.MULTILINE)
+        return set(found) if done.code == 0 else {done.errors.strip()}
+
+    return {host.name: said(host.name) for host in lab.status().layout.nodes}
+
+
+def of_all(lab: Lab, said: dict[str, set[str]]) -> list[str]:
+    """The nodes that answer for all the addresses."""
+    return [node for node, theirs in said.items() if theirs.issuperset(tutorial.first_addresses(lab))]
+
+
+def await_announcing(lab: Lab, node: str, seconds: float) -> None:
+    """That this node answers for all the addresses, and no other one does. What each says is logged when it changes."""
+    known: list[dict[str, set[str]]] = []
+
+    def alone() -> bool:
+        said = announced(lab)
+        if said not in known[-1:]:
+            known.append(said)
+            logger.info("announced: %s", said)
+        return of_all(lab, said) == [node]
+
+    wait_until(alone, seconds)
 
 
 def on_record(lab: Lab) -> set[str]:
@@ -203,10 +228,10 @@ def cause_and_mend(cluster: Lab, fault: Fault) -> None:
             fault.mend(scene)
         await_ready(cluster)
         if fault.promise is STARTED:  # who takes longer than others to start is given it back within two minutes
-            wait_until(lambda: announcing(cluster) == [scene.holder], 150)
+            await_announcing(cluster, scene.holder, 150)
         new = measure.steady_holder(watch)
         assert new == old or fault.promise not in (UNNOTICED, STARTED)
-    wait_until(lambda: announcing(cluster) == [measure.node_of(cluster, new)], 20)
+    await_announcing(cluster, measure.node_of(cluster, new), 20)
     wait_until(lambda: page_from_client(cluster), 30)
 
 

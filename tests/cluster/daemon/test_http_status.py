@@ -7,8 +7,10 @@ import http.client
 import os
 import resource
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from cluster.daemon.http_status import MAX_CLIENTS, CannotListenError, StatusServer
 from cluster.daemon.listen import Listen
-from tests.waiting import assert_stays
+from tests.waiting import assert_stays, wait_until
 
 ANY_PORT = Listen("127.0.0.1", 0)
 
@@ -78,6 +80,44 @@ def test_what_is_wrong_with_a_daemon_that_is_ready_is_said_and_costs_nothing(
     state.ready = None
     assert ask("/readyz") == (200, "ok, but: nobody is heard\n")
     assert ask("/healthz") == (200, "ok\n")
+
+
+def test_an_error_of_ours_closes_the_connection_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def fails() -> str | None:
+        raise LookupError("a mistake")
+
+    server = StatusServer([ANY_PORT], CollectorRegistry(), fails, lambda: None)
+    server.start()
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask_at(server.addresses[0], "/healthz")
+    assert ask_at(server.addresses[0], "/readyz") == (200, "ok\n"), "it serves on"
+    server.stop()
+    (logged,) = wait_until(lambda: caplog.records)
+    assert logged.exc_info is not None
+    assert logged.exc_info[0] is LookupError
+
+
+def test_a_client_that_hangs_up_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    asked = threading.Event()
+    gone = threading.Event()
+
+    def slow() -> str | None:
+        asked.set()
+        gone.wait(5)
+        return "x" * 1_000_000
+
+    server = StatusServer([ANY_PORT], CollectorRegistry(), slow, lambda: None)
+    server.start()
+    client = socket.create_connection(server.addresses[0], timeout=5)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset instead of an end
+    client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+    assert asked.wait(5)
+    client.close()
+    gone.set()
+    assert ask_at(server.addresses[0], "/readyz") == (200, "ok\n")
+    server.stop()
+    wait_until(lambda: not [each for each in threading.enumerate() if "process_request_thread" in each.name])
+    assert not caplog.records
 
 
 def test_other_paths_are_not_found(ask: Callable[[str], tuple[int, str]]) -> None:

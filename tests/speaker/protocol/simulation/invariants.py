@@ -217,7 +217,7 @@ class Invariants:
             return 0.0
         if world.now < view.there[name].came_up_at + world.settings.link_silence_s + 1.0:
             return None
-        if len(world.nodes) == 2 and not world.has_gateway and not world.has_client:
+        if len(world.nodes) == 2 and not (world.has_gateway or world.has_client or world.has_met_hosts):
             return 0.0
         return world.settings.alone_s + self.detection(side)
 

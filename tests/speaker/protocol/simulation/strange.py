@@ -243,6 +243,7 @@ class StrangeSchedule(Schedule):
             mac = Mac(bytes([2, 0, 0, 1, i // 250, i % 250]))
             seen = NeighbourSeen(LINK, AddressText(f"10.0.{100 + i // 250}.{1 + i % 250}"), mac, CLIENT, False)
             world.clock.after(rng.uniform(0.0, STORM_S), partial(self._show_all, seen))
+        world.has_met_hosts = True
         world.note(f"--- {STORM} hosts ask for each other")
 
     def _show_all(self, seen: NeighbourSeen) -> None:

@@ -85,6 +85,8 @@ class World:
             self.strangers["client"] = Stranger("client", CLIENT_MAC, {CLIENT: CLIENT_MAC})
         self.has_gateway = gateway
         self.has_client = client
+        self.has_met_hosts = False
+        """Others were heard on the LAN, who answer no more: whoever hears nobody may be cut off from them, too."""
         for i in range(nodes):
             self._add(f"n{i}", i, f"n{i}")
         self.wire = Wire(self.network, random.Random(seed + 2), self.nodes, self.strangers)
