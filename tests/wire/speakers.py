@@ -36,11 +36,12 @@ from speaker.link import LinkName, Reception
 from speaker.parts import plan_in_parts
 from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.effects import Decision
-from speaker.protocol.settings import RestartMode
+from speaker.protocol.settings import RestartMode, Settings
 from tests.wire.network import WireHost
 
 ROOT = Path(__file__).parents[2]
 RIGHTS, LIVENESS_RIGHTS = rights_of("speaker"), rights_of("speaker", LIVENESS_ONLY)
+SETTINGS = Settings()
 CREDENTIALS = Credentials("0c1d2e3f-cluster", (bytes(range(32)),))
 
 _PROGRAM = """
@@ -64,7 +65,11 @@ from speaker.wire import announcer
 def spawn():
     raise OSError("this test has one watcher only")
 
-settings = Settings(reception=Reception(sys.argv[3]), restart_mode=RestartMode(sys.argv[4]))
+settings = Settings(
+    reception=Reception(sys.argv[3]),
+    restart_mode=RestartMode(sys.argv[4]),
+    detection_floor_s=float(sys.argv[5]),
+)
 watcher = Child(stands_for_watcher, channel)
 liveness_only = "liveness-only" in sys.argv
 sys.exit(announcer.run(NodeName(sys.argv[1]), settings, watcher, spawn, liveness_only=liveness_only))
@@ -80,6 +85,7 @@ class Speaker:
         reception: Reception = Reception.FILTERED,
         *,
         restart_mode: RestartMode = RestartMode.STAND_IN,
+        detection_floor_s: float = SETTINGS.detection_floor_s,
         liveness_only: bool = False,
     ) -> None:
         self.host = host
@@ -99,6 +105,7 @@ class Speaker:
         self.process = host.start(
             *confined(LIVENESS_RIGHTS if liveness_only else RIGHTS),
             sys.executable, "-c", _PROGRAM, self.node, str(theirs.fileno()), reception.value, restart_mode.value,
+            str(detection_floor_s),
             *(("liveness-only",) if liveness_only else ()),
             pass_fds=(theirs.fileno(),),
             cwd=ROOT,
