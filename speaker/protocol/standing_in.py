@@ -12,7 +12,8 @@ nothing moves: no client, no switch and no flow learns of anything.
    the node is dead there: the stand-in says so by standing in no more, and the others take over.
 4. It speaks for the session: who lacks claims of it asks the stand-in. A claim ends on the session's behalf when its
    address leaves the Plan, or when the Plan has the node as no candidate any more, or as one that is drained or whose
-   endpoints are ending, and another node can hold the address.
+   endpoints are ending, and another node can hold the address. It also ends when another node's is higher wherever the
+   session lives, as the session itself would have withdrawn it.
 5. Each address that the node's new session claims is that one's to answer for. When the new session says that it holds
    everything, half a second is left for all to know it, and the stand-in ends.
 
@@ -71,6 +72,8 @@ class _Post:
     """Where, and since when the kernel is watched there."""
     ready: bool = False
     """The answers for all its addresses are worked out: it may be said."""
+    away: bool = False
+    """The session has ended: its claims are this node's to end."""
     ask_next: float = LONG_AGO
     witness_next: float = LONG_AGO
     """When others are to be asked on its links, while the kernel leaves questions unanswered."""
@@ -273,6 +276,9 @@ class StandIns:
         absence = self._absences.of(peer.node)
         if absence is None or absence.peer is not peer:
             return self._close(post, "it is absent no more", now)
+        if not post.away:
+            post.away = True
+            self.follow(peer.mirror.claims)
         news.add(self._tell(post, now))
         why = self._reason_to_end(post, now)
         if why:
@@ -405,7 +411,7 @@ class StandIns:
             for post in self._posts.values():
                 if address in post.peer.mirror.claims:
                     self._work_out((address,))
-                    if self._ends(address, post.peer.node, now):
+                    if post.away and (self._ends(address, post.peer.node, now) or self._is_lost(address, post)):
                         self._set_free(address, post, now)
                         post.log.put(address, None)
         for post in self._posts.values():
@@ -422,6 +428,13 @@ class StandIns:
         candidate = candidate_of(bundle, node)
         wanted = candidate is not None and candidate.tier < DRAINED_TIER and not candidate.ending
         return not wanted and self._choosing.can_be_taken_from(node, address, bundle, now)
+
+    def _is_lost(self, address: AddressText, post: _Post) -> bool:
+        """Whether the address is other nodes' on all links where the session lives, as far as this node can tell."""
+        sightings = post.peer.sightings
+        lives = {link for link, each in sightings.items() if each.standing is not Standing.DEAD}
+        owners = {self._owners.owner_node(address, link) for link in post.links}
+        return post.links.keys() >= lives and owners.isdisjoint({None, post.peer.node})
 
     def take_steps(self) -> list[tuple[int, ClaimStep]]:
         """Steps of sessions' claims, to be said on their behalf."""

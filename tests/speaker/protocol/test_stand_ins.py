@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from cluster.objects import AddressText, NodeName
 from speaker.link import Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.effects import Decision
-from speaker.protocol.heartbeat import STOOD_IN_OCTETS
+from speaker.protocol.heartbeat import STOOD_IN_OCTETS, unpack_address
 from speaker.protocol.peers import Peer
 from speaker.protocol.standing_in import BACK_S, ENTRY_OCTETS, STANDS_IN_S
 from tests.speaker.protocol.company import ETH0, STRANGER_MAC, VIP, B, C, mac_of
@@ -190,3 +192,37 @@ def test_what_leaves_the_plan_ends_on_the_sessions_behalf() -> None:
     ((session, step),) = stood_in.stand_ins.take_steps()
     assert session == stood_in.peer.session
     assert [claim.epoch for claim in step.claims] == [0]
+
+
+def test_a_claim_that_another_node_outranks_ends_on_the_sessions_behalf() -> None:
+    kept = AddressText("10.0.9.2")
+    stood_in = StoodIn(kept)
+    of_both = replace(plan(VIP, B, C).bundles[0], addresses=(VIP, kept))
+    stood_in.ownership.set_plan(Plan(2, NodeName("a"), (of_both,)), stood_in.now)
+    stood_in.hold(stood_in.other, kept, epoch=1)
+    stood_in.hold(stood_in.other, VIP, epoch=4)
+    stood_in.stand_ins.follow((VIP, kept))
+    stood_in.run(1.0)
+    assert not stood_in.is_answered(VIP)
+    assert stood_in.is_answered(kept)
+    ((session, step),) = stood_in.stand_ins.take_steps()
+    assert session == stood_in.peer.session
+    assert [(unpack_address(claim.address), claim.epoch) for claim in step.claims] == [(VIP, 0)]
+
+
+def test_a_claim_that_was_outranked_ends_when_its_session_has_and_not_before() -> None:
+    restarts = Restarts()
+    restarts.ownership.set_plan(plan(VIP, B, C), 0.0)
+    restarts.hold(restarts.speaker(C), VIP, epoch=4)
+    peer = restarts.speaker(B, VIP)
+    peer.restarting, peer.stand_in = True, SESSION
+    for now in (1.0, 1.1):
+        restarts.stand_ins.look(now)
+        restarts.stand_ins.review(now)
+    assert restarts.stand_ins
+    assert VIP in peer.mirror.claims, "it is its own to withdraw"
+    restarts.absences.begin(peer, "restarts", 1.2, ended=True)
+    for now in (1.2, 1.3):
+        restarts.stand_ins.look(now)
+        restarts.stand_ins.review(now)
+    assert VIP not in peer.mirror.claims

@@ -31,11 +31,11 @@ G8  Nobody answers for an address on an interface that does not speak its family
 G7  Nobody releases an address for a better candidate, and takes it again since that one did not: unless there was a
     fault. (Several who give on at once what they claimed at a start may give more than is taken.)
 
-D is 350 ms as long as nothing has been late in that world; then it is the largest that any speaker on that side has for
-any peer that may hold something. A fault is what ``World.fault`` is told, three losses in a row between two hosts
-included, and a speaker becoming ready. Hearing is ``hearing``'s: what a firewall parts are two sides, but what the one
-answers for is answered for the other, since ARP passes; and what the one lets go without being heard the other goes on
-taking for its, while ARP proves that it lives.
+D is 350 ms as long as nothing has been late in that world, and nobody was taken for dead a moment before it was heard
+again. Then it is the largest that any speaker on that side has for any peer that may hold something. A fault is what
+``World.fault`` is told, three losses in a row between two hosts included, and a speaker becoming ready. Hearing is
+``hearing``'s: what a firewall parts are two sides, but what the one answers for is answered for the other, since ARP
+passes; and what the one lets go without being heard the other goes on taking for its, while ARP proves that it lives.
 
 Above fifty holders all these times are longer in proportion (``hearing.pace_of``).
 
@@ -113,7 +113,9 @@ class Invariants:
         """By how much everything takes longer than usual."""
         self._check_s = CHECK_S * max(1.0, len(world.nodes) / CHECKED_NODES)
         self._punctual = True
-        """Whether nothing has been late so far: then D is known without asking anybody."""
+        """Whether nothing has been late so far, and no death a false alarm: then D is known without asking anybody."""
+        self._buried: dict[tuple[str, object], float] = {}
+        """(node, peer) -> when the one took the other for dead."""
         self._owners_stay = owners_stay
         self._hearing = Hearing(world)
         self._doubled: dict[tuple[str, AddressText, str, str], float] = {}
@@ -236,6 +238,8 @@ class Invariants:
     def _check_somebody(self, views: list[WhoHearsWhom]) -> None:
         missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
         for whole in () if self._hearing.unsettled else views:
+            if whole.sides() is None:  # one who speaks the one family says of others what it hears in the other one
+                continue
             for family in Family:
                 view = whole.of(family)
                 for side in view.sides() or ():
@@ -304,7 +308,8 @@ class Invariants:
             grace += proof_takes + (DEAF_S * self._pace if self._hears_beyond(view, side) else 0.0)
             joins = len(self.world.networks_of(address)) > 1 or len({family_of(each) for each in bundle.addresses}) > 1
             grace += JOINED_S * self._pace if joins else 0.0
-            grace += UNATTENDED_S * self._pace if (view.network.name, address) in self._knowledge.lent else 0.0
+            lent_at = self._knowledge.lent_at.get((view.network.name, address), float("-inf"))
+            grace += UNATTENDED_S * self._pace if lent_at > self._last_fault() - 2 * self._check_s else 0.0
             grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + self._check_s
             begins = max(since, self._proof_came(side), self._listened(view, ready), view.noticed_at)
             if len(side) > 1:
@@ -416,6 +421,7 @@ class Invariants:
         decisions = self.world.decisions[self._decisions_seen :]
         self._decisions_seen = len(self.world.decisions)
         for at, name, decision in decisions:
+            self._note_false_alarm(at, name, decision)
             if decision.reason == "Released" and decision.fields["why"] in FOR_ANOTHER:
                 self._released[name, str(decision.fields["address"])] = at
             if decision.reason == "Claimed":
@@ -428,6 +434,14 @@ class Invariants:
                 continue
             if decision.reason == "Claimed" and not joins and name not in self._hearing.twins:
                 self._check_claim(views, at, name, decision)
+
+    def _note_false_alarm(self, at: float, name: str, decision: Decision) -> None:
+        """A speaker doubles D of a peer that was heard again at once, if the peer says that it never lost this one."""
+        if decision.reason == "PeerDead":
+            self._buried[name, decision.fields["node"]] = at
+        elif decision.reason == "PeerAlive":
+            buried_at = self._buried.pop((name, decision.fields["node"]), float("-inf"))
+            self._punctual = self._punctual and at > buried_at + DETECTION_S * self._pace
 
     def _was_handed_over(self, at: float, claimer: str, claim: Decision) -> bool:
         """Whether the holder has offered that to the claimer just now."""

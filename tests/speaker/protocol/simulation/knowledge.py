@@ -26,8 +26,9 @@ class Knowledge:
         """(node, session, life of its interface, owner, address) -> for how long the owner was heard by it."""
         self._known_at: dict[tuple[str, int, int, str, AddressText], float] = {}
         """And when that was the last time."""
-        self.lent: set[tuple[str, AddressText]] = set()
-        """(network, address) that somebody answers for in another's name, or did until nobody answered."""
+        self.lent_at: dict[tuple[str, AddressText], float] = {}
+        """(network, address) -> when somebody answered for it in another's name for the last time, or nobody answered
+        who did before."""
         self._holds: dict[tuple[str, AddressText, str], float] = {}
         """(network, address, who) -> since when it answers there."""
         self._asking: dict[tuple[str, ...], float] = {}
@@ -43,11 +44,10 @@ class Knowledge:
             network = view.network
             told: dict[str, list[tuple[str, int, int]]] = {}
             for address, answerers in network.answerers.items():
-                named = network.named.get(address, {})
-                if any(name != owner for name, owner in named.items()):
-                    self.lent.add((network.name, address))
-                elif named:
-                    self.lent.discard((network.name, address))
+                named, place = network.named.get(address, {}), (network.name, address)
+                lent = any(name != owner for name, owner in named.items())
+                if lent or (not named and self.lent_at.get(place, float("-inf")) > now - 2 * self._look_s):
+                    self.lent_at[place] = now
                 for owner in answerers:
                     key = (network.name, address, owner)
                     holds[key] = self._holds.get(key, now)
