@@ -11,6 +11,7 @@ the same epochs. Meanwhile another speaker *stands in* for the session: it answe
 - it is suspected or dead, and another speaker says that it stands in for it.
 
 While it is absent its claims count on each link on which somebody stands in for it, or should. It is able to nothing.
+On a link on which nobody could stand in for it when that began, it is dead.
 
 **Who stands in.** Where nobody does, or the stand-in dies, the speakers that could come in an order that is the same
 for all of them: by a hash of both nodes' names. One could whose kernel speaks on the link each family that the session
@@ -121,19 +122,21 @@ class Absences:
         return sorted(others, key=lambda each: blake2b(f"{node} {each}".encode(), digest_size=8).digest())
 
     def may_begin(self, peer: Peer, now: float) -> bool:
-        """Whether somebody could stand in for a peer wherever it lives, and all others would know what that means."""
+        """Whether somebody could stand in for a peer somewhere, and all others would know what that means."""
         roster = self._roster
-        links = [link for link, each in peer.sightings.items() if each.standing is not Standing.DEAD]
         return (
-            bool(links and peer.skills & STANDS_IN)
+            bool(peer.skills & STANDS_IN)
             and bool(peer.mirror.claims or not peer.mirror.in_step)
             and not peer.ignored
             and roster.settings.restart_mode is RestartMode.STAND_IN
             and roster.all_have(STANDS_IN)
             and peer.node not in roster.absences
             and len(roster.absences) < MAX_ABSENCES
-            and all(self.order_of(peer, link, now) for link in links)
+            and any(self._could_be_stood_in_for(peer, link, now) for link in peer.sightings)
         )
+
+    def _could_be_stood_in_for(self, peer: Peer, link: LinkName, now: float) -> bool:
+        return peer.sightings[link].standing is not Standing.DEAD and bool(self.order_of(peer, link, now))
 
     def speaks(self, link: LinkName, families: Set[Family]) -> bool:
         """Whether this node's kernel speaks these families on the link."""
@@ -154,16 +157,21 @@ class Absences:
             self._sessions.retire(peer.session)
         absence = self._roster.absences[peer.node] = Absence(peer, now)
         peer.restarting, peer.stand_in = False, 0
-        for sighting in peer.sightings.values():
+        news = News(changed=True)
+        for link, sighting in peer.sightings.items():
             sighting.able_since, sighting.starting = None, False
-            if sighting.standing is not Standing.DEAD:
+            if self._could_be_stood_in_for(peer, link, now):
                 sighting.standing = Standing.ALIVE
+            elif sighting.standing is not Standing.DEAD:
+                sighting.standing = Standing.DEAD
+                news.claims = claims_of(peer, f"death of {peer.node}")
         for (link, by), said in self._said.items():
             if peer.session in said and link in peer.sightings:
+                peer.sightings[link].standing = Standing.ALIVE
                 absence.on(link).note_stand_in(by)
         self._roster.report("PeerAway", node=peer.node, why=why)
         self._look_at = now
-        return News(changed=True)
+        return news
 
     def heard(self, link: LinkName, by: int, entries: Iterable[StoodIn], now: float) -> News:
         """A speaker, perhaps this one, says whom it stands in for on the link."""

@@ -172,9 +172,11 @@ class Owners:
         return best
 
     def is_served_on(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
-        """Whether the address is in the Plan, can be asked for on the link, and the peer answers for it there if it
-        holds it."""
-        return address in self._bundles.of and self.answers_there(address, link, peer, now)
+        """Whether the address is in the Plan, can be asked for on the link, and the peer owns it and answers for it
+        there. It withdraws what somebody else owns, perhaps without our hearing of it."""
+        if address not in self._bundles.of or not self.answers_there(address, link, peer, now):
+            return False
+        return self.owner_node(address, link) == peer.node
 
     def answers_there(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
         """Whether the address can be asked for on the link, and the peer answers for it there if it holds it."""

@@ -48,7 +48,7 @@ class Suspicion:
     nonces: dict[bytes, AddressText] = field(default_factory=dict)
     """Of the latest questions for addresses that it holds: only an answer with a proof made of one of them counts."""
     place: int = 0
-    """Of its addresses: which to ask for."""
+    """Of its addresses: which to ask for next, if none was proved."""
     first_asked_at: float = NEVER
     asked_at: float = NEVER
     """The first and the last of these questions."""
@@ -56,6 +56,8 @@ class Suspicion:
     """The latest time at which a peer says that it heard the suspect."""
     served_at: float = LONG_AGO
     """The suspect last proved that it answers for an address that it holds."""
+    served: AddressText | None = None
+    """That address."""
 
 
 @dataclass(slots=True)

@@ -52,6 +52,7 @@ from speaker.protocol.standing import Standing
 STANDS_IN_S = 60.0  # for one session
 AT_ONCE = 50  # addresses of which the answers are worked out, or what becomes of them, in one call
 REST_S = 0.01  # between such calls
+ENDED_S = 0.2  # for a process that says that it ends to have ended
 BACK_S = 0.5  # for the others to hear what the new session claims
 DOUBLE_S = 1.0  # beside one that comes before this node in the order
 LINGERS_S = 2.0  # for an address that is free to be claimed
@@ -72,8 +73,10 @@ class _Post:
     """Where, and since when the kernel is watched there."""
     ready: bool = False
     """The answers for all its addresses are worked out: it may be said."""
-    away: bool = False
-    """The session has ended: its claims are this node's to end."""
+    away_at: float = NEVER
+    """When the session was first found to be absent."""
+    ends_claims: bool = False
+    """Its process has ended: its claims are this node's to end."""
     ask_next: float = LONG_AGO
     witness_next: float = LONG_AGO
     """When others are to be asked on its links, while the kernel leaves questions unanswered."""
@@ -276,10 +279,13 @@ class StandIns:
         absence = self._absences.of(peer.node)
         if absence is None or absence.peer is not peer:
             return self._close(post, "it is absent no more", now)
-        if not post.away:
-            post.away = True
+        post.away_at = min(post.away_at, now)
+        if not post.ends_claims and now >= post.away_at + ENDED_S:
+            post.ends_claims = True
             self.follow(peer.mirror.claims)
         news.add(self._tell(post, now))
+        if not post.ends_claims:
+            self.look(post.away_at + ENDED_S)
         why = self._reason_to_end(post, now)
         if why:
             news.add(self._close(post, why, now, lives=True))
@@ -411,7 +417,7 @@ class StandIns:
             for post in self._posts.values():
                 if address in post.peer.mirror.claims:
                     self._work_out((address,))
-                    if post.away and (self._ends(address, post.peer.node, now) or self._is_lost(address, post)):
+                    if post.ends_claims and (self._ends(address, post.peer.node, now) or self._is_lost(address, post)):
                         self._set_free(address, post, now)
                         post.log.put(address, None)
         for post in self._posts.values():

@@ -6,8 +6,8 @@ about another suspect, or its kernel refused a knock (``knocking``). Then:
 1. The next heartbeat says so, at once. Each speaker that hears it says at once when it last heard the suspect.
 2. The suspect is asked by a unicast datagram, in each family in which it was heard, and by a question with a nonce for
    an address that it holds.
-3. Both are asked again after 50 ms, and each 100 ms while the suspicion lasts; for another address while none is
-   proved.
+3. Both are asked again after 50 ms, and each 100 ms while the suspicion lasts; for some other addresses while none is
+   proved, since it may have released the first ones without our hearing of it.
 
 **Proof of service.** Anybody can send ARP replies in a dead node's name, and some switches and access points do so in
 good faith. A reply counts only if it carries what a member of the cluster makes of the nonce of one of our latest
@@ -62,8 +62,9 @@ WAITING_S = 0.2  # between questions to third parties while fenced or isolated: 
 LONGEST_WAIT_S = 5.0  # between looks, whatever happens
 REST_S = 0.001  # between looks
 REST_OF_EACH_S = 0.00002  # the same, for each peer that is looked at
-LOOKED_AT = 1000  # claims of a suspect, to find one to ask for
-NONCES = 4  # of the latest questions to a suspect: an answer to an older one is no news
+LOOKED_AT = 300  # claims of a suspect, to find some to ask for
+ASKED_FOR = 3  # claims, in one question, of a suspect that has proved none of the last
+NONCES = 4 * ASKED_FOR  # of the latest questions to a suspect: an answer to an older one is no news
 BLOCKED_S = 1.0  # of a suspect that proves to be alive, until it is reported that its datagrams do not arrive
 BLOCKED_AGAIN_S = 600.0
 
@@ -193,13 +194,13 @@ class Suspicions:
         suspicion.ask_next = now + gap
         self._news.speak = True
         self._news.write_to(link, peer.node, sighting.contacts)
-        address = self._held_by(peer, suspicion, link, now)
-        if address is not None:
+        for address in (asked_for := self._held_by(peer, suspicion, link, now)):
             nonce = self._rng.getrandbits(8 * NONCE_OCTETS).to_bytes(NONCE_OCTETS)
             suspicion.nonces[nonce] = address
-            while len(suspicion.nonces) > NONCES:
-                del suspicion.nonces[next(iter(suspicion.nonces))]
             self._roster.emit(AskAddress(link, address, nonce=nonce))
+        while len(suspicion.nonces) > NONCES:
+            del suspicion.nonces[next(iter(suspicion.nonces))]
+        if asked_for:
             suspicion.asked_at = now
             suspicion.first_asked_at = min(suspicion.first_asked_at, now)
             ask_kernel(self._roster, sighting, link)
@@ -210,15 +211,20 @@ class Suspicions:
             return  # they prove that we hear
         self._ask_third_parties(link, self._roster.links[link])
 
-    def _held_by(self, peer: Peer, suspicion: Suspicion, link: LinkName, now: float) -> AddressText | None:
-        """An address that the peer should answer for on the link: another one where the last was not proved, since it
-        may have been released without our hearing of it."""
+    def _held_by(self, peer: Peer, suspicion: Suspicion, link: LinkName, now: float) -> list[AddressText]:
+        """Addresses for which the peer should answer on the link: the one that was just proved, or else some that were
+        not asked for lately."""
+        served = suspicion.served if suspicion.served_at >= suspicion.asked_at else None
+        if served is not None and self._serves(served, link, peer, now):
+            return [served]
         claims = list(peer.mirror.claims)
-        if suspicion.served_at < suspicion.asked_at:
-            suspicion.place += 1
         first = suspicion.place % len(claims) if claims else 0
-        in_order = islice(chain(claims[first:], claims[:first]), LOOKED_AT)
-        return next((address for address in in_order if self._serves(address, link, peer, now)), None)
+        in_order = enumerate(islice(chain(claims[first:], claims[:first]), LOOKED_AT), first + 1)
+        there = ((place, each) for place, each in in_order if self._serves(each, link, peer, now))
+        found = list(islice(there, 1 if suspicion.questions == 1 else ASKED_FOR))
+        if found:
+            suspicion.place = found[-1][0]
+        return [address for _, address in found]
 
     def _judge(
         self, peer: Peer, link: LinkName, sighting: Sighting, suspicion: Suspicion, now: float

@@ -50,7 +50,7 @@ class Witnesses:
         if not any(address == seen.sender and proves(nonce) for nonce, address in nonces.items()):
             return False
         if sighting.suspicion is not None:
-            sighting.suspicion.served_at = now
+            sighting.suspicion.served_at, sighting.suspicion.served = now, seen.sender
         return True
 
     def kernel(self, seen: NeighbourSeen, node: NodeName, now: float) -> None:

@@ -15,7 +15,7 @@ from speaker.protocol.effects import AskAddress
 from speaker.protocol.fencing import FenceEvent
 from speaker.protocol.peers import Peer
 from speaker.protocol.standing import Standing
-from tests.speaker.protocol.company import ETH0, ME, VIP, VIP6, B, C, address_of, mac_of
+from tests.speaker.protocol.company import ETH0, ETH1, ME, VIP, VIP6, B, C, address_of, mac_of
 from tests.speaker.protocol.restarts import Restarts, stood_in
 
 D = NodeName("d")
@@ -78,6 +78,21 @@ def test_who_speaks_too_few_families_is_not_in_the_order(
     restarts.hold(absent, VIP6)
     absent.sightings[ETH0].families = frozenset({Family.IPV4})
     assert NodeName("a") in restarts.absences.order_of(absent, ETH0, 0.0), "what it does not speak itself is not needed"
+
+
+def test_on_a_link_on_which_nobody_could_stand_in_the_session_is_dead_from_the_beginning() -> None:
+    restarts = Restarts()
+    restarts.company.link(ETH1, "10.1.0.97/16")
+    absent = restarts.speaker(B, VIP)
+    absent.sightings[ETH1] = restarts.company.peer(D, eth1=Standing.ALIVE).sightings[ETH1]
+    del restarts.roster.peers[D]
+    absent.sightings[ETH1].families = frozenset(Family)
+    restarts.hold(absent, VIP6)
+    assert restarts.absences.may_begin(absent, 1.0)
+    news = restarts.absences.begin(absent, "refused by its kernel", 1.0)
+    assert restarts.counts(B)
+    assert restarts.roster.claim_of(B, VIP, ETH1) is None, "this node speaks IPv4 alone"
+    assert set(news.claims) == {VIP, VIP6}
 
 
 def test_while_its_claims_are_not_known_one_has_to_speak_all_that_the_absent_session_does() -> None:

@@ -10,7 +10,7 @@ from speaker.plan import Bundle, BundleId, Candidate, Plan
 from speaker.protocol.effects import Decision
 from speaker.protocol.heartbeat import STOOD_IN_OCTETS, unpack_address
 from speaker.protocol.peers import Peer
-from speaker.protocol.standing_in import BACK_S, ENTRY_OCTETS, STANDS_IN_S
+from speaker.protocol.standing_in import BACK_S, ENDED_S, ENTRY_OCTETS, STANDS_IN_S
 from tests.speaker.protocol.company import ETH0, STRANGER_MAC, VIP, B, C, mac_of
 from tests.speaker.protocol.restarts import SESSION, Restarts
 
@@ -186,6 +186,7 @@ def test_what_was_not_answered_while_this_node_could_not_hear_does_not_count() -
 
 def test_what_leaves_the_plan_ends_on_the_sessions_behalf() -> None:
     stood_in = StoodIn()
+    stood_in.run(0.5 + ENDED_S)
     stood_in.ownership.set_plan(Plan(2, NodeName("a"), ()), 1.0)
     stood_in.stand_ins.follow([VIP])
     stood_in.look()
@@ -222,7 +223,11 @@ def test_a_claim_that_was_outranked_ends_when_its_session_has_and_not_before() -
     assert restarts.stand_ins
     assert VIP in peer.mirror.claims, "it is its own to withdraw"
     restarts.absences.begin(peer, "restarts", 1.2, ended=True)
-    for now in (1.2, 1.3):
+    for now in (1.2, 1.2 + ENDED_S - 0.01):
+        restarts.stand_ins.look(now)
+        restarts.stand_ins.review(now)
+    assert VIP in peer.mirror.claims, "its process may not have ended yet"
+    for now in (1.2 + ENDED_S, 1.3 + ENDED_S):
         restarts.stand_ins.look(now)
         restarts.stand_ins.review(now)
     assert VIP not in peer.mirror.claims

@@ -101,6 +101,24 @@ def test_a_suspicion_is_said_at_once_and_the_suspect_is_asked_twice_in_a_moment(
     assert len({each.nonce for each in asked}) == 2
 
 
+def test_a_suspect_is_asked_for_what_it_has_proved_or_else_for_some_others_each_time() -> None:
+    silence = Silence()
+    held = [AddressText(f"10.0.9.{number}") for number in range(1, 6)]
+    for address in held:
+        silence.company.claims(silence.peer, address)
+
+    def asked(now: float) -> list[AddressText]:
+        silence.company.effects.clear()
+        silence.check(now)
+        return [effect.target for effect in silence.company.effects if isinstance(effect, AskAddress) and effect.nonce]
+
+    assert asked(SUSPECTED_AT) == held[:1]
+    assert asked(SUSPECTED_AT + 0.05) == held[1:4]
+    silence.suspicion.served, silence.suspicion.served_at = held[2], SUSPECTED_AT + 0.06
+    assert asked(SUSPECTED_AT + 0.15) == held[2:3]
+    assert asked(SUSPECTED_AT + 0.25) == [held[4], *held[:2]], "it may have released the one since"
+
+
 def test_a_suspect_is_dead_after_d_and_its_claims_are_weighed() -> None:
     silence = Silence()
     died_at = silence.run(1.0)

@@ -24,7 +24,8 @@ G5  Nobody claims what a living node answers for, unless that node has just name
     from who is not on all of them; and a machine that shares its name is not told the claims of those who know the
     other one. Nor is it promised where frames are lost as well, since two questions are all that D has time for; nor
     where a firewall answers "port unreachable" and frames are late: that, and a question unanswered for 50 ms, is what
-    a dead speaker looks like.
+    a dead speaker looks like; nor where what is said to the group has just ceased to pass, and frames or speakers are
+    late: there is one question, by unicast, in the rest of D.
 G6  Nobody answers for an address on a network where it does not belong, who is or was on the one where it does, or
     hears somebody who is.
 G8  Nobody answers for an address on an interface that does not speak its family.
@@ -478,7 +479,8 @@ class Invariants:
             for holder in next(before, frozenset[str]()) - {claimer} - self._hearing.twins:
                 if not view.mutual(claimer, holder) and view.network.weather.loss:
                     continue
-                if holder in view.network.rejecting and self._are_late(view.network):
+                unnoticed = not view.unnoticed.isdisjoint({(claimer, holder), (holder, claimer)})
+                if (holder in view.network.rejecting or unnoticed) and self._are_late(view.network):
                     continue
                 detection_s = self.detection({claimer})
                 if self._knowledge.should_keep_off(view, claimer, holder, address, at=at, detection_s=detection_s):

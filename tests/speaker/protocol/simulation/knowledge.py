@@ -49,6 +49,8 @@ class Knowledge:
                 if lent or (not named and self.lent_at.get(place, float("-inf")) > now - 2 * self._look_s):
                     self.lent_at[place] = now
                 for owner in answerers:
+                    if named.get(owner, owner) != owner:
+                        continue  # it answers in another one's name, and holds nothing by that
                     key = (network.name, address, owner)
                     holds[key] = self._holds.get(key, now)
                     if owner not in told:

@@ -179,6 +179,26 @@ def test_who_restarts_is_stood_in_for_by_one_that_speaks_its_addresses_families(
         assert_each_is_answered_by_one(world)
 
 
+def test_a_link_of_its_own_family_keeps_nobody_from_standing_in_elsewhere() -> None:
+    """The storage network speaks IPv6 on the holder alone, where none of its addresses is answered."""
+    for seed in SEEDS:
+        world, storage = with_storage(seed)
+        world.speak(world.network, BOTH, "fd10")
+        world.speak(storage, IPV4)
+        Invariants(world, owners_stay=False)
+        world.start_all(spread=0.3)
+        world.set_bundles([bundle_of("b0", [A, A6], world.nodes)])
+        world.run(40.0)
+        holder = owner_of(world, A)
+        world.set_families(holder, world.nodes[holder].interfaces[1], BOTH)
+        world.run(3.0)
+        changes = len(world.owner_changes)
+        world.restart(holder, 1.0)
+        world.run(5.0)
+        assert stand_ins(world), world.story()
+        assert all(answerers == {holder} for _, _, answerers in world.owner_changes[changes:]), world.story()
+
+
 def test_who_restarts_releases_at_once_what_nobody_could_stand_in_for() -> None:
     for seed in SEEDS:
         world = world_of(seed, BOTH, IPV4, IPV6)
