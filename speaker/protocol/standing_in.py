@@ -73,8 +73,6 @@ class _Post:
     """Where, and since when the kernel is watched there."""
     ready: bool = False
     """The answers for all its addresses are worked out: it may be said."""
-    away_at: float = NEVER
-    """When the session was first found to be absent."""
     ends_claims: bool = False
     """Its process has ended: its claims are this node's to end."""
     ask_next: float = LONG_AGO
@@ -279,13 +277,12 @@ class StandIns:
         absence = self._absences.of(peer.node)
         if absence is None or absence.peer is not peer:
             return self._close(post, "it is absent no more", now)
-        post.away_at = min(post.away_at, now)
-        if not post.ends_claims and now >= post.away_at + ENDED_S:
+        news.add(self._tell(post, now))
+        if not post.ends_claims and now >= absence.since + ENDED_S:
             post.ends_claims = True
             self.follow(peer.mirror.claims)
-        news.add(self._tell(post, now))
-        if not post.ends_claims:
-            self.look(post.away_at + ENDED_S)
+        elif not post.ends_claims:
+            self.look(absence.since + ENDED_S)
         why = self._reason_to_end(post, now)
         if why:
             news.add(self._close(post, why, now, lives=True))
