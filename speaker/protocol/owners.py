@@ -229,18 +229,21 @@ class Owners:
             here = frozenset(name for name, owner in owners if owner is not None and owner.node == self._roster.node)
         return here
 
-    def is_of_others(self, address: AddressText, now: float) -> bool:
-        """Whether other nodes own the address wherever that matters on this node."""
-        links = [place.link for place in self.counts(address, now)] or self.links_of(address, now)
-        owners = [self.owner_node(address, link) for link in links]
-        return bool(owners) and all(owner not in (None, self._roster.node) for owner in owners)
+    def decisive_links(self, address: AddressText, now: float) -> Iterable[LinkName]:
+        """The links on this node that decide whether the address is lost: where it matters who owns it, or all of its
+        links where that matters on none."""
+        return [place.link for place in self.counts(address, now)] or self.links_of(address, now)
+
+    def is_of_others(self, address: AddressText, links: Iterable[LinkName], node: NodeName) -> bool:
+        """Whether other nodes than this one own the address on all of these links, of which there are some."""
+        owners = {self.owner_node(address, link) for link in links}
+        return bool(owners) and owners.isdisjoint({None, node})
 
     def rivals(self, address: AddressText, now: float) -> tuple[Owner | None, bool]:
         """For an address that this node claims: the owner that leaves it nothing, if there is one; and whether some
         lower claim lives beside its own."""
         winner, lost, kept = None, True, False
-        counts = [place.link for place in self.counts(address, now)]
-        for link in counts or self.links_of(address, now):
+        for link in self.decisive_links(address, now):
             rival = self.rival(address, link)
             if rival is None:
                 lost = False

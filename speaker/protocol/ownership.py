@@ -316,7 +316,7 @@ class Ownership:
             bundle = self._bundles.of.get(address)
             if bundle is None or address in self.log.claims or self.owners.is_unspoken(address, now):
                 continue
-            if self.owners.is_of_others(address, now):
+            if self.owners.is_of_others(address, self.owners.decisive_links(address, now), self._roster.node):
                 continue
             self.log.put(address, claim._replace(links=self.owners.claimed_for(bundle, now)))
             self.owners.note_epoch(address, claim.epoch)

@@ -434,10 +434,9 @@ class StandIns:
 
     def _is_lost(self, address: AddressText, post: _Post) -> bool:
         """Whether the address is other nodes' on all links where the session lives, as far as this node can tell."""
-        sightings = post.peer.sightings
-        lives = {link for link, each in sightings.items() if each.standing is not Standing.DEAD}
-        owners = {self._owners.owner_node(address, link) for link in post.links}
-        return post.links.keys() >= lives and owners.isdisjoint({None, post.peer.node})
+        peer = post.peer
+        lives = {link for link, each in peer.sightings.items() if each.standing is not Standing.DEAD}
+        return post.links.keys() >= lives and self._owners.is_of_others(address, post.links, peer.node)
 
     def take_steps(self) -> list[tuple[int, ClaimStep]]:
         """Steps of sessions' claims, to be said on their behalf."""

@@ -9,14 +9,12 @@ from contextlib import ExitStack
 import pytest
 
 from cluster.objects import AddressText
-from speaker.protocol.settings import Settings
 from speaker.wire.heartbeats.port import HEARTBEAT_PORT
 from tests.waiting import wait_until
 from tests.wire.network import Wire, WireHost
-from tests.wire.speakers import Speaker, bundle
+from tests.wire.speakers import SETTINGS, Speaker, bundle
 
 VIP = AddressText("192.0.2.200")
-SETTINGS = Settings()
 
 pytestmark = pytest.mark.lab
 

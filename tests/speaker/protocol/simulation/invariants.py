@@ -418,7 +418,8 @@ class Invariants:
     # ---------------------------------------------------------------------------------------------- G5, G6, G7
 
     def _check_kept(self, views: list[WhoHearsWhom], hearing_since: float) -> None:
-        """``hearing_since`` the last fault each hears whom the views say."""
+        """``hearing_since``: from when on each hears whom the views say, which is the last fault. A claim of before, a
+        moment ago, is not judged by them."""
         decisions = self.world.decisions[self._decisions_seen :]
         self._decisions_seen = len(self.world.decisions)
         for at, name, decision in decisions:
