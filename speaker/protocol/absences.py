@@ -167,8 +167,8 @@ class Absences:
                 news.claims = claims_of(peer, f"death of {peer.node}")
         for (link, by), said in self._said.items():
             if peer.session in said and link in peer.sightings:
-                peer.sightings[link].standing = Standing.ALIVE
                 absence.on(link).note_stand_in(by)
+                news.add(self._count_on(peer, peer.sightings[link]))
         self._roster.report("PeerAway", node=peer.node, why=why)
         self._look_at = now
         return news
@@ -212,12 +212,16 @@ class Absences:
             peer.sightings[link] = sighting
             self._roster.by_mac[mac] = peer.node
         absence.on(link).note_stand_in(by)
-        if sighting.standing is Standing.DEAD:
-            sighting.standing = Standing.ALIVE
-            news.changed = True
-            news.claims.update(claims_of(peer, f"absence of {peer.node}"))
+        news.add(self._count_on(peer, sighting))
         news.changed |= self._mirrors.note(peer, entry.version, entry.digest, now)
         return news
+
+    def _count_on(self, peer: Peer, sighting: Sighting) -> News:
+        """The claims of an absent session count where it was heard so."""
+        if sighting.standing is not Standing.DEAD:
+            return NO_NEWS
+        sighting.standing = Standing.ALIVE
+        return News(changed=True, claims=claims_of(peer, f"absence of {peer.node}"))
 
     def _absence_of(self, entry: StoodIn, now: float, news: News) -> Absence | None:
         """The absence that a speaker tells of, if that may be so."""

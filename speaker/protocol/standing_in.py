@@ -9,7 +9,9 @@ nothing moves: no client, no switch and no flow learns of anything.
    was heard, and says so in its heartbeats from then on: when it answers for all of them.
 3. When the speaker is gone it asks the node's kernel for the node's own address every 100 ms, and every 15 ms once 150
    ms have passed without an answer. After the detection floor without an answer, with a frame of somebody else since,
-   the node is dead there: the stand-in says so by standing in no more, and the others take over.
+   the node is dead there: the stand-in says so by standing in no more, and the others take over. While nobody else is
+   heard either, this node may be the one that is cut off, as ``suspicion`` says under *Isolation*: silence counts from
+   when somebody is, and after 3.5 s more without a frame of anybody the node is taken for dead.
 4. It speaks for the session: who lacks claims of it asks the stand-in. A claim ends on the session's behalf when its
    address leaves the Plan, or when the Plan has the node as no candidate any more, or as one that is drained or whose
    endpoints are ending, and another node can hold the address. It also ends when another node's is higher wherever the
@@ -71,6 +73,8 @@ class _Post:
     since: float
     links: dict[LinkName, float] = field(default_factory=dict)
     """Where, and since when the kernel is watched there."""
+    deaf: set[LinkName] = field(default_factory=set)
+    """Where nobody at all was heard while the kernel was silent for longer than the floor."""
     ready: bool = False
     """The answers for all its addresses are worked out: it may be said."""
     ends_claims: bool = False
@@ -86,8 +90,10 @@ class _Post:
 
 @dataclass(slots=True)
 class _Free:
-    """An address that a node's session does not hold any more, and that is answered for until it is claimed."""
+    """An address that a session does not hold any more, and that is answered for until it is claimed."""
 
+    peer: Peer
+    """The session."""
     macs: dict[LinkName, Mac]
     until: float
 
@@ -353,10 +359,20 @@ class StandIns:
                 post.links[link] = now
                 continue
             heard_at = max(sighting.kernel_at, since)
-            if now - heard_at > floor and self._hears(link, heard_at, now):
-                self._roster.report("NodeDead", node=post.peer.node, link=link, silent_ms=int((now - heard_at) * 1000))
-                news.add(self._leave(post, link, now))
-                continue
+            if now - heard_at > floor:
+                hears = self._hears(link, heard_at, now)
+                if hears and link in post.deaf:  # the kernel could not reach us either: its silence counts from now
+                    post.deaf.discard(link)
+                    post.links[link] = now
+                    continue
+                if hears or self._is_alone(link, heard_at + floor, now):
+                    silent_ms = int((now - heard_at) * 1000)
+                    self._roster.report("NodeDead", node=post.peer.node, link=link, silent_ms=silent_ms)
+                    news.add(self._leave(post, link, now))
+                    continue
+                post.deaf.add(link)
+            else:
+                post.deaf.discard(link)
             if asks:
                 ask_kernel(self._roster, sighting, link)
             if now - heard_at > DOUBTFUL_S:
@@ -375,6 +391,7 @@ class StandIns:
     def _leave(self, post: _Post, link: LinkName, now: float) -> News:
         """Stand in on the link no more: others take over there."""
         del post.links[link]
+        post.deaf.discard(link)
         self._work_out(post.peer.mirror.claims)
         news = News(speak=True)
         news.add(self._absences.heard(link, self._session, self.said_on(link), now))
@@ -387,7 +404,15 @@ class StandIns:
             return True
         others = any(each.standing is not Standing.DEAD for _, each in self._roster.on(link))
         known = here.gateway_at > recently or any(at > recently for _, at in here.neighbours.values())
-        return not others and not known
+        return not (others or known or here.came_up)
+
+    def _is_alone(self, link: LinkName, since: float, now: float) -> bool:
+        """Whether nobody was heard on the link for so long that who is silent is taken for dead."""
+        here = self._roster.links[link]
+        if here.came_up or (now < since + self._roster.settings.alone_s and not here.alone):
+            return False
+        here.alone = True
+        return True
 
     def excuse(self, now: float) -> None:
         """This node could not hear for a while: no kernel's silence from before counts."""
@@ -410,6 +435,7 @@ class StandIns:
         for address in list(islice(self._changed, AT_ONCE)):
             del self._changed[address]
             if address in self._free:
+                self._end_where_claimed(self._free[address], address)
                 self._work_out((address,))
             for post in self._posts.values():
                 if address in post.peer.mirror.claims:
@@ -473,5 +499,14 @@ class StandIns:
         else:
             links = self._owners.links_of_unnamed(address, now) & post.links.keys()
         macs = {link: peer.sightings[link].mac for link in links if link in peer.sightings}
-        self._free[address] = _Free(macs, now + LINGERS_S)
+        self._free[address] = _Free(peer, macs, now + LINGERS_S)
         self.look(now + LINGERS_S)
+
+    def _end_where_claimed(self, free: _Free, address: AddressText) -> None:
+        """Forget the links where somebody holds the address now: what becomes of it later is the holder's to say."""
+        absence = self._absences.of(free.peer.node)
+        counts = absence is not None and absence.peer is free.peer
+        for link in list(free.macs):
+            owner = self._owners.owner_node(address, link) if link in self._roster.links else None
+            if owner is not None and not (counts and owner == free.peer.node):
+                del free.macs[link]

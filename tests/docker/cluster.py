@@ -125,7 +125,7 @@ class Cluster:
         """Our manifests, two Nodes, a pool and a Service; and what kubelets would give the daemons."""
         wait_until(self._answers, START_S, "kube-apiserver is not ready")
         self.kubectl("apply", "-f", "-", stdin=MANIFEST.read_text())
-        self.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=60s")
+        self.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=120s")
         for daemon in self._images:
             token = self.kubectl("create", "token", f"berthlb-{daemon}", f"--namespace={NAMESPACE}")
             (self._directory / daemon / "token").write_text(token.strip())

@@ -35,6 +35,9 @@ LIVENESS = "berthlb-liveness"
 MANIFEST = ROOT / "deploy/berthlb.yaml"
 PORT = 6443
 START_S = 60.0  # about five, alone on two cores
+HUNG_S = 300.0
+"""A kubectl that takes longer will not end."""
+UNDEFINED_S = 150.0  # kube-apiserver looks for a minute whether the last object of the kind is gone, then starts again
 ADMIN_TOKEN = "admin"
 DEFINITION = "CustomResourceDefinition"
 MORTAL = ("setpriv", "--pdeathsig", "KILL")
@@ -126,7 +129,7 @@ class ControlPlane:
             self.kubectl("apply", "-f", str(self._definitions))
             rest = [each for each in yaml.safe_load_all(self._manifest.read_text()) if each["kind"] != DEFINITION]
             self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rest))
-        self.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=30s")
+        self.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=120s")
         return self
 
     def end(self) -> None:
@@ -144,7 +147,18 @@ class ControlPlane:
     def try_kubectl(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         command = [program("kubectl"), f"--kubeconfig={self.kubeconfig()}", *arguments]
         home = {"HOME": str(self._directory), "PATH": os.environ["PATH"]}
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60, env=home)
+        return subprocess.run(
+            command, input=stdin, capture_output=True, text=True, check=False, timeout=HUNG_S, env=home
+        )
+
+    def undefine(self, *named: str) -> None:
+        """Delete definitions with all their objects. ``named``: as for ``kubectl delete``."""
+        self.kubectl("delete", *named, "--ignore-not-found", "--wait=false")
+
+        def are_gone() -> bool:
+            return not self.kubectl("get", "crd", "-o", "jsonpath={.items[?(@.metadata.deletionTimestamp)].status}")
+
+        wait_until(are_gone, UNDEFINED_S, f"definitions do not go; the servers' logs are in {self._directory}")
 
     def kubeconfig(self, token: str = ADMIN_TOKEN, *, on_the_wire: bool = False) -> Path:
         """A kubeconfig for the bearer of a token, in this process's network or for hosts ``on_the_wire``."""

@@ -89,7 +89,7 @@ def test_without_a_kind_that_metallb_0_15_did_not_have_services_are_served(
     assert not said(controller, "write failed")
     try:
         plane.kubectl("apply", "-f", definition)
-        plane.kubectl("wait", "--for=condition=Established", "-f", definition, "--timeout=30s")
+        plane.kubectl("wait", "--for=condition=Established", "-f", definition, "--timeout=120s")
         result = (
             "get",
             "configurationstate",
@@ -102,7 +102,7 @@ def test_without_a_kind_that_metallb_0_15_did_not_have_services_are_served(
         )
         wait_until(lambda: '"result":"Valid"' in plane.kubectl(*result), 60)
     finally:
-        plane.kubectl("delete", "-f", definition)
+        plane.undefine("-f", definition)
     assert address(plane, name, "web") == "10.40.0.0"
 
 

@@ -10,6 +10,7 @@ from speaker.protocol.claims import Claim, ClaimLog
 from speaker.protocol.foreign import ForeignSpeakers
 from speaker.protocol.heartbeat import STANDS_IN, ClaimStep, StoodIn, WireClaim, pack_address
 from speaker.protocol.mirrors import Mirrors
+from speaker.protocol.news import News
 from speaker.protocol.ownership import Ownership
 from speaker.protocol.peers import Peer
 from speaker.protocol.sessions import Sessions
@@ -51,6 +52,10 @@ class Restarts:
         claims = tuple(WireClaim(pack_address(address), epoch, 0) for address in addresses)
         self.mirrors.take(peer, ClaimStep(peer.mirror.version + 1, claims), 0.0)
 
+    def release(self, peer: Peer, *addresses: AddressText) -> None:
+        """It is heard to claim these no more."""
+        self.hold(peer, *addresses, epoch=0)
+
     def dies(self, peer: Peer) -> None:
         peer.sightings[ETH0].standing = Standing.DEAD
 
@@ -61,10 +66,10 @@ class Restarts:
         """Whether the node's claim counts."""
         return self.roster.claim_of(node, address, ETH0) is not None
 
-    def says_to_stand_in(self, by: Peer, *sessions: Peer, now: float) -> None:
+    def says_to_stand_in(self, by: Peer, *sessions: Peer, now: float) -> News:
         """A speaker's heartbeat says for whom it stands in."""
         said = [stood_in(peer.node, peer.session, peer.mirror.version, peer.mirror.digest) for peer in sessions]
-        self.absences.heard(ETH0, by.session, said, now)
+        return self.absences.heard(ETH0, by.session, said, now)
 
     def own_former_session(self, by: Peer, addresses: list[AddressText], now: float = 0.0) -> Peer:
         """Another speaker stands in for the session that this node had before, and tells its claims."""

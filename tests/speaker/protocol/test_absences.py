@@ -196,9 +196,10 @@ def test_who_was_taken_for_dead_is_absent_once_somebody_stands_in() -> None:
     other, peer = restarts.speaker(C), restarts.speaker(B, VIP)
     restarts.dies(peer)
     assert not restarts.counts(B)
-    restarts.says_to_stand_in(other, peer, now=1.0)
+    news = restarts.says_to_stand_in(other, peer, now=1.0)
     assert restarts.is_absent(B)
     assert restarts.counts(B)
+    assert VIP in news.claims, "who has taken it meanwhile finds out"
 
 
 def test_a_member_makes_no_more_sessions_absent_than_there_may_be() -> None:
