@@ -198,7 +198,7 @@ class Roster:
             here.gateway_at > since
             or here.frame_at > since
             or any(at > since for _, at in here.neighbours.values())
-            or any(sighting.heard_at > since for _, sighting in self.on(link))
+            or any(max(sighting.heard_at, sighting.kernel_at) > since for _, sighting in self.on(link))
         )
 
     def behind(self, link: LinkName, now: float, patience: float) -> bool:

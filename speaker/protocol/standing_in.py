@@ -61,6 +61,7 @@ LINGERS_S = 2.0  # for an address that is free to be claimed
 DOUBTFUL_S = 0.15  # without an answer of the kernel: one was lost
 QUICK_GAP_S = 0.015  # between questions then
 WITNESS_GAP_S = 0.05  # between questions to others then: one of them shows that this node hears
+WITNESSES = 3  # speakers that are asked, besides gateways and neighbours
 ENTRY_OCTETS = 90  # of a heartbeat, for one session, besides its node's name
 
 
@@ -379,6 +380,7 @@ class StandIns:
                 doubtful = True
                 if now >= post.witness_next and not self._roster.third_party_since(link, heard_at):
                     self._roster.links[link].ask_next = news.look_at = now
+                    self._ask_speakers(post, link)
         if news.look_at <= now:
             post.witness_next = now + WITNESS_GAP_S
         if not post.links:
@@ -387,6 +389,13 @@ class StandIns:
             post.ask_next = now + (QUICK_GAP_S if doubtful else settings.interval_s)
         self.look(post.ask_next)
         return news
+
+    def _ask_speakers(self, post: _Post, link: LinkName) -> None:
+        """Have the kernels of some other speakers show that this node hears: who holds nothing speaks once a second."""
+        others = (each for peer, each in self._roster.on(link) if peer.node != post.peer.node)
+        alive = (each for each in others if each.standing is Standing.ALIVE)
+        for sighting in islice(alive, WITNESSES):
+            ask_kernel(self._roster, sighting, link)
 
     def _leave(self, post: _Post, link: LinkName, now: float) -> News:
         """Stand in on the link no more: others take over there."""

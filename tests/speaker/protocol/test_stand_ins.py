@@ -7,11 +7,11 @@ from msgspec.structs import replace
 from cluster.objects import AddressText, NodeName
 from speaker.link import Mac
 from speaker.plan import Bundle, BundleId, Candidate, Plan
-from speaker.protocol.effects import Decision
+from speaker.protocol.effects import AskAddress, Decision
 from speaker.protocol.heartbeat import STOOD_IN_OCTETS, unpack_address
 from speaker.protocol.peers import Peer
 from speaker.protocol.standing_in import BACK_S, ENDED_S, ENTRY_OCTETS, STANDS_IN_S
-from tests.speaker.protocol.company import ETH0, STRANGER_MAC, VIP, B, C, mac_of
+from tests.speaker.protocol.company import ETH0, STRANGER_MAC, VIP, B, C, address_of, mac_of
 from tests.speaker.protocol.restarts import SESSION, Restarts
 
 D_S = 0.35
@@ -191,6 +191,18 @@ def test_while_nobody_else_is_heard_either_it_is_none_for_three_and_a_half_secon
     silent_s = silent_since(stood_in, third=False)
     assert D_S + alone_s - STEP_S < silent_s < D_S + alone_s + 3 * STEP_S
     assert stood_in.roster.links[ETH0].alone
+
+
+def test_the_kernels_of_other_speakers_show_that_this_node_hears() -> None:
+    """Who holds nothing speaks once a second. A stand-in that waited for that would take itself for cut off."""
+    stood_in = StoodIn()
+    stood_in.run(2.0)
+    stood_in.company.effects.clear()
+    stood_in.run(2.0 + D_S - STEP_S, kernel=False, third=False)
+    assert AskAddress(ETH0, address_of(C), mac_of(C)) in stood_in.company.effects
+    stood_in.other.sightings[ETH0].kernel_at = stood_in.now
+    stood_in.run(2.0 + D_S + 2 * STEP_S, kernel=False, third=False)
+    assert "NodeDead" in stood_in.company.decisions()
 
 
 def test_when_this_node_was_cut_off_the_silence_counts_from_the_end_of_that() -> None:

@@ -19,13 +19,13 @@ G4  Nothing of this needs the API: schedules freeze it.
     A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long
     as somebody there knows by its own Plan that it served lately, and by having heard the owner that it had one.
 G5  Nobody claims what a living node answers for, unless that node has just named it as its successor, and whatever else
-    is broken: whose claim was heard once is not taken for dead as long as ARP passes between the two from then on,
-    though no datagram does. Parts of a bundle that two hold come together; an address of several networks may be taken
-    from who is not on all of them; and a machine that shares its name is not told the claims of those who know the
-    other one. Nor is it promised where frames are lost as well, since two questions are all that D has time for; nor
-    where a firewall answers "port unreachable" and frames are late: that, and a question unanswered for 50 ms, is what
-    a dead speaker looks like; nor where what is said to the group has just ceased to pass, and frames or speakers are
-    late: there is one question, by unicast, in the rest of D.
+    is broken: whose claim was heard once is not taken for dead as long as ARP passes between the two from then on (or
+    Neighbour Discovery, as the address is asked for), though no datagram does. Parts of a bundle that two hold come
+    together; an address of several networks may be taken from who is not on all of them; and a machine that shares its
+    name is not told the claims of those who know the other one. Nor is it promised where frames are lost as well, since
+    two questions are all that D has time for; nor where a firewall answers "port unreachable" and frames are late:
+    that, and a question unanswered for 50 ms, is what a dead speaker looks like; nor where what is said to the group
+    has just ceased to pass, and frames or speakers are late: there is one question, by unicast, in the rest of D.
 G6  Nobody answers for an address on a network where it does not belong, who is or was on the one where it does, or
     hears somebody who is.
 G8  Nobody answers for an address on an interface that does not speak its family.
@@ -47,7 +47,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cluster.addresses import Family
+from cluster.addresses import Family, family_of
 from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.plan import Bundle
@@ -89,10 +89,6 @@ PROMISES = {
     "G8": "nobody answers on an interface that does not speak the address's family",
     "END": "when everything is healed, one node answers for each address, and nobody for any other",
 }
-
-
-def family_of(address: AddressText) -> Family:
-    return Family.IPV6 if ":" in address else Family.IPV4
 
 
 class BrokenPromiseError(AssertionError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cluster.addresses import family_of
 from cluster.objects import AddressText
 from speaker.plan import Bundle
 from tests.speaker.protocol.simulation.hearing import WhoHearsWhom
@@ -32,7 +33,7 @@ class Knowledge:
         self._holds: dict[tuple[str, AddressText, str], float] = {}
         """(network, address, who) -> since when it answers there."""
         self._asking: dict[tuple[str, ...], float] = {}
-        """(network, one, other) -> since when ARP passes between them."""
+        """(network, one, other, family) -> since when ARP or Neighbour Discovery passes between them."""
 
     def note(self, views: list[WhoHearsWhom], pace: float) -> None:
         """For how long each session has heard an owner of each address, which node answers for what, and which ones ARP
@@ -62,9 +63,10 @@ class Knowledge:
             for name, interface in view.there.items():
                 for other, theirs in view.there.items():
                     if name < other and view.asks(name, other):
-                        pair = (network.name, name, other)
                         came_up_at = max(interface.came_up_at, theirs.came_up_at)
-                        asking[pair] = max(self._asking.get(pair, now), came_up_at)
+                        for family in interface.families & theirs.families:
+                            pair = (network.name, name, other, family.name)
+                            asking[pair] = max(self._asking.get(pair, now), came_up_at)
         self._holds, self._asking = holds, asking
 
     def _told_by(self, view: WhoHearsWhom, owner: str) -> Iterator[tuple[str, int, int]]:
@@ -95,7 +97,8 @@ class Knowledge:
         """Whether the claimer has heard the holder for long enough to know that it holds the address, and could go on
         asking it all the while."""
         held = at - self._holds.get((view.network.name, address, holder), at)
-        asking = at - self._asking.get((view.network.name, *sorted((claimer, holder))), at)
+        pair = (view.network.name, *sorted((claimer, holder)), family_of(address).name)
+        asking = at - self._asking.get(pair, at)
         enough = ASKED_S * self._pace + detection_s
         life = view.there[claimer].life if claimer in view.there else 0
         known = (claimer, self._world.nodes[claimer].sessions, life, holder, address)
