@@ -14,8 +14,8 @@ The parts:
 - Who should be there, by the API, and is not heard: ``expected``.
 - Who lives: ``suspicion`` finds it out, and ``standing`` says what that changes.
 - Who starts: ``starting`` says when this speaker may claim. Until then it listens.
-- Who restarts: ``absences`` knows whose claims count although they are not heard, ``standing_in`` answers for others,
-  ``restarting`` ends this speaker, and ``resuming`` has it hold again what it held.
+- Who restarts: ``absences`` knows whose claims count although they are not heard, ``standing_in`` answers for others
+  and has their ``watched_kernel``, ``restarting`` ends this speaker, and ``resuming`` has it hold again what it held.
 - Who holds what, and who answers: ``ownership`` claims and releases, ``former`` knows who held it before a start of the
   whole cluster, ``answers`` tells the responder, and ``fencing`` keeps a link silent where this node may not know who
   has taken over.

@@ -1,4 +1,4 @@
-"""This node's part as a stand-in: answers for the addresses of speakers that restart, and watches their nodes' kernels.
+"""This node's part as a stand-in: answers for the addresses of speakers that restart.
 
 A stand-in keeps the addresses of another speaker's session answered while that speaker is away (``absences``), so that
 nothing moves: no client, no switch and no flow learns of anything.
@@ -7,11 +7,8 @@ nothing moves: no client, no switch and no flow learns of anything.
    Or it is this node's turn to stand in for one that is gone (``absences``).
 2. The stand-in answers for the session's addresses with the node's MAC in the answer, on the links on which the session
    was heard, and says so in its heartbeats from then on: when it answers for all of them.
-3. When the speaker is gone it asks the node's kernel for the node's own address every 100 ms, and every 15 ms once 150
-   ms have passed without an answer. After the detection floor without an answer, with a frame of somebody else since,
-   the node is dead there: the stand-in says so by standing in no more, and the others take over. While nobody else is
-   heard either, this node may be the one that is cut off, as ``suspicion`` says under *Isolation*: silence counts from
-   when somebody is, and after 3.5 s more without a frame of anybody the node is taken for dead.
+3. When the speaker is gone it watches the node's kernel (``watched_kernel``). Where that is dead the stand-in says so
+   by standing in no more, and the others take over.
 4. It speaks for the session: who lacks claims of it asks the stand-in. A claim ends on the session's behalf when its
    address leaves the Plan, or when the Plan has the node as no candidate any more, or as one that is drained or whose
    endpoints are ending, and another node can hold the address. It also ends when another node's is higher wherever the
@@ -33,14 +30,14 @@ Not promised: that connections survive whose packets need the ended process. The
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO, NEVER
 from speaker.link import LinkName, Mac
 from speaker.plan import DRAINED_TIER
-from speaker.protocol.absences import Absences, ask_kernel, needed
+from speaker.protocol.absences import Absences, needed
 from speaker.protocol.bundles import candidate_of
 from speaker.protocol.claims import ClaimLog
 from speaker.protocol.heartbeat import MAX_STOOD_IN, STOOD_IN_OCTETS, ClaimStep, StoodIn, pack_address, pack_families
@@ -50,6 +47,7 @@ from speaker.protocol.ownership import Ownership
 from speaker.protocol.peers import Peer
 from speaker.protocol.roster import Roster
 from speaker.protocol.standing import Standing
+from speaker.protocol.watched_kernel import WatchedKernel
 
 STANDS_IN_S = 60.0  # for one session
 AT_ONCE = 50  # addresses of which the answers are worked out, or what becomes of them, in one call
@@ -58,10 +56,6 @@ ENDED_S = 0.2  # for a process that says that it ends to have ended
 BACK_S = 0.5  # for the others to hear what the new session claims
 DOUBLE_S = 1.0  # beside one that comes before this node in the order
 LINGERS_S = 2.0  # for an address that is free to be claimed
-DOUBTFUL_S = 0.15  # without an answer of the kernel: one was lost
-QUICK_GAP_S = 0.015  # between questions then
-WITNESS_GAP_S = 0.05  # between questions to others then: one of them shows that this node hears
-WITNESSES = 3  # speakers that are asked, besides gateways and neighbours
 ENTRY_OCTETS = 90  # of a heartbeat, for one session, besides its node's name
 
 
@@ -71,18 +65,13 @@ class _Post:
 
     peer: Peer
     log: ClaimLog
+    kernel: WatchedKernel
+    """Of its node; its links are those on which this node stands in."""
     since: float
-    links: dict[LinkName, float] = field(default_factory=dict)
-    """Where, and since when the kernel is watched there."""
-    deaf: set[LinkName] = field(default_factory=set)
-    """Where nobody at all was heard while the kernel was silent for longer than the floor."""
     ready: bool = False
     """The answers for all its addresses are worked out: it may be said."""
     ends_claims: bool = False
     """Its process has ended: its claims are this node's to end."""
-    ask_next: float = LONG_AGO
-    witness_next: float = LONG_AGO
-    """When others are to be asked on its links, while the kernel leaves questions unanswered."""
     back_at: float = NEVER
     """When the node's new session was first heard to hold everything."""
     double_since: float = NEVER
@@ -132,7 +121,7 @@ class StandIns:
 
     def sessions(self) -> list[tuple[int, frozenset[LinkName]]]:
         """Those that this node stands in for, and where."""
-        return [(session, frozenset(post.links)) for session, post in self._posts.items()]
+        return [(session, frozenset(post.kernel.links)) for session, post in self._posts.items()]
 
     def log_of(self, session: int) -> ClaimLog | None:
         """The claims of a session that this node stands in for."""
@@ -144,7 +133,7 @@ class StandIns:
         entries = []
         for session, post in self._posts.items():
             sighting = post.peer.sightings.get(link)
-            if not post.ready or link not in post.links or sighting is None:
+            if not post.ready or link not in post.kernel.links or sighting is None:
                 continue
             addresses = tuple(map(pack_address, sighting.addresses))
             families, log = pack_families(sighting.families), post.log
@@ -159,7 +148,7 @@ class StandIns:
         macs = {}
         for post in self._posts.values():
             if address in post.peer.mirror.claims:
-                for link in post.links:
+                for link in post.kernel.links:
                     if self._is_to_answer(address, link, post.peer, now):
                         macs[link] = post.peer.sightings[link].mac
         free = self._free.get(address)
@@ -191,15 +180,20 @@ class StandIns:
         post = self._posts.get(peer.session)
         if post is None and not self._fits(peer):
             return
-        there = post.links if post is not None else {}
+        there = post.kernel.links if post is not None else {}
         more = [link for link in links if link not in there and self._speaks_for(peer, link)]
         if not more:
             return
         if post is None:
             absence = self._absences.of(peer.node)
-            post = _Post(peer, ClaimLog.of(peer.mirror), absence.since if absence is not None else now)
+            post = _Post(
+                peer,
+                ClaimLog.of(peer.mirror),
+                WatchedKernel(peer, self._roster),
+                absence.since if absence is not None else now,
+            )
             self._posts[peer.session] = post
-        post.links.update(dict.fromkeys(more, now))
+        post.kernel.watch_on(more, now)
         post.ready = False
         self._work_out(peer.mirror.claims)
         self._roster.report("StandsIn", node=peer.node, addresses=len(peer.mirror.claims), why=why)
@@ -270,15 +264,16 @@ class StandIns:
     def _review(self, post: _Post, now: float) -> News:
         news = News()
         peer = post.peer
-        post.links = {link: since for link, since in post.links.items() if link in peer.sightings}
-        if not post.links:  # this node has none of them any more
+        for link in post.kernel.links.keys() - peer.sightings.keys():
+            post.kernel.leave(link)
+        if not post.kernel.links:  # this node has none of them any more
             del self._posts[peer.session]
             return news
         if self._roster.peers.get(peer.node) is peer:
             if not peer.restarting or peer.stand_in != self._session:
                 return self._close(post, "it goes on by itself", now)
             news.add(self._tell(post, now))
-            post.links = dict.fromkeys(post.links, now)  # its kernel is asked when its speaker is gone
+            post.kernel.excuse(now)  # its kernel is asked when its speaker is gone
             self.look(now + self._roster.settings.interval_s)
             return news
         absence = self._absences.of(peer.node)
@@ -300,7 +295,7 @@ class StandIns:
     def _tell(self, post: _Post, now: float) -> News:
         """Have the absence know where this node stands in."""
         news = News()
-        for link in post.links:
+        for link in post.kernel.links:
             news.add(self._absences.heard(link, self._session, self.said_on(link), now))
         return news
 
@@ -309,7 +304,7 @@ class StandIns:
         peer = post.peer
         present = self._roster.peers.get(peer.node)
         if present is not None:
-            for link in post.links:
+            for link in post.kernel.links:
                 there, was = present.sightings.get(link), peer.sightings.get(link)
                 if there is not None and was is not None and there.mac != was.mac:
                     return "it has another MAC"
@@ -334,7 +329,7 @@ class StandIns:
     def _is_double(self, post: _Post, now: float) -> bool:
         """Whether on each of its links one that comes before this node stands in as well."""
         absence = self._absences.of(post.peer.node)
-        for link in post.links:
+        for link in post.kernel.links:
             order = self._absences.order_of(post.peer, link, now)
             if self._roster.node not in order:
                 return False
@@ -347,86 +342,32 @@ class StandIns:
     # ------------------------------------------------------------------------------------------------ the kernel
 
     def _watch(self, post: _Post, now: float) -> News:
-        """Ask the node's kernel, and end where it is dead, or where this node's speaks too few families by now."""
-        settings, news = self._roster.settings, News()
-        floor = settings.detection_floor_s * self._roster.scale + self._roster.own_lateness
-        asks, doubtful = now >= post.ask_next, False
-        for link, since in list(post.links.items()):
-            sighting = post.peer.sightings[link]
-            if not self._speaks_for(post.peer, link):
-                news.add(self._leave(post, link, now))
-                continue
-            if not self._roster.links[link].answering or not self._roster.judges(link):
-                post.links[link] = now
-                continue
-            heard_at = max(sighting.kernel_at, since)
-            if now - heard_at > floor:
-                hears = self._hears(link, heard_at, now)
-                if hears and link in post.deaf:  # the kernel could not reach us either: its silence counts from now
-                    post.deaf.discard(link)
-                    post.links[link] = now
-                    continue
-                if hears or self._is_alone(link, heard_at + floor, now):
-                    silent_ms = int((now - heard_at) * 1000)
-                    self._roster.report("NodeDead", node=post.peer.node, link=link, silent_ms=silent_ms)
-                    news.add(self._leave(post, link, now))
-                    continue
-                post.deaf.add(link)
-            else:
-                post.deaf.discard(link)
-            if asks:
-                ask_kernel(self._roster, sighting, link)
-            if now - heard_at > DOUBTFUL_S:
-                doubtful = True
-                if now >= post.witness_next and not self._roster.third_party_since(link, heard_at):
-                    self._roster.links[link].ask_next = news.look_at = now
-                    self._ask_speakers(post, link)
-        if news.look_at <= now:
-            post.witness_next = now + WITNESS_GAP_S
-        if not post.links:
+        """End where the node's kernel is dead, or where this node's speaks too few families; ask it elsewhere."""
+        news = News()
+        for link in [each for each in post.kernel.links if not self._speaks_for(post.peer, each)]:
+            news.add(self._leave(post, link, now))
+        for link, silent_s in post.kernel.dead_on(now).items():
+            self._roster.report("NodeDead", node=post.peer.node, link=link, silent_ms=int(silent_s * 1000))
+            news.add(self._leave(post, link, now))
+        if post.kernel.links:
+            news.add(post.kernel.ask(now))
+            self.look(post.kernel.ask_next)
+        else:
             self._posts.pop(post.peer.session, None)
-        if asks:
-            post.ask_next = now + (QUICK_GAP_S if doubtful else settings.interval_s)
-        self.look(post.ask_next)
         return news
-
-    def _ask_speakers(self, post: _Post, link: LinkName) -> None:
-        """Have the kernels of some other speakers show that this node hears: who holds nothing speaks once a second."""
-        others = (each for peer, each in self._roster.on(link) if peer.node != post.peer.node)
-        alive = (each for each in others if each.standing is Standing.ALIVE)
-        for sighting in islice(alive, WITNESSES):
-            ask_kernel(self._roster, sighting, link)
 
     def _leave(self, post: _Post, link: LinkName, now: float) -> News:
         """Stand in on the link no more: others take over there."""
-        del post.links[link]
-        post.deaf.discard(link)
+        post.kernel.leave(link)
         self._work_out(post.peer.mirror.claims)
         news = News(speak=True)
         news.add(self._absences.heard(link, self._session, self.said_on(link), now))
         return news
 
-    def _hears(self, link: LinkName, since: float, now: float) -> bool:
-        """Whether somebody was heard on the link since then, or there is nobody who could be."""
-        here, recently = self._roster.links[link], now - self._roster.settings.third_party_s
-        if self._roster.third_party_since(link, since):
-            return True
-        others = any(each.standing is not Standing.DEAD for _, each in self._roster.on(link))
-        known = here.gateway_at > recently or any(at > recently for _, at in here.neighbours.values())
-        return not (others or known or here.came_up)
-
-    def _is_alone(self, link: LinkName, since: float, now: float) -> bool:
-        """Whether nobody was heard on the link for so long that who is silent is taken for dead."""
-        here = self._roster.links[link]
-        if here.came_up or (now < since + self._roster.settings.alone_s and not here.alone):
-            return False
-        here.alone = True
-        return True
-
     def excuse(self, now: float) -> None:
         """This node could not hear for a while: no kernel's silence from before counts."""
         for post in self._posts.values():
-            post.links = dict.fromkeys(post.links, now)
+            post.kernel.excuse(now)
 
     # ------------------------------------------------------------------------------------------------ claims
 
@@ -471,7 +412,7 @@ class StandIns:
         """Whether the address is other nodes' on all links where the session lives, as far as this node can tell."""
         peer = post.peer
         lives = {link for link, each in peer.sightings.items() if each.standing is not Standing.DEAD}
-        return post.links.keys() >= lives and self._owners.is_of_others(address, post.links, peer.node)
+        return post.kernel.links.keys() >= lives and self._owners.is_of_others(address, post.kernel.links, peer.node)
 
     def take_steps(self) -> list[tuple[int, ClaimStep]]:
         """Steps of sessions' claims, to be said on their behalf."""
@@ -495,7 +436,7 @@ class StandIns:
         self._work_out(claims)
         self._roster.report("StandsInNoMore", node=post.peer.node, why=why)
         news = News(speak=True)
-        for link in post.links:
+        for link in post.kernel.links:
             news.add(self._absences.heard(link, self._session, self.said_on(link), now))
         self.look(now)
         return news
@@ -504,9 +445,11 @@ class StandIns:
         """Answer on, where the session answered and while nobody claims the address."""
         peer = post.peer
         if address in peer.mirror.claims:
-            links = frozenset(link for link in post.links if self._owners.answers_there(address, link, peer, now))
+            links = frozenset(
+                link for link in post.kernel.links if self._owners.answers_there(address, link, peer, now)
+            )
         else:
-            links = self._owners.links_of_unnamed(address, now) & post.links.keys()
+            links = self._owners.links_of_unnamed(address, now) & post.kernel.links.keys()
         macs = {link: peer.sightings[link].mac for link in links if link in peer.sightings}
         self._free[address] = _Free(peer, macs, now + LINGERS_S)
         self.look(now + LINGERS_S)
