@@ -25,7 +25,8 @@ G5  Nobody claims what a living node answers for, unless that node has just name
     name is not told the claims of those who know the other one. Nor is it promised where frames are lost as well, since
     two questions are all that D has time for; nor where a firewall answers "port unreachable" and frames are late:
     that, and a question unanswered for 50 ms, is what a dead speaker looks like; nor where what is said to the group
-    has just ceased to pass, and frames or speakers are late: there is one question, by unicast, in the rest of D.
+    has just ceased to pass, and frames or speakers are late: there is one question, by unicast, in the rest of D; nor
+    where two frames in a row were lost, and the others or speakers are late.
 G6  Nobody answers for an address on a network where it does not belong, who is or was on the one where it does, or
     hears somebody who is.
 G8  Nobody answers for an address on an interface that does not speak its family.
@@ -470,14 +471,16 @@ class Invariants:
         for view in views:
             if view.network not in networks or not self._answers_there(claimer, view.network, address):
                 continue
-            if at - view.network.last_loss_fault < self.detection({claimer}):
+            late = self._are_late(view.network)
+            lost_at = view.network.twice_lost_at if late else view.network.last_loss_fault
+            if at - lost_at < self.detection({claimer}):
                 continue
             before = (who for when, what, who in reversed(view.network.owner_changes) if what == address and when < at)
             for holder in next(before, frozenset[str]()) - {claimer} - self._hearing.twins:
                 if not view.mutual(claimer, holder) and view.network.weather.loss:
                     continue
                 unnoticed = not view.unnoticed.isdisjoint({(claimer, holder), (holder, claimer)})
-                if (holder in view.network.rejecting or unnoticed) and self._are_late(view.network):
+                if (holder in view.network.rejecting or unnoticed) and late:
                     continue
                 detection_s = self.detection({claimer})
                 if self._knowledge.should_keep_off(view, claimer, holder, address, at=at, detection_s=detection_s):

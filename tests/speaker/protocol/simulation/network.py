@@ -72,6 +72,8 @@ class SimulatedNetwork:
     frames pass by it, unless they are dropped, too."""
     unplugged: set[str] = field(default_factory=set)
     last_loss_fault: float = float("-inf")
+    twice_lost_at: float = float("-inf")
+    """When two frames in a row between two hosts were lost for the last time."""
     frames: int = 0
     answerers: dict[AddressText, frozenset[str]] = field(default_factory=dict)
     """Which speakers answer here for each address that was ever answered."""
@@ -129,6 +131,8 @@ class SimulatedNetwork:
         pair = (source, target)
         if self.weather.loss and self.rng.random() < self.weather.loss:
             self._losses[pair] = self._losses.get(pair, 0) + 1
+            if self._losses[pair] >= 2:
+                self.twice_lost_at = self.clock.now
             if self._losses[pair] >= 3:
                 self.last_loss_fault = self.clock.now
             return
