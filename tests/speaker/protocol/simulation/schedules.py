@@ -25,6 +25,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from cluster.addresses import family_of
+from cluster.objects import AddressText
 from speaker.plan import DRAINED_TIER, Bundle
 from tests.speaker.protocol.simulation.hearing import pace_of
 from tests.speaker.protocol.simulation.invariants import BrokenPromiseError, Invariants
@@ -390,6 +391,19 @@ class Schedule:
             each.interfaces for each in bundle.candidates
         )
         one_for_all = on_one or len({family_of(address) for address in bundle.addresses}) == 1
+        if any(self._was_let_go_unheard(network, address, able[address]) for address in bundle.addresses):
+            return
         if any(len(nodes) != 1 for nodes in owners) or (of_all and one_for_all and len(set(owners)) != 1):
             shown = "; ".join("+".join(sorted(nodes)) or "nobody" for nodes in owners)
             raise BrokenPromiseError("END", f"{bundle.id} is held on {network.name} by {shown}", world)
+
+    def _was_let_go_unheard(self, network: SimulatedNetwork, address: AddressText, able: set[str]) -> bool:
+        """Whether its last owner lives, and has no family any more by which one who could answer for it hears that it
+        has let it go: then others tell all of them that the owner lives, and nothing more is promised."""
+        world = self.world
+        changes = (who for _, what, who in reversed(network.owner_changes) if what == address and who)
+        spoken = {name: {f for each in world.nodes[name].on(network) for f in each.families} for name in world.nodes}
+        return bool(able) and any(
+            world.nodes[owner].works and all(spoken[owner].isdisjoint(spoken[name]) for name in able)
+            for owner in next(changes, frozenset())
+        )
