@@ -479,12 +479,22 @@ class Invariants:
             for holder in next(before, frozenset[str]()) - {claimer} - self._hearing.twins:
                 if not view.mutual(claimer, holder) and view.network.weather.loss:
                     continue
+                if self._has_released(holder, address):
+                    continue  # a stand-in has not heard of it yet
                 unnoticed = not view.unnoticed.isdisjoint({(claimer, holder), (holder, claimer)})
                 if (holder in view.network.rejecting or unnoticed) and late:
                     continue
                 detection_s = self.detection({claimer})
                 if self._knowledge.should_keep_off(view, claimer, holder, address, at=at, detection_s=detection_s):
                     self._fail("G5", f"{claimer} claims {address}, which {holder} answers for")
+
+    def _has_released(self, holder: str, address: AddressText) -> bool:
+        """Whether that is the last thing that the node did with the address."""
+        for _, name, decision in reversed(self.world.decisions):
+            of_it = name == holder and decision.fields.get("address") == address
+            if of_it and decision.reason in {"Claimed", "Released"}:
+                return decision.reason == "Released"
+        return False
 
     def _are_late(self, network: SimulatedNetwork) -> bool:
         """Whether the answer to a question may take longer than 50 ms."""
