@@ -334,11 +334,13 @@ class Invariants:
         return any(view.asks(name, owner) and owner not in view.hears[name] for name in ready for owner in owners)
 
     def _is_promised(self, network: SimulatedNetwork, side: frozenset[str], address: AddressText) -> bool:
-        """An address of several networks is promised to who can know that they are networks: by hearing somebody."""
+        """An address of several networks is promised to who can know that they are networks: by hearing somebody, and no
+        machine of which nobody can tell whether it is the one that has its name."""
         networks = self.world.networks_of(address)
         if network not in networks:
             return False
-        return len(networks) == 1 or len({self.world.nodes[name].known_as for name in side}) > 1
+        known = {self.world.nodes[name].known_as for name in side - self._hearing.twins}
+        return len(networks) == 1 or len(known) > 1
 
     def _able(self, view: WhoHearsWhom, name: str) -> bool:
         """Whether the node may claim: started, and not listening on a link that has just come up."""
