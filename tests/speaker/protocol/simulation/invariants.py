@@ -334,8 +334,8 @@ class Invariants:
         return any(view.asks(name, owner) and owner not in view.hears[name] for name in ready for owner in owners)
 
     def _is_promised(self, network: SimulatedNetwork, side: frozenset[str], address: AddressText) -> bool:
-        """An address of several networks is promised to who can know that they are networks: by hearing somebody, and no
-        machine of which nobody can tell whether it is the one that has its name."""
+        """An address of several networks is promised to who can know that they are networks: by hearing somebody,
+        but no machine of which nobody can tell whether it is the one that has its name."""
         networks = self.world.networks_of(address)
         if network not in networks:
             return False

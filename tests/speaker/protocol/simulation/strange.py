@@ -225,6 +225,7 @@ class StrangeSchedule(Schedule):
         if addresses:
             address = rng.choice(addresses)
             rival = world.strangers["rival"] = Stranger("rival", RIVAL_MAC, {address: RIVAL_MAC})
+            world.has_met_hosts = True
             world.note(f"--- a stranger uses {address}")
             self._announce(rival, address, world.now + rng.uniform(0.5, 4.0))
 
