@@ -52,6 +52,7 @@ from speaker.protocol.arbitration import Arbitration
 from speaker.protocol.bundles import Bundles, candidate_of
 from speaker.protocol.choosing import Choosing
 from speaker.protocol.chosen import Chosen
+from speaker.protocol.claims import Claim
 from speaker.protocol.former import Former
 from speaker.protocol.handing import OFFER_S, HandOvers
 from speaker.protocol.owners import Owners
@@ -295,7 +296,7 @@ class Claiming:
         """When it may be claimed: now, if nobody may hold it whom this node cannot hear, or if the record is this
         node's; otherwise when to look again."""
         links = self._owners.links_of_any(bundle.addresses, now)
-        return self._arbitration.due(bundle, links, self._owners.next_epoch(bundle, alone=False), now)
+        return self._arbitration.due(bundle, links, self._owners.next_epoch(bundle, False, now), now)
 
     def _give(self, node: NodeName, bundle: Bundle, round_: _Round) -> None:
         round_.loads[node] = self._choosing.load_with(node, bundle, round_.loads)
@@ -350,7 +351,10 @@ class Claiming:
             round_.next_at = min(round_.next_at, permitted_at)
             return None
         free = self._probes.free(wanted, now, chosen=True)
-        return ToClaim(bundle, own, free, "joined bundle", since) if free else None
+        epoch = self._owners.next_epoch(bundle, self._owners.is_alone(free, now), now)
+        if not free or not self._owners.would_stay(Claim(epoch, own.preference), bundle, now):
+            return None  # what is withdrawn at once would be claimed again at once
+        return ToClaim(bundle, own, free, "joined bundle", since)
 
     def _joiner(self, bundle: Bundle, round_: _Round, now: float) -> NodeName | None:
         """Who takes the rest of a bundle that several hold."""

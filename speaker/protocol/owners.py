@@ -26,7 +26,7 @@ it afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
 
@@ -41,7 +41,10 @@ from speaker.protocol.peers import LinkFamily, Network, Peer
 from speaker.protocol.roster import Roster
 from speaker.protocol.subnets import Subnets, networks_of
 
+FIRST_EPOCH = 2
 HIGHEST_EPOCH = MAX_EPOCH - 2
+MOST_EPOCH = 1 << 31
+"""To which take-overs may lead, two by two: a higher one is a lie, or comes of one."""
 NOWHERE: frozenset[LinkName] = frozenset()
 
 
@@ -257,13 +260,14 @@ class Owners:
 
     def note_epochs(self, address: AddressText) -> None:
         """Remember the highest epoch that is claimed by anybody."""
-        for node in self._roster.claimants.get(address, ()):
-            claims = (peer.mirror.claims.get(address) for peer in self._roster.sessions(node))
-            highest = max((claim.epoch for claim in claims if claim is not None), default=0)
-            self._epochs[address] = max(highest, self._epochs.get(address, 0))
+        claimants = self._roster.claimants.get(address, ())
+        claims = (peer.mirror.claims.get(address) for node in claimants for peer in self._roster.sessions(node))
+        if claimants:
+            self.note_epoch(address, max((claim.epoch for claim in claims if claim is not None), default=0))
 
     def note_epoch(self, address: AddressText, epoch: int) -> None:
-        self._epochs[address] = max(epoch, self._epochs.get(address, 0))
+        before = self._epochs.get(address, 0)
+        self._epochs[address] = epoch if before > MOST_EPOCH else max(epoch, before)
 
     def forget(self, address: AddressText) -> None:
         """It is not in the Plan any more."""
@@ -286,10 +290,37 @@ class Owners:
         """Whether nobody is known to have held any of it."""
         return all(self.never_held(address) for address in bundle.addresses)
 
-    def next_epoch(self, bundle: Bundle, alone: bool, above: int = 0) -> int:
+    def next_epoch(self, bundle: Bundle, alone: bool, now: float, above: int = 0) -> int:
         """For a claim on the bundle: ``alone``, where nothing proves that we can hear; ``above`` an epoch that was read
-        of it, too."""
+        of it, too. An epoch that no take-over leads to is outranked while its claim counts, and forgotten then."""
         highest = max((above, *(self._epochs.get(address, 0) for address in bundle.addresses)))
+        if highest > MOST_EPOCH:
+            highest = max((each.claim.epoch for each in self._rivals_of(bundle, now)), default=0)
         if alone:
             return max(1, highest - 1 if highest % 2 == 0 else highest - 2)
         return min(highest - highest % 2 + 2, HIGHEST_EPOCH)
+
+    def lowered(self, address: AddressText) -> Claim | None:
+        """This node's claim as it should be instead, now that nobody else claims the address, if its epoch comes of a
+        lie: nobody could take it over, or join it, by a higher one."""
+        own = self._log.claims[address]
+        if own.epoch <= MOST_EPOCH:
+            return None
+        self.note_epoch(address, FIRST_EPOCH)
+        return own._replace(epoch=FIRST_EPOCH)
+
+    def is_alone(self, addresses: Iterable[AddressText], now: float) -> bool:
+        """Whether nothing proves that we can hear, where some of these addresses are to be claimed."""
+        return any(self._roster.links[place.link].alone for place in self.places_of_any(addresses, now))
+
+    def would_stay(self, claim: Claim, bundle: Bundle, now: float) -> bool:
+        """Whether a claim of this node on the bundle would be the highest of all."""
+        rivals = self._rivals_of(bundle, now)
+        return not any(outranks(each.claim, each.node, claim, self._roster.node) for each in rivals)
+
+    def _rivals_of(self, bundle: Bundle, now: float) -> Iterator[Owner]:
+        """Who has claimed an address of the bundle where that counts."""
+        for address in bundle.addresses:
+            for place in self.counts(address, now):
+                if (rival := self.rival(address, place.link)) is not None:
+                    yield rival

@@ -412,6 +412,8 @@ class Ownership:
                     lost.setdefault(winner.node, []).append((address, winner))
                 elif some_kept:
                     kept.append(address)
+                elif (lower := self.owners.lowered(address)) is not None:
+                    self.log.put(address, lower)
         for node, theirs in lost.items():
             self._withdraw(theirs, node, now)
         if kept:
@@ -433,8 +435,8 @@ class Ownership:
     def _claim(self, due: ToClaim, now: float) -> None:
         bundle, addresses, after_ms = due.bundle, due.addresses, int((now - due.since) * 1000)
         tenure = self._tenure(bundle, now)
-        alone = any(self._roster.links[place.link].alone for place in self.owners.places_of_any(addresses, now))
-        epoch = self.owners.next_epoch(bundle, alone, above=self.recorded.epoch(bundle))
+        alone = self.owners.is_alone(addresses, now)
+        epoch = self.owners.next_epoch(bundle, alone, now, above=self.recorded.epoch(bundle))
         if all(self.owners.never_held(address) for address in addresses):
             self._moving.giving.enter(bundle, tenure, now)
         claim = Claim(epoch, due.own.preference, self.owners.claimed_for(bundle, now))

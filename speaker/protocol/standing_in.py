@@ -388,11 +388,14 @@ class StandIns:
                 self._end_where_claimed(self._free[address], address)
                 self._work_out((address,))
             for post in self._posts.values():
-                if address in post.peer.mirror.claims:
-                    self._work_out((address,))
-                    if post.ends_claims and (self._ends(address, post.peer.node, now) or self._is_lost(address, post)):
-                        self._set_free(address, post, now)
-                        post.log.put(address, None)
+                if address not in post.log.claims:
+                    continue
+                self._work_out((address,))
+                if address not in post.peer.mirror.claims:  # the session itself, or another stand-in, has ended it
+                    post.log.put(address, None)
+                elif post.ends_claims and (self._ends(address, post.peer.node, now) or self._is_lost(address, post)):
+                    self._set_free(address, post, now)
+                    post.log.put(address, None)
         for post in self._posts.values():
             for step in post.log.commit():
                 self._steps.append((post.peer.session, step))

@@ -253,6 +253,20 @@ def test_a_claim_that_another_node_outranks_ends_on_the_sessions_behalf() -> Non
     assert [(unpack_address(claim.address), claim.epoch) for claim in step.claims] == [(VIP, 0)]
 
 
+def test_what_the_session_or_another_stand_in_ends_is_answered_no_more() -> None:
+    stood_in = StoodIn()
+    stood_in.run(1.0)
+    stood_in.stand_ins.touched.clear()
+    stood_in.release(stood_in.peer, VIP)
+    stood_in.stand_ins.follow((VIP,))
+    stood_in.run(1.1)
+    assert VIP in stood_in.stand_ins.touched, "the responder is told"
+    assert not stood_in.is_answered()
+    log = stood_in.stand_ins.log_of(stood_in.peer.session)
+    assert log is not None
+    assert (log.claims, log.version) == ({}, stood_in.peer.mirror.version)
+
+
 def test_a_claim_that_was_outranked_ends_when_its_session_has_and_not_before() -> None:
     restarts = Restarts()
     restarts.ownership.set_plan(plan(VIP, B, C), 0.0)

@@ -75,6 +75,8 @@ def test_who_claims_the_highest_epoch_keeps_nobody_from_claiming_after_it() -> N
         assert owner_of(world) != holder, world.story()
         world.start(holder)
         world.run(5.0)
+    epochs = {epoch for name in world.nodes for epoch in protocol_of(world, name).claims().values()}
+    assert max(epochs) < 20, "what nobody could claim above is not kept up"
 
 
 def off_the_lan(world: World, bundle: Bundle, preferred: str) -> Bundle:

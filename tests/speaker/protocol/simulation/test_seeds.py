@@ -7,11 +7,21 @@ import pytest
 
 from tests.speaker.protocol.simulation.luck import tries
 from tests.speaker.protocol.simulation.schedules import Schedule
+from tests.speaker.protocol.simulation.shrinking import Script
 from tests.speaker.protocol.simulation.strange import StrangeSchedule
 
 pytestmark = pytest.mark.slow
 
 BATCH = 5
+FOUND = {
+    "families 84119": "a stand-in that heard nobody waited for its whole minute",
+    "usual 84231": "one that had taken another for dead answered beside its stand-in",
+    "families 84242": "what a session had let go was answered after its next session had released it",
+    "usual 85395": "a stand-in among idle speakers took itself for cut off",
+    "families 91607": "one of two stand-ins went on answering for what the other had ended",
+    "families 91658": "two that held parts of a bundle with the highest epoch claimed without end",
+}
+"""Schedules that found defects, and what those were."""
 
 
 def batches(seeds: int) -> list[tuple[int, int]]:
@@ -28,6 +38,11 @@ def test_promises_hold_under_random_faults(first: int, last: int) -> None:
 def test_promises_hold_under_random_faults_on_strange_networks(first: int, last: int) -> None:
     for seed in range(first, last):
         StrangeSchedule(seed).run()
+
+
+@pytest.mark.parametrize("script", FOUND)
+def test_promises_hold_where_they_did_not(script: str) -> None:
+    Script.parse(script).schedule().run()
 
 
 @pytest.mark.parametrize("seed", range(3))
