@@ -9,6 +9,7 @@
    one (``successors``).
 4. A node that was named in vain may have claimed all the same, where nothing of it arrives here any more. So two
    seconds after it was named it is asked for the address. If it proves that it answers, the holder releases the bundle.
+   But not where a claim on some of the bundle was heard: a node that cannot take all of it has not taken the rest.
 5. It is asked again each second, since its answers are all that is known of its claim. This node claims the bundle
    again only when two questions were left unanswered, or another node's claim was heard and has ended.
 
@@ -48,6 +49,8 @@ class _HandOver:
     next_at: float = LONG_AGO
     """When it is to be said again."""
     until: float = NEVER
+    heard: bool = False
+    """Somebody was heard to claim some of it."""
 
 
 @dataclass(slots=True)
@@ -139,8 +142,9 @@ class HandOvers:
         for id_ in [id_ for id_, each in self._open.items() if now >= each.until]:
             if (over := self._close(id_)) is not None:
                 in_vain.append((id_, over.to))
-                asked = _InVain(over.addresses[0], over.until - OFFER_S + ASK_S)
-                self._in_vain.setdefault(id_, {}).setdefault(over.to, asked)
+                if not over.heard:
+                    asked = _InVain(over.addresses[0], over.until - OFFER_S + ASK_S)
+                    self._in_vain.setdefault(id_, {}).setdefault(over.to, asked)
                 for address in over.addresses:
                     self._roster.report("NotTaken", address=address, to=over.to)
         self._offer_more(now)
@@ -215,8 +219,11 @@ class HandOvers:
         return id_ in self._taken
 
     def heard(self, id_: BundleId) -> None:
-        """Another node's claim on it was heard: from now on that tells whose it is."""
+        """Another node's claim on some of it was heard: from now on claims tell whose it is."""
         self._taken.pop(id_, None)
+        self._in_vain.pop(id_, None)
+        if (over := self._open.get(id_)) is not None:
+            over.heard = True
 
     def ask_again(self, now: float) -> bool:
         """Ask those who have taken a bundle. Returns whether of some nobody answers any more."""

@@ -174,12 +174,13 @@ class Owners:
                 best = Owner(node, claim)
         return best
 
-    def is_served_on(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
+    def is_served_on(self, address: AddressText, link: LinkName, peer: Peer, now: float, outranked: bool) -> bool:
         """Whether the address is in the Plan, can be asked for on the link, and the peer owns it and answers for it
-        there. It withdraws what somebody else owns, perhaps without our hearing of it."""
+        there. It withdraws what somebody else owns, perhaps without our hearing of it; or goes on answering for it,
+        since it has not heard of that: ``outranked`` counts this, too."""
         if address not in self._bundles.of or not self.answers_there(address, link, peer, now):
             return False
-        return self.owner_node(address, link) == peer.node
+        return outranked or self.owner_node(address, link) == peer.node
 
     def answers_there(self, address: AddressText, link: LinkName, peer: Peer, now: float) -> bool:
         """Whether the address can be asked for on the link, and the peer answers for it there if it holds it."""

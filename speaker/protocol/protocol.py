@@ -542,7 +542,7 @@ class Protocol:
 
     def _yield_to_twin(self, now: float) -> None:
         """Another machine with our name is there, and it is ours to be silent."""
-        if self._voice.ready and self._identity.yields(now):
+        if (self._voice.ready or self._log.claims) and self._identity.yields(now):
             self._voice.ready = False
             self._ownership.set_able(False, now)
             self._ownership.give_up("another machine has this node's name", now)

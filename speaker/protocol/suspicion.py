@@ -76,14 +76,15 @@ class Suspicions:
         self,
         roster: Roster,
         rng: random.Random,
-        serves: Callable[[AddressText, LinkName, Peer, float], bool],
+        serves: Callable[[AddressText, LinkName, Peer, float, bool], bool],
         absences: Absences,
     ) -> None:
         self._roster = roster
         self._absences = absences
         self._rng = rng
         self._serves = serves
-        """Whether a peer that claims an address is to answer for it on a link now."""
+        """Whether a peer that claims an address is to answer for it on a link now; or would, if it has not heard that
+        the address is another one's (True)."""
         self._look_at = NEVER
         self._news = News()
         """What the present call found out."""
@@ -194,7 +195,8 @@ class Suspicions:
         suspicion.ask_next = now + gap
         self._news.speak = True
         self._news.write_to(link, peer.node, sighting.contacts)
-        for address in (asked_for := self._held_by(peer, suspicion, link, now)):
+        asked_for = self._held_by(peer, suspicion, link, now)
+        for address in asked_for or self._held_by(peer, suspicion, link, now, outranked=True):
             nonce = self._rng.getrandbits(8 * NONCE_OCTETS).to_bytes(NONCE_OCTETS)
             suspicion.nonces[nonce] = address
             self._roster.emit(AskAddress(link, address, nonce=nonce))
@@ -211,16 +213,18 @@ class Suspicions:
             return  # they prove that we hear
         self._ask_third_parties(link, self._roster.links[link])
 
-    def _held_by(self, peer: Peer, suspicion: Suspicion, link: LinkName, now: float) -> list[AddressText]:
+    def _held_by(
+        self, peer: Peer, suspicion: Suspicion, link: LinkName, now: float, *, outranked: bool = False
+    ) -> list[AddressText]:
         """Addresses for which the peer should answer on the link: the one that was just proved, or else some that were
-        not asked for lately."""
+        not asked for lately. ``outranked``: for which it may do so, since it has not heard whose they are."""
         served = suspicion.served if suspicion.served_at >= suspicion.asked_at else None
-        if served is not None and self._serves(served, link, peer, now):
+        if served is not None and self._serves(served, link, peer, now, outranked):
             return [served]
         claims = list(peer.mirror.claims)
         first = suspicion.place % len(claims) if claims else 0
         in_order = enumerate(islice(chain(claims[first:], claims[:first]), LOOKED_AT), first + 1)
-        there = ((place, each) for place, each in in_order if self._serves(each, link, peer, now))
+        there = ((place, each) for place, each in in_order if self._serves(each, link, peer, now, outranked))
         found = list(islice(there, 1 if suspicion.questions == 1 else ASKED_FOR))
         if found:
             suspicion.place = found[-1][0]

@@ -117,3 +117,17 @@ def test_who_was_named_in_vain_is_asked_and_believed_by_its_proof(
         assert holder.made.ask_again(ASK_S + number * ANSWER_S) is (taken and number > UNANSWERED)
         holder.made.review(ASK_S + number * ANSWER_S)
     assert holder.made.next_deadline == float("inf"), "and then it is forgotten"
+
+
+@pytest.mark.parametrize("heard_at", [0.1, OFFER_S + 0.1], ids=["in time", "late"])
+def test_who_is_heard_to_claim_a_part_is_not_asked_whether_it_has_taken_the_whole(
+    holder: Holder, heard_at: float
+) -> None:
+    """It may not speak the family of the rest. What this node still has was released, since it answers."""
+    id_ = holder.begin(1, VIP, MANY[0])
+    holder.said(0.0)
+    for now in (0.1, OFFER_S, OFFER_S + 0.1, ASK_S, ASK_S + ANSWER_S):
+        if now == heard_at:
+            holder.made.heard(id_)
+        holder.made.review(now)
+    assert holder.questions() == []

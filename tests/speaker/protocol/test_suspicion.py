@@ -56,10 +56,10 @@ class Silence:
         roster = self.company.roster
         absences = Absences(1, roster, Sessions(roster), Mirrors(roster))
         self.suspicions = Suspicions(roster, random.Random(1), self._serves, absences)
+        self.outranked: set[AddressText] = set()
 
-    @staticmethod
-    def _serves(_address: AddressText, _link: LinkName, _peer: Peer, _now: float) -> bool:
-        return True
+    def _serves(self, address: AddressText, _link: LinkName, _peer: Peer, _now: float, outranked: bool) -> bool:
+        return outranked or address not in self.outranked
 
     def check(self, now: float) -> Standing:
         if self.third is not None:
@@ -117,6 +117,23 @@ def test_a_suspect_is_asked_for_what_it_has_proved_or_else_for_some_others_each_
     silence.suspicion.served, silence.suspicion.served_at = held[2], SUSPECTED_AT + 0.06
     assert asked(SUSPECTED_AT + 0.15) == held[2:3]
     assert asked(SUSPECTED_AT + 0.25) == [held[4], *held[:2]], "it may have released the one since"
+
+
+def test_a_suspect_is_asked_for_what_another_node_has_claimed_higher_where_it_has_nothing_else() -> None:
+    """It may not have heard of that, and then it answers."""
+    silence = Silence()
+    kept = AddressText("10.0.9.1")
+    silence.company.claims(silence.peer, kept)
+    silence.outranked = {VIP}
+    silence.check(SUSPECTED_AT)
+    silence.check(SUSPECTED_AT + 0.05)
+    nonces = [each for each in silence.company.effects if isinstance(each, AskAddress) and each.nonce]
+    assert {each.target for each in nonces} == {kept}
+    silence.outranked = {VIP, kept}
+    silence.company.effects.clear()
+    silence.check(SUSPECTED_AT + 0.15)
+    nonces = [each for each in silence.company.effects if isinstance(each, AskAddress) and each.nonce]
+    assert {each.target for each in nonces} == {VIP, kept}
 
 
 def test_a_suspect_is_dead_after_d_and_its_claims_are_weighed() -> None:

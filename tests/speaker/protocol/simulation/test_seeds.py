@@ -20,6 +20,9 @@ FOUND = {
     "usual 85395": "a stand-in among idle speakers took itself for cut off",
     "families 91607": "one of two stand-ins went on answering for what the other had ended",
     "families 91658": "two that held parts of a bundle with the highest epoch claimed without end",
+    "strange 94348": "who had not heard of a higher claim was asked for nothing, and taken for dead",
+    "strange 94450": "a holder without a Plan yielded its name to another machine, and went on answering",
+    "families 94625": "what a successor could not take was released, since it answered for the rest",
 }
 """Schedules that found defects, and what those were."""
 
