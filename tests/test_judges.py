@@ -16,6 +16,7 @@ MAY_USE = {
     "controller/validity.py": LABELS,
     "speaker/protocol/simulation/invariants.py": LABELS | {"Bundle", "Decision"},  # what it was told, and what it said
     "speaker/protocol/simulation/hearing.py": LABELS,
+    "speaker/protocol/simulation/knowledge.py": LABELS | {"Bundle"},
 }
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from cluster.addresses import Family
+from cluster.objects import AddressText
 from tests.speaker.protocol.simulation.machines import SimulatedInterface
 from tests.speaker.protocol.simulation.network import SimulatedNetwork
 from tests.speaker.protocol.simulation.world import World
@@ -32,6 +33,11 @@ def pace_of(world: World) -> float:
         return 1.0
     planned = {address for _, bundles in world.plans[-2:] for bundle in bundles for address in bundle.addresses}
     return max(1.0, min(len(world.nodes), len(planned)) / BUSY_HOLDERS)
+
+
+def family_of(address: AddressText) -> Family:
+    """As the judge sees it, who uses nothing of the speakers'."""
+    return Family.IPV6 if ":" in address else Family.IPV4
 
 
 @dataclass

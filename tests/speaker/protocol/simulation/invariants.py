@@ -48,12 +48,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cluster.addresses import Family, family_of
+from cluster.addresses import Family
 from cluster.objects import AddressText
 from speaker.link import LinkName
 from speaker.plan import Bundle
 from speaker.protocol.effects import Decision
-from tests.speaker.protocol.simulation.hearing import Hearing, WhoHearsWhom, pace_of
+from tests.speaker.protocol.simulation.hearing import Hearing, WhoHearsWhom, family_of, pace_of
 from tests.speaker.protocol.simulation.knowledge import Knowledge
 from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
 from tests.speaker.protocol.simulation.world import World

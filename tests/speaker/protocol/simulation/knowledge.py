@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cluster.addresses import family_of
 from cluster.objects import AddressText
 from speaker.plan import Bundle
-from tests.speaker.protocol.simulation.hearing import WhoHearsWhom
+from tests.speaker.protocol.simulation.hearing import WhoHearsWhom, family_of
 from tests.speaker.protocol.simulation.world import World
 
 KNOWN_S = 0.5  # of hearing an owner, until its claim is known for certain
