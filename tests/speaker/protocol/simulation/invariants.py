@@ -69,6 +69,7 @@ OVERLAP_S = 0.1  # of two answerers, once things are calm: the time that a claim
 LOST_S = 0.25  # where frames are lost: until a claim was said three times, an interval apart
 SLACK_S = 0.03  # the loops' lateness and the wire's delay, which the promises leave out
 SETTLED_S = 2.5  # after it, no owner changes: a provisional claim moves a second after its better candidate is able
+NEW_S = 0.4  # more, for an address that nobody has held, where not all know the same of who holds how much
 JOINED_S = 1.0  # for the holder of a part to claim the rest
 TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
 MOVES = {"Offered", "Released"}
@@ -306,6 +307,7 @@ class Invariants:
             grace += proof_takes + (DEAF_S * self._pace if self._hears_beyond(view, side) else 0.0)
             joins = len(self.world.networks_of(address)) > 1 or len({family_of(each) for each in bundle.addresses}) > 1
             grace += JOINED_S * self._pace if joins else 0.0
+            grace += NEW_S if view.network.weather.loss and address not in view.network.answerers else 0.0
             lent_at = self._knowledge.lent_at.get((view.network.name, address), float("-inf"))
             grace += UNATTENDED_S * self._pace if lent_at > self._last_fault() - 2 * self._check_s else 0.0
             grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + self._check_s
