@@ -123,9 +123,16 @@ class Hearing:
         return views
 
     def _twins(self) -> list[tuple[str, str]]:
-        """Machines that have one name, and whose speakers are not known to be dead."""
-        forgotten = self._world.now - NOTICED_S * pace_of(self._world)
-        machines = [node for node in self._world.nodes.values() if node.running or node.ended_at > forgotten]
+        """Machines that have one name, and whose speakers are not known to be dead: to somebody who was cut off when
+        the one ended they are so only some time after that is over."""
+        world = self._world
+        recently = world.now - NOTICED_S * pace_of(world)
+        healing = world.last_fault > recently
+        machines = [
+            node
+            for node in world.nodes.values()
+            if node.running or node.ended_at > recently or (healing and node.sessions)
+        ]
         if len(machines) == len({node.known_as for node in machines}):
             return []
         return [(a.name, b.name) for a in machines for b in machines if a.name < b.name and a.known_as == b.known_as]
