@@ -296,7 +296,7 @@ class Claiming:
         """When it may be claimed: now, if nobody may hold it whom this node cannot hear, or if the record is this
         node's; otherwise when to look again."""
         links = self._owners.links_of_any(bundle.addresses, now)
-        return self._arbitration.due(bundle, links, self._owners.next_epoch(bundle, False, now), now)
+        return self._arbitration.due(bundle, links, self._owners.next_epoch(bundle, alone=False, now=now), now)
 
     def _give(self, node: NodeName, bundle: Bundle, round_: _Round) -> None:
         round_.loads[node] = self._choosing.load_with(node, bundle, round_.loads)
@@ -351,8 +351,10 @@ class Claiming:
             round_.next_at = min(round_.next_at, permitted_at)
             return None
         free = self._probes.free(wanted, now, chosen=True)
+        if not free:
+            return None
         epoch = self._owners.next_epoch(bundle, self._owners.is_alone(free, now), now)
-        if not free or not self._owners.would_stay(Claim(epoch, own.preference), bundle, now):
+        if not self._owners.would_stay(Claim(epoch, own.preference), bundle, now):
             return None  # what is withdrawn at once would be claimed again at once
         return ToClaim(bundle, own, free, "joined bundle", since)
 

@@ -271,6 +271,14 @@ class Link:
         """Whether what is held may be answered for here now."""
         return self.state.up and self.fencing.answering
 
+    def is_alone(self, at: float, now: float) -> bool:
+        """Whether who is silent is taken for dead here, although nobody is heard: from ``at`` on, and not where a
+        switch may still block the port. That is remembered until somebody is heard."""
+        if self.came_up or (now < at and not self.alone):
+            return False
+        self.alone = True
+        return True
+
     def open(self, now: float) -> bool:
         """Whether this node is able to claim here."""
         return self.answering and not self.mute and now >= self.fencing.listening_until

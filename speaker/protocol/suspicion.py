@@ -257,9 +257,8 @@ class Suspicions:
         proof = self._proof(link, peer, suspicion, now)
         if proof is None:
             alone_at = max(due, suspicion.since) + self._roster.settings.alone_s
-            if here.came_up or (now < alone_at and not here.alone):
+            if not here.is_alone(alone_at, now):
                 return min(suspicion.ask_next, alone_at), True
-            here.alone = True
             proof = "nobody is heard"
         elif here.isolated:
             return now, False  # the others could not reach us either: their silence counts from now

@@ -61,7 +61,8 @@ class WatchedKernel:
     def dead_on(self, now: float) -> dict[LinkName, float]:
         """Where it is dead, and for how many seconds it has been silent there."""
         dead = {}
-        floor = self._roster.settings.detection_floor_s * self._roster.scale + self._roster.own_lateness
+        settings = self._roster.settings
+        floor = settings.detection_floor_s * self._roster.scale + self._roster.own_lateness
         for link in list(self.links):
             if not self._judges(link):
                 self.links[link] = now
@@ -70,7 +71,7 @@ class WatchedKernel:
                 self._deaf.discard(link)
             elif not self._hears(link, answered_at, now):
                 self._deaf.add(link)
-                if self._is_alone(link, answered_at + floor, now):
+                if self._roster.links[link].is_alone(answered_at + floor + settings.alone_s, now):
                     dead[link] = now - answered_at
             elif link in self._deaf:
                 self._deaf.discard(link)
@@ -87,8 +88,9 @@ class WatchedKernel:
             self.ask_next = now + (QUICK_GAP_S if silent else self._roster.settings.interval_s)
             for link in filter(self._judges, self.links):
                 ask_kernel(self._roster, self._peer.sightings[link], link)
-        unproven = [link for link, at in silent.items() if not self._roster.third_party_since(link, at)]
-        if unproven and now >= self._witness_next:
+        if now < self._witness_next:
+            return news
+        if unproven := [link for link, at in silent.items() if not self._roster.third_party_since(link, at)]:
             self._witness_next = now + WITNESS_GAP_S
             for link in unproven:
                 self._roster.links[link].ask_next = news.look_at = now
@@ -116,11 +118,3 @@ class WatchedKernel:
         others = any(each.standing is not Standing.DEAD for _, each in self._roster.on(link))
         known = here.gateway_at > recently or any(at > recently for _, at in here.neighbours.values())
         return not (others or known or here.came_up)
-
-    def _is_alone(self, link: LinkName, since: float, now: float) -> bool:
-        """Whether nobody was heard on the link for so long that who is silent is taken for dead."""
-        here = self._roster.links[link]
-        if here.came_up or (now < since + self._roster.settings.alone_s and not here.alone):
-            return False
-        here.alone = True
-        return True

@@ -391,13 +391,13 @@ class Schedule:
             each.interfaces for each in bundle.candidates
         )
         one_for_all = on_one or len({family_of(address) for address in bundle.addresses}) == 1
-        if any(self._was_let_go_unheard(network, address, able[address]) for address in bundle.addresses):
+        if any(self._has_lost_its_family(network, address, able[address]) for address in bundle.addresses):
             return
         if any(len(nodes) != 1 for nodes in owners) or (of_all and one_for_all and len(set(owners)) != 1):
             shown = "; ".join("+".join(sorted(nodes)) or "nobody" for nodes in owners)
             raise BrokenPromiseError("END", f"{bundle.id} is held on {network.name} by {shown}", world)
 
-    def _was_let_go_unheard(self, network: SimulatedNetwork, address: AddressText, able: set[str]) -> bool:
+    def _has_lost_its_family(self, network: SimulatedNetwork, address: AddressText, able: set[str]) -> bool:
         """Whether its last owner lives, and has no family any more by which one who could answer for it hears that it
         has let it go: then others tell all of them that the owner lives, and nothing more is promised."""
         world = self.world
