@@ -129,7 +129,7 @@ class ControlPlane:
             self.kubectl("apply", "-f", str(self._definitions))
             rest = [each for each in yaml.safe_load_all(self._manifest.read_text()) if each["kind"] != DEFINITION]
             self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rest))
-        self.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=120s")
+        self.await_definitions()
         return self
 
     def end(self) -> None:
@@ -150,6 +150,10 @@ class ControlPlane:
         return subprocess.run(
             command, input=stdin, capture_output=True, text=True, check=False, timeout=HUNG_S, env=home
         )
+
+    def await_definitions(self) -> None:
+        """Return when all that are there are served."""
+        self.kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=120s")
 
     def undefine(self, *named: str) -> None:
         """Delete definitions with all their objects. ``named``: as for ``kubectl delete``."""

@@ -134,7 +134,7 @@ def test_a_life_with_helm(plane: ControlPlane, values: str) -> None:
     assert all(names(plane, kind) > before[kind] for kind in OURS)
     named = {line.removeprefix("- ").partition(":")[0] for line in notes.splitlines() if line.startswith("- ")}
     assert named == (UNUSED if values == "metallb" else set())
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+    plane.await_definitions()
     plane.kubectl("apply", "-f", "-", stdin=POOL)
     pool = identity(plane, "ipaddresspool", "lan")
     (daemon_set,) = names(plane, "daemonsets")
@@ -161,7 +161,7 @@ def test_an_upgrade_from_the_last_commits_manifest_moves_no_address(
     last = tmp_path / "last.yaml"
     last.write_text(last_manifest())
     plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects(last)))
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+    plane.await_definitions()
     plane.kubectl("apply", "-f", "-", stdin=POOL)
     for each in ("a", "b", "c"):
         plane.kubectl("apply", "-f", "-", stdin=SERVICE % each)
@@ -217,7 +217,7 @@ def test_metallbs_definitions_are_taken_over_with_every_object(plane: ControlPla
     definitions = str(metallb.definitions("0.15.2"))
     plane.undefine("-f", str(ROOT / "crds"))
     plane.kubectl("create", "-f", definitions)
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+    plane.await_definitions()
     plane.kubectl("apply", "-f", "-", stdin=POOL)
     webhook = {"clientConfig": {"url": "https://127.0.0.1:1/convert"}, "conversionReviewVersions": ["v1beta1"]}
     patch = {"spec": {"conversion": {"strategy": "Webhook", "webhook": webhook}}}
@@ -271,7 +271,7 @@ def test_a_page_works_as_written(plane: ControlPlane, tmp_path: Path, page: str)
         assert done.returncode == 0, (command, done.stderr)
         said += done.stdout
         if command.startswith("helm install"):
-            plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+            plane.await_definitions()
             plane.kubectl("apply", "-f", "-", stdin=POOL)
     assert "STATUS: deployed" in said
     if page == "install-with-helm.md":

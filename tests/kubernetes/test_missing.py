@@ -89,7 +89,7 @@ def test_without_a_kind_that_metallb_0_15_did_not_have_services_are_served(
     assert not said(controller, "write failed")
     try:
         plane.kubectl("apply", "-f", definition)
-        plane.kubectl("wait", "--for=condition=Established", "-f", definition, "--timeout=120s")
+        plane.await_definitions()
         result = (
             "get",
             "configurationstate",
