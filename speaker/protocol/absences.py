@@ -11,7 +11,7 @@ the same epochs. Meanwhile another speaker *stands in* for the session: it answe
 - it is suspected or dead, and another speaker says that it stands in for it.
 
 While it is absent its claims count on each link on which somebody stands in for it, or should. It is able to nothing.
-On a link on which nobody could stand in for it when that began, it is dead.
+On a link on which nobody could stand in for it when that began, not even one that it named, it is dead.
 
 **Who stands in.** Where nobody does, or the stand-in dies, the speakers that could come in an order that is the same
 for all of them: by a hash of both nodes' names. One could whose kernel speaks on the link each family that the session
@@ -136,7 +136,11 @@ class Absences:
         )
 
     def _could_be_stood_in_for(self, peer: Peer, link: LinkName, now: float) -> bool:
-        return peer.sightings[link].standing is not Standing.DEAD and bool(self.order_of(peer, link, now))
+        """Whether somebody could: one that is known here to be able, or the one that the peer named."""
+        if peer.sightings[link].standing is Standing.DEAD:
+            return False
+        named = peer.stand_in == self._session or self._lives(peer.stand_in, link)
+        return named or bool(self.order_of(peer, link, now))
 
     def speaks(self, link: LinkName, families: Set[Family]) -> bool:
         """Whether this node's kernel speaks these families on the link."""
@@ -156,7 +160,6 @@ class Absences:
         if ended:
             self._sessions.retire(peer.session)
         absence = self._roster.absences[peer.node] = Absence(peer, now)
-        peer.restarting, peer.stand_in = False, 0
         news = News(changed=True)
         for link, sighting in peer.sightings.items():
             sighting.able_since, sighting.starting = None, False
@@ -165,6 +168,7 @@ class Absences:
             elif sighting.standing is not Standing.DEAD:
                 sighting.standing = Standing.DEAD
                 news.claims = claims_of(peer, f"death of {peer.node}")
+        peer.restarting, peer.stand_in = False, 0
         for (link, by), said in self._said.items():
             if peer.session in said and link in peer.sightings:
                 absence.on(link).note_stand_in(by)

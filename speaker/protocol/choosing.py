@@ -64,14 +64,16 @@ class Choosing:
         return self._roster.able_since(candidate.node, places, candidate.interfaces, starting=cold) is not None
 
     def can_be_taken_from(self, node: NodeName, address: AddressText, bundle: Bundle, now: float) -> bool:
-        """Whether another node could hold an address of the bundle that is ranked before this one, or this one is not
+        """Whether another node could hold an address of the bundle that is ranked before that one, or that one is not
         ranked."""
-        places, ranked = frozenset(self._owners.counts(address, now)), candidate_of(bundle, node)
-        return any(
-            self.able_now(each, places)
+        ranked = candidate_of(bundle, node)
+        better = (
+            each
             for each in bundle.candidates
             if each.node != node and (ranked is None or (each.ending, each.tier) < (ranked.ending, ranked.tier))
         )
+        places = ((each, self._owners.open_to(each, address, now)) for each in better)
+        return any(there and self.able_now(each, there) for each, there in places)
 
     def begin(self) -> None:
         """Ask anew who is able, whether nodes differ, and where the bundles of groups are: the answers are kept while

@@ -209,6 +209,7 @@ class Membership:
 
     def _leave(self, peer: Peer, link: LinkName, message: Heartbeat, now: float) -> None:
         """It ends: having released everything, or with another speaker that stands in for it."""
+        peer.stand_in = message.stand_in
         if message.stand_in and self._absences.may_begin(peer, now):
             self._news.add(self._absences.begin(peer, "restarts", now, ended=True))
             return

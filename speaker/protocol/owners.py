@@ -33,7 +33,7 @@ from typing import NamedTuple
 from cluster.addresses import family_of
 from cluster.objects import AddressText, NodeName
 from speaker.link import LinkName
-from speaker.plan import Bundle
+from speaker.plan import Bundle, Candidate
 from speaker.protocol.bundles import Bundles
 from speaker.protocol.claims import Claim, ClaimLog, outranks
 from speaker.protocol.heartbeat import MAX_CLAIM_LINKS, MAX_EPOCH
@@ -110,6 +110,14 @@ class Owners:
     def belongs(self, address: AddressText, now: float) -> frozenset[LinkFamily]:
         """The places where the address belongs, whether or not this node can answer for it there."""
         return self._place(address, now).belongs
+
+    def open_to(self, candidate: Candidate, address: AddressText, now: float) -> frozenset[LinkFamily]:
+        """The places where a candidate of the address's bundle may answer for it, whether or not it can: another one
+        than this node by its own interfaces, if advertisements name some for it."""
+        if candidate.node == self._roster.node:
+            return frozenset(self.counts(address, now))
+        links = self._roster.links if candidate.interfaces else self._subnets.belongs(address, (), now)
+        return frozenset(LinkFamily(link, family_of(address)) for link in links)
 
     def is_unspoken(self, address: AddressText, now: float) -> bool:
         """Whether the address belongs on links of this node, none of which speaks its family."""

@@ -6,12 +6,13 @@ G2  On each side of a partition somebody answers for every address in the Plan t
     (better candidates that cannot + 1) + the probes after the last fault on, where it can be proved that one hears; or
     after the first proof of a lone speaker that took itself for isolated meanwhile. Where nobody at all is heard, 3.5 s
     later; but not on a link that came up less than 41 s ago, whose port a switch may still block. Half a second later,
-    where a stand-in was lost with its node.
+    where a stand-in was lost with its node; and as late as for an idle node, where frames are lost and a holder died
+    before it was heard to be one.
 G3  At most one on each side: G1 for every pair of that side. After healing: G1.
 G4  Nothing of this needs the API: schedules freeze it.
     While a speaker is starting, an address that nobody is known to have held may wait for it. One whose link has just
-    come up is none that can claim, for 1.3 s. An address that belongs on several networks may wait a second longer: for
-    who holds it on another one to claim the rest.
+    come up is none that can claim, for 1.3 s. An address that belongs on several networks, or for which interfaces are
+    named, may wait a second longer: for who holds it on another one to claim the rest.
     And an owner stays: without a fault nobody becomes or ceases to be one. That endpoints vanish and come back is none.
     Who does not come back, and is stood in for no more, is no owner any more.
     A claim of the start is given on to who arrives: once, until nobody has arrived for 30 s. And a bundle goes to a
@@ -22,11 +23,12 @@ G5  Nobody claims what a living node answers for, unless that node has just name
     is broken: whose claim was heard once is not taken for dead as long as ARP passes between the two from then on (or
     Neighbour Discovery, as the address is asked for), though no datagram does. Parts of a bundle that two hold come
     together; an address of several networks may be taken from who is not on all of them; and a machine that shares its
-    name is not told the claims of those who know the other one. Nor is it promised where frames are lost as well, since
-    two questions are all that D has time for; nor where a firewall answers "port unreachable" and frames are late:
-    that, and a question unanswered for 50 ms, is what a dead speaker looks like; nor where what is said to the group
-    has just ceased to pass, and frames or speakers are late: there is one question, by unicast, in the rest of D; nor
-    where two frames in a row were lost, and the others or speakers are late.
+    name is not told the claims of those who know the other one. Nor is it promised where frames are lost as well, and
+    datagrams do not pass or have begun to less than D ago, since two questions are all that D has time for; nor where a
+    firewall answers "port unreachable" and frames are late: that, and a question unanswered for 50 ms, is what a dead
+    speaker looks like; nor where what is said to the group has just ceased to pass, and frames or speakers are late:
+    there is one question, by unicast, in the rest of D; nor where two frames in a row were lost, and the others or
+    speakers are late. Who resumes what is answered for in its name claims nothing new.
 G6  Nobody answers for an address on a network where it does not belong, who is or was on the one where it does, or
     hears somebody who is.
 G8  Nobody answers for an address on an interface that does not speak its family.
@@ -70,6 +72,7 @@ LOST_S = 0.25  # where frames are lost: until a claim was said three times, an i
 SLACK_S = 0.03  # the loops' lateness and the wire's delay, which the promises leave out
 SETTLED_S = 2.5  # after it, no owner changes: a provisional claim moves a second after its better candidate is able
 NEW_S = 0.4  # more, for an address that nobody has held, where not all know the same of who holds how much
+IDLE_S = 2.6  # more, until one is taken for dead that claimed and died before it was heard: it had nothing to say
 JOINED_S = 1.0  # for the holder of a part to claim the rest
 TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
 MOVES = {"Offered", "Released"}
@@ -306,8 +309,12 @@ class Invariants:
             grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
             grace += proof_takes + (DEAF_S * self._pace if self._hears_beyond(view, side) else 0.0)
             joins = len(self.world.networks_of(address)) > 1 or len({family_of(each) for each in bundle.addresses}) > 1
+            joins = joins or any(candidate.interfaces for candidate in bundle.candidates)
             grace += JOINED_S * self._pace if joins else 0.0
-            grace += NEW_S if view.network.weather.loss and address not in view.network.answerers else 0.0
+            if view.network.weather.loss and address not in view.network.answerers:
+                grace += NEW_S
+            elif view.network.weather.loss and not any(self._knowledge.has_heard(view, n, address) for n in ready):
+                grace += IDLE_S * self._pace
             lent_at = self._knowledge.lent_at.get((view.network.name, address), float("-inf"))
             grace += UNATTENDED_S * self._pace if lent_at > self._last_fault() - 2 * self._check_s else 0.0
             grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + self._check_s
@@ -436,7 +443,7 @@ class Invariants:
             if at <= hearing_since:
                 continue
             if decision.reason == "Claimed" and not joins and name not in self._hearing.twins:
-                self._check_claim(views, at, name, decision)
+                self._check_claim(views, at, name, decision, hearing_since)
 
     def _note_false_alarm(self, at: float, name: str, decision: Decision) -> None:
         """A speaker doubles D of a peer that was heard again at once, if the peer says that it never lost this one."""
@@ -467,7 +474,9 @@ class Invariants:
         if at < released + TAKEN_AGAIN_S * self._pace and self._last_fault() < released - TAKEN_AGAIN_S * self._pace:
             self._fail("G7", f"{name} released {decision.fields['address']} for another and claims it again")
 
-    def _check_claim(self, views: list[WhoHearsWhom], at: float, claimer: str, decision: Decision) -> None:
+    def _check_claim(
+        self, views: list[WhoHearsWhom], at: float, claimer: str, decision: Decision, hearing_since: float
+    ) -> None:
         address = AddressText(str(decision.fields["address"]))
         networks = self.world.networks_of(address)
         if len(networks) > 1 or len(self._named(claimer, address)) > 1:
@@ -480,8 +489,12 @@ class Invariants:
             if at - lost_at < self.detection({claimer}):
                 continue
             before = (who for when, what, who in reversed(view.network.owner_changes) if what == address and when < at)
-            for holder in next(before, frozenset[str]()) - {claimer} - self._hearing.twins:
-                if not view.mutual(claimer, holder) and view.network.weather.loss:
+            holders = next(before, frozenset[str]())
+            if decision.fields["why"] == "resumed" and claimer in holders:
+                continue  # it was answered for in its name all the while
+            for holder in holders - {claimer} - self._hearing.twins:
+                mutual = view.mutual(claimer, holder) and at >= hearing_since + self.detection({claimer})
+                if not mutual and view.network.weather.loss:
                     continue
                 if self._has_released(holder, address):
                     continue  # a stand-in has not heard of it yet

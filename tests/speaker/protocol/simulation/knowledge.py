@@ -78,16 +78,16 @@ class Knowledge:
             if name == owner or view.knows(name, owner):
                 yield name, nodes[name].sessions, view.there[name].life
 
-    def _has_heard(self, name: str, life: int, address: AddressText) -> bool:
+    def has_heard(self, view: WhoHearsWhom, name: str, address: AddressText) -> bool:
         """Whether that node has heard an owner of the address for long enough to know."""
-        session = self._world.nodes[name].sessions
+        session, life = self._world.nodes[name].sessions, view.there[name].life
         heard_s = sum(self._known.get((name, session, life, each, address), 0.0) for each in self._world.nodes)
         return heard_s > KNOWN_S * self._pace
 
     def may_replace(self, view: WhoHearsWhom, name: str, bundle: Bundle) -> bool:
         """Whether that node can tell that a bundle without endpoints needs an owner in the place of a lost one."""
         node = self._world.nodes[name]
-        heard = any(self._has_heard(name, view.there[name].life, address) for address in bundle.addresses)
+        heard = any(self.has_heard(view, name, address) for address in bundle.addresses)
         return heard and self._world.now < node.stopped.get(bundle.id, float("-inf")) + TAKE_OVER_S
 
     def should_keep_off(

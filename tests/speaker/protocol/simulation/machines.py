@@ -141,6 +141,8 @@ class SimulatedNode:
     """How many it has had."""
     powered: bool = True
     running: bool = False
+    told_to_end: bool = False
+    """Its speaker, which may go on for a while."""
     paused_until: float | None = None
     paused_at: float = float("-inf")
     """The last time."""

@@ -35,7 +35,7 @@ from tests.speaker.protocol.simulation.world import World, bundle_of
 
 CALM_S = 6.0  # at the end, everything healed, until everything must be as it should be
 LONGEST_LOSS = 0.05  # of which a network that is healed may go on losing frames
-ENDED_S = 0.4  # after a speaker was told to end, until it has
+ENDED_S = 0.4  # after a speaker was told to end, until it has, as a rule
 
 
 class Fault(NamedTuple):
@@ -249,7 +249,7 @@ class Schedule:
         for node in self.some_nodes():
             if node.running:
                 world.leave(node.name)
-                world.run(ENDED_S)
+                self._await_ends()
             if node.powered and not node.running:
                 world.start(node.name)
                 world.run(rng.choice((0.1, 2.5)))
@@ -346,7 +346,7 @@ class Schedule:
             world.regain_api()
         self._heal_network()
         world.network.weather.loss = min(world.network.weather.loss, LONGEST_LOSS)
-        world.run(ENDED_S)  # who was told to end has
+        self._await_ends()
         for name in world.nodes:
             if math.isinf(world.nodes[name].lag):
                 world.restart_watcher(name)
@@ -357,6 +357,12 @@ class Schedule:
                 world.start(name)
         self._set_serving(set())
         world.fault("everything is healed")
+
+    def _await_ends(self) -> None:
+        """Until who was told to end has."""
+        self.world.run(ENDED_S)
+        while any(node.told_to_end for node in self.world.nodes.values()):
+            self.world.run(ENDED_S)
 
     def check_end(self) -> None:
         world = self.world

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.objects import AddressText
+from speaker.plan import DRAINED_TIER, Bundle
 from speaker.protocol.absences import NOBODY_S
 from speaker.protocol.datagram import Authenticator
 from speaker.protocol.heartbeat import ClaimStep, OnBehalf, StoodIn, WireClaim, pack_address
@@ -237,6 +238,28 @@ def test_a_node_that_is_excluded_while_it_is_away_hands_over_without_a_gap() -> 
     assert watched.moved().keys() == theirs, world.story()
     assert watched.longest_gap() <= UNANSWERED_S, world.story()
     assert_each_is_answered_by_one(world)
+
+
+@pytest.mark.parametrize("able", ["nobody", "the stand-in", "another"])
+def test_a_node_that_is_drained_while_it_is_away_keeps_what_nobody_else_can_hold(able: str) -> None:
+    """Others can where they have an interface that advertisements name for them."""
+    world, name, stand_in, watched = away(6)
+    theirs = {address for address, owner in watched.owners.items() if owner == name}
+    another = next(other for other in world.names() if other not in {name, stand_in})
+    can = {"nobody": set[str](), "the stand-in": {stand_in}, "another": {another}}[able] | {name}
+
+    def drained(bundle: Bundle) -> Bundle:
+        candidates = (
+            replace(each, tier=DRAINED_TIER * (each.node == name), interfaces=("eth0" if each.node in can else "eth7",))
+            for each in bundle.candidates
+        )
+        return replace(bundle, candidates=tuple(sorted(candidates, key=lambda each: each.tier)))
+
+    world.set_bundles([drained(each) if theirs & set(each.addresses) else each for each in world.plans[-1][1]])
+    world.run(4.0)
+    assert watched.moved().keys() == (theirs if len(can) > 1 else set()), world.story()
+    assert all(world.answerers[address] for address in theirs), world.story()
+    assert watched.longest_gap() <= UNANSWERED_S, world.story()
 
 
 # -------------------------------------------------------------------------------- many at once

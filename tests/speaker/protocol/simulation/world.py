@@ -239,7 +239,7 @@ class World:
         self._answering.look(node)
 
     def _end(self, node: SimulatedNode) -> None:
-        node.running = False
+        node.running = node.told_to_end = False
         node.ended_at = self.clock.now
         node.protocol = node.loop = None
         node.forget_links()
@@ -272,6 +272,7 @@ class World:
         protocol = node.protocol
         if protocol is not None and node.loop is not None and node.works:
             self.fault(f"{name} is told to end")
+            node.told_to_end = True
             protocol.end(self.clock.now)
             node.loop.settle()
             self.clock.after(LOOK_S, lambda: self._end_when_all_is_said(node, protocol, self.clock.now + LONGEST_END_S))
