@@ -14,7 +14,9 @@ LABELS = {"AddressText", "Family", "LinkName", "PoolName"}
 """Names for texts and numbers, which decide nothing."""
 MAY_USE = {
     "controller/validity.py": LABELS,
-    "speaker/protocol/simulation/invariants.py": LABELS | {"Bundle", "Decision"},  # what it was told, and what it said
+    "speaker/protocol/simulation/invariants.py": LABELS | {"Bundle"},  # what it was told
+    "speaker/protocol/simulation/taking.py": LABELS | {"Decision"},  # and what it said
+    "speaker/protocol/simulation/course.py": LABELS | {"Decision"},
     "speaker/protocol/simulation/hearing.py": LABELS,
     "speaker/protocol/simulation/knowledge.py": LABELS | {"Bundle"},
 }

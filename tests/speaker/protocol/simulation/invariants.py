@@ -1,63 +1,17 @@
-"""The promises of the speaker (``docs/ownership.md``), asserted all the while, on each network on its own.
-
-G1  Of two speakers that hear each other there, at most one answers for an address, from D + 0.3 s after the last fault
-    on. Who stands in for another one answers as that one: both name the same MAC.
-G2  On each side of a partition somebody answers for every address in the Plan that belongs there, from D + 100 ms ×
-    (better candidates that cannot + 1) + the probes after the last fault on, where it can be proved that one hears; or
-    after the first proof of a lone speaker that took itself for isolated meanwhile. Where nobody at all is heard, 3.5 s
-    later; but not on a link that came up less than 41 s ago, whose port a switch may still block. Half a second later,
-    where a stand-in was lost with its node; and as late as for an idle node, where frames are lost and a holder died
-    before it was heard to be one.
-G3  At most one on each side: G1 for every pair of that side. After healing: G1.
-G4  Nothing of this needs the API: schedules freeze it.
-    While a speaker is starting, an address that nobody is known to have held may wait for it. One whose link has just
-    come up is none that can claim, for 1.3 s. An address that belongs on several networks, or for which interfaces are
-    named, may wait a second longer: for who holds it on another one to claim the rest.
-    And an owner stays: without a fault nobody becomes or ceases to be one. That endpoints vanish and come back is none.
-    Who does not come back, and is stood in for no more, is no owner any more.
-    A claim of the start is given on to who arrives: once, until nobody has arrived for 30 s. And a bundle goes to a
-    higher preference.
-    A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long
-    as somebody there knows by its own Plan that it served lately, and by having heard the owner that it had one.
-G5  Nobody claims what a living node answers for, unless that node has just named it as its successor, and whatever else
-    is broken: whose claim was heard once is not taken for dead as long as ARP passes between the two from then on (or
-    Neighbour Discovery, as the address is asked for), though no datagram does. Parts of a bundle that two hold come
-    together; an address of several networks may be taken from who is not on all of them; and a machine that shares its
-    name is not told the claims of those who know the other one. Nor is it promised where frames are lost as well, and
-    datagrams do not pass or have begun to less than D ago, since two questions are all that D has time for; nor where a
-    firewall answers "port unreachable" and frames are late: that, and a question unanswered for 50 ms, is what a dead
-    speaker looks like; nor where what is said to the group has just ceased to pass, and frames or speakers are late:
-    there is one question, by unicast, in the rest of D; nor where two frames in a row were lost, and the others or
-    speakers are late. Who resumes what is answered for in its name claims nothing new.
-G6  Nobody answers for an address on a network where it does not belong, who is or was on the one where it does, or
-    hears somebody who is.
-G8  Nobody answers for an address on an interface that does not speak its family.
-G7  Nobody releases an address for a better candidate, and takes it again since that one did not: unless there was a
-    fault. (Several who give on at once what they claimed at a start may give more than is taken.)
-
-D is 350 ms as long as nothing has been late in that world, and nobody was taken for dead a moment before it was heard
-again. Then it is the largest that any speaker on that side has for any peer that may hold something. A fault is what
-``World.fault`` is told, three losses in a row between two hosts included, and a speaker becoming ready. Hearing is
-``hearing``'s: what a firewall parts are two sides, but what the one answers for is answered for the other, since ARP
-passes; and what the one lets go without being heard the other goes on taking for its, while ARP proves that it lives.
-
-Above fifty holders all these times are longer in proportion (``hearing.pace_of``).
-
-While a member of the cluster lies (``World.lying``) nothing is promised: a member has the key and can say anything.
-"""
+"""Asserts the promises of the speaker (``promises``) all the while: what there is, and who answers. Who takes an
+address from whom is judged in ``taking``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from cluster.addresses import Family
 from cluster.objects import AddressText
-from speaker.link import LinkName
 from speaker.plan import Bundle
-from speaker.protocol.effects import Decision
-from tests.speaker.protocol.simulation.hearing import Hearing, WhoHearsWhom, family_of, pace_of
+from tests.speaker.protocol.simulation.course import Course
+from tests.speaker.protocol.simulation.hearing import Hearing, WhoHearsWhom, family_of
 from tests.speaker.protocol.simulation.knowledge import Knowledge
-from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
+from tests.speaker.protocol.simulation.network import SimulatedNetwork
+from tests.speaker.protocol.simulation.promises import BrokenPromiseError
+from tests.speaker.protocol.simulation.taking import PREFERRED, Taking
 from tests.speaker.protocol.simulation.world import World
 
 UNATTENDED_S = 0.5
@@ -74,98 +28,46 @@ SETTLED_S = 2.5  # after it, no owner changes: a provisional claim moves a secon
 NEW_S = 0.4  # more, for an address that nobody has held, where not all know the same of who holds how much
 IDLE_S = 2.6  # more, until one is taken for dead that claimed and died before it was heard: it had nothing to say
 JOINED_S = 1.0  # for the holder of a part to claim the rest
-TAKEN_AGAIN_S = 1.0  # after a release for another: nobody took it
 MOVES = {"Offered", "Released"}
-OFFERED_S = 1.0  # before a claim: it may be on its way for as long
-PREFERRED = {"preference", "decision"}
-FOR_ANOTHER = {*PREFERRED, "no candidate any more"}
 TOLD_S = 2.0  # of hearing somebody on the address's own subnet, until that is known
 BUSY_S = 2.0  # of a node that claims one after the other, until others claim what it might have
-DETECTION_S = 0.35  # D, where nothing is late
-
-
-PROMISES = {
-    "G1": "at most one of two speakers that hear each other answers for an address",
-    "G2": "somebody answers for every address that is promised one",
-    "G4": "an owner stays while nothing happens",
-    "G5": "nobody claims what a living node answers for",
-    "G6": "nobody answers on a network where the address does not belong",
-    "G7": "nobody takes again what it released for another",
-    "G8": "nobody answers on an interface that does not speak the address's family",
-    "END": "when everything is healed, one node answers for each address, and nobody for any other",
-}
-
-
-class BrokenPromiseError(AssertionError):
-    """A promise was not kept; the message has the seed and what happened."""
-
-    def __init__(self, promise: str, what: str, world: World) -> None:
-        """``promise``: its short name, as in the list above."""
-        super().__init__(f"{promise}: {what} at {world.now:.4f}\n{world.story()}")
-        self.promise = promise
-        self.what = what
-        self.world = world
 
 
 class Invariants:
     def __init__(self, world: World, *, owners_stay: bool = True) -> None:
         self.world = world
         self.checks = 0
-        self._pace = 1.0
-        """By how much everything takes longer than usual."""
         self._check_s = CHECK_S * max(1.0, len(world.nodes) / CHECKED_NODES)
-        self._punctual = True
-        """Whether nothing has been late so far, and no death a false alarm: then D is known without asking anybody."""
-        self._buried: dict[tuple[str, object], float] = {}
-        """(node, peer) -> when the one took the other for dead."""
         self._owners_stay = owners_stay
         self._hearing = Hearing(world)
+        self._course = Course(world, self._hearing)
         self._doubled: dict[tuple[str, AddressText, str, str], float] = {}
         self._missing: dict[tuple[str, AddressText, frozenset[str]], float] = {}
         self._ready: set[tuple[str, int]] = set()
         self._ready_at = float("-inf")
         self._changes_seen: dict[str, int] = {}
-        self._decisions_seen = 0
-        self._claimed_at: dict[str, float] = {}
-        """When each node claimed anything last."""
         self._misplaced: dict[tuple[str, AddressText, str], float] = {}
-        self._released: dict[tuple[str, str], float] = {}
-        """(node, address) -> when it was released for another."""
         self._knowledge = Knowledge(world, self._check_s)
+        self._taking = Taking(world, self._course, self._hearing, self._knowledge)
         world.clock.after(self._check_s, self._check)
-
-    def _fail(self, promise: str, what: str) -> None:
-        raise BrokenPromiseError(promise, what, self.world)
-
-    def _last_fault(self) -> float:
-        losses = (network.last_loss_fault for network in self.world.networks)
-        return max(self.world.last_fault, self._hearing.unsettled_at, *losses)
 
     def _check(self) -> None:
         self.checks += 1
-        self._pace = pace_of(self.world)
-        self._punctual = self._punctual and self._nothing_is_late()
+        self._course.look()
         views, hearing_since = self._hearing.views(), self.world.last_fault
         self._note_ready()
         if self.world.lying:
             self._doubled, self._missing = {}, {}
-            self._decisions_seen = len(self.world.decisions)
+            self._taking.skip()
         else:
-            self._check_kept(views, hearing_since)
+            self._taking.check(views, hearing_since)
             self._check_single(views)
             self._check_somebody(views)
             self._check_stays()
             self._check_places(views)
             self._check_families()
-        self._knowledge.note(views, self._pace)
+        self._knowledge.note(views, self._course.pace)
         self.world.clock.after(self._check_s, self._check)
-
-    def _nothing_is_late(self) -> bool:
-        """Neither frames nor speakers: no loss, no lag, nobody who stands still, and no work that takes time."""
-        calm, world = Weather(), self.world
-        weathers = [network.weather for network in world.networks]
-        frames = all((each.loss, each.straggling, each.delay_s) == (0.0, 0.0, calm.delay_s) for each in weathers)
-        return frames and world.work is None and all(node.paused_until is None for node in world.nodes.values())
 
     def _note_ready(self) -> None:
         for node in self.world.nodes.values():
@@ -174,17 +76,6 @@ class Invariants:
                 self._ready.add(key)
                 self._ready_at = self.world.now
                 self.world.fault(f"{node.name} is ready")
-
-    def detection(self, side: frozenset[str] | set[str]) -> float:
-        """D on this side, of the peers that hold or held something."""
-        if self._punctual:
-            return DETECTION_S * self._pace
-        floor = DETECTION_S * self._pace
-        for name in side:
-            protocol = self.world.nodes[name].protocol
-            if protocol is not None:
-                floor = max([floor, *(peer.detection_s for peer in protocol.peers() if peer.claims)])
-        return floor
 
     # ---------------------------------------------------------------------------------------------- G1, G3
 
@@ -201,11 +92,15 @@ class Invariants:
                         if one < other and named[one] != named[other] and view.mutual(one, other):
                             key = (view.network.name, address, one, other)
                             since = doubled[key] = self._doubled.get(key, now)
-                            grace = self.detection({one, other}) + 0.3 + SLACK_S
-                            fault = max(self._last_fault(), view.noticed_at)
-                            overlap = (OVERLAP_S + (LOST_S if view.network.weather.loss else 0.0)) * self._pace
+                            grace = self._course.detection({one, other}) + 0.3 + SLACK_S
+                            fault = max(self._course.last_fault(), view.noticed_at)
+                            overlap = (OVERLAP_S + (LOST_S if view.network.weather.loss else 0.0)) * self._course.pace
                             if now > fault + grace and now - since > overlap:
-                                self._fail("G1", f"{address} is answered on {view.network.name} by {one} and {other}")
+                                raise BrokenPromiseError(
+                                    "G1",
+                                    f"{address} is answered on {view.network.name} by {one} and {other}",
+                                    self.world,
+                                )
         self._doubled = doubled
 
     # ---------------------------------------------------------------------------------------------- G2, G3
@@ -223,7 +118,7 @@ class Invariants:
             return None
         if len(world.nodes) == 2 and not (world.has_gateway or world.has_client or world.has_met_hosts):
             return 0.0
-        return world.settings.alone_s + self.detection(side)
+        return world.settings.alone_s + self._course.detection(side)
 
     def _hears_beyond(self, view: WhoHearsWhom, side: frozenset[str]) -> bool:
         return any(not view.hears[name] <= side for name in side)
@@ -307,23 +202,27 @@ class Invariants:
             key = (view.network.name, address, side)
             since = missing[key] = self._missing.get(key, now)
             grace = self.world.settings.start_wait_s if len(ready) < len(side) else 0.0
-            grace += proof_takes + (DEAF_S * self._pace if self._hears_beyond(view, side) else 0.0)
+            grace += proof_takes + (DEAF_S * self._course.pace if self._hears_beyond(view, side) else 0.0)
             joins = len(self.world.networks_of(address)) > 1 or len({family_of(each) for each in bundle.addresses}) > 1
             joins = joins or any(candidate.interfaces for candidate in bundle.candidates)
-            grace += JOINED_S * self._pace if joins else 0.0
+            grace += JOINED_S * self._course.pace if joins else 0.0
             if view.network.weather.loss and address not in view.network.answerers:
                 grace += NEW_S
             elif view.network.weather.loss and not any(self._knowledge.has_heard(view, n, address) for n in ready):
-                grace += IDLE_S * self._pace
+                grace += IDLE_S * self._course.pace
             lent_at = self._knowledge.lent_at.get((view.network.name, address), float("-inf"))
-            grace += UNATTENDED_S * self._pace if lent_at > self._last_fault() - 2 * self._check_s else 0.0
-            grace += self.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + self._check_s
+            grace += (
+                UNATTENDED_S * self._course.pace if lent_at > self._course.last_fault() - 2 * self._check_s else 0.0
+            )
+            grace += self._course.detection(side) + 0.1 * (better + 1) + PROBES_S + SLACK_S + self._check_s
             begins = max(since, self._proof_came(side), self._listened(view, ready), view.noticed_at)
             if len(side) > 1:
-                busy_at = max(self._claimed_at.get(name, begins) for name in side)
-                begins = max(begins, min(busy_at, begins + BUSY_S * self._pace))
-            if now > max(self._last_fault(), begins) + grace:
-                self._fail("G2", f"{address} has no owner on {view.network.name} among {', '.join(sorted(side))}")
+                busy_at = max(self._taking.claimed_at.get(name, begins) for name in side)
+                begins = max(begins, min(busy_at, begins + BUSY_S * self._course.pace))
+            if now > max(self._course.last_fault(), begins) + grace:
+                raise BrokenPromiseError(
+                    "G2", f"{address} has no owner on {view.network.name} among {', '.join(sorted(side))}", self.world
+                )
         return missing
 
     def _reached(self, network: SimulatedNetwork, address: AddressText) -> frozenset[str]:
@@ -364,7 +263,7 @@ class Invariants:
     def _proof_came(self, side: frozenset[str]) -> float:
         """When a lone speaker whose witness's answers were lost heard one: silence counts from then (decision 0010).
         Only once after a fault: who takes itself for isolated again and again breaks G2."""
-        last = self._last_fault()
+        last = self._course.last_fault()
         if len(side) > 1:
             return last
         rejoined: list[float] = []
@@ -385,10 +284,14 @@ class Invariants:
             if not self._owners_stay:
                 continue
             for at, address, _ in changes:
-                longest = max(self.detection({name}) for name in self.world.nodes)
-                calm = self._last_fault() + DEAF_S * self._pace + max(SETTLED_S * self._pace, longest + self._pace)
+                longest = max(self._course.detection({name}) for name in self.world.nodes)
+                calm = (
+                    self._course.last_fault()
+                    + DEAF_S * self._course.pace
+                    + max(SETTLED_S * self._course.pace, longest + self._course.pace)
+                )
                 if at > calm and not self._was_given_on(address, at) and not self._may_change(address, at):
-                    self._fail("G4", f"the owner of {address} changed without a fault")
+                    raise BrokenPromiseError("G4", f"the owner of {address} changed without a fault", self.world)
 
     def _was_given_on(self, address: AddressText, at: float) -> bool:
         """Whether a claim of the start moves: while it may, or only now, since its bundle did not serve when its turn
@@ -402,138 +305,31 @@ class Invariants:
                 "provisional",
             )
             moved -= decision.reason == "NotTaken" and decision.fields["address"] == address
-        over_at = self._ready_at + self.world.settings.cold_start_s + SETTLED_S * self._pace
-        return moved == 1 and at <= max(over_at, self.world.resumed_at + SETTLED_S * self._pace)
+        over_at = self._ready_at + self.world.settings.cold_start_s + SETTLED_S * self._course.pace
+        return moved == 1 and at <= max(over_at, self.world.resumed_at + SETTLED_S * self._course.pace)
 
     def _may_change(self, address: AddressText, at: float) -> bool:
         return self._was_taken_back(address, at) or any(
             decision.reason == "StandsInNoMore" and decision.fields["why"] != "it is back"
-            for _, decision in self._latest(at - DEAF_S * self._pace)
+            for _, decision in self._course.latest(at - DEAF_S * self._course.pace)
         )
 
     def _was_taken_back(self, address: AddressText, at: float) -> bool:
         return any(
             decision.reason in MOVES and decision.fields["address"] == address and decision.fields["why"] in PREFERRED
-            for _, decision in self._latest(at - DEAF_S * self._pace)
+            for _, decision in self._course.latest(at - DEAF_S * self._course.pace)
         )
 
-    def _latest(self, since: float) -> Iterator[tuple[float, Decision]]:
-        for at, _, decision in reversed(self.world.decisions):
-            if at < since:
-                return
-            yield at, decision
-
-    # ---------------------------------------------------------------------------------------------- G5, G6, G7
-
-    def _check_kept(self, views: list[WhoHearsWhom], hearing_since: float) -> None:
-        """``hearing_since``: from when on each hears whom the views say, which is the last fault. A claim of before, a
-        moment ago, is not judged by them."""
-        decisions = self.world.decisions[self._decisions_seen :]
-        self._decisions_seen = len(self.world.decisions)
-        for at, name, decision in decisions:
-            self._note_false_alarm(at, name, decision)
-            if decision.reason == "Released" and decision.fields["why"] in FOR_ANOTHER:
-                self._released[name, str(decision.fields["address"])] = at
-            if decision.reason == "Claimed":
-                self._claimed_at[name] = at
-                self._check_promise(at, name, decision)
-            joins = decision.reason == "Claimed" and decision.fields["why"] == "joined bundle"
-            if decision.reason == "Claimed" and self._was_handed_over(at, name, decision):
-                continue
-            if at <= hearing_since:
-                continue
-            if decision.reason == "Claimed" and not joins and name not in self._hearing.twins:
-                self._check_claim(views, at, name, decision, hearing_since)
-
-    def _note_false_alarm(self, at: float, name: str, decision: Decision) -> None:
-        """A speaker doubles D of a peer that was heard again at once, if the peer says that it never lost this one."""
-        if decision.reason == "PeerDead":
-            self._buried[name, decision.fields["node"]] = at
-        elif decision.reason == "PeerAlive":
-            buried_at = self._buried.pop((name, decision.fields["node"]), float("-inf"))
-            self._punctual = self._punctual and at > buried_at + DETECTION_S * self._pace
-
-    def _was_handed_over(self, at: float, claimer: str, claim: Decision) -> bool:
-        """Whether the holder has offered that to the claimer just now."""
-        known_as = self.world.nodes[claimer].known_as
-        wanted = {"address": claim.fields["address"], "to": known_as}
-        return str(claim.fields["why"]).startswith("handed over by") and any(
-            each.reason == "Offered" and wanted.items() <= each.fields.items()
-            for _, each in self._latest(at - OFFERED_S * self._pace)
-        )
-
-    def _check_promise(self, at: float, name: str, decision: Decision) -> None:
-        """Whether the claimer has just released that for another, who did not take it."""
-        address = decision.fields["address"]
-        released = self._released.pop((name, str(address)), float("-inf"))
-        for when, other, each in reversed(self.world.decisions):
-            if when < released:
-                break
-            if other != name and each.reason == "Claimed" and each.fields["address"] == address:
-                return  # that was not heard in time
-        if at < released + TAKEN_AGAIN_S * self._pace and self._last_fault() < released - TAKEN_AGAIN_S * self._pace:
-            self._fail("G7", f"{name} released {decision.fields['address']} for another and claims it again")
-
-    def _check_claim(
-        self, views: list[WhoHearsWhom], at: float, claimer: str, decision: Decision, hearing_since: float
-    ) -> None:
-        address = AddressText(str(decision.fields["address"]))
-        networks = self.world.networks_of(address)
-        if len(networks) > 1 or len(self._named(claimer, address)) > 1:
-            return  # who has the one network may have to take it from who has the other
-        for view in views:
-            if view.network not in networks or not self._answers_there(claimer, view.network, address):
-                continue
-            late = self._are_late(view.network)
-            lost_at = view.network.twice_lost_at if late else view.network.last_loss_fault
-            if at - lost_at < self.detection({claimer}):
-                continue
-            before = (who for when, what, who in reversed(view.network.owner_changes) if what == address and when < at)
-            holders = next(before, frozenset[str]())
-            if decision.fields["why"] == "resumed" and claimer in holders:
-                continue  # it was answered for in its name all the while
-            for holder in holders - {claimer} - self._hearing.twins:
-                mutual = view.mutual(claimer, holder) and at >= hearing_since + self.detection({claimer})
-                if not mutual and view.network.weather.loss:
-                    continue
-                if self._has_released(holder, address):
-                    continue  # a stand-in has not heard of it yet
-                unnoticed = not view.unnoticed.isdisjoint({(claimer, holder), (holder, claimer)})
-                if (holder in view.network.rejecting or unnoticed) and late:
-                    continue
-                detection_s = self.detection({claimer})
-                if self._knowledge.should_keep_off(view, claimer, holder, address, at=at, detection_s=detection_s):
-                    self._fail("G5", f"{claimer} claims {address}, which {holder} answers for")
-
-    def _has_released(self, holder: str, address: AddressText) -> bool:
-        """Whether that is the last thing that the node did with the address."""
-        for _, name, decision in reversed(self.world.decisions):
-            of_it = name == holder and decision.fields.get("address") == address
-            if of_it and decision.reason in {"Claimed", "Released"}:
-                return decision.reason == "Released"
-        return False
-
-    def _are_late(self, network: SimulatedNetwork) -> bool:
-        """Whether the answer to a question may take longer than 50 ms."""
-        return bool(network.weather.straggling or self.world.work is not None)
-
-    def _named(self, name: str, address: AddressText) -> frozenset[LinkName]:
-        """The interfaces on which alone a node is to answer, whatever their subnets; empty: none are named."""
-        node = self.world.nodes[name]
-        bundles = (each for each in self.world.plans[node.plan_seen][1] if address in each.addresses)
-        candidates = (each for bundle in bundles for each in bundle.candidates if each.node == node.known_as)
-        return frozenset(link for candidate in candidates for link in candidate.interfaces)
-
-    def _answers_there(self, name: str, network: SimulatedNetwork, address: AddressText) -> bool:
-        named = self._named(name, address)
-        return not named or any(interface.name in named for interface in self.world.nodes[name].on(network))
+    # ---------------------------------------------------------------------------------------------- G6, G8
 
     def _check_families(self) -> None:
         for node in self.world.nodes.values():
             for interface in node.interfaces:
                 for address in interface.answers if node.works else ():
                     if family_of(address) not in interface.known_families:
-                        self._fail("G8", f"{node.name} answers for {address} on {interface.name}")
+                        raise BrokenPromiseError(
+                            "G8", f"{node.name} answers for {address} on {interface.name}", self.world
+                        )
 
     def _check_places(self, views: list[WhoHearsWhom]) -> None:
         if len(views) == 1:
@@ -547,7 +343,7 @@ class Invariants:
                 family = family_of(address)
                 own = place.of(family)
                 for name in answerers:
-                    if self._named(view.network.named[address].get(name, name), address):
+                    if self._taking.named(view.network.named[address].get(name, name), address):
                         continue
                     interfaces = self.world.nodes[name].interfaces
                     known = [x for x in interfaces if x.network is own.network and family in x.families]
@@ -555,6 +351,8 @@ class Invariants:
                     if any(each.was_known for each in known) or told:
                         key = (view.network.name, address, name)
                         since = misplaced[key] = self._misplaced.get(key, self.world.now)
-                        if self.world.now - since > TOLD_S * self._pace:
-                            self._fail("G6", f"{address} is answered on {view.network.name} by {name}")
+                        if self.world.now - since > TOLD_S * self._course.pace:
+                            raise BrokenPromiseError(
+                                "G6", f"{address} is answered on {view.network.name} by {name}", self.world
+                            )
         self._misplaced = misplaced

@@ -28,9 +28,10 @@ from cluster.addresses import family_of
 from cluster.objects import AddressText
 from speaker.plan import DRAINED_TIER, Bundle
 from tests.speaker.protocol.simulation.hearing import pace_of
-from tests.speaker.protocol.simulation.invariants import BrokenPromiseError, Invariants
+from tests.speaker.protocol.simulation.invariants import Invariants
 from tests.speaker.protocol.simulation.machines import SimulatedNode
 from tests.speaker.protocol.simulation.network import SimulatedNetwork, Weather
+from tests.speaker.protocol.simulation.promises import BrokenPromiseError
 from tests.speaker.protocol.simulation.world import World, bundle_of
 
 CALM_S = 6.0  # at the end, everything healed, until everything must be as it should be

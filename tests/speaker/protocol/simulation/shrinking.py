@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 from tests.speaker.protocol.simulation.both_families import FamilySchedule
-from tests.speaker.protocol.simulation.invariants import PROMISES, BrokenPromiseError
 from tests.speaker.protocol.simulation.large import LargeSchedule
+from tests.speaker.protocol.simulation.promises import PROMISES, BrokenPromiseError
 from tests.speaker.protocol.simulation.schedules import WHOLE, Schedule, Without
 from tests.speaker.protocol.simulation.strange import StrangeSchedule
 from tests.speaker.protocol.simulation.timeline import told
