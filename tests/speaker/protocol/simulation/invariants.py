@@ -125,10 +125,12 @@ class Invariants:
 
     def _overheard(self, view: WhoHearsWhom, side: frozenset[str]) -> bool:
         """Whether they hear someone beyond, who cannot hear them: then its claims stand, and nothing is promised. One
-        who hears nobody at all does not count, where somebody else proves that it should."""
+        who hears nobody at all does not count, where a peer proves that it should: a machine of the same name is
+        none."""
+        alone = len({self.world.nodes[name].known_as for name in side}) == 1
         for other, heard in view.hears.items():
             arrives = any(other in view.hears[name] | view.strayed[name] for name in side)
-            if other not in side and arrives and (heard or len(side) == 1):
+            if other not in side and arrives and (heard or alone):
                 return True
         return False
 
