@@ -3,7 +3,8 @@
     python -m tests.speaker.protocol.simulation [--from SEED] [--count 100000] [--kind KIND] [--again SCRIPT]
 
 Each seed is one schedule: its kind follows from the seed, unless one is named. A line says how far it is. A schedule
-that fails is shrunk, and printed as a timeline, with what runs it again. Interrupted, it says from which seed to go on.
+that fails is shrunk, and printed as a timeline, with what runs it again; one of hundreds of nodes less so, since each
+run of it takes minutes. Interrupted, it says from which seed to go on.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from time import monotonic
 
 from rich.console import Console
 
-from tests.speaker.protocol.simulation.shrinking import KINDS, Script, run, shrink
+from tests.speaker.protocol.simulation.shrinking import KINDS, RUNS, Script, run, shrink
 
 BATCH = 10  # seeds that a process is given at a time
-LARGE_EVERY = 2000
+LARGE_EVERY = 10_000  # one costs as much as some two thousand others
+LARGE_RUNS = 12  # to make one smaller
 USUAL = ("usual", "strange", "families")
 TELL_S = 1.0  # between progress lines on a terminal
 TELL_LOG_S = 30.0  # and elsewhere
@@ -33,38 +35,46 @@ def script_of(seed: int, kind: str | None) -> Script:
     return Script(kind or ("large" if seed % LARGE_EVERY == LARGE_EVERY - 1 else USUAL[seed % len(USUAL)]), seed)
 
 
-def run_batch(given: tuple[int, int, str | None]) -> tuple[int, list[str]]:
-    """Returns how many schedules ran, and the pages of those that failed."""
+def run_batch(given: tuple[int, int, str | None]) -> tuple[int, int, list[str]]:
+    """Returns the first seed and the one after the last, and the pages of those that failed."""
     first, last, kind = given
     pages = []
     for seed in range(first, last):
         failure = run(script_of(seed, kind))
         if failure is not None:
-            pages.append(f"{failure.script} breaks {failure.promise}: {failure.what}\nShrunk: {shrink(failure)}")
-    return last - first, pages
+            runs = LARGE_RUNS if failure.script.kind == "large" else RUNS
+            smallest = shrink(failure, runs=runs)
+            pages.append(f"{failure.script} breaks {failure.promise}: {failure.what}\nShrunk: {smallest}")
+    return first, last, pages
 
 
 class Progress:
     def __init__(self, first: int, count: int) -> None:
         self.next_seed = first
+        """The first that has not run."""
         self.failed = 0
+        self._ran = 0
+        self._beyond: dict[int, int] = {}
+        """What ran beyond it: by the first seed of each batch, the one after its last."""
         self._count = count
-        self._first = first
         self._began = self._told = monotonic()
 
-    def note(self, ran: int, failed: int) -> None:
-        self.next_seed += ran
+    def note(self, first: int, last: int, failed: int) -> None:
+        self._beyond[first] = last
+        self._ran += last - first
         self.failed += failed
+        while self.next_seed in self._beyond:
+            self.next_seed = self._beyond.pop(self.next_seed)
         if monotonic() - self._told > (TELL_S if console.is_terminal else TELL_LOG_S):
             self.tell("\r" if console.is_terminal else "\n")
 
     def tell(self, end: str = "\n") -> None:
-        done, self._told = self.next_seed - self._first, monotonic()
-        pace = done / max(self._told - self._began, 1e-9)
-        left_min = (self._count - done) / max(pace, 1e-9) / 60
+        self._told = monotonic()
+        pace = self._ran / max(self._told - self._began, 1e-9)
+        left_min = (self._count - self._ran) / max(pace, 1e-9) / 60
         failed = f", {self.failed} failed" if self.failed else ""
-        line = f"{done:,} of {self._count:,} schedules{failed}; {pace:.1f}/s, {left_min:.0f} min left; seed"
-        console.print(f"{line} {self.next_seed - 1}", end=end, highlight=False)
+        line = f"{self._ran:,} of {self._count:,} schedules{failed}; {pace:.1f}/s, {left_min:.0f} min left; seed"
+        console.print(f"{line} {self.next_seed}", end=end, highlight=False)
 
 
 def run_all(first: int, count: int, kind: str | None, processes: int) -> int:
@@ -76,10 +86,10 @@ def run_all(first: int, count: int, kind: str | None, processes: int) -> int:
     progress = Progress(first, count)
     with multiprocessing.Pool(processes) as pool:
         try:
-            for ran, pages in pool.imap(run_batch, batches):
+            for begun, ended, pages in pool.imap_unordered(run_batch, batches):
                 for page in pages:
                     pages_out.print(f"\n{page}\n")
-                progress.note(ran, len(pages))
+                progress.note(begun, ended, len(pages))
         except KeyboardInterrupt:
             pool.terminate()
             console.print(f"\nInterrupted. Go on with --from {progress.next_seed}.")

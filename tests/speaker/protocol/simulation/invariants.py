@@ -209,7 +209,7 @@ class Invariants:
             joins = joins or any(candidate.interfaces for candidate in bundle.candidates)
             grace += JOINED_S * self._course.pace if joins else 0.0
             if view.network.weather.loss and address not in view.network.answerers:
-                grace += NEW_S
+                grace += NEW_S * self._course.pace
             elif view.network.weather.loss and not any(self._knowledge.has_heard(view, n, address) for n in ready):
                 grace += IDLE_S * self._course.pace
             lent_at = self._knowledge.lent_at.get((view.network.name, address), float("-inf"))

@@ -183,6 +183,7 @@ class World:
         """Start the node's speaker, as a new process."""
         node = self.nodes[name]
         node.powered = node.running = True
+        node.told_to_end = False
         node.paused_until = None
         node.sessions += 1
         node.plan_seen = -1
