@@ -6,8 +6,10 @@ advertisements name interfaces for a node, its claims say these, too: they count
 
 A claim set is a log: version 0 is empty, each ``ClaimStep`` makes the next version. Steps are said three times. A
 listener that misses one sees the version in the next heartbeat, asks for what came after the version that it has, and
-gets the steps, or the whole set in parts when the log does not reach back that far. Work is proportional to what
-changed, never to what is held. The digest guards against a mistake in this: a set that should be the same and is not
+gets the steps, or the whole set in parts when the log does not reach back that far. Each of these says what is claimed
+when it is sent (``ClaimLog.as_of_now``): a listener judges each step by itself, and what was claimed and released long
+ago would be a claim to it, until a later step is there. Work is proportional to what changed, never to what is held.
+The digest guards against a mistake in this: a set that should be the same and is not
 is fetched whole.
 """
 
@@ -17,7 +19,9 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+from msgspec.structs import replace
 
 from cluster.addresses import Family, family_of
 from cluster.objects import AddressText, NodeName
@@ -47,6 +51,7 @@ class Claim(NamedTuple):
     has no part in the order of claims, nor in the digest, so that earlier releases find the same."""
 
 
+Said = TypeVar("Said", bound=ClaimStep | ClaimPart)
 Changes = Mapping[AddressText, Claim | None]
 """Address -> its claim now, or ``None`` where it was released."""
 
@@ -179,6 +184,25 @@ class ClaimLog:
             )
         cut_at = self._whole[0].version
         return [*self._whole, *(step for step in self._steps if step.version > cut_at)]
+
+    def as_of_now(self, said: Said) -> Said:
+        """The same step or part, with what is claimed now of the addresses in it. What has no room in it with the
+        links that it is claimed for now is left to the later step that says these."""
+        links = dict(said.links)
+        same: dict[AddressText, Claim | None] = {}
+        changed: dict[AddressText, Claim | None] = {}
+        for place, wire in enumerate(said.claims):
+            address = unpack_address(wire.address)
+            claim = self.claims.get(address)
+            if claim is None:
+                (changed if wire.epoch else same)[address] = None
+            else:
+                is_same = claim == (wire.epoch, wire.preference, links.get(place, ()))
+                (same if is_same else changed)[address] = claim
+        if not changed:
+            return said
+        piece = _cut({**same, **changed})[0]
+        return replace(said, claims=piece.claims, links=piece.links)
 
 
 class ClaimMirror:

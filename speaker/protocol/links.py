@@ -56,7 +56,7 @@ class OwnLinks:
         any_up = False
         for state, known in kept:
             comes_up = state.up and (began if known is None else not known.state.up)
-            link = known or Link(state, shared=self._subnets.was_shared(state.prefixes, now))
+            link = known or Link(state, shared=self._subnets.was_shared(state, now))
             if state.gateways != link.state.gateways:
                 link.gateway_at, link.ask_next = LONG_AGO, LONG_AGO
             spoke, link.state = link.state.families, state

@@ -32,6 +32,7 @@ from cluster.addresses import Family
 from cluster.objects import AddressText, NodeName
 from cluster.times import LONG_AGO
 from speaker.link import LinkName
+from speaker.protocol.effects import LinkState
 from speaker.protocol.heartbeat import Heartbeat, pack_address
 from speaker.protocol.peers import Link, Network, Sighting
 from speaker.protocol.roster import Roster
@@ -98,17 +99,17 @@ class Subnets:
 
     def remember_own(self, now: float) -> None:
         """An address on a subnet of a link of ours belongs there, also while we lack the link; and one on nobody's
-        subnet on those where speakers are. Of IPv6 such a link may have a link-local address alone."""
+        subnet on those where speakers are."""
         for link in self._roster.links.values():
             for network in (*said_lately(link.networks, now), *networks_of(link.state.prefixes)):
                 _remember(self._roster.elsewhere, network, now)
             if link.shared:
-                for network in networks_of(link.state.own):
+                for network in _marks(link.state):
                     _remember(self._roster.shared, network, now)
 
-    def was_shared(self, prefixes: tuple[str, ...], now: float) -> bool:
+    def was_shared(self, state: LinkState, now: float) -> bool:
         """Whether speakers were heard on the subnet of a link that is new."""
-        return not set(networks_of(prefixes)).isdisjoint(said_lately(self._roster.shared, now))
+        return not set(_marks(state)).isdisjoint(said_lately(self._roster.shared, now))
 
     def answered_on(
         self, address: AddressText, belongs: list[LinkName], named: bool, now: float
@@ -151,6 +152,12 @@ class Subnets:
             seen = peer.sightings.values() if peer is not None else ()
             said = [prefixes for sighting in seen for prefixes in (sighting.prefixes, sighting.elsewhere)]
         return tuple(network for prefixes in said for network in networks_of(prefixes))
+
+
+def _marks(state: LinkState) -> tuple[Network, ...]:
+    """What a link is known by when it is there again: its subnets, and its own link-local address, which may be all
+    that it has of IPv6. Interfaces are given that by their MAC or their name (RFC 4291, RFC 7217)."""
+    return networks_of((*state.prefixes, f"{state.link_local}/128") if state.link_local else state.prefixes)
 
 
 def _contain(networks: tuple[Network, ...], address: AddressText) -> bool:

@@ -356,7 +356,7 @@ class Voice:
         up = [name for name, link in self._roster.links.items() if link.state.up]
         deaf = {name: self._roster.deaf_to_us(name, now, interval) for name in up}
         for key in list(self._outbox)[:BURST]:
-            message = self._outbox.pop(key)
+            message = self._as_of_now(self._outbox.pop(key))
             for name, contacts in deaf.items():
                 data = self._encode(authenticator, message)
                 self._emit(SendHeartbeat(name, data))
@@ -364,6 +364,14 @@ class Voice:
                 for address, mac in contacts:
                     self._emit(SendUnicast(name, address, mac, data))
         self._outbox_at = now + BURST_GAP_S if self._outbox else NEVER
+
+    def _as_of_now(self, message: Message) -> Message:
+        """What is sent: it may have waited here, or come from a log, while claims changed."""
+        if isinstance(message, ClaimStep | ClaimPart):
+            return self._log.as_of_now(message)
+        if isinstance(message, OnBehalf) and (log := self._stand_ins.log_of(message.session)) is not None:
+            return replace(message, said=log.as_of_now(message.said))
+        return message
 
 
 def _key(message: ClaimStep | ClaimPart | Offer | OnBehalf) -> _Key:

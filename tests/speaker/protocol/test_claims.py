@@ -111,6 +111,30 @@ def test_a_listener_gets_there_whatever_is_lost_reordered_and_repeated(seed: int
     assert mirror.claims == log.claims
 
 
+@given(st.integers(0, 1 << 32))
+def test_what_was_released_is_claimed_at_no_moment_while_a_newcomer_catches_up(seed: int) -> None:
+    """Nor is what is claimed now ever gone again, once it was heard."""
+    rng = random.Random(seed)
+    log, links = ClaimLog(), tuple(LinkName(f"{'x' * 59}{i}") for i in range(8))
+    for _ in range(rng.choice((5, 60, LOG_STEPS + 20))):
+        for _ in range(rng.randrange(1, 30)):
+            claimed = None if rng.random() < 0.4 else Claim(rng.randint(1, 9), 0, rng.choice(((), links)))
+            log.put(address(rng.randrange(60)), claimed)
+        log.commit()
+    mirror = ClaimMirror()
+    known: dict[AddressText, Claim] = {}
+    for message in log.after(0):
+        said = log.as_of_now(message)
+        assert len(SEALER.encode(1, 1, said)) <= LONGEST_SAID
+        feed(mirror, [said])
+        assert mirror.claims.items() <= log.claims.items()
+        assert mirror.claims.items() >= known.items()
+        known = dict(mirror.claims)
+    mirror.note(log.version, log.digest)
+    assert mirror.in_step
+    assert mirror.claims == log.claims
+
+
 def test_a_newcomer_gets_the_whole_set_when_the_log_is_too_short() -> None:
     log, mirror = ClaimLog(), ClaimMirror()
     for i in range(LOG_STEPS + 50):

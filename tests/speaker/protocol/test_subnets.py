@@ -161,4 +161,6 @@ def test_an_address_of_no_subnet_stays_off_a_private_link_after_the_loss_of_a_la
     subnets.remember_own(NOW)
     del company.roster.links[ETH0]
     assert subnets.belongs(AddressText("2001:db8::9:1"), (), NOW) == ([] if shared else [ETH1])
-    assert not subnets.was_shared(("fd00::1/64",), NOW), "every link has the subnet of link-local addresses"
+    again, other = replace(lan.state, index=7), replace(lan.state, index=8, link_local=AddressText("fe80::2"))
+    assert subnets.was_shared(again, NOW) is shared
+    assert not subnets.was_shared(other, NOW), "every link has the subnet of link-local addresses"

@@ -311,9 +311,12 @@ class Invariants:
         return moved == 1 and at <= max(over_at, self.world.resumed_at + SETTLED_S * self._course.pace)
 
     def _may_change(self, address: AddressText, at: float) -> bool:
+        """Whether it was given to a better owner, or its owner is given up by its stand-in, or answers again on a link
+        that had come up, now that somebody is heard there."""
         return self._was_taken_back(address, at) or any(
-            decision.reason == "StandsInNoMore" and decision.fields["why"] != "it is back"
-            for _, decision in self._course.latest(at - DEAF_S * self._course.pace)
+            (decision.reason == "StandsInNoMore" and decision.fields["why"] != "it is back")
+            or (decision.reason == "Resumed" and when > at - 2 * self._check_s)
+            for when, decision in self._course.latest(at - DEAF_S * self._course.pace)
         )
 
     def _was_taken_back(self, address: AddressText, at: float) -> bool:

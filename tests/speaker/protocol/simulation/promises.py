@@ -14,7 +14,8 @@ G4  Nothing of this needs the API: schedules freeze it.
     come up is none that can claim, for 1.3 s. An address that belongs on several networks, or for which interfaces are
     named, may wait a second longer: for who holds it on another one to claim the rest.
     And an owner stays: without a fault nobody becomes or ceases to be one. That endpoints vanish and come back is none.
-    Who does not come back, and is stood in for no more, is no owner any more.
+    Who does not come back, and is stood in for no more, is no owner any more. Who waited on a link that had come up,
+    for somebody to be heard there, answers again then.
     A claim of the start is given on to who arrives: once, until nobody has arrived for 30 s. And a bundle goes to a
     higher preference.
     A bundle without an endpoint that serves is promised no new owner, but one in the place of one that is lost, as long

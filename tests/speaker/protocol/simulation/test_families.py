@@ -74,6 +74,26 @@ def test_an_ipv6_network_with_link_local_addresses_alone_is_one() -> None:
         assert not decisions_of(world, "PeerSuspected"), world.story()
 
 
+def test_a_link_with_a_link_local_address_alone_is_known_again_when_nobody_else_is_there() -> None:
+    """Where the last peer has died, only what is remembered says on which link speakers were."""
+    for seed in SEEDS:
+        world = World(seed, 2)
+        world.speak(world.network, IPV6, "fd10")
+        for node in world.nodes.values():
+            node.lan.subnet6 = ""
+        Invariants(world, owners_stay=False)
+        world.set_bundles([bundle_of("b0", [A6], world.nodes)])
+        world.start_all(spread=0.3)
+        world.run(6.0)
+        dead = owner_of(world, A6)
+        (left,) = set(world.nodes) - {dead}
+        world.lose_link(left, world.nodes[left].lan)
+        world.power_cut(dead)
+        world.nodes[left].lan.index += 100
+        world.regain_link(left, world.nodes[left].lan)
+        assert seconds_until_answered(world, 5.0, A6) < 4.0, world.story()
+
+
 @pytest.mark.parametrize("lost", [Family.IPV4, Family.IPV6])
 def test_addresses_of_a_family_that_the_kernel_speaks_no_more_move_and_the_others_stay(lost: Family) -> None:
     for seed in SEEDS:

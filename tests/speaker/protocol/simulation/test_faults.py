@@ -9,8 +9,9 @@ from functools import partial
 
 import pytest
 
-from cluster.objects import AddressText
+from cluster.objects import AddressText, NodeName
 from speaker.link import Mac
+from speaker.protocol.claims import tie_break
 from speaker.protocol.effects import NeighbourSeen
 from speaker.protocol.settings import RestartMode, Settings
 from tests.speaker.protocol.simulation.invariants import Invariants
@@ -20,6 +21,7 @@ from tests.speaker.protocol.simulation.scenes import (
     VIP,
     assert_each_is_answered_by_one,
     assert_nothing_moves,
+    decisions_of,
     owner_of,
     protocol_of,
     seconds_until_answered,
@@ -260,6 +262,31 @@ def test_after_a_partition_one_owner_is_left_within_an_interval_and_a_round_trip
         world.fault("healed")
         world.run(0.25)
         assert_each_is_answered_by_one(world)
+
+
+@pytest.mark.parametrize("seed", range(tries(6, 12)))
+def test_what_was_claimed_and_released_unheard_is_nobodys_when_that_is_heard(seed: int) -> None:
+    """Who hears a speaker for the first time asks for all that it ever said: of that only what it claims now counts."""
+    world = World(seed, 3)
+    Invariants(world, owners_stay=False)
+    world.network.weather = Weather(delay_s=(0.0002, 0.01))
+    lone = max(world.nodes, key=lambda name: tie_break(NodeName(name)))  # its claim outranks one of the same epoch
+    world.network.partition({lone, "client"}, world.hosts())
+    world.set_bundles([bundle_of("b0", [VIP], world.nodes)])
+    world.start_all(spread=0.3)
+    world.run(6.0)
+    assert len(world.answerers[VIP]) == 2, world.story()
+    world.set_bundles([])
+    world.run(1.0)
+    world.lose_api([lone])
+    world.set_bundles([bundle_of("b0", [VIP], world.nodes)])
+    world.run(2.0)
+    holder, since = owner_of(world), world.now
+    world.network.heal()
+    world.fault("the network is whole again")
+    world.run(3.0)
+    assert owner_of(world) == holder != lone, world.story()
+    assert not decisions_of(world, "Claimed", "Withdrawn", since=since), world.story()
 
 
 def test_a_holder_that_cannot_hear_is_replaced() -> None:
