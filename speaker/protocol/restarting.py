@@ -141,13 +141,13 @@ class Restarting:
 
     def _next(self) -> Peer | None:
         """The next to be named; those that were are named again when all have been."""
-        could = {peer.node: peer for peer in self._roster.peers.values() if self._could(peer)}
-        fresh = [node for node, peer in could.items() if peer.session not in self._tried]
+        peers = (self._roster.peers.get(node) for node in self._order())
+        could = [peer for peer in peers if peer is not None and self._could(peer)]
+        fresh = [peer for peer in could if peer.session not in self._tried]
         if not fresh:
             self._tried.clear()
-            fresh = list(could)
-        order = self._order()
-        return could[min(fresh, key=order.index)] if fresh else None
+            fresh = could
+        return fresh[0] if fresh else None
 
     def _order(self) -> list[NodeName]:
         links = self._links or frozenset(self._roster.links)
@@ -156,19 +156,29 @@ class Restarting:
 
     def _could(self, peer: Peer) -> bool:
         """Whether a peer is able wherever this node answers for anything."""
-        return not peer.restarting and all(
-            self._lives_on(peer, link)
-            and (sighting := peer.sightings[link]).standing is Standing.ALIVE
-            and sighting.able_since is not None
-            for link in self._links or peer.sightings
+        links = self._links_of(peer)
+        return (
+            not peer.restarting
+            and bool(links)
+            and all(
+                self._lives_on(peer, link)
+                and (sighting := peer.sightings[link]).standing is Standing.ALIVE
+                and sighting.able_since is not None
+                for link in links
+            )
         )
 
     def _may_be_able(self) -> bool:
         """Whether somebody is heard who could stand in later: one that has just started, or that a late loop fenced."""
         return any(
-            not peer.stand_in and all(self._lives_on(peer, link) for link in self._links or peer.sightings)
+            not peer.stand_in and all(self._lives_on(peer, link) for link in links)
             for peer in self._roster.peers.values()
+            if (links := self._links_of(peer))
         )
+
+    def _links_of(self, peer: Peer) -> frozenset[LinkName]:
+        """Where the peer has to stand in: where this node answers for anything, or else wherever it was heard."""
+        return self._links or frozenset(peer.sightings)
 
     def _lives_on(self, peer: Peer, link: LinkName) -> bool:
         """Whether it does, and speaks there what who stands in has to."""

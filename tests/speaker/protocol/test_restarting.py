@@ -129,3 +129,16 @@ def test_without_anything_to_stand_in_for_it_releases_at_once() -> None:
     ending = Ending(B)
     ending.log.put(VIP, None)
     assert ending.restarting.begin(1.0) is End.RELEASES
+
+
+def test_whoever_is_known_by_lost_links_alone_is_nobody_who_could_stand_in() -> None:
+    """A link that is gone takes with it where its peers were heard; whom this one stands in for is still to be left."""
+    ending = Ending(B)
+    away = ending.speaker(C, VIP)
+    away.restarting, away.stand_in = True, SESSION
+    ending.stand_ins.look(0.5)
+    ending.stand_ins.review(0.5)
+    ending.log.put(VIP, None)
+    for peer in (away, ending.others[B]):
+        peer.sightings.clear()
+    assert ending.restarting.begin(1.0) is End.RELEASES

@@ -176,7 +176,7 @@ class Invariants:
         addresses = [address for address in bundle.addresses if family_of(address) is family]
         answered = {address: self._reached(view.network, address) for address in addresses}
         if not any(
-            answerers.isdisjoint(side) and self._is_promised(view.network, side, address)
+            answerers.isdisjoint(side) and self._is_promised(view.network, side, address, bundle)
             for address, answerers in answered.items()
         ):
             return missing
@@ -195,7 +195,7 @@ class Invariants:
                 return missing
             better = len(names) - 1  # the first ones may not know
         for address, answerers in answered.items():
-            if answerers & side or not self._is_promised(view.network, side, address):
+            if answerers & side or not self._is_promised(view.network, side, address, bundle):
                 continue
             if any(all(view.asks(name, owner) for name in ready) for owner in answerers):
                 continue
@@ -243,14 +243,18 @@ class Invariants:
         owners = {owner for _, what, who in view.network.owner_changes if what == address for owner in who}
         return any(view.asks(name, owner) and owner not in view.hears[name] for name in ready for owner in owners)
 
-    def _is_promised(self, network: SimulatedNetwork, side: frozenset[str], address: AddressText) -> bool:
-        """An address of several networks is promised to who can know that they are networks: by hearing somebody,
-        but no machine of which nobody can tell whether it is the one that has its name."""
+    def _is_promised(
+        self, network: SimulatedNetwork, side: frozenset[str], address: AddressText, bundle: Bundle
+    ) -> bool:
+        """An address of several networks, by its subnet or by the interfaces that are named, is promised to who can
+        know that they are networks: by hearing somebody, but no machine of which nobody can tell whether it is the one
+        that has its name."""
         networks = self.world.networks_of(address)
         if network not in networks:
             return False
         known = {self.world.nodes[name].known_as for name in side - self._hearing.twins}
-        return len(networks) == 1 or len(known) > 1
+        several = len(networks) > 1 or any(len(each.interfaces) > 1 for each in bundle.candidates)
+        return not several or len(known) > 1
 
     def _able(self, view: WhoHearsWhom, name: str) -> bool:
         """Whether the node may claim: started, and not listening on a link that has just come up."""

@@ -16,6 +16,7 @@ BATCH = 5
 FOUND = {
     "families 137 steps=7 bundles=1 lags=1": "who named a stand-in that had just become able was taken for dead",
     "families 5669 steps=3,4,5,6,7 weather=1": "what had been claimed and released unheard was a claim for a moment",
+    "strange 14152 steps=0,1,2,4,5 bundles=0,1 weather=1 lags=1 spread=1": "a peer of no link was named",
     "families 84119": "a stand-in that heard nobody waited for its whole minute",
     "usual 84231": "one that had taken another for dead answered beside its stand-in",
     "families 84242": "what a session had let go was answered after its next session had released it",
