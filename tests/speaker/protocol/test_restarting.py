@@ -42,6 +42,14 @@ class Ending(Restarts):
         peer = self.sessions.peer(self.restarting.stand_in)
         return peer.node if peer is not None else None
 
+    def stands_in_for(self, node: NodeName) -> Peer:
+        """This node, for one that restarts and holds the address."""
+        away = self.speaker(node, VIP)
+        away.restarting, away.stand_in = True, SESSION
+        self.stand_ins.look(0.5)
+        self.stand_ins.review(0.5)
+        return away
+
     def is_stood_in_for(self, by: Peer, now: float) -> None:
         said = stood_in(ME, SESSION, self.log.version, self.log.digest)
         self.absences.heard(ETH0, by.session, [said], now)
@@ -75,10 +83,7 @@ def test_it_ends_once_one_stands_in_with_all_its_claims() -> None:
 
 def test_whom_this_one_stands_in_for_has_to_be_taken_over_too() -> None:
     ending = Ending(B)
-    away = ending.speaker(C, VIP)
-    away.restarting, away.stand_in = True, SESSION
-    ending.stand_ins.look(0.5)
-    ending.stand_ins.review(0.5)
+    away = ending.stands_in_for(C)
     assert ending.stand_ins
     ending.restarting.begin(1.0)
     ending.is_stood_in_for(ending.others[B], 1.1)
@@ -134,10 +139,7 @@ def test_without_anything_to_stand_in_for_it_releases_at_once() -> None:
 def test_whoever_is_known_by_lost_links_alone_is_nobody_who_could_stand_in() -> None:
     """A link that is gone takes with it where its peers were heard; whom this one stands in for is still to be left."""
     ending = Ending(B)
-    away = ending.speaker(C, VIP)
-    away.restarting, away.stand_in = True, SESSION
-    ending.stand_ins.look(0.5)
-    ending.stand_ins.review(0.5)
+    away = ending.stands_in_for(C)
     ending.log.put(VIP, None)
     for peer in (away, ending.others[B]):
         peer.sightings.clear()
