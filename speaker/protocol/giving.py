@@ -7,7 +7,7 @@ provisional also if it is made within 120 s. What this node held before it keeps
 One round looks at all provisional claims of this node, in order of id:
 
 1. All provisional claims are taken to be free. ``choosing`` says who should have each, with what was given before in
-   the round.
+   the round, and what earlier ones gave and is not claimed yet.
 2. A claim goes to the chosen node, if that one was absent when the claim was made, is equally suited or less crowded
    (``spreading``), and has been able for a second.
 3. While speakers still arrive, a node has room for a share of all candidates in the Plan. Once none has arrived for
@@ -16,12 +16,12 @@ One round looks at all provisional claims of this node, in order of id:
 
 A bundle that had a former holder is shared in the same way when that one has not come.
 
-Others give at the same time, each in proportion to what it has. The node that has most begins.
+Others give at the same time, each in proportion to what it has. The node that has most begins; of several, one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import ceil
 
 from cluster.objects import NodeName
@@ -51,13 +51,14 @@ class Giving:
         self._arrivals: dict[tuple[NodeName, frozenset[LinkFamily]], float] = {}
         """When each node was first seen to be able at these places, of those that were awaited."""
         self._given_to: dict[NodeName, int] = {}
-        """How many addresses the present round gives to whom."""
+        """How many addresses the present round gives to whom; and those before it did, as far as nobody claims them."""
         self._gave_before = False
         """The round before gave anything."""
         self._givers = 1.0
         """What is given in all, for each address of this node."""
         self._has_most = False
-        """Nobody claims more than this node."""
+        """Nobody claims more than this node, nor as much and comes after it by name: of two that began at the same time
+        each would give the last that a node has room for."""
         self._kept = 0
         """This node's load as far as the present round has come: all that is final, and what is kept of the rest."""
         self._arrived_at = LONG_AGO
@@ -84,14 +85,14 @@ class Giving:
             self._absent = absent
         return self._absent
 
-    def begin(self, provisional: Iterable[Bundle]) -> None:
-        """Begin a round over these bundles."""
-        self._gave_before, self._given_to = bool(self._given_to), {}
+    def begin(self, provisional: Iterable[Bundle], under_way: Mapping[NodeName, int]) -> None:
+        """Begin a round over these bundles. ``under_way``: what is being handed over to whom, by earlier rounds."""
+        self._gave_before, self._given_to = bool(self._given_to), dict(under_way)
         loads = self._choosing.loads()
         mine = loads[self._roster.node]
         self._kept = mine - sum(len(bundle.addresses) for bundle in provisional)
         self._givers = sum(loads.values()) / max(mine, 1)
-        self._has_most = mine == max(loads.values())
+        self._has_most = self._roster.node == max(loads, key=lambda node: (loads[node], node))
         self._arrived_at = max(self._arrived_at, self._roster.latest_able())
 
     def gave(self, bundle: Bundle, to: NodeName) -> None:

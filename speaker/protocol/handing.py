@@ -19,8 +19,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from cluster.addresses import family_of
 from cluster.objects import AddressText, NodeName
@@ -111,6 +113,13 @@ class HandOvers:
         """Whom a bundle is being handed over to."""
         over = self._open.get(id_) or self._waiting.get(id_)
         return over.to if over is not None else None
+
+    def under_way(self) -> Counter[NodeName]:
+        """How many addresses are being handed over to whom: nobody claims them there yet."""
+        under_way = Counter[NodeName]()
+        for over in chain(self._open.values(), self._waiting.values()):
+            under_way[over.to] += len(over.addresses)
+        return under_way
 
     def end(self, id_: BundleId) -> None:
         """The bundle is another node's, or not to be handed over any more."""

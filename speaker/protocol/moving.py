@@ -97,7 +97,7 @@ class Moving:
         self._hand_overs = hand_overs
         self._successors = Successors(roster)
         self._loads: dict[NodeName, int] = {}
-        """What each node claims, and what was given to it since, in the present round."""
+        """What each node claims, what is being handed over to it, and what was given to it in the present round."""
         self.giving = Giving(roster, choosing, self._successors, former)
         self._rebalancing = Rebalancing(
             roster, bundles, owners, choosing, successors=self._successors, hand_overs=hand_overs
@@ -235,12 +235,14 @@ class Moving:
             self._round = None
 
     def _new_round(self, now: float) -> Iterator[BundleId]:
-        self._loads = self._choosing.loads()
+        under_way = self._hand_overs.under_way()
+        self._loads = {node: load + under_way[node] for node, load in self._choosing.loads().items()}
         self._over_all = now >= self._all_at
         if self._over_all:
             self._all_at = NEVER
             held = ((self.tenures.get(id_), self._bundles.by_id.get(id_)) for id_ in self._restless)
-            self.giving.begin(bundle for tenure, bundle in held if bundle and tenure and tenure.provisional)
+            provisional = [bundle for tenure, bundle in held if bundle and tenure and tenure.provisional]
+            self.giving.begin(provisional, under_way)
             return iter(sorted(self._restless))
         fresh, self._fresh, self._fresh_at = self._fresh, {}, NEVER
         return iter(sorted(fresh.keys() & self._restless.keys()))

@@ -54,6 +54,19 @@ def holder() -> Holder:
     return Holder()
 
 
+def test_what_is_offered_or_waits_for_that_is_under_way_until_it_is_taken_or_was_offered_in_vain(
+    holder: Holder,
+) -> None:
+    one, others = holder.begin(1, *MANY[:400]), holder.begin(2, *MANY[400:600])
+    holder.said(0.0)
+    assert holder.made.under_way() == {B: 600}
+    holder.made.end(one)
+    assert holder.made.under_way() == {B: 200}
+    holder.said(0.1)
+    assert holder.made.review(0.1 + OFFER_S) == [(others, B)]
+    assert not holder.made.under_way()
+
+
 def test_an_offer_is_said_three_times_and_then_was_in_vain(holder: Holder) -> None:
     id_ = holder.begin(1, VIP)
     said = {at: holder.said(at) for at in (0.0, SAY_GAP_S / 2, SAY_GAP_S, 2 * SAY_GAP_S)}

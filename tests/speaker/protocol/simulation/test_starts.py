@@ -22,6 +22,12 @@ def test_shares_are_fair_at_the_end_of_any_start(seed: int) -> None:
     StaggeredStart(seed).run(calm_s=10.0)
 
 
+@pytest.mark.parametrize("seed", [140, 221, 232, 247])
+def test_shares_are_fair_where_they_were_not(seed: int) -> None:
+    """A round did not count what the one before it had just offered, or two who had most began at the same time."""
+    StaggeredStart(seed).run(calm_s=10.0)
+
+
 @pytest.mark.parametrize(("nodes", "addresses", "spread"), [(5, 60, 60.0), (10, 100, 0.0)])
 def test_shares_are_fair_whether_nodes_start_one_after_the_other_or_at_once(
     nodes: int, addresses: int, spread: float
