@@ -9,8 +9,7 @@ listener that misses one sees the version in the next heartbeat, asks for what c
 gets the steps, or the whole set in parts when the log does not reach back that far. Each of these says what is claimed
 when it is sent (``ClaimLog.as_of_now``): a listener judges each step by itself, and what was claimed and released long
 ago would be a claim to it, until a later step is there. Work is proportional to what changed, never to what is held.
-The digest guards against a mistake in this: a set that should be the same and is not
-is fetched whole.
+The digest guards against a mistake in this: a set that should be the same and is not is fetched whole.
 """
 
 from __future__ import annotations

@@ -85,10 +85,12 @@ class Giving:
             self._absent = absent
         return self._absent
 
-    def begin(self, provisional: Iterable[Bundle], under_way: Mapping[NodeName, int]) -> None:
-        """Begin a round over these bundles. ``under_way``: what is being handed over to whom, by earlier rounds."""
+    def begin(
+        self, provisional: Iterable[Bundle], loads: Mapping[NodeName, int], under_way: Mapping[NodeName, int]
+    ) -> None:
+        """Begin a round over these bundles. ``loads``: what each node claims. ``under_way``: what is being handed over
+        to whom, by earlier rounds."""
         self._gave_before, self._given_to = bool(self._given_to), dict(under_way)
-        loads = self._choosing.loads()
         mine = loads[self._roster.node]
         self._kept = mine - sum(len(bundle.addresses) for bundle in provisional)
         self._givers = sum(loads.values()) / max(mine, 1)

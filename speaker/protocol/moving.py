@@ -235,14 +235,14 @@ class Moving:
             self._round = None
 
     def _new_round(self, now: float) -> Iterator[BundleId]:
-        under_way = self._hand_overs.under_way()
-        self._loads = {node: load + under_way[node] for node, load in self._choosing.loads().items()}
+        loads, under_way = self._choosing.loads(), self._hand_overs.under_way()
+        self._loads = {node: load + under_way[node] for node, load in loads.items()}
         self._over_all = now >= self._all_at
         if self._over_all:
             self._all_at = NEVER
             held = ((self.tenures.get(id_), self._bundles.by_id.get(id_)) for id_ in self._restless)
             provisional = [bundle for tenure, bundle in held if bundle and tenure and tenure.provisional]
-            self.giving.begin(provisional, under_way)
+            self.giving.begin(provisional, loads, under_way)
             return iter(sorted(self._restless))
         fresh, self._fresh, self._fresh_at = self._fresh, {}, NEVER
         return iter(sorted(fresh.keys() & self._restless.keys()))

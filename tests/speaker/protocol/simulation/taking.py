@@ -54,16 +54,14 @@ class Taking:
             self._course.note_false_alarm(at, name, decision)
             if decision.reason == "Released" and decision.fields["why"] in FOR_ANOTHER:
                 self._released[name, str(decision.fields["address"])] = at
-            if decision.reason == "Claimed":
-                self.claimed_at[name] = at
-                self._check_promise(at, name, decision)
-            joins = decision.reason == "Claimed" and decision.fields["why"] == "joined bundle"
-            if decision.reason == "Claimed" and self._was_handed_over(at, name, decision):
+            if decision.reason != "Claimed":
                 continue
-            if at <= hearing_since:
+            self.claimed_at[name] = at
+            self._check_promise(at, name, decision)
+            joins = decision.fields["why"] == "joined bundle"
+            if joins or at <= hearing_since or name in self._hearing.twins or self._was_handed_over(at, name, decision):
                 continue
-            if decision.reason == "Claimed" and not joins and name not in self._hearing.twins:
-                self._check_claim(views, at, name, decision, hearing_since)
+            self._check_claim(views, at, name, decision, hearing_since)
 
     def _was_handed_over(self, at: float, claimer: str, claim: Decision) -> bool:
         """Whether the holder has offered that to the claimer just now."""
@@ -94,19 +92,20 @@ class Taking:
         networks = self._world.networks_of(address)
         if len(networks) > 1 or len(self.named(claimer, address)) > 1:
             return  # who has the one network may have to take it from who has the other
+        detection_s = self._course.detection({claimer})
         for view in views:
             if view.network not in networks or not self._answers_there(claimer, view.network, address):
                 continue
             late = self._are_late(view.network)
             lost_at = view.network.twice_lost_at if late else view.network.last_loss_fault
-            if at - lost_at < self._course.detection({claimer}):
+            if at - lost_at < detection_s:
                 continue
             before = (who for when, what, who in reversed(view.network.owner_changes) if what == address and when < at)
             holders = next(before, frozenset[str]())
             if decision.fields["why"] == "resumed" and claimer in holders:
                 continue  # it was answered for in its name all the while
             for holder in holders - {claimer} - self._hearing.twins:
-                mutual = view.mutual(claimer, holder) and at >= hearing_since + self._course.detection({claimer})
+                mutual = view.mutual(claimer, holder) and at >= hearing_since + detection_s
                 if not mutual and view.network.weather.loss:
                     continue
                 if self._has_released(holder, address):
@@ -114,7 +113,6 @@ class Taking:
                 unnoticed = not view.unnoticed.isdisjoint({(claimer, holder), (holder, claimer)})
                 if (holder in view.network.rejecting or unnoticed) and late:
                     continue
-                detection_s = self._course.detection({claimer})
                 if self._knowledge.should_keep_off(view, claimer, holder, address, at=at, detection_s=detection_s):
                     what = f"{claimer} claims {address}, which {holder} answers for"
                     raise BrokenPromiseError("G5", what, self._world)
